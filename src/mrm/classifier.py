@@ -1,0 +1,57 @@
+"""The fine-tuned classifier: a plain timm Vision Transformer with a head, and how it wants its pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import timm
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Architecture and preprocessing of a classifier; kept in its model folder."""
+
+    classes: tuple[str, ...]
+    encoder: str = "vit_base_patch16_224"
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    image_size: int = 224
+    mean: float = 0.4978
+    std: float = 0.2449
+    drop_path: float = 0.1
+    view: Literal["whole", "centre"] = "whole"  # of a film that is not square; the published test cut its sides
+    uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
+
+
+class Classifier(nn.Module):
+    """Mean of the patch features, a fresh norm, one logit a class. `encoder` is a timm VisionTransformer."""
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config, num_classes=len(config.classes), drop_path_rate=config.drop_path)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Logits (B, C) of normalised pictures."""
+        return self.encoder(image_BCHW)
+
+
+def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> VisionTransformer:
+    """A timm ViT by a config's `encoder`, `encoder_options` and `image_size`, to pool patches and classify.
+
+    The head starts at std 2e-5, so that a new classifier starts from nearly equal odds. MAE, appendix A.1.
+    """
+    encoder = timm.create_model(
+        config.encoder,
+        img_size=config.image_size,
+        num_classes=num_classes,
+        global_pool="avg",
+        drop_path_rate=drop_path_rate,
+        **config.encoder_options,
+    )
+    if num_classes:
+        nn.init.normal_(encoder.head.weight, std=2e-5)
+        nn.init.zeros_(encoder.head.bias)
+    return encoder

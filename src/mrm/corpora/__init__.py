@@ -1,0 +1,1 @@
+"""Public corpora: one short file each, from the official release to `Records`."""

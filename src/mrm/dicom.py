@@ -1,0 +1,289 @@
+"""A DICOM radiograph to (H, W) uint8, as a viewer would show it first: bright bone on a black ground.
+
+In the order of the standard (PS3.4, N.2): stored values, their used bits only; modality table or rescale;
+the first VOI table or window with its function; MONOCHROME1 turned; pixel padding black. Without a window,
+8-bit pictures keep their full range, so a DICOM made from a JPEG equals the JPEG, and deeper ones are scaled
+from their least to their greatest valid value. Colour captures become luma. Compressed files need the plugins
+of the `dicom` extra.
+
+Stands on `mrm.headers` and below `mrm.images`, which calls it for files that are DICOM.
+"""
+
+import io
+import math
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pydicom
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, get_decoder, pixel_array
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from mrm.headers import ImageError, kind_of, load
+
+RADIOGRAPHS = {"CR", "DX", "RG"}
+TOLERATED = {"", "OT", "SC"}  # captures and converted files, which do not say what they show
+CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
+
+
+def read_dicom(source: Path | bytes, name: str | None = None, crop_borders: bool = False) -> np.ndarray:
+    """A one-frame DICOM picture as (H, W) uint8.
+
+    `name` stands for the file in messages; `crop_borders` removes burned-in borders, see `crop_border`.
+    Warns when modality or body part is not that of a chest radiograph. Raises `ImageError`.
+    """
+    name = name or _name(source)
+    dataset = _parse(source, name)
+    _check(dataset, name)
+    _warn_unless_chest(dataset, name)
+    pixels = _pixels(dataset, name)
+    grey = _grey(dataset, pixels, name) if pixels.ndim == 2 else _luma(dataset, pixels)
+    return crop_border(grey) if crop_borders else grey
+
+
+def dicom_size(source: Path | bytes, name: str | None = None) -> tuple[int, int]:
+    """Height and width from the header alone. Raises `ImageError`."""
+    name = name or _name(source)
+    dataset = _parse(source, name, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+    return _shape(dataset, name)
+
+
+def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
+    """The picture without the rows and columns at its edges that are all black or all white.
+
+    "All" within `tolerance` grey levels, for lossy compression. A picture of nothing else is left whole.
+    """
+    inner = image
+    while inner.size:
+        black, white = inner <= tolerance, inner >= 255 - tolerance
+        rows = ~(black.all(1) | white.all(1))
+        columns = ~(black.all(0) | white.all(0))
+        if not rows.any() or not columns.any():
+            return image
+        top, left = rows.argmax(), columns.argmax()
+        bottom, right = rows.size - rows[::-1].argmax(), columns.size - columns[::-1].argmax()
+        if (bottom - top, right - left) == inner.shape:
+            return inner
+        inner = inner[top:bottom, left:right]
+    return image
+
+
+# ---- what the file says --------------------------------------------------------------------------------------
+
+
+def _name(source: Path | bytes) -> str:
+    return "the bytes given" if isinstance(source, bytes) else str(source)
+
+
+def _parse(source: Path | bytes, name: str, **options) -> pydicom.Dataset:
+    head = bytes(load(source, 132)[:132])
+    if (kind := kind_of(head, name)) != "dicom":
+        raise ImageError(f"{name}: a {kind.upper()} file, not DICOM; read it with mrm.images.read")
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        dataset = pydicom.dcmread(file, force=head[128:] != b"DICM", **options)
+        len(dataset.values())  # elements are parsed when touched
+        return dataset
+    except Exception as error:  # pydicom raises a dozen kinds for damaged files
+        raise ImageError(f"{name}: damaged DICOM ({error}); get the file again") from error
+
+
+def _shape(dataset: pydicom.Dataset, name: str) -> tuple[int, int]:
+    rows, columns = dataset.get("Rows"), dataset.get("Columns")
+    if not rows or not columns:
+        raise ImageError(f"{name}: no picture in this DICOM (no Rows and Columns); choose the image objects")
+    return int(rows), int(columns)
+
+
+def _check(dataset: pydicom.Dataset, name: str) -> None:
+    what = f"{name}: modality {dataset.get('Modality') or 'not stated'},"
+    if "PixelData" not in dataset:
+        raise ImageError(f"{what} no pixel data in this DICOM; choose the image objects, not reports or maps")
+    rows, columns = _shape(dataset, name)
+    if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+        raise ImageError(
+            f"{what} {frames} frames; a radiograph has one, so save the frame you mean by itself"
+        )
+    syntax = _syntax(dataset)
+    if syntax.is_compressed:
+        return _check_decoder(syntax, name)
+    samples = int(dataset.get("SamplesPerPixel", 1)) - (
+        dataset.get("PhotometricInterpretation") == "YBR_FULL_422"
+    )
+    expected = math.ceil(rows * columns * samples * int(dataset.get("BitsAllocated", 8)) / 8)
+    if not expected <= len(dataset.PixelData) <= expected + 1:  # an odd length is padded to even
+        raise ImageError(
+            f"{name}: {len(dataset.PixelData):,} bytes of pixel data, but {rows} x {columns} pixels need "
+            f"{expected:,}; the file is cut off or its header wrong, get it again"
+        )
+
+
+def _syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID:
+    """The transfer syntax; where the file does not say, the encoding it was read with."""
+    stated = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    if stated:
+        return stated
+    implicit, little = dataset.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    dataset.file_meta = getattr(dataset, "file_meta", None) or pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset.file_meta.TransferSyntaxUID
+
+
+def _check_decoder(syntax: pydicom.uid.UID, name: str) -> None:
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        raise ImageError(f"{name}: {syntax.name} cannot be decoded; convert it to JPEG 2000 or raw") from None
+    if not available:
+        raise ImageError(f"{name}: {syntax.name} needs a plugin: pip install 'mrm-radiograph[dicom]'")
+
+
+def _warn_unless_chest(dataset: pydicom.Dataset, name: str) -> None:
+    modality = str(dataset.get("Modality") or "").strip().upper()
+    part = str(dataset.get("BodyPartExamined") or "").strip().upper()
+    wrong = []
+    if modality not in RADIOGRAPHS | TOLERATED:
+        wrong.append(f"modality is {modality}, not CR, DX or RG")
+    if part and not any(word in part for word in CHEST):
+        wrong.append(f"body part is {part}, not CHEST")
+    if wrong:
+        text = f"{name}: {' and '.join(wrong)}; a model of chest radiographs has nothing to say about it"
+        warnings.warn(text, stacklevel=3)
+
+
+# ---- pixels --------------------------------------------------------------------------------------------------
+
+
+def _pixels(dataset: pydicom.Dataset, name: str) -> np.ndarray:
+    """Stored values (H, W), or red, green, blue (H, W, 3)."""
+    odd = int(dataset.get("HighBit", _bits(dataset) - 1)) != _bits(dataset) - 1
+    try:
+        pixels = pixel_array(dataset, correct_unused_bits=not odd)
+        if dataset.PhotometricInterpretation == "PALETTE COLOR":
+            pixels = apply_color_lut(pixels, dataset)
+    except Exception as error:  # from any of several decoders
+        raise ImageError(f"{name}: the pixel data cannot be decoded ({error}); get the file again") from error
+    if pixels.shape[:2] != _shape(dataset, name) or pixels.ndim > 3:
+        raise ImageError(f"{name}: the pixel data decode to {pixels.shape}, not to the size in the header")
+    return pixels
+
+
+def _bits(dataset: pydicom.Dataset) -> int:
+    return int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8)
+
+
+def _luma(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
+    deep = pixels.dtype != np.uint8
+    palette = dataset.PhotometricInterpretation == "PALETTE COLOR"
+    colour = np.ascontiguousarray(pixels[:, :, :3], np.float32 if deep else np.uint8)
+    grey = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
+    return _to_bytes(grey / (2 ** (16 if palette else _bits(dataset)) - 1)) if deep else grey
+
+
+def _grey(dataset: pydicom.Dataset, pixels: np.ndarray, name: str) -> np.ndarray:
+    stored = _used_bits(dataset, pixels)
+    padding = _padding(dataset, stored)
+    shown = _voi(dataset, _modality(dataset, stored, name), padding, name)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        shown = 255 - shown
+    shown[padding] = 0
+    return shown
+
+
+def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
+    """Bits that hold the value; those around it may hold overlays. A signed value keeps its sign."""
+    bits, size = _bits(dataset), pixels.dtype.itemsize * 8
+    above = size - 1 - int(dataset.get("HighBit", bits - 1))
+    if bits >= size or not 0 <= above <= size - bits:
+        return pixels
+    return (pixels << above) >> (size - bits)
+
+
+def _padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
+    """Where the picture is filled up: PixelPaddingValue, or up to its range limit (PS3.3, C.7.5.1.1.2)."""
+    first = dataset.get("PixelPaddingValue")
+    if first is None:
+        return np.zeros(stored.shape, bool)
+    last = dataset.get("PixelPaddingRangeLimit")
+    ends = np.array([first, first if last is None else last], np.int64).astype(stored.dtype)  # US read as SS
+    return (stored >= ends.min()) & (stored <= ends.max())
+
+
+def _rescale(dataset: pydicom.Dataset, name: str) -> tuple[float, float]:
+    slope, intercept = (dataset.get(key) for key in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
+        raise ImageError(
+            f"{name}: rescale slope {slope} and intercept {intercept} make no picture; repair them"
+        )
+    return slope, intercept
+
+
+def _modality(dataset: pydicom.Dataset, stored: np.ndarray, name: str) -> np.ndarray:
+    if dataset.get("ModalityLUTSequence"):
+        return apply_modality_lut(stored, dataset).astype(np.float64)
+    slope, intercept = _rescale(dataset, name)
+    return stored * slope + intercept
+
+
+def _voi(dataset: pydicom.Dataset, values: np.ndarray, padding: np.ndarray, name: str) -> np.ndarray:
+    """Values to 0..255: VOI table, else window, else the full or the valid range."""
+    if dataset.get("VOILUTSequence"):
+        depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+        return _to_bytes(apply_voi(np.rint(values).astype(np.int64), dataset) / (2**depth - 1))
+    window = _window(dataset, name)
+    if window is not None:
+        return _to_bytes(_through(values, *window))
+    if _bits(dataset) <= 8 and not dataset.get("ModalityLUTSequence"):
+        low, high = _full_range(dataset, name)
+    elif padding.all():
+        return np.zeros(values.shape, np.uint8)
+    else:
+        low, high = values[~padding].min(), values[~padding].max()
+    return _to_bytes((values - low) / (high - low or 1))
+
+
+def _full_range(dataset: pydicom.Dataset, name: str) -> tuple[float, float]:
+    slope, intercept = _rescale(dataset, name)
+    low = -(2 ** (_bits(dataset) - 1)) if dataset.get("PixelRepresentation") else 0
+    ends = (low * slope + intercept, (low + 2 ** _bits(dataset) - 1) * slope + intercept)
+    return min(ends), max(ends)
+
+
+def _window(dataset: pydicom.Dataset, name: str) -> tuple[float, float, str] | None:
+    """Centre, width and function of the first window."""
+    center, width = (_first(dataset.get(key)) for key in ("WindowCenter", "WindowWidth"))
+    if center is None or width is None:
+        return None
+    function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID") or not width >= (
+        1 if function == "LINEAR" else 1e-9
+    ):
+        warnings.warn(f"{name}: window {center} / {width} {function} is not valid; ignored", stacklevel=5)
+        return None
+    return center, width, function
+
+
+def _first(value: object) -> float | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, pydicom.multival.MultiValue):
+        return float(value[0]) if len(value) else None
+    return float(value)  # type: ignore[arg-type]
+
+
+def _through(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
+    """The window functions of PS3.3, C.11.2.1.2 and C.11.2.1.3, to 0..1."""
+    if function == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return (values > center).astype(np.float64)
+    return (values - center) / width + 0.5
+
+
+def _to_bytes(share: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)

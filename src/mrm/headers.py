@@ -1,0 +1,162 @@
+"""What a picture file is, how large it says it is, and whether it is all there, from its bytes alone.
+
+Nothing is decoded and no library is asked, so a file can be refused before it costs memory. This is the
+lowest of the three modules on pictures: `mrm.dicom` and `mrm.images` import it.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+Bytes = bytes | memoryview
+
+_OTHERS = {
+    b"PK": "a zip archive",
+    b"\x1f\x8b": "a gzip file",
+    b"%PDF": "a PDF",
+    b"BM": "a BMP picture",
+    b"GIF8": "a GIF picture",
+    b"RIFF": "a RIFF (WebP) file",
+}
+
+
+class ImageError(ValueError):
+    """A picture that cannot be used: which one, what is wrong, what to do."""
+
+
+@dataclass(frozen=True)
+class Header:
+    kind: str  # "jpeg", "png", "tiff" or "dicom"
+    height: int
+    width: int
+    scan: int = 0  # JPEG: where the compressed data start
+    patches: tuple[tuple[int, bytes], ...] = ()  # TIFF: (offset, bytes) to change before OpenCV decodes
+    inverted: bool = False  # TIFF: 0 is white; OpenCV turns 8-bit pictures itself and leaves deeper ones
+
+
+def load(source: Path | str | Bytes, limit: int = -1) -> Bytes:
+    """The bytes of a file, the first `limit` of them if given; bytes are passed on. Raises `ImageError`."""
+    if not isinstance(source, Path | str):
+        return source if isinstance(source, bytes) else memoryview(source).cast("B")
+    try:
+        with open(source, "rb") as file:
+            return file.read(limit)
+    except FileNotFoundError:
+        raise ImageError(f"{source}: no such file; check the path and the folder it is relative to") from None
+    except IsADirectoryError:
+        raise ImageError(f"{source}: is a folder, not a picture") from None
+    except OSError as error:
+        raise ImageError(f"{source}: cannot be read ({error.strerror or error})") from error
+
+
+def kind_of(data: Bytes, name: str) -> str:
+    """The format, by the first 132 bytes: "jpeg", "png", "tiff" or "dicom". Raises `ImageError`."""
+    head = bytes(data[:132])
+    if not head:
+        raise ImageError(f"{name}: empty (0 bytes); get the file again")
+    if head[128:] == b"DICM":  # before the others: a DICOM preamble may look like a TIFF
+        return "dicom"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "tiff"
+    if _is_bare_dicom(head):
+        return "dicom"
+    raise ImageError(f"{name}: not a JPEG, PNG, TIFF or DICOM file but {_guess(head)}")
+
+
+def parse(data: Bytes, name: str) -> Header:
+    """Kind and size of a JPEG, PNG or TIFF file. Raises `ImageError`."""
+    kind = kind_of(data, name)
+    try:
+        header = {"jpeg": _jpeg, "png": _png, "tiff": _tiff}[kind](data)
+    except (struct.error, IndexError, KeyError, OverflowError):
+        raise ImageError(f"{name}: the {kind.upper()} header is cut off or damaged; get it again") from None
+    if header.height < 1 or header.width < 1:
+        raise ImageError(f"{name}: has {header.height} x {header.width} pixels; get the file again")
+    return header
+
+
+def check_whole(data: Bytes, header: Header, name: str) -> None:
+    """Refuse a cut-off JPEG or PNG: OpenCV may fill what is missing with grey and say nothing."""
+    if header.kind == "jpeg" and bytes(data).rfind(b"\xff\xd9", header.scan) < 0:
+        raise ImageError(f"{name}: cut off, the JPEG has no end marker; get the file again")
+    if header.kind == "png":
+        try:
+            _check_chunks(data)
+        except (struct.error, ValueError):
+            raise ImageError(f"{name}: the PNG is cut off or damaged; get the file again") from None
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """DICOM without preamble: group 0002 or 0008 first, then a value representation or a sane length."""
+    if len(head) < 8 or head[:2] not in (b"\x02\0", b"\x08\0"):
+        return False
+    (element,) = struct.unpack_from("<H", head, 2)
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    return element < 0x100 and (explicit or struct.unpack_from("<I", head, 4)[0] <= 64)
+
+
+def _guess(head: bytes) -> str:
+    for magic, what in _OTHERS.items():
+        if head.startswith(magic):
+            return what
+    return f"text, beginning {head[:20]!r}" if head.isascii() else f"something beginning {head[:8]!r}"
+
+
+def _jpeg(data: Bytes) -> Header:
+    """Walk the segments to the frame header and on to the first scan (ITU-T T.81, annex B)."""
+    at, shape = 2, (0, 0)
+    while True:
+        if data[at] != 0xFF:
+            raise IndexError("no marker where one must be")
+        while data[at] == 0xFF:  # a marker may be preceded by any number of fill bytes
+            at += 1
+        marker = data[at]
+        (length,) = struct.unpack_from(">H", data, at + 1)
+        if marker == 0xDA:
+            return Header("jpeg", *shape, scan=at + 1 + length)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            shape = struct.unpack_from(">HH", data, at + 4)
+        at += 1 + length
+
+
+def _png(data: Bytes) -> Header:
+    width, height = struct.unpack_from(">II", data, 16)
+    return Header("png", height, width)
+
+
+def _tiff(data: Bytes) -> Header:
+    """The first directory (TIFF 6.0, section 2; BigTIFF where the version is 43)."""
+    order = "<" if bytes(data[:2]) == b"II" else ">"
+    big = 43 in (data[2], data[3])
+    word, step = ("Q", 20) if big else ("I", 12)
+    (start,) = struct.unpack_from(order + word, data, 8 if big else 4)
+    (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
+    first = start + (8 if big else 2)
+    tags: dict[int, int] = {}
+    patches = []
+    for at in range(first, first + min(entries, 4096) * step, step):
+        tag, kind, count = struct.unpack_from(order + "HH" + word, data, at)
+        code = order + {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind, "B")
+        value_at = at + 4 + struct.calcsize(order + word)
+        if count * struct.calcsize(code) > struct.calcsize(order + word):
+            continue  # several values, kept elsewhere; none of those asked for here
+        (tags[tag],) = struct.unpack_from(code, data, value_at)
+        if tag in (274, 338) and tags[tag] != 1:  # orientation: do not turn; alpha: do not multiply by it
+            patches.append((value_at, struct.pack(code, 1)))
+    return Header("tiff", tags[257], tags[256], patches=tuple(patches), inverted=tags.get(262) == 0)
+
+
+def _check_chunks(data: Bytes) -> None:
+    """Every chunk up to the last is there and has its checksum (PNG, section 5.3)."""
+    at, kind, whole = 8, b"", memoryview(data)
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", whole, at)
+        (checksum,) = struct.unpack_from(">I", whole, at + 8 + length)
+        if zlib.crc32(whole[at + 4 : at + 8 + length]) != checksum:
+            raise ValueError("checksum")
+        at += 12 + length

@@ -1,0 +1,312 @@
+"""File or array to one-channel uint8, and the crops that training and testing need.
+
+What a file is, its content says, never its name: JPEG, PNG (1 to 16 bit), TIFF (integer or float, first
+page) and DICOM. Every reading function gives (H, W) uint8 or raises `ImageError`:
+
+* colour becomes luma (0.299 R + 0.587 G + 0.114 B), an alpha channel is dropped, orientation tags are
+  ignored (a camera's EXIF rotation means nothing on a radiograph);
+* 8-bit values are kept as they are; anything deeper is scaled linearly from the picture's own least to its
+  greatest value, a constant picture to 0;
+* what cannot be trusted is refused: cut-off files, NaN, pictures of more than `MAX_PIXELS`.
+
+Below this module stand `mrm.headers` and, on top of it, `mrm.dicom`, imported when the first DICOM file is
+met. Nothing here keeps state, so threads and forked workers may call everything. How many
+threads OpenCV uses is the caller's to set: in a forked worker `cv2.setNumThreads(0)`, for 1 hangs if the
+parent has used OpenCV's threads before.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mrm.headers import Header, ImageError, check_whole, kind_of, load, parse
+
+Source = Path | str | bytes | memoryview | np.ndarray
+
+MAX_PIXELS = 100_000_000  # five times the largest radiograph detectors; more is an error or an attack
+HEAD_BYTES = 1 << 18  # read first when only the size is asked; enough for nearly every header
+
+_REDUCED = {
+    1: cv2.IMREAD_GRAYSCALE,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels; `top` and `left` are its first row and column."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+# ---- reading -----------------------------------------------------------------------------------------------
+
+
+def read(source: Source, min_side: int | None = None) -> np.ndarray:
+    """A picture as (H, W) uint8.
+
+    `min_side` allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as
+    long as the shorter side keeps at least that many pixels. Arrays are (H, W) or (H, W, channels) with
+    colour in the order red, green, blue. Raises `ImageError`.
+    """
+    name = _name(source)
+    if isinstance(source, np.ndarray):
+        return _grey_array(source, name)
+    data = load(source)
+    header = _header(data, name)
+    return _decode(data, header, name, _reduction(header, min(header.height, header.width), min_side))
+
+
+def size(source: Source) -> tuple[int, int]:
+    """Height and width from the header alone, nothing decoded. Raises `ImageError`."""
+    name = _name(source)
+    if isinstance(source, np.ndarray):
+        _check_array(source, name)
+        return source.shape[0], source.shape[1]
+    if isinstance(source, Path | str):
+        head = load(source, HEAD_BYTES)
+        try:
+            header = _header(head, name)
+        except ImageError:  # perhaps the header is longer, or (TIFF) stands at the end of the file
+            header = _header(load(source), name)
+    else:
+        header = _header(load(source), name)
+    return header.height, header.width
+
+
+def read_crop(
+    source: Source,
+    rng: np.random.Generator,
+    size: int,
+    area: tuple[float, float] = (0.2, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> np.ndarray:
+    """`random_crop(read(source), ...)`, faster: a JPEG is decoded no larger than the crop needs.
+
+    The box follows from `rng` and the size in the header alone, so the same part of the picture comes out
+    whatever the scale of decoding; its edges are then rounded to pixels of that scale.
+    """
+    name = _name(source)
+    if isinstance(source, np.ndarray):
+        return random_crop(_grey_array(source, name), rng, size, area, aspect)
+    data = load(source)
+    header = _header(data, name)
+    box = random_resized_box(header.height, header.width, rng, area, aspect)
+    by = _reduction(header, min(box.height, box.width), size)
+    return resize(crop(_decode(data, header, name, by), _scaled(box, by)), size, size)
+
+
+def _reduction(header: Header, side: int, wanted: int | None) -> int:
+    """The largest of 8, 4, 2, 1 by which `side` pixels may shrink and still be `wanted`; JPEG only."""
+    if wanted is None or header.kind != "jpeg":
+        return 1
+    return next((by for by in (8, 4, 2) if side // by >= wanted), 1)
+
+
+def _scaled(box: Box, by: int) -> Box:
+    """The box in a picture `by` times smaller; halves round up, so a side is never under `side // by`."""
+    edges = (box.top, box.left, box.top + box.height, box.left + box.width)
+    top, left, bottom, right = ((2 * edge + by) // (2 * by) for edge in edges)
+    return Box(top, left, bottom - top, right - left)
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, Path | str):
+        return str(source)
+    return "the array given" if isinstance(source, np.ndarray) else "the bytes given"
+
+
+def _header(data: bytes | memoryview, name: str) -> Header:
+    if kind_of(data, name) != "dicom":
+        return parse(data, name)
+    from mrm.dicom import dicom_size
+
+    return Header("dicom", *dicom_size(bytes(data), name=name))
+
+
+def _decode(data: bytes | memoryview, header: Header, name: str, by: int) -> np.ndarray:
+    if header.height * header.width > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: says it has {header.height} x {header.width} pixels, more than {MAX_PIXELS:,}; "
+            "shrink it first, or raise mrm.images.MAX_PIXELS if it is genuine"
+        )
+    if header.kind == "dicom":
+        from mrm.dicom import read_dicom
+
+        return read_dicom(bytes(data), name=name)
+    flags = _REDUCED[by] if header.kind == "jpeg" else cv2.IMREAD_ANYDEPTH
+    check_whole(data, header, name)
+    try:
+        image = cv2.imdecode(_patched(data, header), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        image = None
+    if image is None or image.shape[:2] != (-(-header.height // by), -(-header.width // by)):
+        raise ImageError(
+            f"{name}: damaged, or a kind of {header.kind.upper()} that OpenCV cannot decode; get the file "
+            "again, or save it as an ordinary 8-bit JPEG or 8- or 16-bit PNG"
+        )
+    if header.inverted and image.dtype != np.uint8:
+        image = -image.astype(np.float64)
+    return to_uint8(image, name)
+
+
+def _patched(data: bytes | memoryview, header: Header) -> np.ndarray:
+    buffer = np.frombuffer(data, np.uint8)
+    if header.patches:
+        buffer = buffer.copy()
+        for at, value in header.patches:
+            buffer[at : at + len(value)] = np.frombuffer(value, np.uint8)
+    return buffer
+
+
+# ---- values ------------------------------------------------------------------------------------------------
+
+
+def to_uint8(image: np.ndarray, name: str = "the array given") -> np.ndarray:
+    """Values to 0..255: uint8 unchanged, booleans to 0 and 255, others linearly from least to greatest."""
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == bool:
+        return image.astype(np.uint8) * 255
+    values = image.astype(np.float32 if image.dtype.itemsize <= 2 else np.float64)
+    bad = values.size - np.count_nonzero(np.isfinite(values))
+    if bad:
+        raise ImageError(f"{name}: {bad:,} of {values.size:,} pixels are NaN or infinite; remove it")
+    low, high = values.min(), values.max()
+    if low == high:
+        return np.zeros(values.shape, np.uint8)
+    return np.rint((values - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def _check_array(array: np.ndarray, name: str) -> None:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or 0 in array.shape or channels > 4:
+        raise ImageError(
+            f"{name}: {array.dtype} of shape {array.shape} is no picture; give numbers, (H, W) or (H, W, 3)"
+        )
+
+
+def _grey_array(array: np.ndarray, name: str) -> np.ndarray:
+    _check_array(array, name)
+    if array.ndim == 3 and array.shape[2] < 3:  # grey, or grey with alpha
+        array = array[:, :, 0]
+    if array.ndim == 2:
+        return np.ascontiguousarray(to_uint8(array, name))
+    colour = array[:, :, :3] if array.dtype in (np.uint8, np.uint16) else array[:, :, :3].astype(np.float32)
+    return to_uint8(cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_RGB2GRAY), name)
+
+
+# ---- geometry ----------------------------------------------------------------------------------------------
+
+
+def random_resized_box(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    area: tuple[float, float] = (0.2, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Box:
+    """The box of a random resized crop (Inception; Szegedy et al. 2014, section 6).
+
+    Area is a uniform share of the picture, aspect (width / height) log-uniform; after ten draws that do not
+    fit, the largest central box within the aspect range.
+    """
+    for _ in range(10):
+        pixels = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        h, w = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+            return Box(int(top), int(left), h, w)
+    h = max(1, min(height, round(width / aspect[0])))
+    w = max(1, min(width, round(height * aspect[1])))
+    return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
+def center_box(height: int, width: int) -> Box:
+    """The largest central square: the published test crop, which cuts the sides of films not square."""
+    side = min(height, width)
+    return Box((height - side) // 2, (width - side) // 2, side, side)
+
+
+def crop(image: np.ndarray, box: Box) -> np.ndarray:
+    """The part of the picture in the box, as a view."""
+    bottom, right = box.top + box.height, box.left + box.width
+    outside = min(box.top, box.left) < 0 or bottom > image.shape[0] or right > image.shape[1]
+    if outside or min(box.height, box.width) < 1:
+        raise ValueError(f"{box} does not lie in a picture of shape {image.shape}")
+    return image[box.top : bottom, box.left : right]
+
+
+def flip(image: np.ndarray) -> np.ndarray:
+    """Left and right exchanged."""
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A side that shrinks is area-averaged, one that grows is bicubic (a = -0.75).
+
+    OpenCV has no anti-aliased bicubic, and plain bicubic would alias fine lung structure when shrinking.
+    """
+    shrunk = min(image.shape[0], height), min(image.shape[1], width)
+    if shrunk != image.shape:
+        image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if shrunk != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(image)
+
+
+def random_crop(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    area: tuple[float, float] = (0.2, 1.0),
+    aspect: tuple[float, float] = (3 / 4, 4 / 3),
+) -> np.ndarray:
+    """A random resized crop, (size, size) uint8."""
+    height, width = image.shape
+    return resize(crop(image, random_resized_box(height, width, rng, area, aspect)), size, size)
+
+
+def pad_to_square(image: np.ndarray) -> tuple[np.ndarray, Box]:
+    """The picture in the middle of a black square, and the box it fills."""
+    height, width = image.shape
+    side = max(height, width)
+    box = Box((side - height) // 2, (side - width) // 2, height, width)
+    square = np.zeros((side, side), image.dtype)
+    crop(square, box)[:] = image
+    return square, box
+
+
+def fit(image: np.ndarray, size: int) -> tuple[np.ndarray, Box]:
+    """The whole picture in (size, size): longer side to `size`, shape kept, rest black; and its box."""
+    scale = size / max(image.shape)
+    height, width = (max(1, round(side * scale)) for side in image.shape)
+    return pad_to_square(resize(image, height, width))
+
+
+# ---- writing -----------------------------------------------------------------------------------------------
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
+    """(H, W) uint8 as a grey JPEG file."""
+    return _encode(image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """(H, W) uint8 as a grey PNG file, without loss."""
+    return _encode(image, ".png", [])
+
+
+def _encode(image: np.ndarray, suffix: str, options: list[int]) -> bytes:
+    if image.dtype != np.uint8 or image.ndim != 2 or 0 in image.shape:
+        raise ImageError(f"only (H, W) uint8 is written, not {image.dtype} of shape {image.shape}")
+    return cv2.imencode(suffix, image, options)[1].tobytes()

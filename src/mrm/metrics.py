@@ -1,0 +1,525 @@
+"""How well scores rank findings: arrays in; value and 95 % interval out.
+
+A label is 1 (present), 0 (absent) or NaN (not stated: left out of its class). A number that the data cannot
+support is NaN with its reason, never a guess: a class with one label value has no AUROC, and a single
+patient has no interval.
+
+The bootstrap draws patients with replacement (films of one patient are not independent). A draw is a column
+of counts, how often each patient came up. Scores are sorted once into levels; the positive and negative
+weight on every level, for many draws at once, is one sparse product `levels_LG @ weights_GD`.
+
+Shapes: N records, C classes, G patients (or records, where no patients are given), D bootstrap draws,
+L levels of score, highest first; records that tie share a level.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from scipy.special import ndtri
+from scipy.stats import rankdata
+from sklearn import metrics as sklearn_metrics
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Metric = Callable[[Array, Array], float]  # (labels_N, scores_N) -> value
+
+FEW = 10  # fewer positives or negatives than this: the interval is called rough
+CELLS = 1_500_000  # numbers in one (patients or levels) x draws array, so that memory stays below 200 MB
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with what it rests on.
+
+    `value` is NaN where the data cannot give one; `low` and `high` are NaN where they cannot give an
+    interval. `n` counts the records used and `positives` the positive ones among them. `note` gives the
+    reason for what is undefined, or else how the interval was made.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    positives: int
+    note: str = ""
+
+    @classmethod
+    def undefined(cls, n: int, positives: int, why: str) -> "Estimate":
+        return cls(math.nan, math.nan, math.nan, n, positives, why)
+
+    @property
+    def defined(self) -> bool:
+        return math.isfinite(self.value)
+
+    def __str__(self) -> str:
+        if not self.defined:
+            return f"undefined ({self.note}, n={self.n:,})" if self.note else f"undefined (n={self.n:,})"
+        if math.isfinite(self.low) and math.isfinite(self.high):
+            span = f"{self.low:.3f}–{self.high:.3f}"
+        else:
+            span = self.note or "no interval"
+        return f"{self.value:.3f} ({span}), n={self.n:,}, {self.positives:,} positive"
+
+    def to_dict(self) -> dict[str, float | int | str | None]:
+        """Plain values for JSON; what is undefined is None, since JSON has no NaN."""
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
+
+
+# What goes in is checked once, here --------------------------------------------------------------------
+
+
+def check_labels(labels: ArrayLike) -> Array:
+    """Labels as float64, any shape. Raises ValueError, with count and first place, for all but 0, 1, NaN."""
+    array = np.asarray(labels, dtype=np.float64)
+    wrong = ~(np.isnan(array) | (array == 0) | (array == 1))
+    if wrong.any():
+        raise ValueError(
+            f"{wrong.sum():,} of {array.size:,} labels are not 0, 1 or NaN (not stated); "
+            f"the first is {array[wrong][0]:g} at {first_place(wrong)}"
+        )
+    return array
+
+
+def check_scores(scores: ArrayLike, probabilities: bool = False) -> Array:
+    """Scores as float64, any shape. Raises ValueError, with count and first place, for those that are not
+    finite or, where `probabilities` are needed, lie outside 0 to 1."""
+    array = np.asarray(scores, dtype=np.float64)
+    wrong = ~np.isfinite(array)
+    if wrong.any():
+        raise ValueError(
+            f"{wrong.sum():,} of {array.size:,} scores are not finite; "
+            f"the first is {array[wrong][0]} at {first_place(wrong)}"
+        )
+    wrong = (array < 0) | (array > 1)
+    if probabilities and wrong.any():
+        raise ValueError(
+            f"{wrong.sum():,} of {array.size:,} probabilities are outside 0 to 1; the first is "
+            f"{array[wrong][0]:g} at {first_place(wrong)} (are these logits?)"
+        )
+    return array
+
+
+def check_pair(labels: ArrayLike, scores: ArrayLike, probabilities: bool = False) -> tuple[Array, Array]:
+    """Labels (N,) and scores (N,) as float64. Raises ValueError where they are wrong or differ in length."""
+    labels_N, scores_N = check_labels(labels), check_scores(scores, probabilities)
+    for name, array in (("labels", labels_N), ("scores", scores_N)):
+        if array.ndim != 1:
+            raise ValueError(f"{name} must have shape (N,), not {array.shape}")
+    if len(labels_N) != len(scores_N):
+        raise ValueError(f"{len(labels_N):,} labels, but {len(scores_N):,} scores")
+    return labels_N, scores_N
+
+
+def first_place(wrong: Mask) -> str:
+    """The first True of a mask in words: 'index 3', or 'row 3, column 1'."""
+    place = np.argwhere(wrong)[0]
+    return f"row {place[0]}, column {place[1]}" if len(place) == 2 else f"index {', '.join(map(str, place))}"
+
+
+def group_numbers(groups: Iterable[Hashable] | None, n: int) -> NDArray[np.intp]:
+    """Patients (N,), of any hashable kind, as numbers 0 to G-1 in order of appearance.
+
+    None: each record is its own. Raises ValueError where there are not `n`, or where one is missing (None,
+    NaN or empty).
+    """
+    if groups is None:
+        return np.arange(n)
+    named = list(groups)
+    if len(named) != n:
+        raise ValueError(f"{n:,} records, but {len(named):,} groups (one patient per record is needed)")
+    missing = [i for i, group in enumerate(named) if group is None or group == "" or group != group]
+    if missing:
+        raise ValueError(f"{len(missing):,} records have no group; the first is index {missing[0]}")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in named], dtype=np.intp)
+
+
+# One number --------------------------------------------------------------------------------------------
+
+
+def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve of labels (N,) and scores (N,).
+
+    This is the chance that a positive outranks a negative; ties count one half (midranks; Mann and Whitney
+    1947, doi:10.1214/aoms/1177730491). NaN where the stated labels have one value only. Raises ValueError for
+    lengths, labels or scores that are wrong.
+    """
+    labels_N, scores_N = _stated(*check_pair(labels, scores))
+    positives = int(labels_N.sum())
+    negatives = len(labels_N) - positives
+    if not positives or not negatives:
+        return math.nan
+    rank_sum = rankdata(scores_N)[labels_N == 1].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Average precision of labels (N,) and scores (N,): precision, averaged over steps of recall.
+
+    Not interpolated; records that tie enter together. Chance level is the prevalence. NaN where the stated
+    labels have one value only. Raises ValueError for lengths, labels or scores that are wrong.
+    Davis and Goadrich 2006, doi:10.1145/1143844.1143874, tell why not to interpolate.
+    """
+    labels_N, scores_N = _stated(*check_pair(labels, scores))
+    if one_value(labels_N):
+        return math.nan
+    return float(sklearn_metrics.average_precision_score(labels_N, scores_N))
+
+
+def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array, Array]:
+    """To plot: (false positive rate, sensitivity, threshold), each (K,), from strict to lenient; a record is
+    called positive where score >= threshold. Empty where the stated labels have one value only."""
+    labels_N, scores_N = _stated(*check_pair(labels, scores))
+    if one_value(labels_N):
+        return np.empty(0), np.empty(0), np.empty(0)
+    return sklearn_metrics.roc_curve(labels_N, scores_N)
+
+
+def pr_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array, Array]:
+    """To plot: (recall, precision, threshold), each (K,), from strict to lenient, starting at recall 0,
+    precision 1, threshold infinity. Empty where the stated labels have one value only."""
+    labels_N, scores_N = _stated(*check_pair(labels, scores))
+    if one_value(labels_N):
+        return np.empty(0), np.empty(0), np.empty(0)
+    precision, recall, thresholds = sklearn_metrics.precision_recall_curve(labels_N, scores_N)
+    return recall[::-1], precision[::-1], np.append(thresholds, np.inf)[::-1]
+
+
+def one_value(labels_N: Array) -> str:
+    """Why stated labels (N,) have no ranking metric: 'only negatives', say; '' where they have."""
+    if not len(labels_N):
+        return "no stated label"
+    return "only positives" if labels_N.all() else "" if labels_N.any() else "only negatives"
+
+
+def _stated(labels_N: Array, scores_N: Array) -> tuple[Array, Array]:
+    stated = ~np.isnan(labels_N)
+    return labels_N[stated], scores_N[stated]
+
+
+# The bootstrap -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Draws patients with replacement, and turns what the draws gave into an `Estimate`.
+
+    The draws follow from `seed` and the number of patients alone. Percentile intervals; Efron 1979,
+    doi:10.1214/aos/1176344552. Raises ValueError for groups, draws or a level that are wrong.
+    """
+
+    numbers_N: NDArray[np.intp]  # the patient of each record, 0 to G-1
+    unit: str  # what is drawn: 'patients', or 'records' where no patients are given
+    draws: int = 2000  # 0: values without intervals
+    seed: int = 0
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.draws < 0 or not 0 < self.level < 1:
+            raise ValueError(f"draws must be >= 0 and 0 < level < 1, not {self.draws} and {self.level}")
+
+    @classmethod
+    def over(
+        cls, groups: Iterable[Hashable] | None, n: int, draws: int = 2000, seed: int = 0, level: float = 0.95
+    ) -> "Bootstrap":
+        """Draws from the patients of `n` records, `groups` (N,), or from the records where that is None."""
+        unit = "records" if groups is None else "patients"
+        return cls(group_numbers(groups, n), unit, draws, seed, level)
+
+    @property
+    def size(self) -> int:
+        return int(self.numbers_N.max(initial=-1)) + 1
+
+    def weights(self, rows: int = 0) -> Iterator[Array]:
+        """Yields weights_GD, how often each patient is in each draw, chunk by chunk until all draws are done.
+
+        A chunk has so few draws that an array of (max(G, rows), D) holds at most `CELLS` numbers.
+        """
+        rng, size = np.random.default_rng(self.seed), self.size
+        step = max(1, min(self.draws, CELLS // max(size, rows, 1)))
+        for start in range(0, self.draws, step):
+            d = min(step, self.draws - start)
+            cells = rng.integers(size, size=(d, size)) * d + np.arange(d)[:, None]
+            yield np.bincount(cells.ravel(), minlength=size * d).reshape(size, d).astype(np.float64)
+
+    def sums(self, values_NK: Array) -> Array:
+        """Sums (K, D), over the records of each draw, of values (N, K): what means and ratios are made of."""
+        sums_KG = np.stack([np.bincount(self.numbers_N, values_N, self.size) for values_N in values_NK.T])
+        if not self.size or not self.draws:
+            return np.zeros((len(sums_KG), self.draws))
+        return np.hstack([sums_KG @ weights_GD for weights_GD in self.weights()])
+
+    def patients(self, mask_N: Mask) -> int:
+        """How many patients have a record in the mask (N,)."""
+        return len(np.unique(self.numbers_N[mask_N]))
+
+    def doubt(self, used_N: Mask, what: str = "") -> str:
+        """Why records (N,) of too few patients have no interval; '' where they can have one."""
+        if not self.draws:
+            return "no interval asked for"
+        many = self.patients(used_N) > 1
+        return "" if many else f"interval undefined: one {what}{self.unit.removesuffix('s')} only"
+
+    def estimate(
+        self, value: float, values_D: Array, used_N: Mask, positives: int, *remarks: str, doubt: str = ""
+    ) -> Estimate:
+        """The value, with the percentile interval of its draws (D,), NaN where a draw leaves it undefined.
+
+        `used_N` masks the records that count. Draws without a value are left out, and the note tells their
+        share above 1 %. There is no interval for a `doubt`, for one patient, where half of the draws have no
+        value, or where all agree (a perfect ranking): then it would be far too narrow.
+        """
+        n, low, high = int(used_N.sum()), math.nan, math.nan
+        usable_D = values_D[np.isfinite(values_D)]
+        lost = 1 - len(usable_D) / max(self.draws, 1)
+        doubt = self.doubt(used_N) or doubt
+        if not doubt and lost > 0.5:
+            doubt = f"interval undefined: {lost:.0%} of resamples have no value"
+        if not doubt and np.ptp(usable_D) < 1e-12:
+            doubt = "interval undefined: every resample gave the same value"
+        how = f"bootstrap {'of' if self.unit == 'records' else 'by'} {self.patients(used_N):,} {self.unit}"
+        if not doubt:
+            low, high = np.quantile(usable_D, [(1 - self.level) / 2, (1 + self.level) / 2]).tolist()
+        span = "" if self.level == 0.95 else f"{self.level:.4g} interval"
+        left_out = f"{lost:.1%} of resamples left out" if lost > 0.01 else ""
+        notes = [doubt, *remarks] if doubt else [span, how, left_out, *remarks]
+        return Estimate(value, low, high, n, positives, "; ".join(filter(None, notes)))
+
+
+def proportion(
+    hits: ArrayLike, positives: int, groups: Iterable[Hashable] | None = None, level: float = 0.95
+) -> Estimate:
+    """The share of records (N,) that hit, with its Wilson interval; `positives` is passed on.
+
+    Sound near 0 and 1, where the bootstrap is not. Wilson 1927, doi:10.1080/01621459.1927.10502953. With
+    `groups`, records count as the number of independent ones with the same variance (design effect; Rao and
+    Scott 1992, doi:10.2307/2532311), or, where all or none hit, as one per patient.
+    """
+    hits_N = np.asarray(hits, dtype=np.float64)
+    n, numbers_N = len(hits_N), group_numbers(groups, len(hits_N))
+    if not n:
+        return Estimate.undefined(0, positives, "no record")
+    share, patients = hits_N.mean(), len(np.unique(numbers_N))
+    correction = (patients / max(patients - 1, 1)) / (n / max(n - 1, 1))  # 1 where each record is a patient
+    spread = (np.bincount(numbers_N, hits_N - share) ** 2).sum() / n**2 * correction
+    worth = min(n, share * (1 - share) / spread) if patients > 1 and spread > 1e-15 else patients
+    z = ndtri((1 + level) / 2)
+    middle = (share + z * z / (2 * worth)) / (1 + z * z / worth)
+    half = z / (1 + z * z / worth) * math.sqrt(share * (1 - share) / worth + z * z / (4 * worth**2))
+    how = f"Wilson of {n:,} records" if groups is None else f"Wilson by {patients:,} patients"
+    return Estimate(
+        float(share), max(0.0, float(middle - half)), min(1.0, float(middle + half)), n, positives, how
+    )
+
+
+def interval(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    metric: str | Metric = "auroc",
+    groups: Iterable[Hashable] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Estimate:
+    """A metric of labels (N,) and scores (N,) with its percentile bootstrap interval over patients.
+
+    `metric` is 'auroc', 'average_precision', or any function (labels_N, scores_N) -> number, given stated
+    labels only (slower: it runs once per draw). `groups` (N,) names each record's patient; None draws
+    records, which is too narrow where patients have several. `draws=0` gives the value alone. Raises
+    ValueError for lengths, labels or scores that are wrong, a metric without that name, a level outside 0-1.
+    """
+    labels_N, scores_N = check_pair(labels, scores)
+    bootstrap = Bootstrap.over(groups, len(labels_N), draws, seed, level)
+    name = next((name for name, (function, _) in RANKING.items() if metric in (name, function)), "")
+    if name:
+        ranked = Ranked(labels_N, scores_N, bootstrap)
+        return ranked.estimate(name, draw_ranked([ranked], [name], bootstrap)[0, 0])
+    if not callable(metric):
+        raise ValueError(f"no metric {metric!r}; there are {', '.join(RANKING)}, or give a function")
+    return _interval_of_function(labels_N, scores_N, metric, bootstrap)
+
+
+def classification_report(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    classes: Sequence[str],
+    groups: Iterable[Hashable] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, dict[str, Estimate]]:
+    """AUROC and average precision of labels (N, C) and scores (N, C), per class and as their mean.
+
+    Returns {"mean": {"auroc": Estimate, "average_precision": Estimate}, "Effusion": {...}, ...}. The mean
+    (macro) is over the classes that are defined, and its interval comes from drawing patients once for all
+    classes together. Its `n` counts records with a stated label in one of these classes, its `positives`
+    those with at least one finding. Each class equals `interval` of its own column. Raises ValueError as
+    `interval` does, and for classes that repeat, are called 'mean' or are not C.
+    """
+    labels_NC, scores_NC = check_labels(labels), check_scores(scores)
+    _check_table(labels_NC, scores_NC, classes)
+    bootstrap = Bootstrap.over(groups, len(labels_NC), draws, seed, level)
+    ranked = [
+        Ranked(labels_N, scores_N, bootstrap)
+        for labels_N, scores_N in zip(labels_NC.T, scores_NC.T, strict=True)
+    ]
+    values_CMD = draw_ranked(ranked, list(RANKING), bootstrap)
+    report: dict[str, dict[str, Estimate]] = {"mean": {}}
+    for name, one, values_MD in zip(classes, ranked, values_CMD, strict=True):
+        report[name] = {metric: one.estimate(metric, values_MD[i]) for i, metric in enumerate(RANKING)}
+    kept = [c for c, one in enumerate(ranked) if not one.reason]
+    remarks = _remarks(classes, ranked)
+    for i, metric in enumerate(RANKING):
+        values = [report[classes[c]][metric].value for c in kept]
+        report["mean"][metric] = _mean(values, values_CMD[kept, i], labels_NC[:, kept], bootstrap, *remarks)
+    return report
+
+
+class Ranked:
+    """One class, labels (N,) and scores (N,), sorted into levels so that many draws are weighed at once.
+
+    `reason` tells why the class is undefined, `doubt` why it has no interval; both are '' otherwise.
+    """
+
+    def __init__(self, labels_N: Array, scores_N: Array, bootstrap: Bootstrap) -> None:
+        self.labels_N, self.scores_N, self.bootstrap = labels_N, scores_N, bootstrap
+        self.stated_N, self.positive_N, self.negative_N = ~np.isnan(labels_N), labels_N == 1, labels_N == 0
+        self.reason = one_value(labels_N[self.stated_N])
+        self.doubt = bootstrap.doubt(self.positive_N, "positive ") or bootstrap.doubt(
+            self.negative_N, "negative "
+        )
+        level_N = _levels(self.positive_N[self.stated_N], scores_N[self.stated_N])
+        self.levels = int(level_N.max(initial=-1)) + 1
+        self.positives_LG = self._matrix(level_N, self.positive_N)
+        self.negatives_LG = self._matrix(level_N, self.negative_N)
+
+    @property
+    def few(self) -> tuple[int, str]:
+        """The rarer label value: how many patients have it, and its name."""
+        masks = {"positive": self.positive_N, "negative": self.negative_N}
+        return min((self.bootstrap.patients(mask_N), name) for name, mask_N in masks.items())
+
+    def _matrix(self, level_N: NDArray[np.intp], mask_N: Mask) -> sparse.csr_matrix:
+        """How many records of the mask each patient has on each level (L, G)."""
+        places = level_N[mask_N[self.stated_N]], self.bootstrap.numbers_N[mask_N]
+        return sparse.csr_matrix((np.ones(mask_N.sum()), places), shape=(self.levels, self.bootstrap.size))
+
+    def weigh(self, weights_GD: Array, names: Sequence[str]) -> Array:
+        """The named metrics (M, D) in every draw."""
+        positives_LD, negatives_LD = self.positives_LG @ weights_GD, self.negatives_LG @ weights_GD
+        return np.stack([RANKING[name][1](positives_LD, negatives_LD) for name in names])
+
+    def estimate(self, name: str, values_D: Array) -> Estimate:
+        n, positives = int(self.stated_N.sum()), int(self.positive_N.sum())
+        if self.reason:
+            return Estimate.undefined(n, positives, self.reason)
+        value = RANKING[name][0](self.labels_N, self.scores_N)
+        few, what = self.few
+        rough = f"rough: only {few} {what} {self.bootstrap.unit}" if few < FEW and not self.doubt else ""
+        return self.bootstrap.estimate(value, values_D, self.stated_N, positives, rough, doubt=self.doubt)
+
+
+def draw_ranked(ranked: Sequence[Ranked], names: Sequence[str], bootstrap: Bootstrap) -> Array:
+    """The named metrics (C, M, D) of all classes in the same draws of patients; NaN where undefined."""
+    values_CMD = np.full((len(ranked), len(names), bootstrap.draws), np.nan)
+    able = [c for c, one in enumerate(ranked) if not one.reason]
+    if not able:
+        return values_CMD
+    start = 0
+    for weights_GD in bootstrap.weights(rows=max(ranked[c].levels for c in able)):
+        stop = start + weights_GD.shape[1]
+        for c in able:
+            values_CMD[c, :, start:stop] = ranked[c].weigh(weights_GD, names)
+        start = stop
+    return values_CMD
+
+
+def _levels(positive_N: Mask, scores_N: Array) -> NDArray[np.intp]:
+    """The level (N,) of each record, 0 the highest score; ties share a level.
+
+    A run of neighbouring scores without a positive is one level too: neither metric looks inside it, and
+    rare findings then need few levels.
+    """
+    distinct, place_N = np.unique(-scores_N, return_inverse=True)
+    holds = np.bincount(place_N, weights=positive_N, minlength=len(distinct)) > 0
+    opens = holds | np.append(True, holds[:-1])[: len(holds)]
+    return (np.cumsum(opens) - 1)[place_N]
+
+
+def _weighted_auroc(positives_LD: Array, negatives_LD: Array) -> Array:
+    """AUROC (D,) from the positive and negative weight on each level; NaN for a draw without either."""
+    above_LD = np.cumsum(negatives_LD, axis=0)
+    pairs_D = positives_LD.sum(axis=0) * above_LD[-1]
+    beaten_LD = above_LD[-1] - above_LD + negatives_LD / 2
+    won_D = np.einsum("ld,ld->d", positives_LD, beaten_LD)
+    return np.divide(won_D, pairs_D, out=np.full_like(won_D, np.nan), where=pairs_D > 0)
+
+
+def _weighted_average_precision(positives_LD: Array, negatives_LD: Array) -> Array:
+    """Average precision (D,) from the weights on each level; NaN for a draw with one label value."""
+    hits_LD = np.cumsum(positives_LD, axis=0)
+    called_LD = np.cumsum(negatives_LD, axis=0)
+    both_D = (hits_LD[-1] > 0) & (called_LD[-1] > 0)
+    called_LD += hits_LD
+    precision_LD = hits_LD / np.maximum(called_LD, 1)  # weights are counts, so only 0 / 0 is changed
+    sum_D = np.einsum("ld,ld->d", positives_LD, precision_LD)
+    return np.divide(sum_D, hits_LD[-1], out=np.full_like(sum_D, np.nan), where=both_D)
+
+
+# name: (the plain metric, the same from weights on levels)
+RANKING: dict[str, tuple[Metric, Callable[[Array, Array], Array]]] = {
+    "auroc": (auroc, _weighted_auroc),
+    "average_precision": (average_precision, _weighted_average_precision),
+}
+
+
+def _interval_of_function(labels_N: Array, scores_N: Array, metric: Metric, bootstrap: Bootstrap) -> Estimate:
+    stated_N = ~np.isnan(labels_N)
+    labels, scores, numbers = labels_N[stated_N], scores_N[stated_N], bootstrap.numbers_N[stated_N]
+    value = float(metric(labels, scores)) if len(labels) else math.nan
+    if not math.isfinite(value):
+        reason = "the metric is undefined here" if len(labels) else "no stated label"
+        return Estimate.undefined(len(labels), int(labels.sum()), reason)
+    values_D = np.full(bootstrap.draws, np.nan)
+    columns = (weights_G for weights_GD in bootstrap.weights() for weights_G in weights_GD.T)
+    for d, weights_G in enumerate(columns):
+        times = weights_G[numbers].astype(np.intp)
+        if times.any():
+            values_D[d] = metric(np.repeat(labels, times), np.repeat(scores, times))
+    return bootstrap.estimate(value, values_D, stated_N, int(labels.sum()))
+
+
+def _check_table(labels_NC: Array, scores_NC: Array, classes: Sequence[str]) -> None:
+    if labels_NC.shape != scores_NC.shape:
+        raise ValueError(f"labels have shape {labels_NC.shape}, but scores {scores_NC.shape}")
+    if labels_NC.ndim != 2 or labels_NC.shape[1] != len(classes):
+        raise ValueError(f"{len(classes)} classes need arrays (N, {len(classes)}), not {labels_NC.shape}")
+    if len(set(classes)) != len(classes) or "mean" in classes:
+        raise ValueError(f"class names must differ, and 'mean' is taken: {list(classes)}")
+
+
+def _remarks(classes: Sequence[str], ranked: Sequence[Ranked]) -> list[str]:
+    """What the mean must say of itself: the classes that it leaves out, and those with few patients."""
+    pairs = list(zip(classes, ranked, strict=True))
+    omitted = [name for name, one in pairs if one.reason]
+    thin = [name for name, one in pairs if not one.reason and one.few[0] < FEW]
+    kept = f"mean of {len(pairs) - len(omitted)} of {len(pairs)} classes, without {', '.join(omitted)}"
+    return [kept if omitted else "", f"rough: few patients in {', '.join(thin)}" if thin else ""]
+
+
+def _mean(
+    values: Sequence[float], values_CD: Array, labels_NC: Array, bootstrap: Bootstrap, *remarks: str
+) -> Estimate:
+    """The macro mean of the defined classes; a draw in which one of them is undefined is left out."""
+    if not values:
+        return Estimate.undefined(0, 0, "no class has both label values")
+    used_N = np.asarray((~np.isnan(labels_NC)).any(axis=1))
+    positives = int((labels_NC == 1).any(axis=1).sum())
+    return bootstrap.estimate(float(np.mean(values)), values_CD.mean(axis=0), used_N, positives, *remarks)

@@ -1,0 +1,350 @@
+"""MRM: one encoder of radiographs, one decoder that restores pictures, one that restores reports.
+
+    448 x 448 crop --resize--> 224 x 224 --patches, 49 of 196 kept--> encoder (timm ViT)
+                                                                        |
+              +---------------------------------------------------------+
+              v                                                         v
+    image decoder: mask tokens in the gaps,              mean of the visible patches, added to
+    4 blocks, 32 x 32 x 3 pixels per masked patch        every position of a 6-layer BERT that
+    of the 448 crop                                      names the masked words
+
+"Advancing Radiograph Representation Learning with Masked Record Modeling", ICLR 2023, arXiv:2301.13155.
+Nothing here draws random numbers: what is masked comes in as indices, dropout follows sample keys.
+"""
+
+# Shapes: B studies, H W pixels, L patches, K kept (visible) patches, S = K and the encoder's prefix tokens
+# (class token, registers), M masked patches, P values of one target patch, D encoder width, E image decoder width, R report width, T report tokens, W words asked for,
+# V vocabulary
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mrm import noise
+from mrm.losses import masked_patch_loss, masked_token_loss
+from mrm.reports import PAD
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # as in the ViT; BERT keeps its own 1e-12
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture. The defaults are the published model (ViT-B/16 at 224, targets at 448)."""
+
+    encoder: str = "vit_base_patch16_224"  # any timm Vision Transformer
+    encoder_options: dict[str, Any] = field(default_factory=dict)  # passed to timm: depth, embed_dim, ...
+    image_size: int = 224  # what the encoder sees, in pixels
+    target_scale: int = 2  # the restored picture is this many times larger
+    antialias: bool = False  # of the resize to image_size; the published weights were made without
+    keep: int = 49  # visible patches in training
+    fixed_positions: bool = True  # 2-D sine-cosine; False keeps the encoder's own
+    decoder_width: int = 768
+    decoder_depth: int = 4
+    decoder_heads: int = 6
+    vocabulary: int = 30_000
+    report_length: int = 100  # tokens, [CLS] included
+    report_width: int = 384
+    report_depth: int = 6
+    report_heads: int = 6
+    report_mlp: int = 1536
+    report_dropout: float = 0.1
+    tied_words: bool = True  # output weights are the word embeddings; False where a file of weights differs
+    mean: float = 0.4978  # of grey values in 0..1, over the training radiographs
+    std: float = 0.2449
+
+    @property
+    def target_size(self) -> int:
+        """Side of the crop whose masked patches are restored, in pixels."""
+        return self.image_size * self.target_scale
+
+
+class Output(NamedTuple):
+    """What a forward pass gives: pixels of the masked patches, and logits of the words asked for."""
+
+    pixels_BMP: Tensor
+    logits_WV: Tensor
+
+
+class MRM(nn.Module):
+    """Encoder and two decoders. `forward` is the pre-training pass; `encode` is what everything else uses."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = timm.create_model(
+            config.encoder, img_size=config.image_size, num_classes=0, global_pool="", **config.encoder_options
+        )
+        patch = self.encoder.patch_embed.patch_size[0]
+        self.patches = (config.image_size // patch) ** 2
+        if not 0 < config.keep < self.patches:
+            raise ValueError(f"keep must be between 1 and {self.patches - 1} of {self.patches} patches, not {config.keep}")
+        self.prefix = self.encoder.num_prefix_tokens
+        width = self.encoder.embed_dim
+        self.image_decoder = ImageDecoder(config, width, self.prefix, self.patches, patch * config.target_scale)
+        self.report_decoder = ReportDecoder(config, width)
+        self.checkpointing = False  # recompute activations in the backward pass: less memory, a third more time
+        self._start()
+
+    def _start(self) -> None:
+        """Initial weights as in MAE (Xavier uniform) and BERT (normal, 0.02)."""
+        for module in [*self.encoder.modules(), *self.image_decoder.modules()]:
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias) if module.bias is not None else None
+        projection = self.encoder.patch_embed.proj.weight
+        nn.init.xavier_uniform_(projection.view(projection.shape[0], -1))
+        if self.encoder.cls_token is not None:
+            nn.init.normal_(self.encoder.cls_token, std=0.02)
+        if self.config.fixed_positions:
+            fix_positions(self.encoder)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of one patch of the encoder's input, in pixels."""
+        return self.encoder.patch_embed.patch_size[0]
+
+    def shrink(self, crop_BCHW: Tensor) -> Tensor:
+        """The target-sized crop as the encoder sees it: bicubic, without anti-aliasing unless configured."""
+        size = self.config.image_size
+        if crop_BCHW.shape[-1] == size:
+            return crop_BCHW
+        return F.interpolate(crop_BCHW, size=(size, size), mode="bicubic", antialias=self.config.antialias)
+
+    def encode(self, image_BCHW: Tensor, kept_BK: Tensor | None = None) -> Tensor:
+        """Prefix tokens, then features of the kept patches (all without `kept_BK`): (B, S, D), after the last norm.
+
+        `image_BCHW` is normalised and of the encoder's size. MAE section 3, arXiv:2111.06377.
+        """
+        encoder = self.encoder
+        x_BLD = encoder._pos_embed(encoder.patch_embed(image_BCHW))  # prefix tokens and positions, any timm ViT
+        if kept_BK is not None:
+            x_BLD = torch.cat([x_BLD[:, : self.prefix], take(x_BLD[:, self.prefix :], kept_BK)], dim=1)
+        x_BSD = encoder.norm_pre(x_BLD)
+        for block in encoder.blocks:
+            x_BSD = self._run(block, x_BSD)
+        return encoder.norm(x_BSD)
+
+    def restore(self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor) -> Tensor:
+        """Pixels of the hidden patches, (B, M, P): a patch's rows, its columns, three channels."""
+        return self.image_decoder(features_BSD, kept_BK, hidden_BM, self._run)
+
+    def context(self, features_BSD: Tensor) -> Tensor:
+        """The picture as the report decoder sees it, (B, R)."""
+        return self.report_decoder.context(features_BSD[:, self.prefix :])
+
+    def name_words(
+        self, context_BR: Tensor, tokens_BT: Tensor, attention_BT: Tensor, words_W: Tensor, keys_B: Tensor | None = None
+    ) -> Tensor:
+        """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T), given the picture's context."""
+        return self.report_decoder(context_BR, tokens_BT, attention_BT, words_W, keys_B, self._run)
+
+    def forward(
+        self,
+        image_BCHW: Tensor,
+        kept_BK: Tensor,
+        hidden_BM: Tensor,
+        tokens_BT: Tensor,
+        attention_BT: Tensor,
+        words_W: Tensor,
+        keys_B: Tensor | None = None,
+    ) -> Output:
+        """The pre-training pass. Pixels and logits are computed only where the losses need them."""
+        features_BSD = self.encode(image_BCHW, kept_BK)
+        return Output(
+            self.restore(features_BSD, kept_BK, hidden_BM),
+            self.name_words(self.context(features_BSD), tokens_BT, attention_BT, words_W, keys_B),
+        )
+
+    def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return block(*inputs)
+
+
+class ImageDecoder(nn.Module):
+    """Mask tokens take the hidden patches' places; a small ViT restores them. MAE section 3."""
+
+    def __init__(self, config: ModelConfig, width: int, prefix: int, patches: int, target_patch: int) -> None:
+        super().__init__()
+        inner = config.decoder_width
+        self.prefix = prefix  # the encoder's class token and registers, which the hidden patches may attend to
+        self.embed = nn.Linear(width, inner)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, inner).normal_(std=0.02))
+        self.register_buffer("positions_LE", sine_cosine(inner, int(patches**0.5)), persistent=False)
+        self.blocks = nn.ModuleList(
+            Block(inner, config.decoder_heads, qkv_bias=True, norm_layer=LayerNorm) for _ in range(config.decoder_depth)
+        )
+        self.norm = LayerNorm(inner)
+        self.pixels = nn.Linear(inner, target_patch**2 * 3)
+
+    def forward(self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run) -> Tensor:
+        """Pixels (B, M, P) of the hidden patches."""
+        x_BSE = self.embed(features_BSD)
+        length, inner = self.positions_LE.shape
+        x_BLE = self.mask_token.to(x_BSE.dtype).expand(len(x_BSE), length, inner)
+        x_BLE = x_BLE.scatter(1, kept_BK[:, :, None].expand(-1, -1, inner), x_BSE[:, self.prefix :]) + self.positions_LE
+        x_BLE = torch.cat([x_BSE[:, : self.prefix], x_BLE], dim=1)
+        for block in self.blocks:
+            x_BLE = run(block, x_BLE)
+        return self.pixels(self.norm(take(x_BLE[:, self.prefix :], hidden_BM)))
+
+
+class ReportDecoder(nn.Module):
+    """BERT that sees the picture as one vector added to every position. MRM section 3.3."""
+
+    def __init__(self, config: ModelConfig, image_width: int) -> None:
+        super().__init__()
+        width = config.report_width
+        self.dropout = config.report_dropout
+        self.from_image = nn.Linear(image_width, width)
+        self.words = nn.Embedding(config.vocabulary, width, padding_idx=PAD)
+        self.positions = nn.Embedding(config.report_length, width)  # holds the token-type vector, always type 0
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        self.blocks = nn.ModuleList(ReportBlock(config, f"report.{i}") for i in range(config.report_depth))
+        self.transform = nn.Linear(width, width)
+        self.transform_norm = nn.LayerNorm(width, eps=1e-12)
+        self.word_bias = nn.Parameter(torch.zeros(config.vocabulary))
+        self.word_output = None if config.tied_words else nn.Parameter(torch.zeros(config.vocabulary, width))
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        if self.word_output is not None:
+            nn.init.normal_(self.word_output, std=0.02)
+
+    def context(self, features_BKD: Tensor) -> Tensor:
+        """Mean of the projected visible patches, class token left out: (B, R)."""
+        return self.from_image(features_BKD.mean(dim=1))  # the projection is linear: before or after the mean
+
+    def forward(
+        self, context_BR: Tensor, tokens_BT: Tensor, attention_BT: Tensor, words_W: Tensor, keys_B: Tensor | None, run
+    ) -> Tensor:
+        """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T)."""
+        x_BTR = self.norm(self.words(tokens_BT) + self.positions.weight[: tokens_BT.shape[1]])
+        x_BTR = noise.dropout(x_BTR, self.dropout, keys_B, "report.embedding") + context_BR[:, None]
+        seen_B11T = attention_BT[:, None, None, :].bool()
+        for block in self.blocks:
+            x_BTR = run(block, x_BTR, seen_B11T, keys_B)
+        asked_WR = x_BTR.flatten(0, 1)[words_W]
+        asked_WR = self.transform_norm(F.gelu(self.transform(asked_WR)))
+        return F.linear(asked_WR, self.words.weight if self.word_output is None else self.word_output, self.word_bias)
+
+
+class ReportBlock(nn.Module):
+    """Post-norm transformer layer. BERT, arXiv:1810.04805; dropout on both branches' outputs."""
+
+    def __init__(self, config: ModelConfig, site: str) -> None:
+        super().__init__()
+        width = config.report_width
+        self.site, self.heads, self.dropout = site, config.report_heads, config.report_dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm1 = nn.LayerNorm(width, eps=1e-12)
+        self.fc1 = nn.Linear(width, config.report_mlp)
+        self.fc2 = nn.Linear(config.report_mlp, width)
+        self.norm2 = nn.LayerNorm(width, eps=1e-12)
+
+    def forward(self, x_BTR: Tensor, seen_B11T: Tensor, keys_B: Tensor | None) -> Tensor:
+        """Attend to the positions that are seen, then the two-layer network."""
+        q, k, v = self.qkv(x_BTR).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended_BTR = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_B11T).transpose(1, 2).flatten(2)
+        branch = noise.dropout(self.out(attended_BTR), self.dropout, keys_B, f"{self.site}.attention")
+        x_BTR = self.norm1(x_BTR + branch)
+        branch = noise.dropout(self.fc2(F.gelu(self.fc1(x_BTR))), self.dropout, keys_B, f"{self.site}.mlp")
+        return self.norm2(x_BTR + branch)
+
+
+def pretrain_losses(
+    model: MRM,
+    image: Tensor,
+    token_ids: Tensor,
+    target_ids: Tensor,
+    attention: Tensor,
+    kept: Tensor,
+    report_loss: Literal["masked", "all"] = "masked",
+    norm_pix: bool = True,
+) -> dict[str, Tensor]:
+    """The two mean losses, `{"image": ..., "report": ...}`, for given inputs.
+
+    `image` (B, 3, 448, 448) normalised; `token_ids` (B, T) with words masked, `target_ids` before
+    masking; `attention` (B, T), 1 where there is a token; `kept` (B, K), indices of the visible patches.
+    `report_loss="masked"` averages over masked tokens (the paper), "all" over every position (the code).
+    """
+    hidden = complement(kept, model.patches)
+    asked = token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
+    words = asked.flatten().nonzero().squeeze(1)
+    output = model(model.shrink(image), kept, hidden, token_ids, attention, words)
+    target = target_patches(image, model.patch_size * model.config.target_scale, hidden)
+    return {
+        "image": masked_patch_loss(output.pixels_BMP, target, norm_pix).mean(),
+        "report": masked_token_loss(output.logits_WV, target_ids.flatten()[words].long()).mean(),
+    }
+
+
+def normalise(picture_BHW: Tensor, mean: float, std: float) -> Tensor:
+    """Grey uint8 pictures (B, H, W) as three equal normalised channels, float32 (B, 3, H, W)."""
+    grey_BHW = (picture_BHW.float() / 255.0 - mean) / std
+    return grey_BHW[:, None].expand(-1, 3, -1, -1)
+
+
+def take(x_BLD: Tensor, index_BK: Tensor) -> Tensor:
+    """The rows `index_BK` of each sample: (B, K, D)."""
+    return x_BLD.gather(1, index_BK[:, :, None].expand(-1, -1, x_BLD.shape[-1]))
+
+
+def complement(index_BK: Tensor, length: int) -> Tensor:
+    """The indices in 0..length-1 that each sample does not have, ascending: (B, length - K)."""
+    absent_BL = torch.ones(index_BK.shape[0], length, dtype=torch.bool, device=index_BK.device)
+    absent_BL = absent_BL.scatter(1, index_BK, False)
+    return absent_BL.nonzero()[:, 1].view(index_BK.shape[0], -1)
+
+
+def patchify(image_BCHW: Tensor, side: int) -> Tensor:
+    """Square patches in reading order, each as its rows, columns, channels: (B, L, side * side * C)."""
+    batch, channels, height, width = image_BCHW.shape
+    cut = image_BCHW.reshape(batch, channels, height // side, side, width // side, side)
+    return cut.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, side * side * channels)
+
+
+def unpatchify(patches_BLP: Tensor, side: int) -> Tensor:
+    """The square picture (B, C, H, W) that `patchify` cut into these patches."""
+    batch, length, values = patches_BLP.shape
+    grid, channels = int(length**0.5), values // side**2
+    cut = patches_BLP.reshape(batch, grid, grid, side, side, channels)
+    return cut.permute(0, 5, 1, 3, 2, 4).reshape(batch, channels, grid * side, grid * side)
+
+
+def target_patches(image_BCHW: Tensor, side: int, hidden_BM: Tensor) -> Tensor:
+    """What the image decoder is to restore: the hidden patches of the large crop, (B, M, P)."""
+    return take(patchify(image_BCHW, side), hidden_BM)
+
+
+def sine_cosine(width: int, grid: int) -> Tensor:
+    """Fixed 2-D positions (grid * grid, width): half for the column, half for the row, each sines then cosines.
+
+    Frequencies 10000^(-i / width), i < width / 4: what the published MRM computes. MAE divides i by
+    width / 4 instead; its own table comes along with its weights and replaces this one (`start_from`).
+    """
+    frequencies = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / width)
+    place = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies
+    line = torch.cat([place.sin(), place.cos()], dim=1)  # (grid, width / 2)
+    columns, rows = line[None].expand(grid, -1, -1), line[:, None].expand(-1, grid, -1)
+    return torch.cat([columns, rows], dim=2).reshape(grid * grid, width).float()
+
+
+def fix_positions(encoder: nn.Module) -> None:
+    """Give a timm ViT fixed 2-D sine-cosine positions (zero for its class token) that do not train."""
+    positions = encoder.pos_embed
+    grid = encoder.patch_embed.grid_size[0]
+    table = torch.zeros_like(positions)
+    table[0, positions.shape[1] - grid * grid :] = sine_cosine(positions.shape[-1], grid)
+    encoder.pos_embed = nn.Parameter(table, requires_grad=False)

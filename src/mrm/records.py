@@ -1,0 +1,401 @@
+"""Records: which pictures there are, and what is known of each.
+
+A `Record` is one radiograph with its report, patient and labels; `Records` is an immutable sequence of
+them that share their class names. Everything that reads data takes such a sequence, whatever file it
+came from: a `training.csv`, a published label list, a CSV of labels, Parquet.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+
+OnError = Literal["stop", "skip"]
+UNCERTAIN = -1.0  # CheXpert's "may be present"; an uncertain policy turns it into 1, 0 or NaN before training
+RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
+ATTRIBUTES = ("sex", "age", "split", "site", "offset", "mask_path")  # describe a record; never a class unless named
+
+
+class RecordError(ValueError):
+    """A file of records that cannot be used as it is. The message says what, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One radiograph and what is known of it.
+
+    `image` is a path, or the encoded picture itself (shards). A label is 1 present, 0 absent,
+    NaN not stated, or -1 uncertain. An empty `patient` means unknown.
+    """
+
+    image: Path | bytes
+    report: str = ""
+    patient: str = ""
+    study: str = ""
+    view: str = ""
+    labels: tuple[float, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)
+    name: str = ""  # how messages call it: the path as its file gave it
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", str(self.image) if isinstance(self.image, Path) else "picture in memory")
+        for value in self.labels:
+            if value not in (0.0, 1.0, UNCERTAIN) and value == value:
+                raise RecordError(f"{self.name}: label {value:g} is not 1, 0, -1 (uncertain) or empty (not stated)")
+
+
+@dataclass(frozen=True)
+class Records(Sequence[Record]):
+    """An immutable sequence of records with the same classes. `source` is where they came from."""
+
+    rows: Sequence[Record]
+    classes: tuple[str, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.labels) != len(self.classes):
+                raise RecordError(
+                    f"{self.source or 'records'}: {row.name} has {len(row.labels)} labels, "
+                    f"expected {len(self.classes)} ({', '.join(self.classes) or 'none'})"
+                )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> Records: ...
+    def __getitem__(self, index):
+        return self.select(range(len(self))[index]) if isinstance(index, slice) else self.rows[index]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.rows)
+
+    def select(self, indices: Iterable[int]) -> Records:
+        """The records at `indices`, in that order."""
+        return replace(self, rows=[self.rows[i] for i in indices])
+
+    def where(self, condition: Callable[[Record], bool]) -> Records:
+        """The records for which `condition` holds."""
+        return replace(self, rows=[r for r in self.rows if condition(r)])
+
+    @property
+    def labels_NC(self) -> np.ndarray:
+        """(N, C) float64: 1, 0, NaN = not stated, -1 = uncertain."""
+        return np.array([r.labels for r in self.rows], dtype=np.float64).reshape(len(self), len(self.classes))
+
+    @property
+    def patients(self) -> list[str] | None:
+        """Each record's patient, or None where any patient is unknown."""
+        known = [r.patient for r in self.rows]
+        return known if all(known) else None
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change with any name, report, patient or label."""
+        digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
+        for r in self.rows:
+            digest.update(repr((r.name, r.report, r.patient, r.labels)).encode())
+        return digest.hexdigest()
+
+    def split(self, shares: Mapping[str, float], seed: int = 0) -> dict[str, Records]:
+        """Patient-disjoint parts, named and sized by `shares` (summing to 1 at the most).
+
+        A patient's place is a hash of the seed and the patient, so it stays when records are added;
+        sizes are therefore near their shares, not equal to them. A record of unknown patient is
+        placed by its file name.
+        """
+        if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
+            raise RecordError(f"shares must be positive and sum to 1 at the most, not {dict(shares)}")
+        edges = np.cumsum(list(shares.values()))
+        at = [np.searchsorted(edges, _place(seed, r.patient or r.name), side="right") for r in self.rows]
+        return {name: self.select(i for i, p in enumerate(at) if p == part) for part, name in enumerate(shares)}
+
+    # Reading ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def load(
+        path: Path | str,
+        classes: Sequence[str] | None = (),
+        images: Path | None = None,
+        on_error: OnError = "stop",
+    ) -> Records:
+        """Read a CSV, a Parquet file or a published label list (`.txt`).
+
+        `classes` names the label columns; None takes every numeric column that is no attribute; the
+        default reads no labels. `images` is where relative pictures are, else beside the file.
+        Raises RecordError, or with `on_error="skip"` leaves bad rows out with a warning that counts them.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise RecordError(f"{path}: no such file of records")
+        if path.suffix == ".txt":
+            names = None if not classes else tuple(classes)
+            return read_list(path, names, images, on_error)
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            columns = pyarrow.parquet.read_table(path).to_pydict()
+            header = list(columns)
+            rows = [["" if v is None else str(v) for v in values] for values in zip(*columns.values(), strict=True)]
+            return _from_table(path, header, enumerate(rows, 1), classes, images, on_error)
+        header, lines = read_csv_rows(path)
+        return _from_table(path, header, lines, classes, images, on_error)
+
+    # Writing ------------------------------------------------------------------------------------
+
+    def to_csv(self, path: Path | str) -> Path:
+        """Write `image_path, report_content, ...` so that `load` gives the same records back."""
+        path = Path(path)
+        header, rows = self._table(path.parent)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        return write_whole(path, text.getvalue().encode())
+
+    def to_parquet(self, path: Path | str) -> Path:
+        """The table of `to_csv` as Parquet, every column text."""
+        import pyarrow
+        import pyarrow.parquet
+
+        path = Path(path)
+        header, rows = self._table(path.parent)
+        columns = [list(c) for c in zip(*rows, strict=True)] or [[] for _ in header]
+        sink = io.BytesIO()
+        arrays = [pyarrow.array(c, pyarrow.string()) for c in columns]
+        pyarrow.parquet.write_table(pyarrow.table(dict(zip(header, arrays, strict=True))), sink)
+        return write_whole(path, sink.getvalue())
+
+    def to_list(self, path: Path | str) -> Path:
+        """The published label list: `name 0 1 0 ...` a line. Not-stated labels cannot be written and raise."""
+        labels = self.labels_NC
+        if not np.isin(labels, (0, 1)).all():
+            row = int(np.argmin(np.isin(labels, (0, 1)).all(axis=1)))
+            raise RecordError(f"{self.rows[row].name}: a label list holds 0 and 1 only; write a CSV instead")
+        lines = [" ".join([r.name, *(str(int(v)) for v in r.labels)]) for r in self.rows]
+        return write_whole(Path(path), ("\n".join(lines) + "\n").encode())
+
+    def _table(self, beside: Path) -> tuple[list[str], list[list[str]]]:
+        extras = list(dict.fromkeys(k for r in self.rows for k in r.extra))
+        header = [*RESERVED, *self.classes, *extras]
+        return header, [
+            [
+                _relative(r.image, beside, r.name),
+                *(r.report, r.patient, r.study, r.view),
+                *("" if v != v else f"{v:g}" for v in r.labels),
+                *(r.extra.get(k, "") for k in extras),
+            ]
+            for r in self.rows
+        ]
+
+
+def resolve_uncertain(records: Records, policy: str | Mapping[str, str]) -> Records:
+    """Replace uncertain labels: `ones`, `zeros` or `ignore` (not stated), for all classes or per class."""
+    values = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan")}
+    chosen = policy if isinstance(policy, Mapping) else dict.fromkeys(records.classes, policy)
+    unknown = set(chosen) - set(records.classes) | {p for p in chosen.values() if p not in values}
+    if unknown:
+        raise RecordError(f"uncertain policy: {sorted(unknown)} is no class or no policy; policies are {list(values)}")
+    instead = [values[chosen.get(c, "ignore")] for c in records.classes]
+    return replace(
+        records,
+        rows=[
+            replace(r, labels=tuple(new if v == UNCERTAIN else v for v, new in zip(r.labels, instead, strict=True)))
+            for r in records.rows
+        ],
+    )
+
+
+def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Header and (line number, fields) of a CSV: UTF-8, spaces after commas and quoted line breaks allowed.
+
+    Bytes that are not UTF-8 become U+FFFD, with a warning that says on how many lines.
+    """
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        text = raw.decode("utf-8-sig", errors="replace")
+        bad = text.count("\ufffd")
+        line = raw[: error.start].count(b"\n") + 1
+        warnings.warn(f"{path}: {bad} bytes are not UTF-8 (first on line {line}); shown as \ufffd", stacklevel=3)
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    header = [h.strip() for h in next(reader, [])]
+    if not header:
+        raise RecordError(f"{path}: empty file; a header line with the column image_path is expected")
+    return header, ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+
+
+def read_list(
+    path: Path, classes: Sequence[str] | None = None, images: Path | None = None, on_error: OnError = "stop"
+) -> Records:
+    """A published label list: `name 0 1 0 ...` a line; a name may hold spaces only if its labels are clear.
+
+    Without `classes` the labels are called `label0`, `label1`, ... Raises RecordError for a line with
+    another number of labels than most lines have, or with a label other than 0 and 1.
+    """
+    lines = [(n, line.split()) for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    if not lines:
+        raise RecordError(f"{path}: empty label list")
+    usual = Counter(len(fields) - 1 for _, fields in lines).most_common(1)[0][0]
+    names = tuple(classes) if classes else tuple(f"label{i}" for i in range(usual))
+    kept, problems = [], []
+    for number, (name, *labels) in lines:
+        if len(labels) != len(names):
+            problems.append(f"line {number}: {name} has {len(labels)} labels, expected {len(names)}")
+        elif stray := [v for v in labels if v not in ("0", "1")]:
+            problems.append(f"line {number}: {name} has label {stray[0]!r}; a label list holds 0 and 1 only")
+        else:
+            kept.append((name, tuple(float(v) for v in labels)))
+    _report(path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip")
+    found = find_images([name for name, _ in kept], path, images)
+    rows = [Record(file, labels=labels, name=name) for (name, labels), file in zip(kept, found, strict=True)]
+    return Records(rows, names, str(path))
+
+
+def find_images(names: Sequence[str], beside: Path, images: Path | None = None) -> list[Path]:
+    """Where the pictures of a list are: under `images`, else beside the list in the published places.
+
+    Raises RecordError when not one of the names is found, with the folders that were searched.
+    """
+    base = beside.parent
+    places = [images] if images else [base, base / "images", base / "all_classes", base.parent / "images"]
+    if not images:
+        places += sorted(p / "all_classes" for p in base.iterdir() if (p / "all_classes").is_dir())
+    places = [p for p in places if p.is_dir()]
+    listed = {folder: set(os.listdir(folder)) for folder in places}
+
+    def seek(name: str) -> Path | None:
+        deep = "/" in name  # a name with folders needs a look at the disk, a plain one only at the listing
+        return next((p / name for p in places if (deep and (p / name).is_file()) or name in listed[p]), None)
+
+    found = [seek(name) for name in names]
+    if names and not any(found):
+        searched = ", ".join(str(p) for p in places) or "no folder that exists"
+        raise RecordError(f"{beside}: none of its {len(names)} pictures found in {searched}; give --images DIR")
+    fallback = places[0] if places else base
+    return [file or fallback / name for file, name in zip(found, names, strict=True)]
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file that exists either whole or not at all: a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _from_table(path, header, lines, classes, images, on_error) -> Records:
+    if "image_path" not in header:
+        raise RecordError(f"{path}: no column image_path; the columns found are {', '.join(header)}")
+    rows, problems = [], []
+    for number, fields in lines:
+        if len(fields) == len(header):
+            rows.append((number, dict(zip(header, fields, strict=True))))
+        else:
+            problems.append(f"line {number}: {len(fields)} fields, the header has {len(header)}")
+    names = _class_columns(path, header, [r for _, r in rows], classes)
+    kept = []
+    for number, row in rows:
+        try:
+            kept.append(_record(row, names, images or path.parent, header))
+        except RecordError as error:
+            problems.append(f"line {number}: {error}")
+    _report(path, problems, on_error, advice="correct them, or leave them out with --on-error skip")
+    if not kept:
+        raise RecordError(f"{path}: no records in it")
+    return Records(kept, names, str(path))
+
+
+def _record(row: dict[str, str], classes: tuple[str, ...], base: Path, header: Sequence[str]) -> Record:
+    name = row["image_path"].strip()
+    if not name:
+        raise RecordError("empty image_path")
+    known = {*RESERVED, *classes}
+    return Record(
+        image=base / name,  # an absolute name stays as it is
+        report=row.get("report_content", "").strip(),
+        patient=row.get("patient_id", "").strip(),
+        study=row.get("study_id", "").strip(),
+        view=row.get("view", "").strip(),
+        labels=tuple(_label(row[c], name, c) for c in classes),
+        extra={k: row[k] for k in header if k not in known},
+        name=name,
+    )
+
+
+def _label(text: str, name: str, column: str) -> float:
+    text = text.strip()
+    if not text:
+        return float("nan")
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("inf")
+    if value not in (0.0, 1.0, UNCERTAIN) and value == value:
+        raise RecordError(
+            f"{name}: {text!r} in column {column} is not 1, 0, -1 (uncertain) or empty; "
+            "if the column is no class, name the classes with --classes"
+        )
+    return value
+
+
+def _class_columns(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], classes) -> tuple[str, ...]:
+    if classes is not None:
+        if missing := [c for c in classes if c not in header]:
+            raise RecordError(f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}")
+        return tuple(classes)
+    candidates = [h for h in header if h not in RESERVED and h.lower() not in ATTRIBUTES]
+    found = tuple(c for c in candidates if _is_numeric([r[c] for r in rows]))
+    if not found:
+        raise RecordError(f"{path}: no numeric column to use as a class; the columns are {', '.join(header)}")
+    return found
+
+
+def _is_numeric(values: Iterable[str]) -> bool:
+    """Whether most stated values are numbers: one stray word must not hide a class column."""
+    stated = [v for v in values if v.strip()]
+    numbers = sum(v.strip().replace(".", "", 1).lstrip("-").isdigit() for v in stated)
+    return bool(stated) and numbers * 2 > len(stated)
+
+
+def _report(path: Path, problems: Sequence[str], on_error: OnError, advice: str) -> None:
+    if not problems:
+        return
+    shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+    if on_error == "stop":
+        raise RecordError(f"{path}: {len(problems)} bad lines: {shown}; {advice}")
+    warnings.warn(f"{path}: left out {len(problems)} lines: {shown}", stacklevel=4)
+
+
+def _relative(image: Path | bytes, beside: Path, name: str) -> str:
+    if not isinstance(image, Path):
+        return name
+    try:
+        return str(image.resolve().relative_to(beside.resolve()))
+    except ValueError:
+        return str(image.resolve())
+
+
+def _place(seed: int, key: str) -> float:
+    """A uniform number in [0, 1) that is the same wherever and whenever it is asked for."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest(), "big") / 2**64

@@ -1,0 +1,397 @@
+"""Values against hand counts and scikit-learn; intervals against plain loops; errors by their words."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from mrm import metrics
+from mrm.metrics import Bootstrap, Estimate, auroc, average_precision, classification_report, interval
+
+NAN = math.nan
+ROWS = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(-5, 5)), min_size=2, max_size=40)
+FLOATS = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.floats(-1e6, 1e6)), min_size=2, max_size=40)
+
+
+def binormal(rng, n=200, shift=1.19, share=0.5):
+    """Labels and scores with AUROC Phi(shift / sqrt 2): 0.8 for 1.19."""
+    labels = (rng.random(n) < share).astype(float)
+    return labels, rng.normal(size=n) + shift * labels
+
+
+def two_values(rows):
+    return len({label for label, _ in rows}) == 2
+
+
+BOTH = st.one_of(ROWS, FLOATS).filter(two_values)
+
+
+def split(rows):
+    labels, scores = zip(*rows, strict=True)
+    return np.array(labels), np.array(scores, float)
+
+
+# One number
+
+
+def test_auroc_by_hand():
+    # pairs (positive, negative): (3, 1) won, (3, 2) won, (2, 1) won, (2, 2) tied: 3.5 of 4
+    assert auroc([1, 0, 1, 0], [3, 1, 2, 2]) == 3.5 / 4
+
+
+def test_average_precision_by_hand():
+    # at 3: recall 1/2, precision 1; at 2 (two tie): recall 1, precision 2/3
+    assert average_precision([1, 0, 1, 0], [3, 1, 2, 2]) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
+@given(BOTH)
+def test_values_equal_scikit_learn(rows):
+    labels, scores = split(rows)
+    assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert average_precision(labels, scores) == pytest.approx(
+        average_precision_score(labels, scores), abs=1e-12
+    )
+
+
+@given(BOTH)
+def test_turned_scores_turn_the_auroc(rows):
+    labels, scores = split(rows)
+    assert auroc(labels, scores) == pytest.approx(1 - auroc(labels, -scores), abs=1e-12)
+
+
+@given(ROWS.filter(two_values))
+def test_only_the_order_of_scores_counts(rows):
+    labels, scores = split(rows)
+    for changed in (3 * scores - 7, np.exp(scores), scores**3):
+        assert auroc(labels, changed) == auroc(labels, scores)
+        assert average_precision(labels, changed) == pytest.approx(average_precision(labels, scores))
+
+
+@pytest.mark.parametrize("metric", [auroc, average_precision])
+@pytest.mark.parametrize("labels", [[], [0, 0, 0], [1, 1], [NAN, NAN], [NAN, 1]])
+def test_one_label_value_is_undefined(metric, labels):
+    assert math.isnan(metric(labels, np.zeros(len(labels))))
+
+
+def test_labels_not_stated_are_left_out():
+    assert auroc([1, NAN, 0, NAN], [2, -9, 1, 9]) == 1
+
+
+def test_ties_everywhere_are_chance():
+    assert auroc([0, 1, 1, 0, 1], np.full(5, 0.3)) == 0.5
+    assert average_precision([0, 1, 1, 0, 1], np.full(5, 0.3)) == pytest.approx(3 / 5)
+
+
+def test_curves_have_the_area_of_the_metrics():
+    labels, scores = binormal(np.random.default_rng(0))
+    false_positives, sensitivity, thresholds = metrics.roc_curve(labels, scores)
+    assert np.trapezoid(sensitivity, false_positives) == pytest.approx(auroc(labels, scores))
+    assert np.all(np.diff(thresholds) < 0)
+    recall, precision, thresholds = metrics.pr_curve(labels, scores)
+    assert (recall[0], precision[0], thresholds[0]) == (0, 1, np.inf)
+    assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(average_precision(labels, scores))
+    assert len(recall) == len(precision) == len(thresholds)
+
+
+@pytest.mark.parametrize("curve", [metrics.roc_curve, metrics.pr_curve])
+def test_an_undefined_curve_is_empty(curve):
+    assert [len(part) for part in curve([1, 1], [0.1, 0.2])] == [0, 0, 0]
+
+
+# Estimates
+
+
+def test_an_estimate_reads_as_a_sentence():
+    assert str(Estimate(0.9131, 0.871, 0.948, 812, 94)) == "0.913 (0.871–0.948), n=812, 94 positive"
+    assert str(interval(np.zeros(44), np.arange(44))) == "undefined (only negatives, n=44)"
+    assert str(interval([], [])) == "undefined (no stated label, n=0)"
+    assert str(Estimate(0.5, NAN, NAN, 4, 2)) == "0.500 (no interval), n=4, 2 positive"
+    assert str(Estimate(NAN, NAN, NAN, 4, 2)) == "undefined (n=4)"
+
+
+def test_an_estimate_goes_to_json():
+    found = json.loads(json.dumps(interval([1, 1], [0.1, 0.2]).to_dict(), allow_nan=False))
+    assert found == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 2,
+        "positives": 2,
+        "note": "only positives",
+    }
+
+
+# The bootstrap
+
+
+@given(BOTH)
+def test_unit_weights_give_the_plain_metrics(rows):
+    labels, scores = split(rows)
+    ranked = metrics.Ranked(labels, scores, Bootstrap.over(None, len(labels)))
+    found = ranked.weigh(np.ones((len(labels), 1)), ["auroc", "average_precision"])[:, 0]
+    assert found == pytest.approx([auroc(labels, scores), average_precision(labels, scores)], abs=1e-12)
+
+
+@settings(max_examples=30)
+@given(BOTH, st.integers(1, 8), st.integers(0, 99))
+def test_weighted_draws_equal_repeated_records(rows, patients, seed):
+    labels, scores = split(rows)
+    bootstrap = Bootstrap.over(np.arange(len(rows)) % patients, len(rows), draws=5, seed=seed)
+    weights_GD = next(bootstrap.weights())
+    found = metrics.Ranked(labels, scores, bootstrap).weigh(weights_GD, ["auroc", "average_precision"])
+    for d, weights_G in enumerate(weights_GD.T):
+        times = weights_G[bootstrap.numbers_N].astype(int)
+        again = np.repeat(labels, times), np.repeat(scores, times)
+        assert found[:, d] == pytest.approx(
+            [auroc(*again), average_precision(*again)], nan_ok=True, abs=1e-12
+        )
+
+
+def test_draws_do_not_depend_on_the_chunks(monkeypatch):
+    bootstrap = Bootstrap.over(None, 37, draws=101, seed=5)
+    whole = np.hstack(list(bootstrap.weights()))
+    monkeypatch.setattr(metrics, "CELLS", 37 * 8)
+    parts = list(bootstrap.weights())
+    assert len(parts) == 13
+    np.testing.assert_array_equal(np.hstack(parts), whole)
+    np.testing.assert_array_equal(whole.sum(axis=0), 37)
+
+
+def test_a_metric_may_be_named_or_given():
+    labels, scores = binormal(np.random.default_rng(1), n=80)
+    named = interval(labels, scores, "auroc", draws=200)
+    assert named == interval(labels, scores, auroc, draws=200)
+    slow = interval(labels, scores, lambda labels, scores: auroc(labels, scores), draws=200)
+    assert (slow.low, slow.high) == pytest.approx((named.low, named.high))
+    specificity = interval(
+        np.zeros(50), np.linspace(0, 1, 50), lambda _, s: float(np.mean(s < 0.5)), draws=200
+    )
+    assert specificity.value == 0.5
+    assert 0.3 < specificity.low < 0.5 < specificity.high < 0.7
+
+
+def test_interval_is_that_of_theory():
+    labels, scores = binormal(np.random.default_rng(2), n=2000)
+    found = interval(labels, scores)
+    a, p = found.value, labels.sum()
+    # Hanley and McNeil 1982, equation 1, doi:10.1148/radiology.143.1.7063747
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    n = len(labels) - p
+    se = math.sqrt((a * (1 - a) + (p - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (p * n))
+    assert found.high - found.low == pytest.approx(2 * 1.96 * se, rel=0.1)
+    assert found.note == "bootstrap of 2,000 records"
+    assert (found.n, found.positives) == (2000, p)
+
+
+def test_several_films_of_a_patient_widen_the_interval():
+    labels, scores = binormal(np.random.default_rng(3), n=100)
+    labels, scores, patients = (np.repeat(x, 9) for x in (labels, scores, [f"p{i}" for i in range(100)]))
+    by_record, by_patient = interval(labels, scores), interval(labels, scores, groups=patients)
+    assert by_patient.note == "bootstrap by 100 patients"
+    assert (by_patient.high - by_patient.low) / (by_record.high - by_record.low) == pytest.approx(3, rel=0.15)
+
+
+def test_seed_and_level_are_obeyed():
+    labels, scores = binormal(np.random.default_rng(4))
+    assert interval(labels, scores, seed=1) == interval(labels, scores, seed=1)
+    assert interval(labels, scores, seed=1) != interval(labels, scores, seed=2)
+    narrow, wide = interval(labels, scores, level=0.8), interval(labels, scores, level=0.99)
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+    assert narrow.note.startswith("0.8 interval; bootstrap")
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "why"),
+    [
+        ([0, 1, 0, 1], "aaaa", "one patient only"),
+        ([0, 1, 0, 1], "abac", "one negative patient only"),
+        ([0, 1, 0, 0], None, "one positive record only"),
+        ([0, 1, NAN, NAN], "aabc", "one patient only"),
+    ],
+)
+def test_too_few_patients_have_no_interval(labels, groups, why):
+    found = interval(labels, [0.1, 0.5, 0.3, 0.05], groups=groups)
+    assert found.value == auroc(labels, [0.1, 0.5, 0.3, 0.05])
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert why in found.note
+    assert why in str(found)
+
+
+def test_resamples_that_all_agree_have_no_interval():
+    for scores in (np.arange(20), np.zeros(20)):  # a perfect ranking; ties everywhere
+        found = interval(np.arange(20) > 9, scores)
+        assert found.defined
+        assert "every resample gave the same value" in str(found)
+
+
+def test_what_is_rough_is_called_rough():
+    labels = np.zeros(60)
+    labels[[3, 30]] = 1
+    found = interval(labels, np.cos(np.arange(60)))
+    assert "rough: only 2 positive records" in found.note
+    assert "% of resamples left out" in found.note  # (58 / 60) ** 60 = 13 % have no positive
+    assert float(found.note.split("; ")[1].split("%")[0]) == pytest.approx(13.1, abs=2.5)
+
+
+def test_no_draws_give_values_alone():
+    found = interval([0, 1, 1], [1, 2, 0], draws=0)
+    assert (found.value, found.note) == (0.5, "no interval asked for")
+
+
+def test_sums_are_those_of_the_drawn_records():
+    rng = np.random.default_rng(12)
+    values, patients = rng.normal(size=(30, 2)), rng.integers(7, size=30)
+    bootstrap = Bootstrap.over(patients, 30, draws=4)
+    times = np.hstack(list(bootstrap.weights()))[bootstrap.numbers_N].astype(int)
+    expected = [[np.repeat(values[:, k], times[:, d]).sum() for d in range(4)] for k in range(2)]
+    np.testing.assert_allclose(bootstrap.sums(values), expected)
+    assert Bootstrap.over(None, 0).sums(np.zeros((0, 3))).shape == (3, 2000)
+
+
+def test_proportions_have_wilson_intervals():
+    found = metrics.proportion([1] * 8 + [0] * 2, 10)  # 8 of 10: 0.490 to 0.943 (Newcombe 1998, method 3)
+    assert (found.value, found.low, found.high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
+    none = metrics.proportion(np.zeros(20), 20)  # upper end z^2 / (n + z^2)
+    assert (none.low, none.high) == pytest.approx((0, 3.8415 / 23.8415), abs=1e-4)
+    assert str(metrics.proportion([], 0)) == "undefined (no record, n=0)"
+
+
+def test_proportions_count_patients_not_films():
+    hits, patients = [1] * 8 + [0] * 2, list(range(10))
+    once, thrice = metrics.proportion(hits, 0, patients), metrics.proportion(hits * 3, 0, patients * 3)
+    assert thrice.low == pytest.approx(once.low, abs=0.02)
+    assert metrics.proportion([1] * 9, 9, list("aaabbbccc")).low == metrics.proportion([1] * 3, 3).low
+    assert thrice.note == "Wilson by 10 patients"
+
+
+# The report over classes
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(6)
+    labels = (rng.random((300, 4)) < [0.5, 0.2, 0.1, 0.0]).astype(float)
+    scores = rng.normal(size=(300, 4)) + labels
+    labels[rng.random((300, 4)) < 0.2] = NAN
+    return labels, scores, rng.integers(120, size=300)
+
+
+def test_report_has_every_class_and_their_mean(table):
+    labels, scores, patients = table
+    report = classification_report(labels, scores, ["a", "b", "c", "d"], groups=patients, draws=300)
+    assert list(report) == ["mean", "a", "b", "c", "d"]
+    for c, name in enumerate("abcd"):
+        for metric in ("auroc", "average_precision"):
+            alone = interval(labels[:, c], scores[:, c], metric, groups=patients, draws=300)
+            assert str(report[name][metric]) == str(alone)
+            assert report[name][metric].note == alone.note
+    assert str(report["d"]["auroc"]).startswith("undefined (only negatives, n=")
+    mean = report["mean"]["auroc"]
+    assert mean.value == pytest.approx(np.mean([report[name]["auroc"].value for name in "abc"]))
+    assert "mean of 3 of 4 classes, without d" in mean.note
+    assert "rough" not in mean.note
+    assert mean.n == (~np.isnan(labels[:, :3])).any(axis=1).sum()
+    assert mean.positives == (labels[:, :3] == 1).any(axis=1).sum()
+
+
+def test_the_mean_tells_of_classes_with_few_patients():
+    labels, scores = binormal(np.random.default_rng(8), n=60)
+    rare = np.where(np.arange(60) % 20 == 0, 1.0, 0.0)
+    report = classification_report(
+        np.stack([labels, rare], 1), np.stack([scores] * 2, 1), ["a", "b"], draws=200
+    )
+    assert report["mean"]["auroc"].note.endswith("rough: few patients in b")
+
+
+def test_the_mean_is_drawn_jointly():
+    labels, scores = binormal(np.random.default_rng(7))
+    twice = classification_report(np.stack([labels] * 2, 1), np.stack([scores] * 2, 1), ["a", "b"], draws=500)
+    alone = twice["a"]["auroc"]  # two equal classes: their mean is as uncertain as one of them
+    assert (twice["mean"]["auroc"].low, twice["mean"]["auroc"].high) == pytest.approx((alone.low, alone.high))
+
+
+def test_a_report_without_any_defined_class():
+    report = classification_report(np.zeros((3, 2)), np.zeros((3, 2)), ["a", "b"])
+    assert str(report["mean"]["auroc"]) == "undefined (no class has both label values, n=0)"
+    assert str(report["b"]["average_precision"]) == "undefined (only negatives, n=3)"
+    assert not classification_report(np.zeros((0, 1)), np.zeros((0, 1)), ["a"])["mean"]["auroc"].defined
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    "function", [auroc, average_precision, metrics.roc_curve, metrics.pr_curve, interval]
+)
+@pytest.mark.parametrize(
+    ("labels", "scores", "words"),
+    [
+        ([0, 1, 1], [0.1, 0.2], "3 labels, but 2 scores"),
+        ([0, 1, 2, -1], [1, 2, 3, 4], "2 of 4 labels are not 0, 1 or NaN .* the first is 2 at index 2"),
+        ([0, 1, 1], [0, NAN, math.inf], "2 of 3 scores are not finite; the first is nan at index 1"),
+        ([[0, 1]], [[0, 1]], r"labels must have shape \(N,\), not \(1, 2\)"),
+    ],
+)
+def test_wrong_input_is_named(function, labels, scores, words):
+    with pytest.raises(ValueError, match=words):
+        function(labels, scores)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"groups": ["a", "b"]}, "3 records, but 2 groups"),
+        ({"groups": ["a", "b", "c", "d"]}, "3 records, but 4 groups"),
+        ({"groups": ["a", None, NAN]}, "2 records have no group; the first is index 1"),
+        ({"metric": "accuracy"}, "no metric 'accuracy'; there are auroc, average_precision"),
+        ({"draws": -1}, "draws must be"),
+        ({"level": 95}, "0 < level < 1, not 2000 and 95"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        interval([0, 1, 1], [1, 2, 3], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "words"),
+    [
+        ((3, 2), ["a"], r"1 classes need arrays \(N, 1\), not \(3, 2\)"),
+        ((3, 2), ["a", "a"], "class names must differ"),
+        ((3, 2), ["a", "mean"], "'mean' is taken"),
+        ((3,), ["a"], "1 classes need arrays"),
+    ],
+)
+def test_a_wrong_table_is_named(shape, classes, words):
+    with pytest.raises(ValueError, match=words):
+        classification_report(np.zeros(shape), np.zeros(shape), classes)
+    with pytest.raises(ValueError, match="labels have shape"):
+        classification_report(np.zeros(shape), np.zeros((4, 2)), classes)
+
+
+def test_the_place_in_a_table_is_told():
+    scores = np.zeros((3, 2))
+    scores[2, 1] = NAN
+    with pytest.raises(ValueError, match="1 of 6 scores are not finite; the first is nan at row 2, column 1"):
+        classification_report(np.zeros((3, 2)), scores, ["a", "b"])
+
+
+def test_probabilities_are_checked_where_they_are_needed():
+    with pytest.raises(
+        ValueError, match="1 of 2 probabilities are outside 0 to 1; the first is 3 at index 1"
+    ):
+        metrics.check_scores([0.5, 3], probabilities=True)
+
+
+def test_bootstrap_interval_covers_the_truth():
+    truth, covered = 0.8, 0
+    for seed in range(1000):
+        labels, scores = binormal(np.random.default_rng([9, seed]), shift=1.1902)  # sqrt(2) * Phi^-1(0.8)
+        found = interval(labels, scores, draws=500, seed=seed)
+        covered += found.low <= truth <= found.high
+    assert 930 <= covered <= 970, covered

@@ -1,0 +1,187 @@
+"""The model against the published implementation (golden values), and its own contracts."""
+
+import importlib.util
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import mrm
+from conftest import SHARED
+from mrm import checkpoint
+from mrm.model import MRM, ModelConfig, complement, patchify, sine_cosine, unpatchify
+
+SMALL = ModelConfig(
+    encoder="vit_tiny_patch16_224",
+    encoder_options={"depth": 2, "embed_dim": 48, "num_heads": 3},
+    image_size=64,
+    keep=4,
+    decoder_width=48,
+    decoder_depth=1,
+    decoder_heads=3,
+    vocabulary=50,
+    report_length=20,
+    report_width=48,
+    report_depth=2,
+    report_heads=3,
+    report_mlp=96,
+)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    """`inputs.py` beside the golden values: weights and inputs rebuilt from names and seeds."""
+    path = SHARED / "golden" / "inputs.py"
+    if not path.is_file():
+        pytest.skip(f"no golden values at {path.parent}")
+    spec = importlib.util.spec_from_file_location("golden_inputs", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def published(golden, tmp_path_factory):
+    """The reference's weights as a published `MRM.pth`, and our model loaded from it."""
+    path = tmp_path_factory.mktemp("published") / "MRM.pth"
+    weights = {k: torch.from_numpy(v) for k, v in golden.reference_state_dict().items()}
+    model = MRM(ModelConfig())
+    computed = {"pos_embed": model.encoder.pos_embed.detach()}
+    torch.save({"model": {**weights, **computed}, "epoch": 199}, path)
+    return path, mrm.load(path)
+
+
+def golden_losses(golden, model, report_loss, norm_pix):
+    batch = {k: torch.from_numpy(np.asarray(v)) for k, v in golden.batch().items()}
+    kept = batch["noise"].argsort(dim=1)[:, :49]
+    return mrm.pretrain_losses(
+        model, batch["image"], batch["masked_ids"], batch["ids"], batch["attention_mask"], kept, report_loss, norm_pix
+    )
+
+
+@pytest.mark.parametrize(("report_loss", "norm_pix"), [("all", True), ("masked", False)])
+def test_losses_equal_the_published_implementation(golden, published, report_loss, norm_pix):
+    expected = golden.expected()
+    report_key = {"all": "report_loss_all_tokens", "masked": "report_loss_masked_tokens_only"}[report_loss]
+    with torch.no_grad():
+        losses = golden_losses(golden, published[1], report_loss, norm_pix)
+    assert losses["image"].item() == pytest.approx(expected[f"image_loss_norm_pix_{norm_pix}"], rel=1e-4)
+    assert losses["report"].item() == pytest.approx(expected[report_key], rel=1e-4)
+
+
+def test_gradient_norms_equal_the_published_implementation(golden, published):
+    """The reference's embedding gradient leaves the output layer out, so its words are compared untied."""
+    tied = published[1]
+    untied = MRM(ModelConfig(tied_words=False))
+    untied.load_state_dict({**tied.state_dict(), "report_decoder.word_output": tied.report_decoder.words.weight})
+    losses = golden_losses(golden, untied.eval(), "all", norm_pix=False)
+    (losses["image"] + losses["report"]).backward()
+    theirs = {checkpoint._their_name(n): p.grad for n, p in untied.named_parameters() if ".qkv." not in n or "report" not in n}
+    for name, expected in golden.expected()["grad_norms_norm_pix_False"].items():
+        assert theirs[name].norm().item() == pytest.approx(expected, rel=1e-3), name
+
+
+def test_intermediate_values_equal_the_published_implementation(golden, published):
+    expected, model = golden.expected(), published[1]
+    batch = golden.batch()
+    kept = torch.from_numpy(batch["noise"]).argsort(dim=1)[:, :49]
+    with torch.no_grad():
+        small = model.shrink(torch.from_numpy(batch["image"]))
+        features = model.encode(small, kept)
+        hidden = complement(kept, 196)
+        pixels = model.restore(features, kept, hidden)
+    assert small[0, 0, 0, :8].tolist() == pytest.approx(expected["resized_224_0_0_0_first8"], rel=1e-4)
+    assert features.abs().mean().item() == pytest.approx(expected["latent_mean_abs"], rel=1e-4)
+    assert features[0, 0, :8].tolist() == pytest.approx(expected["latent_0_0_first8"], rel=1e-3)
+    assert pixels[0, 0, :8].tolist() == pytest.approx(expected["pred_0_masked_first8"], rel=1e-3)
+    assert torch.where(torch.tensor(expected["mask_row0"]) == 1)[0].tolist() == hidden[0].tolist()
+
+
+def test_classifier_logits_equal_the_published_implementation(golden, published):
+    path, model = published
+    encoder = mrm.load_encoder(path, num_classes=14, drop_path_rate=0.1)
+    extra = {k: torch.from_numpy(v) for k, v in golden.classifier_extra().items()}
+    assert not encoder.load_state_dict(extra, strict=False).unexpected_keys
+    with torch.no_grad():
+        logits = encoder.eval()(model.shrink(torch.from_numpy(golden.batch()["image"])))
+    assert logits[0].tolist() == pytest.approx(golden.expected()["classifier_logits_row0"], rel=1e-4, abs=1e-5)
+
+
+def test_exported_weights_have_the_published_names_and_shapes(golden, published, tmp_path):
+    exported = checkpoint.export_published(published[1], tmp_path / "again.pth")
+    weights = torch.load(exported, weights_only=True)["model"]
+    assert {k: list(v.shape) for k, v in weights.items()} == golden.expected()["state_dict_shapes"]
+
+
+def small_batch(batch=3, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    image = torch.randn(batch, 3, 128, 128, generator=g)
+    kept = torch.stack([torch.randperm(16, generator=g)[:4].sort().values for _ in range(batch)])
+    ids = torch.randint(4, 50, (batch, 20), generator=g)
+    ids[:, 0], ids[:, 15:] = 2, 0
+    masked = ids.clone()
+    masked[:, 3:8] = 3
+    return image, masked, ids, (ids != 0).long(), kept
+
+
+def small_model(**changes):
+    from dataclasses import replace
+
+    with mrm.noise.seeded(0):
+        return MRM(replace(SMALL, **changes)).eval()
+
+
+def test_padding_can_be_trimmed_without_changing_the_masked_loss():
+    model = small_model()
+    image, masked, ids, attention, kept = small_batch()
+    full = mrm.pretrain_losses(model, image, masked, ids, attention, kept)
+    trimmed = mrm.pretrain_losses(model, image, masked[:, :15], ids[:, :15], attention[:, :15], kept)
+    assert full["report"].item() == pytest.approx(trimmed["report"].item(), rel=1e-6)
+
+
+def test_a_fresh_model_knows_nothing():
+    """Losses of an untrained model are near ln(V) for words and near 1 + for normalised patches."""
+    losses = mrm.pretrain_losses(small_model(), *small_batch())
+    assert losses["report"].item() == pytest.approx(math.log(50), rel=0.05)
+    assert 0.9 < losses["image"].item() < 2.5
+
+
+def test_checkpointing_changes_memory_not_gradients():
+    gradients = []
+    for checkpointing in (False, True):
+        model = small_model()
+        model.checkpointing = checkpointing
+        losses = mrm.pretrain_losses(model, *small_batch())
+        (losses["image"] + losses["report"]).backward()
+        gradients.append(model.encoder.blocks[0].attn.qkv.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("encoder", ["vit_tiny_patch16_224", "vit_base_patch16_siglip_224", "vit_small_patch14_reg4_dinov2"])
+def test_any_timm_vit_can_be_the_encoder(encoder):
+    patch = 14 if "patch14" in encoder else 16
+    options = {"depth": 2, "embed_dim": 48, "num_heads": 3}
+    model = small_model(encoder=encoder, encoder_options=options, image_size=4 * patch, fixed_positions="siglip" not in encoder)
+    image, masked, ids, attention, kept = small_batch()
+    crop = torch.nn.functional.interpolate(image, size=(8 * patch, 8 * patch))
+    losses = mrm.pretrain_losses(model, crop, masked, ids, attention, kept)
+    (losses["image"] + losses["report"]).backward()
+    assert all(math.isfinite(v.item()) for v in losses.values())
+
+
+def test_patches_go_back_where_they_came_from():
+    image = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(unpatchify(patchify(image, 16), 16), image)
+
+
+def test_positions_tell_columns_from_rows():
+    table = sine_cosine(48, 4).view(4, 4, 48)
+    assert torch.equal(table[0, 2, :24], table[3, 2, :24])  # the first half is the column's
+    assert torch.equal(table[1, 0, 24:], table[1, 3, 24:])  # the second the row's
+    assert len(table.view(16, 48).unique(dim=0)) == 16
+
+
+def test_keep_must_leave_something_to_restore():
+    with pytest.raises(ValueError, match="keep must be between 1 and 15 of 16 patches, not 16"):
+        small_model(keep=16)
