@@ -340,5 +340,5 @@ def default_workers() -> int:
 
 
 def _one_thread(_: int) -> None:
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # in this process only; 1 would wait for the parent's threads in a forked worker
     torch.set_num_threads(1)

@@ -233,16 +233,19 @@ def load_encoder(path: Path | str, num_classes: int = 0, drop_path_rate: float =
 
     Takes what `load` takes, and MAE or timm weights of a ViT-B/16. Raises CheckpointError.
     """
-    path = Path(path)
-    if path.is_file():
-        config: Any = published_config(_weights_of(path), path)
-    else:
-        folder = find_model(path)
-        config = build(read_card(folder), folder).config
     holder = nn.Module()
-    holder.encoder = build_encoder(config, num_classes, drop_path_rate)
+    holder.encoder = build_encoder(architecture(path), num_classes, drop_path_rate)
     start_from(holder, path)
     return holder.encoder
+
+
+def architecture(path: Path | str) -> Any:
+    """The configuration of the encoder at `path` (what `load_encoder` takes), without its weights."""
+    path = Path(path)
+    if path.is_file():
+        return published_config(_weights_of(path), path)
+    folder = find_model(path)
+    return build(read_card(folder), folder).config
 
 
 # The published layout -----------------------------------------------------------------------------------

@@ -12,13 +12,15 @@ Stands on `mrm.headers` and below `mrm.images`, which calls it for files that ar
 import io
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, get_decoder, pixel_array
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from mrm.headers import ImageError, kind_of, load
 
@@ -34,19 +36,21 @@ def read_dicom(source: Path | bytes, name: str | None = None, crop_borders: bool
     Warns when modality or body part is not that of a chest radiograph. Raises `ImageError`.
     """
     name = name or _name(source)
-    dataset = _parse(source, name)
-    _check(dataset, name)
-    _warn_unless_chest(dataset, name)
-    pixels = _pixels(dataset, name)
-    grey = _grey(dataset, pixels, name) if pixels.ndim == 2 else _luma(dataset, pixels)
-    return crop_border(grey) if crop_borders else grey
+    with _named(name):
+        dataset = _parse(source, name)
+        _check(dataset, name)
+        _warn_unless_chest(dataset, name)
+        pixels = _pixels(dataset, name)
+        grey = _grey(dataset, pixels, name) if pixels.ndim == 2 else _luma(dataset, pixels)
+        return crop_border(grey) if crop_borders else grey
 
 
 def dicom_size(source: Path | bytes, name: str | None = None) -> tuple[int, int]:
     """Height and width from the header alone. Raises `ImageError`."""
     name = name or _name(source)
-    dataset = _parse(source, name, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-    return _shape(dataset, name)
+    with _named(name):
+        dataset = _parse(source, name, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+        return _shape(dataset, name)
 
 
 def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
@@ -57,8 +61,8 @@ def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
     inner = image
     while inner.size:
         black, white = inner <= tolerance, inner >= 255 - tolerance
-        rows = ~(black.all(1) | white.all(1))
-        columns = ~(black.all(0) | white.all(0))
+        rows = ~np.asarray(black.all(1) | white.all(1))
+        columns = ~np.asarray(black.all(0) | white.all(0))
         if not rows.any() or not columns.any():
             return image
         top, left = rows.argmax(), columns.argmax()
@@ -69,11 +73,23 @@ def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
     return image
 
 
-# ---- what the file says --------------------------------------------------------------------------------------
+# ---- what the file says ------------------------------------------------------------------------------------
 
 
 def _name(source: Path | bytes) -> str:
     return "the bytes given" if isinstance(source, bytes) else str(source)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside as an `ImageError`: damaged files make pydicom raise a dozen kinds."""
+    try:
+        yield
+    except (ImageError, MemoryError, Warning):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ImageError(f"{name}: damaged DICOM ({reason}); get the file again") from error
 
 
 def _parse(source: Path | bytes, name: str, **options) -> pydicom.Dataset:
@@ -81,12 +97,7 @@ def _parse(source: Path | bytes, name: str, **options) -> pydicom.Dataset:
     if (kind := kind_of(head, name)) != "dicom":
         raise ImageError(f"{name}: a {kind.upper()} file, not DICOM; read it with mrm.images.read")
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        dataset = pydicom.dcmread(file, force=head[128:] != b"DICM", **options)
-        len(dataset.values())  # elements are parsed when touched
-        return dataset
-    except Exception as error:  # pydicom raises a dozen kinds for damaged files
-        raise ImageError(f"{name}: damaged DICOM ({error}); get the file again") from error
+    return pydicom.dcmread(file, force=head[128:] != b"DICM", **options)
 
 
 def _shape(dataset: pydicom.Dataset, name: str) -> tuple[int, int]:
@@ -102,16 +113,15 @@ def _check(dataset: pydicom.Dataset, name: str) -> None:
         raise ImageError(f"{what} no pixel data in this DICOM; choose the image objects, not reports or maps")
     rows, columns = _shape(dataset, name)
     if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
-        raise ImageError(
-            f"{what} {frames} frames; a radiograph has one, so save the frame you mean by itself"
-        )
-    syntax = _syntax(dataset)
-    if syntax.is_compressed:
-        return _check_decoder(syntax, name)
-    samples = int(dataset.get("SamplesPerPixel", 1)) - (
-        dataset.get("PhotometricInterpretation") == "YBR_FULL_422"
-    )
-    expected = math.ceil(rows * columns * samples * int(dataset.get("BitsAllocated", 8)) / 8)
+        raise ImageError(f"{what} {frames} frames, where a radiograph has one; save the one meant by itself")
+    if _syntax(dataset).is_compressed:
+        _check_decoder(_syntax(dataset), name)
+        if _syntax(dataset) != RLELossless and b"\xff\xd9" not in dataset.PixelData:
+            raise ImageError(f"{name}: cut off, the pixel data have no end marker; get the file again")
+        return
+    halved = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"  # two chroma values for two pixels
+    samples = int(dataset.get("SamplesPerPixel") or 1) - halved
+    expected = math.ceil(rows * columns * samples * int(dataset.get("BitsAllocated") or 8) / 8)
     if not expected <= len(dataset.PixelData) <= expected + 1:  # an odd length is padded to even
         raise ImageError(
             f"{name}: {len(dataset.PixelData):,} bytes of pixel data, but {rows} x {columns} pixels need "
@@ -153,18 +163,14 @@ def _warn_unless_chest(dataset: pydicom.Dataset, name: str) -> None:
         warnings.warn(text, stacklevel=3)
 
 
-# ---- pixels --------------------------------------------------------------------------------------------------
+# ---- pixels ------------------------------------------------------------------------------------------------
 
 
 def _pixels(dataset: pydicom.Dataset, name: str) -> np.ndarray:
     """Stored values (H, W), or red, green, blue (H, W, 3)."""
-    odd = int(dataset.get("HighBit", _bits(dataset) - 1)) != _bits(dataset) - 1
-    try:
-        pixels = pixel_array(dataset, correct_unused_bits=not odd)
-        if dataset.PhotometricInterpretation == "PALETTE COLOR":
-            pixels = apply_color_lut(pixels, dataset)
-    except Exception as error:  # from any of several decoders
-        raise ImageError(f"{name}: the pixel data cannot be decoded ({error}); get the file again") from error
+    pixels = pixel_array(dataset, correct_unused_bits=False)  # pydicom takes the high bit for granted
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)
     if pixels.shape[:2] != _shape(dataset, name) or pixels.ndim > 3:
         raise ImageError(f"{name}: the pixel data decode to {pixels.shape}, not to the size in the header")
     return pixels
@@ -175,11 +181,11 @@ def _bits(dataset: pydicom.Dataset) -> int:
 
 
 def _luma(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
-    deep = pixels.dtype != np.uint8
-    palette = dataset.PhotometricInterpretation == "PALETTE COLOR"
-    colour = np.ascontiguousarray(pixels[:, :, :3], np.float32 if deep else np.uint8)
-    grey = cv2.cvtColor(colour, cv2.COLOR_RGB2GRAY)
-    return _to_bytes(grey / (2 ** (16 if palette else _bits(dataset)) - 1)) if deep else grey
+    if pixels.dtype == np.uint8:
+        return cv2.cvtColor(pixels[:, :, :3].astype(np.uint8), cv2.COLOR_RGB2GRAY)
+    bits = 16 if dataset.PhotometricInterpretation == "PALETTE COLOR" else _bits(dataset)
+    deep = cv2.cvtColor(pixels[:, :, :3].astype(np.float32), cv2.COLOR_RGB2GRAY)
+    return _to_bytes(deep / (2**bits - 1))
 
 
 def _grey(dataset: pydicom.Dataset, pixels: np.ndarray, name: str) -> np.ndarray:
@@ -195,29 +201,29 @@ def _grey(dataset: pydicom.Dataset, pixels: np.ndarray, name: str) -> np.ndarray
 def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
     """Bits that hold the value; those around it may hold overlays. A signed value keeps its sign."""
     bits, size = _bits(dataset), pixels.dtype.itemsize * 8
-    above = size - 1 - int(dataset.get("HighBit", bits - 1))
-    if bits >= size or not 0 <= above <= size - bits:
+    raw = not _syntax(dataset).is_compressed or _syntax(dataset) == RLELossless
+    high = int(dataset.get("HighBit", bits - 1)) if raw else bits - 1
+    if bits >= size or not bits - 1 <= high < size:
         return pixels
-    return (pixels << above) >> (size - bits)
+    return (pixels << (size - 1 - high)) >> (size - bits)
 
 
 def _padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
     """Where the picture is filled up: PixelPaddingValue, or up to its range limit (PS3.3, C.7.5.1.1.2)."""
-    first = dataset.get("PixelPaddingValue")
-    if first is None:
+    first, last = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    ends = np.array([end for end in (first, last) if isinstance(end, int)], np.int64)
+    half = 2 ** (stored.dtype.itemsize * 8 - 1)
+    if not isinstance(first, int) or ends.min() < -half or ends.max() >= 2 * half:
         return np.zeros(stored.shape, bool)
-    last = dataset.get("PixelPaddingRangeLimit")
-    ends = np.array([first, first if last is None else last], np.int64).astype(stored.dtype)  # US read as SS
+    ends = ends.astype(stored.dtype)  # some write a signed value as unsigned
     return (stored >= ends.min()) & (stored <= ends.max())
 
 
 def _rescale(dataset: pydicom.Dataset, name: str) -> tuple[float, float]:
-    slope, intercept = (dataset.get(key) for key in ("RescaleSlope", "RescaleIntercept"))
-    slope, intercept = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
-    if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
-        raise ImageError(
-            f"{name}: rescale slope {slope} and intercept {intercept} make no picture; repair them"
-        )
+    slope, intercept = _first(dataset.get("RescaleSlope")), _first(dataset.get("RescaleIntercept"))
+    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    if slope == 0 or not math.isfinite(slope * intercept):
+        raise ImageError(f"{name}: rescale slope {slope} and intercept {intercept} give no picture")
     return slope, intercept
 
 
@@ -231,7 +237,7 @@ def _modality(dataset: pydicom.Dataset, stored: np.ndarray, name: str) -> np.nda
 def _voi(dataset: pydicom.Dataset, values: np.ndarray, padding: np.ndarray, name: str) -> np.ndarray:
     """Values to 0..255: VOI table, else window, else the full or the valid range."""
     if dataset.get("VOILUTSequence"):
-        depth = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
+        depth = max(1, int(dataset.VOILUTSequence[0].LUTDescriptor[2]))
         return _to_bytes(apply_voi(np.rint(values).astype(np.int64), dataset) / (2**depth - 1))
     window = _window(dataset, name)
     if window is not None:
@@ -258,9 +264,8 @@ def _window(dataset: pydicom.Dataset, name: str) -> tuple[float, float, str] | N
     if center is None or width is None:
         return None
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID") or not width >= (
-        1 if function == "LINEAR" else 1e-9
-    ):
+    valid = {"LINEAR": width >= 1, "LINEAR_EXACT": width > 0, "SIGMOID": width > 0}
+    if not valid.get(function):
         warnings.warn(f"{name}: window {center} / {width} {function} is not valid; ignored", stacklevel=5)
         return None
     return center, width, function

@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Metric = Callable[[Array, Array], float]  # (labels_N, scores_N) -> value
 
-FEW = 10  # fewer positives or negatives than this: the interval is called rough
+FEW = 20  # fewer patients of one kind: called rough. With 20 positives of 200, 95 % intervals cover 92 %
 CELLS = 1_500_000  # numbers in one (patients or levels) x draws array, so that memory stays below 200 MB
 
 
@@ -36,19 +36,19 @@ class Estimate:
     """A number with what it rests on.
 
     `value` is NaN where the data cannot give one; `low` and `high` are NaN where they cannot give an
-    interval. `n` counts the records used and `positives` the positive ones among them. `note` gives the
-    reason for what is undefined, or else how the interval was made.
+    interval. `n` counts the records used and `positives` the positive ones among them (None where nothing
+    is known to be positive). `note` gives the reason for what is undefined, or how the interval was made.
     """
 
     value: float
     low: float
     high: float
     n: int
-    positives: int
+    positives: int | None
     note: str = ""
 
     @classmethod
-    def undefined(cls, n: int, positives: int, why: str) -> "Estimate":
+    def undefined(cls, n: int, positives: int | None, why: str) -> "Estimate":
         return cls(math.nan, math.nan, math.nan, n, positives, why)
 
     @property
@@ -58,18 +58,22 @@ class Estimate:
     def __str__(self) -> str:
         if not self.defined:
             return f"undefined ({self.note}, n={self.n:,})" if self.note else f"undefined (n={self.n:,})"
-        if math.isfinite(self.low) and math.isfinite(self.high):
-            span = f"{self.low:.3f}–{self.high:.3f}"
-        else:
-            span = self.note or "no interval"
-        return f"{self.value:.3f} ({span}), n={self.n:,}, {self.positives:,} positive"
+        span = f"{self.low:.3f}–{self.high:.3f}" if math.isfinite(self.low) else self.note or "no interval"
+        return f"{self.value:.3f} ({span}), {self.size}"
+
+    @property
+    def size(self) -> str:
+        """'n=812, 94 positive'"""
+        return f"n={self.n:,}" if self.positives is None else f"n={self.n:,}, {self.positives:,} positive"
 
     def to_dict(self) -> dict[str, float | int | str | None]:
         """Plain values for JSON; what is undefined is None, since JSON has no NaN."""
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(self).items()
-        }
+        return {key: finite_or_none(value) for key, value in asdict(self).items()}
+
+
+def finite_or_none(value: float | int | str | None) -> float | int | str | None:
+    """None for a NaN or infinite float, anything else as it is."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # What goes in is checked once, here --------------------------------------------------------------------
@@ -260,6 +264,10 @@ class Bootstrap:
         """How many patients have a record in the mask (N,)."""
         return len(np.unique(self.numbers_N[mask_N]))
 
+    def drawn_from(self, used_N: Mask) -> str:
+        """'by 812 patients', or 'of 1,020 records'"""
+        return f"{'of' if self.unit == 'records' else 'by'} {self.patients(used_N):,} {self.unit}"
+
     def doubt(self, used_N: Mask, what: str = "") -> str:
         """Why records (N,) of too few patients have no interval; '' where they can have one."""
         if not self.draws:
@@ -268,7 +276,13 @@ class Bootstrap:
         return "" if many else f"interval undefined: one {what}{self.unit.removesuffix('s')} only"
 
     def estimate(
-        self, value: float, values_D: Array, used_N: Mask, positives: int, *remarks: str, doubt: str = ""
+        self,
+        value: float,
+        values_D: Array,
+        used_N: Mask,
+        positives: int | None,
+        *remarks: str,
+        doubt: str = "",
     ) -> Estimate:
         """The value, with the percentile interval of its draws (D,), NaN where a draw leaves it undefined.
 
@@ -284,7 +298,7 @@ class Bootstrap:
             doubt = f"interval undefined: {lost:.0%} of resamples have no value"
         if not doubt and np.ptp(usable_D) < 1e-12:
             doubt = "interval undefined: every resample gave the same value"
-        how = f"bootstrap {'of' if self.unit == 'records' else 'by'} {self.patients(used_N):,} {self.unit}"
+        how = f"bootstrap {self.drawn_from(used_N)}"
         if not doubt:
             low, high = np.quantile(usable_D, [(1 - self.level) / 2, (1 + self.level) / 2]).tolist()
         span = "" if self.level == 0.95 else f"{self.level:.4g} interval"
@@ -364,7 +378,7 @@ def classification_report(
     `interval` does, and for classes that repeat, are called 'mean' or are not C.
     """
     labels_NC, scores_NC = check_labels(labels), check_scores(scores)
-    _check_table(labels_NC, scores_NC, classes)
+    check_table(labels_NC, scores_NC, classes)
     bootstrap = Bootstrap.over(groups, len(labels_NC), draws, seed, level)
     ranked = [
         Ranked(labels_N, scores_N, bootstrap)
@@ -406,6 +420,12 @@ class Ranked:
         masks = {"positive": self.positive_N, "negative": self.negative_N}
         return min((self.bootstrap.patients(mask_N), name) for name, mask_N in masks.items())
 
+    @property
+    def rough(self) -> str:
+        """A remark for an interval that rests on few patients of one kind, or ''."""
+        few, what = self.few
+        return f"rough: only {few} {what} {self.bootstrap.unit}" if few < FEW and not self.doubt else ""
+
     def _matrix(self, level_N: NDArray[np.intp], mask_N: Mask) -> sparse.csr_matrix:
         """How many records of the mask each patient has on each level (L, G)."""
         places = level_N[mask_N[self.stated_N]], self.bootstrap.numbers_N[mask_N]
@@ -421,9 +441,9 @@ class Ranked:
         if self.reason:
             return Estimate.undefined(n, positives, self.reason)
         value = RANKING[name][0](self.labels_N, self.scores_N)
-        few, what = self.few
-        rough = f"rough: only {few} {what} {self.bootstrap.unit}" if few < FEW and not self.doubt else ""
-        return self.bootstrap.estimate(value, values_D, self.stated_N, positives, rough, doubt=self.doubt)
+        return self.bootstrap.estimate(
+            value, values_D, self.stated_N, positives, self.rough, doubt=self.doubt
+        )
 
 
 def draw_ranked(ranked: Sequence[Ranked], names: Sequence[str], bootstrap: Bootstrap) -> Array:
@@ -496,7 +516,7 @@ def _interval_of_function(labels_N: Array, scores_N: Array, metric: Metric, boot
     return bootstrap.estimate(value, values_D, stated_N, int(labels.sum()))
 
 
-def _check_table(labels_NC: Array, scores_NC: Array, classes: Sequence[str]) -> None:
+def check_table(labels_NC: Array, scores_NC: Array, classes: Sequence[str]) -> None:
     if labels_NC.shape != scores_NC.shape:
         raise ValueError(f"labels have shape {labels_NC.shape}, but scores {scores_NC.shape}")
     if labels_NC.ndim != 2 or labels_NC.shape[1] != len(classes):

@@ -46,6 +46,7 @@ class ModelConfig:
     antialias: bool = False  # of the resize to image_size; the published weights were made without
     keep: int = 49  # visible patches in training
     fixed_positions: bool = True  # 2-D sine-cosine; False keeps the encoder's own
+    norm_pix: bool = True  # restored patches are normalised by their own mean and deviation
     decoder_width: int = 768
     decoder_depth: int = 4
     decoder_heads: int = 6

@@ -8,36 +8,43 @@ in any batch, on any rank, after any restart. The hash is 32-bit integer arithme
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-_M32 = 0xFFFFFFFF
+GOLDEN, FIRST, SECOND = -0x61C88647, 0x7FEB352D, -0x7B935975  # 32-bit constants, as signed numbers
 
 
-def uniform(keys_B: Tensor, site: str, shape: tuple[int, ...]) -> Tensor:
-    """Uniform numbers in [0, 1), float32 of (B, *shape): a function of each sample's key and the site's name.
+@torch.no_grad()
+def keep_mask(keys_B: Tensor, site: str, shape: tuple[int, ...], p: float) -> Tensor:
+    """Which elements to keep, each with probability 1 - p: bool (B, *shape), by sample key and site name.
 
-    Element i of a sample depends on i alone, so a longer shape only appends. The mixer is
-    `lowbias32` (C. Wellons, "Prospecting for hash functions", 2018).
+    Element i of a sample depends on i alone, so a longer shape only appends. int32 arithmetic wraps the
+    same everywhere. The mixer is `lowbias32` (C. Wellons, "Prospecting for hash functions", 2018).
     """
-    count = 1
-    for extent in shape:
-        count *= extent
-    elements = torch.arange(count, dtype=torch.int64, device=keys_B.device)
-    origin_B = _mix((keys_B.long() ^ zlib.crc32(site.encode())) & _M32)
-    mixed = _mix((origin_B[:, None] + elements * 0x9E3779B9) & _M32)
-    return ((mixed >> 8).float() / (1 << 24)).view(-1, *shape)
+    elements = torch.arange(math.prod(shape), dtype=torch.int32, device=keys_B.device)
+    origin_B = _mix(keys_B.to(torch.int32) ^ (zlib.crc32(site.encode()) - 2**31))
+    mixed = _mix(origin_B[:, None] + elements * GOLDEN)
+    return (mixed >= round(p * 2**32) - 2**31).view(-1, *shape)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Spread every bit of 32-bit numbers over all. A shift of a signed number drags its sign in: mask it off."""
+    x = x ^ ((x >> 16) & 0xFFFF)
+    x.mul_(FIRST)
+    x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF)).mul_(SECOND)
+    return x.bitwise_xor_((x >> 16).bitwise_and_(0xFFFF))
 
 
 def dropout(x: Tensor, p: float, keys_B: Tensor | None, site: str) -> Tensor:
     """Inverted dropout on (B, ...) with each sample's own mask; no keys (evaluation) or p = 0 is the identity."""
     if keys_B is None or p == 0.0:
         return x
-    keep = uniform(keys_B, site, tuple(x.shape[1:])) >= p
-    return x * keep.to(x.dtype) / (1.0 - p)
+    keep = keep_mask(keys_B, site, tuple(x.shape[1:]), p)
+    return x * (keep * (1.0 / (1.0 - p))).to(x.dtype)
 
 
 class SampleKeys:
@@ -59,7 +66,7 @@ class DropPath(nn.Module):
             return x_BLD
         if self.batch.keys_B is None:
             raise RuntimeError("drop path in training needs the sample keys of the batch")
-        keep = uniform(self.batch.keys_B, self.site, (1,) * (x_BLD.dim() - 1)) >= self.p
+        keep = keep_mask(self.batch.keys_B, self.site, (1,) * (x_BLD.dim() - 1), self.p)
         return x_BLD * keep.to(x_BLD.dtype) / (1.0 - self.p)
 
 
@@ -79,3 +86,4 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
+

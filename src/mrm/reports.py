@@ -1,4 +1,4 @@
-"""Reports: sections, WordPiece tokens, whole-word masking.
+"""Reports: WordPiece tokens and whole-word masking; their sections are cut by `mrm.sections`.
 
 A report reaches the model as at most 100 token ids, `[CLS]` first. Words are masked whole: a
 continuation piece (`##`) shares the fate of the piece before it.
@@ -7,7 +7,6 @@ continuation piece (`##`) shares the fate of the piece before it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,54 +14,12 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
+from mrm.sections import ReportError as ReportError
+from mrm.sections import sections as sections
+from mrm.sections import select_sections as select_sections
+
 PAD, UNK, CLS, MASK = 0, 1, 2, 3
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")
-
-# Section titles as they stand in MIMIC-CXR and Open-i reports, by the name we give the section.
-TITLES = {
-    "findings": ("findings", "finding", "report", "findings and impression", "findings/impression"),
-    "impression": ("impression", "impressions", "conclusion", "conclusions", "opinion", "summary", "assessment"),
-    "indication": ("indication", "indications", "clinical indication", "reason for exam", "reason for examination",
-                   "reason for the exam", "reason", "clinical information", "clinical history", "history", "patient history"),
-    "comparison": ("comparison", "comparisons", "compared to", "prior study", "prior studies"),
-    "technique": ("technique", "techniques", "procedure", "views", "view"),
-    "examination": ("examination", "exam", "study", "type of examination", "exam type"),
-    "notification": ("notification", "notifications", "recommendation", "recommendations", "wet read", "addendum"),
-}  # fmt: skip
-_NAME_OF = {title: name for name, titles in TITLES.items() for title in titles}
-_ALTERNATIVES = "|".join(re.escape(t).replace(r"\ ", r"\s+") for t in sorted(_NAME_OF, key=len, reverse=True))
-# A title is in capitals anywhere, or in any case at the start of a line or sentence; a colon ends it.
-_TITLE = re.compile(
-    rf"(?:(?:^|(?<=[\n.]))\s*(?P<line>(?i:{_ALTERNATIVES}))|\b(?P<capitals>{_ALTERNATIVES.upper().replace(chr(92) + 'S', chr(92) + 's')}))\s*:",
-    re.MULTILINE,
-)
-
-
-class ReportError(ValueError):
-    """A report or tokenizer that cannot be used. The message says what, where, and what to do."""
-
-
-def sections(report: str) -> dict[str, str]:
-    """The report's parts by section name, in their order; what stands before any title is `preamble`."""
-    marks = [(m.start(), m.end(), _NAME_OF[_plain(m["line"] or m["capitals"])]) for m in _TITLE.finditer(report)]
-    parts: dict[str, str] = {}
-    if preamble := report[: marks[0][0] if marks else None].strip():
-        parts["preamble"] = preamble
-    ends = [start for start, _, _ in marks[1:]] + [len(report)]
-    for (_, begin, name), end in zip(marks, ends, strict=False):  # no title at all leaves `ends` one longer
-        text = report[begin:end].strip()
-        parts[name] = f"{parts[name]} {text}".strip() if name in parts else text
-    return parts
-
-
-def select_sections(report: str, names: Sequence[str]) -> str:
-    """The named sections joined; the whole report if it has none of them (it may have no titles at all)."""
-    if not names:
-        return report
-    if unknown := set(names) - set(TITLES):
-        raise ReportError(f"unknown section {sorted(unknown)}; sections are {', '.join(TITLES)}")
-    parts = sections(report)
-    return " ".join(parts[n] for n in names if parts.get(n)) or report
 
 
 class Tokenizer:
@@ -145,7 +102,3 @@ def mask_words(
     first = np.maximum.accumulate(np.where(starts, position, 0))  # where this position's word begins
     eligible = (position > 0) & (position < length - 1) & (np.cumsum(ids_T == PAD) == 0)
     return (draws_T < probability)[first] & eligible & (first > 0)
-
-
-def _plain(title: str) -> str:
-    return re.sub(r"\s+", " ", title.strip().lower())

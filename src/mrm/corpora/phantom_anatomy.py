@@ -1,13 +1,14 @@
 """The body of a phantom: where its parts lie, as curves in body units.
 
-Body units: x from the midline, positive towards the reader's right (the patient's left), y downwards; 1 is the
-side of the picture, 40 cm. Nothing here knows pixels, and nothing is drawn.
+Body units: x from the midline, positive towards the reader's right (the patient's left), y downwards; 1 is
+the side of the picture, 40 cm. Nothing here knows pixels, and nothing is drawn.
 """
 
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -36,7 +37,9 @@ def _spline_weights(points: int, steps: int) -> np.ndarray:
     t = np.linspace(0, points - 1, (points - 1) * steps + 1)
     at = np.minimum(t.astype(int), points - 2)
     f = (t - at)[:, None]
-    blend = np.hstack([-f + 2 * f**2 - f**3, 2 - 5 * f**2 + 3 * f**3, f + 4 * f**2 - 3 * f**3, f**3 - f**2]) / 2
+    blend = (
+        np.hstack([-f + 2 * f**2 - f**3, 2 - 5 * f**2 + 3 * f**3, f + 4 * f**2 - 3 * f**3, f**3 - f**2]) / 2
+    )
     weights = np.zeros((len(t), points))
     for k in range(4):
         np.add.at(weights, (np.arange(len(t)), np.clip(at + k - 1, 0, points - 1)), blend[:, k])
@@ -61,7 +64,7 @@ def dome_of(a: Anatomy, side: int, raised: float = 0.0) -> float:
 
 
 def lung_outline(a: Anatomy, side: int, raised: float = 0.0) -> np.ndarray:
-    """Closed outline of one pleural space; the costophrenic angle is the only corner besides the medial one."""
+    """Closed outline of one pleural space: smooth but for the costophrenic and the medial corner."""
     dome, top = dome_of(a, side, raised), a.apex
     angle = dome + 0.075
     h, w = angle - top, a.half_width
@@ -73,15 +76,21 @@ def lung_outline(a: Anatomy, side: int, raised: float = 0.0) -> np.ndarray:
     return mirrored(np.vstack([curve(upper), curve(lower)[1:-1]]), side)
 
 
-def heart_outline(a: Anatomy, ctr: float) -> np.ndarray:
+def heart_outline(a: Anatomy) -> np.ndarray:
     """Closed outline of heart and mediastinum, from the neck down the left border and up the right one."""
-    right, left = ctr * 2 * a.half_width * np.array([0.36, 0.64])
+    right, left = heart_reach(a, -1), heart_reach(a, 1)
 
     def at(share: float) -> float:
         return a.apex + share * (a.dome - a.apex)
 
     k = a.knob
-    down = [(0.075, -0.1), (0.062, at(0.0)), (0.05, at(0.14)), (0.056 + 0.5 * k, at(0.20)), (0.066 + k, at(0.27))]
+    down = [
+        (0.075, -0.1),
+        (0.062, at(0.0)),
+        (0.05, at(0.14)),
+        (0.056 + 0.5 * k, at(0.20)),
+        (0.066 + k, at(0.27)),
+    ]
     down += [(0.062 + k, at(0.325)), (0.060, at(0.37)), (0.074, at(0.43)), (0.085, at(0.49))]
     down += [(0.35 * left + 0.065, at(0.57)), (0.72 * left + 0.02, at(0.68)), (0.95 * left, at(0.81))]
     down += [(left, at(0.92)), (0.95 * left, at(1.01)), (0.75 * left, at(1.09)), (0.4 * left, at(1.14))]
@@ -101,16 +110,26 @@ def body_outlines(a: Anatomy, arms: float) -> list[np.ndarray]:
     half += [(flank, 0.75), (flank + 0.01, 1.1)]
     side = curve(half)
     trunk = np.vstack([side, mirrored(side, -1)[::-1]])
-    arm = curve([(0.30, top - 0.02), (0.42, top + 0.005), (0.50, 0.17), (0.56 + arms, 0.34), (0.62 + 2 * arms, 0.7)])
+    arm = curve(
+        [(0.30, top - 0.02), (0.42, top + 0.005), (0.50, 0.17), (0.56 + arms, 0.34), (0.62 + 2 * arms, 0.7)]
+    )
     inner = [(0.49 + 2 * arms + a.wall, 0.7), (flank + 0.035 + arms, 0.42), (flank - 0.02, 0.33)]
     arm = np.vstack([arm, inner])
     return [trunk, arm, mirrored(arm, -1)]
 
 
+def heart_reach(a: Anatomy, side: int) -> float:
+    """How far the heart stands out to a side; two thirds of it lie on the left."""
+    return a.ctr * 2 * a.half_width * (0.62 if side > 0 else 0.38)
+
+
 def zone_centre(a: Anatomy, side: int, zone: str) -> np.ndarray:
-    share = {"upper": (0.50, 0.24), "mid": (0.58, 0.50), "lower": (0.60, 0.80)}[zone]
-    height = dome_of(a, side) - a.apex
-    return np.array([side * share[0] * a.half_width, a.apex + share[1] * height])
+    """Middle of a lung zone, as far as the heart leaves it in sight."""
+    out, down = {"upper": (0.50, 0.24), "mid": (0.58, 0.50), "lower": (0.60, 0.80)}[zone]
+    x = out * a.half_width
+    if zone == "lower":
+        x = max(x, 0.5 * (heart_reach(a, side) + a.half_width))
+    return np.array([side * x, a.apex + down * (dome_of(a, side) - a.apex)])
 
 
 def hilum(a: Anatomy, side: int) -> np.ndarray:
@@ -119,14 +138,15 @@ def hilum(a: Anatomy, side: int) -> np.ndarray:
 
 
 def rib_bands(a: Anatomy, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior (10, n, 2) and anterior (7, m, 2) halves of the ribs, as closed bands: upper edge out, lower back.
+    """Posterior (10, n, 2) and anterior (7, m, 2) halves of ribs, as bands: upper edge out, lower back.
 
-    A rib is a tilted ring seen from the front: x follows the sine of the angle from the spine, y falls with the
-    angle. So the back half runs down and outwards, the front half down and inwards, and both crowd at the side.
+    A rib is a tilted ring seen from the front: x follows the sine of the angle from the spine, y falls with
+    the angle. So the back half runs down and outwards, the front half down and inwards, and both crowd at the
+    side.
     """
     k = np.arange(10)[:, None]
-    drop = a.rib_drop * (0.62 + 0.055 * k)
-    top = a.apex - 0.035 + (a.dome + 0.075 - a.apex) / 9.3 * k * (0.93 + 0.005 * k)
+    drop = a.rib_drop * (0.60 + 0.07 * k)
+    top = a.apex - 0.035 + (a.dome + 0.075 - a.apex) / 9.3 * k * (0.95 + 0.003 * k)
     share = (top + 0.5 * drop - a.apex) / (a.dome + 0.075 - a.apex)
     reach = np.interp(share, WALL_Y, WALL_X) * a.half_width + 0.004
     back, front = np.linspace(0.05, 0.53 * np.pi, 15), np.linspace(0.47 * np.pi, 0.80 * np.pi, 11)
@@ -147,8 +167,19 @@ def _bands(angle: np.ndarray, reach: np.ndarray, top: np.ndarray, drop: np.ndarr
 def clavicle(a: Anatomy, side: int, raised: float) -> np.ndarray:
     """Closed outline; thick at the breastbone, S-shaped, rising outwards."""
     y = a.apex + 0.085 - raised
-    middle = curve([(0.030, y + 0.028), (0.085, y + 0.008), (0.16, y - 0.010), (0.24, y - 0.040), (0.335, y - 0.055)])
-    half = np.interp(np.linspace(0, 1, len(middle)), (0, 0.15, 0.5, 1), (0.021, 0.014, 0.0115, 0.015))
+    middle = curve(
+        [
+            (0.030, y + 0.028),
+            (0.085, y + 0.008),
+            (0.16, y - 0.010),
+            (0.25, y - 0.042),
+            (0.345, y - 0.052),
+            (0.42, y - 0.035),
+        ]
+    )
+    half = np.interp(
+        np.linspace(0, 1, len(middle)), (0, 0.15, 0.5, 0.9, 1), (0.021, 0.014, 0.0115, 0.014, 0.008)
+    )
     across = np.array([0.25, 1.0]) * half[:, None]
     return mirrored(np.vstack([middle - across, (middle + across)[::-1]]), side)
 
@@ -162,35 +193,45 @@ def scapula(a: Anatomy, side: int, turned: float) -> np.ndarray:
     return mirrored(curve([*points, points[0]]), side)
 
 
-def vertebrae(a: Anatomy) -> list[tuple[float, float, float]]:
-    """(y, half width, height) of each vertebral body from the neck to the loins."""
-    rows, y = [], -0.03
+@cache
+def spine() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Bodies (n, 6, 2), end plates (2 n, 2, 2), spines (n, 4, 2), pedicles (2 n, 9, 2)."""
+    bodies, plates, processes, pedicles = [], [], [], []
+    angle = np.linspace(0, 2 * np.pi, 9)
+    ring = np.stack([0.006 * np.cos(angle), 0.010 * np.sin(angle)], -1)
+    y = -0.03
     for k in range(22):
-        half = 0.030 + 0.0010 * k
-        height = 0.038 + 0.0013 * k
-        rows.append((y + height / 2, half, height))
+        half, height = 0.030 + 0.0010 * k, 0.038 + 0.0013 * k
         y += height
-    return rows
+        low, waist = 0.42 * height, 0.88 * half
+        corners = [(-half, -low), (-waist, 0), (-half, low), (half, low), (waist, 0), (half, -low)]
+        bodies.append(np.array([0, y]) + corners)
+        plates += [np.array([(-half, y + e), (half, y + e)]) for e in (-low, low)]
+        processes.append(
+            np.array([(0, 0), (0.007, 0.3), (0, 0.6), (-0.007, 0.3)]) * (1, height) + np.array([0, y])
+        )
+        pedicles += [ring + np.array([s * half, y - 0.1 * height]) for s in (-0.62, 0.62)]
+    return np.stack(bodies), np.stack(plates), np.stack(processes), np.stack(pedicles)
 
 
 def vessel_tree(rng: np.random.Generator, a: Anatomy, side: int) -> list[tuple[float, np.ndarray]]:
-    """Branches of one lung, thickest first: (width, curves (n, 3, 2)) for each of five generations.
+    """Branches of one lung, thickest first: (width, curves (n, 3, 2)) of five generations.
 
     They fan out from the hilum and fork into three; lower ones are wider, since blood follows gravity.
     """
     n = 7
-    angle = np.array([-1.35, -0.85, -0.35, 0.20, 0.65, 1.0, 1.35]) + rng.normal(0, 0.1, n)
-    start = hilum(a, side) * (side, 1) + np.stack([0.010 * np.cos(angle) - 0.03, 0.045 * np.sin(angle)], -1)
+    angle = np.array([-1.35, -0.85, -0.35, 0.20, 0.65, 1.0, 1.35]) + rng.normal(0, 0.14, n)
+    start = hilum(a, side) * (side, 1) + np.stack([0.010 * np.cos(angle) - 0.03, 0.055 * np.sin(angle)], -1)
     reach = (a.dome - a.apex) / 0.6
     length = 0.092 * reach * rng.uniform(0.7, 1.3, n) * np.array([1, 0.9, 0.8, 0.8, 1, 1.25, 1.35])
     generations = []
-    for width in (0.0110, 0.0070, 0.0046, 0.0032, 0.0022):
-        bend = rng.normal(0, 0.16, len(angle))
+    for width, forks in ((0.0110, 3), (0.0070, 3), (0.0046, 2), (0.0032, 2), (0.0022, 1)):
+        bend = rng.normal(0, 0.26, len(angle))
         middle = start + 0.5 * length[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
         end = middle + 0.5 * length[:, None] * np.stack([np.cos(angle + bend), np.sin(angle + bend)], -1)
         generations.append((width, mirrored(np.stack([start, middle, end], 1), side)))
-        fork = np.array([-0.42, 0.06, 0.46]) + rng.normal(0, 0.16, (len(angle), 3))
-        start = np.stack([middle, end, end], 1).reshape(-1, 2)
-        angle = (angle[:, None] + bend[:, None] + fork).ravel()
-        length = (length[:, None] * rng.uniform(0.6, 1.0, (len(length), 3))).ravel()
+        turn = np.array([-0.42, 0.46, 0.04])[:forks] + rng.normal(0, 0.24, (len(angle), forks))
+        start = np.stack([middle, end, end][3 - forks :], 1).reshape(-1, 2)
+        angle = (angle[:, None] + bend[:, None] + turn).ravel()
+        length = (length[:, None] * rng.uniform(0.6, 1.0, (len(length), forks))).ravel()
     return generations

@@ -1,8 +1,8 @@
 """How a phantom looks: findings put into a healthy chest, and the chest put on film.
 
-The picture is a line integral. Every structure adds (bone, blood, metal) or removes (air) centimetres of water
-along the beam; the sum goes through Beer-Lambert's law, scatter, quantum noise and a film curve. Structures
-overlap as on a real film, and a finding shows only by what it does to that path.
+The picture is a line integral. Every structure adds (bone, blood, metal) or removes (air) centimetres of
+water along the beam; the sum goes through Beer-Lambert's law, scatter, quantum noise and a film curve.
+Structures overlap as on a real film, and a finding shows only by what it does to that path.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mrm.corpora.phantom_anatomy import Anatomy, curve, dome_of, hilum, lung_outline, mirrored, zone_centre
-from mrm.corpora.phantom_chest import GRID, Layers, Pen, airways, bones, blurred, healthy_chest, noise, vessels
+from mrm.corpora.phantom_anatomy import (
+    Anatomy,
+    curve,
+    dome_of,
+    heart_reach,
+    hilum,
+    lung_outline,
+    mirrored,
+    zone_centre,
+)
+from mrm.corpora.phantom_chest import GRID, Layers, Pen, blurred, bones, healthy_chest, noise, vessels
 
 CM = 40.0  # centimetres along the side of a picture
 LUNG_AIR = 0.74  # what a centimetre of lung lacks against water: density 0.26
@@ -21,11 +30,11 @@ SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
 
 @dataclass(frozen=True)
 class Finding:
-    """One abnormality: `name` as in FINDINGS, `side` a key of SIDES, `severity` in 0..1."""
+    """One abnormality."""
 
-    name: str
-    side: str = "bilateral"
-    severity: float = 0.5
+    name: str  # as in FINDINGS
+    side: str = "bilateral"  # of the patient: a key of SIDES, or midline
+    severity: float = 0.5  # 0..1
     zone: str = ""  # upper, mid, lower
     kind: str = ""  # of a device
 
@@ -37,7 +46,7 @@ class Drawing:
     regions: dict[str, np.ndarray]  # finding name -> (size, size) bool
 
 
-# --- Findings: each changes the layers and marks where it is ------------------------------------------------
+# --- Findings: each changes the layers and marks where it is ---
 
 
 def _cardiomegaly(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generator) -> None:
@@ -48,13 +57,13 @@ def _cardiomegaly(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generat
 
 
 def _effusion(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generator) -> None:
-    """Fluid from the costophrenic angle up, higher at the wall (meniscus); from a blunt angle to half a lung."""
+    """Fluid from the costophrenic angle up, highest at the wall (meniscus), to half a lung."""
     for side in SIDES[f.side]:
         severity = np.clip(f.severity + (rng.uniform(-0.12, 0.12) if f.side == "bilateral" else 0), 0, 1)
         wall = dome_of(a, side) + 0.075 - (0.055 + 0.36 * severity**1.4)
         inward = np.clip(1 - side * layers.x_grid / a.half_width, 0, 1)
         top = wall + (0.075 + 0.04 * severity) * inward**0.6
-        fluid = 1 / (1 + np.exp(-np.clip((layers.y_grid - top) / 0.006, -30, 30)))
+        fluid = 1 / (1 + np.exp(-np.clip((layers.y_grid - top) / 0.009, -30, 30)))
         fluid *= side * layers.x_grid > 0
         layers.air_grid *= 1 - 0.94 * fluid
         layers.vessel_grid *= 1 - fluid
@@ -65,11 +74,16 @@ def _pneumothorax(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generat
     """The lung shrinks towards its hilum, most at the apex; outside its pleural line there are no vessels."""
     side = SIDES[f.side][0]
     outline, centre = lung_outline(a, side), hilum(a, side)
-    height = (a.dome - outline[:, 1:]) / (a.dome - a.apex)
-    share = (0.13 + 0.42 * f.severity) * np.clip(0.25 + 0.5 * f.severity + 0.9 * height, 0.1, 1)
-    pleura = outline + share * (centre - outline)
+    height = (a.dome - outline[:, 1]) / (a.dome - a.apex)
+    share = (0.13 + 0.42 * f.severity) * np.clip(0.6 * f.severity - 0.15 + 0.95 * height, 0, 1)
+    lateral = np.clip((side * outline[:, 0] - 0.08) / 0.1, 0, 1)  # towards the mediastinum it stays attached
+    pleura = outline + np.stack([share * lateral, share], -1) * (centre - outline)
     collapsed = layers.fine.cover([pleura])
-    free = layers.lung * (layers.fine.enlarge((side * layers.x_grid > 0).astype(np.float32)) > 0) * (1 - collapsed)
+    free = (
+        layers.lung
+        * (layers.fine.enlarge((side * layers.x_grid > 0).astype(np.float32)) > 0)
+        * (1 - collapsed)
+    )
     layers.ventilated *= 1 - free
     line = layers.fine.canvas()
     layers.fine.stroke(line, [pleura], 0.0032, 255)
@@ -83,10 +97,10 @@ def _consolidation(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Genera
         x, y = zone_centre(a, side, f.zone) + rng.normal(0, 0.012, 2)
         r = 0.055 + 0.055 * f.severity
         near = ((layers.x_grid - x) / r) ** 2 + ((layers.y_grid - y) / (1.15 * r)) ** 2
-        cloud = np.exp(-0.5 * near) * (1 + 0.35 * noise(rng, (16, 32, 64)))
+        cloud = np.exp(-0.5 * near) * (1 + 0.26 * noise(rng, (16, 32, 64)))
         cloud = np.clip((cloud - 0.22) * 1.9, 0, 1)
         layers.air_grid *= 1 - (0.34 + 0.46 * f.severity) * cloud
-        layers.vessel_grid *= 1 - 1.6 * cloud
+        layers.vessel_grid *= 1 - 1.5 * cloud
         layers.mark("consolidation", layers.fine.enlarge(cloud), layers.seen_lung)
 
 
@@ -106,11 +120,16 @@ def _nodule(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generator) ->
     layers.mark("nodule", np.minimum(ball, 1))
 
 
+def nodule_mm(f: Finding) -> int:
+    """Diameter as a radiologist would measure it."""
+    return round(20 * CM * (0.011 + 0.021 * f.severity))
+
+
 def _oedema(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generator) -> None:
     """Haze around both hila, and short septal (Kerley B) lines at the lateral bases."""
     lines = layers.fine.canvas()
     for side in (-1, 1):
-        x, y = hilum(a, side) + (side * 0.045, 0.05)
+        x, y = hilum(a, side) + np.array([side * 0.045, 0.05])
         near = ((layers.x_grid - x) / 0.085) ** 2 + ((layers.y_grid - y) / 0.14) ** 2
         haze = np.exp(-0.5 * near) * np.clip(1 + 0.28 * noise(rng, (16, 32, 64)), 0.3, 1.8)
         layers.air_grid *= 1 - (0.16 + 0.38 * f.severity) * np.clip(haze, 0, 1.2)
@@ -119,7 +138,9 @@ def _oedema(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generator) ->
             level = dome_of(a, side) - 0.015 - 0.021 * k + rng.normal(0, 0.003)
             length, slope = rng.uniform(0.025, 0.045), rng.normal(0.004, 0.003)
             reach = a.half_width - 0.004
-            layers.fine.stroke(lines, [mirrored([(reach - length, level - slope), (reach, level)], side)], 0.0028)
+            layers.fine.stroke(
+                lines, [mirrored([(reach - length, level - slope), (reach, level)], side)], 0.0028
+            )
     layers.extra += blurred(lines, 0.0012) * layers.ventilated * np.float32((0.45 + 0.5 * f.severity) / 255)
 
 
@@ -128,14 +149,17 @@ def _atelectasis(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generato
     for side in SIDES[f.side]:
         plates = layers.fine.canvas()
         for k in range(1 + round(2 * f.severity)):
-            x = rng.uniform(0.50, 0.66) * a.half_width
+            x = max(rng.uniform(0.50, 0.66) * a.half_width, 0.45 * (heart_reach(a, side) + a.half_width))
             y = dome_of(a, side, lift(f)) - 0.038 - 0.030 * k + rng.normal(0, 0.004)
-            half, slope = rng.uniform(0.05, 0.075) + 0.02 * f.severity, rng.normal(0.10, 0.10)
-            bow = rng.uniform(0.0, 0.006)
-            line = curve([(x - half, y + slope * half), (x, y - bow), (x + half, y - slope * half)])
-            layers.fine.stroke(plates, [mirrored(line, side)], rng.uniform(0.007, 0.011) + 0.005 * f.severity)
-        plate = blurred(plates, 0.0026) * layers.ventilated * np.float32(1 / 255)
-        layers.extra += plate * np.float32(2.0 + 1.6 * f.severity)
+            half, slope = rng.uniform(0.05, 0.075) + 0.02 * f.severity, rng.normal(0.10, 0.12)
+            thick = rng.uniform(0.0045, 0.0065) + 0.004 * f.severity
+            t = np.linspace(-1, 1, 14)
+            middle = np.stack([x + half * t, y - slope * half * t + 0.006 * rng.uniform(-0.3, 1) * t**2], -1)
+            across = np.stack([0 * t, thick * (1 - t**2) ** 0.7 * rng.uniform(0.7, 1.3, 14)], -1)
+            lens = np.vstack([middle - across, (middle + across)[::-1]])
+            layers.fine.fill([mirrored(lens, side)], plates)
+        plate = blurred(plates, 0.0036) * layers.ventilated * np.float32(1 / 255)
+        layers.extra += plate * np.float32(1.7 + 1.2 * f.severity)
         around = blurred(cv2.resize(plate, (GRID, GRID), interpolation=cv2.INTER_AREA), 0.022)
         layers.air_grid *= 1 - np.clip((0.5 + 0.6 * f.severity) * around, 0, 0.5)
         layers.mark("atelectasis", plate, layers.seen_lung)
@@ -162,7 +186,7 @@ def _share(a: Anatomy, share: float) -> float:
 def _endotracheal(fine: Pen, canvas: np.ndarray, a: Anatomy, rng: np.random.Generator) -> None:
     middle = curve([(0.004, -0.1), (0.002, 0.05), (-0.004, _share(a, rng.uniform(0.17, 0.29)))])
     for dx, value in ((-0.010, 80), (0.010, 80), (0.004, 235)):
-        fine.stroke(canvas, [middle + (dx, 0)], 0.003, value)
+        fine.stroke(canvas, [middle + np.array([dx, 0])], 0.003, value)
 
 
 def _central_line(fine: Pen, canvas: np.ndarray, a: Anatomy, rng: np.random.Generator) -> None:
@@ -184,7 +208,10 @@ def _pacemaker(fine: Pen, canvas: np.ndarray, a: Anatomy, rng: np.random.Generat
     """Generator below the left clavicle, leads to right atrium and ventricle."""
     x, y = 0.72 * a.half_width + rng.normal(0, 0.01), _share(a, 0.16)
     angle = np.linspace(0, 2 * np.pi, 40)
-    box = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.6, np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.6
+    box = (
+        np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.6,
+        np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.6,
+    )
     fine.fill([np.stack([x + 0.052 * box[0], y + 0.045 * box[1]], -1)], canvas, 170)
     fine.fill([np.stack([x + 0.030 * box[0], y + 0.008 + 0.026 * box[1]], -1)], canvas, 255)
     top = [(x - 0.02, y - 0.04), (0.12, _share(a, 0.08)), (0.0, _share(a, 0.24)), (-0.045, _share(a, 0.42))]
@@ -222,34 +249,31 @@ EFFECTS = {
 }
 
 
-# --- Film ---------------------------------------------------------------------------------------------------
+# --- Film ---
 
 
 def _path(layers: Layers, a: Anatomy, view: str, fullness: float, rng: np.random.Generator) -> np.ndarray:
-    """Centimetres of water along each beam (size, size)."""
+    """Centimetres of water along each beam (size, size). In place where it can be: this is the costly sum."""
     fine = layers.fine
-    small = cv2.resize(layers.heart, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    behind = 1 - layers.heart * fine.enlarge(0.50 + 0.42 * blurred(small, 0.035))
-    air = fine.enlarge(layers.air_grid) * behind
-    free = layers.lung - layers.ventilated
-    path = fine.enlarge(layers.tissue_grid) - air * (LUNG_AIR * layers.ventilated + (LUNG_AIR + 0.16) * free)
-    path += vessels(fine, a, fullness) * fine.enlarge(layers.vessel_grid) * layers.ventilated * behind
-    path += bones(fine, a, view, rng) - airways(layers.coarse, fine, a) + layers.extra
-    return np.maximum(path - _bowel_gas(layers, a, rng), 0)
+    beside = 1 - layers.heart * fine.enlarge(0.50 + 0.42 * blurred(_shrunk(layers.heart), 0.035))
+    lung = vessels(fine, a, fullness)
+    lung *= fine.enlarge(layers.vessel_grid)
+    lung -= fine.enlarge(layers.air_grid * np.float32(LUNG_AIR))
+    lung *= layers.ventilated
+    if "pneumothorax" in layers.regions:
+        free = layers.lung - layers.ventilated
+        lung -= free * fine.enlarge(layers.air_grid * np.float32(LUNG_AIR + 0.16))
+    lung *= beside
+    lung += fine.enlarge(layers.tissue_grid)
+    lung += bones(fine, a, view, rng)
+    lung += layers.extra
+    return np.maximum(lung, 0, out=lung)
 
 
-def _bowel_gas(layers: Layers, a: Anatomy, rng: np.random.Generator) -> np.ndarray:
-    """The stomach's bubble under the left diaphragm (size, size), cm; often there, never a finding."""
-    amount = max(0.0, rng.normal(1.6, 1.6))
-    x, y = rng.uniform(0.10, 0.17), dome_of(a, 1) + rng.uniform(0.055, 0.075)
-    angle, r = np.linspace(0, 2 * np.pi, 30), rng.uniform(0.03, 0.06)
-    lobes = 1 + 0.08 * np.cos(3 * angle + rng.uniform(0, 6))
-    bubble = np.stack([x + 1.3 * r * lobes * np.cos(angle), y + 0.65 * r * lobes * np.sin(angle)], -1)
-    return blurred(layers.fine.fill([bubble]), 0.006) * np.float32(amount / 255)
-
-
-def _expose(path: np.ndarray, body: np.ndarray, view: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Path (size, size) in cm to what the detector reports, in cm again, and to the quanta it counted (1 in air)."""
+def _expose(
+    path: np.ndarray, body: np.ndarray, view: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """From cm of water (size, size) to what the detector sees, in cm again, and its quanta (1 in air)."""
     quanta = np.exp(path * np.float32(-ATTENUATION))
     scatter = _shrunk(quanta) * (body > 127)
     scatter = blurred(scatter, 0.07) * np.float32(rng.uniform(0.10, 0.30) + 0.15 * (view == "AP"))
@@ -265,12 +289,12 @@ def _develop(seen: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np
     middle = (slice(12, -8), slice(12, -12))
     low, high = np.percentile((small - broad)[middle][body[middle] > 127], (2, 96))
     low, high = low - rng.uniform(0.0, 0.2) * (high - low), high + rng.uniform(0.0, 0.35) * (high - low)
-    gamma = rng.uniform(0.8, 1.35)
-    steps = np.linspace(0, 1.25, 1024)
-    curve_ = (1.3 * (1 - np.exp(-1.25 * steps**gamma))).astype(np.float32)  # a table is ten times faster
-    bright = seen - cv2.resize(broad + np.float32(low), seen.shape, interpolation=cv2.INTER_LINEAR)
-    bright *= np.float32(1023 / 1.25 / (high - low))
-    return np.take(curve_, np.clip(bright, 0, 1023, out=bright).astype(np.int16))
+    floor = cv2.resize(broad + np.float32(low), seen.shape, interpolation=cv2.INTER_LINEAR)
+    bright: np.ndarray = seen - floor
+    bright *= np.float32(1 / (high - low))
+    np.clip(bright, 0, 1.3, out=bright)
+    bend = np.float32(rng.uniform(-0.50, 0.05))  # below 0 lifts the dark parts
+    return bright / (1 + bend - bend * bright)
 
 
 def _shrunk(picture: np.ndarray) -> np.ndarray:
@@ -280,13 +304,32 @@ def _shrunk(picture: np.ndarray) -> np.ndarray:
 def _frame(image: np.ndarray, view: str, rng: np.random.Generator) -> None:
     """Side marker, sometimes a caption, sometimes collimation; in place on (size, size) uint8."""
     size = len(image)
-    side, marked, caption, collimated = rng.integers(2), rng.random() < 0.7, rng.random() < 0.4, rng.random() < 0.3
-    x, y, tall, shade = rng.uniform(0.04, 0.09), rng.uniform(0.07, 0.16), rng.uniform(0.8, 1.3), int(rng.integers(200, 256))
+    side, marked, caption, collimated = (
+        rng.integers(2),
+        rng.random() < 0.7,
+        rng.random() < 0.4,
+        rng.random() < 0.3,
+    )
+    x, y, tall, shade = (
+        rng.uniform(0.04, 0.09),
+        rng.uniform(0.07, 0.16),
+        rng.uniform(0.8, 1.3),
+        int(rng.integers(200, 256)),
+    )
     edges, black = np.rint(rng.uniform(-0.03, 0.035, 4) * size).astype(int), int(rng.integers(0, 16))
     scale = tall * size / 512
     if marked:  # the patient's left is on the reader's right
         at = (int((1 - x if side else x) * size - 8 * scale), int(y * size))
-        cv2.putText(image, "RL"[side], at, cv2.FONT_HERSHEY_SIMPLEX, scale, shade, max(1, round(2 * scale)), cv2.LINE_AA)
+        cv2.putText(
+            image,
+            "RL"[side],
+            at,
+            cv2.FONT_HERSHEY_SIMPLEX,
+            scale,
+            shade,
+            max(1, round(2 * scale)),
+            cv2.LINE_AA,
+        )
         if caption:
             at = (at[0] - int((60 if side else 0) * scale), at[1] + int(22 * scale))
             text = "PORTABLE" if view == "AP" else "PA"
@@ -296,16 +339,20 @@ def _frame(image: np.ndarray, view: str, rng: np.random.Generator) -> None:
         image[:top], image[size - bottom :], image[:, :left], image[:, size - right :] = (black,) * 4
 
 
-def _grain(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Quantum noise of unit spread (size, size): bytes smoothed by the detector's blur are as good as normal."""
-    flat = np.frombuffer(rng.bytes(size * size), np.uint8).reshape(size, size).astype(np.float32)
-    return (cv2.GaussianBlur(flat, (3, 3), 0.9) - np.float32(127.5)) * np.float32(1 / 24)
+def _grain(quanta: np.ndarray, noisy: float, rng: np.random.Generator) -> np.ndarray:
+    """Quantum noise (size, size), stronger where fewer quanta arrive; smoothed bytes do for normal."""
+    size = len(quanta)
+    flat = np.frombuffer(rng.bytes(size * size), np.uint8).reshape(size, size)
+    spread = np.minimum(noisy / np.sqrt(_shrunk(quanta)), 0.025) * min(1.0, size / 512)
+    grain = cv2.GaussianBlur(flat, (3, 3), 0.9) - np.float32(127.5)
+    grain *= cv2.resize((spread / 24).astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    return grain
 
 
 def _stand(view: str, rng: np.random.Generator) -> np.ndarray:
     """How the patient stands before the detector: (2, 3) from body units to shares of the picture."""
     spread = 1.6 if view == "AP" else 1.0
-    angle, scale = rng.normal(0, 0.012 * spread), rng.normal(1.0, 0.025)
+    angle, scale = rng.normal(0, 0.012 * spread), rng.normal(1.07, 0.03)
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     shift = rng.normal(0, 0.010 * spread, 2)
     return np.array([[c, -s, 0.5 + s * 0.45 + shift[0]], [s, c, 0.45 - c * 0.45 + shift[1]]])
@@ -322,8 +369,8 @@ def draw(a: Anatomy, findings: list[Finding], view: str, size: int, rng: np.rand
     path = _path(layers, a, view, rng.uniform(0.9, 1.1) + 0.4 * congested, rng)
     seen, quanta = _expose(path, body, view, rng)
     image = _develop(seen, body, rng)
-    noisy, framing = rng.uniform(0.0010, 0.0035) * min(1.0, size / 512), rng.spawn(1)[0]
-    image += _grain(size, rng) * np.minimum(np.float32(noisy) / np.sqrt(quanta), 0.025)
-    image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    framing, noisy = rng.spawn(1)[0], rng.uniform(0.0008, 0.0026)
+    image += _grain(quanta, noisy, rng)
+    image = cv2.convertScaleAbs(np.maximum(image, 0, out=image), alpha=255)
     _frame(image, view, framing)
     return Drawing(image, layers.seen_lung > 0.5, layers.regions)

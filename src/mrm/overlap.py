@@ -1,0 +1,177 @@
+"""How well predicted lesions cover true ones: pixel counts in; every usual Dice, with its interval, out.
+
+"Dice" has no one meaning for a set of pictures, and the readings differ by tens of points where most pictures
+have no lesion. The published one counts such a picture as 1 if nothing is predicted, so that predicting
+nothing at all scores the share of empty pictures. So all of them are shown together, with n for each.
+
+Shapes: N pictures, H x W pixels, D bootstrap draws.
+"""
+
+import math
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mrm.metrics import Array, Bootstrap, Estimate, Mask, proportion
+
+MEASURES = {
+    "dice_positive": "mean Dice of the pictures with a lesion",
+    "dice_published": "mean Dice of all pictures; without lesion 1 if nothing is predicted, else 0",
+    "dice_pooled": "Dice of the lesion over all pixels of all pictures",
+    "dice_mean": "mean of the pooled Dice of background and lesion",
+    "iou_mean": "mean of the pooled intersection over union of background and lesion",
+    "sensitivity": "share of the pictures with a lesion in which part of it is found",
+    "false_positives": "share of the pictures without lesion in which one is predicted",
+}
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Pixel counts of N pictures, each array (N,): lesion in both, predicted, true, and all pixels.
+
+    Raises ValueError, with count and first place, for lengths that differ and counts that cannot be.
+    """
+
+    intersection: Array
+    predicted: Array
+    true: Array
+    pixels: Array
+
+    def __post_init__(self) -> None:
+        arrays = {name: np.asarray(value, dtype=np.float64) for name, value in vars(self).items()}
+        if len({array.shape for array in arrays.values()}) > 1 or arrays["true"].ndim != 1:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+            raise ValueError(f"counts must be (N,) and of one length, not {shapes}")
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array)
+            whole_N = np.isfinite(array) & (array >= 0) & (array == np.floor(array))
+            _refuse(~whole_N, f"{name} counts are not whole numbers")
+        _refuse(self.intersection > np.minimum(self.predicted, self.true), "intersections exceed a lesion")
+        _refuse(self.union > self.pixels, "unions of both lesions exceed the picture")
+
+    @classmethod
+    def of(cls, predicted: Iterable[ArrayLike], true: Iterable[ArrayLike]) -> "Overlap":
+        """From masks, (N, H, W) or any sequences of (H, W), of which sizes may differ; not 0 means lesion.
+
+        Raises ValueError where a picture's two masks, or the numbers of masks, differ.
+        """
+        rows = []
+        for i, (guess, truth) in enumerate(zip(predicted, true, strict=True)):
+            guess_HW, truth_HW = np.asarray(guess) != 0, np.asarray(truth) != 0
+            if guess_HW.shape != truth_HW.shape:
+                raise ValueError(
+                    f"picture {i}: predicted mask {guess_HW.shape}, but true mask {truth_HW.shape}"
+                )
+            rows.append(((guess_HW & truth_HW).sum(), guess_HW.sum(), truth_HW.sum(), truth_HW.size))
+        return cls(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
+
+    @property
+    def union(self) -> Array:
+        return self.predicted + self.true - self.intersection
+
+    @property
+    def positive(self) -> Mask:
+        """The pictures (N,) that have a lesion."""
+        return self.true > 0
+
+    def dice(self) -> Array:
+        """Dice (N,) per picture; NaN where the picture has no lesion. Dice 1945, doi:10.2307/1932409."""
+        both_N = self.predicted + self.true
+        return np.divide(2 * self.intersection, both_N, out=np.full(len(both_N), np.nan), where=self.positive)
+
+    def dice_published(self) -> Array:
+        """Dice (N,) per picture; one without lesion counts 1 if nothing is predicted, else 0 (SIIM-ACR 2019)."""
+        return np.where(self.positive, self.dice(), self.predicted == 0)
+
+
+def overlap_report(
+    counts: Overlap,
+    groups: Iterable[Hashable] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Estimate]:
+    """The `MEASURES` of a set of pictures, each with its interval over pictures, or patients in `groups` (N,).
+
+    Shares have Wilson intervals, all else bootstrap ones; the pooled measures are ratios of sums over all
+    pictures, as mmsegmentation's mDice and mIoU are. `positives` counts pictures with a lesion. A measure is
+    undefined, with the reason, where there is no picture of its kind. Raises ValueError for groups that
+    differ in length, draws or a level that are wrong.
+    """
+    has_N, every_N = counts.positive, np.ones(len(counts.true), dtype=bool)
+    bootstrap = Bootstrap.over(groups, len(has_N), draws, seed, level)
+    found = {
+        "dice_positive": _mean(counts.dice(), has_N, has_N, bootstrap),
+        "dice_published": _mean(counts.dice_published(), every_N, has_N, bootstrap),
+        **_pooled(counts, bootstrap),
+        "sensitivity": _share(counts.intersection > 0, has_N, has_N, bootstrap),
+        "false_positives": _share(counts.predicted > 0, ~has_N, has_N, bootstrap),
+    }
+    return {
+        name: estimate if estimate.n else replace(estimate, note=_LACKING.get(name, "no picture"))
+        for name, estimate in found.items()
+    }
+
+
+_LACKING = {
+    "dice_positive": "no picture with a lesion",
+    "sensitivity": "no picture with a lesion",
+    "false_positives": "no picture without lesion",
+}
+
+
+def _share(hit_N: Mask, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:
+    numbers_N = None if bootstrap.unit == "records" else bootstrap.numbers_N[of_N]
+    return proportion(hit_N[of_N], int((of_N & has_N).sum()), numbers_N, bootstrap.level)
+
+
+def _mean(values_N: Array, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:
+    positives = int((of_N & has_N).sum())
+    if not of_N.any():
+        return Estimate.undefined(0, positives, "no picture")
+    sums_D, counts_D = bootstrap.sums(np.stack([np.where(of_N, values_N, 0.0), of_N], axis=1))
+    means_D = np.divide(sums_D, counts_D, out=np.full(len(sums_D), np.nan), where=counts_D > 0)
+    empty = f"{(~has_N).mean():.1%} of pictures have no lesion" if of_N.all() and not has_N.all() else ""
+    return bootstrap.estimate(float(values_N[of_N].mean()), means_D, of_N, positives, empty)
+
+
+def _pooled(counts: Overlap, bootstrap: Bootstrap) -> dict[str, Estimate]:
+    columns_NK = np.stack([counts.intersection, counts.predicted, counts.true, counts.pixels], axis=1)
+    values_X, values_XD = _ratios(columns_NK.sum(axis=0)[:, None])[:, 0], _ratios(bootstrap.sums(columns_NK))
+    n, positives = len(counts.true), int(counts.positive.sum())
+    doubt = bootstrap.doubt(counts.positive, "positive ")
+    found = {}
+    for name, value, values_D in zip(
+        ("dice_pooled", "dice_mean", "iou_mean"), values_X, values_XD, strict=True
+    ):
+        found[name] = Estimate.undefined(n, 0, "no picture with a lesion")
+        if positives:
+            used_N = np.ones(n, dtype=bool)
+            found[name] = bootstrap.estimate(float(value), values_D, used_N, positives, doubt=doubt)
+    return found
+
+
+def _ratios(sums_KD: Array) -> Array:
+    """Lesion Dice, mean Dice and mean IoU (3, D) from sums of intersection, predicted, true and all pixels.
+
+    The background's intersection is all pixels less the lesions' union. NaN where no lesion is true, and the
+    background counts as 1 where lesions, both predicted and true, fill every picture.
+    """
+    both_D, predicted_D, true_D, pixels_D = sums_KD
+    union_D = predicted_D + true_D - both_D
+    empty_D = pixels_D - union_D
+    some_D, back_D = np.where(true_D > 0, 1.0, math.nan), 2 * pixels_D - predicted_D - true_D
+    dice_D = 2 * both_D / np.maximum(predicted_D + true_D, 1) * some_D
+    iou_D = both_D / np.maximum(union_D, 1) * some_D
+    back_dice_D = np.where(back_D > 0, 2 * empty_D / np.maximum(back_D, 1), 1.0)
+    back_iou_D = np.where(back_D > 0, empty_D / np.maximum(pixels_D - both_D, 1), 1.0)
+    return np.stack([dice_D, (dice_D + back_dice_D) / 2, (iou_D + back_iou_D) / 2])
+
+
+def _refuse(wrong_N: Mask, what: str) -> None:
+    if wrong_N.any():
+        raise ValueError(
+            f"{wrong_N.sum():,} of {len(wrong_N):,} {what}; the first at index {wrong_N.argmax()}"
+        )

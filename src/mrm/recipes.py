@@ -1,0 +1,209 @@
+"""Recipes: named complete configurations, each with the published number to expect.
+
+A recipe is a function of where things are (`records`, `out`, ...) that returns a frozen configuration;
+change it with `dataclasses.replace`, from the command line, or in the YAML file a run leaves behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import cattrs
+import cattrs.preconf.pyyaml
+import yaml
+
+from mrm.batches import CropConfig, ReportConfig
+from mrm.model import ModelConfig
+from mrm.records import OnError
+from mrm.training import TrainConfig
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used. The message names the setting."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Pre-train MRM on records of pictures and reports."""
+
+    records: Path  # training.csv: image_path, report_content
+    out: Path  # the run's folder
+    init: Path | None = None  # MAE ViT weights, MRM.pth, a model folder or a run to start from
+    val: Path | None = None  # records whose losses choose the best checkpoint
+    images: Path | None = None  # where relative picture paths are; else beside the records
+    tokenizer: Path | None = None  # else the one of --init, else trained on the records
+    max_steps: int | None = None  # squeeze the run into so many steps
+    seed: int = 0
+    on_error: OnError = "stop"  # a picture that cannot be read: stop, or skip (counted and listed)
+    image_weight: float = 1.0
+    report_weight: float = 1.0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tune an encoder to findings. The best checkpoint is the one of the best validation AUROC."""
+
+    train: Path  # a published label list or a CSV with class columns
+    val: Path
+    init: Path  # what to start from: a model folder, a run, MRM.pth, MAE's or timm's ViT weights
+    out: Path  # the run's folder
+    scratch: bool = False  # the same architecture from random weights, to compare with
+    classes: tuple[str, ...] = ()  # label columns; else all numeric ones of --train
+    images: Path | None = None  # where relative picture paths are; else beside the lists
+    uncertain: Literal["ones", "zeros", "ignore"] = "ignore"  # what labels of -1 become ...
+    uncertain_by_class: dict[str, str] = field(default_factory=dict)  # ... or per class
+    view: Literal["whole", "centre"] = "whole"  # test view; the published one, "centre", cuts the sides of films
+    drop_path: float = 0.1
+    max_steps: int | None = None  # squeeze the run into so many steps
+    seed: int = 0
+    on_error: OnError = "stop"  # a picture that cannot be read: stop, or skip (counted and listed)
+    crop: CropConfig = field(default_factory=CropConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A configuration by name. `make` takes what the data's place decides and returns it whole."""
+
+    make: Callable[..., Any]
+    about: str
+    expect: str  # the published result
+
+
+# Pre-training -----------------------------------------------------------------------------------------
+
+
+def mimic(records: Path, out: Path, **where: Any) -> PretrainConfig:
+    """The published pre-training: ViT-B/16 at 224 restoring 448, 200 epochs, global batch 256."""
+    return PretrainConfig(records, out, **where)
+
+
+TINY_MODEL = ModelConfig(
+    encoder="vit_tiny_patch16_224",
+    encoder_options={"depth": 6},
+    image_size=128,
+    keep=16,
+    decoder_width=96,
+    decoder_depth=2,
+    decoder_heads=3,
+    vocabulary=2000,
+    report_width=128,
+    report_depth=3,
+    report_heads=4,
+    report_mlp=512,
+)
+
+
+def tiny(records: Path, out: Path, **where: Any) -> PretrainConfig:
+    """A small ViT at 128 restoring 256, sized for two CPU cores and some minutes."""
+    training = TrainConfig(
+        epochs=20, warmup_epochs=2, global_batch=64, rate=1e-3, rate_per=None,
+        precision="fp32", log_every=10, check_every=200, save_every=200,
+    )  # fmt: skip
+    return PretrainConfig(records, out, model=TINY_MODEL, training=training, **where)
+
+
+# Fine-tuning ------------------------------------------------------------------------------------------
+
+
+def published(steps: int, rate: float, warmup: int) -> TrainConfig:
+    """The published fine-tuning: SGD, momentum 0.9, no weight decay, gradient norm 1, batch 96, cosine."""
+    check = max(50, min(1000, steps // 20))
+    return TrainConfig(
+        epochs=None, steps=steps, warmup_steps=warmup, global_batch=96, optimizer="sgd", rate=rate, rate_per=None,
+        weight_decay=0.0, clip=1.0, log_every=20, check_every=check, save_every=check,
+    )  # fmt: skip
+
+
+def _published(steps: int, rate: float, warmup: int) -> Callable[..., FinetuneConfig]:
+    def make(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+        """The published fine-tuning of this data set and share of labels."""
+        return FinetuneConfig(train, val, init, out, training=published(steps, rate, warmup), **where)
+
+    return make
+
+
+def tiny_finetune(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+    """AdamW with layer decay and an average of weights, 300 steps of 32: minutes on two CPU cores."""
+    training = TrainConfig(
+        epochs=None, steps=300, warmup_steps=30, global_batch=32, rate=1e-3, rate_per=None, betas=(0.9, 0.999),
+        layer_decay=0.75, clip=1.0, precision="fp32", ema=0.98, log_every=10, check_every=50, save_every=50,
+    )  # fmt: skip
+    crop = CropConfig(area=(0.5, 1.0))
+    return FinetuneConfig(train, val, init, out, crop=crop, training=training, **where)
+
+
+# name: steps, peak rate, warm-up, mean AUROC published for the test set (percent)
+FINETUNING = {
+    "nih-1": (3_000, 3e-2, 50, "79.4"),
+    "nih-10": (30_000, 3e-3, 500, "84.0"),
+    "nih-100": (200_000, 3e-3, 5_000, "85.9"),
+    "chexpert-1": (2_000, 3e-3, 150, "88.5"),
+    "chexpert-10": (60_000, 5e-4, 1_500, "88.5"),
+    "chexpert-100": (200_000, 5e-4, 15_000, "88.7"),
+    "rsna-1": (2_000, 3e-3, 50, "91.3"),
+    "rsna-10": (10_000, 5e-4, 200, "92.7"),
+    "rsna-100": (50_000, 5e-4, 2_000, "93.3"),
+    "covid": (1_000, 3e-2, 50, "not stated here: two tasks, five splits each"),
+}
+
+PRETRAIN = {
+    "mimic": Recipe(mimic, "ViT-B/16, 200 epochs of MIMIC-CXR", "fine-tunes to the numbers of nih-*, chexpert-*, rsna-*"),
+    "tiny": Recipe(tiny, "a small ViT for a CPU", "none published"),
+}
+FINETUNE = {
+    name: Recipe(_published(steps, rate, warmup), f"{steps:,} steps, peak {rate:g}, warm-up {warmup:,}", f"AUROC {auroc}")
+    for name, (steps, rate, warmup, auroc) in FINETUNING.items()
+} | {"tiny": Recipe(tiny_finetune, "AdamW for a small ViT on a CPU", "none published")}
+
+
+def find(recipes: dict[str, Recipe], name: str) -> Recipe:
+    """The recipe of that name. Raises ConfigError with the names there are."""
+    if name not in recipes:
+        raise ConfigError(f"no recipe {name!r}; there are {', '.join(recipes)}")
+    return recipes[name]
+
+
+# Configurations as files ------------------------------------------------------------------------------
+
+_converter = cattrs.preconf.pyyaml.make_converter(forbid_extra_keys=True)
+_converter.register_unstructure_hook(Path, str)
+_converter.register_structure_hook(Path, lambda value, _: Path(value))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain data."""
+    return _converter.unstructure(config)
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration as YAML, which `from_yaml` reads back."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def from_yaml(kind: type, text: str, source: str = "configuration") -> Any:
+    """The configuration of class `kind` in a YAML text. Raises ConfigError with the setting that is wrong."""
+    try:
+        return _converter.structure(yaml.safe_load(text), kind)
+    except (cattrs.BaseValidationError, yaml.YAMLError, TypeError) as error:
+        why = "; ".join(cattrs.transform_error(error)) if isinstance(error, cattrs.BaseValidationError) else str(error)
+        raise ConfigError(f"{source}: {why}") from error
+
+
+def differences(before: Any, after: Any, at: str = "") -> list[str]:
+    """Settings in which two configurations of one class differ: `training.rate: 0.1, now 0.2`."""
+    if dataclasses.is_dataclass(before):
+        parts = [(f.name, getattr(before, f.name), getattr(after, f.name)) for f in dataclasses.fields(before)]
+        return [d for name, a, b in parts for d in differences(a, b, f"{at}.{name}" if at else name)]
+    return [] if before == after else [f"{at}: {before}, now {after}"]
+
+
+__all__ = ["FINETUNE", "PRETRAIN", "ConfigError", "FinetuneConfig", "PretrainConfig", "Recipe", "find", "replace"]

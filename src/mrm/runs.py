@@ -1,0 +1,383 @@
+"""The commands as functions: start reading here.
+
+Each says what happens in the order it happens; what a step does is in the module it is called from.
+A run is a folder: `config.yaml` (all settings), `log.csv`, `checks.csv`, `checkpoints/`, and the links
+`last` and `best` to two of those, each a whole model folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import mrm
+from mrm import checkpoint, images, metrics, noise, predict, recipes
+from mrm.batches import LabelData, PretrainData, in_order, loader
+from mrm.checkpoint import Card
+from mrm.classifier import Classifier, ClassifierConfig
+from mrm.model import MRM
+from mrm.recipes import FinetuneConfig, PretrainConfig
+from mrm.records import Records, resolve_uncertain, write_whole
+from mrm.reports import Tokenizer
+from mrm.tasks import ClassifyTask, PretrainTask
+from mrm.training import Trainer
+
+
+class RunError(ValueError):
+    """A run that cannot start. The message says why, and what to do."""
+
+
+# The commands -----------------------------------------------------------------------------------------
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Learn from pictures and reports: restore masked patches and masked words. Returns the run's folder."""
+    open_run(config)
+    records = Records.load(config.records, images=config.images, on_error=config.on_error)
+    tokenizer = run_tokenizer(config, records)
+    model = pretrain_model(config, tokenizer)
+    data = pretrain_data(config, records, model, tokenizer)
+    card = Card("mrm", asdict(model.config), origin(config, records, config.records))
+    return Trainer(
+        PretrainTask(model, config.image_weight, config.report_weight),
+        data,
+        config.training.shortened(config.max_steps),
+        config.out,
+        write_model=model_writer(card, tokenizer),
+        seed=config.seed,
+        check=pretrain_check(config, model, tokenizer, records),
+    ).fit()
+
+
+def finetune(config: FinetuneConfig) -> Path:
+    """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
+    open_run(config)
+    train, val = label_records(config)
+    policy = config.uncertain_by_class or dict.fromkeys(train.classes, config.uncertain)
+    train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
+    require_both_values(val, config.val)
+    model = finetune_model(config, train.classes, policy)
+    data = LabelData(train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error)
+    card = Card("classifier", asdict(model.config), origin(config, train, config.train))
+    return Trainer(
+        ClassifyTask(model),
+        data,
+        config.training.shortened(config.max_steps),
+        config.out,
+        write_model=model_writer(card),
+        seed=config.seed,
+        check=auroc_check(config, val),
+    ).fit()
+
+
+def evaluate(
+    model: Path,
+    records: Path,
+    out: Path,
+    images: Path | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Test a classifier: `results.json`, `predictions.csv`, ROC and PR curves, one page. Returns the results."""
+    from mrm import pages
+
+    classifier = load_classifier(model)
+    tested = test_records(classifier, records, images)
+    scores = predict.classify(classifier.to(best_device()), tested, workers=workers)
+    read = np.flatnonzero(~np.isnan(scores.logits_NC).any(axis=1))
+    if not len(read):
+        raise RunError(f"{records}: not one picture could be read; the first: {next(iter(scores.unreadable.values()))}")
+    kept, probabilities = tested.select(read), scores.probabilities_NC[read]
+    report = metrics.classification_report(
+        kept.labels_NC, probabilities, kept.classes, groups=kept.patients, draws=draws, seed=seed
+    )
+    results = {
+        "model": str(model),
+        "records": str(records),
+        "fingerprint": tested.fingerprint(),
+        "n": len(kept),
+        "patients": len(set(kept.patients)) if kept.patients else None,
+        "unreadable": scores.unreadable,
+        "classes": {c: {m: e.to_dict() for m, e in per.items()} for c, per in report.items()},
+    }
+    write_results(out, results, kept, probabilities)
+    pages.evaluation(out, results, report, kept.labels_NC, probabilities, kept.classes)
+    note_test(model, results)
+    return results
+
+
+def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
+    """Learn a WordPiece vocabulary from the reports of `records` and write it to `out`."""
+    from mrm.reports import select_sections
+
+    loaded = Records.load(records)
+    texts = [select_sections(r.report, sections) for r in loaded if r.report]
+    if not texts:
+        raise RunError(f"{records}: not one of {len(loaded)} records has a report, so there is nothing to learn words from")
+    tokenizer = Tokenizer.train(texts, size)
+    write_whole(out, tokenizer.to_json().encode())
+    return tokenizer
+
+
+# Opening a run ----------------------------------------------------------------------------------------
+
+FREE = ("training.workers", "training.micro_batch", "training.keep", "training.log_every", "images")  # may change on resume
+
+
+def open_run(config: Any) -> None:
+    """Make the run's folder, or take up the run it holds. Raises RunError if it holds something else."""
+    run, file = Path(config.out), Path(config.out) / "config.yaml"
+    if file.is_file():
+        before = recipes.from_yaml(type(config), file.read_text(), str(file))
+        changed = [d for d in recipes.differences(before, config) if d.split(":")[0] not in (*FREE, "out")]
+        if changed:
+            raise RunError(f"{run}: holds another run ({'; '.join(changed[:5])}); choose another --out, or its settings")
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise RunError(f"{run}: is not empty and holds no run (no config.yaml); choose another --out")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if not file.is_file() and os.environ.get("RANK", "0") == "0":
+            write_whole(file, recipes.to_yaml(config).encode())
+    except OSError as error:
+        raise RunError(f"{run}: cannot be written to ({error}); choose another --out") from error
+
+
+def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
+    """Where a model comes from, for its card: data, start, seed, versions."""
+    import timm
+
+    return {
+        "records": Path(path).name,
+        "n": len(records),
+        "with_report": sum(bool(r.report) for r in records),
+        "patients": len(set(records.patients)) if records.patients else None,
+        "fingerprint": records.fingerprint(),
+        "init": None if getattr(config, "scratch", False) or not config.init else Path(config.init).name,
+        "seed": config.seed,
+        "versions": {"mrm": mrm.__version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }  # fmt: skip
+
+
+def model_writer(card: Card, tokenizer: Tokenizer | None = None) -> Callable[[Path, nn.Module, int], None]:
+    """How the trainer writes a checkpoint's model folder."""
+
+    def write(folder: Path, model: nn.Module, step: int) -> None:
+        checkpoint.write_into(folder, model, replace(card, origin={**card.origin, "step": step}), tokenizer)
+
+    return write
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+# Pre-training -----------------------------------------------------------------------------------------
+
+
+def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
+    """The tokenizer named, else that of the initial model, else the run's own, trained on its reports."""
+    own = Path(config.out) / "tokenizer.json"
+    if config.tokenizer:
+        return Tokenizer.load(config.tokenizer)
+    if config.init and Path(config.init).is_dir():
+        file = checkpoint.find_model(Path(config.init)) / "tokenizer.json"
+        if file.is_file():
+            return Tokenizer.load(file)
+    if not own.is_file():
+        texts = [r.report for r in records if r.report]
+        if not texts:
+            warnings.warn(f"{config.records}: no record has a report; the image loss alone is trained", stacklevel=2)
+        write_whole(own, Tokenizer.train(texts, config.model.vocabulary).to_json().encode())
+    return Tokenizer.load(own)
+
+
+def pretrain_model(config: PretrainConfig, tokenizer: Tokenizer) -> MRM:
+    """A new MRM from the seed, or from the weights of `--init`."""
+    with noise.seeded(config.seed):
+        model = MRM(replace(config.model, vocabulary=tokenizer.size))
+    model.checkpointing = config.training.checkpointing
+    if config.init:
+        print(f"{config.init}: {checkpoint.start_from(model, config.init)}")
+    return model
+
+
+def pretrain_data(config: PretrainConfig, records: Records, model: MRM, tokenizer: Tokenizer) -> PretrainData:
+    """Records as this model's training samples."""
+    return PretrainData(
+        records,
+        tokenizer,
+        size=model.config.target_size,
+        patches=model.patches,
+        keep=model.config.keep,
+        length=model.config.report_length,
+        crop=config.crop,
+        report=config.report,
+        seed=config.seed,
+        on_error=config.on_error,
+    )
+
+
+def pretrain_check(config: PretrainConfig, model: MRM, tokenizer: Tokenizer, records: Records):
+    """What pre-training checks now and then: pictures restored, and the losses of `--val` if given."""
+    val = Records.load(config.val, images=config.images, on_error=config.on_error) if config.val else None
+    shown = [images.read(r.image, model.config.target_size) for r in (val or records)[:4]]
+    data = pretrain_data(config, val, model, tokenizer) if val else None
+
+    def check(model: nn.Module, step: int, state) -> dict[str, float]:
+        if state.is_main_process:
+            save_reconstructions(Path(config.out) / "pictures" / f"step-{step:08d}.png", model, shown)
+        if data is None:
+            return {}
+        losses = held_out_losses(config, model, data, state)
+        return {**losses, "score": -sum(losses.values())}
+
+    return check
+
+
+def held_out_losses(config: PretrainConfig, model: nn.Module, data: PretrainData, state) -> dict[str, float]:
+    """Both losses over held-out records, each with the crop and the masks of epoch 0."""
+    task = PretrainTask(model, config.image_weight, config.report_weight).eval()
+    share = config.training.micro_batch or max(1, config.training.global_batch // state.num_processes)
+    mine = (b for i, b in enumerate(in_order(len(data), share)) if i % state.num_processes == state.process_index)
+    totals = torch.zeros(2, 2, dtype=torch.float64, device=state.device)
+    for batch in loader(data, mine, config.training.workers):
+        terms = task(batch.to(state.device))
+        totals += torch.tensor([[terms[k].sum, terms[k].count] for k in ("image", "report")], device=state.device)
+    sums = state.reduce(totals, "sum")
+    return {f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(("image", "report"), sums, strict=True)}
+
+
+def save_reconstructions(path: Path, model: nn.Module, pictures: list[np.ndarray]) -> None:
+    """One row a picture: masked, restored, original."""
+    rows = []
+    for seed, picture in enumerate(pictures):
+        shown = predict.reconstruct(model, picture, seed)
+        rows.append(np.hstack([shown.masked, shown.restored, shown.original]))
+    write_whole(path, images.encode_png(np.vstack(rows)))
+
+
+# Fine-tuning and evaluation ---------------------------------------------------------------------------
+
+
+def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
+    """Training and validation records with the same classes."""
+    load = lambda path, classes: Records.load(path, classes, config.images, config.on_error)  # noqa: E731
+    train = load(config.train, config.classes or None)
+    val = load(config.val, train.classes)
+    return train, val
+
+
+def require_both_values(val: Records, path: Path) -> None:
+    """AUROC chooses the best checkpoint, so some class of the validation set needs both label values."""
+    labels_NC = val.labels_NC
+    both = [(labels_NC[:, c] == 0).any() and (labels_NC[:, c] == 1).any() for c in range(len(val.classes))]
+    if not any(both):
+        counts = ", ".join(
+            f"{c}: {int((labels_NC[:, i] == 1).sum())} positive and {int((labels_NC[:, i] == 0).sum())} negative"
+            for i, c in enumerate(val.classes)
+        )
+        raise RunError(f"{path}: AUROC is undefined for every class ({counts}); validate on records of both kinds")
+    if lacking := [c for c, ok in zip(val.classes, both, strict=True) if not ok]:
+        warnings.warn(f"{path}: AUROC is undefined for {', '.join(lacking)}; the others choose the best", stacklevel=2)
+
+
+def finetune_model(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[str, str]) -> Classifier:
+    """A classifier on the encoder of `--init`, with its weights unless `--scratch`."""
+    source = checkpoint.architecture(config.init)
+    shape = ClassifierConfig(
+        classes=classes,
+        encoder=source.encoder,
+        encoder_options=source.encoder_options,
+        image_size=source.image_size,
+        mean=source.mean,
+        std=source.std,
+        drop_path=config.drop_path,
+        view=config.view,
+        uncertain=policy,
+    )
+    with noise.seeded(config.seed):
+        model = Classifier(shape)
+    if not config.scratch:
+        print(f"{config.init}: {checkpoint.start_from(model, config.init)}")
+    return model
+
+
+def auroc_check(config: FinetuneConfig, val: Records):
+    """Mean AUROC over the classes of the validation set, which chooses the best checkpoint."""
+
+    def check(model: nn.Module, step: int, state) -> dict[str, float]:
+        scores = predict.classify(
+            model,
+            val,
+            workers=config.training.workers,
+            rank=state.process_index,
+            world=state.num_processes,
+            precision=config.training.precision,
+        )
+        if scores.unreadable and config.on_error == "stop":
+            name, reason = next(iter(scores.unreadable.items()))
+            raise RunError(f"{config.val}: {len(scores.unreadable)} pictures cannot be read, first {name}: {reason}")
+        logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
+        read = ~np.isnan(logits).any(axis=1)
+        per_class = [metrics.auroc(y, s) for y, s in zip(val.labels_NC[read].T, logits[read].T, strict=True)]
+        return {"val_auroc": float(np.nanmean(per_class)), "score": float(np.nanmean(per_class))}
+
+    return check
+
+
+def load_classifier(path: Path) -> Classifier:
+    """The classifier at `path`. Raises RunError for another kind of model."""
+    model = checkpoint.load(path)
+    if not isinstance(model, Classifier):
+        raise RunError(f"{path}: a {checkpoint.kind_of(model)}, not a classifier; fine-tune it first with `mrm finetune`")
+    return model
+
+
+def test_records(model: Classifier, path: Path, images: Path | None) -> Records:
+    """Records to test on, with the model's classes and its policy for uncertain labels."""
+    records = Records.load(path, model.config.classes, images)
+    return resolve_uncertain(records, model.config.uncertain or dict.fromkeys(records.classes, "ignore"))
+
+
+def write_results(out: Path, results: dict[str, Any], records: Records, probabilities_NC: np.ndarray) -> None:
+    """`results.json` and `predictions.csv`."""
+    write_whole(Path(out) / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+    header = ["name", "patient_id", *(f"{c}_label" for c in records.classes), *records.classes]
+    lines = [
+        [r.name, r.patient, *("" if v != v else f"{v:g}" for v in r.labels), *(f"{p:.6g}" for p in row)]
+        for r, row in zip(records, probabilities_NC, strict=True)
+    ]
+    import csv
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
+    write_whole(Path(out) / "predictions.csv", text.getvalue().encode())
+
+
+def note_test(path: Path, results: dict[str, Any]) -> None:
+    """Write into the model folder what it was tested on, and how it did."""
+    folder = checkpoint.find_model(Path(path))
+    card = checkpoint.read_card(folder)
+    entry = {
+        "records": Path(results["records"]).name,
+        "fingerprint": results["fingerprint"],
+        "n": results["n"],
+        "mean": results["classes"]["mean"],
+    }
+    others = [t for t in card.tested if t["fingerprint"] != entry["fingerprint"]]
+    checkpoint.write_card(folder, replace(card, tested=[*others, entry]))

@@ -1,0 +1,225 @@
+"""Sections of a radiology report: FINDINGS, IMPRESSION, INDICATION and so on, in the spellings that occur.
+
+A title is one or more words before a colon. What counts as one depends on how it is written:
+
+* in capitals, anywhere: `Shortness of breath FINDINGS: The heart ...`;
+* with a capital letter, at the start of a line or a sentence: `No effusion. Impression: normal.`;
+* in small letters only where the report has no capitals at all, so that words of prose open nothing;
+* in capitals without a colon, when it has a line to itself or a dash follows.
+
+The vocabulary is that of MIMIC-CXR (Johnson et al. 2019, doi:10.1038/s41597-019-0322-0; its publisher counts
+the spellings in the `txt` folder of github.com/MIT-LCP/mimic-cxr) and of Open-i (Demner-Fushman et al. 2016).
+Single mistypings (IMPRESSON, FINDNGS, NDICATION) are met by likeness. Other words before a colon (`Right knee:`)
+stay text. What follows `FINAL REPORT` before the first title is preamble again.
+"""
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import NamedTuple
+
+TITLES = {
+    "findings": ("findings", "finding", "report", "observations", "description", "narrative",
+                 "reference findings"),
+    "impression": ("impression", "impressions", "conclusion", "conclusions", "opinion", "summary",
+                   "assessment", "interpretation", "impression and recommendation",
+                   "impression and recommendations"),
+    "findings and impression": ("findings and impression", "findings and impressions",
+                                "finding and impression", "impression and findings"),
+    "indication": ("indication", "indications", "clinical indication", "clinical indications",
+                   "indication for study", "indication for exam", "indication for examination", "reason"),
+    "history": ("history", "clinical history", "patient history", "medical history", "clinical information",
+                "clinical data", "clinical details", "clinical context", "relevant history",
+                "history and indication", "indication and history"),
+    "comparison": ("comparison", "comparisons", "comparison exam", "comparison exams",
+                   "comparison examination", "comparison study", "comparison studies", "comparison film",
+                   "comparison films", "compared to", "reference exam", "reference study", "prior", "priors",
+                   "prior study", "prior studies", "prior exam", "prior exams", "previous studies"),
+    "technique": ("technique", "techniques", "procedure", "view", "views", "protocol"),
+    "examination": ("examination", "examinations", "exam", "exams", "study", "studies", "type of examination",
+                    "type of exam", "exam type", "procedure name", "name of exam"),
+    "recommendation": ("recommendation", "recommendations"),
+    "notification": ("notification", "notifications", "communication"),
+    "wet read": ("wet read", "wetread", "wet reading", "preliminary read", "preliminary report"),
+    "addendum": ("addendum", "addenda", "final addendum"),
+    "comment": ("comment", "comments", "note", "notes", "pfi"),
+    "preamble": ("final report",),
+}  # fmt: skip
+_NAME_OF = {title: name for name, titles in TITLES.items() for title in titles}
+# Too common as a word of prose to open a section within a line, unless in capitals.
+_WEAK = {"report", "description", "narrative", "summary", "reason", "prior", "priors", "view", "views", "exam",
+         "exams", "study", "studies", "procedure", "protocol", "comment", "comments", "note", "notes", "pfi",
+         "assessment", "observations", "communication", "compared to", "finding"}  # fmt: skip
+_LINE_ALONE = {t for t in _NAME_OF if t not in _WEAK} - {"final report", "final addendum", "compared to"}
+_QUALIFIERS = {
+    "additional",
+    "other",
+    "incidental",
+    "final",
+    "preliminary",
+    "chest",
+    "significant",
+    "radiographic",
+}
+_LIKE = [t for t in _NAME_OF if len(t) >= 8 and " " not in t]
+# A title of the films (`CHEST, PA AND LATERAL:`) stands for the examination; what follows is findings.
+_FILMS = re.compile(
+    r"\b(CHEST|PORTABLE|FRONTAL|LATERAL|PA|AP|(ONE|TWO|THREE) VIEWS?|BONE WINDOWS?|RIBS|CXR)\b"
+)
+
+_STOP = re.compile(r"(?P<colon>[ \t]*:)|(?P<dash>[ \t]+--?[ \t])|(?P<end>[ \t]*$)", re.MULTILINE)
+_TOKEN = re.compile(r"[A-Za-z]+(?:\([sS]\))?")
+_HEADER = re.compile(  # the lines without colon that MIMIC-CXR puts between the parts of one report
+    r"^[ \t]*(?:_{10,}[ \t]*\n[ \t]*)?"
+    r"(?P<title>FINAL[ ]+(?:REPORT|ADDENDUM)|WET[ ]READ(?:[ ]VERSION[ ]\#\d+)?)\b:?",
+    re.MULTILINE,
+)
+
+
+class ReportError(ValueError):
+    """A report or tokenizer that cannot be used. The message says what, where, and what to do."""
+
+
+class Part(NamedTuple):
+    """A stretch of a report: its section's name, the title as written (empty before any title), the text."""
+
+    name: str
+    title: str
+    text: str
+
+
+def split_report(report: str) -> list[Part]:
+    """The report cut at its titles. Nothing is lost: titles and texts joined are the report again."""
+    marks = _marks(report)
+    if not marks or marks[0][0] > 0:
+        marks.insert(0, (0, 0, "preamble"))
+    ends = [start for start, _, _ in marks[1:]] + [len(report)]
+    return [
+        Part(name, report[start:begin], report[begin:end])
+        for (start, begin, name), end in zip(marks, ends, strict=True)
+    ]
+
+
+def sections(report: str) -> dict[str, str]:
+    """The report's parts by section name, in their order; what stands before any title is `preamble`.
+
+    A section that occurs twice is joined. A title of the films (`CHEST, PA AND LATERAL:`) becomes the text of
+    `examination`, and the lines under it `findings`.
+    """
+    parts: dict[str, str] = {}
+    for name, title, text in split_report(report):
+        text = text.strip()
+        if name == "films":
+            _add(parts, "examination", title.strip(" \t\n:"))
+            name = "findings"
+            if not text:
+                continue
+        if name != "preamble" or text:
+            _add(parts, name, text)
+    return parts
+
+
+def select_sections(report: str, names: Sequence[str]) -> str:
+    """The named sections joined; the whole report if it has none of them (it may have no titles at all).
+
+    FINDINGS AND IMPRESSION under one title answers to `findings` and to `impression`, and is given once.
+    """
+    if not names:
+        return report
+    if unknown := set(names) - set(TITLES):
+        raise ReportError(f"unknown section {sorted(unknown)}; sections are {', '.join(TITLES)}")
+    parts = sections(report)
+    chosen: dict[str, str] = {}
+    for name in names:
+        both = parts.get("findings and impression") if name in ("findings", "impression") else None
+        if text := parts.get(name):
+            chosen[name] = text
+        if both:
+            chosen["findings and impression"] = both
+    return " ".join(chosen.values()) or report
+
+
+def _add(parts: dict[str, str], name: str, text: str) -> None:
+    parts[name] = f"{parts[name]} {text}".strip() if name in parts else text
+
+
+def _marks(report: str) -> list[tuple[int, int, str]]:
+    """(start of the title, start of its text, section name) of every title, in order."""
+    marks = [(m.start(), m.end(), _NAME_OF[_plain(m["title"])]) for m in _HEADER.finditer(report)]
+    headers = [(start, end) for start, end, _ in marks]
+    small_letters = report.islower()
+    for stop in _STOP.finditer(report):
+        if any(start <= stop.start() <= end for start, end in headers):
+            continue
+        found = _title_before(report, stop, small_letters)
+        if found:
+            marks.append((found[0], stop.end(), found[1]))
+    marks.sort()
+    concluded = next((start for start, _, name in marks if "impression" in name), len(report))
+    return [
+        m for m in marks if m[2] != "films" or m[0] < concluded
+    ]  # an impression may list its films: `CHEST: clear`
+
+
+def _title_before(report: str, stop: re.Match, small_letters: bool) -> tuple[int, str] | None:
+    """Where the title that ends at `stop` begins, and its section; None if the words there are no title."""
+    line = report.rfind("\n", 0, stop.start()) + 1
+    begin = max(line, *(report.rfind(mark, line, stop.start()) + 1 for mark in ".;:!?"))
+    words = report[begin : stop.start()]
+    if not words.strip():
+        return None
+    at_line = not report[line:begin].strip()
+    if (
+        stop["colon"] is None
+    ):  # without a colon only capitals that have the line, or its beginning, to themselves
+        plain = _plain(words)
+        return (begin, _NAME_OF[plain]) if at_line and words.isupper() and plain in _LINE_ALONE else None
+    tokens = list(_TOKEN.finditer(words))[-6:]
+    if not tokens or tokens[-1].end() != len(words.rstrip()):
+        return None
+    for token in tokens:  # the longest run of words that ends at the colon and is a title
+        title = words[token.start() :]
+        leading = not words[: token.start()].strip(" \t-*#_")
+        if name := _name(title, leading, at_line, small_letters):
+            return begin + (0 if leading else token.start()), name
+    return None
+
+
+def _name(title: str, leading: bool, at_line: bool, small_letters: bool) -> str | None:
+    plain, capitals = _plain(title), title.isupper()
+    if not capitals and not (leading and (title[0].isupper() or small_letters)):
+        return None
+    if capitals and plain.partition(" ")[0] in _QUALIFIERS and plain not in _NAME_OF:
+        plain = plain.partition(" ")[2]
+    if plain in _NAME_OF:
+        strong = plain not in _WEAK or (leading and at_line) or (capitals and plain not in ("view", "views"))
+        return _NAME_OF[plain] if strong else None
+    if not (leading and at_line):
+        return None
+    if plain.startswith("reason for "):
+        return "indication"
+    if capitals and _FILMS.search(title) and not _ends_in_title(plain):
+        return "films"
+    return _alike(plain)
+
+
+def _ends_in_title(plain: str) -> bool:
+    last = plain.rpartition(" ")[2]
+    return last in _NAME_OF and last not in _WEAK
+
+
+def _plain(title: str) -> str:
+    """`FINDINGS/ IMPRESSION` and `Findings & Impression` to `findings and impression`."""
+    title = re.sub(r"[/&+]", " and ", title.lower().replace("(s)", "s"))
+    title = re.sub(r"version #\d+", "", title)
+    return " ".join(re.findall(r"[a-z]+", title))
+
+
+@lru_cache(maxsize=4096)
+def _alike(plain: str) -> str | None:
+    """The section whose title this mistypes, if it is one word."""
+    if " " in plain or len(plain) < 7:
+        return None
+    close = get_close_matches(plain, _LIKE, n=1, cutoff=0.82)
+    return _NAME_OF[close[0]] if close else None

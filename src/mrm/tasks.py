@@ -1,0 +1,81 @@
+"""Tasks: a model and its losses, joined. A batch goes in, named terms come out; the loop knows no more."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from mrm import noise
+from mrm.batches import LabelBatch, PretrainBatch
+from mrm.classifier import Classifier
+from mrm.losses import Term, label_loss, masked_patch_loss, masked_token_loss
+from mrm.model import MRM, normalise, target_patches
+
+
+class Task(Protocol):
+    """What the loop trains: `model` is what is saved, `weights` scale the terms, `counts` come before any forward."""
+
+    model: nn.Module
+    weights: dict[str, float]
+
+    def counts(self, batch) -> dict[str, int]: ...
+    def __call__(self, batch) -> dict[str, Term]: ...
+
+
+class PretrainTask(nn.Module):
+    """Restore masked patches at the target size and masked words; the two losses 1:1 unless weighted."""
+
+    def __init__(self, model: MRM, image_weight: float = 1.0, report_weight: float = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self.weights = {"image": image_weight, "report": report_weight}
+
+    def counts(self, batch: PretrainBatch) -> dict[str, int]:
+        """Masked patches and words asked for."""
+        return {"image": batch.hidden_BM.numel(), "report": batch.words_W.numel()}
+
+    def forward(self, batch: PretrainBatch) -> dict[str, Term]:
+        """The image and the report term."""
+        model = self.model
+        crop_BCHW = normalise(batch.picture_BHW, model.config.mean, model.config.std)
+        output = model(
+            model.shrink(crop_BCHW),
+            batch.kept_BK,
+            batch.hidden_BM,
+            batch.tokens_BT,
+            batch.attention_BT,
+            batch.words_W,
+            batch.keys_B if self.training else None,
+        )
+        side = model.patch_size * model.config.target_scale
+        target_BMP = target_patches(crop_BCHW, side, batch.hidden_BM)
+        return {
+            "image": masked_patch_loss(output.pixels_BMP, target_BMP, model.config.norm_pix),
+            "report": masked_token_loss(output.logits_WV, batch.targets_W),
+        }
+
+
+class ClassifyTask(nn.Module):
+    """Binary cross-entropy per class over the labels that are stated."""
+
+    weights = {"labels": 1.0}  # noqa: RUF012
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.model = model
+        self.sample_keys = noise.SampleKeys()
+        noise.key_drop_paths(model.encoder, self.sample_keys)
+
+    def counts(self, batch: LabelBatch) -> dict[str, int]:
+        """Stated labels."""
+        return {"labels": int((~batch.labels_BC.isnan()).sum())}
+
+    def forward(self, batch: LabelBatch) -> dict[str, Term]:
+        """The label term."""
+        self.sample_keys.keys_B = batch.keys_B
+        return {"labels": label_loss(self.logits(batch.picture_BHW), batch.labels_BC)}
+
+    def logits(self, picture_BHW: Tensor) -> Tensor:
+        """Logits (B, C) of uint8 pictures."""
+        return self.model(normalise(picture_BHW, self.model.config.mean, self.model.config.std))

@@ -1,0 +1,447 @@
+"""DICOM: the same picture whatever the encoding, the standard's transformations, and clear refusals."""
+
+import io
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import (
+    MPEG2MPML,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
+
+from mrm import dicom, images
+from mrm.dicom import dicom_size, read_dicom
+from mrm.images import ImageError
+
+
+@pytest.fixture(scope="module")
+def film() -> np.ndarray:
+    y, x = np.mgrid[0:90, 0:120]
+    return (128 + 60 * np.sin(x / 17) + 60 * np.cos(y / 11 + x / 90)).astype(np.uint8)
+
+
+def dataset(pixels: np.ndarray, **tags) -> Dataset:
+    """A chest radiograph with these stored values; `tags` change or add elements, None removes one."""
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.SOPClassUID, made.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", "1.2.3.4"
+    made.Modality, made.BodyPartExamined = "CR", "CHEST"
+    bits = pixels.dtype.itemsize * 8
+    made.Rows, made.Columns = pixels.shape[:2]
+    made.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
+    made.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
+    made.BitsAllocated, made.BitsStored, made.HighBit = bits, bits, bits - 1
+    made.PixelRepresentation = int(pixels.dtype.kind == "i")
+    if pixels.ndim == 3:
+        made.PlanarConfiguration = 0
+    for key, value in tags.items():
+        if value is None:
+            delattr(made, key)
+        else:
+            setattr(made, key, value)
+    raw = pixels.tobytes()
+    made.PixelData = raw + b"\0" * (len(raw) % 2)
+    made["PixelData"].VR = "OB" if bits == 8 else "OW"
+    return made
+
+
+def saved(made: Dataset, **options) -> bytes:
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True, **options)
+    return file.getvalue()
+
+
+def make(pixels: np.ndarray, **tags) -> bytes:
+    return saved(dataset(pixels, **tags))
+
+
+def table(values: list[int], first: int, bits: int) -> Dataset:
+    lut = Dataset()
+    lut.add_new("LUTDescriptor", "US", [len(values), first, bits])
+    lut.add_new("LUTData", "US", values)
+    return lut
+
+
+def close(got: np.ndarray, expected: np.ndarray, by: float = 0.51) -> None:
+    assert got.dtype == np.uint8
+    assert np.abs(got.astype(float) - expected).max() <= by
+
+
+DEEP = np.arange(0, 4096, 7, dtype=np.uint16)[:585].reshape(15, 39)
+
+
+# ---- the same picture --------------------------------------------------------------------------------------
+
+
+def test_eight_bits_equal_the_jpeg_they_were_made_from(film):
+    jpeg = images.read(images.encode_jpeg(film))
+    np.testing.assert_array_equal(images.read(make(jpeg)), jpeg)
+    turned = make(255 - jpeg, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(images.read(turned), jpeg)
+
+
+def test_jpeg_data_inside_a_dicom_equal_the_jpeg(film):
+    jpeg = images.encode_jpeg(film)
+    made = dataset(film)
+    made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    made.PixelData = encapsulate([jpeg])
+    made["PixelData"].is_undefined_length = True
+    close(images.read(saved(made)), images.read(jpeg), 1)
+
+
+def test_path_string_and_bytes_agree(film, tmp_path):
+    path = tmp_path / "film.png"  # the content decides
+    path.write_bytes(make(film))
+    for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes())):
+        np.testing.assert_array_equal(images.read(source), film)
+        assert images.size(source) == film.shape
+    np.testing.assert_array_equal(read_dicom(path), film)
+    assert dicom_size(path) == film.shape
+
+
+def test_encodings_agree():
+    made = dataset(DEEP)
+    expected = images.read(saved(made))
+    made.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    np.testing.assert_array_equal(images.read(saved(made)), expected)
+    big = dataset(DEEP.byteswap())
+    big.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    np.testing.assert_array_equal(images.read(saved(big)), expected)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+@pytest.mark.parametrize("meta", [True, False])
+def test_files_without_preamble(film, syntax, meta):
+    made = dataset(film)
+    made.file_meta.TransferSyntaxUID = syntax
+    whole = saved(made)
+    start = 132 if meta else whole.index(b"\x08\0\x16\0")  # SOP class, the first element of the body
+    np.testing.assert_array_equal(images.read(whole[start:]), film)
+    assert images.size(whole[start:]) == film.shape
+
+
+def test_compressed_files_agree_with_raw_ones():
+    pytest.importorskip("openjpeg")
+    for syntax in (RLELossless, JPEG2000Lossless):
+        made = dataset(np.tile(DEEP, (8, 3)), BitsStored=12, HighBit=11)
+        expected = images.read(saved(made))
+        made.compress(syntax, generate_instance_uid=False)
+        np.testing.assert_array_equal(images.read(saved(made)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*modality is MR")
+def test_jpeg_ls_agrees_with_raw():
+    pytest.importorskip("libjpeg")
+    raw = get_testdata_file("MR_small.dcm", download=False)
+    packed = get_testdata_file("MR_small_jpeg_ls_lossless.dcm", download=False)
+    np.testing.assert_array_equal(images.read(packed), images.read(raw))
+
+
+def test_colour_becomes_luma(film):
+    colour = np.dstack([film, film[::-1], 255 - film])
+    luma = colour @ np.array([0.299, 0.587, 0.114])
+    close(images.read(make(colour)), luma, 1)
+    close(images.read(make(colour.astype(np.uint16) * 257)), luma, 1)
+    ybr = np.dstack([film, np.full_like(film, 128), np.full_like(film, 128)])
+    close(images.read(make(ybr, PhotometricInterpretation="YBR_FULL")), film, 1)
+
+
+def test_palette_colour(film):
+    ramp = [i * 257 for i in range(255, -1, -1)]  # a palette that turns grey around
+    tags = {}
+    for name in ("Red", "Green", "Blue"):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        tags[f"{name}PaletteColorLookupTableData"] = np.array(ramp, "<u2").tobytes()
+    got = images.read(make(film, PhotometricInterpretation="PALETTE COLOR", **tags))
+    close(got, 255 - film.astype(int), 1)
+
+
+# ---- values ------------------------------------------------------------------------------------------------
+
+
+def test_eight_bits_are_not_stretched_and_deeper_ones_are():
+    np.testing.assert_array_equal(images.read(make(np.full((4, 4), 77, np.uint8))), 77)
+    close(images.read(make(DEEP + 300)), DEEP.astype(float) * 255 / DEEP.max())
+    assert not images.read(make(np.full((4, 4), 900, np.uint16))).any()
+
+
+def test_few_bits_use_their_full_range():
+    few = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    np.testing.assert_array_equal(images.read(make(few, BitsStored=4, HighBit=3)), few * 17)
+    packed = dataset(np.zeros((4, 8), np.uint8), BitsAllocated=1, BitsStored=1, HighBit=0)
+    packed.PixelData = bytes([0b00000101] * 4)
+    np.testing.assert_array_equal(images.read(saved(packed))[0], [255, 0, 255, 0, 0, 0, 0, 0])
+
+
+def linear(x, c, w):
+    if x <= c - 0.5 - (w - 1) / 2:
+        return 0.0
+    return 255.0 if x > c - 0.5 + (w - 1) / 2 else ((x - (c - 0.5)) / (w - 1) + 0.5) * 255
+
+
+@pytest.mark.parametrize(
+    ("function", "reference"),
+    [
+        ("LINEAR", linear),
+        ("", linear),
+        ("LINEAR_EXACT", lambda x, c, w: min(255.0, max(0.0, ((x - c) / w + 0.5) * 255))),
+        ("SIGMOID", lambda x, c, w: 255 / (1 + np.exp(-4 * (x - c) / w))),
+    ],
+)
+@pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000, 400.5), (60, 1)])
+def test_window_functions_are_those_of_the_standard(function, reference, center, width):
+    """PS3.3, C.11.2.1.2.1, C.11.2.1.3.1 and C.11.2.1.3.2, one value at a time."""
+    got = images.read(make(DEEP, WindowCenter=center, WindowWidth=width, VOILUTFunction=function))
+    close(got, np.array([[reference(float(x), center, width) for x in row] for row in DEEP]))
+
+
+def test_the_first_of_several_windows_counts():
+    one = make(DEEP, WindowCenter=1000, WindowWidth=500)
+    several = make(DEEP, WindowCenter=[1000, 3000], WindowWidth=[500, 10])
+    np.testing.assert_array_equal(images.read(several), images.read(one))
+
+
+def test_a_window_that_cannot_be_used_is_ignored_with_a_warning():
+    for tags in ({"WindowWidth": 0}, {"WindowWidth": 100, "VOILUTFunction": "CUBIC"}):
+        with pytest.warns(UserWarning, match="is not valid; ignored"):
+            got = images.read(make(DEEP, WindowCenter=100, **tags))
+        np.testing.assert_array_equal(got, images.read(make(DEEP)))
+
+
+def test_rescale_comes_before_the_window():
+    data = make(DEEP, RescaleSlope=2, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
+    values = DEEP.astype(float) * 2 - 1024
+    close(images.read(data), np.clip((values - 39.5) / 399 + 0.5, 0, 1) * 255)
+
+
+def test_a_negative_slope_turns_the_picture(film):
+    got = images.read(make(film, RescaleSlope=-1, RescaleIntercept=255))
+    np.testing.assert_array_equal(got, 255 - film)
+
+
+def test_modality_and_voi_tables():
+    stored = np.array([[0, 1, 2, 3]], np.uint16)
+    modality = [table([40, 30, 20, 10], 0, 16)]
+    got = images.read(make(stored, ModalityLUTSequence=modality, BitsStored=12, HighBit=11))
+    np.testing.assert_array_equal(got, [[255, 170, 85, 0]])
+    voi = [table([0, 1000, 4095], 1, 12)]  # values up to 1 map to the first entry, from 3 on to the last
+    got = images.read(make(stored, VOILUTSequence=voi, WindowCenter=1, WindowWidth=2))
+    np.testing.assert_array_equal(got, [[0, 0, 62, 255]])
+
+
+def test_bits_outside_the_stored_ones_are_masked():
+    tags = {"BitsStored": 12, "HighBit": 11}
+    clean = images.read(make(DEEP, **tags))
+    np.testing.assert_array_equal(images.read(make(DEEP | 0xF000, **tags)), clean)
+    high = (DEEP << 4) | 0x000F
+    np.testing.assert_array_equal(images.read(make(high, BitsStored=12, HighBit=15)), clean)
+
+
+def test_signed_values_keep_their_sign():
+    signed = DEEP.astype(np.int16) - 2048
+    masked = (signed.view(np.uint16) & 0x0FFF).view(np.int16)
+    tags = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 0, "WindowWidth": 1000}
+    got = images.read(make(masked, **tags))
+    close(got, np.clip((signed + 0.5) / 999 + 0.5, 0, 1) * 255)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_and_does_not_count_for_the_range(photometric):
+    padded = DEEP + 500
+    padded[:3] = 60000
+    padded[3] = 60005
+    tags = {"PixelPaddingValue": 60010, "PixelPaddingRangeLimit": 60000}
+    got = images.read(make(padded, PhotometricInterpretation=photometric, **tags))
+    assert not got[:4].any()
+    rest = DEEP[4:].astype(float)
+    expected = (rest - rest.min()) / (rest.max() - rest.min()) * 255
+    close(got[4:], expected if photometric == "MONOCHROME2" else 255 - expected)
+
+
+def test_padding_written_as_the_wrong_sign_and_nothing_but_padding():
+    signed = DEEP.astype(np.int16)
+    signed[0] = -2000
+    made = dataset(signed)
+    made.add_new("PixelPaddingValue", "US", 65536 - 2000)
+    assert not images.read(saved(made))[0].any()
+    assert images.read(saved(made))[1].any()
+    assert not images.read(make(np.full((4, 4), 5, np.uint16), PixelPaddingValue=5)).any()
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------
+
+
+def test_several_frames_are_refused(film):
+    data = make(np.concatenate([film, film]), Rows=90, NumberOfFrames=2)
+    with pytest.raises(ImageError, match="modality CR, 2 frames"):
+        images.read(data)
+
+
+def test_no_picture_is_refused(film):
+    empty = dataset(film)
+    del empty.PixelData
+    with pytest.raises(ImageError, match="no pixel data"):
+        images.read(saved(empty))
+    with pytest.raises(ImageError, match="no Rows and Columns"):
+        images.size(make(film, Rows=None))
+
+
+@pytest.mark.parametrize("rows", [89, 91, 45, 200])
+def test_a_length_that_disagrees_is_refused(film, rows):
+    with pytest.raises(ImageError, match=r"10,800 bytes of pixel data, but \d+ x 120 pixels need"):
+        images.read(make(film, Rows=rows))
+
+
+@pytest.mark.filterwarnings("ignore:End of file")
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.95])
+def test_cut_off_files_are_refused(film, kept):
+    pytest.importorskip("libjpeg")
+    made = dataset(film)
+    made.compress(RLELossless, generate_instance_uid=False)
+    jpeg = dataset(film)
+    jpeg.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    jpeg.PixelData = encapsulate([images.encode_jpeg(film)])
+    jpeg["PixelData"].is_undefined_length = True
+    for data in (make(film), saved(made), saved(jpeg)):
+        with pytest.raises(ImageError):
+            images.read(data[: int(len(data) * kept)])
+
+
+def test_a_stream_cut_off_inside_a_whole_file_is_refused(film):
+    pytest.importorskip("openjpeg")
+    packed = dataset(film)
+    packed.compress(JPEG2000Lossless, generate_instance_uid=False)
+    j2k = next(generate_frames(packed.PixelData, number_of_frames=1))
+    streams = {JPEGBaseline8Bit: images.encode_jpeg(film), JPEG2000Lossless: j2k}
+    for syntax, stream in streams.items():
+        made = dataset(film)
+        made.file_meta.TransferSyntaxUID = syntax
+        made.PixelData = encapsulate([stream[: len(stream) // 2]])
+        made["PixelData"].is_undefined_length = True
+        with pytest.raises(ImageError, match="cut off"):
+            images.read(saved(made))
+
+
+def test_a_missing_plugin_names_the_extra(film, monkeypatch):
+    made = dataset(film)
+    made.compress(RLELossless, generate_instance_uid=False)
+    monkeypatch.setattr(dicom, "get_decoder", lambda syntax: type("Decoder", (), {"is_available": False}))
+    with pytest.raises(ImageError, match=r"RLE Lossless needs a plugin: pip .*\[dicom\]"):
+        images.read(saved(made))
+
+
+def test_a_syntax_nobody_decodes_is_refused(film):
+    made = dataset(film)
+    made.file_meta.TransferSyntaxUID = MPEG2MPML
+    made.PixelData = encapsulate([b"\0\0"])
+    made["PixelData"].is_undefined_length = True
+    with pytest.raises(ImageError, match=r"MPEG2 .* cannot be decoded"):
+        images.read(saved(made))
+
+
+def test_damaged_elements_are_refused(film):
+    with pytest.raises(ImageError, match="rescale slope 0"):
+        images.read(make(film, RescaleSlope=0, RescaleIntercept=0))
+    with pytest.raises(ImageError, match="damaged DICOM"):
+        images.read(make(film, PhotometricInterpretation=None))
+    with pytest.raises(ImageError, match="a PNG file, not DICOM"):
+        read_dicom(images.encode_png(film))
+    with pytest.raises(ImageError, match="no such file"):
+        dicom_size(Path("gone.dcm"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_damage_gives_a_picture_or_an_image_error(film, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
+    generator = np.random.default_rng(0)
+    whole = np.frombuffer(make(film, WindowCenter=100, WindowWidth=200, PixelPaddingValue=0), np.uint8)
+    pictures = 0
+    for _ in range(150):
+        data = whole.copy()
+        data[generator.integers(132, 700, 4)] = generator.integers(0, 256, 4)
+        with suppress(ImageError):
+            pictures += images.read(data.tobytes()).ndim == 2
+    assert 0 < pictures < 150
+
+
+def test_the_pixel_limit_holds_for_dicom(film, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    with pytest.raises(ImageError, match="more than 100"):
+        images.read(make(film))
+
+
+def test_size_when_the_header_is_long(film, tmp_path):
+    made = dataset(film)
+    block = made.private_block(0x0009, "mrm test", create=True)
+    block.add_new(1, "OB", bytes(images.HEAD_BYTES))
+    path = tmp_path / "long.dcm"
+    path.write_bytes(saved(made))
+    assert images.size(path) == film.shape
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"Modality": "CT"}, "modality is CT, not CR, DX or RG;"),
+        ({"BodyPartExamined": "KNEE"}, "body part is KNEE, not CHEST;"),
+        ({"Modality": "MR", "BodyPartExamined": "HEAD"}, "MR.* and body part is HEAD"),
+    ],
+)
+def test_what_is_no_chest_radiograph_is_read_with_a_warning(film, tags, message):
+    with pytest.warns(UserWarning, match=message):
+        np.testing.assert_array_equal(images.read(make(film, **tags)), film)
+
+
+def test_chest_radiographs_and_unstated_ones_give_no_warning(film):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for modality in ("CR", "DX", "RG", "OT", "SC", None):
+            images.read(make(film, Modality=modality))
+        for part in ("CHEST", "PORT CHEST", None):
+            images.read(make(film, BodyPartExamined=part))
+
+
+# ---- borders -----------------------------------------------------------------------------------------------
+
+
+def test_borders_are_removed_on_request(film):
+    framed = np.pad(film.clip(20, 230), ((3, 5), (7, 2)), constant_values=255)
+    framed = np.pad(framed, ((4, 0), (0, 6)), constant_values=2)
+    np.testing.assert_array_equal(dicom.crop_border(framed), film.clip(20, 230))
+    assert images.read(make(framed)).shape == framed.shape
+    np.testing.assert_array_equal(read_dicom(make(framed), crop_borders=True), film.clip(20, 230))
+
+
+def test_a_picture_without_border_or_of_nothing_else_is_left(film):
+    assert dicom.crop_border(film.clip(20, 230)).shape == film.shape
+    for value in (0, 255):
+        assert dicom.crop_border(np.full((5, 6), value, np.uint8)).shape == (5, 6)
+
+
+# ---- real files --------------------------------------------------------------------------------------------
+
+
+def test_real_radiographs(shared_data):
+    folder = shared_data / "dicom"
+    upright = images.read(folder / "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm")
+    turned = images.read(folder / "Fake_MONOHR1.dcm")  # the same kind of file, declared MONOCHROME1
+    assert upright.shape == turned.shape == (1024, 1024)
+    stored = pydicom.dcmread(folder / "Fake_MONOHR1.dcm").pixel_array
+    np.testing.assert_array_equal(turned, 255 - stored)
+    assert upright[300:600, 480:560].mean() > upright[300:600, 250:400].mean()  # mediastinum over lung
+    with pytest.warns(UserWarning, match="modality is CT.* body part is ABDOMEN"):
+        slice_ = images.read(folder / "anon_apct.dcm")
+    assert not slice_[:50].any()  # air is below the window

@@ -1,0 +1,152 @@
+"""Four pictures counted by hand, the set where predicting nothing looks good, and errors by their words."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrm.overlap import MEASURES, Overlap, overlap_report
+
+
+@pytest.fixture
+def four() -> Overlap:
+    """Pictures of 100 pixels: empty and nothing predicted; empty and 10 predicted; 30 predicted, 20 true, 15 in
+    both; 40 true and the same predicted."""
+    return Overlap(
+        intersection=[0, 0, 15, 40], predicted=[0, 10, 30, 40], true=[0, 0, 20, 40], pixels=[100] * 4
+    )
+
+
+def test_four_pictures_by_hand(four):
+    report = overlap_report(four)
+    partial = 2 * 15 / (30 + 20)  # 0.6
+    pooled = 2 * 55 / (80 + 60)
+    background = 2 * (400 - 85) / ((400 - 80) + (400 - 60))  # union 80 + 60 - 55 = 85
+    expected = {
+        "dice_positive": (partial + 1) / 2,
+        "dice_published": (1 + 0 + partial + 1) / 4,
+        "dice_pooled": pooled,
+        "dice_mean": (pooled + background) / 2,
+        "iou_mean": (55 / 85 + 315 / (400 - 55)) / 2,
+        "sensitivity": 1,
+        "false_positives": 1 / 2,
+    }
+    assert {name: estimate.value for name, estimate in report.items()} == pytest.approx(expected)
+    assert list(report) == list(MEASURES)
+    sizes = {name: (estimate.n, estimate.positives) for name, estimate in report.items()}
+    whole = (4, 2)
+    assert sizes == {
+        "dice_positive": (2, 2),
+        "dice_published": whole,
+        "dice_pooled": whole,
+        "dice_mean": whole,
+        "iou_mean": whole,
+        "sensitivity": (2, 2),
+        "false_positives": (2, 0),
+    }
+
+
+def test_predicting_nothing_looks_good_only_as_published():
+    empty = np.arange(1000) < 647
+    report = overlap_report(
+        Overlap(np.zeros(1000), np.zeros(1000), np.where(empty, 0, 50), np.full(1000, 400))
+    )
+    assert report["dice_published"].value == pytest.approx(0.647)
+    assert report["dice_published"].note.endswith("64.7% of pictures have no lesion")
+    assert report["dice_positive"].value == report["dice_pooled"].value == report["sensitivity"].value == 0
+    assert report["dice_positive"].n == 353
+    assert 0 < report["sensitivity"].high < 0.02
+    assert report["false_positives"].value == 0
+    half = math.sqrt(0.647 * 0.353 / 1000) * 1.96
+    assert (report["dice_published"].low, report["dice_published"].high) == pytest.approx(
+        (0.647 - half, 0.647 + half), abs=0.003
+    )
+
+
+def test_dice_per_picture(four):
+    np.testing.assert_allclose(four.dice(), [math.nan, math.nan, 0.6, 1])
+    np.testing.assert_allclose(four.dice_published(), [1, 0, 0.6, 1])
+
+
+def test_masks_are_counted():
+    predicted = [np.array([[1, 1], [0, 0]]), np.zeros((2, 3))]
+    true = [np.array([[255, 0], [255, 0]]), np.zeros((2, 3))]
+    counts = Overlap.of(predicted, true)
+    assert (counts.intersection[0], counts.predicted[0], counts.true[0]) == (1, 2, 2)
+    assert list(counts.pixels) == [4, 6]
+    assert len(Overlap.of([], []).true) == 0
+
+
+@given(st.integers(0, 2**30))
+def test_pooled_measures_are_those_of_one_large_picture(seed):
+    rng = np.random.default_rng(seed)
+    predicted, true = rng.random((2, 3, 5, 5)) < 0.4
+    true[0, 0, 0] = True
+    many, one = overlap_report(Overlap.of(predicted, true)), overlap_report(Overlap.of([predicted], [true]))
+    for name in ("dice_pooled", "dice_mean", "iou_mean"):
+        assert many[name].value == pytest.approx(one[name].value)
+    assert one["dice_positive"].value == pytest.approx(one["dice_pooled"].value)
+
+
+def test_intervals_are_over_patients():
+    rng = np.random.default_rng(0)
+    true = rng.integers(1, 50, size=60)
+    both = (true * rng.random(60)).astype(int)
+    counts = [np.tile(x, 4) for x in (both, true, true, np.full(60, 100))]
+    by_picture = overlap_report(Overlap(*counts))
+    by_patient = overlap_report(Overlap(*counts), groups=np.tile(np.arange(60), 4))
+    for name in ("dice_positive", "dice_pooled", "iou_mean"):
+        ratio = (by_patient[name].high - by_patient[name].low) / (
+            by_picture[name].high - by_picture[name].low
+        )
+        assert ratio == pytest.approx(2, rel=0.15)
+    assert by_patient["dice_mean"].note == "bootstrap by 60 patients"
+
+
+@pytest.mark.parametrize(
+    ("true", "undefined"),
+    [
+        ([0, 0], {"dice_positive", "dice_pooled", "dice_mean", "iou_mean", "sensitivity"}),
+        ([5, 5], {"false_positives"}),
+        ([], set(MEASURES)),
+    ],
+)
+def test_what_has_no_pictures_is_undefined(true, undefined):
+    report = overlap_report(Overlap(np.zeros(len(true)), np.ones(len(true)), true, np.full(len(true), 9)))
+    assert {name for name, estimate in report.items() if not estimate.defined} == undefined
+    assert all(str(report[name]).startswith("undefined (no picture") for name in undefined)
+
+
+def test_lesions_that_fill_every_picture():
+    report = overlap_report(Overlap([9, 9], [9, 9], [9, 9], [9, 9]))
+    assert report["dice_mean"].value == report["iou_mean"].value == 1
+    assert "every resample gave the same value" in str(report["dice_mean"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        (([0], [0, 0], [0, 0], [9, 9]), r"of one length, not intersection \(1,\), predicted \(2,\)"),
+        (([0, 3], [0, 2], [0, 5], [9, 9]), "1 of 2 intersections exceed a lesion; the first at index 1"),
+        (
+            ([0, 0], [5, 1], [5, 1], [9, 9]),
+            "1 of 2 unions of both lesions exceed the picture; the first at index 0",
+        ),
+        (([0, 0], [-1, 1], [5, 1], [9, 9]), "1 of 2 predicted counts are not whole numbers"),
+        (([0, 0], [1, 1], [0.5, math.nan], [9, 9]), "2 of 2 true counts are not whole numbers"),
+    ],
+)
+def test_wrong_counts_are_named(counts, words):
+    with pytest.raises(ValueError, match=words):
+        Overlap(*counts)
+
+
+def test_masks_that_differ_are_named():
+    with pytest.raises(ValueError, match=r"picture 1: predicted mask \(2, 2\), but true mask \(2, 3\)"):
+        Overlap.of([np.zeros((2, 2))] * 2, [np.zeros((2, 2)), np.zeros((2, 3))])
+    with pytest.raises(ValueError, match="longer|shorter"):
+        Overlap.of([np.zeros((2, 2))], [])
+    with pytest.raises(ValueError, match="2 records, but 1 groups"):
+        overlap_report(Overlap([0, 0], [0, 0], [0, 0], [9, 9]), groups=["a"])
