@@ -121,6 +121,16 @@ def check_pair(labels: ArrayLike, scores: ArrayLike, probabilities: bool = False
     return labels_N, scores_N
 
 
+def check_table(labels_NC: Array, scores_NC: Array, classes: Sequence[str]) -> None:
+    """Raises ValueError unless labels and scores are both (N, C) and the names of C classes differ."""
+    if labels_NC.shape != scores_NC.shape:
+        raise ValueError(f"labels have shape {labels_NC.shape}, but scores {scores_NC.shape}")
+    if labels_NC.ndim != 2 or labels_NC.shape[1] != len(classes):
+        raise ValueError(f"{len(classes)} classes need arrays (N, {len(classes)}), not {labels_NC.shape}")
+    if len(set(classes)) != len(classes) or "mean" in classes:
+        raise ValueError(f"class names must differ, and 'mean' is taken: {list(classes)}")
+
+
 def first_place(wrong: Mask) -> str:
     """The first True of a mask in words: 'index 3', or 'row 3, column 1'."""
     place = np.argwhere(wrong)[0]
@@ -315,9 +325,10 @@ def proportion(
     Sound near 0 and 1, where the bootstrap is not. Wilson 1927, doi:10.1080/01621459.1927.10502953. With
     `groups`, records count as the number of independent ones with the same variance (design effect; Rao and
     Scott 1992, doi:10.2307/2532311), or, where all or none hit, as one per patient.
+    Raises ValueError for groups or a level that are wrong.
     """
     hits_N = np.asarray(hits, dtype=np.float64)
-    n, numbers_N = len(hits_N), group_numbers(groups, len(hits_N))
+    n, numbers_N = len(hits_N), Bootstrap.over(groups, len(hits_N), level=level).numbers_N
     if not n:
         return Estimate.undefined(0, positives, "no record")
     share, patients = hits_N.mean(), len(np.unique(numbers_N))
@@ -328,9 +339,8 @@ def proportion(
     middle = (share + z * z / (2 * worth)) / (1 + z * z / worth)
     half = z / (1 + z * z / worth) * math.sqrt(share * (1 - share) / worth + z * z / (4 * worth**2))
     how = f"Wilson of {n:,} records" if groups is None else f"Wilson by {patients:,} patients"
-    return Estimate(
-        float(share), max(0.0, float(middle - half)), min(1.0, float(middle + half)), n, positives, how
-    )
+    low, high = max(0.0, float(middle - half)), min(1.0, float(middle + half))
+    return Estimate(float(share), low, high, n, positives, how)
 
 
 def interval(
@@ -405,10 +415,10 @@ class Ranked:
     def __init__(self, labels_N: Array, scores_N: Array, bootstrap: Bootstrap) -> None:
         self.labels_N, self.scores_N, self.bootstrap = labels_N, scores_N, bootstrap
         self.stated_N, self.positive_N, self.negative_N = ~np.isnan(labels_N), labels_N == 1, labels_N == 0
+        self.kinds = {"positive": self.positive_N, "negative": self.negative_N}
         self.reason = one_value(labels_N[self.stated_N])
-        self.doubt = bootstrap.doubt(self.positive_N, "positive ") or bootstrap.doubt(
-            self.negative_N, "negative "
-        )
+        doubts = (bootstrap.doubt(mask_N, f"{name} ") for name, mask_N in self.kinds.items())
+        self.doubt = next(filter(None, doubts), "")
         level_N = _levels(self.positive_N[self.stated_N], scores_N[self.stated_N])
         self.levels = int(level_N.max(initial=-1)) + 1
         self.positives_LG = self._matrix(level_N, self.positive_N)
@@ -417,8 +427,7 @@ class Ranked:
     @property
     def few(self) -> tuple[int, str]:
         """The rarer label value: how many patients have it, and its name."""
-        masks = {"positive": self.positive_N, "negative": self.negative_N}
-        return min((self.bootstrap.patients(mask_N), name) for name, mask_N in masks.items())
+        return min((self.bootstrap.patients(mask_N), name) for name, mask_N in self.kinds.items())
 
     @property
     def rough(self) -> str:
@@ -514,15 +523,6 @@ def _interval_of_function(labels_N: Array, scores_N: Array, metric: Metric, boot
         if times.any():
             values_D[d] = metric(np.repeat(labels, times), np.repeat(scores, times))
     return bootstrap.estimate(value, values_D, stated_N, int(labels.sum()))
-
-
-def check_table(labels_NC: Array, scores_NC: Array, classes: Sequence[str]) -> None:
-    if labels_NC.shape != scores_NC.shape:
-        raise ValueError(f"labels have shape {labels_NC.shape}, but scores {scores_NC.shape}")
-    if labels_NC.ndim != 2 or labels_NC.shape[1] != len(classes):
-        raise ValueError(f"{len(classes)} classes need arrays (N, {len(classes)}), not {labels_NC.shape}")
-    if len(set(classes)) != len(classes) or "mean" in classes:
-        raise ValueError(f"class names must differ, and 'mean' is taken: {list(classes)}")
 
 
 def _remarks(classes: Sequence[str], ranked: Sequence[Ranked]) -> list[str]:

@@ -82,7 +82,7 @@ class Overlap:
         return np.divide(2 * self.intersection, both_N, out=np.full(len(both_N), np.nan), where=self.positive)
 
     def dice_published(self) -> Array:
-        """Dice (N,) per picture; one without lesion counts 1 if nothing is predicted, else 0 (SIIM-ACR 2019)."""
+        """Dice (N,) per picture, as published: one without lesion is 1 if nothing is predicted, else 0."""
         return np.where(self.positive, self.dice(), self.predicted == 0)
 
 
@@ -93,7 +93,7 @@ def overlap_report(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Estimate]:
-    """The `MEASURES` of a set of pictures, each with its interval over pictures, or patients in `groups` (N,).
+    """The `MEASURES` of a set of pictures, with intervals over pictures or over patients, `groups` (N,).
 
     Shares have Wilson intervals, all else bootstrap ones; the pooled measures are ratios of sums over all
     pictures, as mmsegmentation's mDice and mIoU are. `positives` counts pictures with a lesion. A measure is
@@ -142,10 +142,8 @@ def _pooled(counts: Overlap, bootstrap: Bootstrap) -> dict[str, Estimate]:
     values_X, values_XD = _ratios(columns_NK.sum(axis=0)[:, None])[:, 0], _ratios(bootstrap.sums(columns_NK))
     n, positives = len(counts.true), int(counts.positive.sum())
     doubt = bootstrap.doubt(counts.positive, "positive ")
-    found = {}
-    for name, value, values_D in zip(
-        ("dice_pooled", "dice_mean", "iou_mean"), values_X, values_XD, strict=True
-    ):
+    found, names = {}, ("dice_pooled", "dice_mean", "iou_mean")
+    for name, value, values_D in zip(names, values_X, values_XD, strict=True):
         found[name] = Estimate.undefined(n, 0, "no picture with a lesion")
         if positives:
             used_N = np.ones(n, dtype=bool)

@@ -8,10 +8,13 @@ came from: a `training.csv`, a published label list, a CSV of labels, Parquet.
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import os
 import warnings
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +26,14 @@ import numpy as np
 OnError = Literal["stop", "skip"]
 UNCERTAIN = -1.0  # CheXpert's "may be present"; an uncertain policy turns it into 1, 0 or NaN before training
 RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
-ATTRIBUTES = ("sex", "age", "split", "site", "offset", "mask_path")  # describe a record; never a class unless named
+ATTRIBUTES = (
+    "sex",
+    "age",
+    "split",
+    "site",
+    "offset",
+    "mask_path",
+)  # describe a record; never a class unless named
 
 
 class RecordError(ValueError):
@@ -49,10 +59,14 @@ class Record:
 
     def __post_init__(self) -> None:
         if not self.name:
-            object.__setattr__(self, "name", str(self.image) if isinstance(self.image, Path) else "picture in memory")
+            object.__setattr__(
+                self, "name", str(self.image) if isinstance(self.image, Path) else "picture in memory"
+            )
         for value in self.labels:
             if value not in (0.0, 1.0, UNCERTAIN) and value == value:
-                raise RecordError(f"{self.name}: label {value:g} is not 1, 0, -1 (uncertain) or empty (not stated)")
+                raise RecordError(
+                    f"{self.name}: label {value:g} is not 1, 0, -1 (uncertain) or empty (not stated)"
+                )
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,9 @@ class Records(Sequence[Record]):
             raise RecordError(f"shares must be positive and sum to 1 at the most, not {dict(shares)}")
         edges = np.cumsum(list(shares.values()))
         at = [np.searchsorted(edges, _place(seed, r.patient or r.name), side="right") for r in self.rows]
-        return {name: self.select(i for i, p in enumerate(at) if p == part) for part, name in enumerate(shares)}
+        return {
+            name: self.select(i for i, p in enumerate(at) if p == part) for part, name in enumerate(shares)
+        }
 
     # Reading ------------------------------------------------------------------------------------
 
@@ -131,11 +147,13 @@ class Records(Sequence[Record]):
         classes: Sequence[str] | None = (),
         images: Path | None = None,
         on_error: OnError = "stop",
+        must_exist: bool = True,
     ) -> Records:
         """Read a CSV, a Parquet file or a published label list (`.txt`).
 
         `classes` names the label columns; None takes every numeric column that is no attribute; the
-        default reads no labels. `images` is where relative pictures are, else beside the file.
+        default reads no labels. `images` is where relative pictures are, else beside the file;
+        a label list none of whose pictures is found is refused unless `must_exist=False`.
         Raises RecordError, or with `on_error="skip"` leaves bad rows out with a warning that counts them.
         """
         path = Path(path)
@@ -143,13 +161,16 @@ class Records(Sequence[Record]):
             raise RecordError(f"{path}: no such file of records")
         if path.suffix == ".txt":
             names = None if not classes else tuple(classes)
-            return read_list(path, names, images, on_error)
+            return read_list(path, names, images, on_error, must_exist)
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
             columns = pyarrow.parquet.read_table(path).to_pydict()
             header = list(columns)
-            rows = [["" if v is None else str(v) for v in values] for values in zip(*columns.values(), strict=True)]
+            rows = [
+                ["" if v is None else str(v) for v in values]
+                for values in zip(*columns.values(), strict=True)
+            ]
             return _from_table(path, header, enumerate(rows, 1), classes, images, on_error)
         header, lines = read_csv_rows(path)
         return _from_table(path, header, lines, classes, images, on_error)
@@ -208,12 +229,17 @@ def resolve_uncertain(records: Records, policy: str | Mapping[str, str]) -> Reco
     chosen = policy if isinstance(policy, Mapping) else dict.fromkeys(records.classes, policy)
     unknown = set(chosen) - set(records.classes) | {p for p in chosen.values() if p not in values}
     if unknown:
-        raise RecordError(f"uncertain policy: {sorted(unknown)} is no class or no policy; policies are {list(values)}")
+        raise RecordError(
+            f"uncertain policy: {sorted(unknown)} is no class or no policy; policies are {list(values)}"
+        )
     instead = [values[chosen.get(c, "ignore")] for c in records.classes]
     return replace(
         records,
         rows=[
-            replace(r, labels=tuple(new if v == UNCERTAIN else v for v, new in zip(r.labels, instead, strict=True)))
+            replace(
+                r,
+                labels=tuple(new if v == UNCERTAIN else v for v, new in zip(r.labels, instead, strict=True)),
+            )
             for r in records.rows
         ],
     )
@@ -222,16 +248,19 @@ def resolve_uncertain(records: Records, policy: str | Mapping[str, str]) -> Reco
 def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Header and (line number, fields) of a CSV: UTF-8, spaces after commas and quoted line breaks allowed.
 
-    Bytes that are not UTF-8 become U+FFFD, with a warning that says on how many lines.
+    The file may be packed: `.gz`, or alone in a `.zip`, as publishers ship them. Bytes that are not UTF-8
+    become U+FFFD, with a warning that says on how many lines.
     """
-    raw = path.read_bytes()
+    raw = _unpacked(path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         text = raw.decode("utf-8-sig", errors="replace")
         bad = text.count("\ufffd")
         line = raw[: error.start].count(b"\n") + 1
-        warnings.warn(f"{path}: {bad} bytes are not UTF-8 (first on line {line}); shown as \ufffd", stacklevel=3)
+        warnings.warn(
+            f"{path}: {bad} bytes are not UTF-8 (first on line {line}); shown as \ufffd", stacklevel=3
+        )
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     header = [h.strip() for h in next(reader, [])]
@@ -240,8 +269,27 @@ def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]
     return header, ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
 
 
+def _unpacked(path: Path) -> bytes:
+    try:
+        if path.suffix == ".gz":
+            return gzip.decompress(path.read_bytes())
+        if path.suffix != ".zip":
+            return path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if len(names) != 1:
+                raise RecordError(f"{path}: {len(names)} files in it, where one table is expected; unpack it")
+            return archive.read(names[0])
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise RecordError(f"{path}: damaged archive ({error}); get it again") from None
+
+
 def read_list(
-    path: Path, classes: Sequence[str] | None = None, images: Path | None = None, on_error: OnError = "stop"
+    path: Path,
+    classes: Sequence[str] | None = None,
+    images: Path | None = None,
+    on_error: OnError = "stop",
+    must_exist: bool = True,
 ) -> Records:
     """A published label list: `name 0 1 0 ...` a line; a name may hold spaces only if its labels are clear.
 
@@ -261,16 +309,21 @@ def read_list(
             problems.append(f"line {number}: {name} has label {stray[0]!r}; a label list holds 0 and 1 only")
         else:
             kept.append((name, tuple(float(v) for v in labels)))
-    _report(path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip")
-    found = find_images([name for name, _ in kept], path, images)
+    _report(
+        path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip"
+    )
+    found = find_images([name for name, _ in kept], path, images, must_exist)
     rows = [Record(file, labels=labels, name=name) for (name, labels), file in zip(kept, found, strict=True)]
     return Records(rows, names, str(path))
 
 
-def find_images(names: Sequence[str], beside: Path, images: Path | None = None) -> list[Path]:
+def find_images(
+    names: Sequence[str], beside: Path, images: Path | None = None, must_exist: bool = True
+) -> list[Path]:
     """Where the pictures of a list are: under `images`, else beside the list in the published places.
 
-    Raises RecordError when not one of the names is found, with the folders that were searched.
+    Raises RecordError when not one of the names is found, with the folders that were searched, unless
+    `must_exist=False`; a picture not found is given the place where it was first sought.
     """
     base = beside.parent
     places = [images] if images else [base, base / "images", base / "all_classes", base.parent / "images"]
@@ -284,9 +337,11 @@ def find_images(names: Sequence[str], beside: Path, images: Path | None = None) 
         return next((p / name for p in places if (deep and (p / name).is_file()) or name in listed[p]), None)
 
     found = [seek(name) for name in names]
-    if names and not any(found):
+    if must_exist and names and not any(found):
         searched = ", ".join(str(p) for p in places) or "no folder that exists"
-        raise RecordError(f"{beside}: none of its {len(names)} pictures found in {searched}; give --images DIR")
+        raise RecordError(
+            f"{beside}: none of its {len(names)} pictures found in {searched}; give --images DIR"
+        )
     fallback = places[0] if places else base
     return [file or fallback / name for file, name in zip(found, names, strict=True)]
 
@@ -359,10 +414,14 @@ def _label(text: str, name: str, column: str) -> float:
     return value
 
 
-def _class_columns(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], classes) -> tuple[str, ...]:
+def _class_columns(
+    path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], classes
+) -> tuple[str, ...]:
     if classes is not None:
         if missing := [c for c in classes if c not in header]:
-            raise RecordError(f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}")
+            raise RecordError(
+                f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}"
+            )
         return tuple(classes)
     candidates = [h for h in header if h not in RESERVED and h.lower() not in ATTRIBUTES]
     found = tuple(c for c in candidates if _is_numeric([r[c] for r in rows]))

@@ -40,17 +40,21 @@ class Tokenizer:
 
     @classmethod
     def train(cls, reports: Iterable[str], size: int = 30_000) -> Tokenizer:
-        """Learn a vocabulary of at most `size` pieces from `reports`."""
-        inner = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        inner.normalizer = normalizers.Sequence(
-            [normalizers.Lowercase(), normalizers.NFKD(), normalizers.StripAccents()]
+        """Learn a vocabulary of at most `size` pieces from `reports`. Equal reports give an equal vocabulary.
+
+        The library numbers continuation letters in the order of a hash map, and breaks ties by number, so
+        two trainings differ; here the letters are numbered before it starts.
+        """
+        reports = list(reports)
+        inner = _pipeline(models.WordPiece(unk_token="[UNK]"))
+        letters = sorted({f"##{letter}" for word in _words(inner, reports) for letter in word[1:]})
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=[*SPECIAL, *letters], show_progress=False
         )
-        inner.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=False)]
-        )
-        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
         inner.train_from_iterator(reports, trainer)
-        return cls(inner)
+        learned = _pipeline(models.WordPiece(inner.get_vocab(), unk_token="[UNK]"))
+        learned.add_special_tokens(list(SPECIAL))
+        return cls(learned)
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -102,3 +106,19 @@ def mask_words(
     first = np.maximum.accumulate(np.where(starts, position, 0))  # where this position's word begins
     eligible = (position > 0) & (position < length - 1) & (np.cumsum(ids_T == PAD) == 0)
     return (draws_T < probability)[first] & eligible & (first > 0)
+
+
+def _pipeline(model: models.WordPiece) -> tokenizers.Tokenizer:
+    """The published text pipeline around a vocabulary."""
+    inner = tokenizers.Tokenizer(model)
+    inner.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.NFKD(), normalizers.StripAccents()])
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=False)]
+    )
+    return inner
+
+
+def _words(inner: tokenizers.Tokenizer, reports: Iterable[str]) -> set[str]:
+    """The different words of normalised reports, as the pipeline splits them."""
+    normal = (inner.normalizer.normalize_str(report) for report in reports)
+    return {word for report in normal for word, _ in inner.pre_tokenizer.pre_tokenize_str(report)}

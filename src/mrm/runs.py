@@ -8,7 +8,6 @@ A run is a folder: `config.yaml` (all settings), `log.csv`, `checks.csv`, `check
 from __future__ import annotations
 
 import json
-import os
 import platform
 import sys
 import warnings
@@ -29,9 +28,9 @@ from mrm.classifier import Classifier, ClassifierConfig
 from mrm.model import MRM
 from mrm.recipes import FinetuneConfig, PretrainConfig
 from mrm.records import Records, resolve_uncertain, write_whole
-from mrm.reports import Tokenizer
+from mrm.reports import Tokenizer, select_sections
 from mrm.tasks import ClassifyTask, PretrainTask
-from mrm.training import Trainer
+from mrm.training import Trainer, processes
 
 
 class RunError(ValueError):
@@ -120,8 +119,6 @@ def evaluate(
 
 def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
     """Learn a WordPiece vocabulary from the reports of `records` and write it to `out`."""
-    from mrm.reports import select_sections
-
     loaded = Records.load(records)
     texts = [select_sections(r.report, sections) for r in loaded if r.report]
     if not texts:
@@ -138,6 +135,11 @@ FREE = ("training.workers", "training.micro_batch", "training.keep", "training.l
 
 def open_run(config: Any) -> None:
     """Make the run's folder, or take up the run it holds. Raises RunError if it holds something else."""
+    with processes().main_process_first():  # of several processes, one makes it and the others find it made
+        _open_run(config)
+
+
+def _open_run(config: Any) -> None:
     run, file = Path(config.out), Path(config.out) / "config.yaml"
     if file.is_file():
         before = recipes.from_yaml(type(config), file.read_text(), str(file))
@@ -148,7 +150,7 @@ def open_run(config: Any) -> None:
         raise RunError(f"{run}: is not empty and holds no run (no config.yaml); choose another --out")
     try:
         run.mkdir(parents=True, exist_ok=True)
-        if not file.is_file() and os.environ.get("RANK", "0") == "0":
+        if not file.is_file():
             write_whole(file, recipes.to_yaml(config).encode())
     except OSError as error:
         raise RunError(f"{run}: cannot be written to ({error}); choose another --out") from error
@@ -190,18 +192,19 @@ def best_device() -> torch.device:
 
 def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
     """The tokenizer named, else that of the initial model, else the run's own, trained on its reports."""
-    own = Path(config.out) / "tokenizer.json"
     if config.tokenizer:
         return Tokenizer.load(config.tokenizer)
     if config.init and Path(config.init).is_dir():
         file = checkpoint.find_model(Path(config.init)) / "tokenizer.json"
         if file.is_file():
             return Tokenizer.load(file)
-    if not own.is_file():
-        texts = [r.report for r in records if r.report]
-        if not texts:
-            warnings.warn(f"{config.records}: no record has a report; the image loss alone is trained", stacklevel=2)
-        write_whole(own, Tokenizer.train(texts, config.model.vocabulary).to_json().encode())
+    own = Path(config.out) / "tokenizer.json"
+    with processes().main_process_first():
+        if not own.is_file():
+            texts = [select_sections(r.report, config.report.sections) for r in records if r.report]
+            if not texts:
+                warnings.warn(f"{config.records}: no record has a report; the image loss alone is trained", stacklevel=2)
+            write_whole(own, Tokenizer.train(texts, config.model.vocabulary).to_json().encode())
     return Tokenizer.load(own)
 
 

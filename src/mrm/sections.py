@@ -9,7 +9,7 @@ A title is one or more words before a colon. What counts as one depends on how i
 
 The vocabulary is that of MIMIC-CXR (Johnson et al. 2019, doi:10.1038/s41597-019-0322-0; its publisher counts
 the spellings in the `txt` folder of github.com/MIT-LCP/mimic-cxr) and of Open-i (Demner-Fushman et al. 2016).
-Single mistypings (IMPRESSON, FINDNGS, NDICATION) are met by likeness. Other words before a colon (`Right knee:`)
+Single mistypings (IMPRESSON, FINDNGS, NDICATION) are met by likeness. Other words before a colon (`Knee:`)
 stay text. What follows `FINAL REPORT` before the first title is preamble again.
 """
 
@@ -48,9 +48,9 @@ TITLES = {
 }  # fmt: skip
 _NAME_OF = {title: name for name, titles in TITLES.items() for title in titles}
 # Too common as a word of prose to open a section within a line, unless in capitals.
-_WEAK = {"report", "description", "narrative", "summary", "reason", "prior", "priors", "view", "views", "exam",
-         "exams", "study", "studies", "procedure", "protocol", "comment", "comments", "note", "notes", "pfi",
-         "assessment", "observations", "communication", "compared to", "finding"}  # fmt: skip
+_WEAK = {"report", "description", "narrative", "summary", "reason", "prior", "priors", "view", "views",
+         "exam", "exams", "study", "studies", "procedure", "protocol", "comment", "comments", "note", "notes",
+         "pfi", "assessment", "observations", "communication", "compared to", "finding"}  # fmt: skip
 _LINE_ALONE = {t for t in _NAME_OF if t not in _WEAK} - {"final report", "final addendum", "compared to"}
 _QUALIFIERS = {
     "additional",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.utils import ModelEmaV3
@@ -427,11 +427,17 @@ class _on_signal:  # noqa: N801  a context manager, read as one
             signal.signal(number, handler)
 
 
+def processes() -> PartialState:
+    """The processes of this run. Accelerate takes several on CPUs for several only when told they are CPUs."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
 def _accelerator(config: TrainConfig, run: Path) -> Accelerator:
     if AcceleratorState._shared_state:  # an earlier run in this process may have had another precision
         AcceleratorState._reset_state()
     precision = "bf16" if config.precision == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=precision, log_with=list(config.trackers), project_dir=run)
+    cpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, log_with=list(config.trackers), project_dir=run)
     accelerator.init_trackers("tensorboard")
     return accelerator
 

@@ -38,13 +38,12 @@ class Pen:
 
     def pixels(self, curves) -> list[np.ndarray]:
         """Curves ((k, n, 2), or a list of (n, 2)) in sixteenths of a pixel (shift=4 in OpenCV)."""
-        if not isinstance(curves, np.ndarray):
-            return [self.pixels(one[None])[0] for one in curves]
-        flat = (
-            curves.reshape(-1, 2) @ (self.pose[:, :2].T * (16 * self.size))
-            + (self.pose[:, 2] * self.size - 0.5) * 16
-        )
-        return list(np.rint(flat).astype(np.int32).reshape(curves.shape))
+        flat = curves.reshape(-1, 2) if isinstance(curves, np.ndarray) else np.concatenate(curves)
+        flat = flat @ (self.pose[:, :2].T * (16 * self.size))
+        flat += (self.pose[:, 2] * self.size - 0.5) * 16
+        points = np.rint(flat).astype(np.int32)
+        ends = np.cumsum([len(one) for one in curves]).tolist()
+        return [points[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def canvas(self) -> np.ndarray:
         return np.zeros((self.size, self.size), np.uint8)
@@ -56,11 +55,11 @@ class Pen:
             cv2.fillPoly(canvas, [outline], value, cv2.LINE_AA, 4)
         return canvas
 
-    def stroke(self, canvas: np.ndarray, lines, width: float, value: int = 255, closed: bool = False) -> None:
+    def stroke(self, canvas: np.ndarray, lines, width: float, value: int = 255) -> None:
         """Lines of a width in body units; thinner than a pixel becomes fainter, not wider."""
         thick = max(1, round(width * self.size))
         shade = round(value * min(1.0, width * self.size / thick))
-        cv2.polylines(canvas, self.pixels(lines), closed, shade, thick, cv2.LINE_AA, 4)
+        cv2.polylines(canvas, self.pixels(lines), False, shade, thick, cv2.LINE_AA, 4)
 
     def cover(self, outlines) -> np.ndarray:
         """Coverage 0..1 as float32."""
@@ -106,9 +105,7 @@ class Layers:
     air_grid: np.ndarray  # lung along the beam, cm, reaching beyond the outlines
     x_grid: np.ndarray = field(init=False)  # body units
     y_grid: np.ndarray = field(init=False)
-    vessel_grid: np.ndarray = field(
-        init=False
-    )  # how much of the vessels shows; below 0 they are air bronchograms
+    vessel_grid: np.ndarray = field(init=False)  # share of the vessels that shows; below 0 air bronchograms
     extra: np.ndarray = field(init=False)  # small bright things, cm of water
     seen_lung: np.ndarray = field(init=False)  # lung that the heart does not hide, 0..1
     regions: dict[str, np.ndarray] = field(default_factory=dict)  # finding to bool (size, size)

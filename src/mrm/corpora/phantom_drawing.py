@@ -98,7 +98,7 @@ def _consolidation(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Genera
         r = 0.055 + 0.055 * f.severity
         near = ((layers.x_grid - x) / r) ** 2 + ((layers.y_grid - y) / (1.15 * r)) ** 2
         cloud = np.exp(-0.5 * near) * (1 + 0.26 * noise(rng, (16, 32, 64)))
-        cloud = np.clip((cloud - 0.22) * 1.9, 0, 1)
+        cloud = np.clip((cloud - 0.22) * 1.9, 0, 1).astype(np.float32)
         layers.air_grid *= 1 - (0.34 + 0.46 * f.severity) * cloud
         layers.vessel_grid *= 1 - 1.5 * cloud
         layers.mark("consolidation", layers.fine.enlarge(cloud), layers.seen_lung)
@@ -294,7 +294,9 @@ def _develop(seen: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np
     bright *= np.float32(1 / (high - low))
     np.clip(bright, 0, 1.3, out=bright)
     bend = np.float32(rng.uniform(-0.50, 0.05))  # below 0 lifts the dark parts
-    return bright / (1 + bend - bend * bright)
+    slope = bright * -bend
+    slope += 1 + bend
+    return np.divide(bright, slope, out=bright)
 
 
 def _shrunk(picture: np.ndarray) -> np.ndarray:

@@ -1,0 +1,193 @@
+"""What every corpus file gives, and the reading that all of them share.
+
+A corpus file has one function `read(source, options) -> Release`: it reads the publisher's tables under
+`source`, joins them with the pictures that are there, and says which it left out and why. It decodes no
+picture and writes nothing; `mrm.corpora.prepare` looks at the pictures, cuts the splits and writes.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from mrm.records import RecordError, Records, read_csv_rows
+
+Purpose = Literal["labels", "reports", "masks"]
+Check = Literal["none", "header", "pixels"]
+PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
+
+ABSENT = "picture absent"  # the reasons that several corpora share
+UNLABELLED = "picture without label"
+DUPLICATE = "duplicate row"
+CONTRADICTORY = "rows contradict each other"
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Something of the download that is not in the records. One reason is few words, the same for all its cases."""
+
+    name: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of `prepare`. A corpus takes what concerns it."""
+
+    splits: Path | None = None  # a folder of published label lists, to be used in place of our own splits
+    seed: int = 0
+    val: float = 0.1  # share of the patients held out where the publisher has no validation set
+    test: float = 0.2  # and no test set
+    fractions: tuple[int, ...] = (1, 10)  # per cent of the training labels, beside all of them
+    classes: tuple[str, ...] = ()  # these classes only; for custom, the label columns
+    views: tuple[str, ...] = ()  # these views only, e.g. PA AP
+    uncertain: str = ""  # ones, zeros or ignore; else what the corpus file says. Label lists only
+    sections: tuple[str, ...] = ()  # parts of reports that are kept; none means what the corpus file says
+    reports: Path | None = None  # reports that come apart from the pictures (MIMIC)
+    columns: Mapping[str, str] = field(default_factory=dict)  # custom: our name -> the table's column
+    table: Path | None = None  # custom: the table, else the only one under the source
+    size: int = 0  # segmentation: longer side of the pictures written, 0 as they are
+    check: Check = "header"  # how far each picture is looked at
+    workers: int = 0  # processes; 0 means one per core
+
+
+def file_stem(name: str) -> str:
+    """`stage_2_train_images/abc.dcm` -> `abc`. Names that differ in folder and format alone are one picture."""
+    stem, dot, suffix = PurePosixPath(name).name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in PICTURES else PurePosixPath(name).name
+
+
+Finish = Callable[[Mapping[str, Records], Path, Options], list[Exclusion]]
+
+
+@dataclass(frozen=True)
+class Release:
+    """What one corpus file makes of a download.
+
+    `Record.name` is the picture's path relative to the source, as `--images SOURCE` finds it; `extra` may hold
+    sex and age. `splits` is what the publisher says: none, `test`, `train` and `test`, or all three, and what is
+    missing is cut by patient. Other names (`covid1/train`) are written as they are; then nothing is cut, and
+    `options.splits` is for the corpus file to read.
+    """
+
+    records: Records
+    inputs: Sequence[Path]  # the tables that were read
+    version: str
+    splits: Mapping[str, Records] = field(default_factory=dict)
+    excluded: Sequence[Exclusion] = ()
+    expected: Mapping[str, int] = field(default_factory=dict)  # the publisher's counts: pictures, patients, train
+    counts: Mapping[str, int] = field(default_factory=dict)  # found, beyond what `prepare` counts itself: rows
+    purpose: Purpose = "labels"
+    key: Callable[[str], str] = file_stem  # joins the names of published lists with Record.name
+    list_classes: tuple[str, ...] = ()  # columns of the published lists, in their order; else those of `records`
+    uncertain: Mapping[str, str] = field(default_factory=dict)  # class -> policy in label lists, else ignore
+    unstated_absent: bool = False  # label lists say 0 where the table says nothing, as CheXpert's do
+    finish: Finish | None = None  # writes what else the corpus needs: segmentation folders
+    notes: Sequence[str] = ()  # told to the user and kept in corpus.json
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a publisher's table; `row["Column"]` is stripped text."""
+
+    path: Path
+    line: int
+    cells: Mapping[str, str]
+
+    def __getitem__(self, column: str) -> str:
+        return self.cells[column]
+
+    @property
+    def where(self) -> str:
+        return f"{self.path.name}, line {self.line}"
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
+    """The rows of a CSV (also .gz, or alone in a .zip) that must have `columns`. Raises RecordError.
+
+    Column names are compared without the spaces around them: SIIM's file has ` EncodedPixels`.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path}: no such file; it comes with the corpus, is the source folder right?")
+    header, lines = read_csv_rows(path)
+    if missing := [c for c in columns if c not in header]:
+        raise RecordError(
+            f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}. "
+            "Is this the publisher's file?"
+        )
+    rows = []
+    for number, cells in lines:
+        if len(cells) != len(header):
+            raise RecordError(f"{path}: line {number} has {len(cells)} fields, the header has {len(header)}")
+        rows.append(Row(path, number, dict(zip(header, (c.strip() for c in cells), strict=True))))
+    return rows
+
+
+def find_table(source: Path, *names: str) -> Path:
+    """The first of `names` that is in the source, plain, `.gz` or `.zip`. Raises RecordError."""
+    for name in names:
+        for candidate in (source / name, source / f"{name}.gz", source / f"{name}.zip"):
+            if candidate.is_file():
+                return candidate
+    raise RecordError(f"{source}: no {' or '.join(names)} in it; is this the folder of the download?")
+
+
+def inside(source: Path, name: str, where: str) -> str:
+    """A path from a publisher's table, relative to the source. Raises RecordError if it leads out of it."""
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or plain[1:2] == ":":
+        base = posixpath.normpath(source.absolute().as_posix())
+        plain = posixpath.relpath(posixpath.normpath(plain), base) if plain.startswith("/") else ".."
+    plain = posixpath.normpath(plain)
+    if plain == ".." or plain.startswith("../"):
+        raise RecordError(f"{where}: the path {name!r} leads out of the source folder; correct it or leave it out")
+    return plain
+
+
+def list_pictures(source: Path, *folders: str, suffixes: Sequence[str] = PICTURES) -> dict[str, Path]:
+    """Every picture under `folders` of the source (all of it unless given): relative path -> file, sorted.
+
+    The disk is listed once, for a look at each file of a table is slow where there are 100,000. Links are
+    followed; a folder that is met twice is listed once.
+    """
+    found: dict[str, Path] = {}
+    seen: set[tuple[int, int]] = set()
+    for folder in folders or (".",):
+        for base, below, files in os.walk(source / folder, followlinks=True):
+            state = os.stat(base)
+            if (state.st_dev, state.st_ino) in seen:
+                below.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            below.sort()
+            relative = Path(base).relative_to(source)
+            chosen = (f for f in files if not f.startswith(".") and f.lower().endswith(tuple(suffixes)))
+            found.update({(relative / f).as_posix(): Path(base) / f for f in sorted(chosen)})
+    return found
+
+
+def unique_rows(
+    rows: Iterable[Row], key: Callable[[Row], str], excluded: list[Exclusion]
+) -> Iterator[tuple[str, Row]]:
+    """One row for each key. Copies go to `excluded` as duplicates; all rows of a key that differ, as contradictory."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    for name, group in groups.items():
+        if any(row.cells != group[0].cells for row in group[1:]):
+            lines = ", ".join(str(row.line) for row in group)
+            excluded.append(Exclusion(name, CONTRADICTORY, f"lines {lines}"))
+            continue
+        excluded += [Exclusion(name, DUPLICATE, f"line {row.line}") for row in group[1:]]
+        yield name, group[0]
+
+
+def without_label(files: Iterable[str], labelled: Iterable[str]) -> list[Exclusion]:
+    """Exclusions for the pictures on disk that no table mentions. Both are relative paths."""
+    known = set(labelled)
+    return [Exclusion(name, UNLABELLED) for name in files if name not in known]

@@ -1,0 +1,151 @@
+"""COVID-19 Image Data Collection: radiographs gathered from publications, with notes, and two published tasks.
+
+Layout: Cohen et al. 2020, arXiv:2006.11988, github.com/ieee8023/covid-chestxray-dataset: `metadata.csv` beside
+`images/`. The tasks are those of the published MRM lists, whose labels agree with these rules:
+
+* `covid19`: COVID-19 (1) against other diseases of the lung (0); pictures without finding are in neither;
+* `viral`: viral (1) against bacterial (0) pneumonia; fungal, lipoid and unnamed ones are in neither.
+
+Each has five splits by patient, `covid1` ... `covid5` and `viral1` ... `viral5`. `finding` is written in two ways,
+`COVID-19, ARDS` of early releases and the path `Pneumonia/Viral/COVID-19` of later ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from mrm.corpora.contract import (
+    ABSENT,
+    Exclusion,
+    Options,
+    Release,
+    Row,
+    inside,
+    list_pictures,
+    read_table,
+    unique_rows,
+    without_label,
+)
+from mrm.corpora.splits import divide
+from mrm.records import Record, Records
+
+COLUMNS = ("patientid", "finding", "view", "modality", "filename")
+TASKS = {"covid": "covid19", "viral": "viral"}  # name of the lists -> class
+CLASSES = tuple(TASKS.values())
+SPLITS = 5
+# The terms that occur in `finding`, in small letters, that name the kind of pathogen without saying so.
+VIRUSES = {"viral", "covid-19", "sars", "mers", "mers-cov", "influenza", "h1n1", "varicella", "herpes"}
+BACTERIA = {"bacterial", "streptococcus", "klebsiella", "legionella", "e.coli", "mycoplasma", "chlamydophila",
+            "staphylococcus", "mrsa", "nocardia", "pseudomonas"}  # fmt: skip
+UNKNOWN = {"", "no finding", "todo", "unknown"}
+NOT_XRAY = "not an X-ray"
+OTHER_VIEW = "other view"
+KEPT = ("sex", "age", "offset", "finding", "license", "url")
+
+
+def read(source: Path, options: Options) -> Release:
+    """Join `metadata.csv` with `images/`. Frontal views only, unless `options.views` says which."""
+    table = source / "metadata.csv"
+    rows = read_table(table, COLUMNS)
+    excluded: list[Exclusion] = []
+    records = Records(_records(source, rows, options, excluded), CLASSES, "COVID-19 Image Data Collection")
+    return Release(
+        records=records,
+        inputs=[table],
+        version=f"metadata.csv with {len(rows):,} rows",
+        splits=_splits(records, options),
+        excluded=excluded,
+        counts={"rows": len(rows), "pictures with notes": sum(bool(r.report) for r in records)},
+        notes=_notes(rows),
+    )
+
+
+def labels_of(finding: str) -> tuple[float, float]:
+    """(covid19, viral) of a `finding`; NaN where the picture has no part in the task."""
+    terms = {" ".join(term.split()).lower() for term in re.split(r"[/,;]", finding)}
+    words = terms | {word for term in terms for word in term.split()}
+    unknown = float("nan")
+    if terms <= UNKNOWN:
+        return unknown, unknown
+    viral, bacterial = bool(words & VIRUSES), bool(words & BACTERIA)
+    return float("covid-19" in terms), float(viral) if viral != bacterial else unknown
+
+
+def _records(source: Path, rows: list[Row], options: Options, excluded: list[Exclusion]) -> list[Record]:
+    files = list_pictures(source, "images")
+    known, kept = set(), []
+    for name, row in unique_rows(rows, lambda row: _path(source, row), excluded):
+        known.add(name)
+        if row["modality"].lower() not in ("x-ray", "xray"):
+            excluded.append(Exclusion(name, NOT_XRAY, row["modality"]))
+        elif not _wanted(row["view"], options.views):
+            excluded.append(Exclusion(name, OTHER_VIEW, row["view"] or "not stated"))
+        elif name not in files:
+            excluded.append(Exclusion(name, ABSENT))
+        else:
+            kept.append(_record(name, files[name], row))
+    known |= {e.name for e in excluded}
+    excluded += without_label(files, known)
+    return kept
+
+
+def _path(source: Path, row: Row) -> str:
+    folder = row.cells.get("folder") or "images"
+    return inside(source, f"{folder}/{row['filename']}", row.where)
+
+
+def _wanted(view: str, views: tuple[str, ...]) -> bool:
+    """Whether the view is among those asked for; else whether it is frontal: PA, AP, AP Supine, AP Erect."""
+    if views:
+        return view.lower() in {v.lower() for v in views}
+    return view.upper().split(" ")[0] in ("PA", "AP")
+
+
+def _record(name: str, file: Path, row: Row) -> Record:
+    return Record(
+        image=file,
+        report=row.cells.get("clinical_notes", ""),
+        patient=row["patientid"],
+        study=f"{row['patientid']}-{row.cells.get('offset', '')}".rstrip("-"),
+        view=row["view"],
+        labels=labels_of(row["finding"]),
+        extra={k: row.cells[k] for k in KEPT if row.cells.get(k)},
+        name=name,
+    )
+
+
+def _splits(records: Records, options: Options) -> dict[str, Records]:
+    """`covid1/train`, `covid1/val`, ...: five splits of each task by patient, each with another seed."""
+    parts: dict[str, Records] = {}
+    for column, (task, name) in enumerate(TASKS.items()):
+        rows = [r for r in records if r.labels[column] == r.labels[column]]
+        for number in range(1, SPLITS + 1):
+            labelled = Records([_only(r, column) for r in rows], (name,), f"{task}{number}")
+            parts |= {f"{task}{number}/{part}": chosen for part, chosen in _cut(labelled, number, options).items()}
+    return parts
+
+
+def _only(record: Record, column: int) -> Record:
+    return Record(
+        record.image,
+        *(record.report, record.patient, record.study, record.view),
+        labels=(record.labels[column],),
+        extra=record.extra,
+        name=record.name,
+    )
+
+
+def _cut(records: Records, number: int, options: Options) -> Mapping[str, Records]:
+    seed = options.seed * SPLITS + number
+    test, rest = divide(records, options.test, seed, "test")
+    val, train = divide(rest, options.val / (1 - options.test), seed, "val")
+    return {"train": train, "val": val, "test": test}
+
+
+def _notes(rows: list[Row]) -> list[str]:
+    notes = ["the notes often name the disease, so a model that has read them knows the labels of their pictures"]
+    if lost := sum("\ufffd" in "".join(row.cells.values()) for row in rows):
+        notes.append(f"metadata.csv: {lost} rows hold \ufffd, letters that were lost before it was published")
+    return notes

@@ -1,0 +1,168 @@
+"""A look at every picture, on all cores, with progress; what was seen survives an interruption.
+
+`inspect` opens each picture of a release: one that cannot be read becomes an exclusion, and a DICOM header
+fills in patient, view, sex and age where the publisher's tables do not say. `each` is the loop under it,
+which corpora that write pictures use too.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pydicom
+
+from mrm import images
+from mrm.corpora.contract import Check, Exclusion, Options
+from mrm.images import ImageError
+from mrm.records import Record, Records
+
+ALONE = 256  # so few pictures are done sooner in this process than others start
+UNREADABLE = "unreadable picture"
+_TAGS = {"patient": "PatientID", "study": "StudyInstanceUID", "view": "ViewPosition", "sex": "PatientSex"}
+
+
+def inspect(records: Records, out: Path, options: Options) -> tuple[Records, list[Exclusion]]:
+    """The records with what their DICOM headers add, without those that cannot be read, and these.
+
+    Facts of each picture are kept in `out` until `forget`, under its path, size and time of change, so that
+    the same command resumes. `options.check="none"` opens nothing.
+    """
+    if options.check == "none":
+        return records, []
+    journal = Journal(out / ".inspected.jsonl")
+    keys = [_state(r.image) for r in records]
+    todo = [(k, r.image) for k, r in zip(keys, records, strict=True) if k not in journal.known]
+    look = partial(_look, options.check)
+    with journal:
+        facts = each(look, [image for _, image in todo], options.workers, "looking at pictures")
+        for (key, _), fact in zip(todo, facts, strict=True):
+            journal.add(key, fact)
+    seen = [journal.known[k] for k in keys]
+    rows = [_with_facts(r, f) for r, f in zip(records, seen, strict=True) if "error" not in f]
+    bad = [(r, f["error"]) for r, f in zip(records, seen, strict=True) if "error" in f]
+    return replace(records, rows=rows), [Exclusion(r.name, UNREADABLE, error) for r, error in bad]
+
+
+def forget(out: Path) -> None:
+    """Drop what `inspect` kept; the corpus is complete."""
+    (out / ".inspected.jsonl").unlink(missing_ok=True)
+
+
+def _look(check: Check, image: Path) -> dict[str, str]:
+    """Facts of one picture, or why it cannot be read. Runs in any process."""
+    try:
+        if check == "pixels":
+            images.read(image)
+        else:
+            images.size(image)
+        with open(image, "rb") as file:
+            head = file.read(132)
+        return _dicom_facts(image) if head[128:] == b"DICM" else {}
+    except (ImageError, OSError) as error:
+        return {"error": str(error)}
+
+
+def _dicom_facts(image: Path) -> dict[str, str]:
+    tags = [*_TAGS.values(), "PatientAge"]
+    header = pydicom.dcmread(image, stop_before_pixels=True, specific_tags=tags)
+    facts = {name: str(header.get(tag) or "").strip() for name, tag in _TAGS.items()}
+    age = str(header.get("PatientAge") or "").strip().upper()
+    facts["age"] = age.removesuffix("Y").lstrip("0") or ("0" if age else "")
+    return {name: value for name, value in facts.items() if value}
+
+
+def _with_facts(record: Record, facts: dict[str, str]) -> Record:
+    """The record with facts where it has none; a table knows better than a header."""
+    if not facts:
+        return record
+    extra = {k: facts[k] for k in ("sex", "age") if k in facts}
+    return replace(
+        record,
+        patient=record.patient or facts.get("patient", ""),
+        study=record.study or facts.get("study", ""),
+        view=record.view or facts.get("view", ""),
+        extra={**extra, **{k: v for k, v in record.extra.items() if v}},
+    )
+
+
+def _state(image: Path | bytes) -> str:
+    assert isinstance(image, Path), "a corpus file gives paths"
+    try:
+        state = image.stat()
+    except OSError:
+        return f"{image}|gone"
+    return f"{image}|{state.st_size}|{state.st_mtime_ns}"
+
+
+class Journal:
+    """Results by key in a file of JSON lines. A line that an interruption cut is done again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.known = path, dict[str, Any]()
+        if path.is_file():
+            for line in path.read_text(errors="replace").splitlines():
+                try:
+                    key, value = json.loads(line)
+                except ValueError:
+                    continue
+                self.known[key] = value
+
+    def __enter__(self) -> Journal:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.path.open("a")
+        if self.path.stat().st_size:
+            self.file.write("\n")  # ends a line that was cut
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+
+    def add(self, key: str, value: Any) -> None:
+        self.known[key] = value
+        self.file.write(json.dumps([key, value]) + "\n")
+
+
+def each(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int = 0, what: str = ""
+) -> Iterator[Any]:
+    """`function` of each item, in order, on `workers` processes (0: one per core), with progress."""
+    processes = min(workers or os.cpu_count() or 1, max(1, len(items) // ALONE))
+    if processes == 1:
+        yield from _progress(map(function, items), len(items), what)
+        return
+    context = multiprocessing.get_context("spawn")  # the caller may hold threads of OpenCV and PyTorch
+    with ProcessPoolExecutor(processes, context, initializer=_quiet) as pool:
+        yield from _progress(pool.map(function, items, chunksize=32), len(items), what)
+
+
+def _quiet() -> None:
+    import cv2
+
+    cv2.setNumThreads(0)  # one process per core is enough
+
+
+def _progress(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:
+    """Passes results on and says on standard error how many, how fast and how long: ten times a second on a
+    terminal, once a minute in a log, never for what takes less than two seconds."""
+    terminal = sys.stderr.isatty()
+    start = time.monotonic()
+    due = start + 2
+    for done, result in enumerate(results, 1):
+        yield result
+        now = time.monotonic()
+        if now < due and not (done == total and due > start + 2):
+            continue
+        due = now + (0.1 if terminal else 60)
+        rate = done / max(now - start, 1e-9)
+        text = f"{what}: {done:,} of {total:,}, {rate:,.0f}/s, {(total - done) / rate:,.0f} s left"
+        print(text, end="\r" if terminal and done < total else "\n", file=sys.stderr, flush=True)

@@ -1,0 +1,144 @@
+"""Open-i, the Indiana University chest X-ray collection: 7,470 PNG pictures and 3,955 reports in XML.
+
+Layout and counts: openi.nlm.nih.gov/faq and Demner-Fushman et al. 2016, doi:10.1093/jamia/ocv080. The archive
+NLMCXR_reports.tgz unpacks to `ecgen-radiology/<number>.xml`, NLMCXR_png.tgz to PNG files named by the `id` of the
+report's `parentImage`. The reports are de-identified with XXXX, which is kept. No patient number is published, so the
+report's id stands for the patient; and no view of the single picture, only a caption for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from mrm.corpora.contract import (
+    ABSENT,
+    DUPLICATE,
+    Exclusion,
+    Options,
+    Release,
+    file_stem,
+    inside,
+    list_pictures,
+)
+from mrm.records import Record, RecordError, Records
+from mrm.sections import select_sections
+
+EXPECTED = {"pictures": 7_470, "reports": 3_955}
+CUT = "report cut off or not XML"
+NO_PICTURE = "report without picture"
+NO_REPORT = "picture of no report"
+PARTS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")  # the labels of AbstractText, in the files' order
+
+
+@dataclass(frozen=True)
+class Report:
+    """One XML file. `pictures` are (parentImage id, caption)."""
+
+    name: str
+    uid: str
+    parts: tuple[tuple[str, str], ...]
+    mesh: tuple[str, ...]
+    pictures: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        """The report as one text with its titles, so that sections can be chosen later too."""
+        return "\n".join(f"{title}: {text}" for title, text in self.parts if text)
+
+
+def read(source: Path, options: Options) -> Release:
+    """Join reports and pictures by the ids in the XML. Raises RecordError where there is no report at all."""
+    files = list_pictures(source, suffixes=(".xml",))
+    if not files:
+        raise RecordError(f"{source}: no XML report in it; unpack NLMCXR_reports.tgz there, it gives ecgen-radiology/")
+    excluded: list[Exclusion] = []
+    reports = _read_reports(files, excluded)
+    records = Records(_records(source, reports, options.sections, excluded), (), "Open-i")
+    return Release(
+        records=records,
+        inputs=list(files.values()),
+        version="NLMCXR",
+        excluded=excluded,
+        expected=EXPECTED,
+        counts={
+            "reports": len(reports),
+            "reports with a picture here": len({r.study for r in records}),
+            "reports without findings": sum(not dict(r.parts).get("FINDINGS") for r in reports),
+            "reports without findings and impression": sum(not _says_something(r) for r in reports),
+        },
+        purpose="reports",
+        notes=["the publisher gives no patient number: the report's id stands for the patient"],
+    )
+
+
+def read_report(content: bytes, name: str) -> Report:
+    """One XML report. Raises ElementTree.ParseError where it is cut off."""
+    root = ElementTree.fromstring(content)
+    uid = root.find("uId")
+    texts: dict[str, str] = {}
+    for node in root.iter("AbstractText"):
+        title, text = (node.get("Label") or "").strip().upper(), " ".join("".join(node.itertext()).split())
+        texts[title or "FINDINGS"] = f"{texts.get(title, '')} {text}".strip()
+    order = sorted(texts, key=lambda t: PARTS.index(t) if t in PARTS else len(PARTS))
+    return Report(
+        name=name,
+        uid=(uid.get("id") if uid is not None else None) or f"CXR{Path(name).stem}",
+        parts=tuple((title, texts[title]) for title in order),
+        mesh=tuple(t for node in root.iter("major") if (t := " ".join((node.text or "").split()))),
+        pictures=tuple((p.get("id", "").strip(), _caption(p)) for p in root.iter("parentImage")),
+    )
+
+
+def _caption(picture: ElementTree.Element) -> str:
+    return " ".join((picture.findtext("caption") or "").split())
+
+
+def _read_reports(files: dict[str, Path], excluded: list[Exclusion]) -> list[Report]:
+    found: dict[str, Report] = {}
+    for name, file in sorted(files.items(), key=lambda item: (len(item[0]), item[0])):  # 2.xml before 10.xml
+        try:
+            report = read_report(file.read_bytes(), name)
+        except (ElementTree.ParseError, UnicodeDecodeError, ValueError) as error:
+            excluded.append(Exclusion(name, CUT, str(error)))
+            continue
+        if report.uid in found:
+            excluded.append(Exclusion(name, DUPLICATE, f"{report.uid} is in {found[report.uid].name} already"))
+        else:
+            found[report.uid] = report
+    return list(found.values())
+
+
+def _records(
+    source: Path, reports: Sequence[Report], names: Sequence[str], excluded: list[Exclusion]
+) -> list[Record]:
+    """One record for each picture of each report, in the order of the reports."""
+    files = list_pictures(source, suffixes=(".png",))
+    by_stem = {file_stem(name): name for name in files}
+    rows: dict[str, Record] = {}
+    for report in reports:
+        text = select_sections(report.text, names) if report.text else ""
+        if not report.pictures:
+            excluded.append(Exclusion(report.name, NO_PICTURE))
+        for picture, caption in report.pictures:
+            name = by_stem.get(inside(source, picture, report.name))
+            if name is None:
+                excluded.append(Exclusion(f"{picture}.png", ABSENT, report.name))
+            elif name in rows:
+                excluded.append(Exclusion(name, DUPLICATE, f"{report.name} names it again"))
+            else:
+                rows[name] = _record(report, text, name, files[name], caption)
+    excluded += [Exclusion(name, NO_REPORT) for name in files if name not in rows]
+    return list(rows.values())
+
+
+def _record(report: Report, text: str, name: str, file: Path, caption: str) -> Record:
+    extra = {"mesh": "; ".join(report.mesh), "caption": caption}
+    return Record(file, text, patient=report.uid, study=report.uid, extra=extra, name=name)
+
+
+def _says_something(report: Report) -> bool:
+    parts = dict(report.parts)
+    return bool(parts.get("FINDINGS") or parts.get("IMPRESSION"))

@@ -1,0 +1,58 @@
+"""Phantoms as a corpus on disk: pictures, `records.csv` with reports and labels, masks where wanted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from mrm import images
+from mrm.corpora.phantom import FINDINGS, phantom
+from mrm.records import Record, Records, write_whole
+
+MASKS = ("lungs", "pneumothorax")
+
+
+def write(
+    out: Path, count: int, seed: int = 0, size: int = 512, masks: Sequence[str] = (), workers: int | None = None
+) -> Records:
+    """Draw `count` phantoms and write them under `out`.
+
+    `records.csv` has image_path, report_content, patient, study, view, a 0/1 column for each of FINDINGS, sex
+    and age. `masks` names what is also written as PNG (0 and 255) under a folder of that name.
+    """
+    if unknown := set(masks) - set(MASKS):
+        raise ValueError(f"no phantom mask {sorted(unknown)}; there are {', '.join(MASKS)}")
+    draw = partial(_write_one, Path(out), seed, size, tuple(masks))
+    processes = min(workers or len(os.sched_getaffinity(0)), max(1, count // 50))
+    if processes == 1:
+        rows = [draw(i) for i in range(count)]
+    else:  # spawned, not forked: the caller may hold threads of PyTorch and OpenCV
+        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            rows = list(pool.map(draw, range(count), chunksize=16))
+    records = Records(rows, FINDINGS, f"phantoms, seed {seed}")
+    records.to_csv(Path(out) / "records.csv")
+    return records
+
+
+def _write_one(out: Path, seed: int, size: int, masks: tuple[str, ...], index: int) -> Record:
+    p = phantom(seed, index, size)
+    name = f"images/{p.study}.jpg"
+    write_whole(out / name, images.encode_jpeg(p.image, quality=95))
+    for kind in masks:
+        write_whole(out / kind / f"{p.study}.png", images.encode_png(np.uint8(255) * getattr(p, kind)))
+    return Record(
+        image=out / name,
+        report=p.report,
+        patient=p.patient,
+        study=p.study,
+        view=p.view,
+        labels=p.labels,
+        extra={"sex": p.sex, "age": str(p.age)},
+        name=name,
+    )

@@ -1,0 +1,210 @@
+"""Training, validation and test sets, and the 1 % and 10 % of labels that label efficiency is measured with.
+
+Patients are cut, never pictures. How our own cut works:
+
+1. A patient belongs to one stratum: the rarest class, counted in patients, that any of their pictures shows,
+   or none.
+2. Patients of a stratum stand in the order of a hash of (seed, patient). The first ones, until they have the
+   share of the stratum's pictures, are taken. So a set has its share of each stratum and, within one
+   patient of each, of all pictures.
+3. A class that is missing though `HANDFUL` patients or more show it gets the first of them.
+
+Nothing depends on the order of records or on chance but the hash, so a larger share contains the smaller one,
+and records that are added move only the patients at the edge of a share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mrm.corpora.contract import ABSENT, DUPLICATE, Exclusion, Options, Release
+from mrm.records import UNCERTAIN, Record, RecordError, Records, read_list, resolve_uncertain
+
+HANDFUL = 5
+LISTS = {"train": "train_list", "val": "val_list", "test": "test_list"}  # split -> published file name
+
+
+def cut(release: Release, options: Options) -> dict[str, Records]:
+    """`train`, `val`, `test` and the `train_<per cent>`: the publisher's where there are any, else by patient.
+
+    Records without any stated label take no part, unless reports are what is learned from.
+    """
+    parts = dict(release.splits)
+    if set(parts) - set(LISTS):
+        return parts
+    if "train" not in parts:
+        held = {r.image for part in parts.values() for r in part}
+        parts["train"] = release.records.where(lambda r: r.image not in held)
+    if release.purpose != "reports":
+        parts["train"] = parts["train"].where(_stated)
+    of_rest = options.val if "test" in parts else options.val / (1 - options.test)
+    for name, share in (("test", options.test), ("val", of_rest)):
+        if name not in parts and share:
+            parts[name], parts["train"] = divide(parts["train"], share, options.seed, name)
+    if release.purpose != "reports":
+        parts |= fractions(parts["train"], options.fractions, options.seed)
+    return {name: parts[name] for name in (*LISTS, *sorted(set(parts) - set(LISTS))) if name in parts}
+
+
+def _stated(record: Record) -> bool:
+    return any(v == v for v in record.labels)
+
+
+def divide(records: Records, share: float, seed: int, salt: str) -> tuple[Records, Records]:
+    """The patients of one share of the records, and all the others. Raises RecordError unless 0 < share < 1."""
+    if not 0 < share < 1:
+        raise RecordError(f"a share of {share:g} for {salt} cannot be cut; give one between 0 and 1")
+    taken = choose(_patients(records, f"{seed}:{salt}"), share)
+    return records.where(lambda r: _person(r) in taken), records.where(lambda r: _person(r) not in taken)
+
+
+def fractions(train: Records, percents: Sequence[int], seed: int) -> dict[str, Records]:
+    """`train_1`, `train_10`, ...: so many per cent of the training pictures, each within the next."""
+    patients = _patients(train, f"{seed}:labels")
+    taken: set[str] = set()
+    parts = {}
+    for percent in sorted(percents):
+        if not 0 < percent < 100:
+            raise RecordError(f"{percent} % of the training labels cannot be cut; give 1 to 99")
+        chosen = taken = choose(patients, percent / 100, taken)
+        parts[f"train_{percent}"] = train.where(lambda r, chosen=chosen: _person(r) in chosen)
+    return parts
+
+
+@dataclass
+class Patient:
+    """What the cut needs of one patient."""
+
+    key: str
+    place: bytes  # the hash that orders patients
+    pictures: int
+    shows: set[int]  # classes that any picture is positive for
+
+
+def _person(record: Record) -> str:
+    return record.patient or record.name
+
+
+def _patients(records: Records, salt: str) -> list[Patient]:
+    found: dict[str, Patient] = {}
+    for record in records:
+        key = _person(record)
+        if key not in found:
+            place = hashlib.blake2b(f"{salt}:{key}".encode(), digest_size=8).digest()
+            found[key] = Patient(key, place, 0, set())
+        found[key].pictures += 1
+        found[key].shows.update(c for c, v in enumerate(record.labels) if v == 1)
+    return sorted(found.values(), key=lambda p: (p.place, p.key))
+
+
+def choose(patients: Sequence[Patient], share: float, at_least: Set[str] = frozenset()) -> set[str]:
+    """The keys of patients who hold a share of the pictures, as the module says; those in `at_least` are among
+    them."""
+    commonness = Counter(c for p in patients for c in p.shows)
+    rarest = [min(p.shows, key=lambda c: (commonness[c], c), default=-1) for p in patients]
+    total, before, taken = Counter[int](), Counter[int](), set(at_least)
+    for patient, stratum in zip(patients, rarest, strict=True):
+        total[stratum] += patient.pictures
+    for patient, stratum in zip(patients, rarest, strict=True):
+        if before[stratum] + patient.pictures / 2 <= share * total[stratum]:
+            taken.add(patient.key)
+        before[stratum] += patient.pictures
+    for c in sorted(commonness, key=lambda c: (commonness[c], c)):
+        showing = [p.key for p in patients if c in p.shows]
+        if len(showing) >= HANDFUL and taken.isdisjoint(showing):
+            taken.add(showing[0])
+    return taken
+
+
+# ---- published lists ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Published:
+    """The sets that a folder of published lists names, joined with the pictures that are there."""
+
+    splits: dict[str, Records]
+    expected: dict[str, int]  # lines of each list
+    excluded: list[Exclusion]
+    notes: list[str]
+
+
+def published(release: Release, folder: Path) -> Published:
+    """Join the label lists in `folder` with the release. The labels are the lists'. Raises RecordError.
+
+    Where there is no `train_list.txt`, as for CheXpert, the publisher's training pictures that are in no
+    validation or test list take its place.
+    """
+    files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    if not files:
+        raise RecordError(f"{folder}: no label lists (train_list.txt, val_list.txt, ...) in it")
+    names = {file_name: split for split, file_name in LISTS.items()}
+    known = {release.key(r.name): r for r in release.records}
+    result = Published({}, {}, [], [])
+    listed: set[str] = set()
+    for file in files:
+        entries = read_list(file, release.list_classes or None, images=folder, must_exist=False)
+        split = names.get(file.stem, file.stem)
+        result.expected[split] = len(entries)
+        result.splits[split] = _join(entries, known, release, result, file.name)
+        if split in ("val", "test"):
+            listed |= {release.key(r.name) for r in entries}
+    if "train" not in result.splits and listed:
+        every = release.splits.get("train", release.records)
+        rest = every.where(lambda r: release.key(r.name) not in listed and _stated(r))
+        result.splits["train"] = as_listed(rest, release)
+        result.notes.append(f"no train_list.txt: its place take the {len(rest):,} training pictures in no other list")
+    return result
+
+
+def _join(entries: Records, known: Mapping[str, Record], release: Release, result: Published, file: str) -> Records:
+    rows: dict[str, Record] = {}
+    differing = compared = 0
+    for entry in entries:
+        key = release.key(entry.name)
+        record = known.get(key)
+        if key in rows or record is None:
+            reason = DUPLICATE if key in rows else ABSENT
+            result.excluded.append(Exclusion(entry.name, reason, file))
+            continue
+        if not release.list_classes:
+            rows[key] = record
+            continue
+        if _stated(record):
+            mine = as_listed(Records([record], release.records.classes), release).rows[0].labels
+            compared += len(mine)
+            differing += sum(a != b for a, b in zip(mine, entry.labels, strict=True))
+        rows[key] = replace(record, labels=entry.labels)
+    if differing:
+        result.notes.append(f"{file}: {differing:,} of {compared:,} labels are not those of the publisher's table")
+    return Records(list(rows.values()), release.list_classes or release.records.classes, file)
+
+
+def as_listed(records: Records, release: Release, policy: str = "") -> Records:
+    """The records with the classes and labels of a published list: uncertain labels by the corpus's policy (or
+    `policy` for all classes), and not stated as 0 where the corpus says so."""
+    classes = release.list_classes or records.classes
+    if set(classes) <= set(records.classes):
+        records = with_classes(records, classes)
+    chosen = {c: policy or release.uncertain.get(c, "ignore") for c in records.classes}
+    if any(UNCERTAIN in r.labels for r in records):
+        records = resolve_uncertain(records, chosen)
+    if not release.unstated_absent:
+        return records
+    rows = [replace(r, labels=tuple(0.0 if v != v else v for v in r.labels)) for r in records]
+    return replace(records, rows=rows)
+
+
+def with_classes(records: Records, classes: Sequence[str]) -> Records:
+    """The records with these classes only, in this order. Raises RecordError for one that is not there."""
+    if missing := [c for c in classes if c not in records.classes]:
+        raise RecordError(f"no class {', '.join(missing)}; there are {', '.join(records.classes)}")
+    if tuple(classes) == records.classes:
+        return records
+    places = [records.classes.index(c) for c in classes]
+    rows = [replace(r, labels=tuple(r.labels[p] for p in places)) for r in records]
+    return Records(rows, tuple(classes), records.source)

@@ -1,0 +1,219 @@
+"""A prepared corpus on disk: what is written, in which order, and the table that is shown.
+
+Every file exists whole or not at all, and `corpus.json` is written last: where it stands, all else does.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrm.corpora.contract import Exclusion, Options, Release
+from mrm.corpora.splits import LISTS, as_listed
+from mrm.records import UNCERTAIN, RecordError, Records, write_whole
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A prepared corpus: its records, its sets, and the facts that are in `corpus.json`."""
+
+    name: str
+    out: Path
+    records: Records
+    splits: Mapping[str, Records]
+    excluded: Sequence[Exclusion]
+    facts: Mapping[str, Any]
+
+    def table(self) -> str:
+        """What was expected and found, in the few lines that a terminal holds."""
+        return table(self.name, self.facts)
+
+
+@contextmanager
+def writing_to(out: Path) -> Iterator[None]:
+    """An OSError inside becomes a RecordError that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(
+            f"{out}: cannot be written ({error.strerror or error}). No file is half-written; make room or choose "
+            "another folder, and give the same command again"
+        ) from error
+
+
+def write(
+    name: str, source: Path, out: Path, options: Options, release: Release, splits: Mapping[str, Records]
+) -> Corpus:
+    """Write records, sets, label lists, `excluded.csv` and `corpus.json`. Raises RecordError."""
+    with writing_to(out):
+        _remove_previous(out)
+        files, notes = ["excluded.csv"], list(release.notes)
+        for stem, records in {"records": release.records, **_file_names(splits, release)}.items():
+            records.to_csv(out / f"{stem}.csv")
+            records.to_parquet(out / f"{stem}.parquet")
+            files += [f"{stem}.csv", f"{stem}.parquet"]
+        if release.purpose != "reports":
+            for split, records in splits.items():
+                files += _write_list(out, split, records, release, options, notes)
+        _write_excluded(out / "excluded.csv", release.excluded)
+        facts = _facts(name, source, options, release, splits)
+        facts |= {"notes": notes, "files": {f: digest(out / f) for f in sorted(files)}}
+        write_whole(out / "corpus.json", (json.dumps(facts, indent=1, default=str) + "\n").encode())
+    return Corpus(name, out, release.records, splits, release.excluded, facts)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _file_names(splits: Mapping[str, Records], release: Release) -> dict[str, Records]:
+    """`train` is `training.csv` where reports are learned from: the file that `mrm pretrain` takes."""
+    rename = {"train": "training"} if release.purpose == "reports" else {}
+    return {rename.get(split, split): records for split, records in splits.items()}
+
+
+def _remove_previous(out: Path) -> None:
+    """The files of an earlier preparation here, for one of other options must not be taken for this one."""
+    try:
+        earlier = json.loads((out / "corpus.json").read_text())["files"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return
+    (out / "corpus.json").unlink()
+    for name in earlier:
+        if ".." not in Path(name).parts:
+            (out / name).unlink(missing_ok=True)
+
+
+def _write_list(
+    out: Path, split: str, records: Records, release: Release, options: Options, notes: list[str]
+) -> list[str]:
+    """The published format: `name 0 1 ...`, for segmentation the name alone. Only complete lines can be in it."""
+    folder, _, last = split.rpartition("/")
+    name = "/".join(filter(None, (folder, f"{LISTS.get(last, last)}.txt")))
+    if release.purpose == "masks":
+        bare = [replace(r, labels=(), name=release.key(r.name)) for r in records]
+        Records(bare).to_list(out / name)
+        return [name]
+    listed = as_listed(records, release, options.uncertain)
+    whole = listed.where(lambda r: all(v in (0, 1) for v in r.labels) and not any(map(str.isspace, r.name)))
+    if len(whole) < len(listed):
+        notes.append(
+            f"{name}: {len(listed) - len(whole):,} of {len(listed):,} records are in {split}.csv only, for they "
+            "have a label that is not stated or uncertain, or a name with spaces"
+        )
+    if not whole or not whole.classes:
+        return []
+    whole.to_list(out / name)
+    return [name]
+
+
+def _write_excluded(path: Path, excluded: Sequence[Exclusion]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "reason", "detail"])
+    writer.writerows([e.name, e.reason, e.detail] for e in excluded)
+    write_whole(path, text.getvalue().encode())
+
+
+# ---- facts -------------------------------------------------------------------------------------------------
+
+
+def _facts(
+    name: str, source: Path, options: Options, release: Release, splits: Mapping[str, Records]
+) -> dict[str, Any]:
+    records = release.records
+    found = {**summary(records), **release.counts, **{n: len(part) for n, part in splits.items()}}
+    found |= {f"positive {c}": counts["positive"] for c, counts in class_counts(records).items()}
+    pictures = release.expected.get("pictures", 0)
+    return {
+        "corpus": name,
+        "release": release.version,
+        "mrm": _own_version(),
+        "source": str(source.resolve()),
+        "purpose": release.purpose,
+        "options": {k: v for k, v in vars(options).items() if v},
+        "inputs": [{"file": _shown(p, source), "bytes": p.stat().st_size, "sha256": digest(p)} for p in release.inputs],
+        "complete": len(records) >= pictures if pictures else None,
+        "expected": dict(release.expected),
+        "found": {k: v for k, v in found.items() if isinstance(v, int)},
+        "classes": class_counts(records),
+        "views": dict(Counter(r.view or "not stated" for r in records).most_common()),
+        "splits": {
+            n: {**summary(part), "classes": class_counts(part), "fingerprint": part.fingerprint()}
+            for n, part in splits.items()
+        },
+        "excluded": dict(Counter(e.reason for e in release.excluded).most_common()),
+    }
+
+
+def _own_version() -> str:
+    try:
+        return version("mrm-radiograph")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _shown(path: Path, source: Path) -> str:
+    return path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
+
+
+def summary(records: Records) -> dict[str, int | None]:
+    """Pictures, patients (None where a patient is unknown) and pictures with a report."""
+    patients = records.patients
+    return {
+        "pictures": len(records),
+        "patients": len(set(patients)) if patients else None,
+        "reports": sum(bool(r.report) for r in records),
+    }
+
+
+def class_counts(records: Records) -> dict[str, dict[str, int]]:
+    """For each class how many pictures are positive, negative, uncertain and not stated."""
+    labels = records.labels_NC
+    return {
+        c: {
+            "positive": int((labels[:, i] == 1).sum()),
+            "negative": int((labels[:, i] == 0).sum()),
+            "uncertain": int((labels[:, i] == UNCERTAIN).sum()),
+            "not stated": int(np.isnan(labels[:, i]).sum()),
+        }
+        for i, c in enumerate(records.classes)
+    }
+
+
+def table(name: str, facts: Mapping[str, Any]) -> str:
+    """`corpus.json` in short: expected against found, classes, views, sets, what was left out."""
+    expected, found = facts["expected"], facts["found"]
+    lines = [f"{name} ({facts['release']})", f"{'':32}{'expected':>10}{'found':>10}"]
+    shown = [k for k in found if k in expected or k in ("pictures", "patients")]
+    for key in [*shown, *(k for k in expected if k not in found)]:
+        lines.append(f"  {key:30}{_number(expected.get(key)):>10}{_number(found.get(key)):>10}")
+    if facts["complete"] is False:
+        lines.append("  A partial download: what is absent is in excluded.csv. Prepare again when there is more.")
+    if facts["classes"]:
+        lines.append(f"{'':32}{'positive':>10}{'negative':>10}{'uncertain':>11}{'not stated':>12}")
+        for c, n in facts["classes"].items():
+            lines.append(f"  {c:30}" + "".join(f"{v:>{w},}" for v, w in zip(n.values(), (10, 10, 11, 12), strict=True)))
+    lines.append("  views: " + ", ".join(f"{v} {n:,}" for v, n in facts["views"].items()))
+    lines.append(f"{'':32}{'pictures':>10}{'patients':>10}")
+    for split, part in facts["splits"].items():
+        lines.append(f"  {split:30}{part['pictures']:>10,}{_number(part['patients']):>10}")
+    lines += [f"  left out: {n:,} {reason}" for reason, n in facts["excluded"].items()]
+    return "\n".join([*lines, *(f"  note: {note}" for note in facts["notes"])])
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"

@@ -1,0 +1,258 @@
+"""HTML pages that open from disk without a network: `evaluation` of a classifier, and the `demo`.
+
+What a page says is in its template beside this file; what it shows is worked out here. Everything (style,
+figures, pictures) is inlined. Names of classes, files and models are not trusted: templates escape them.
+
+Shapes: N records, C classes, H W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from mrm import metrics
+from mrm.metrics import Estimate
+from mrm.pages import figures
+from mrm.pages.figures import Panel
+from mrm.records import write_whole
+
+if TYPE_CHECKING:
+    from mrm.predict import Reconstruction
+
+Report = dict[str, dict[str, Estimate]]  # as `metrics.classification_report` gives it
+
+FEW_RECORDS, FEW_POSITIVES = 100, 10  # below: the page warns that intervals are wide
+LISTED = 50  # unreadable pictures named one by one; all are in results.json
+LOSSES = {  # what a loss is called, and its unit
+    "image": ("Restoring masked patches", "mean squared error per masked patch"),
+    "report": ("Restoring masked words", "cross-entropy per masked word, nats"),
+}
+
+
+# What the demo tells ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a report; a masked one comes with the likeliest word and its probability, twice."""
+
+    text: str
+    masked: bool = False
+    with_image: tuple[str, float] | None = None
+    without_image: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class FilledReport:
+    """A picture (H, W) uint8, and its report with masked words filled in."""
+
+    picture: np.ndarray
+    words: list[Word]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A fine-tuned classifier and how it did on the test records."""
+
+    name: str
+    labels_NC: np.ndarray
+    probabilities_NC: np.ndarray
+    report: Report
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the demo did, in the order of its page. Anything may be empty; the page then says so."""
+
+    losses: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # "image", "report": (step, value)
+    reconstructions: list[Reconstruction] = field(default_factory=list)
+    reports: list[FilledReport] = field(default_factory=list)
+    contenders: list[Contender] = field(default_factory=list)  # pre-trained first, then random
+    classes: tuple[str, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
+    samples: list[tuple[np.ndarray, str]] = field(default_factory=list)  # pictures (H, W) and their reports
+    difference: Estimate | None = None  # of mean AUROC, first contender minus second, on the same draws
+
+
+# The pages ----------------------------------------------------------------------------------------------
+
+
+def evaluation(
+    out: Path,
+    results: dict[str, Any],
+    report: Report,
+    labels_NC: np.ndarray,
+    probabilities_NC: np.ndarray,
+    classes: Sequence[str],
+) -> Path:
+    """Write `out/index.html`, `out/roc.png` and `out/pr.png` for a tested classifier; return the page.
+
+    `report` is that of `metrics.classification_report` for labels and probabilities (N, C). Of `results`,
+    `model`, `records`, `n`, `patients`, `unreadable`, `overlap` (text, or several) and `origin` are shown if
+    there.
+    """
+    panels = [
+        Panel(name, labels_NC[:, c], {"model": probabilities_NC[:, c]}) for c, name in enumerate(classes)
+    ]
+    write_whole(Path(out) / "roc.png", figures.panels_png(panels, figures.roc))
+    write_whole(Path(out) / "pr.png", figures.panels_png(panels, figures.precision_recall))
+    page = template("evaluation.html").render(
+        results=results,
+        report=report,
+        mean=report["mean"],
+        rows=[(name, report[name]) for name in classes],
+        n=results.get("n", len(labels_NC)),
+        positives=int((labels_NC == 1).any(axis=1).sum()),
+        warnings=list(warnings_of(results, report, classes, len(labels_NC))),
+        curves=[
+            ("ROC curves", "roc", drawn(panels, figures.roc, "ROC curve")),
+            ("Precision-recall curves", "pr", drawn(panels, figures.precision_recall, "Precision-recall curve")),
+        ],
+        listed=LISTED,
+    )
+    return write_whole(Path(out) / "index.html", page.encode())
+
+
+def demo(out: Path, story: Story) -> Path:
+    """Write `out/index.html`, the page of `mrm demo`; return it."""
+    page = template("demo.html").render(
+        story=story,
+        losses=[loss_figure(name, points) for name, points in story.losses.items()],
+        reports=[(figures.picture(r.picture), list(spaced(r.words))) for r in story.reports],
+        totals=totals(story.reports),
+        samples=[(figures.picture(picture_HW), text) for picture_HW, text in story.samples],
+        restored=[
+            [figures.picture(p) for p in (r.masked, r.restored, r.original)] + [r.error]
+            for r in story.reconstructions
+        ],
+        intervals={c: [one.report[c]["auroc"] for one in story.contenders] for c in ("mean", *story.classes)},
+        curves=drawn(contender_panels(story), figures.roc, "ROC curves"),
+    )
+    return write_whole(Path(out) / "index.html", page.encode())
+
+
+@cache
+def template(name: str) -> jinja2.Template:
+    """A template of this folder, with escaping on and the filters that pages use."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mrm", "pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"span": span, "remarks": remarks, "across": across, "short": short, "share": share}
+    environment.tests["right"] = right
+    style = (Path(__file__).parent / "style.css").read_text()
+    return environment.get_template(name, globals={"style": Markup(style)})  # noqa: S704 our own file
+
+
+# Numbers in words ---------------------------------------------------------------------------------------
+
+
+def span(estimate: Estimate, digits: int = 3) -> str:
+    """'0.812–0.901', or '' where there is no interval."""
+    if not np.isfinite(estimate.low):
+        return ""
+    return f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}"
+
+
+def remarks(estimate: Estimate) -> str:
+    """What the reader must know of an estimate, without how its interval was drawn."""
+    return "; ".join(part for part in estimate.note.split("; ") if part and not part.startswith("bootstrap"))
+
+
+def across(value: float, low: float = 0.5, high: float = 1.0) -> float:
+    """Where a value lies on an axis from `low` to `high`, 0 to 100; beyond the ends it stays at the end."""
+    return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 2)
+
+
+def short(path: str) -> str:
+    """The last two parts of a path: enough to know it by, without the folders of a machine."""
+    return "/".join(Path(path).parts[-2:]) or path
+
+
+def share(estimate: Estimate) -> str:
+    """'31 of 44 (70 %, 95 % interval 55–82 %)'"""
+    if not estimate.defined:
+        return str(estimate)
+    hits = f"{round(estimate.value * estimate.n):,} of {estimate.n:,}"
+    return f"{hits} ({estimate.value:.0%}, 95 % interval {estimate.low * 100:.0f}–{estimate.high * 100:.0f} %)"
+
+
+def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str], n: int) -> Iterator[str]:
+    """What a reader must know before the numbers, as sentences."""
+    overlap = results.get("overlap") or []
+    yield from [overlap] if isinstance(overlap, str) else map(str, overlap)
+    if n < FEW_RECORDS:
+        yield f"Only {n:,} records were tested. The intervals are wide; read them before the numbers."
+    tested = {name: report[name]["auroc"] for name in classes}
+    few = [
+        f"{name} ({e.positives})" for name, e in tested.items() if e.defined and (e.positives or 0) < FEW_POSITIVES
+    ]
+    if few:
+        yield f"Fewer than {FEW_POSITIVES} positive records in {', '.join(few)}: these intervals are wide and rough."
+    if tested and not any(e.defined for e in tested.values()):
+        yield "No class has both positive and negative records, so nothing could be measured."
+
+
+# Figures and texts of the demo --------------------------------------------------------------------------
+
+
+def drawn(panels: Iterable[Panel], draw: figures.Draw, what: str) -> list[tuple[str, str, Markup]]:
+    """(class, why there is no curve or '', figure) of every panel."""
+    return [
+        (p.name, p.why_empty, Markup("" if p.why_empty else figures.panel_svg(p, draw, what)))  # noqa: S704
+        for p in panels
+    ]
+
+
+def contender_panels(story: Story) -> list[Panel]:
+    """One panel per class, with all contenders in it."""
+    if not story.contenders:
+        return []
+    labels_NC = story.contenders[0].labels_NC
+    return [
+        Panel(name, labels_NC[:, c], {one.name: one.probabilities_NC[:, c] for one in story.contenders})
+        for c, name in enumerate(story.classes)
+    ]
+
+
+def loss_figure(name: str, points: list[tuple[int, float]]) -> tuple[str, list[tuple[int, float]], Markup]:
+    """(title, points, figure) of a loss; no figure where there are no points."""
+    title, unit = LOSSES.get(name, (name, name))
+    figure = figures.loss_svg(points, unit, f"{title}: {unit}, by step") if points else ""
+    return title, points, Markup(figure)  # noqa: S704 drawn by us
+
+
+def spaced(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
+    """Words with the space before each, as print has it: none before a full stop or around a hyphen."""
+    before = "("
+    for word in words:
+        tight = word.text[:1] in ".,;:)?!%-/" or before[-1:] in "(-/"
+        yield ("" if tight else " "), word
+        before = word.text or " "
+
+
+def right(guess: tuple[str, float] | None, word: Word) -> bool:
+    """Whether a guess is the true word, in any case of letters."""
+    return guess is not None and guess[0].casefold() == word.text.casefold()
+
+
+def totals(reports: Sequence[FilledReport]) -> dict[str, Estimate]:
+    """The share of masked words guessed right, with and without the image; words of one report go together."""
+    masked = [(i, word) for i, report in enumerate(reports) for word in report.words if word.masked]
+    shares = {}
+    for name, key in (("with the image", "with_image"), ("without the image", "without_image")):
+        tried = [(i, right(getattr(word, key), word)) for i, word in masked if getattr(word, key)]
+        hits = [hit for _, hit in tried]
+        shares[name] = metrics.proportion(hits, sum(hits), groups=[i for i, _ in tried] if tried else None)
+    return shares

@@ -1,0 +1,165 @@
+"""Figures of the pages: drawn with matplotlib's objects, given back as inline SVG, PNG bytes or data URIs.
+
+A figure is drawn in the colours below. In a page they become the CSS variables of `style.css`, so the same
+drawing can be read on white and on black; in a PNG they stay as they are, on white.
+
+Shapes: N records, H W pixels.
+"""
+
+import base64
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mrm import images, metrics
+
+INK, MUTED, FAINT = "#17222c", "#5c6872", "#cdd4da"
+SERIES = ("#0b5c8a", "#b0500f")  # first model, second model
+STROKES = ("-", (0, (4, 1.6)))  # also told apart without colour
+VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line", SERIES[0]: "--first", SERIES[1]: "--second"}
+TEXT = {"font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none", "path.simplify": True}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One class, as scored by one model or several: what a ROC or precision-recall panel shows."""
+
+    name: str
+    labels_N: np.ndarray  # 1, 0 or NaN
+    scores: dict[str, np.ndarray]  # model: scores (N,)
+
+    @property
+    def why_empty(self) -> str:
+        """'undefined (only negatives, n=44)', or '' where there is a curve."""
+        stated_N = self.labels_N[~np.isnan(self.labels_N)]
+        reason = metrics.one_value(stated_N)
+        return f"undefined ({reason}, n={len(stated_N):,})" if reason else ""
+
+    @property
+    def prevalence(self) -> float:
+        """Share of positives among stated labels."""
+        return float(np.nanmean(self.labels_N))
+
+
+Draw = Callable[[Axes, Panel], None]
+
+
+def roc(axes: Axes, panel: Panel) -> None:
+    """Sensitivity against 1 - specificity, one line per model, with the line of chance."""
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    for scores_N, color, stroke in zip(panel.scores.values(), SERIES, STROKES, strict=False):
+        false_K, true_K, _ = metrics.roc_curve(panel.labels_N, scores_N)
+        axes.plot(false_K, true_K, color=color, linewidth=1.6, linestyle=stroke)
+    unit_square(axes, "1 − specificity", "sensitivity")
+
+
+def precision_recall(axes: Axes, panel: Panel) -> None:
+    """Precision against recall, in steps as average precision sums them, with the line of the prevalence."""
+    axes.axhline(panel.prevalence, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    for scores_N, color, stroke in zip(panel.scores.values(), SERIES, STROKES, strict=False):
+        recall_K, precision_K, _ = metrics.pr_curve(panel.labels_N, scores_N)
+        axes.plot(recall_K, precision_K, color=color, linewidth=1.6, linestyle=stroke, drawstyle="steps-pre")
+    unit_square(axes, "recall (sensitivity)", "precision")
+
+
+def unit_square(axes: Axes, across: str, up: str) -> None:
+    """Both axes from 0 to 1, with few ticks."""
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=across, ylabel=up)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+    plain(axes)
+
+
+def plain(axes: Axes) -> None:
+    """A quiet frame: two spines, a faint grid."""
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_facecolor("none")
+    axes.tick_params(colors=MUTED, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(MUTED)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(INK)
+
+
+def panel_svg(panel: Panel, draw: Draw, described: str) -> str:
+    """One panel alone, as SVG for a page."""
+    with matplotlib.rc_context(TEXT):
+        figure = Figure(figsize=(2.9, 2.8))
+        draw(figure.add_axes((0.17, 0.165, 0.8, 0.81)), panel)
+        return svg(figure, f"{described}: {panel.name}")
+
+
+def panels_png(panels: Sequence[Panel], draw: Draw) -> bytes:
+    """All panels in one picture, white behind, to put into a document."""
+    columns = min(4, math.ceil(math.sqrt(max(len(panels), 1))))
+    rows = max(1, math.ceil(len(panels) / columns))
+    with matplotlib.rc_context(TEXT):
+        figure = Figure(figsize=(3.1 * columns, 3.2 * rows), layout="constrained", facecolor="white")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, panel in zip(grid, panels, strict=False):
+            axes.set_title(panel.name, fontsize=9.5, color=INK, loc="left", parse_math=False, wrap=True)
+            if panel.why_empty:
+                axes.text(0.5, 0.5, panel.why_empty, ha="center", va="center", color=MUTED, fontsize=8)
+                axes.set_axis_off()
+            else:
+                draw(axes, panel)
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        return png(figure)
+
+
+def loss_svg(points: Sequence[tuple[int, float]], unit: str, described: str) -> str:
+    """A loss by step."""
+    steps, values = zip(*points, strict=True)
+    with matplotlib.rc_context(TEXT):
+        figure = Figure(figsize=(4.6, 2.7))
+        axes = figure.add_axes((0.125, 0.165, 0.855, 0.8))
+        axes.plot(steps, values, color=SERIES[0], linewidth=1.3, marker="o" if len(points) == 1 else "")
+        axes.set(xlabel="steps", ylabel=unit)
+        axes.locator_params(nbins=6)
+        plain(axes)
+        return svg(figure, described)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    return file.getvalue()
+
+
+def svg(figure: Figure, described: str) -> str:
+    """The figure as an SVG element to put into a page: no size of its own, colours by variable, a description.
+
+    Names inside it follow from the description, so figures of one page do not take each other's clip paths.
+    """
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": described}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    drawn = file.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    box = re.search(r'viewBox="[^"]*"', drawn)
+    assert box, "matplotlib wrote an SVG without viewBox"
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)
+    drawn = drawn.replace("xlink:href=", "href=")
+    for color, variable in VARIABLES.items():
+        drawn = drawn.replace(color, f"var({variable})")
+    label = html.escape(described, quote=True)
+    return f'<svg {box[0]} role="img" aria-label="{label}">' + drawn[drawn.index(">") + 1 :].strip()
+
+
+def picture(picture_HW: np.ndarray) -> str:
+    """A grey picture (H, W) uint8 as a data URI."""
+    return "data:image/jpeg;base64," + base64.b64encode(images.encode_jpeg(picture_HW, 90)).decode()

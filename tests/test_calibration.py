@@ -1,0 +1,219 @@
+"""Calibration and thresholds against hand counts and scikit-learn; temperatures against known ones."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit
+from sklearn.metrics import brier_score_loss, log_loss
+
+from mrm.calibration import (
+    brier_score,
+    calibration_report,
+    choose_threshold,
+    expected_calibration_error,
+    fit_temperatures,
+    operating_point,
+    reliability,
+    tempered,
+)
+from mrm.metrics import auroc, interval
+
+NAN = math.nan
+LABELS = [0, 0, 1, 0, 1, 1]
+PROBABILITIES = [0.05, 0.15, 0.15, 0.62, 0.68, 1.0]
+GOALS = st.floats(0.01, 1)
+
+
+def calibrated(rng, n, temperature=1.0):
+    """Labels drawn from probabilities, and logits that are too sure by the temperature."""
+    logits = rng.normal(scale=2, size=n)
+    return (rng.random(n) < expit(logits)).astype(float), temperature * logits
+
+
+# Calibration
+
+
+def test_scores_by_hand():
+    assert brier_score(LABELS, PROBABILITIES) == pytest.approx(brier_score_loss(LABELS, PROBABILITIES))
+    # bins: 0.05 | 0.15, 0.15 | 0.62, 0.68 | 1.0, with gaps of sums 0.05, 0.3 - 1, 1.3 - 1, 0
+    assert expected_calibration_error(LABELS, PROBABILITIES) == pytest.approx((0.05 + 0.7 + 0.3) / 6)
+    # two bins of equal mass: 0.05, 0.15, 0.15 | 0.62, 0.68, 1.0
+    by_mass = expected_calibration_error(LABELS, PROBABILITIES, bins=2, spacing="mass")
+    assert by_mass == pytest.approx((0.65 + 0.3) / 6)
+
+
+def test_the_diagram_by_hand():
+    found = reliability(LABELS, PROBABILITIES)
+    np.testing.assert_allclose(found.predicted, [0.05, 0.15, 0.65, 1.0])
+    np.testing.assert_allclose(found.observed, [0, 0.5, 0.5, 1])
+    np.testing.assert_array_equal(found.count, [1, 2, 2, 1])
+    assert np.all((found.low <= found.observed) & (found.observed <= found.high))
+    even = reliability(LABELS, PROBABILITIES, bins=3, spacing="mass")
+    assert even.count.sum() == 6
+
+
+@pytest.mark.parametrize("spacing", ["width", "mass"])
+def test_the_error_is_that_of_the_diagram(spacing):
+    rng = np.random.default_rng(0)
+    labels, logits = calibrated(rng, 500, 3)
+    found = reliability(labels, expit(logits), spacing=spacing)
+    gap = np.abs(found.predicted - found.observed) @ found.count / 500
+    assert expected_calibration_error(labels, expit(logits), spacing=spacing) == pytest.approx(gap)
+
+
+def test_probabilities_that_are_all_the_same():
+    for spacing in ("width", "mass"):
+        assert expected_calibration_error([0, 1, 1, 0], [0.3] * 4, spacing=spacing) == pytest.approx(0.2)
+
+
+def test_the_report_has_values_and_intervals():
+    rng = np.random.default_rng(1)
+    labels, logits = calibrated(rng, 600, 2)
+    table = np.stack([labels, np.zeros(600)], 1)
+    table[:50, 0] = NAN
+    probabilities = np.stack([expit(logits)] * 2, 1)
+    patients = np.arange(600) // 2
+    report = calibration_report(table, probabilities, ["a", "b"], groups=patients, draws=500)
+    for name, metric in (("brier", brier_score), ("calibration_error", expected_calibration_error)):
+        found = report["a"][name]
+        assert found.value == pytest.approx(metric(table[:, 0], probabilities[:, 0]))
+        assert found.low < found.value
+        assert found.value < found.high or name == "calibration_error"
+        assert (found.n, found.note) == (550, "bootstrap by 275 patients")
+        assert str(report["b"][name]) == "undefined (only negatives, n=600)"
+    slow = interval(table[:, 0], probabilities[:, 0], brier_score, groups=patients, draws=500)
+    assert (report["a"]["brier"].low, report["a"]["brier"].high) == pytest.approx((slow.low, slow.high))
+
+
+def test_a_calibrated_model_is_not_called_otherwise():
+    """The true error is 0; the plain percentile interval would leave it out nearly always."""
+    held = 0
+    for seed in range(100):
+        labels, logits = calibrated(np.random.default_rng([2, seed]), 400)
+        report = calibration_report(labels[:, None], expit(logits)[:, None], ["a"], draws=200)
+        held += report["a"]["calibration_error"].low < 0.005
+    assert held >= 93
+
+
+@pytest.mark.parametrize("metric", [brier_score, expected_calibration_error])
+@pytest.mark.parametrize("labels", [[], [0, 0], [1, 1, NAN]])
+def test_one_label_value_is_undefined(metric, labels):
+    assert math.isnan(metric(labels, np.full(len(labels), 0.5)))
+    assert len(reliability(labels, np.full(len(labels), 0.5)).count) == 0
+
+
+# Temperature
+
+
+def test_temperatures_are_found_again():
+    rng = np.random.default_rng(3)
+    pairs = [calibrated(rng, 20_000, temperature) for temperature in (0.5, 1, 3)]
+    labels, logits = (np.stack([pair[i] for pair in pairs], 1) for i in range(2))
+    temperatures = fit_temperatures(labels, logits)
+    assert temperatures == pytest.approx([0.5, 1, 3], rel=0.05)
+    probabilities = tempered(logits, temperatures)
+    for c in range(3):
+        assert auroc(labels[:, c], probabilities[:, c]) == pytest.approx(auroc(labels[:, c], logits[:, c]))
+        loss = log_loss(labels[:, c], probabilities[:, c])
+        for nearby in (0.97, 1.03):
+            assert loss < log_loss(labels[:, c], expit(logits[:, c] / (nearby * temperatures[c])))
+
+
+def test_temperatures_that_cannot_be_fitted():
+    labels = np.array([[0, 0, 0, NAN], [0, 1, 1, NAN], [0, 1, 0, 1]])
+    logits = np.array([[-1, -2, 2, 0], [1, 2, -1, 0], [0.5, 1, 1, 3]])
+    temperatures = fit_temperatures(labels, logits)
+    assert np.isnan(temperatures[[0, 3]]).all()
+    assert temperatures[1] == pytest.approx(0.05, rel=1e-3)  # perfect: as cold as allowed
+    assert temperatures[2] == pytest.approx(20, rel=1e-3)  # upside down: as hot as allowed
+    np.testing.assert_allclose(tempered(logits, temperatures)[:, 0], expit(logits[:, 0]))
+
+
+# Operating points
+
+
+def test_thresholds_by_hand():
+    # from strict: 1.0 (1/3, 1), 0.68 (2/3, 1), 0.62 (2/3, 2/3), 0.15 (1, 1/3), 0.05 (1, 0)
+    assert choose_threshold(LABELS, PROBABILITIES, sensitivity=0.6) == 0.68
+    assert choose_threshold(LABELS, PROBABILITIES, sensitivity=0.9) == 0.15
+    assert choose_threshold(LABELS, PROBABILITIES, specificity=0.9) == 0.68
+    assert choose_threshold(LABELS, PROBABILITIES, specificity=0.6) == 0.62
+    assert choose_threshold(LABELS, PROBABILITIES) == 0.68
+    assert choose_threshold([1, 0], [1, 2], specificity=1) > 2
+    assert math.isnan(choose_threshold([1, 1, NAN], [1, 2, 3]))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 9)), min_size=2, max_size=40).filter(
+        lambda rows: len({row[0] for row in rows}) == 2
+    ),
+    GOALS,
+)
+def test_thresholds_reach_their_goal(rows, goal):
+    labels, scores = np.array(rows, float).T
+    at = operating_point(labels, scores, choose_threshold(labels, scores, sensitivity=goal))
+    assert at.sensitivity.value >= goal - 1e-12
+    stricter = scores[scores > at.threshold]
+    if len(stricter):
+        assert operating_point(labels, scores, stricter.min()).sensitivity.value < goal
+    at = operating_point(labels, scores, choose_threshold(labels, scores, specificity=goal))
+    assert at.specificity.value >= goal - 1e-12
+
+
+def test_an_operating_point_by_hand():
+    found = operating_point([*LABELS, NAN], [*PROBABILITIES, 0.9], 0.62)
+    assert (found.sensitivity.value, found.sensitivity.n, found.sensitivity.positives) == (2 / 3, 3, 3)
+    assert (found.specificity.value, found.specificity.n, found.specificity.positives) == (2 / 3, 3, 0)
+    assert (found.positive_predictive_value.value, found.positive_predictive_value.n) == (2 / 3, 3)
+    assert (found.negative_predictive_value.value, found.negative_predictive_value.positives) == (2 / 3, 1)
+    assert found.sensitivity.low < 2 / 3 < found.sensitivity.high
+    assert str(found).startswith("at 0.62: sensitivity 0.667 (0.208–0.939), n=3, 3 positive; specificity")
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["specificity"]["n"] == 3
+
+
+def test_an_operating_point_without_records():
+    found = operating_point([0, 0], [0.1, 0.2], 0.5)
+    assert str(found.sensitivity) == "undefined (no positives, n=0)"
+    assert str(found.positive_predictive_value) == "undefined (nothing called positive, n=0)"
+    assert found.specificity.value == 1
+    assert str(operating_point([0, 1], [0, 1], NAN).specificity) == "undefined (no threshold, n=1)"
+
+
+def test_patients_widen_an_operating_point():
+    rng = np.random.default_rng(4)
+    labels, scores = rng.integers(0, 2, 100).astype(float), rng.random(100)
+    once = operating_point(labels, scores, 0.5)
+    again = operating_point(np.tile(labels, 4), np.tile(scores, 4), 0.5, groups=np.tile(np.arange(100), 4))
+    assert again.sensitivity.low == pytest.approx(once.sensitivity.low, abs=0.01)
+
+
+# Errors
+
+
+@pytest.mark.parametrize("function", [brier_score, expected_calibration_error, reliability])
+def test_wrong_probabilities_are_named(function):
+    with pytest.raises(ValueError, match=r"1 of 2 probabilities are outside 0 to 1; the first is -0\.5"):
+        function([0, 1], [0.5, -0.5])
+    with pytest.raises(ValueError, match="2 labels, but 1 scores"):
+        function([0, 1], [0.5])
+
+
+def test_other_errors_are_named():
+    with pytest.raises(ValueError, match="bins must be >= 1"):
+        reliability(LABELS, PROBABILITIES, bins=0)
+    with pytest.raises(ValueError, match="'width' or 'mass', not 10 and 'log'"):
+        expected_calibration_error(LABELS, PROBABILITIES, spacing="log")
+    with pytest.raises(ValueError, match="not both"):
+        choose_threshold(LABELS, PROBABILITIES, sensitivity=0.9, specificity=0.9)
+    with pytest.raises(ValueError, match="at most 1, not 90"):
+        choose_threshold(LABELS, PROBABILITIES, sensitivity=90)
+    with pytest.raises(ValueError, match="above 0, not -1"):
+        tempered([[1.0]], [-1])
+    with pytest.raises(ValueError, match="labels have shape"):
+        fit_temperatures(np.zeros((2, 1)), np.zeros((3, 1)))
+    with pytest.raises(ValueError, match="not finite"):
+        fit_temperatures(np.zeros((1, 1)), np.full((1, 1), NAN))
