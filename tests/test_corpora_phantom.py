@@ -30,9 +30,7 @@ def clauses(report: str) -> list[str]:
 
 
 def affirmed(report: str) -> set[str]:
-    return {
-        name for name, term in TERMS.items() if any(re.search(term, clause) for clause in clauses(report))
-    }
+    return {name for name, term in TERMS.items() if any(re.search(term, clause) for clause in clauses(report))}
 
 
 def stated_sides(report: str, name: str) -> set[str]:
@@ -108,9 +106,7 @@ def test_reports_state_the_side_that_the_picture_shows(studies):
         for name in present(s) & set(SIDED):
             columns = s.regions[name].sum(0)
             on_reader_left = columns[: len(columns) // 2].sum() / columns.sum()
-            expected = (
-                {"right"} if on_reader_left > 0.9 else {"left"} if on_reader_left < 0.1 else {"right", "left"}
-            )
+            expected = {"right"} if on_reader_left > 0.9 else {"left"} if on_reader_left < 0.1 else {"right", "left"}
             assert stated_sides(s.report, name) == expected, (s.study, name, s.report)
             checked += 1
     assert checked > 200
@@ -125,9 +121,7 @@ def test_reports_vary_in_words_and_keep_to_a_length(studies):
 def test_every_finding_is_neither_rare_nor_common(studies):
     labels = np.array([s.labels for s in studies])
     assert 0.20 < (labels.sum(1) == 0).mean() < 0.36
-    assert ((labels.mean(0) > 0.10) & (labels.mean(0) < 0.28)).all(), dict(
-        zip(FINDINGS, labels.mean(0), strict=True)
-    )
+    assert ((labels.mean(0) > 0.10) & (labels.mean(0) < 0.28)).all(), dict(zip(FINDINGS, labels.mean(0), strict=True))
 
 
 @pytest.mark.parametrize("name", ["effusion", "consolidation"])

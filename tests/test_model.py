@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import SHARED
 
 import mrm
-from conftest import SHARED
 from mrm import checkpoint
 from mrm.model import MRM, ModelConfig, complement, patchify, sine_cosine, unpatchify
 
@@ -56,7 +56,14 @@ def golden_losses(golden, model, report_loss, norm_pix):
     batch = {k: torch.from_numpy(np.asarray(v)) for k, v in golden.batch().items()}
     kept = batch["noise"].argsort(dim=1)[:, :49]
     return mrm.pretrain_losses(
-        model, batch["image"], batch["masked_ids"], batch["ids"], batch["attention_mask"], kept, report_loss, norm_pix
+        model,
+        batch["image"],
+        batch["masked_ids"],
+        batch["ids"],
+        batch["attention_mask"],
+        kept,
+        report_loss,
+        norm_pix,
     )
 
 
@@ -74,10 +81,16 @@ def test_gradient_norms_equal_the_published_implementation(golden, published):
     """The reference's embedding gradient leaves the output layer out, so its words are compared untied."""
     tied = published[1]
     untied = MRM(ModelConfig(tied_words=False))
-    untied.load_state_dict({**tied.state_dict(), "report_decoder.word_output": tied.report_decoder.words.weight})
+    untied.load_state_dict(
+        {**tied.state_dict(), "report_decoder.word_output": tied.report_decoder.words.weight}
+    )
     losses = golden_losses(golden, untied.eval(), "all", norm_pix=False)
     (losses["image"] + losses["report"]).backward()
-    theirs = {checkpoint._their_name(n): p.grad for n, p in untied.named_parameters() if ".qkv." not in n or "report" not in n}
+    theirs = {
+        checkpoint._their_name(n): p.grad
+        for n, p in untied.named_parameters()
+        if ".qkv." not in n or "report" not in n
+    }
     for name, expected in golden.expected()["grad_norms_norm_pix_False"].items():
         assert theirs[name].norm().item() == pytest.approx(expected, rel=1e-3), name
 
@@ -105,7 +118,9 @@ def test_classifier_logits_equal_the_published_implementation(golden, published)
     assert not encoder.load_state_dict(extra, strict=False).unexpected_keys
     with torch.no_grad():
         logits = encoder.eval()(model.shrink(torch.from_numpy(golden.batch()["image"])))
-    assert logits[0].tolist() == pytest.approx(golden.expected()["classifier_logits_row0"], rel=1e-4, abs=1e-5)
+    assert logits[0].tolist() == pytest.approx(
+        golden.expected()["classifier_logits_row0"], rel=1e-4, abs=1e-5
+    )
 
 
 def test_exported_weights_have_the_published_names_and_shapes(golden, published, tmp_path):
@@ -158,11 +173,18 @@ def test_checkpointing_changes_memory_not_gradients():
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize("encoder", ["vit_tiny_patch16_224", "vit_base_patch16_siglip_224", "vit_small_patch14_reg4_dinov2"])
+@pytest.mark.parametrize(
+    "encoder", ["vit_tiny_patch16_224", "vit_base_patch16_siglip_224", "vit_small_patch14_reg4_dinov2"]
+)
 def test_any_timm_vit_can_be_the_encoder(encoder):
     patch = 14 if "patch14" in encoder else 16
     options = {"depth": 2, "embed_dim": 48, "num_heads": 3}
-    model = small_model(encoder=encoder, encoder_options=options, image_size=4 * patch, fixed_positions="siglip" not in encoder)
+    model = small_model(
+        encoder=encoder,
+        encoder_options=options,
+        image_size=4 * patch,
+        fixed_positions="siglip" not in encoder,
+    )
     image, masked, ids, attention, kept = small_batch()
     crop = torch.nn.functional.interpolate(image, size=(8 * patch, 8 * patch))
     losses = mrm.pretrain_losses(model, crop, masked, ids, attention, kept)

@@ -173,11 +173,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         Records.load(tmp_path / "none.csv")
 
 
+
 def test_bytes_that_are_not_utf8_are_shown_and_warned_of_with_their_line(tmp_path):
-    path = write(tmp_path, "image_path,report_content\na.jpg,clear\nb.jpg,".encode() + "œdème".encode("cp1252") + b"\n")
-    with pytest.warns(UserWarning, match=r"training\.csv: 3 bytes are not UTF-8 \(first on line 3\)"):
+    path = write(tmp_path, b"image_path,report_content\na.jpg,clear\nb.jpg,\x8cd\xe8me\n")
+    with pytest.warns(UserWarning, match=r"training\.csv: 2 bytes are not UTF-8 \(first on line 3\)"):
         records = Records.load(path)
-    assert records[1].report == "\ufffdd\ufffdme"[:1] + "d\ufffdme"
+    assert records[1].report == "\ufffdd\ufffdme"
 
 
 BAD_FIELDS = "image_path,report_content\na.jpg,clear\nb.jpg,no effusion, no mass\nc.jpg\nd.jpg,normal\n"

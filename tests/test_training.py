@@ -60,7 +60,9 @@ def command(tmp_path: Path, cfg: recipes.PretrainConfig, *launcher: str, env=Non
     file.write_text(recipes.to_yaml(cfg))
     arguments = [sys.executable, *launcher, "-m", "mrm.cli", "pretrain", "--config", str(file)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,9 @@ def test_two_processes_equal_one(whole, phantoms, tmp_path):
         assert float(a["report"]) == pytest.approx(float(b["report"]), rel=1e-5)
 
 
-def test_a_gradient_that_is_not_finite_is_not_stepped_and_a_run_of_them_stops(phantoms, tmp_path, monkeypatch, capsys):
+def test_a_gradient_that_is_not_finite_is_not_stepped_and_a_run_of_them_stops(
+    phantoms, tmp_path, monkeypatch, capsys
+):
     from mrm import tasks
 
     broken = {3, 4}
@@ -184,7 +188,9 @@ def test_an_average_of_weights_is_kept_and_survives_a_stop(phantoms, tmp_path):
 
 
 def test_old_checkpoints_go_and_the_best_stays(phantoms, tmp_path):
-    run = runs.pretrain(config(phantoms, tmp_path / "run", steps=20, save_every=2, keep=2, val=phantoms / "records.csv"))
+    run = runs.pretrain(
+        config(phantoms, tmp_path / "run", steps=20, save_every=2, keep=2, val=phantoms / "records.csv")
+    )
     kept = {p.name for p in (run / "checkpoints").iterdir()}
     assert {"step-00000018", "step-00000020"} <= kept
     assert (run / "best").resolve().name in kept
@@ -228,7 +234,9 @@ def test_batch_size_one_works(phantoms, tmp_path):
 
 
 def test_bf16_follows_fp32(whole, phantoms, tmp_path):
-    for a, b in zip(trace(runs.pretrain(config(phantoms, tmp_path / "run", precision="bf16"))), trace(whole), strict=True):
+    for a, b in zip(
+        trace(runs.pretrain(config(phantoms, tmp_path / "run", precision="bf16"))), trace(whole), strict=True
+    ):
         assert float(a["image"]) == pytest.approx(float(b["image"]), rel=0.03)
         assert float(a["report"]) == pytest.approx(float(b["report"]), rel=0.03)
 

@@ -90,7 +90,7 @@ def repeats(
     threshold: int = THRESHOLD,
     examples: int = 5,
 ) -> list[Overlap]:
-    """Files, pictures and similar pictures that one set holds more than once, and its series of one patient."""
+    """Files, pictures and similar pictures that one set holds twice, and its series of one patient."""
     alike = _alike_within(prints, threshold) if "similar picture" in kinds else np.zeros((0, 2), np.int64)
     found = {
         "patient": _chains(prints.patients),

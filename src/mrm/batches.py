@@ -219,8 +219,17 @@ class LabelData:
         """One picture with its labels; a random crop if there is a crop, else the test view."""
         rng = np.random.default_rng([self.seed, epoch, index])
         record = self.records[index]
-        picture = _train_picture(record, rng, self.size, self.crop) if self.crop else test_picture(record, self.size, self.view)
-        return {"picture": picture, "labels": self.labels_NC[index], "key": rng.integers(2**31), "index": index}
+        picture = (
+            _train_picture(record, rng, self.size, self.crop)
+            if self.crop
+            else test_picture(record, self.size, self.view)
+        )
+        return {
+            "picture": picture,
+            "labels": self.labels_NC[index],
+            "key": rng.integers(2**31),
+            "index": index,
+        }
 
     def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> LabelBatch:
         """Stack pictures and labels."""

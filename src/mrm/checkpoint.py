@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -28,7 +30,10 @@ from mrm.classifier import Classifier, ClassifierConfig, build_encoder
 from mrm.model import MRM, ModelConfig
 from mrm.reports import Tokenizer
 
-KINDS: dict[str, tuple[type[nn.Module], type]] = {"mrm": (MRM, ModelConfig), "classifier": (Classifier, ClassifierConfig)}
+KINDS: dict[str, tuple[type[nn.Module], type]] = {
+    "mrm": (MRM, ModelConfig),
+    "classifier": (Classifier, ClassifierConfig),
+}
 
 
 class CheckpointError(ValueError):
@@ -66,12 +71,21 @@ class KeyReport:
 # Model folders ----------------------------------------------------------------------------------------
 
 
-def save(folder: Path, model: nn.Module, card: Card | None = None, tokenizer: Tokenizer | None = None) -> Path:
-    """Write a model folder; it exists either whole or not at all. An existing one is replaced."""
+def save(
+    folder: Path, model: nn.Module, card: Card | None = None, tokenizer: Tokenizer | None = None
+) -> Path:
+    """Write a model folder; it exists either whole or not at all. An existing one is replaced.
+
+    What a loaded model knows of itself (`card`, `tokenizer`) is kept. Raises CheckpointError.
+    """
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    write_into(temporary, model, card, tokenizer)
+    try:
+        write_into(temporary, model, card, tokenizer)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(f"{folder}: cannot be written ({error}); what was there is kept") from error
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -81,11 +95,17 @@ def save(folder: Path, model: nn.Module, card: Card | None = None, tokenizer: To
     return folder
 
 
-def write_into(folder: Path, model: nn.Module, card: Card | None = None, tokenizer: Tokenizer | None = None) -> None:
-    """The files of a model folder, written into `folder` as they come (see `save`)."""
+def write_into(
+    folder: Path, model: nn.Module, card: Card | None = None, tokenizer: Tokenizer | None = None
+) -> None:
+    """The files of a model folder, written into `folder` as they come (see `save`). Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    card = card or Card(kind_of(model), asdict(model.config))
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    card = card or getattr(model, "card", None) or Card(kind_of(model), asdict(model.config))
+    tokenizer = tokenizer or getattr(model, "tokenizer", None)
+    try:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    except safetensors.SafetensorError as error:  # what a full disk is to it
+        raise OSError(f"{folder / 'model.safetensors'}: {error}") from error
     (folder / "config.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
     if tokenizer is not None:
         (folder / "tokenizer.json").write_text(tokenizer.to_json())
@@ -113,7 +133,9 @@ def find_model(path: Path) -> Path:
     for folder in (path, path / "best", path / "last"):
         if (folder / "config.json").is_file():
             if not (folder / "model.safetensors").is_file():
-                raise CheckpointError(f"{folder}: has config.json but no model.safetensors; the model folder is incomplete")
+                raise CheckpointError(
+                    f"{folder}: has config.json but no model.safetensors; the model folder is incomplete"
+                )
             return folder
     what = "no such file or folder" if not path.exists() else "no config.json in it, nor in best/ or last/"
     raise CheckpointError(f"{path}: {what}; a model folder, a run or a .pth file is expected")
@@ -124,10 +146,14 @@ def read_card(folder: Path) -> Card:
     try:
         content = json.loads((folder / "config.json").read_text())
         card = Card(**{k: content[k] for k in content if k in {f.name for f in fields(Card)}})
+        if not (isinstance(card.kind, str) and isinstance(card.architecture, dict)):
+            raise TypeError("kind is no name, or architecture no mapping")
     except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: not a model's config.json ({error})") from error
     if card.kind not in KINDS:
-        raise CheckpointError(f"{folder / 'config.json'}: kind {card.kind!r} is not one of {', '.join(KINDS)}")
+        raise CheckpointError(
+            f"{folder / 'config.json'}: kind {card.kind!r} is not one of {', '.join(KINDS)}"
+        )
     return card
 
 
@@ -140,12 +166,24 @@ def write_card(folder: Path, card: Card) -> None:
 
 def build(card: Card, source: Path | str = "config.json") -> nn.Module:
     """A model of the card's architecture, with weights still to be loaded."""
-    model_class, config_class = KINDS[card.kind]
-    known = {f.name for f in fields(config_class)}
-    if unknown := set(card.architecture) - known:
-        raise CheckpointError(f"{source}: unknown settings {sorted(unknown)}; written by a newer version of mrm?")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in card.architecture.items()}
-    return model_class(config_class(**values))
+    config = read_config(card.kind, card.architecture, source)
+    try:
+        return KINDS[card.kind][0](config)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{source}: no model can be built of its settings ({_first_line(error)})") from error
+
+
+def read_config(kind: str, settings: Mapping[str, Any], source: Path | str) -> Any:
+    """The configuration that was written as `settings`. Raises CheckpointError for settings it does not have."""
+    config_class = KINDS[kind][1]
+    if unknown := set(settings) - {f.name for f in fields(config_class)}:
+        raise CheckpointError(
+            f"{source}: unknown settings {sorted(unknown)}; written by a newer version of mrm?"
+        )
+    try:
+        return config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+    except TypeError as error:
+        raise CheckpointError(f"{source}: settings are missing ({error})") from error
 
 
 def kind_of(model: nn.Module) -> str:
@@ -169,7 +207,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         return _state_dict(read_pickle(path), path)
     except (safetensors.SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(f"{path}: truncated or not a file of weights ({_first_line(error)}); copy it again") from error
+        raise CheckpointError(
+            f"{path}: truncated or not a file of weights ({_first_line(error)}); copy it again"
+        ) from error
 
 
 def read_pickle(path: Path) -> Any:
@@ -178,9 +218,12 @@ def read_pickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if not asked:
+            raise CheckpointError(f"{path}: no file of weights that torch can read as plain data; get it again") from error
         raise CheckpointError(
-            f"{path}: refused, it holds more than tensors and plain data, and loading it could run code "
-            f"({_first_line(error)}); ask its author for .safetensors"
+            f"{path}: refused, it asks for {asked[1]}, which is more than tensors and plain data, and loading "
+            "it could run code; ask its author for .safetensors"
         ) from error
 
 
@@ -245,7 +288,8 @@ def architecture(path: Path | str) -> Any:
     if path.is_file():
         return published_config(_weights_of(path), path)
     folder = find_model(path)
-    return build(read_card(folder), folder).config
+    card = read_card(folder)
+    return read_config(card.kind, card.architecture, folder)
 
 
 # The published layout -----------------------------------------------------------------------------------
@@ -313,11 +357,12 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for part in ("weight", "bias"):
         for layer in {k.split(".")[5] for k in weights if k.startswith(f"{BERT}encoder.layer.")}:
             stem = f"{BERT}encoder.layer.{layer}.attention.self."
-            thirds = [weights[f"{stem}{which}.{part}"] for which in ("query", "key", "value")]
-            ours[f"report_decoder.blocks.{layer}.qkv.{part}"] = torch.cat(thirds)
-    types = weights.get(f"{BERT}embeddings.token_type_embeddings.weight")
-    if types is not None:
-        ours["report_decoder.positions.weight"] = ours["report_decoder.positions.weight"] + types[0]
+            thirds = [weights.get(f"{stem}{which}.{part}") for which in ("query", "key", "value")]
+            if all(third is not None for third in thirds):
+                ours[f"report_decoder.blocks.{layer}.qkv.{part}"] = torch.cat(thirds)
+    types, positions = weights.get(f"{BERT}embeddings.token_type_embeddings.weight"), "report_decoder.positions.weight"
+    if types is not None and positions in ours:
+        ours[positions] = ours[positions] + types[0]
     output, words = ours.get("report_decoder.word_output"), ours.get("report_decoder.words.weight")
     if output is not None and words is not None and torch.equal(output, words):
         del ours["report_decoder.word_output"]  # tied, as the model has it
@@ -333,8 +378,12 @@ def export_published(model: MRM, path: Path | str) -> Path:
     if not isinstance(model, MRM):
         raise CheckpointError(f"only a pre-trained MRM has the published layout, not a {kind_of(model)}")
     temporary = path.with_name(f".{path.name}.tmp")
-    torch.save({"model": to_published(model), "config": asdict(model.config)}, temporary)
-    os.replace(temporary, path)
+    try:
+        torch.save({"model": to_published(model), "config": asdict(model.config)}, temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written ({_first_line(error)})") from error
     return path
 
 
@@ -342,7 +391,9 @@ def load_published(path: Path) -> MRM:
     """The MRM in a `.pth` of the published layout. Raises CheckpointError if it is none."""
     content = read_weights(path)
     if not any(k.startswith(BERT) for k in content):
-        raise CheckpointError(f"{path}: no report decoder in it, so no MRM; for an encoder alone use load_encoder or --init")
+        raise CheckpointError(
+            f"{path}: no report decoder in it, so no MRM; for an encoder alone use load_encoder or --init"
+        )
     config = published_config(content, path)
     model = MRM(config)
     load_strict(model, own_names(content), path)
@@ -353,10 +404,12 @@ def published_config(weights: Mapping[str, Tensor], path: Path) -> ModelConfig:
     """The architecture of a file of weights: as written beside them, else the published one."""
     content = read_pickle(path) if path.suffix != ".safetensors" else {}
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
-        return ModelConfig(**content["config"])
+        return read_config("mrm", content["config"], path)
     width = {tuple(v.shape) for k, v in weights.items() if k.endswith("patch_embed.proj.weight")}
     if width != {(768, 3, 16, 16)}:
-        raise CheckpointError(f"{path}: not a ViT-B/16 (patch weights {sorted(width)}) and says nothing of its architecture")
+        raise CheckpointError(
+            f"{path}: not a ViT-B/16 (patch weights {sorted(width)}) and says nothing of its architecture"
+        )
     words = weights.get(f"{BERT}embeddings.word_embeddings.weight")
     if words is None:
         return ModelConfig()
@@ -380,9 +433,11 @@ def _own_name(name: str) -> str | None:
         return None
     if name.startswith(f"{BERT}encoder.layer."):
         layer, inside = name.removeprefix(f"{BERT}encoder.layer.").split(".", 1)
-        short = next(s for s, t in IN_BLOCK.items() if inside.startswith(t))
-        return f"report_decoder.blocks.{layer}.{short}{inside[len(IN_BLOCK[short]) :]}"
-    theirs = max(((o, t) for o, t in NAMES.items() if t and name.startswith(t)), key=lambda p: len(p[1]), default=None)
+        short = next((s for s, t in IN_BLOCK.items() if inside.startswith(t)), "")
+        return f"report_decoder.blocks.{layer}.{short}{inside.removeprefix(IN_BLOCK.get(short, ''))}"
+    theirs = max(
+        ((o, t) for o, t in NAMES.items() if t and name.startswith(t)), key=lambda p: len(p[1]), default=None
+    )
     if theirs:
         return theirs[0] + name[len(theirs[1]) :]
     unused = name.startswith(("bert_encoder.", "decoder_"))
@@ -396,12 +451,16 @@ def _weights_of(path: Path) -> dict[str, Tensor]:
 def _fit_positions(encoder: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Resample learned positions to the encoder's grid, as timm does."""
     given, own = weights.get("encoder.pos_embed"), encoder.pos_embed
-    if given is None or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
+    if given is None or own is None or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
         return weights
     from timm.layers import resample_abs_pos_embed
 
     prefix = own.shape[1] - encoder.patch_embed.num_patches
-    resampled = resample_abs_pos_embed(given, new_size=encoder.patch_embed.grid_size, num_prefix_tokens=prefix)
+    if math.isqrt(given.shape[1] - prefix) ** 2 != given.shape[1] - prefix:  # with other prefix tokens
+        return weights
+    resampled = resample_abs_pos_embed(
+        given, new_size=encoder.patch_embed.grid_size, num_prefix_tokens=prefix
+    )
     return {**weights, "encoder.pos_embed": resampled}
 
 
@@ -410,7 +469,9 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f'{path}: no state dict in it (a mapping of names to tensors, or one under "model")')
+        raise CheckpointError(
+            f'{path}: no state dict in it (a mapping of names to tensors, or one under "model")'
+        )
     return {k.removeprefix("module."): v for k, v in content.items()}
 
 

@@ -21,7 +21,9 @@ class ClassifierConfig:
     mean: float = 0.4978
     std: float = 0.2449
     drop_path: float = 0.1
-    view: Literal["whole", "centre"] = "whole"  # of a film that is not square; the published test cut its sides
+    view: Literal["whole", "centre"] = (
+        "whole"  # of a film that is not square; the published test cut its sides
+    )
     uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
 
 

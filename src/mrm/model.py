@@ -81,17 +81,27 @@ class MRM(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = timm.create_model(
-            config.encoder, img_size=config.image_size, num_classes=0, global_pool="", **config.encoder_options
+            config.encoder,
+            img_size=config.image_size,
+            num_classes=0,
+            global_pool="",
+            **config.encoder_options,
         )
         patch = self.encoder.patch_embed.patch_size[0]
         self.patches = (config.image_size // patch) ** 2
         if not 0 < config.keep < self.patches:
-            raise ValueError(f"keep must be between 1 and {self.patches - 1} of {self.patches} patches, not {config.keep}")
+            raise ValueError(
+                f"keep must be between 1 and {self.patches - 1} of {self.patches} patches, not {config.keep}"
+            )
         self.prefix = self.encoder.num_prefix_tokens
         width = self.encoder.embed_dim
-        self.image_decoder = ImageDecoder(config, width, self.prefix, self.patches, patch * config.target_scale)
+        self.image_decoder = ImageDecoder(
+            config, width, self.prefix, self.patches, patch * config.target_scale
+        )
         self.report_decoder = ReportDecoder(config, width)
-        self.checkpointing = False  # recompute activations in the backward pass: less memory, a third more time
+        self.checkpointing = (
+            False  # recompute activations in the backward pass: less memory, a third more time
+        )
         self._start()
 
     def _start(self) -> None:
@@ -125,7 +135,9 @@ class MRM(nn.Module):
         `image_BCHW` is normalised and of the encoder's size. MAE section 3, arXiv:2111.06377.
         """
         encoder = self.encoder
-        x_BLD = encoder._pos_embed(encoder.patch_embed(image_BCHW))  # prefix tokens and positions, any timm ViT
+        x_BLD = encoder._pos_embed(
+            encoder.patch_embed(image_BCHW)
+        )  # prefix tokens and positions, any timm ViT
         if kept_BK is not None:
             x_BLD = torch.cat([x_BLD[:, : self.prefix], take(x_BLD[:, self.prefix :], kept_BK)], dim=1)
         x_BSD = encoder.norm_pre(x_BLD)
@@ -142,7 +154,12 @@ class MRM(nn.Module):
         return self.report_decoder.context(features_BSD[:, self.prefix :])
 
     def name_words(
-        self, context_BR: Tensor, tokens_BT: Tensor, attention_BT: Tensor, words_W: Tensor, keys_B: Tensor | None = None
+        self,
+        context_BR: Tensor,
+        tokens_BT: Tensor,
+        attention_BT: Tensor,
+        words_W: Tensor,
+        keys_B: Tensor | None = None,
     ) -> Tensor:
         """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T), given the picture's context."""
         return self.report_decoder(context_BR, tokens_BT, attention_BT, words_W, keys_B, self._run)
@@ -176,12 +193,15 @@ class ImageDecoder(nn.Module):
     def __init__(self, config: ModelConfig, width: int, prefix: int, patches: int, target_patch: int) -> None:
         super().__init__()
         inner = config.decoder_width
-        self.prefix = prefix  # the encoder's class token and registers, which the hidden patches may attend to
+        self.prefix = (
+            prefix  # the encoder's class token and registers, which the hidden patches may attend to
+        )
         self.embed = nn.Linear(width, inner)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, inner).normal_(std=0.02))
         self.register_buffer("positions_LE", sine_cosine(inner, int(patches**0.5)), persistent=False)
         self.blocks = nn.ModuleList(
-            Block(inner, config.decoder_heads, qkv_bias=True, norm_layer=LayerNorm) for _ in range(config.decoder_depth)
+            Block(inner, config.decoder_heads, qkv_bias=True, norm_layer=LayerNorm)
+            for _ in range(config.decoder_depth)
         )
         self.norm = LayerNorm(inner)
         self.pixels = nn.Linear(inner, target_patch**2 * 3)
@@ -191,7 +211,10 @@ class ImageDecoder(nn.Module):
         x_BSE = self.embed(features_BSD)
         length, inner = self.positions_LE.shape
         x_BLE = self.mask_token.to(x_BSE.dtype).expand(len(x_BSE), length, inner)
-        x_BLE = x_BLE.scatter(1, kept_BK[:, :, None].expand(-1, -1, inner), x_BSE[:, self.prefix :]) + self.positions_LE
+        x_BLE = (
+            x_BLE.scatter(1, kept_BK[:, :, None].expand(-1, -1, inner), x_BSE[:, self.prefix :])
+            + self.positions_LE
+        )
         x_BLE = torch.cat([x_BSE[:, : self.prefix], x_BLE], dim=1)
         for block in self.blocks:
             x_BLE = run(block, x_BLE)
@@ -207,7 +230,9 @@ class ReportDecoder(nn.Module):
         self.dropout = config.report_dropout
         self.from_image = nn.Linear(image_width, width)
         self.words = nn.Embedding(config.vocabulary, width, padding_idx=PAD)
-        self.positions = nn.Embedding(config.report_length, width)  # holds the token-type vector, always type 0
+        self.positions = nn.Embedding(
+            config.report_length, width
+        )  # holds the token-type vector, always type 0
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.blocks = nn.ModuleList(ReportBlock(config, f"report.{i}") for i in range(config.report_depth))
         self.transform = nn.Linear(width, width)
@@ -227,7 +252,13 @@ class ReportDecoder(nn.Module):
         return self.from_image(features_BKD.mean(dim=1))  # the projection is linear: before or after the mean
 
     def forward(
-        self, context_BR: Tensor, tokens_BT: Tensor, attention_BT: Tensor, words_W: Tensor, keys_B: Tensor | None, run
+        self,
+        context_BR: Tensor,
+        tokens_BT: Tensor,
+        attention_BT: Tensor,
+        words_W: Tensor,
+        keys_B: Tensor | None,
+        run,
     ) -> Tensor:
         """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T)."""
         x_BTR = self.norm(self.words(tokens_BT) + self.positions.weight[: tokens_BT.shape[1]])
@@ -237,7 +268,9 @@ class ReportDecoder(nn.Module):
             x_BTR = run(block, x_BTR, seen_B11T, keys_B)
         asked_WR = x_BTR.flatten(0, 1)[words_W]
         asked_WR = self.transform_norm(F.gelu(self.transform(asked_WR)))
-        return F.linear(asked_WR, self.words.weight if self.word_output is None else self.word_output, self.word_bias)
+        return F.linear(
+            asked_WR, self.words.weight if self.word_output is None else self.word_output, self.word_bias
+        )
 
 
 class ReportBlock(nn.Module):
@@ -281,7 +314,9 @@ def pretrain_losses(
     `report_loss="masked"` averages over masked tokens (the paper), "all" over every position (the code).
     """
     hidden = complement(kept, model.patches)
-    asked = token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
+    asked = (
+        token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
+    )
     words = asked.flatten().nonzero().squeeze(1)
     output = model(model.shrink(image), kept, hidden, token_ids, attention, words)
     target = target_patches(image, model.patch_size * model.config.target_scale, hidden)

@@ -118,10 +118,11 @@ class Records(Sequence[Record]):
         return known if all(known) else None
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change with any name, report, patient or label."""
+        """Sixteen hex digits that change with any name, report, patient, study, view, label or class."""
         digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
         for r in self.rows:
-            digest.update(repr((r.name, r.report, r.patient, r.labels)).encode())
+            labels = tuple(float(v) + 0.0 for v in r.labels)
+            digest.update(repr((r.name, r.report, r.patient, r.study, r.view, labels)).encode())
         return digest.hexdigest()
 
     def split(self, shares: Mapping[str, float], seed: int = 0) -> dict[str, Records]:
@@ -131,7 +132,7 @@ class Records(Sequence[Record]):
         sizes are therefore near their shares, not equal to them. A record of unknown patient is
         placed by its file name.
         """
-        if min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
+        if not shares or min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
             raise RecordError(f"shares must be positive and sum to 1 at the most, not {dict(shares)}")
         edges = np.cumsum(list(shares.values()))
         at = [np.searchsorted(edges, _place(seed, r.patient or r.name), side="right") for r in self.rows]
@@ -163,15 +164,8 @@ class Records(Sequence[Record]):
             names = None if not classes else tuple(classes)
             return read_list(path, names, images, on_error, must_exist)
         if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            columns = pyarrow.parquet.read_table(path).to_pydict()
-            header = list(columns)
-            rows = [
-                ["" if v is None else str(v) for v in values]
-                for values in zip(*columns.values(), strict=True)
-            ]
-            return _from_table(path, header, enumerate(rows, 1), classes, images, on_error)
+            header, lines = read_parquet_rows(path)
+            return _from_table(path, header, lines, classes, images, on_error)
         header, lines = read_csv_rows(path)
         return _from_table(path, header, lines, classes, images, on_error)
 
@@ -182,7 +176,8 @@ class Records(Sequence[Record]):
         path = Path(path)
         header, rows = self._table(path.parent)
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        bare = any("\r" in cell for row in rows for cell in row)  # Python before 3.13 does not quote it
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL)
         writer.writerow(header)
         writer.writerows(rows)
         return write_whole(path, text.getvalue().encode())
@@ -206,6 +201,8 @@ class Records(Sequence[Record]):
         if not np.isin(labels, (0, 1)).all():
             row = int(np.argmin(np.isin(labels, (0, 1)).all(axis=1)))
             raise RecordError(f"{self.rows[row].name}: a label list holds 0 and 1 only; write a CSV instead")
+        if spaced := [r.name for r in self.rows if len(r.name.split()) != 1]:
+            raise RecordError(f"{spaced[0]}: a name in a label list holds no spaces; write a CSV instead")
         lines = [" ".join([r.name, *(str(int(v)) for v in r.labels)]) for r in self.rows]
         return write_whole(Path(path), ("\n".join(lines) + "\n").encode())
 
@@ -261,12 +258,41 @@ def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]
         warnings.warn(
             f"{path}: {bad} bytes are not UTF-8 (first on line {line}); shown as \ufffd", stacklevel=3
         )
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
-    header = [h.strip() for h in next(reader, [])]
+    rows = _csv_rows(path, text)
+    _, header = next(rows, (0, []))
     if not header:
         raise RecordError(f"{path}: empty file; a header line with the column image_path is expected")
-    return header, ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
+    return [h.strip() for h in header], rows
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """(first line, fields) of each record; blank ones are left out.
+
+    A quote never closed would swallow all that follows it, silently: an end mark shows whether one is open.
+    """
+    end = "\x04end of file\x04"
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(io.StringIO(f"{text}\n{end}", newline=""), skipinitialspace=True)
+    line = 1
+    for row in reader:
+        if row and row[-1].endswith(f"\n{end}"):
+            raise RecordError(f"{path}: line {line}: a quote that opens there is never closed; close or double it")
+        if row != [end] and any(cell.strip() for cell in row):
+            yield line, row
+        line = reader.line_num + 1
+
+
+def read_parquet_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Column names and (row number, fields as text) of a Parquet file; null and NaN are empty."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        columns = pyarrow.parquet.read_table(path).to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RecordError(f"{path}: not a Parquet file, or a damaged one ({error})") from error
+    rows = zip(*columns.values(), strict=True)
+    return list(columns), enumerate((["" if v is None or v != v else str(v) for v in row] for row in rows), 1)
 
 
 def _unpacked(path: Path) -> bytes:
@@ -291,12 +317,16 @@ def read_list(
     on_error: OnError = "stop",
     must_exist: bool = True,
 ) -> Records:
-    """A published label list: `name 0 1 0 ...` a line; a name may hold spaces only if its labels are clear.
+    """A published label list: `name 0 1 0 ...` a line; a name holds no spaces.
 
     Without `classes` the labels are called `label0`, `label1`, ... Raises RecordError for a line with
     another number of labels than most lines have, or with a label other than 0 and 1.
     """
-    lines = [(n, line.split()) for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: not a text file in UTF-8 ({error}); a label list is expected") from None
+    lines = [(n, line.split()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise RecordError(f"{path}: empty label list")
     usual = Counter(len(fields) - 1 for _, fields in lines).most_common(1)[0][0]
@@ -312,6 +342,8 @@ def read_list(
     _report(
         path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip"
     )
+    if not kept:
+        raise RecordError(f"{path}: no records in it")
     found = find_images([name for name, _ in kept], path, images, must_exist)
     rows = [Record(file, labels=labels, name=name) for (name, labels), file in zip(kept, found, strict=True)]
     return Records(rows, names, str(path))
@@ -362,12 +394,16 @@ def write_whole(path: Path, content: bytes) -> Path:
 def _from_table(path, header, lines, classes, images, on_error) -> Records:
     if "image_path" not in header:
         raise RecordError(f"{path}: no column image_path; the columns found are {', '.join(header)}")
+    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
+        raise RecordError(f"{path}: more than one column is called {', '.join(twice)}; rename or remove one")
     rows, problems = [], []
     for number, fields in lines:
         if len(fields) == len(header):
             rows.append((number, dict(zip(header, fields, strict=True))))
         else:
             problems.append(f"line {number}: {len(fields)} fields, the header has {len(header)}")
+    if not rows and not problems:
+        raise RecordError(f"{path}: no records in it")
     names = _class_columns(path, header, [r for _, r in rows], classes)
     kept = []
     for number, row in rows:
@@ -393,7 +429,7 @@ def _record(row: dict[str, str], classes: tuple[str, ...], base: Path, header: S
         study=row.get("study_id", "").strip(),
         view=row.get("view", "").strip(),
         labels=tuple(_label(row[c], name, c) for c in classes),
-        extra={k: row[k] for k in header if k not in known},
+        extra={k: row[k].strip() for k in header if k not in known},
         name=name,
     )
 
@@ -450,9 +486,9 @@ def _relative(image: Path | bytes, beside: Path, name: str) -> str:
     if not isinstance(image, Path):
         return name
     try:
-        return str(image.resolve().relative_to(beside.resolve()))
+        return str(image.absolute().relative_to(beside.absolute()))
     except ValueError:
-        return str(image.resolve())
+        return str(image.absolute())
 
 
 def _place(seed: int, key: str) -> float:

@@ -32,6 +32,8 @@ class Tokenizer:
         for token, expected in zip(SPECIAL, range(4), strict=True):
             if inner.token_to_id(token) != expected:
                 raise ReportError(f"{source}: {token} has id {inner.token_to_id(token)}, expected {expected}")
+        inner.no_padding()  # a file may ask for either; `encode` pads nothing and cuts at its own length
+        inner.no_truncation()
         self.inner = inner
         vocabulary = inner.get_vocab()
         self.size = max(vocabulary.values()) + 1

@@ -7,11 +7,12 @@ A run is a folder: `config.yaml` (all settings), `log.csv`, `checks.csv`, `check
 
 from __future__ import annotations
 
-import json
+import os
 import platform
+import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,22 @@ import torch
 from torch import nn
 
 import mrm
-from mrm import checkpoint, images, metrics, noise, predict, recipes
+from mrm import checkpoint, corpora, images, metrics, noise, pages, predict, recipes
+from mrm.audit import Verdict, audit
 from mrm.batches import LabelData, PretrainData, in_order, loader
 from mrm.checkpoint import Card
 from mrm.classifier import Classifier, ClassifierConfig
+from mrm.evaluate import (
+    RunError,
+    load_classifier,
+    note_test,
+    overlaps,
+    readable,
+    summary,
+    test_records,
+    write_results,
+)
+from mrm.fingerprints import fingerprint, read_names
 from mrm.model import MRM
 from mrm.recipes import FinetuneConfig, PretrainConfig
 from mrm.records import Records, resolve_uncertain, write_whole
@@ -32,12 +45,29 @@ from mrm.reports import Tokenizer, select_sections
 from mrm.tasks import ClassifyTask, PretrainTask
 from mrm.training import Trainer, processes
 
-
-class RunError(ValueError):
-    """A run that cannot start. The message says why, and what to do."""
-
-
 # The commands -----------------------------------------------------------------------------------------
+
+
+def prepare(name: str, source: Path | None, out: Path, options: corpora.Options | None = None) -> Verdict:
+    """Records, label lists and facts of a public corpus, from its download; and an audit of its sets."""
+    corpus = corpora.prepare(name, source, out, options)
+    verdict = audit(corpus.splits, progress=show_progress)
+    write_whole(Path(out) / "audit.json", verdict.to_json().encode())
+    print(verdict.table())
+    return verdict
+
+
+def compare_sets(sets: Sequence[Path], json: Path | None, pictures: bool, within: bool, examples: int) -> Verdict:
+    """Audit files of records against each other; prints the verdict, and writes it to `json` if given."""
+    base = Path(os.path.commonpath([path.absolute().parent for path in sets]))  # short names for the tables
+    short = [str(path.absolute().relative_to(base)) for path in sets]
+    names = [name if short.count(name) == 1 else f"{name} (no. {i})" for i, name in enumerate(short, 1)]
+    loaded = {name: read_names(path) for name, path in zip(names, sets, strict=True)}
+    verdict = audit(loaded, pictures, within, examples=examples, progress=show_progress)
+    if json:
+        write_whole(json, verdict.to_json().encode())
+    print(verdict.table())
+    return verdict
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -48,12 +78,13 @@ def pretrain(config: PretrainConfig) -> Path:
     model = pretrain_model(config, tokenizer)
     data = pretrain_data(config, records, model, tokenizer)
     card = Card("mrm", asdict(model.config), origin(config, records, config.records))
+    seen = note_seen(config, "pre-training", records)
     return Trainer(
         PretrainTask(model, config.image_weight, config.report_weight),
         data,
         config.training.shortened(config.max_steps),
         config.out,
-        write_model=model_writer(card, tokenizer),
+        write_model=model_writer(card, seen, tokenizer),
         seed=config.seed,
         check=pretrain_check(config, model, tokenizer, records),
     ).fit()
@@ -69,12 +100,14 @@ def finetune(config: FinetuneConfig) -> Path:
     model = finetune_model(config, train.classes, policy)
     data = LabelData(train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error)
     card = Card("classifier", asdict(model.config), origin(config, train, config.train))
+    seen = note_seen(config, "fine-tuning", train)
+    warn_of(overlaps(seen, val, "validation"))
     return Trainer(
         ClassifyTask(model),
         data,
         config.training.shortened(config.max_steps),
         config.out,
-        write_model=model_writer(card),
+        write_model=model_writer(card, seen),
         seed=config.seed,
         check=auroc_check(config, val),
     ).fit()
@@ -90,39 +123,39 @@ def evaluate(
     workers: int | None = None,
 ) -> dict[str, Any]:
     """Test a classifier: `results.json`, `predictions.csv`, ROC and PR curves, one page. Returns the results."""
-    from mrm import pages
-
     classifier = load_classifier(model)
     tested = test_records(classifier, records, images)
     scores = predict.classify(classifier.to(best_device()), tested, workers=workers)
-    read = np.flatnonzero(~np.isnan(scores.logits_NC).any(axis=1))
-    if not len(read):
-        raise RunError(f"{records}: not one picture could be read; the first: {next(iter(scores.unreadable.values()))}")
-    kept, probabilities = tested.select(read), scores.probabilities_NC[read]
+    predictions = readable(tested, scores, records)
     report = metrics.classification_report(
-        kept.labels_NC, probabilities, kept.classes, groups=kept.patients, draws=draws, seed=seed
+        predictions.labels_NC,
+        predictions.probabilities_NC,
+        predictions.classes,
+        groups=predictions.patients,
+        draws=draws,
+        seed=seed,
     )
-    results = {
-        "model": str(model),
-        "records": str(records),
-        "fingerprint": tested.fingerprint(),
-        "n": len(kept),
-        "patients": len(set(kept.patients)) if kept.patients else None,
-        "unreadable": scores.unreadable,
-        "classes": {c: {m: e.to_dict() for m, e in per.items()} for c, per in report.items()},
-    }
-    write_results(out, results, kept, probabilities)
-    pages.evaluation(out, results, report, kept.labels_NC, probabilities, kept.classes)
+    leaks = overlaps(checkpoint.find_model(model) / "seen", tested, "test")
+    warn_of(leaks)
+    results = summary(model, classifier.card, records, tested, predictions, report, scores.unreadable, leaks)
+    write_results(out, results, predictions)
+    pages.evaluation(
+        out, results, report, predictions.labels_NC, predictions.probabilities_NC, predictions.classes
+    )
     note_test(model, results)
     return results
 
 
-def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
+def train_tokenizer(
+    records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()
+) -> Tokenizer:
     """Learn a WordPiece vocabulary from the reports of `records` and write it to `out`."""
     loaded = Records.load(records)
     texts = [select_sections(r.report, sections) for r in loaded if r.report]
     if not texts:
-        raise RunError(f"{records}: not one of {len(loaded)} records has a report, so there is nothing to learn words from")
+        raise RunError(
+            f"{records}: not one of {len(loaded)} records has a report, so there is nothing to learn words from"
+        )
     tokenizer = Tokenizer.train(texts, size)
     write_whole(out, tokenizer.to_json().encode())
     return tokenizer
@@ -130,7 +163,13 @@ def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tupl
 
 # Opening a run ----------------------------------------------------------------------------------------
 
-FREE = ("training.workers", "training.micro_batch", "training.keep", "training.log_every", "images")  # may change on resume
+FREE = (
+    "training.workers",
+    "training.micro_batch",
+    "training.keep",
+    "training.log_every",
+    "images",
+)  # may change on resume
 
 
 def open_run(config: Any) -> None:
@@ -145,7 +184,9 @@ def _open_run(config: Any) -> None:
         before = recipes.from_yaml(type(config), file.read_text(), str(file))
         changed = [d for d in recipes.differences(before, config) if d.split(":")[0] not in (*FREE, "out")]
         if changed:
-            raise RunError(f"{run}: holds another run ({'; '.join(changed[:5])}); choose another --out, or its settings")
+            raise RunError(
+                f"{run}: holds another run ({'; '.join(changed[:5])}); choose another --out, or its settings"
+            )
     elif run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise RunError(f"{run}: is not empty and holds no run (no config.yaml); choose another --out")
     try:
@@ -173,13 +214,45 @@ def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def model_writer(card: Card, tokenizer: Tokenizer | None = None) -> Callable[[Path, nn.Module, int], None]:
+def note_seen(config: Any, stage: str, records: Records) -> Path:
+    """Fingerprints of the records a model is to see, with those its initial model saw; the folder they are in.
+
+    They go into every model folder of the run, so that a test set can be compared with them later.
+    """
+    folder = Path(config.out) / "seen"
+    with processes().main_process_first():
+        if not (folder / f"{stage}.npz").is_file():
+            before = Path(config.init) if config.init and not getattr(config, "scratch", False) else None
+            if before and before.is_dir() and (checkpoint.find_model(before) / "seen").is_dir():
+                shutil.copytree(checkpoint.find_model(before) / "seen", folder, dirs_exist_ok=True)
+            folder.mkdir(exist_ok=True)
+            show = lambda done, n: show_progress("looking at " + stage, done, n)  # noqa: E731
+            fingerprint(records, pictures=config.audit == "pictures", progress=show).save(folder / f"{stage}.npz")
+    return folder
+
+
+def model_writer(
+    card: Card, seen: Path, tokenizer: Tokenizer | None = None
+) -> Callable[[Path, nn.Module, int], None]:
     """How the trainer writes a checkpoint's model folder."""
 
     def write(folder: Path, model: nn.Module, step: int) -> None:
         checkpoint.write_into(folder, model, replace(card, origin={**card.origin, "step": step}), tokenizer)
+        shutil.copytree(seen, folder / "seen")
 
     return write
+
+
+def warn_of(found: list[str]) -> None:
+    """Say each overlap of records as a warning."""
+    for overlap in found:
+        warnings.warn(overlap, stacklevel=3)
+
+
+def show_progress(what: str, done: int, n: int) -> None:
+    """A line that counts up in place on a terminal, and nothing elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r{what}: {done} of {n}", end="\n" if done == n else "", file=sys.stderr, flush=True)
 
 
 def best_device() -> torch.device:
@@ -203,7 +276,9 @@ def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
         if not own.is_file():
             texts = [select_sections(r.report, config.report.sections) for r in records if r.report]
             if not texts:
-                warnings.warn(f"{config.records}: no record has a report; the image loss alone is trained", stacklevel=2)
+                warnings.warn(
+                    f"{config.records}: no record has a report; the image loss alone is trained", stacklevel=2
+                )
             write_whole(own, Tokenizer.train(texts, config.model.vocabulary).to_json().encode())
     return Tokenizer.load(own)
 
@@ -255,13 +330,19 @@ def held_out_losses(config: PretrainConfig, model: nn.Module, data: PretrainData
     """Both losses over held-out records, each with the crop and the masks of epoch 0."""
     task = PretrainTask(model, config.image_weight, config.report_weight).eval()
     share = config.training.micro_batch or max(1, config.training.global_batch // state.num_processes)
-    mine = (b for i, b in enumerate(in_order(len(data), share)) if i % state.num_processes == state.process_index)
+    mine = (
+        b for i, b in enumerate(in_order(len(data), share)) if i % state.num_processes == state.process_index
+    )
     totals = torch.zeros(2, 2, dtype=torch.float64, device=state.device)
     for batch in loader(data, mine, config.training.workers):
         terms = task(batch.to(state.device))
-        totals += torch.tensor([[terms[k].sum, terms[k].count] for k in ("image", "report")], device=state.device)
+        totals += torch.tensor(
+            [[terms[k].sum, terms[k].count] for k in ("image", "report")], device=state.device
+        )
     sums = state.reduce(totals, "sum")
-    return {f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(("image", "report"), sums, strict=True)}
+    return {
+        f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(("image", "report"), sums, strict=True)
+    }
 
 
 def save_reconstructions(path: Path, model: nn.Module, pictures: list[np.ndarray]) -> None:
@@ -273,7 +354,7 @@ def save_reconstructions(path: Path, model: nn.Module, pictures: list[np.ndarray
     write_whole(path, images.encode_png(np.vstack(rows)))
 
 
-# Fine-tuning and evaluation ---------------------------------------------------------------------------
+# Fine-tuning ------------------------------------------------------------------------------------------
 
 
 def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
@@ -293,9 +374,13 @@ def require_both_values(val: Records, path: Path) -> None:
             f"{c}: {int((labels_NC[:, i] == 1).sum())} positive and {int((labels_NC[:, i] == 0).sum())} negative"
             for i, c in enumerate(val.classes)
         )
-        raise RunError(f"{path}: AUROC is undefined for every class ({counts}); validate on records of both kinds")
+        raise RunError(
+            f"{path}: AUROC is undefined for every class ({counts}); validate on records of both kinds"
+        )
     if lacking := [c for c, ok in zip(val.classes, both, strict=True) if not ok]:
-        warnings.warn(f"{path}: AUROC is undefined for {', '.join(lacking)}; the others choose the best", stacklevel=2)
+        warnings.warn(
+            f"{path}: AUROC is undefined for {', '.join(lacking)}; the others choose the best", stacklevel=2
+        )
 
 
 def finetune_model(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[str, str]) -> Classifier:
@@ -333,54 +418,12 @@ def auroc_check(config: FinetuneConfig, val: Records):
         )
         if scores.unreadable and config.on_error == "stop":
             name, reason = next(iter(scores.unreadable.items()))
-            raise RunError(f"{config.val}: {len(scores.unreadable)} pictures cannot be read, first {name}: {reason}")
+            raise RunError(
+                f"{config.val}: {len(scores.unreadable)} pictures cannot be read, first {name}: {reason}"
+            )
         logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
         read = ~np.isnan(logits).any(axis=1)
         per_class = [metrics.auroc(y, s) for y, s in zip(val.labels_NC[read].T, logits[read].T, strict=True)]
         return {"val_auroc": float(np.nanmean(per_class)), "score": float(np.nanmean(per_class))}
 
     return check
-
-
-def load_classifier(path: Path) -> Classifier:
-    """The classifier at `path`. Raises RunError for another kind of model."""
-    model = checkpoint.load(path)
-    if not isinstance(model, Classifier):
-        raise RunError(f"{path}: a {checkpoint.kind_of(model)}, not a classifier; fine-tune it first with `mrm finetune`")
-    return model
-
-
-def test_records(model: Classifier, path: Path, images: Path | None) -> Records:
-    """Records to test on, with the model's classes and its policy for uncertain labels."""
-    records = Records.load(path, model.config.classes, images)
-    return resolve_uncertain(records, model.config.uncertain or dict.fromkeys(records.classes, "ignore"))
-
-
-def write_results(out: Path, results: dict[str, Any], records: Records, probabilities_NC: np.ndarray) -> None:
-    """`results.json` and `predictions.csv`."""
-    write_whole(Path(out) / "results.json", (json.dumps(results, indent=2) + "\n").encode())
-    header = ["name", "patient_id", *(f"{c}_label" for c in records.classes), *records.classes]
-    lines = [
-        [r.name, r.patient, *("" if v != v else f"{v:g}" for v in r.labels), *(f"{p:.6g}" for p in row)]
-        for r, row in zip(records, probabilities_NC, strict=True)
-    ]
-    import csv
-    import io
-
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *lines])
-    write_whole(Path(out) / "predictions.csv", text.getvalue().encode())
-
-
-def note_test(path: Path, results: dict[str, Any]) -> None:
-    """Write into the model folder what it was tested on, and how it did."""
-    folder = checkpoint.find_model(Path(path))
-    card = checkpoint.read_card(folder)
-    entry = {
-        "records": Path(results["records"]).name,
-        "fingerprint": results["fingerprint"],
-        "n": results["n"],
-        "mean": results["classes"]["mean"],
-    }
-    others = [t for t in card.tested if t["fingerprint"] != entry["fingerprint"]]
-    checkpoint.write_card(folder, replace(card, tested=[*others, entry]))

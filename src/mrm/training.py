@@ -109,7 +109,9 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.peak(), betas=config.betas)
 
 
-Check = Callable[[nn.Module, int, Accelerator], dict[str, float]]  # model, step -> metrics; "score": higher is better
+Check = Callable[
+    [nn.Module, int, Accelerator], dict[str, float]
+]  # model, step -> metrics; "score": higher is better
 
 
 class Trainer:
@@ -163,7 +165,12 @@ class Trainer:
         state = self.accelerator
         order = self.order(self.seed, len(self.data), self.step * self.config.global_batch)
         wanted = batches.micro_batches(
-            order, self.total - self.step, self.accumulate, self.micro, state.process_index, state.num_processes
+            order,
+            self.total - self.step,
+            self.accumulate,
+            self.micro,
+            state.process_index,
+            state.num_processes,
         )
         return batches.loader(self.data, wanted, self.config.workers, pin=state.device.type == "cuda")
 
@@ -190,7 +197,11 @@ class Trainer:
     def _update(self, norm: Tensor) -> None:
         """Step, unless the gradient is not finite; all processes hold the same gradient and so agree."""
         rate = rate_at(
-            self.step, peak=self.config.peak(), warmup=self.warmup, total=self.total, schedule=self.config.schedule
+            self.step,
+            peak=self.config.peak(),
+            warmup=self.warmup,
+            total=self.total,
+            schedule=self.config.schedule,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
@@ -202,7 +213,9 @@ class Trainer:
                 self.ema.update(self.task.model, step=self.step)
         else:
             self.bad += 1
-            self.accelerator.print(f"step {self.step + 1}: gradient norm {norm.item()}, not stepped ({self.bad} in a row)")
+            self.accelerator.print(
+                f"step {self.step + 1}: gradient norm {norm.item()}, not stepped ({self.bad} in a row)"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         if self.bad >= self.config.bad_steps:
             raise TrainingError(
@@ -238,7 +251,10 @@ class Trainer:
         if self.log:
             self.log.write(row)
             speed = self.clock.rate(self.step)
-            self.accelerator.log({**losses, "rate": self.rate, "pictures_per_second": speed * self.config.global_batch}, self.step)
+            self.accelerator.log(
+                {**losses, "rate": self.rate, "pictures_per_second": speed * self.config.global_batch},
+                self.step,
+            )
             shown = "  ".join(f"{k} {v:.4f}" for k, v in losses.items())
             print(
                 f"step {self.step}/{self.total}  epoch {epoch:.2f}  {shown}  rate {self.rate:.2e}  "
@@ -282,7 +298,9 @@ class Trainer:
                 torch.save(self._state(), temporary / "training.pt")
             except OSError as error:
                 shutil.rmtree(temporary, ignore_errors=True)
-                raise TrainingError(f"{folder}: cannot write a checkpoint ({error}); the last one is kept") from error
+                raise TrainingError(
+                    f"{folder}: cannot write a checkpoint ({error}); the last one is kept"
+                ) from error
             shutil.rmtree(folder, ignore_errors=True)  # the same step again, with `best` now known
             os.replace(temporary, folder)
             _link(self.run / "last", folder)
@@ -413,14 +431,16 @@ class _Pause:
         self.clock.start += time.perf_counter() - self.began
 
 
-class _on_signal:  # noqa: N801  a context manager, read as one
+class _on_signal:
     """Turn SIGTERM and SIGINT into a request for the length of a block."""
 
     def __init__(self, request: Callable[[], None]) -> None:
         self.request = request
 
     def __enter__(self) -> None:
-        self.before = {s: signal.signal(s, lambda *_: self.request()) for s in (signal.SIGTERM, signal.SIGINT)}
+        self.before = {
+            s: signal.signal(s, lambda *_: self.request()) for s in (signal.SIGTERM, signal.SIGINT)
+        }
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
@@ -437,7 +457,9 @@ def _accelerator(config: TrainConfig, run: Path) -> Accelerator:
         AcceleratorState._reset_state()
     precision = "bf16" if config.precision == "bf16" else "no"
     cpu = not torch.accelerator.is_available()
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, log_with=list(config.trackers), project_dir=run)
+    accelerator = Accelerator(
+        mixed_precision=precision, cpu=cpu, log_with=list(config.trackers), project_dir=run
+    )
     accelerator.init_trackers("tensorboard")
     return accelerator
 

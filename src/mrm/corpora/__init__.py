@@ -75,7 +75,7 @@ def _folders(source: Path, out: Path) -> tuple[Path, Path]:
         raise RecordError(f"{source}: no such folder; --source is where the corpus was downloaded to")
     inner, outer = out.resolve(), source.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
-        raise RecordError(f"--out {out} and --source {source} lie in one another; nothing is written into a source")
+        raise RecordError(f"--out {out} and --source {source} overlap; a source is only read")
     return source, out
 
 
@@ -84,7 +84,7 @@ def _narrowed(release: Release, records: Records, unreadable: list[Exclusion], o
     wanted = records.where(lambda r: not options.views or r.view in options.views)
     if not wanted:
         views = ", ".join(sorted({r.view or "not stated" for r in records}))
-        raise RecordError(f"{release.records.source}: no picture is left; the views found are: {views or 'none'}")
+        raise RecordError(f"{release.records.source}: no picture left; views found: {views or 'none'}")
     others = [Exclusion(r.name, "another view", r.view) for r in records if r.view not in options.views]
     seen = {r.image: r for r in wanted}
 
@@ -119,4 +119,4 @@ def _published(release: Release, folder: Path) -> tuple[Release, Mapping[str, Re
 def _classes(records: Records, release: Release, options: Options) -> tuple[str, ...]:
     """The classes of the sets: those asked for, else those of the published lists, else all."""
     chosen = options.classes or release.list_classes
-    return chosen if set(chosen) <= set(records.classes) or options.classes else records.classes
+    return chosen if chosen and (options.classes or set(chosen) <= set(records.classes)) else records.classes

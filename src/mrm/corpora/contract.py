@@ -23,12 +23,14 @@ PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 ABSENT = "picture absent"  # the reasons that several corpora share
 UNLABELLED = "picture without label"
 DUPLICATE = "duplicate row"
+UNREADABLE = "unreadable picture"
+TWICE = "same file name in two folders"
 CONTRADICTORY = "rows contradict each other"
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Something of the download that is not in the records. One reason is few words, the same for all its cases."""
+    """What the download has and the records have not. `reason` is a few words, equal for equal cases."""
 
     name: str
     reason: str
@@ -57,7 +59,7 @@ class Options:
 
 
 def file_stem(name: str) -> str:
-    """`stage_2_train_images/abc.dcm` -> `abc`. Names that differ in folder and format alone are one picture."""
+    """`stage_2_train_images/abc.dcm` -> `abc`. Folder and format do not tell pictures apart."""
     stem, dot, suffix = PurePosixPath(name).name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in PICTURES else PurePosixPath(name).name
 
@@ -69,10 +71,16 @@ Finish = Callable[[Mapping[str, Records], Path, Options], list[Exclusion]]
 class Release:
     """What one corpus file makes of a download.
 
-    `Record.name` is the picture's path relative to the source, as `--images SOURCE` finds it; `extra` may hold
-    sex and age. `splits` is what the publisher says: none, `test`, `train` and `test`, or all three, and what is
-    missing is cut by patient. Other names (`covid1/train`) are written as they are; then nothing is cut, and
-    `options.splits` is for the corpus file to read.
+    `Record.name` is the picture's path relative to the source, as `--images SOURCE` finds it; `extra` may
+    hold sex and age. `splits` is what the publisher says: none, `test`, `train` and `test`, or all three, and
+    what is missing is cut by patient. Other names (`covid1/train`) are written as they are; then nothing is
+    cut, and `options.splits` is for the corpus file to read.
+
+    `expected` are the publisher's counts (pictures, patients, ...), `counts` those found that `prepare` does
+    not count itself (rows). `key` joins the names of published lists with `Record.name`, and `list_classes`
+    are their columns. In label lists an uncertain label becomes what `uncertain` says of its class (ones,
+    zeros, else ignore), and one that is not stated 0 if `unstated_absent`, as in CheXpert's. `finish` writes
+    what else the corpus needs; `notes` are told to the user and kept.
     """
 
     records: Records
@@ -80,15 +88,15 @@ class Release:
     version: str
     splits: Mapping[str, Records] = field(default_factory=dict)
     excluded: Sequence[Exclusion] = ()
-    expected: Mapping[str, int] = field(default_factory=dict)  # the publisher's counts: pictures, patients, train
-    counts: Mapping[str, int] = field(default_factory=dict)  # found, beyond what `prepare` counts itself: rows
+    expected: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
     purpose: Purpose = "labels"
-    key: Callable[[str], str] = file_stem  # joins the names of published lists with Record.name
-    list_classes: tuple[str, ...] = ()  # columns of the published lists, in their order; else those of `records`
-    uncertain: Mapping[str, str] = field(default_factory=dict)  # class -> policy in label lists, else ignore
-    unstated_absent: bool = False  # label lists say 0 where the table says nothing, as CheXpert's do
-    finish: Finish | None = None  # writes what else the corpus needs: segmentation folders
-    notes: Sequence[str] = ()  # told to the user and kept in corpus.json
+    key: Callable[[str], str] = file_stem
+    list_classes: tuple[str, ...] = ()
+    uncertain: Mapping[str, str] = field(default_factory=dict)
+    unstated_absent: bool = False
+    finish: Finish | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ def inside(source: Path, name: str, where: str) -> str:
         plain = posixpath.relpath(posixpath.normpath(plain), base) if plain.startswith("/") else ".."
     plain = posixpath.normpath(plain)
     if plain == ".." or plain.startswith("../"):
-        raise RecordError(f"{where}: the path {name!r} leads out of the source folder; correct it or leave it out")
+        raise RecordError(f"{where}: the path {name!r} leads out of the source folder; correct it")
     return plain
 
 
@@ -171,10 +179,8 @@ def list_pictures(source: Path, *folders: str, suffixes: Sequence[str] = PICTURE
     return found
 
 
-def unique_rows(
-    rows: Iterable[Row], key: Callable[[Row], str], excluded: list[Exclusion]
-) -> Iterator[tuple[str, Row]]:
-    """One row for each key. Copies go to `excluded` as duplicates; all rows of a key that differ, as contradictory."""
+def unique_rows(rows: Iterable[Row], key: Callable[[Row], str], excluded: list[Exclusion]) -> Iterator[tuple[str, Row]]:
+    """One row for each key. Copies go to `excluded`; where rows of one key differ, the key does."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)

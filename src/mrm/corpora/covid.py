@@ -1,19 +1,20 @@
-"""COVID-19 Image Data Collection: radiographs gathered from publications, with notes, and two published tasks.
+"""COVID-19 Image Data Collection: radiographs gathered from publications, with notes, and two tasks.
 
-Layout: Cohen et al. 2020, arXiv:2006.11988, github.com/ieee8023/covid-chestxray-dataset: `metadata.csv` beside
-`images/`. The tasks are those of the published MRM lists, whose labels agree with these rules:
+Layout: Cohen et al. 2020, arXiv:2006.11988, github.com/ieee8023/covid-chestxray-dataset: `metadata.csv`
+beside `images/`. The tasks are those of the published MRM lists, whose labels these rules give:
 
 * `covid19`: COVID-19 (1) against other diseases of the lung (0); pictures without finding are in neither;
 * `viral`: viral (1) against bacterial (0) pneumonia; fungal, lipoid and unnamed ones are in neither.
 
-Each has five splits by patient, `covid1` ... `covid5` and `viral1` ... `viral5`. `finding` is written in two ways,
-`COVID-19, ARDS` of early releases and the path `Pneumonia/Viral/COVID-19` of later ones.
+Each has five splits by patient, `covid1` ... `covid5` and `viral1` ... `viral5`. `finding` is written in two
+ways, `COVID-19, ARDS` of early releases and the path `Pneumonia/Viral/COVID-19` of later ones.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mrm.corpora.contract import (
@@ -41,7 +42,7 @@ BACTERIA = {"bacterial", "streptococcus", "klebsiella", "legionella", "e.coli", 
             "staphylococcus", "mrsa", "nocardia", "pseudomonas"}  # fmt: skip
 UNKNOWN = {"", "no finding", "todo", "unknown"}
 NOT_XRAY = "not an X-ray"
-OTHER_VIEW = "other view"
+LATERAL = "view not frontal"
 KEPT = ("sex", "age", "offset", "finding", "license", "url")
 
 
@@ -80,8 +81,8 @@ def _records(source: Path, rows: list[Row], options: Options, excluded: list[Exc
         known.add(name)
         if row["modality"].lower() not in ("x-ray", "xray"):
             excluded.append(Exclusion(name, NOT_XRAY, row["modality"]))
-        elif not _wanted(row["view"], options.views):
-            excluded.append(Exclusion(name, OTHER_VIEW, row["view"] or "not stated"))
+        elif not options.views and not _frontal(row["view"]):  # `prepare` keeps the views that are asked for
+            excluded.append(Exclusion(name, LATERAL, row["view"] or "not stated"))
         elif name not in files:
             excluded.append(Exclusion(name, ABSENT))
         else:
@@ -96,11 +97,9 @@ def _path(source: Path, row: Row) -> str:
     return inside(source, f"{folder}/{row['filename']}", row.where)
 
 
-def _wanted(view: str, views: tuple[str, ...]) -> bool:
-    """Whether the view is among those asked for; else whether it is frontal: PA, AP, AP Supine, AP Erect."""
-    if views:
-        return view.lower() in {v.lower() for v in views}
-    return view.upper().split(" ")[0] in ("PA", "AP")
+def _frontal(view: str) -> bool:
+    """PA, AP, AP Supine, AP Erect, AP semi erect."""
+    return view.upper().partition(" ")[0] in ("PA", "AP")
 
 
 def _record(name: str, file: Path, row: Row) -> Record:
@@ -117,24 +116,24 @@ def _record(name: str, file: Path, row: Row) -> Record:
 
 
 def _splits(records: Records, options: Options) -> dict[str, Records]:
-    """`covid1/train`, `covid1/val`, ...: five splits of each task by patient, each with another seed."""
+    """`covid1/train`, `covid1/val`, ...: five splits by patient of each task; `training`: all with notes."""
     parts: dict[str, Records] = {}
     for column, (task, name) in enumerate(TASKS.items()):
-        rows = [r for r in records if r.labels[column] == r.labels[column]]
+        if options.classes and name not in options.classes:
+            continue
+        rows = [_only(r, (column,)) for r in records if r.labels[column] == r.labels[column]]
         for number in range(1, SPLITS + 1):
-            labelled = Records([_only(r, column) for r in rows], (name,), f"{task}{number}")
-            parts |= {f"{task}{number}/{part}": chosen for part, chosen in _cut(labelled, number, options).items()}
-    return parts
+            labelled = Records(rows, (name,), f"{task}{number}")
+            parts |= {
+                f"{task}{number}/{part}": chosen for part, chosen in _cut(labelled, number, options).items()
+            }
+    columns = tuple(CLASSES.index(c) for c in options.classes if c in CLASSES)
+    noted = [_only(r, columns) for r in records if r.report]
+    return parts | {"training": Records(noted, tuple(CLASSES[c] for c in columns), "clinical notes")}
 
 
-def _only(record: Record, column: int) -> Record:
-    return Record(
-        record.image,
-        *(record.report, record.patient, record.study, record.view),
-        labels=(record.labels[column],),
-        extra=record.extra,
-        name=record.name,
-    )
+def _only(record: Record, columns: tuple[int, ...]) -> Record:
+    return replace(record, labels=tuple(record.labels[c] for c in columns))
 
 
 def _cut(records: Records, number: int, options: Options) -> Mapping[str, Records]:
@@ -145,7 +144,9 @@ def _cut(records: Records, number: int, options: Options) -> Mapping[str, Record
 
 
 def _notes(rows: list[Row]) -> list[str]:
-    notes = ["the notes often name the disease, so a model that has read them knows the labels of their pictures"]
+    notes = [
+        "the notes often name the disease, so a model that has read them knows the labels of their pictures"
+    ]
     if lost := sum("\ufffd" in "".join(row.cells.values()) for row in rows):
         notes.append(f"metadata.csv: {lost} rows hold \ufffd, letters that were lost before it was published")
     return notes

@@ -21,13 +21,12 @@ from typing import Any
 
 import pydicom
 
-from mrm import images
-from mrm.corpora.contract import Check, Exclusion, Options
-from mrm.images import ImageError
+from mrm import headers, images
+from mrm.corpora.contract import UNREADABLE, Check, Exclusion, Options
 from mrm.records import Record, Records
 
 ALONE = 256  # so few pictures are done sooner in this process than others start
-UNREADABLE = "unreadable picture"
+END = {"jpeg": b"\xff\xd9", "png": b"IEND", "dicom": b"\xff\xd9"}  # DICOM: of the JPEG or JPEG 2000 inside
 _TAGS = {"patient": "PatientID", "study": "StudyInstanceUID", "view": "ViewPosition", "sex": "PatientSex"}
 
 
@@ -61,20 +60,26 @@ def forget(out: Path) -> None:
 def _look(check: Check, image: Path) -> dict[str, str]:
     """Facts of one picture, or why it cannot be read. Runs in any process."""
     try:
-        if check == "pixels":
-            images.read(image)
-        else:
+        kind = headers.kind_of(headers.load(image, 132), str(image))
+        if check == "header" and _ends_well(image, kind):
             images.size(image)
-        with open(image, "rb") as file:
-            head = file.read(132)
-        return _dicom_facts(image) if head[128:] == b"DICM" else {}
-    except (ImageError, OSError) as error:
-        return {"error": str(error)}
+        else:
+            images.read(image)
+        return _dicom_facts(image) if kind == "dicom" else {}
+    except Exception as error:  # damaged DICOM makes pydicom raise a dozen kinds
+        return {"error": str(error) or type(error).__name__}
+
+
+def _ends_well(image: Path, kind: str) -> bool:
+    """Whether the end marker is where a whole file has it; where it is not, decoding tells if it is cut off."""
+    with image.open("rb") as file:
+        file.seek(max(0, image.stat().st_size - 64))
+        return END.get(kind, b"no such marker") in file.read()
 
 
 def _dicom_facts(image: Path) -> dict[str, str]:
     tags = [*_TAGS.values(), "PatientAge"]
-    header = pydicom.dcmread(image, stop_before_pixels=True, specific_tags=tags)
+    header = pydicom.dcmread(image, stop_before_pixels=True, specific_tags=tags, force=True)
     facts = {name: str(header.get(tag) or "").strip() for name, tag in _TAGS.items()}
     age = str(header.get("PatientAge") or "").strip().upper()
     facts["age"] = age.removesuffix("Y").lstrip("0") or ("0" if age else "")
@@ -85,7 +90,7 @@ def _with_facts(record: Record, facts: dict[str, str]) -> Record:
     """The record with facts where it has none; a table knows better than a header."""
     if not facts:
         return record
-    extra = {k: facts[k] for k in ("sex", "age") if k in facts}
+    extra: dict[str, str] = {k: facts[k] for k in ("sex", "age") if k in facts}
     return replace(
         record,
         patient=record.patient or facts.get("patient", ""),
@@ -132,9 +137,7 @@ class Journal:
         self.file.write(json.dumps([key, value]) + "\n")
 
 
-def each(
-    function: Callable[[Any], Any], items: Sequence[Any], workers: int = 0, what: str = ""
-) -> Iterator[Any]:
+def each(function: Callable[[Any], Any], items: Sequence[Any], workers: int = 0, what: str = "") -> Iterator[Any]:
     """`function` of each item, in order, on `workers` processes (0: one per core), with progress."""
     processes = min(workers or os.cpu_count() or 1, max(1, len(items) // ALONE))
     if processes == 1:

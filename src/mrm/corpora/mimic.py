@@ -1,20 +1,14 @@
 """MIMIC-CXR-JPG 2.0.0: 377,110 radiographs of 227,835 studies, with the reports of MIMIC-CXR.
 
-Layout and counts: Johnson et al. 2019, arXiv:1901.07042, and physionet.org/content/mimic-cxr-jpg/2.0.0. Pictures are
-`files/p10/p10000032/s50414267/<dicom_id>.jpg`; the reports come apart, as `mimic-cxr-reports.zip` of MIMIC-CXR with
-`files/p10/p10000032/s50414267.txt`. Every picture of a study has the study's report. Patients and reports may be
-anything between a few and all.
+Layout and counts: Johnson et al. 2019, arXiv:1901.07042, and physionet.org/content/mimic-cxr-jpg/2.0.0.
+Pictures are `files/p10/p10000032/s50414267/<dicom_id>.jpg`; every picture of a study has the study's report.
+A download may hold anything between a few patients and all, with or without reports and labels.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from mrm.corpora.contract import (
@@ -30,6 +24,7 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
+from mrm.corpora.mimic_reports import read_reports
 from mrm.records import Record, RecordError, Records
 from mrm.sections import sections, select_sections
 
@@ -44,27 +39,27 @@ EXPECTED = {
     **{"train": 368_960, "val": 2_991, "test": 5_159},
 }
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
-OTHER_VIEW = "other view"
 NO_SPLIT = "picture without split"
-_REPORT = re.compile(r"(?:^|/)p\d+/s(\d+)\.txt$")
-_FOLDERS = ("mimic-cxr-reports", "files", "reports")
 
 
 def read(source: Path, options: Options) -> Release:
-    """Join metadata, split, CheXpert labels, pictures and reports. Raises RecordError where a table is missing."""
+    """Join metadata, split, labels, pictures and reports. Raises RecordError where a table is missing."""
     tables = {name: find_table(source, f"mimic-cxr-2.0.0-{name}.csv") for name in ("metadata", "split")}
     excluded: list[Exclusion] = []
-    rows, split_of = _wanted(source, tables, options, excluded)
+    rows, split_of = _wanted(source, tables, excluded)
     labels, notes = _labels(source, tables)
     reports = read_reports(source, options.reports, {row["study_id"] for _, row in rows})
     excluded += reports.unreadable
     texts, untitled = _chosen_sections(reports.texts, options.sections)
-    records = Records([_record(source, name, row, texts, labels, split_of) for name, row in rows], CLASSES, "MIMIC-CXR-JPG")
+    records = Records(
+        [_record(source, name, row, texts, labels, split_of) for name, row in rows], CLASSES, "MIMIC-CXR-JPG"
+    )
+    splits = {part: records.where(partial(_is_in, part)) for part in SPLITS.values()}
     return Release(
         records=records,
         inputs=[*tables.values(), *reports.inputs],
         version="2.0.0",
-        splits={part: records.where(lambda r, part=part: r.extra["split"] == part) for part in SPLITS.values()},
+        splits=splits,
         excluded=excluded,
         expected=EXPECTED,
         counts=_counts(records, reports.texts, untitled, options.sections),
@@ -73,18 +68,23 @@ def read(source: Path, options: Options) -> Release:
     )
 
 
+def _is_in(split: str, record: Record) -> bool:
+    return record.extra["split"] == split
+
+
 # Pictures ---------------------------------------------------------------------------------------------------
 
 
 def _wanted(
-    source: Path, tables: Mapping[str, Path], options: Options, excluded: list[Exclusion]
+    source: Path, tables: Mapping[str, Path], excluded: list[Exclusion]
 ) -> tuple[list[tuple[str, Row]], dict[str, str]]:
-    """(picture, metadata row) of every picture that is there, of a wanted view and in the split; and the splits."""
-    split_of = {row["dicom_id"]: SPLITS.get(row["split"], "") for row in read_table(tables["split"], ("dicom_id", "split"))}
+    """(picture, metadata row) of every picture that is there and in a split; and the splits."""
+    split_rows = read_table(tables["split"], ("dicom_id", "split"))
+    split_of = {row["dicom_id"]: SPLITS.get(row["split"], "") for row in split_rows}
     needed = ("dicom_id", "subject_id", "study_id", "ViewPosition")
     files = list_pictures(source, "files")
     stems = {name.rpartition(".")[0]: name for name in files}  # the DICOM of MIMIC-CXR serves as well
-    views, known, rows = {v.upper() for v in options.views}, set(), []
+    known, rows = set[str](), []
     for dicom, row in unique_rows(read_table(tables["metadata"], needed), lambda r: r["dicom_id"], excluded):
         stem = _stem(source, row)
         name = stems.get(stem, f"{stem}.jpg")
@@ -93,8 +93,6 @@ def _wanted(
             excluded.append(Exclusion(name, ABSENT))
         elif not split_of.get(dicom):
             excluded.append(Exclusion(name, NO_SPLIT, row.where))
-        elif views and row["ViewPosition"].upper() not in views:
-            excluded.append(Exclusion(name, OTHER_VIEW, row["ViewPosition"] or "not stated"))
         else:
             rows.append((name, row))
     excluded += without_label(files, known)
@@ -139,74 +137,6 @@ def _labels(source: Path, tables: dict[str, Path]) -> tuple[dict[str, tuple[floa
     return found, []
 
 
-# Reports ----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Reports:
-    """The text of each study that has one, and what was found on the way."""
-
-    texts: dict[str, str] = field(default_factory=dict)
-    inputs: list[Path] = field(default_factory=list)
-    unreadable: list[Exclusion] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def read_reports(source: Path, given: Path | None, studies: set[str]) -> Reports:
-    """The reports of `studies`, from the archive or the unpacked folder: `given`, else sought in the source."""
-    found = Reports()
-    place = given or next((p for p in _places(source) if p.exists()), None)
-    if place is None:
-        found.notes.append("no reports: give the archive mimic-cxr-reports.zip of MIMIC-CXR with --reports FILE")
-        return found
-    if place.is_file():
-        found.inputs.append(place)
-    replaced = 0
-    for study, name, content in _report_files(place, studies):
-        if content is None:
-            found.unreadable.append(Exclusion(name, "report unreadable"))
-        elif study in found.texts:
-            found.unreadable.append(Exclusion(name, "second report of one study"))
-        else:
-            text = content.decode("utf-8", errors="replace")
-            replaced += "\ufffd" in text
-            found.texts[study] = text.strip()
-    if replaced:
-        warnings.warn(f"{place}: {replaced} reports hold bytes that are not UTF-8; shown as \ufffd", stacklevel=2)
-    if not found.texts:
-        raise RecordError(f"{place}: no report of these studies in it; files/p10/p10000032/s50414267.txt is expected")
-    return found
-
-
-def _places(source: Path) -> Iterator[Path]:
-    yield source / "mimic-cxr-reports.zip"
-    for folder in _FOLDERS:
-        for layout in ("p1*/p1*", "files/p1*/p1*"):
-            patients = islice((source / folder).glob(layout), 100)  # all 65,379 would take long
-            if any(next(patient.glob("s*.txt"), None) for patient in patients):
-                yield source / folder
-
-
-def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, bytes | None]]:
-    """(study, file, content) of the wanted reports, one after the other as they lie; content None if damaged."""
-    if place.is_dir():
-        for name, file in list_pictures(place, suffixes=(".txt",)).items():
-            if (match := _REPORT.search(f"/{name}")) and match[1] in studies:
-                yield match[1], name, file.read_bytes()
-        return
-    try:
-        archive = zipfile.ZipFile(place)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise RecordError(f"{place}: not a whole ZIP archive ({error}); get it again, or unpack it") from error
-    with archive:
-        for member in archive.infolist():
-            if (match := _REPORT.search(member.filename)) and match[1] in studies:
-                try:
-                    yield match[1], member.filename, archive.read(member)
-                except (zipfile.BadZipFile, zlib.error, EOFError):
-                    yield match[1], member.filename, None
-
-
 def _chosen_sections(texts: Mapping[str, str], names: Sequence[str]) -> tuple[Mapping[str, str], int]:
     """The named sections of each report; where it has none of them it stays whole, and these are counted."""
     if not names:
@@ -215,7 +145,9 @@ def _chosen_sections(texts: Mapping[str, str], names: Sequence[str]) -> tuple[Ma
     return chosen, sum(not any(sections(text).get(n) for n in names) for text in texts.values())
 
 
-def _counts(records: Records, texts: Mapping[str, str], untitled: int, names: Sequence[str]) -> dict[str, int]:
+def _counts(
+    records: Records, texts: Mapping[str, str], untitled: int, names: Sequence[str]
+) -> dict[str, int]:
     counts = {
         "studies": len({r.study for r in records}),
         "reports": len(texts),

@@ -1,9 +1,9 @@
 """Open-i, the Indiana University chest X-ray collection: 7,470 PNG pictures and 3,955 reports in XML.
 
 Layout and counts: openi.nlm.nih.gov/faq and Demner-Fushman et al. 2016, doi:10.1093/jamia/ocv080. The archive
-NLMCXR_reports.tgz unpacks to `ecgen-radiology/<number>.xml`, NLMCXR_png.tgz to PNG files named by the `id` of the
-report's `parentImage`. The reports are de-identified with XXXX, which is kept. No patient number is published, so the
-report's id stands for the patient; and no view of the single picture, only a caption for both.
+NLMCXR_reports.tgz unpacks to `ecgen-radiology/<number>.xml`, NLMCXR_png.tgz to PNG files named by the `id` of
+the report's `parentImage`. The reports are de-identified with XXXX, which is kept. No patient number is
+published, so the report's id stands for the patient; and no view of a picture, only a caption for both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ EXPECTED = {"pictures": 7_470, "reports": 3_955}
 CUT = "report cut off or not XML"
 NO_PICTURE = "report without picture"
 NO_REPORT = "picture of no report"
-PARTS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")  # the labels of AbstractText, in the files' order
+PARTS = (
+    "COMPARISON",
+    "INDICATION",
+    "FINDINGS",
+    "IMPRESSION",
+)  # the labels of AbstractText, in the files' order
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,9 @@ def read_report(content: bytes, name: str) -> Report:
     uid = root.find("uId")
     texts: dict[str, str] = {}
     for node in root.iter("AbstractText"):
-        title, text = (node.get("Label") or "").strip().upper(), " ".join("".join(node.itertext()).split())
-        texts[title or "FINDINGS"] = f"{texts.get(title, '')} {text}".strip()
+        title = (node.get("Label") or "").strip().upper() or "FINDINGS"
+        words = " ".join("".join(node.itertext()).split())
+        texts[title] = f"{texts.get(title, '')} {words}".strip()
     order = sorted(texts, key=lambda t: PARTS.index(t) if t in PARTS else len(PARTS))
     return Report(
         name=name,
@@ -111,9 +117,7 @@ def _read_reports(files: dict[str, Path], excluded: list[Exclusion]) -> list[Rep
     return list(found.values())
 
 
-def _records(
-    source: Path, reports: Sequence[Report], names: Sequence[str], excluded: list[Exclusion]
-) -> list[Record]:
+def _records(source: Path, reports: Sequence[Report], names: Sequence[str], excluded: list[Exclusion]) -> list[Record]:
     """One record for each picture of each report, in the order of the reports."""
     files = list_pictures(source, suffixes=(".png",))
     by_stem = {file_stem(name): name for name in files}

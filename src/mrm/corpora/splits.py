@@ -4,13 +4,13 @@ Patients are cut, never pictures. How our own cut works:
 
 1. A patient belongs to one stratum: the rarest class, counted in patients, that any of their pictures shows,
    or none.
-2. Patients of a stratum stand in the order of a hash of (seed, patient). The first ones, until they have the
-   share of the stratum's pictures, are taken. So a set has its share of each stratum and, within one
-   patient of each, of all pictures.
+2. Patients of a stratum stand in the order of a hash of (seed, patient). The first ones are taken until they
+   have the share of the stratum's pictures, rounded to a patient; what is rounded off counts for the next,
+   commoner stratum. So a set has its share of each stratum and of all pictures.
 3. A class that is missing though `HANDFUL` patients or more show it gets the first of them.
 
-Nothing depends on the order of records or on chance but the hash, so a larger share contains the smaller one,
-and records that are added move only the patients at the edge of a share.
+Nothing depends on the order of records or on chance but the hash, so records that are added move only the
+patients at the edge of a share. A larger share starts from the smaller one, and so contains it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mrm.corpora.contract import ABSENT, DUPLICATE, Exclusion, Options, Release
 from mrm.records import UNCERTAIN, Record, RecordError, Records, read_list, resolve_uncertain
 
 HANDFUL = 5
-LISTS = {"train": "train_list", "val": "val_list", "test": "test_list"}  # split -> published file name
+LISTS = {"train": "train_list", "val": "val_list", "test": "test_list"}  # split -> published file
 
 
 def cut(release: Release, options: Options) -> dict[str, Records]:
@@ -55,7 +55,7 @@ def _stated(record: Record) -> bool:
 
 
 def divide(records: Records, share: float, seed: int, salt: str) -> tuple[Records, Records]:
-    """The patients of one share of the records, and all the others. Raises RecordError unless 0 < share < 1."""
+    """The records of one share of the patients, and all others. Raises RecordError unless 0 < share < 1."""
     if not 0 < share < 1:
         raise RecordError(f"a share of {share:g} for {salt} cannot be cut; give one between 0 and 1")
     taken = choose(_patients(records, f"{seed}:{salt}"), share)
@@ -70,8 +70,8 @@ def fractions(train: Records, percents: Sequence[int], seed: int) -> dict[str, R
     for percent in sorted(percents):
         if not 0 < percent < 100:
             raise RecordError(f"{percent} % of the training labels cannot be cut; give 1 to 99")
-        chosen = taken = choose(patients, percent / 100, taken)
-        parts[f"train_{percent}"] = train.where(lambda r, chosen=chosen: _person(r) in chosen)
+        taken = choose(patients, percent / 100, taken)
+        parts[f"train_{percent}"] = train.select(i for i, r in enumerate(train) if _person(r) in taken)
     return parts
 
 
@@ -102,18 +102,25 @@ def _patients(records: Records, salt: str) -> list[Patient]:
 
 
 def choose(patients: Sequence[Patient], share: float, at_least: Set[str] = frozenset()) -> set[str]:
-    """The keys of patients who hold a share of the pictures, as the module says; those in `at_least` are among
-    them."""
+    """The keys of patients who hold a share of the pictures, as the module says; with those in `at_least`."""
     commonness = Counter(c for p in patients for c in p.shows)
-    rarest = [min(p.shows, key=lambda c: (commonness[c], c), default=-1) for p in patients]
-    total, before, taken = Counter[int](), Counter[int](), set(at_least)
-    for patient, stratum in zip(patients, rarest, strict=True):
-        total[stratum] += patient.pictures
-    for patient, stratum in zip(patients, rarest, strict=True):
-        if before[stratum] + patient.pictures / 2 <= share * total[stratum]:
+    strata: dict[int, list[Patient]] = {}
+    for patient in patients:
+        rarest = min(patient.shows, key=lambda c: (commonness[c], c), default=-1)
+        strata.setdefault(rarest, []).append(patient)
+    classes = sorted(commonness, key=lambda c: (commonness[c], c))
+    taken, owed = set(at_least), 0.0  # pictures: what one stratum rounds off is owed to the next
+    for stratum in (*classes, -1):
+        members = strata.get(stratum, [])
+        owed += share * sum(p.pictures for p in members) - sum(p.pictures for p in members if p.key in taken)
+        for patient in members:
+            if patient.key in taken:
+                continue
+            if patient.pictures / 2 > owed:
+                break
             taken.add(patient.key)
-        before[stratum] += patient.pictures
-    for c in sorted(commonness, key=lambda c: (commonness[c], c)):
+            owed -= patient.pictures
+    for c in classes:
         showing = [p.key for p in patients if c in p.shows]
         if len(showing) >= HANDFUL and taken.isdisjoint(showing):
             taken.add(showing[0])
@@ -155,9 +162,10 @@ def published(release: Release, folder: Path) -> Published:
             listed |= {release.key(r.name) for r in entries}
     if "train" not in result.splits and listed:
         every = release.splits.get("train", release.records)
-        rest = every.where(lambda r: release.key(r.name) not in listed and _stated(r))
+        rest = every.where(lambda r: release.key(r.name) not in listed)
+        rest = rest if release.unstated_absent else rest.where(_stated)
         result.splits["train"] = as_listed(rest, release)
-        result.notes.append(f"no train_list.txt: its place take the {len(rest):,} training pictures in no other list")
+        result.notes.append(f"no train_list.txt: train is the {len(rest):,} pictures in no val or test list")
     return result
 
 
@@ -180,13 +188,16 @@ def _join(entries: Records, known: Mapping[str, Record], release: Release, resul
             differing += sum(a != b for a, b in zip(mine, entry.labels, strict=True))
         rows[key] = replace(record, labels=entry.labels)
     if differing:
-        result.notes.append(f"{file}: {differing:,} of {compared:,} labels are not those of the publisher's table")
+        result.notes.append(f"{file}: {differing:,} of {compared:,} labels differ from the publisher's table")
     return Records(list(rows.values()), release.list_classes or release.records.classes, file)
 
 
 def as_listed(records: Records, release: Release, policy: str = "") -> Records:
-    """The records with the classes and labels of a published list: uncertain labels by the corpus's policy (or
-    `policy` for all classes), and not stated as 0 where the corpus says so."""
+    """The records with the classes and labels of a published list.
+
+    Uncertain labels become what the corpus says, or `policy` for all classes; not stated ones 0 where the
+    corpus says so.
+    """
     classes = release.list_classes or records.classes
     if set(classes) <= set(records.classes):
         records = with_classes(records, classes)

@@ -100,7 +100,7 @@ def _remove_previous(out: Path) -> None:
 def _write_list(
     out: Path, split: str, records: Records, release: Release, options: Options, notes: list[str]
 ) -> list[str]:
-    """The published format: `name 0 1 ...`, for segmentation the name alone. Only complete lines can be in it."""
+    """The published format: `name 0 1 ...`, for segmentation the name alone. All labels must be stated."""
     folder, _, last = split.rpartition("/")
     name = "/".join(filter(None, (folder, f"{LISTS.get(last, last)}.txt")))
     if release.purpose == "masks":
@@ -145,7 +145,7 @@ def _facts(
         "source": str(source.resolve()),
         "purpose": release.purpose,
         "options": {k: v for k, v in vars(options).items() if v},
-        "inputs": [{"file": _shown(p, source), "bytes": p.stat().st_size, "sha256": digest(p)} for p in release.inputs],
+        "inputs": [_input(p, source) for p in release.inputs],
         "complete": len(records) >= pictures if pictures else None,
         "expected": dict(release.expected),
         "found": {k: v for k, v in found.items() if isinstance(v, int)},
@@ -166,8 +166,9 @@ def _own_version() -> str:
         return "not installed"
 
 
-def _shown(path: Path, source: Path) -> str:
-    return path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
+def _input(path: Path, source: Path) -> dict[str, Any]:
+    shown = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
+    return {"file": shown, "bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def summary(records: Records) -> dict[str, int | None]:
@@ -199,18 +200,19 @@ def table(name: str, facts: Mapping[str, Any]) -> str:
     expected, found = facts["expected"], facts["found"]
     lines = [f"{name} ({facts['release']})", f"{'':32}{'expected':>10}{'found':>10}"]
     shown = [k for k in found if k in expected or k in ("pictures", "patients")]
-    for key in [*shown, *(k for k in expected if k not in found)]:
-        lines.append(f"  {key:30}{_number(expected.get(key)):>10}{_number(found.get(key)):>10}")
+    shown += [k for k in expected if k not in found]
+    lines += [f"  {k:30}{_number(expected.get(k)):>10}{_number(found.get(k)):>10}" for k in shown]
     if facts["complete"] is False:
-        lines.append("  A partial download: what is absent is in excluded.csv. Prepare again when there is more.")
+        lines.append("  a partial download: excluded.csv names what is absent; prepare again when there is more")
     if facts["classes"]:
         lines.append(f"{'':32}{'positive':>10}{'negative':>10}{'uncertain':>11}{'not stated':>12}")
         for c, n in facts["classes"].items():
-            lines.append(f"  {c:30}" + "".join(f"{v:>{w},}" for v, w in zip(n.values(), (10, 10, 11, 12), strict=True)))
+            cells = (f"{v:>{w},}" for v, w in zip(n.values(), (10, 10, 11, 12), strict=True))
+            lines.append(f"  {c:30}{''.join(cells)}")
     lines.append("  views: " + ", ".join(f"{v} {n:,}" for v, n in facts["views"].items()))
     lines.append(f"{'':32}{'pictures':>10}{'patients':>10}")
-    for split, part in facts["splits"].items():
-        lines.append(f"  {split:30}{part['pictures']:>10,}{_number(part['patients']):>10}")
+    sets = facts["splits"].items()
+    lines += [f"  {k:30}{part['pictures']:>10,}{_number(part['patients']):>10}" for k, part in sets]
     lines += [f"  left out: {n:,} {reason}" for reason, n in facts["excluded"].items()]
     return "\n".join([*lines, *(f"  note: {note}" for note in facts["notes"])])
 

@@ -8,7 +8,7 @@ Shapes: N records, C classes, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Report = dict[str, dict[str, Estimate]]  # as `metrics.classification_report` gives it
 
 FEW_RECORDS, FEW_POSITIVES = 100, 10  # below: the page warns that intervals are wide
+MANY = 6  # classes; above, panels are drawn smaller
 LISTED = 50  # unreadable pictures named one by one; all are in results.json
 LOSSES = {  # what a loss is called, and its unit
     "image": ("Restoring masked patches", "mean squared error per masked patch"),
@@ -72,7 +73,7 @@ class Contender:
 class Story:
     """What the demo did, in the order of its page. Anything may be empty; the page then says so."""
 
-    losses: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # "image", "report": (step, value)
+    losses: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # "image", "report": by step
     reconstructions: list[Reconstruction] = field(default_factory=list)
     reports: list[FilledReport] = field(default_factory=list)
     contenders: list[Contender] = field(default_factory=list)  # pre-trained first, then random
@@ -99,9 +100,7 @@ def evaluation(
     `model`, `records`, `n`, `patients`, `unreadable`, `overlap` (text, or several) and `origin` are shown if
     there.
     """
-    panels = [
-        Panel(name, labels_NC[:, c], {"model": probabilities_NC[:, c]}) for c, name in enumerate(classes)
-    ]
+    panels = [Panel(name, labels_NC[:, c], {"model": probabilities_NC[:, c]}) for c, name in enumerate(classes)]
     write_whole(Path(out) / "roc.png", figures.panels_png(panels, figures.roc))
     write_whole(Path(out) / "pr.png", figures.panels_png(panels, figures.precision_recall))
     page = template("evaluation.html").render(
@@ -112,10 +111,8 @@ def evaluation(
         n=results.get("n", len(labels_NC)),
         positives=int((labels_NC == 1).any(axis=1).sum()),
         warnings=list(warnings_of(results, report, classes, len(labels_NC))),
-        curves=[
-            ("ROC curves", "roc", drawn(panels, figures.roc, "ROC curve")),
-            ("Precision-recall curves", "pr", drawn(panels, figures.precision_recall, "Precision-recall curve")),
-        ],
+        roc=drawn(panels, figures.roc, "ROC curve"),
+        precision_recall=drawn(panels, figures.precision_recall, "Precision-recall curve"),
         listed=LISTED,
     )
     return write_whole(Path(out) / "index.html", page.encode())
@@ -130,8 +127,7 @@ def demo(out: Path, story: Story) -> Path:
         totals=totals(story.reports),
         samples=[(figures.picture(picture_HW), text) for picture_HW, text in story.samples],
         restored=[
-            [figures.picture(p) for p in (r.masked, r.restored, r.original)] + [r.error]
-            for r in story.reconstructions
+            [figures.picture(p) for p in (r.masked, r.restored, r.original)] + [r.error] for r in story.reconstructions
         ],
         intervals={c: [one.report[c]["auroc"] for one in story.contenders] for c in ("mean", *story.classes)},
         curves=drawn(contender_panels(story), figures.roc, "ROC curves"),
@@ -149,10 +145,10 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"span": span, "remarks": remarks, "across": across, "short": short, "share": share}
+    environment.filters |= {f.__name__: f for f in (span, remarks, across, short, share)}
     environment.tests["right"] = right
     style = (Path(__file__).parent / "style.css").read_text()
-    return environment.get_template(name, globals={"style": Markup(style)})  # noqa: S704 our own file
+    return environment.get_template(name, globals={"style": Markup(style), "many": MANY})
 
 
 # Numbers in words ---------------------------------------------------------------------------------------
@@ -184,8 +180,9 @@ def share(estimate: Estimate) -> str:
     """'31 of 44 (70 %, 95 % interval 55–82 %)'"""
     if not estimate.defined:
         return str(estimate)
-    hits = f"{round(estimate.value * estimate.n):,} of {estimate.n:,}"
-    return f"{hits} ({estimate.value:.0%}, 95 % interval {estimate.low * 100:.0f}–{estimate.high * 100:.0f} %)"
+    hits = round(estimate.value * estimate.n)
+    percent, low, high = (100 * x for x in (estimate.value, estimate.low, estimate.high))
+    return f"{hits:,} of {estimate.n:,} ({percent:.0f} %, 95 % interval {low:.0f}–{high:.0f} %)"
 
 
 def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str], n: int) -> Iterator[str]:
@@ -195,11 +192,9 @@ def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str],
     if n < FEW_RECORDS:
         yield f"Only {n:,} records were tested. The intervals are wide; read them before the numbers."
     tested = {name: report[name]["auroc"] for name in classes}
-    few = [
-        f"{name} ({e.positives})" for name, e in tested.items() if e.defined and (e.positives or 0) < FEW_POSITIVES
-    ]
-    if few:
-        yield f"Fewer than {FEW_POSITIVES} positive records in {', '.join(few)}: these intervals are wide and rough."
+    positives = {name: e.positives or 0 for name, e in tested.items() if e.defined}
+    if few := [f"{name} ({count})" for name, count in positives.items() if count < FEW_POSITIVES]:
+        yield f"Fewer than {FEW_POSITIVES} positive records of {', '.join(few)}: intervals are wide and rough."
     if tested and not any(e.defined for e in tested.values()):
         yield "No class has both positive and negative records, so nothing could be measured."
 
@@ -207,11 +202,11 @@ def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str],
 # Figures and texts of the demo --------------------------------------------------------------------------
 
 
-def drawn(panels: Iterable[Panel], draw: figures.Draw, what: str) -> list[tuple[str, str, Markup]]:
+def drawn(panels: Sequence[Panel], draw: figures.Draw, what: str) -> list[tuple[str, str, Markup]]:
     """(class, why there is no curve or '', figure) of every panel."""
+    side = 2.2 if len(panels) > MANY else 2.9
     return [
-        (p.name, p.why_empty, Markup("" if p.why_empty else figures.panel_svg(p, draw, what)))  # noqa: S704
-        for p in panels
+        (p.name, p.why_empty, Markup("" if p.why_empty else figures.panel_svg(p, draw, what, side))) for p in panels
     ]
 
 
@@ -230,7 +225,7 @@ def loss_figure(name: str, points: list[tuple[int, float]]) -> tuple[str, list[t
     """(title, points, figure) of a loss; no figure where there are no points."""
     title, unit = LOSSES.get(name, (name, name))
     figure = figures.loss_svg(points, unit, f"{title}: {unit}, by step") if points else ""
-    return title, points, Markup(figure)  # noqa: S704 drawn by us
+    return title, points, Markup(figure)
 
 
 def spaced(words: Sequence[Word]) -> Iterator[tuple[str, Word]]:
@@ -248,10 +243,10 @@ def right(guess: tuple[str, float] | None, word: Word) -> bool:
 
 
 def totals(reports: Sequence[FilledReport]) -> dict[str, Estimate]:
-    """The share of masked words guessed right, with and without the image; words of one report go together."""
+    """The share of masked words guessed right, with and without the picture; a report counts as a group."""
     masked = [(i, word) for i, report in enumerate(reports) for word in report.words if word.masked]
     shares = {}
-    for name, key in (("with the image", "with_image"), ("without the image", "without_image")):
+    for name, key in (("with the picture", "with_image"), ("without the picture", "without_image")):
         tried = [(i, right(getattr(word, key), word)) for i, word in masked if getattr(word, key)]
         hits = [hit for _, hit in tried]
         shares[name] = metrics.proportion(hits, sum(hits), groups=[i for i, _ in tried] if tried else None)

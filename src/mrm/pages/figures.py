@@ -11,8 +11,10 @@ import html
 import io
 import math
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,7 +27,8 @@ INK, MUTED, FAINT = "#17222c", "#5c6872", "#cdd4da"
 SERIES = ("#0b5c8a", "#b0500f")  # first model, second model
 STROKES = ("-", (0, (4, 1.6)))  # also told apart without colour
 VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line", SERIES[0]: "--first", SERIES[1]: "--second"}
-TEXT = {"font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none", "path.simplify": True}
+# matplotlib takes these from its settings alone; they are set around a drawing and put back
+TEXT: Any = {"font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none", "path.simplify": True}
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,17 @@ def precision_recall(axes: Axes, panel: Panel) -> None:
     """Precision against recall, in steps as average precision sums them, with the line of the prevalence."""
     axes.axhline(panel.prevalence, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     for scores_N, color, stroke in zip(panel.scores.values(), SERIES, STROKES, strict=False):
-        recall_K, precision_K, _ = metrics.pr_curve(panel.labels_N, scores_N)
+        recall_K, precision_K = recall_steps(panel.labels_N, scores_N)
         axes.plot(recall_K, precision_K, color=color, linewidth=1.6, linestyle=stroke, drawstyle="steps-pre")
     unit_square(axes, "recall (sensitivity)", "precision")
+
+
+def recall_steps(labels_N: np.ndarray, scores_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each recall, and the precision where it is first reached: the area below is average precision."""
+    recall_K, precision_K, _ = metrics.pr_curve(labels_N, scores_N)
+    reached_K, first_K = np.unique(recall_K, return_index=True)
+    found = first_K[reached_K > 0]
+    return np.append(0.0, recall_K[found]), np.append(precision_K[found[0]], precision_K[found])
 
 
 def unit_square(axes: Axes, across: str, up: str) -> None:
@@ -91,11 +102,12 @@ def plain(axes: Axes) -> None:
         label.set_color(INK)
 
 
-def panel_svg(panel: Panel, draw: Draw, described: str) -> str:
-    """One panel alone, as SVG for a page."""
+def panel_svg(panel: Panel, draw: Draw, described: str, side: float = 2.9) -> str:
+    """One panel alone, as SVG for a page; `side` in inches, the smaller the larger its text looks."""
+    margin = 0.5 / side
     with matplotlib.rc_context(TEXT):
-        figure = Figure(figsize=(2.9, 2.8))
-        draw(figure.add_axes((0.17, 0.165, 0.8, 0.81)), panel)
+        figure = Figure(figsize=(side, side))
+        draw(figure.add_axes((margin, margin, 0.98 - margin, 0.98 - margin)), panel)
         return svg(figure, f"{described}: {panel.name}")
 
 
@@ -107,7 +119,7 @@ def panels_png(panels: Sequence[Panel], draw: Draw) -> bytes:
         figure = Figure(figsize=(3.1 * columns, 3.2 * rows), layout="constrained", facecolor="white")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, panel in zip(grid, panels, strict=False):
-            axes.set_title(panel.name, fontsize=9.5, color=INK, loc="left", parse_math=False, wrap=True)
+            axes.set_title(textwrap.fill(panel.name, 32), fontsize=9.5, color=INK, loc="left", parse_math=False)
             if panel.why_empty:
                 axes.text(0.5, 0.5, panel.why_empty, ha="center", va="center", color=MUTED, fontsize=8)
                 axes.set_axis_off()
@@ -122,10 +134,11 @@ def loss_svg(points: Sequence[tuple[int, float]], unit: str, described: str) -> 
     """A loss by step."""
     steps, values = zip(*points, strict=True)
     with matplotlib.rc_context(TEXT):
-        figure = Figure(figsize=(4.6, 2.7))
-        axes = figure.add_axes((0.125, 0.165, 0.855, 0.8))
+        figure = Figure(figsize=(4.6, 3.1))
+        axes = figure.add_axes((0.125, 0.145, 0.855, 0.84))
         axes.plot(steps, values, color=SERIES[0], linewidth=1.3, marker="o" if len(points) == 1 else "")
-        axes.set(xlabel="steps", ylabel=unit)
+        axes.set_xlabel("steps")
+        axes.set_ylabel(unit, fontsize=8)
         axes.locator_params(nbins=6)
         plain(axes)
         return svg(figure, described)
@@ -139,7 +152,7 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure, described: str) -> str:
-    """The figure as an SVG element to put into a page: no size of its own, colours by variable, a description.
+    """The figure as an SVG element to put into a page, described, without a size, its colours by variable.
 
     Names inside it follow from the description, so figures of one page do not take each other's clip paths.
     """

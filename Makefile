@@ -1,0 +1,35 @@
+# Two commands set everything up on a Linux machine with Python 3.11 or later: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint types check clean
+
+demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on a CPU; open demo/index.html
+	$(BIN)/mrm demo --out demo
+
+test: .venv/tested  ## the test suite, at most ten minutes on two cores
+	$(BIN)/python -m pytest -q
+
+test-slow: .venv/tested  ## also the tests that take minutes
+	$(BIN)/python -m pytest -q --runslow
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/tested
+	$(BIN)/mypy
+
+check: lint types test  ## what CI runs
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:  ## remove the environment and what the demo wrote
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,211 @@
+"""Your own pictures and reports: a table with any column names, or a folder of pictures.
+
+A table (CSV) needs one column that names the picture; `options.columns` maps our names to its columns, as
+`image_path=Path, report_content=Text, patient_id=MRN, study_id=Accession, view=View, split=Set`, and
+`options.classes` names the label columns (1, 0, -1 uncertain, empty not stated; yes, no and the like too).
+
+Without a table each picture under the source is a record. With `options.classes`, folders give the label: 1
+in a folder of the class's name, 0 in any other; folders named train, val and test are the splits.
+
+Either way `scan.txt` beside `scan.png` is its report, unless the table says one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from mrm.corpora.contract import (
+    ABSENT,
+    Exclusion,
+    Options,
+    Release,
+    Row,
+    list_pictures,
+    read_table,
+    unique_rows,
+    without_label,
+)
+from mrm.corpora.custom_files import Finder, Sidecars
+from mrm.records import RESERVED, UNCERTAIN, Record, RecordError, Records
+from mrm.sections import select_sections
+
+NAMES = (*RESERVED, "split", "sex", "age")
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+VALUES = {
+    **dict.fromkeys(("1", "1.0", "yes", "true", "y", "positive", "present"), 1.0),
+    **dict.fromkeys(("0", "0.0", "no", "false", "n", "negative", "absent"), 0.0),
+    **dict.fromkeys(("-1", "-1.0", "uncertain"), UNCERTAIN),
+    **dict.fromkeys(("", "nan", "na", "n/a"), float("nan")),
+}
+BAD_LABEL = "label not understood"
+BAD_SPLIT = "split not understood"
+SEVERAL = "name fits several pictures"
+NO_NAME = "row without picture name"
+
+
+def read(source: Path, options: Options) -> Release:
+    """Records of a table, or of a folder where there is no table. Raises RecordError for absent columns."""
+    table = options.table or _only_table(source)
+    excluded: list[Exclusion] = []
+    pictures = list_pictures(source)
+    if not pictures:
+        raise RecordError(f"{source}: no picture in it; known are PNG, JPEG, TIFF and DICOM files")
+    if table is None and options.columns:
+        raise RecordError(f"{source}: columns are given, but there is no table; name it with --table FILE")
+    sidecars = Sidecars(list_pictures(source, suffixes=(".txt",)))
+    if table is None:
+        rows = _from_folder(pictures, sidecars, options)
+    else:
+        rows = _from_table(source, table, pictures, sidecars, options, excluded)
+    records = Records(rows, options.classes, str(table or source))
+    return Release(
+        records=records,
+        inputs=[table] if table else [],
+        version="by a table" if table else "by folders",
+        splits=_splits(records),
+        excluded=excluded,
+        counts={"pictures with report": sum(bool(r.report) for r in records)},
+        purpose="labels" if options.classes else "reports",
+        notes=[*sidecars.notes(), *_notes(records, table is not None)],
+    )
+
+
+def _only_table(source: Path) -> Path | None:
+    named = [p for p in sorted(source.iterdir()) if p.name.lower().endswith((".csv", ".csv.gz"))]
+    tables = [p for p in named if not p.name.startswith(".")]
+    if len(tables) > 1:
+        names = ", ".join(p.name for p in tables)
+        raise RecordError(f"{source}: several tables ({names}); say which with --table FILE")
+    return tables[0] if tables else None
+
+
+# Table ----------------------------------------------------------------------------------------------------
+
+
+def _from_table(
+    source: Path,
+    table: Path,
+    pictures: Mapping[str, Path],
+    sidecars: Sidecars,
+    options: Options,
+    excluded: list[Exclusion],
+) -> list[Record]:
+    rows = read_table(table, ())
+    column = _columns(table, rows, options)
+    find, chosen = Finder.of(source, table, pictures), dict[int, str]()
+    for row in rows:
+        name = row[column["image_path"]]
+        found = find(row, name) if name else []
+        if len(found) == 1:
+            chosen[row.line] = found[0]
+        else:
+            reason = (SEVERAL if found else ABSENT) if name else NO_NAME
+            excluded.append(Exclusion(name or row.where, reason, row.where))
+    kept = []
+    joined = (row for row in rows if row.line in chosen)
+    for name, row in unique_rows(joined, lambda r: chosen[r.line], excluded):
+        record = _record(name, pictures[name], row, column, sidecars, options)
+        if isinstance(record, Exclusion):
+            excluded.append(record)
+        else:
+            kept.append(record)
+    excluded += without_label(pictures, chosen.values())
+    return kept
+
+
+def _columns(table: Path, rows: Sequence[Row], options: Options) -> dict[str, str]:
+    """Our name -> the table's column: as given, else the column that bears our name."""
+    if unknown := set(options.columns) - set(NAMES):
+        raise RecordError(f"--columns: no name {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if not rows:
+        raise RecordError(f"{table}: no rows in it")
+    header = list(rows[0].cells)
+    column = {name: name for name in NAMES if name in header} | dict(options.columns)
+    found = f"the columns found are {', '.join(header)}"
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        found += "; save the table with commas between its columns"
+    if "image_path" not in column:
+        raise RecordError(
+            f"{table}: say which column names the picture, --columns image_path=COLUMN; {found}"
+        )
+    if missing := [c for c in (*column.values(), *options.classes) if c not in header]:
+        raise RecordError(f"{table}: no column {', '.join(missing)}; {found}")
+    return column
+
+
+def _record(
+    name: str, file: Path, row: Row, column: Mapping[str, str], sidecars: Sidecars, options: Options
+) -> Record | Exclusion:
+    """The row as a record, or why it is none."""
+    cells = {ours: row[theirs] for ours, theirs in column.items()}
+    labels = [VALUES.get(row[c].lower()) for c in options.classes]
+    if None in labels:
+        bad = options.classes[labels.index(None)]
+        return Exclusion(name, BAD_LABEL, f"{row.where}: {row[bad]!r} in column {bad}")
+    split = cells.get("split", "").lower()
+    if split and split not in SPLITS:
+        return Exclusion(name, BAD_SPLIT, f"{row.where}: {split!r}")
+    stated = select_sections(cells.get("report_content", ""), options.sections)
+    return Record(
+        image=file,
+        report=stated or sidecars.report(name, options.sections),
+        patient=cells.get("patient_id", ""),
+        study=cells.get("study_id", ""),
+        view=cells.get("view", ""),
+        labels=tuple(v for v in labels if v is not None),
+        extra=_extra(SPLITS.get(split, ""), cells),
+        name=name,
+    )
+
+
+def _extra(split: str, cells: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: cells[name] for name in ("sex", "age") if cells.get(name)}
+    return {"split": split, **kept} if split else kept
+
+
+# Folder ---------------------------------------------------------------------------------------------------
+
+
+def _from_folder(pictures: Mapping[str, Path], sidecars: Sidecars, options: Options) -> list[Record]:
+    rows = []
+    for name, file in pictures.items():
+        folders = [part.lower() for part in PurePosixPath(name).parent.parts]
+        split = next((SPLITS[f] for f in folders if f in SPLITS), "")
+        labels = tuple(float(c.lower() in folders) for c in options.classes)
+        report = sidecars.report(name, options.sections)
+        rows.append(Record(file, report, labels=labels, extra=_extra(split, {}), name=name))
+    for i, c in enumerate(options.classes):
+        if not any(r.labels[i] for r in rows):
+            inner = sorted({PurePosixPath(n).parent.name for n in pictures} - {""})
+            raise RecordError(
+                f"no folder {c} with pictures; the folders found are {', '.join(inner[:20]) or 'none'}"
+            )
+    return rows
+
+
+def _splits(records: Records) -> dict[str, Records]:
+    named = {r.extra.get("split", "") for r in records} - {""}
+    return {name: records.where(partial(_is_in, name)) for name in SPLITS.values() if name in named}
+
+
+def _is_in(split: str, record: Record) -> bool:
+    return record.extra.get("split") == split
+
+
+def _notes(records: Records, by_table: bool) -> list[str]:
+    notes = []
+    if unknown := sum(not r.patient for r in records):
+        advice = (
+            "name their column with --columns patient_id=COLUMN" if by_table else "give a table that has them"
+        )
+        notes.append(f"{unknown:,} pictures without patient: a split may share patients; {advice}")
+    split = sum("split" in r.extra for r in records)
+    if 0 < split < len(records):
+        notes.append(f"{len(records) - split:,} pictures of no split are in records.csv only")
+    return notes

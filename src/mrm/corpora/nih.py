@@ -1,0 +1,129 @@
+"""NIH ChestX-ray14: 112,120 frontal PNG of 30,805 patients, 14 findings mined from reports.
+
+Wang et al. 2017, arXiv:1705.02315. The download has `Data_Entry_2017_v2020.csv`, `train_val_list.txt`,
+`test_list.txt` and the pictures in `images_001/images` to `images_012/images`, or all in `images`.
+Counts are those of the publisher's table and lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from mrm.corpora.contract import (
+    ABSENT,
+    TWICE,
+    Exclusion,
+    Options,
+    Release,
+    Row,
+    find_table,
+    list_pictures,
+    read_table,
+    unique_rows,
+    without_label,
+)
+from mrm.records import Record, RecordError, Records
+
+CLASSES = (  # the order of the published label lists, found by joining them with the table
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+NONE = "No Finding"
+COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+OFFICIAL = {"official train_val": "train_val_list.txt", "official test": "test_list.txt"}
+EXPECTED = {
+    "rows": 112_120,
+    "pictures": 112_120,
+    "patients": 30_805,
+    "official train_val": 86_524,
+    "official test": 25_596,
+}
+
+
+def read(source: Path, options: Options) -> Release:
+    """Records of the pictures that are there, with the official test set where its list is."""
+    table = find_table(source, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+    rows = read_table(table, COLUMNS)
+    excluded: list[Exclusion] = []
+    files = _by_name(list_pictures(source, suffixes=(".png",)), excluded)
+    records, known = [], set()
+    for name, row in unique_rows(rows, lambda r: r["Image Index"], excluded):
+        known.add(name)
+        labels = _labels(row)
+        if name in files:
+            records.append(_record(source, files[name], row, labels))
+        else:
+            excluded.append(Exclusion(name, ABSENT))
+    excluded += without_label(files, known)
+    every = Records(records, CLASSES, str(table))
+    splits, lists, notes = _official(source, every)
+    return Release(
+        records=every,
+        inputs=[table, *lists.values()],
+        version=table.name.partition(".")[0],
+        splits=splits,
+        excluded=excluded,
+        expected={k: v for k, v in EXPECTED.items() if k not in OFFICIAL or k in lists},
+        counts={"rows": len(rows), **{k: len(_lines(path)) for k, path in lists.items()}},
+        list_classes=CLASSES,
+        notes=notes,
+    )
+
+
+def _by_name(files: dict[str, Path], excluded: list[Exclusion]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for relative, file in files.items():
+        if file.name in found:
+            excluded.append(Exclusion(relative, TWICE))
+        found.setdefault(file.name, file)
+    return found
+
+
+def _labels(row: Row) -> tuple[float, ...]:
+    findings = set(row["Finding Labels"].split("|"))
+    if stray := findings - {*CLASSES, NONE}:
+        raise RecordError(f"{row.where}: {sorted(stray)} is none of the 14 findings, nor {NONE!r}")
+    return tuple(float(c in findings) for c in CLASSES)
+
+
+def _record(source: Path, file: Path, row: Row, labels: tuple[float, ...]) -> Record:
+    age = row["Patient Age"].upper().removesuffix("Y").lstrip("0")  # "058Y" in the table of 2017
+    return Record(
+        image=file,
+        patient=row["Patient ID"],
+        view=row["View Position"],
+        labels=labels,
+        extra={"sex": row["Patient Gender"], "age": age},
+        name=file.relative_to(source).as_posix(),
+    )
+
+
+def _official(source: Path, records: Records) -> tuple[dict[str, Records], dict[str, Path], list[str]]:
+    """The official train_val and test sets; the validation set is cut from train_val later."""
+    lists = {k: source / name for k, name in OFFICIAL.items() if (source / name).is_file()}
+    if len(lists) < len(OFFICIAL):
+        return {}, {}, ["no train_val_list.txt and test_list.txt in the source: the test set is our own cut"]
+    train, test = (_chosen(records, _lines(path)) for path in lists.values())
+    return {"train": train, "test": test}, lists, []
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().split()
+
+
+def _chosen(records: Records, names: Iterable[str]) -> Records:
+    wanted = set(names)
+    return records.where(lambda r: PurePosixPath(r.name).name in wanted)

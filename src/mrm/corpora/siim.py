@@ -1,0 +1,196 @@
+"""SIIM-ACR Pneumothorax Segmentation: 12,047 DICOM with run-length masks, 2,669 of them with a pneumothorax.
+
+The download has `train-rle.csv` (`ImageId, EncodedPixels`; one row for each lesion, -1 for none) and pictures
+as `dicom-images-train/<study>/<series>/<ImageId>.dcm`, or flat, or as PNG or JPEG under the same name. Run
+lengths are pairs of numbers, the first counted from the end of the run before it ("pixels-relative"), over the
+pixels column by column from the top left. Counts are those of the publisher's table.
+
+Written are the segmentation folders `images/{training,validation,test}` and `annotations/{...}`, PNG under
+equal names; a mask is 0, and 1 in the lesion. Patient, view, sex and age are in the DICOM headers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mrm import images
+from mrm.corpora.contract import (
+    ABSENT,
+    CONTRADICTORY,
+    DUPLICATE,
+    TWICE,
+    UNREADABLE,
+    Exclusion,
+    Options,
+    Release,
+    Row,
+    file_stem,
+    find_table,
+    inside,
+    list_pictures,
+    read_table,
+    without_label,
+)
+from mrm.corpora.inspection import each
+from mrm.images import ImageError
+from mrm.records import Record, RecordError, Records, write_whole
+
+CLASSES = ("Pneumothorax",)
+FOLDERS = {"train": "training", "val": "validation", "test": "test"}  # split -> folder
+EXPECTED = {"pictures": 12_047, "rows": 12_954, "labelled pictures": 12_047, "positive Pneumothorax": 2_669}
+BAD_MASK = "mask does not fit the picture"
+
+
+def read(source: Path, options: Options) -> Release:
+    """Records with the label whether there is a lesion; masks are written with the segmentation folders."""
+    table = find_table(source, "train-rle.csv", "siim-pneumothorax-train-rle.csv", "stage_2_train.csv")
+    rows = read_table(table, ("ImageId", "EncodedPixels"))
+    excluded: list[Exclusion] = []
+    runs = join_rows(rows, excluded)
+    found: dict[str, Path] = {}
+    for relative, file in list_pictures(source).items():
+        if file_stem(relative) in found:
+            excluded.append(Exclusion(relative, TWICE))
+        found.setdefault(file_stem(relative), file)
+    records = []
+    for name, lesions in runs.items():
+        if name in found:
+            records.append(_record(source, found[name], bool(lesions)))
+        else:
+            excluded.append(Exclusion(name, ABSENT))
+    excluded += without_label(found, runs)
+    return Release(
+        records=Records(records, CLASSES, str(table)),
+        inputs=[table],
+        version="stage 2",
+        excluded=excluded,
+        expected=EXPECTED,
+        counts={"rows": len(rows), "labelled pictures": len(runs)},
+        purpose="masks",
+        finish=partial(write_folders, runs),
+    )
+
+
+def _record(source: Path, file: Path, positive: bool) -> Record:
+    return Record(file, labels=(float(positive),), name=file.relative_to(source).as_posix())
+
+
+# ---- run lengths -------------------------------------------------------------------------------------------
+
+
+def join_rows(rows: Sequence[Row], excluded: list[Exclusion]) -> dict[str, list[str]]:
+    """The run lengths of each picture's lesions, an empty list for none.
+
+    Copies of a row count once, and a picture with both a lesion and -1 is left out. Raises RecordError for text
+    that is no run length.
+    """
+    runs: dict[str, list[str]] = {}
+    for row in rows:
+        name, text = inside(row.path.parent, row["ImageId"], row.where), row["EncodedPixels"]
+        if (not all(number.isdigit() for number in text.split()) and text != "-1") or not text:
+            raise RecordError(f"{row.where}: {text[:40]!r} is not a run length, nor -1 for no lesion")
+        known = runs.setdefault(name, [])
+        if text in known:
+            excluded.append(Exclusion(name, DUPLICATE, f"line {row.line}"))
+        else:
+            known.append(text)
+    both = {name for name, known in runs.items() if "-1" in known and len(known) > 1}
+    excluded += [Exclusion(name, CONTRADICTORY) for name in both]
+    return {name: [t for t in known if t != "-1"] for name, known in runs.items() if name not in both}
+
+
+def decode(text: str, height: int, width: int) -> np.ndarray:
+    """Relative run lengths as (height, width) bool. Raises ValueError if they run beyond the picture."""
+    numbers = np.array(text.split(), dtype=np.int64)
+    if numbers.size % 2:
+        raise ValueError(f"{numbers.size} numbers, where pairs of gap and length are expected")
+    edges = np.cumsum(numbers)  # start, end, start, end, ...
+    if numbers.size and (edges[-1] > height * width or numbers.min() < 0):
+        raise ValueError(f"runs end at pixel {edges[-1]:,}, the picture has {height * width:,}")
+    flat = np.zeros(height * width, dtype=bool)
+    for start, end in edges.reshape(-1, 2):
+        flat[start:end] = True
+    return flat.reshape(width, height).T
+
+
+def encode(mask_HW: np.ndarray) -> str:
+    """The relative run lengths of a mask, as `decode` reads them; "-1" for an empty one."""
+    flat = np.concatenate(([0], mask_HW.T.reshape(-1) != 0, [0])).astype(np.int8)
+    edges = np.flatnonzero(np.diff(flat))
+    return " ".join(map(str, np.diff(edges, prepend=0))) if edges.size else "-1"
+
+
+# ---- segmentation folders ----------------------------------------------------------------------------------
+
+
+class Job(NamedTuple):
+    """One picture to write, and all the places where it and its mask go."""
+
+    name: str
+    image: Path
+    lesions: list[str]
+    places: list[tuple[Path, Path]]
+    size: int
+
+
+def write_folders(
+    runs: Mapping[str, list[str]], splits: Mapping[str, Records], out: Path, options: Options
+) -> list[Exclusion]:
+    """Write `images/<folder>/<id>.png` and `annotations/<folder>/<id>.png` of train, val and test.
+
+    Pairs that are there already are left, so an interrupted run goes on. `options.size` limits the longer
+    side. Returns what could not be written, and why.
+    """
+    jobs: dict[str, Job] = {}
+    for split, folder in FOLDERS.items():
+        for record in splits.get(split, ()):
+            assert isinstance(record.image, Path)
+            stem = file_stem(record.name)
+            job = jobs.setdefault(stem, Job(record.name, record.image, runs[stem], [], options.size))
+            file = f"{folder}/{stem}.png"
+            job.places.append((out / "images" / file, out / "annotations" / file))
+    _remove_strangers(out, jobs)
+    todo = [j for j in jobs.values() if not all(file.is_file() for place in j.places for file in place)]
+    results = each(write_pair, todo, options.workers, "writing pictures and masks")
+    return [result for result in results if result is not None]
+
+
+def _remove_strangers(out: Path, jobs: Mapping[str, Job]) -> None:
+    """Pictures of an earlier preparation that stand in another set now: left there, they would leak."""
+    wanted = {path for job in jobs.values() for place in job.places for path in place}
+    for kind in ("images", "annotations"):
+        for folder in FOLDERS.values():
+            for file in (out / kind / folder).glob("*.png"):
+                if file not in wanted:
+                    file.unlink()
+
+
+def write_pair(job: Job) -> Exclusion | None:
+    """Write one picture and its mask to their places; the mask last, so what has a mask is complete."""
+    try:
+        picture = images.read(job.image)
+        mask = np.zeros(picture.shape, dtype=bool)
+        for text in job.lesions:
+            mask |= decode(text, *picture.shape)
+    except ImageError as error:
+        return Exclusion(job.name, UNREADABLE, str(error))
+    except ValueError as error:
+        return Exclusion(job.name, BAD_MASK, str(error))
+    if job.size and max(picture.shape) > job.size:
+        picture, mask = _shrunk(picture, mask, job.size)
+    for image_file, mask_file in job.places:
+        write_whole(image_file, images.encode_png(picture))
+        write_whole(mask_file, images.encode_png(mask.astype(np.uint8)))
+    return None
+
+
+def _shrunk(picture: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both with the longer side `size`: the mask is 1 where half of a pixel's area is lesion."""
+    height, width = (max(1, round(side * size / max(picture.shape))) for side in picture.shape)
+    area = images.resize(mask.astype(np.uint8) * 255, height, width)
+    return images.resize(picture, height, width), area >= 128

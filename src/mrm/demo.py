@@ -1,0 +1,138 @@
+"""`mrm demo`: the whole path on phantoms, and a page that shows it.
+
+Draw phantoms, pre-train on their pictures and reports, fine-tune with few labels from the pre-trained and
+from a random encoder with the same budget, test both, and show what the model has learnt.
+"""
+
+from __future__ import annotations
+
+import csv
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mrm import checkpoint, images, metrics, pages, predict, recipes, runs
+from mrm.corpora import phantom_files
+from mrm.corpora.phantom import FINDINGS
+from mrm.evaluate import read_predictions
+from mrm.model import MRM
+from mrm.pages import Contender, FilledReport, Story, Word
+from mrm.records import Records
+from mrm.reports import MASK, mask_words
+
+SIZE = 256  # pixels of a phantom
+COUNTS = {"pretrain": 1200, "train": 120, "val": 160, "test": 600}
+EPOCHS = 14
+STEPS = 150  # of fine-tuning, from either encoder
+
+
+def demo(out: Path, seed: int = 0) -> Path:
+    """Run it all under `out` and write `index.html`; a second call goes on where the first was left."""
+    start, out = time.perf_counter(), Path(out)
+    sets = draw_phantoms(out / "phantoms", seed)
+    drawn = time.perf_counter()
+    recipe = recipes.tiny(sets["pretrain"], out / "pretrained", seed=seed)
+    training = replace(recipe.training, epochs=float(EPOCHS))
+    run = runs.pretrain(replace(recipe, training=training))
+    trained = time.perf_counter()
+    contenders = [
+        fine_tuned(out, sets, run, seed, "pre-trained encoder", scratch=False),
+        fine_tuned(out, sets, run, seed, "random encoder", scratch=True),
+    ]
+    model, test = checkpoint.load(run), Records.load(sets["test"])
+    pictures = [images.read(r.image) for r in test[:24]]
+    story = Story(
+        losses=read_losses(run / "log.csv"),
+        reconstructions=[predict.reconstruct(model, p, seed=i) for i, p in enumerate(pictures[:4])],
+        reports=[filled(model, test, pictures, i, seed) for i in range(4)],
+        contenders=contenders,
+        classes=FINDINGS,
+        samples=[(p, r.report) for p, r in zip(pictures[:4], test, strict=False)],
+        facts={
+            "Phantoms": f"{COUNTS['pretrain']:,} with reports for pre-training; {COUNTS['train']} with labels for "
+            f"fine-tuning, {COUNTS['val']} to choose the checkpoint, {COUNTS['test']} to test; no patient in two sets",
+            "Drawing": _seconds(drawn - start),
+            "Pre-training": f"{EPOCHS} epochs of {COUNTS['pretrain']:,}, {_seconds(trained - drawn)}",
+            "Fine-tuning": f"{STEPS} steps from each encoder, the same data, order and settings",
+            "Time in all": _seconds(time.perf_counter() - start),
+            "Peak memory": f"{peak_memory_gib():.1f} GiB",
+            "Seed": str(seed),
+        },
+    )
+    return pages.demo(out, story)
+
+
+def draw_phantoms(out: Path, seed: int) -> dict[str, Path]:
+    """One record file a set; each set has a seed, and so patients, of its own."""
+    files = {}
+    for number, (name, count) in enumerate(COUNTS.items()):
+        files[name] = out / name / "records.csv"
+        if not files[name].is_file():
+            print(f"drawing {count} phantoms: {name}", flush=True)
+            phantom_files.write(out / name, count, seed=1000 * seed + number, size=SIZE)
+    return files
+
+
+def fine_tuned(
+    out: Path, sets: dict[str, Path], init: Path, seed: int, name: str, scratch: bool
+) -> Contender:
+    """Fine-tune to the phantoms' findings and test; both encoders go through here."""
+    folder = out / ("scratch" if scratch else "finetuned")
+    recipe = recipes.tiny_finetune(sets["train"], sets["val"], init, folder, scratch=scratch, seed=seed)
+    runs.finetune(replace(recipe, max_steps=STEPS))
+    runs.evaluate(folder, sets["test"], folder / "test")
+    p = read_predictions(folder / "test" / "predictions.csv")
+    report = metrics.classification_report(p.labels_NC, p.probabilities_NC, p.classes, groups=p.patients)
+    return Contender(name, p.labels_NC, p.probabilities_NC, report)
+
+
+def filled(model: MRM, test: Records, pictures: list[np.ndarray], index: int, seed: int) -> FilledReport:
+    """A report with half of its words masked, filled in with its picture and without.
+
+    "Without" is the mean context of the other pictures: what the model says when it does not know which.
+    """
+    ids = model.tokenizer.encode([test[index].report], model.config.report_length)[0].astype(np.int64)
+    rng = np.random.default_rng([seed, index])
+    masked = mask_words(ids, rng.random(len(ids)), model.tokenizer.continues, 0.5, model.config.report_length)
+    contexts = predict.context_of(model, pictures)
+    others = torch.cat([contexts[:index], contexts[index + 1 :]]).mean(0, keepdim=True)
+    blanked = np.where(masked, MASK, ids)
+    answers = [predict.word_probabilities(model, c, blanked) for c in (contexts[index : index + 1], others)]
+    return FilledReport(pictures[index], _words(model, ids, masked, *answers))
+
+
+def _words(
+    model: MRM, ids: np.ndarray, masked: np.ndarray, with_image: np.ndarray, without: np.ndarray
+) -> list[Word]:
+    """Pieces joined into words; a masked word shows the likeliest first piece of each answer."""
+    words, blank = [], 0
+    best = lambda row: (model.tokenizer.piece(int(row.argmax())), float(row.max()))  # noqa: E731
+    for i in range(1, len(ids)):
+        piece = model.tokenizer.piece(int(ids[i]))
+        if not masked[i]:
+            word = Word(piece)
+        else:
+            word = Word(piece, True, best(with_image[blank]), best(without[blank]))
+            blank += 1
+        words.append(word)
+    return words
+
+
+def read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """The curves of a run's log."""
+    with open(path, newline="") as text:
+        rows = list(csv.DictReader(text))
+    return {name: [(int(r["step"]), float(r[name])) for r in rows] for name in ("image", "report")}
+
+
+def peak_memory_gib() -> float:
+    """The most memory this process has held, as the system counts it (children not included)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"

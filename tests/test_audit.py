@@ -1,0 +1,281 @@
+"""The audit finds every kind of overlap, says what it could not compare, and keeps nothing in clear."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_similarity import film
+
+from mrm import images
+from mrm.audit import KINDS, Verdict, audit, compare, judge, repeats
+from mrm.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
+from mrm.records import Record, RecordError, Records
+
+
+def saved(folder, name: str, picture: np.ndarray, **known) -> Record:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(images.encode_jpeg(picture) if name.endswith(".jpg") else images.encode_png(picture))
+    return Record(path, name=name, **known)
+
+
+def listed(*names: str, **known) -> Records:
+    return Records([Record(name.encode(), name=name, **known) for name in names])
+
+
+def kinds(overlaps) -> dict[str, int]:
+    return {o.kind: o.count for o in overlaps}
+
+
+def by_name(first: Records, second: Records) -> dict[str, int]:
+    return kinds(audit({"a": first, "b": second}, pictures=False).overlaps)
+
+
+# ---- kinds of overlap --------------------------------------------------------------------------------------
+
+
+def test_every_kind_is_found(tmp_path):
+    train = Records(
+        [
+            saved(tmp_path, "a/one.png", film(1), patient="7", study="s3"),
+            saved(tmp_path, "a/two.png", film(2), patient="8"),
+            saved(tmp_path, "a/three.png", film(3), patient="9"),
+        ]
+    )
+    test = Records(
+        [
+            saved(tmp_path, "b/one.png", film(11), patient="007", study="3"),
+            saved(tmp_path, "b/other.tif.png", film(2), patient="18"),
+            saved(tmp_path, "b/small.jpg", 255 - images.resize(film(3), 90, 90), patient="19"),
+        ]
+    )
+    verdict = audit({"train": train, "test": test})
+    assert kinds(verdict.overlaps) == dict.fromkeys(KINDS, 1)
+    assert not verdict.clean
+    assert [o.examples for o in verdict.overlaps][-2:] == [
+        (("a/two.png", "b/other.tif.png"),),
+        (("a/three.png", "b/small.jpg"),),
+    ]
+
+
+def test_sets_apart_are_clean(tmp_path):
+    a = Records([saved(tmp_path, f"a/{i}.png", film(i), patient=f"a{i}") for i in range(4)])
+    b = Records([saved(tmp_path, f"b/{i + 50}.png", film(i + 50), patient=f"b{i}") for i in range(4)])
+    verdict = audit({"a": a, "b": b}, within=True)
+    assert verdict.clean
+    assert verdict.notes == []
+    assert "clean: nothing" in verdict.table()
+
+
+def test_counts_are_distinct_things_and_the_records_they_concern():
+    train = listed("x1", "x2", "x3", patient="p1")
+    test = listed("y1", "y2", patient="p1")
+    (overlap,) = audit({"train": train, "test": test}, pictures=False).overlaps
+    assert (overlap.kind, overlap.count, overlap.records) == ("patient", 1, (3, 2))
+    assert str(overlap) == "2 records of test share a patient with train"
+
+
+def test_a_study_is_the_same_only_with_its_patient():
+    a, b = listed("x", patient="1", study="study1"), listed("y", patient="2", study="study1")
+    assert by_name(a, b) == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("00000001_000.png", "images_001/images/00000001_000.png", True),
+        ("1.2.276.0.7230010.3.1.4", "images/training/1.2.276.0.7230010.3.1.4.jpg", True),
+        ("a\\b\\Scan7.DCM", "elsewhere/scan7.png", True),
+        ("v1/patient00001/study1/view1_frontal.jpg", "small/patient00001/study1/view1_frontal.png", True),
+        ("v1/patient00001/study1/view1_frontal.jpg", "v1/patient00002/study1/view1_frontal.jpg", False),
+    ],
+)
+def test_what_counts_as_one_file_name(first, second, same):
+    assert ("file" in by_name(listed(first), listed(second))) == same
+
+
+def test_names_that_say_nothing_are_compared_with_their_folders():
+    a = listed("p1/image1.png", "p2/image1.png")
+    assert by_name(a, listed("x/p3/image1.png", "x/p4/image1.png")) == {}
+    assert by_name(a, listed("x/p2/image1.png", "x/p4/image1.png")) == {"file": 1}
+
+
+# ---- published names ---------------------------------------------------------------------------------------
+
+
+def test_patients_of_published_names():
+    assert infer_origin("00000013_026.png")[:3] == ("nih", "00000013", "")
+    assert infer_origin("CheXpert-v1.0-small/train/patient09193/study2/v.jpg")[:3] == (
+        "chexpert",
+        "09193",
+        "2",
+    )
+    assert infer_origin("files/p10/p10000032/s50414267/02aa.jpg")[:3] == ("mimic", "10000032", "50414267")
+    assert infer_origin("CXR1_1_IM-0001-3001.png")[:2] == ("openi", "1")
+    assert infer_origin("stage_2_train_images/f1d1ceac-9e6d-4ca8-b0da-f918df585511.dcm") is None
+
+
+def test_ids_of_tables_and_of_file_names_agree_and_corpora_stay_apart():
+    assert by_name(listed("00000013_026.png"), listed("00000013_001.png", patient="13")) == {"patient": 1}
+    assert by_name(listed("00000013_026.png"), listed("t/patient00013/study1/v.jpg")) == {}
+    assert fingerprint(listed("00000013_026.png"), pictures=False).inferred == 1
+
+
+# ---- within one set ----------------------------------------------------------------------------------------
+
+
+def test_repeats_within_one_set(tmp_path):
+    a = saved(tmp_path, "a.png", film(1), patient="1")
+    twin = saved(tmp_path, "twin.png", film(1), patient="2")
+    small = saved(tmp_path, "small.png", images.resize(film(1), 99, 99), patient="3")
+    other = saved(tmp_path, "other.png", film(5), patient="4")
+    verdict = audit({"set": Records([a, twin, small, other, other])}, within=True)
+    assert kinds(verdict.overlaps) == {"patient": 1, "file": 1, "picture": 2, "similar picture": 1}
+    assert not verdict.clean
+    assert "share a similar picture with another record" in str(verdict.overlaps[-1])
+
+
+def test_a_series_of_one_patient_is_listed_and_is_no_fault():
+    verdict = audit({"set": listed("x1", "x2", "x3", patient="p")}, pictures=False, within=True)
+    assert verdict.overlaps[0].examples == (("x1", "x2"), ("x2", "x3"))
+    assert verdict.clean
+
+
+# ---- what could not be compared ----------------------------------------------------------------------------
+
+
+def test_unreadable_and_blank_pictures_are_listed_not_fatal(tmp_path):
+    good = saved(tmp_path, "good.png", film(1), patient="1")
+    cut = saved(tmp_path, "cut.png", film(2), patient="2")
+    cut.image.write_bytes(cut.image.read_bytes()[:200])
+    blank = saved(tmp_path, "blank.png", np.zeros((40, 40), np.uint8), patient="3")
+    gone = Record(tmp_path / "gone.png", patient="4")
+    verdict = audit({"set": Records([good, cut, blank, gone])})
+    coverage = verdict.sets["set"]
+    assert (coverage.pictures, coverage.blank, len(coverage.unreadable)) == (2, 1, 2)
+    assert any("cut.png" in line for line in verdict.notes)
+    assert "pictures that cannot be read, not compared: set (2)" in verdict.table()
+
+
+def test_absent_pictures_and_unknown_patients_are_said(tmp_path):
+    (tmp_path / "list.txt").write_text("name1\nname2\n")
+    records = read_names(tmp_path / "list.txt")
+    verdict = audit({"list.txt": records, "again": records})
+    assert kinds(verdict.overlaps) == {"file": 2}
+    assert verdict.notes == [
+        "patients not compared, for none is known: list.txt, again",
+        "pictures not compared, only names and ids: list.txt, again",
+    ]
+    mixed = Records([Record(b"", name="x", patient="1"), Record(b"", name="y")])
+    assert audit({"m": mixed}, pictures=False).notes[0] == "records of unknown patient: m (1)"
+
+
+def test_unknown_is_not_the_same_as_unknown():
+    nameless = Records([Record(b"no picture")])
+    verdict = audit({"a": nameless, "b": nameless})
+    assert verdict.clean
+    assert verdict.sets["a"].unreadable
+
+
+def test_empty_sets():
+    empty = Records([])
+    verdict = audit({"empty": empty, "other": listed("x")}, within=True, pictures=False)
+    assert verdict.clean
+    assert verdict.table()
+    assert audit({}).clean
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(ValueError, match="patient, study, file"):
+        judge({}, kinds=["picure"])
+    same = listed("x", patient="1")
+    assert kinds(audit({"a": same, "b": same}, kinds=["file"], pictures=False).overlaps) == {"file": 1}
+
+
+# ---- stored ------------------------------------------------------------------------------------------------
+
+
+def test_fingerprints_without_pictures_find_a_leak_later(tmp_path):
+    train = Records([saved(tmp_path, f"{i}.png", film(i), patient=f"secret-{i}") for i in range(3)])
+    stored = fingerprint(train).save(tmp_path / "training.npz")
+    assert b"secret" not in stored.read_bytes()
+    test = Records([saved(tmp_path, "t/9.jpg", images.resize(film(2), 80, 80), patient="secret-1")])
+    overlaps = compare(Fingerprints.load(stored), fingerprint(test))
+    assert kinds(overlaps) == {"patient": 1, "similar picture": 1}
+    assert overlaps[0].examples == (("record 2", "t/9.jpg"),)
+    assert (overlaps[0].first, overlaps[0].second) == ("training", "test")
+
+
+def test_identities_can_be_left_out(tmp_path):
+    train = Records([saved(tmp_path, "1.png", film(1), patient="7")])
+    prints = fingerprint(train)
+    loaded = Fingerprints.load(prints.save(tmp_path / "f.npz", identities=False))
+    assert kinds(compare(loaded, prints)) == {"picture": 1}
+    assert repeats(loaded, "set") == []
+
+
+def test_a_file_that_holds_no_fingerprints_is_refused(tmp_path):
+    prints = fingerprint(listed("x"), pictures=False)
+    path = prints.save(tmp_path / "f.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    (tmp_path / "text.npz").write_text("hello")
+    np.savez(tmp_path / "other.npz", a=np.arange(3))
+    replace(prints, names=np.zeros((1, 2), np.uint64)).save(tmp_path / "old.npz")
+    for name in ("f.npz", "text.npz", "other.npz", "old.npz", "absent.npz"):
+        with pytest.raises(RecordError, match=name):
+            Fingerprints.load(tmp_path / name)
+
+
+def test_a_verdict_comes_back_from_json():
+    a = listed("x", "y", patient="1")
+    verdict = audit({"a": a, "b": a}, within=True)
+    assert Verdict.from_json(verdict.to_json()) == verdict
+    assert json.loads(verdict.to_json())["clean"] is False
+    assert [o.kind for o in verdict.between("b", "a")] == ["patient", "file"]
+    for bad in ("", "[]", "{}", '{"sets": {"a": {}}, "overlaps": []}'):
+        with pytest.raises(RecordError, match="verdict"):
+            Verdict.from_json(bad)
+
+
+def test_progress_counts_pictures(tmp_path):
+    calls = []
+    records = Records([saved(tmp_path, f"{i}.png", film(i)) for i in range(3)])
+    audit({"set": records}, progress=lambda *call: calls.append(call))
+    assert calls == [("set", 1, 3), ("set", 2, 3), ("set", 3, 3)]
+
+
+# ---- real data ---------------------------------------------------------------------------------------------
+
+
+def published(shared_data, corpus: str) -> Verdict:
+    lists = sorted((shared_data / "reference-splits" / corpus).glob("*.txt"))
+    return audit({path.stem: read_names(path) for path in lists})
+
+
+def test_published_siim_lists_overlap(shared_data):
+    verdict = published(shared_data, "SIIM-ACR_Pneumothorax")
+    assert kinds(verdict.between("train_list", "test_list")) == {"file": 494}
+    assert kinds(verdict.between("train_list", "val_list")) == {"file": 478}
+    assert kinds(verdict.between("val_list", "test_list")) == {"file": 124}
+
+
+def test_published_chexpert_lists_share_patients(shared_data):
+    verdict = published(shared_data, "CheXpert")
+    assert kinds(verdict.between("train_10", "val_list")) == {"patient": 1837, "study": 173}
+    assert verdict.between("train_10", "test_list") == []
+    assert any("taken from file names" in note for note in verdict.notes)
+
+
+def test_published_nih_lists_are_apart(shared_data):
+    folder = shared_data / "reference-splits" / "NIH_ChestX-ray"
+    assert audit({name: read_names(folder / f"{name}.txt") for name in ("train_list", "test_list")}).clean
+
+
+def test_near_duplicates_of_the_covid_pictures(shared_data):
+    """All seven pairs are one film each, by eye: other window, size, arrows drawn in."""
+    paths = sorted((shared_data / "covid-cxr" / "images").iterdir())
+    records = Records([Record(path, name=path.name) for path in paths])
+    verdict = audit({"covid": records}, within=True, examples=10)
+    assert kinds(verdict.overlaps) == {"picture": 1, "similar picture": 6}
+    assert ("A7E260CE-8A00-4C5F-A7F5-27336527A981.jpg", "case_76_1-3.jpg") in verdict.overlaps[1].examples

@@ -1,0 +1,175 @@
+"""A hospital's own files: tables with any column names, folders with classes and texts beside the pictures."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mrm.corpora import prepare
+from mrm.corpora.contract import Options
+from mrm.records import RecordError, Records
+
+COLUMNS = {"image_path": "Path", "report_content": "Text", "patient_id": "MRN", "study_id": "Accession"}
+
+
+def picture(file: Path, value: int = 9) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), np.full((20, 22), value, np.uint8))
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """Forty pictures of twenty patients in dated folders; the table names them by their file name."""
+    root = tmp_path / "export"
+    lines = ["Path,Text,MRN,Accession,Effusion,Nodule"]
+    for n in range(40):
+        picture(root / "images" / f"2024-{n % 3:02}" / f"scan {n}.png", n)
+        lines.append(
+            f'scan {n}.png,"FINDINGS: clear, {n}.\nIMPRESSION: normal.",{n // 2},A{n},{n % 2},{"" if n % 5 else 1}'
+        )
+    (root / "export.csv").write_text("\n".join(lines), encoding="utf-8")
+    return root
+
+
+def rewrite(source: Path, change) -> None:
+    table = source / "export.csv"
+    table.write_text(change(table.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def test_a_table_with_its_own_names(source, tmp_path):
+    corpus = prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS, sections=("findings",)))
+    assert len(corpus.records) == 40
+    assert corpus.facts["excluded"] == {}
+    training = Records.load(tmp_path / "out" / "training.csv")
+    first = training[0]
+    assert first.image.is_file()
+    assert first.report.startswith("clear, ")
+    parts = [set(part.patients) for part in corpus.splits.values()]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 20
+
+
+def test_label_columns(source, tmp_path):
+    rewrite(source, lambda t: t.replace(",A0,0,", ",A0,No,").replace(",A1,1,", ",A1,-1,"))
+    corpus = prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS, classes=("Nodule", "Effusion")))
+    assert corpus.records.classes == ("Nodule", "Effusion")
+    assert corpus.facts["classes"]["Nodule"] == {"positive": 8, "negative": 0, "uncertain": 0, "not stated": 32}
+    assert corpus.facts["classes"]["Effusion"] == {"positive": 19, "negative": 20, "uncertain": 1, "not stated": 0}
+    train = Records.load(tmp_path / "out" / "train.csv", classes=("Effusion",))
+    assert train[0].report
+
+
+def test_the_splits_of_a_table(source, tmp_path):
+    def with_split(text: str) -> str:
+        lines, n = [], 0
+        for line in text.split("\n"):
+            if line.startswith("IMPRESSION"):
+                line, n = f"{line},{['Train', 'validation', 'test', '', 'train'][n // 8]}", n + 1
+            lines.append(f"{line},Set" if line.startswith("Path") else line)
+        return "\n".join(lines)
+
+    rewrite(source, with_split)
+    corpus = prepare("custom", source, tmp_path / "out", Options(columns={**COLUMNS, "split": "Set"}))
+    assert {name: len(part) for name, part in corpus.splits.items()} == {"train": 16, "val": 8, "test": 8}
+    assert any("8 pictures of no split" in note for note in corpus.facts["notes"])
+
+
+def test_a_folder_with_class_folders_splits_and_texts_beside(tmp_path):
+    root = tmp_path / "chest_xray"
+    for part, kind, n in [
+        ("train", "NORMAL", 4),
+        ("train", "PNEUMONIA", 6),
+        ("test", "NORMAL", 3),
+        ("test", "PNEUMONIA", 2),
+    ]:
+        for i in range(n):
+            picture(root / part / kind / f"{kind}-{part}-{i}.jpeg")
+    (root / "train" / "PNEUMONIA" / "PNEUMONIA-train-0.txt").write_text("Impression: pneumonia.")
+    corpus = prepare("custom", root, tmp_path / "out", Options(classes=("Pneumonia",), val=0))
+    assert {name: len(part) for name, part in corpus.splits.items() if "_" not in name} == {"train": 10, "test": 5}
+    assert corpus.facts["classes"]["Pneumonia"]["positive"] == 8
+    assert [r.report for r in corpus.records if r.report] == ["Impression: pneumonia."]
+    assert any("15 pictures without patient" in note for note in corpus.facts["notes"])
+    with pytest.raises(RecordError, match="no folder Covid with pictures; the folders found are NORMAL, PNEUMONIA"):
+        prepare("custom", root, tmp_path / "other", Options(classes=("Covid",)))
+
+
+def test_a_folder_of_pictures_and_texts_is_enough(tmp_path):
+    for n in range(12):
+        picture(tmp_path / "scans" / f"{n}.png")
+        (tmp_path / "scans" / f"{n}.txt").write_bytes(f"IMPRESSION: {n} caf".encode() + (b"\xe9" if n == 3 else b"e"))
+    with pytest.warns(UserWarning, match="1 report files hold bytes that are not UTF-8"):
+        corpus = prepare("custom", tmp_path / "scans", tmp_path / "out", Options(val=0, test=0))
+    assert len(Records.load(tmp_path / "out" / "training.csv")) == 12
+    assert corpus.facts["found"]["pictures with report"] == 12
+
+
+def test_what_is_left_out_and_why(source, tmp_path):
+    rows = [
+        "gone.png,,1,A,0,",
+        ",,1,A,0,",
+        "scan 1.png,other text,1,A,0,",
+        "scan 2.png,x,1,A,perhaps,",
+        "twice.png,x,1,A,0,",
+    ]
+    rewrite(
+        source,
+        lambda t: t + "\n" + "\n".join(rows) + "\n" + '"scan 3.png","FINDINGS: clear, 3.\nIMPRESSION: normal.",1,A3,1,',
+    )
+    rewrite(source, lambda t: t.replace(",A5,1,", ",A5,perhaps,"))
+    for folder in "ab":
+        picture(source / folder / "twice.png")
+    picture(source / "unlisted.png")
+    (source / "images" / "2024-01" / "scan 4.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    corpus = prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS, classes=("Effusion",)))
+    assert corpus.facts["excluded"] == {
+        **{"picture absent": 1, "row without picture name": 1, "rows contradict each other": 2},
+        **{"label not understood": 1, "duplicate row": 1, "name fits several pictures": 1},
+        **{"picture without label": 3, "unreadable picture": 1},
+    }
+
+
+def test_paths_from_the_table_or_the_source_with_or_without_suffix(tmp_path):
+    root = tmp_path / "export"
+    for name in ("a/one.png", "a/two.jpg", "b/one.png"):
+        picture(root / name)
+    (root / "a" / "labels.csv").write_text(f"image_path\none.png\n{root}/b/one.png\ntwo\n")
+    corpus = prepare("custom", root, tmp_path / "out", Options(table=root / "a" / "labels.csv", val=0, test=0))
+    assert [r.name for r in corpus.records] == ["a/one.png", "b/one.png", "a/two.jpg"]
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "C:\\scans\\1.png"])
+def test_a_path_that_leads_out_is_refused(source, tmp_path, name):
+    rewrite(source, lambda t: t.replace("scan 7.png", name))
+    with pytest.raises(RecordError, match="leads out of the source folder"):
+        prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(), "--columns image_path=COLUMN; the columns found are Path, Text, MRN, Accession, Effusion, Nodule"),
+        (Options(columns={"image_path": "File"}), "no column File"),
+        (Options(columns={**COLUMNS, "doctor": "MRN"}), "no name doctor; there are image_path"),
+        (Options(columns=COLUMNS, classes=("Oedema",)), "no column Oedema"),
+    ],
+)
+def test_columns_that_are_not_there_are_named(source, tmp_path, options, message):
+    with pytest.raises(RecordError, match=message):
+        prepare("custom", source, tmp_path / "out", options)
+
+
+def test_a_table_of_another_kind_is_named(source, tmp_path):
+    (source / "second.csv").write_text("a\n")
+    with pytest.raises(RecordError, match=r"several tables \(export\.csv, second\.csv\)"):
+        prepare("custom", source, tmp_path / "out")
+    (source / "second.csv").unlink()
+    rewrite(source, lambda t: "Path;Text\nscan 1.png;x\n")
+    with pytest.raises(RecordError, match="save the table with commas"):
+        prepare("custom", source, tmp_path / "out")
+    rewrite(source, lambda t: "Path,Text\n")
+    with pytest.raises(RecordError, match="no rows"):
+        prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecordError, match="no picture in it"):
+        prepare("custom", tmp_path / "empty", tmp_path / "out")

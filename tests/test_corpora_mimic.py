@@ -1,0 +1,211 @@
+"""MIMIC-CXR-JPG on a made-up tree with the publisher's layout: pictures, four tables, the archive of reports."""
+
+import gzip
+import json
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mrm.corpora import prepare
+from mrm.corpora.contract import Options
+from mrm.corpora.mimic import CLASSES
+from mrm.records import RecordError, Records
+
+METADATA = (
+    "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
+    "ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning"
+)
+STUDIES = [  # patient, study, split, (picture, view) ...
+    ("10000032", "50414267", "train", ("02aa804e-bde0afdd-112c0b34-7bc16630-4e384014", "PA"), ("174413ec", "LATERAL")),
+    ("10000032", "53189527", "train", ("2a2277a9", "PA")),
+    ("10000764", "57375967", "validate", ("096052b7", "AP")),
+    ("11000183", "51967845", "test", ("c3f4ab7e", "")),
+    ("19999987", "58621812", "train", ("7ba273af", "AP")),
+]
+REPORT = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+ 
+ INDICATION:  ___F with new onset ascites  // eval for infection
+ 
+ FINDINGS: 
+ 
+ There is no focal consolidation, "effusion" or pneumothorax in study {study}.
+ 
+ IMPRESSION: 
+ 
+ No acute process.
+"""
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    """The tree as PhysioNet's download leaves it; 19999987 has no report and no CheXpert row."""
+    root = tmp_path / "mimic-cxr-jpg"
+    metadata, split, labels = (
+        [METADATA],
+        ["dicom_id,study_id,subject_id,split"],
+        [f"subject_id,study_id,{','.join(CLASSES)}"],
+    )
+    for patient, study, part, *pictures in STUDIES:
+        for picture, view in pictures:
+            file = root / "files" / f"p{patient[:2]}" / f"p{patient}" / f"s{study}" / f"{picture}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(file), np.full((20, 24), len(metadata) * 9, np.uint8))
+            step = '"CHEST (PA, LAT)"'
+            metadata.append(f"{picture},{patient},{study},{step},{view},20,24,21800506,213014.531,{step},x,Erect")
+            split.append(f"{picture},{study},{patient},{part}")
+        if patient != "19999987":
+            labels.append(f"{patient},{study},1.0,0.0,-1.0" + "," * 11)
+    for name, lines in (("metadata", metadata), ("split", split), ("chexpert", labels)):
+        (root / f"mimic-cxr-2.0.0-{name}.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    with zipfile.ZipFile(root / "mimic-cxr-reports.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for patient, study, *_ in STUDIES[:-1]:
+            archive.writestr(f"files/p{patient[:2]}/p{patient}/s{study}.txt", REPORT.format(study=study))
+        archive.writestr("files/p10/p10000032/s59999999.txt", "of a study that is not here")
+    return root
+
+
+def rewrite(source: Path, name: str, change) -> None:
+    file = source / f"mimic-cxr-2.0.0-{name}.csv.gz"
+    file.write_bytes(gzip.compress(change(gzip.decompress(file.read_bytes()).decode()).encode()))
+
+
+def reasons(corpus) -> dict[str, int]:
+    return corpus.facts["excluded"]
+
+
+def test_the_whole_way(source, tmp_path, capsys):
+    before = {p: p.stat().st_mtime_ns for p in source.rglob("*")}
+    corpus = prepare("mimic", source, tmp_path / "out")
+    assert {name: len(part) for name, part in corpus.splits.items()} == {"train": 4, "val": 1, "test": 1}
+    facts = json.loads((tmp_path / "out" / "corpus.json").read_text())
+    assert facts["found"]["studies"] == 5
+    assert facts["found"]["reports"] == 4
+    assert facts["found"]["pictures without report"] == 1
+    assert facts["expected"]["train"] == 368_960
+    assert facts["complete"] is False
+    assert "partial download" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in source.rglob("*")} == before
+
+    training = Records.load(tmp_path / "out" / "training.csv", classes=CLASSES)
+    first = training[0]
+    assert first.image.is_file()
+    assert first.report == REPORT.format(study="50414267").strip()
+    assert (first.patient, first.study, first.view) == ("10000032", "50414267", "PA")
+    assert first.labels[:3] == (1, 0, -1)
+    assert np.isnan(first.labels[3:]).all()
+    assert [r.report == "" for r in training] == [False, False, False, True]
+    assert np.isnan(training[3].labels).all()
+    assert not set(training.patients) & set(corpus.splits["test"].patients)
+
+
+def test_views_and_sections(source, tmp_path):
+    options = Options(views=("PA", "AP"), sections=("findings", "impression"))
+    corpus = prepare("mimic", source, tmp_path / "out", options)
+    assert reasons(corpus) == {"another view": 2}
+    assert "test" not in corpus.splits or len(corpus.splits["test"]) == 0
+    expected = 'There is no focal consolidation, "effusion" or pneumothorax in study 50414267. No acute process.'
+    assert corpus.records[0].report == expected
+
+
+def test_reports_unpacked_beside_the_pictures_or_apart_are_the_same(source, tmp_path):
+    wanted = [r.report for r in prepare("mimic", source, tmp_path / "a").records]
+    with zipfile.ZipFile(source / "mimic-cxr-reports.zip") as archive:
+        archive.extractall(tmp_path / "elsewhere")
+        archive.extractall(source)
+    (source / "mimic-cxr-reports.zip").rename(tmp_path / "mimic-cxr-reports.zip")
+    assert [r.report for r in prepare("mimic", source, tmp_path / "b").records] == wanted
+    for name, place in (("c", tmp_path / "elsewhere"), ("d", tmp_path / "mimic-cxr-reports.zip")):
+        corpus = prepare("mimic", source, tmp_path / name, Options(reports=place))
+        assert [r.report for r in corpus.records] == wanted
+
+
+def test_a_partial_download_without_reports_and_labels(source, tmp_path):
+    (source / "mimic-cxr-reports.zip").unlink()
+    (source / "mimic-cxr-2.0.0-chexpert.csv.gz").unlink()
+    next(source.rglob("2a2277a9.jpg")).unlink()
+    corpus = prepare("mimic", source, tmp_path / "out")
+    assert reasons(corpus) == {"picture absent": 1}
+    assert corpus.facts["found"]["pictures without report"] == 5
+    notes = " ".join(corpus.facts["notes"])
+    assert "mimic-cxr-reports.zip" in notes
+    assert "no labels" in notes
+
+
+def test_exclusions_are_counted_by_reason(source, tmp_path):
+    rewrite(source, "split", lambda t: t.replace("c3f4ab7e,51967845,11000183,test", "x,1,2,test"))
+    rewrite(
+        source, "metadata", lambda t: t + "\n" + t.splitlines()[1] + "\n" + t.splitlines()[3].replace(",PA,", ",AP,")
+    )
+    extra = source / "files/p10/p10000032/s50414267/unlisted.jpg"
+    cv2.imwrite(str(extra), np.zeros((9, 9), np.uint8))
+    next(source.rglob("7ba273af.jpg")).write_bytes(b"\xff\xd8\xff\xe0 cut")
+    corpus = prepare("mimic", source, tmp_path / "out")
+    assert reasons(corpus) == {
+        **{"picture without split": 1, "duplicate row": 1, "rows contradict each other": 1},
+        **{"picture without label": 2, "unreadable picture": 1},
+    }
+
+
+def test_a_damaged_report_is_counted_and_its_picture_kept(source, tmp_path):
+    archive = source / "mimic-cxr-reports.zip"
+    raw = bytearray(archive.read_bytes())
+    raw[80:90] = bytes(10)  # inside the first report
+    archive.write_bytes(raw)
+    corpus = prepare("mimic", source, tmp_path / "out")
+    assert reasons(corpus) == {"report unreadable": 1}
+    assert corpus.records[0].report == ""
+    assert len(corpus.records) == 6
+
+
+def test_an_archive_cut_short_is_named(source, tmp_path):
+    archive = source / "mimic-cxr-reports.zip"
+    archive.write_bytes(archive.read_bytes()[:300])
+    with pytest.raises(RecordError, match=r"mimic-cxr-reports\.zip: not a whole ZIP archive"):
+        prepare("mimic", source, tmp_path / "out")
+    assert not (tmp_path / "out" / "corpus.json").exists()
+
+
+def test_reports_that_are_not_utf8_are_told(source, tmp_path):
+    with zipfile.ZipFile(source / "mimic-cxr-reports.zip", "w") as archive:
+        archive.writestr("files/p10/p10000032/s50414267.txt", b"IMPRESSION: caf\xe9.")
+    with pytest.warns(UserWarning, match="1 reports hold bytes that are not UTF-8"):
+        corpus = prepare("mimic", source, tmp_path / "out")
+    assert corpus.records[0].report == "IMPRESSION: caf\ufffd."
+
+
+def test_an_archive_of_other_reports_is_refused(source, tmp_path):
+    with zipfile.ZipFile(source / "mimic-cxr-reports.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    with pytest.raises(RecordError, match="no report of these studies"):
+        prepare("mimic", source, tmp_path / "out")
+
+
+def test_a_path_that_leads_out_is_refused(source, tmp_path):
+    rewrite(source, "metadata", lambda t: t.replace("2a2277a9,", "../../../../../secret,"))
+    with pytest.raises(RecordError, match="leads out of the source folder"):
+        prepare("mimic", source, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("metadata", lambda t: t.replace("ViewPosition", "View"), "no column ViewPosition"),
+        ("split", lambda t: t.replace("dicom_id", "id"), "no column dicom_id"),
+        ("chexpert", lambda t: t.replace("Edema", "Oedema"), "no column Edema"),
+        ("chexpert", lambda t: t.replace("1.0", "maybe"), "label is 1.0, 0.0, -1.0 or empty"),
+    ],
+)
+def test_a_table_of_another_kind_is_named(source, tmp_path, name, change, message):
+    rewrite(source, name, change)
+    with pytest.raises(RecordError, match=message):
+        prepare("mimic", source, tmp_path / "out")
+
+
+def test_a_missing_table_is_named(source, tmp_path):
+    (source / "mimic-cxr-2.0.0-split.csv.gz").unlink()
+    with pytest.raises(RecordError, match=r"no mimic-cxr-2\.0\.0-split\.csv"):
+        prepare("mimic", source, tmp_path / "out")

@@ -1,0 +1,153 @@
+"""Open-i on a made-up tree as its two archives unpack: `ecgen-radiology/*.xml` and PNG pictures."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mrm.corpora import prepare
+from mrm.corpora.contract import Options
+from mrm.corpora.openi import read_report
+from mrm.records import RecordError, Records
+
+XML = """<?xml version="1.0" encoding="utf-8"?>
+<eCitation>
+   <meta type="rr"/>
+   <uId id="CXR{uid}"/>
+   <pmcId id="{uid}"/>
+   <specialty>pulmonary diseases</specialty>
+   <MedlineCitation Owner="Indiana University" Status="supplied by publisher">
+      <Article PubModel="Electronic">
+         <ArticleTitle>Indiana University Chest X-ray Collection</ArticleTitle>
+         <Abstract>
+            <AbstractText Label="COMPARISON">None.</AbstractText>
+            <AbstractText Label="INDICATION">XXXX-year-old with a cough &amp; fever</AbstractText>
+            <AbstractText Label="FINDINGS">{findings}</AbstractText>
+            <AbstractText Label="IMPRESSION">Normal chest x-XXXX.</AbstractText>
+         </Abstract>
+      </Article>
+   </MedlineCitation>
+   <MeSH>
+      <major>Cardiomegaly/borderline</major>
+      <major>Pulmonary Artery/enlarged </major>
+      <automatic>artery</automatic>
+   </MeSH>
+{pictures}</eCitation>
+"""
+PICTURE = """   <parentImage id="{id}">
+      <figureId>F1</figureId>
+      <caption>Xray Chest PA and Lateral</caption>
+      <panel type="single"><url>/hadoop/storage/radiology/extract/{id}.jpg</url></panel>
+   </parentImage>
+"""
+
+
+def write_report(root: Path, uid: int, pictures: list[str], findings: str = "The lungs are clear.") -> Path:
+    file = root / "NLMCXR_reports" / "ecgen-radiology" / f"{uid}.xml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    parts = "".join(PICTURE.format(id=p) for p in pictures)
+    file.write_text(XML.format(uid=uid, findings=findings, pictures=parts))
+    return file
+
+
+def write_picture(root: Path, name: str) -> None:
+    file = root / "NLMCXR_png" / f"{name}.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), np.full((24, 20), len(name), np.uint8))
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    root = tmp_path / "openi"
+    for uid in (1, 2, 10):
+        names = [f"CXR{uid}_1_IM-0001-3001", f"CXR{uid}_1_IM-0001-4001"]
+        write_report(root, uid, names, findings="" if uid == 2 else "The lungs are XXXX clear.")
+        for name in names:
+            write_picture(root, name)
+    return root
+
+
+def test_the_whole_way(source, tmp_path, capsys):
+    corpus = prepare("openi", source, tmp_path / "out", Options(val=0, test=0))
+    assert corpus.facts["expected"] == {"pictures": 7_470, "reports": 3_955}
+    assert corpus.facts["found"]["pictures"] == 6
+    assert corpus.facts["found"]["reports"] == 3
+    assert corpus.facts["found"]["reports without findings"] == 1
+    assert "partial download" in capsys.readouterr().out
+    training = Records.load(tmp_path / "out" / "training.csv")
+    assert len(training) == 6
+    first = training[0]
+    assert first.image.name == "CXR1_1_IM-0001-3001.png"
+    assert first.report.splitlines() == [
+        "COMPARISON: None.",
+        "INDICATION: XXXX-year-old with a cough & fever",
+        "FINDINGS: The lungs are XXXX clear.",
+        "IMPRESSION: Normal chest x-XXXX.",
+    ]
+    assert (first.patient, first.study) == ("CXR1", "CXR1")
+    assert first.extra["mesh"] == "Cardiomegaly/borderline; Pulmonary Artery/enlarged"
+    assert [r.patient for r in training] == ["CXR1", "CXR1", "CXR2", "CXR2", "CXR10", "CXR10"]
+
+
+def test_chosen_sections_and_splits_by_report(source, tmp_path):
+    for uid in range(20, 40):
+        write_report(source, uid, [f"CXR{uid}_a", f"CXR{uid}_b"])
+        write_picture(source, f"CXR{uid}_a")
+        write_picture(source, f"CXR{uid}_b")
+    corpus = prepare("openi", source, tmp_path / "out", Options(sections=("findings", "impression")))
+    texts = {r.patient: r.report for r in corpus.records}
+    assert texts["CXR1"] == "The lungs are XXXX clear. Normal chest x-XXXX."
+    assert texts["CXR2"] == "Normal chest x-XXXX."
+    patients = [set(part.patients or ()) for part in corpus.splits.values()]
+    assert len(patients) == 3
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 23
+
+
+def test_what_does_not_fit_is_counted_by_reason(source, tmp_path):
+    cut = write_report(source, 4, ["CXR4_a"])
+    cut.write_text(cut.read_text()[:700])
+    write_picture(source, "CXR4_a")
+    write_report(source, 5, [])
+    write_report(source, 6, ["CXR6_a", "CXR1_1_IM-0001-3001"])
+    copy = source / "NLMCXR_reports" / "ecgen-radiology" / "1 (1).xml"
+    copy.write_bytes((copy.parent / "1.xml").read_bytes())
+    (source / "NLMCXR_png" / "CXR10_1_IM-0001-4001.png").write_bytes(b"\x89PNG cut")
+    corpus = prepare("openi", source, tmp_path / "out", Options(val=0, test=0))
+    assert corpus.facts["excluded"] == {
+        **{"report cut off or not XML": 1, "report without picture": 1, "picture absent": 1},
+        **{"duplicate row": 2, "picture of no report": 1, "unreadable picture": 1},
+    }
+    assert len(corpus.records) == 5
+    detail = (tmp_path / "out" / "excluded.csv").read_text()
+    assert "4.xml" in detail
+    assert "CXR6_a.png" in detail
+
+
+def test_a_folder_without_reports_or_without_pictures_is_named(source, tmp_path):
+    with pytest.raises(RecordError, match=r"unpack NLMCXR_reports\.tgz"):
+        prepare("openi", source / "NLMCXR_png", tmp_path / "out")
+    with pytest.raises(RecordError, match="not one picture"):
+        prepare("openi", source / "NLMCXR_reports", tmp_path / "out")
+
+
+def test_an_id_that_leads_out_is_refused(source, tmp_path):
+    write_report(source, 7, ["../../secret"])
+    with pytest.raises(RecordError, match=r"7\.xml: the path '\.\./\.\./secret' leads out"):
+        prepare("openi", source, tmp_path / "out")
+
+
+def test_entities_that_explode_do_not():
+    bomb = '<!DOCTYPE b [<!ENTITY a "xxxxxxxxxx">' + "".join(
+        f'<!ENTITY {chr(98 + i)} "{f"&{chr(97 + i)};" * 10}">' for i in range(9)
+    )
+    with pytest.raises(Exception, match=r"amplification|limit"):
+        read_report(f"{bomb}]><eCitation>&j;</eCitation>".encode(), "bomb.xml")
+
+
+def test_a_section_in_two_nodes_is_joined_and_one_without_label_is_findings():
+    text = b"""<eCitation><AbstractText Label="FINDINGS">a</AbstractText><AbstractText Label="FINDINGS">b <b>c</b>
+    </AbstractText><AbstractText Label="IMPRESSION"/><AbstractText>d</AbstractText></eCitation>"""
+    report = read_report(text, "ecgen-radiology/3.xml")
+    assert report.text == "FINDINGS: a b c d"
+    assert report.uid == "CXR3"

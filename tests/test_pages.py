@@ -1,0 +1,337 @@
+"""Pages: the numbers are in them, nothing untrusted or from elsewhere is, and they fit a phone."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mrm import metrics, pages
+from mrm.metrics import Estimate
+from mrm.pages import Contender, FilledReport, Story, Word, figures
+from mrm.predict import Reconstruction
+
+VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
+PHONE = 390
+
+
+def scored(classes: int, n: int = 120, seed: int = 0):
+    """Labels (N, C), about a third positive, and probabilities that follow them."""
+    rng = np.random.default_rng(seed)
+    labels_NC = (rng.random((n, classes)) < 0.35).astype(float)
+    return labels_NC, 1 / (1 + np.exp(-(labels_NC * 1.5 + rng.normal(size=labels_NC.shape) - 1)))
+
+
+def evaluated(out: Path, classes, labels_NC, probabilities_NC, patients: int | None = 60, **results):
+    """The text of an evaluation page, and the report in it."""
+    groups = [i % patients for i in range(len(labels_NC))] if patients else None
+    report = metrics.classification_report(labels_NC, probabilities_NC, classes, groups=groups, draws=100)
+    given = {"model": "a/runs/x", "records": "b/test.csv", "n": len(labels_NC), "patients": patients, **results}
+    page = pages.evaluation(out, given, report, labels_NC, probabilities_NC, classes)
+    return page.read_text(), report
+
+
+def story(classes: tuple[str, ...] = ("effusion", "nodule")) -> Story:
+    """A demo as a whole, small."""
+    labels_NC, probabilities_NC = scored(len(classes))
+    rng = np.random.default_rng(1)
+    picture = rng.integers(0, 256, (48, 48), dtype=np.uint8)
+    contenders = [
+        Contender(name, labels_NC, p, metrics.classification_report(labels_NC, p, classes, draws=100))
+        for name, p in (("Pre-trained", probabilities_NC), ("Random start", rng.random(labels_NC.shape)))
+    ]
+    words = [
+        Word("small"),
+        Word("Effusion", True, ("effusion", 0.83), ("nodule", 0.31)),
+        Word("."),
+    ]
+    return Story(
+        losses={"image": [(1, 1.0), (2, 0.5)], "report": [(1, 6.0), (2, 2.0)]},
+        reconstructions=[Reconstruction(picture, picture, picture, 0.71)],
+        reports=[FilledReport(picture, words)],
+        contenders=contenders,
+        classes=classes,
+        facts={"Phantoms": "2,000", "A<b": "1 & 2"},
+        samples=[(picture, "No effusion.")],
+        difference=Estimate(0.1, 0.02, 0.18, 120, 60),
+    )
+
+
+class Wellformed(HTMLParser):
+    """Fails where an element is closed that is not open; collects ids and addresses."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.ids += [given["id"]] if "id" in given else []
+        self.addresses += [given[k] for k in ("src", "href", "xlink:href", "data", "action") if k in given]
+        assert tag != "img" or given.get("alt")
+        assert tag not in ("script", "link", "iframe", "object")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+def check_whole(text: str) -> None:
+    """Well-formed, ids that are unique, links that lead somewhere, nothing from a network."""
+    page = Wellformed(text)
+    assert not page.open
+    assert len(page.ids) == len(set(page.ids))
+    for address in page.addresses:
+        inside = address.startswith("#") and address[1:] in page.ids
+        assert inside or address.startswith("data:image/") or address in ("roc.png", "pr.png"), address
+    assert not re.search(r"url\((?!#)|@import|https?://", text)
+    assert text.count("<h1") == 1
+    assert "not for clinical use" in text
+
+
+def test_evaluation_shows_every_number(tmp_path):
+    text, report = evaluated(tmp_path, ["effusion", "nodule"], *scored(2))
+    check_whole(text)
+    for per_metric in report.values():
+        for estimate in per_metric.values():
+            assert f"{estimate.value:.3f}" in text
+            assert f"{estimate.low:.3f}–{estimate.high:.3f}" in text
+    for shown in ("runs/x", "b/test.csv", "Mean AUROC", "effusion", "nodule"):
+        assert shown in text
+    assert "<dt>Patients</dt><dd>60</dd>" in text
+    assert (tmp_path / "roc.png").read_bytes()[1:4] == b"PNG"
+    assert (tmp_path / "pr.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_no_warning_where_there_is_no_reason(tmp_path):
+    assert "Before you read" not in evaluated(tmp_path, ["effusion", "nodule"], *scored(2))[0]
+
+
+def test_undefined_class_is_words_not_a_number(tmp_path):
+    labels_NC, probabilities_NC = scored(2)
+    labels_NC[:, 1] = 0
+    text, _ = evaluated(tmp_path, ["effusion", "nodule"], labels_NC, probabilities_NC)
+    row = next(r for r in re.findall(r"<tr>.*?</tr>", text, re.DOTALL) if ">nodule<" in r)
+    assert "undefined (only negatives, n=120)" in row
+    assert not re.search(r"\d\.\d{3}", row)
+    assert "mean of 1 of 2 classes, without nodule" in text
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL).lower()
+
+
+def test_nothing_defined_is_said(tmp_path):
+    labels_NC, probabilities_NC = scored(1)
+    text, _ = evaluated(tmp_path, ["effusion"], np.zeros_like(labels_NC), probabilities_NC)
+    check_whole(text)
+    assert "nothing could be measured" in text
+    assert "undefined (only negatives, n=120)" in text
+
+
+def test_label_that_is_nowhere_stated(tmp_path):
+    labels_NC, probabilities_NC = scored(2)
+    labels_NC[:, 0] = np.nan
+    text, _ = evaluated(tmp_path, ["effusion", "nodule"], labels_NC, probabilities_NC)
+    assert "undefined (no stated label, n=0)" in text
+
+
+def test_one_class_has_no_mean(tmp_path):
+    text, _ = evaluated(tmp_path, ["iscovid"], *scored(1))
+    check_whole(text)
+    assert "Mean" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
+    assert "Records with iscovid" in text
+
+
+def test_fourteen_classes(tmp_path):
+    names = [f"finding {i}" for i in range(14)]
+    text, _ = evaluated(tmp_path, names, *scored(14))
+    check_whole(text)
+    assert text.count('role="img"') == 28
+    assert all(text.count(f">{name}<") == 3 for name in names)
+
+
+def test_warns_of_overlap_and_small_numbers(tmp_path):
+    labels_NC, probabilities_NC = scored(1, n=40)
+    labels_NC[:, 0] = np.arange(40) < 4
+    text, _ = evaluated(tmp_path, ["x"], labels_NC, probabilities_NC, patients=None, overlap="3 patients in both")
+    assert "3 patients in both" in text
+    assert "Only 40 records" in text
+    assert "positive records of x (4)" in text
+    assert "patients are not known" in text
+    text, _ = evaluated(tmp_path, ["x"], labels_NC, probabilities_NC, overlap=["first kind", "second kind"])
+    assert "<p>first kind</p>\n<p>second kind</p>" in text
+
+
+def test_perfect_ranking_has_no_interval(tmp_path):
+    labels_NC, _ = scored(1)
+    text, _ = evaluated(tmp_path, ["x"], labels_NC, labels_NC * 0.8 + 0.1)
+    assert "1.000" in text
+    assert "no interval" in text
+    assert "every resample gave the same value" in text
+
+
+def test_unreadable_pictures_are_listed(tmp_path):
+    unreadable = {f"p{i:02}.png": "truncated" for i in range(60)}
+    text, _ = evaluated(tmp_path, ["x"], *scored(1), unreadable=unreadable)
+    assert "<dt>Pictures not readable</dt><dd>60</dd>" in text
+    assert "p49.png" in text
+    assert "p50.png" not in text
+    assert "the first 50 are shown" in text
+
+
+def test_origin_is_in_the_footer(tmp_path):
+    origin = {"command": "mrm evaluate run --records 'a b.csv'", "versions": {"mrm": "0.1.0", "torch": "2.11"}}
+    text, _ = evaluated(tmp_path, ["x"], *scored(1), origin=origin)
+    assert "mrm evaluate run --records &#39;a b.csv&#39;" in text
+    assert "mrm 0.1.0, torch 2.11" in text
+
+
+@pytest.mark.filterwarnings("ignore:Glyph:UserWarning")  # of the PNG; the page has the reader's fonts
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x onerror=y>', "$x_{$", "a&b", "日本"])
+def test_names_are_not_trusted(tmp_path, name):
+    text, _ = evaluated(
+        tmp_path,
+        [name, "y"],
+        *scored(2),
+        model=f"runs/{name}",
+        records=name,
+        unreadable={name: name},
+        overlap=name,
+        origin={"command": name, "versions": {name: name}},
+    )
+    check_whole(text)
+
+
+def test_demo_page_has_all_sections(tmp_path):
+    text = pages.demo(tmp_path, story()).read_text()
+    check_whole(text)
+    for section in ("phantoms", "losses", "pictures", "reports", "labels", "run", "limits"):
+        assert f'<h2 id="{section}">' in text
+    for shown in ("masked", "restored, error 0.71", "original", "No effusion.", "No patient is on this page"):
+        assert shown in text
+    assert "mean squared error per masked patch" in text
+    assert "cross-entropy per masked word, nats" in text
+    assert "A&lt;b" in text
+    assert "1 &amp; 2" in text
+
+
+def test_demo_shows_both_contenders_with_intervals(tmp_path):
+    told = story()
+    text = pages.demo(tmp_path, told).read_text()
+    for contender in told.contenders:
+        for name in ("mean", *told.classes):
+            estimate = contender.report[name]["auroc"]
+            assert f"{estimate.value:.3f}" in text
+            assert f"{estimate.low:.3f}–{estimate.high:.3f}" in text
+    assert "+0.100" in text
+    assert "leaves out 0" in text
+
+
+def test_demo_marks_guesses_and_counts_them(tmp_path):
+    text = pages.demo(tmp_path, story()).read_text()
+    guesses = re.findall(r'<span class="guess( right)?">.*?class="said">(\w+)<.*?(\d+)&nbsp;%', text, re.DOTALL)
+    assert guesses == [(" right", "effusion", "83"), ("", "nodule", "31")]
+    assert text.count("✓</span> <span") == 1  # not by colour alone
+    assert text.count("✗</span> <span") == 1
+    assert "with the picture <strong>1 of 1 (100 %" in text
+    assert "without the picture <strong>0 of 1 (0 %" in text
+
+
+@pytest.mark.parametrize("told", [Story(), Story(losses={"image": [], "other": [(0, 1.0)]}, classes=("x",))])
+def test_empty_demo_says_so(tmp_path, told):
+    text = pages.demo(tmp_path, told).read_text()
+    check_whole(text)
+    assert "No classifiers were compared." in text
+    assert "No restored reports are shown." in text
+
+
+def test_demo_with_an_undefined_class_and_no_masked_word(tmp_path):
+    labels_NC, probabilities_NC = scored(2)
+    labels_NC[:, 0] = 0
+    report = metrics.classification_report(labels_NC, probabilities_NC, ["a", "b"], draws=50)
+    picture = np.zeros((16, 16), np.uint8)
+    told = Story(
+        reports=[FilledReport(picture, [Word("clear"), Word("lungs", True)])],
+        contenders=[Contender("only", labels_NC, probabilities_NC, report)],
+        classes=("a", "b"),
+    )
+    text = pages.demo(tmp_path, told).read_text()
+    check_whole(text)
+    assert "undefined (only negatives, n=120)" in text
+    assert "undefined (no record, n=0)" in text
+
+
+def test_words_are_spaced_as_in_print():
+    words = [Word(w) for w in ("no", "left", "-", "sided", "effusion", "(", "small", ")", ",", "none", ".")]
+    assert "".join(space + w.text for space, w in pages.spaced(words)).strip() == (
+        "no left-sided effusion (small), none."
+    )
+
+
+def test_area_below_the_drawn_recall_steps_is_average_precision():
+    labels_NC, probabilities_NC = scored(1)
+    recall_K, precision_K = figures.recall_steps(labels_NC[:, 0], probabilities_NC[:, 0])
+    area = (np.diff(recall_K) * precision_K[1:]).sum()
+    assert area == pytest.approx(metrics.average_precision(labels_NC[:, 0], probabilities_NC[:, 0]), abs=1e-12)
+
+
+def test_figures_take_their_colours_from_the_page_and_leave_no_trace():
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    labels_NC, probabilities_NC = scored(1)
+    panel = figures.Panel("x", labels_NC[:, 0], {"m": probabilities_NC[:, 0]})
+    drawn = figures.panel_svg(panel, figures.roc, "ROC curve")
+    assert set(re.findall(r"#[0-9a-f]{6}", drawn)) == set()
+    assert "var(--first)" in drawn
+    assert drawn == figures.panel_svg(panel, figures.roc, "ROC curve")
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("no Chromium here")
+    return found
+
+
+def widths(browser: str, page: Path, folder: Path) -> tuple[int, int]:
+    """(scroll width, client width) of a page in a frame as wide as a phone."""
+    framed = folder / "framed.html"
+    framed.write_text(
+        f'<iframe id="f" width="{PHONE}" height="800" style="border:0" srcdoc></iframe><script>'
+        "onload = () => { const root = f.contentDocument.documentElement;"
+        "document.body.dataset.widths = root.scrollWidth + ' ' + root.clientWidth }</script>"
+    )
+    inside = page.read_text().replace("&", "&amp;").replace('"', "&quot;")
+    framed.write_text(framed.read_text().replace("srcdoc", f'srcdoc="{inside}"'))
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    quiet += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'user'}"]
+    command = [browser, *quiet, "--dump-dom", framed.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    found = re.search(r'data-widths="(\d+) (\d+)"', dom)
+    assert found, dom[:500]
+    return int(found[1]), int(found[2])
+
+
+def test_pages_fit_a_phone(tmp_path, chromium):
+    long = "averyveryverylongnamewithoutanyplacetobreakthatgoesonandonandon"
+    classes = (long, "nodule", *(f"finding {i}" for i in range(8)))
+    evaluated(tmp_path / "a", classes, *scored(10), model=f"runs/{long}", unreadable={long * 3: long})
+    pages.demo(tmp_path / "b", story(classes))
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        scroll, client = widths(chromium, folder / "index.html", tmp_path)
+        assert client > PHONE - 20
+        assert scroll <= client

@@ -1,0 +1,146 @@
+"""Perceptual hashes survive what pictures go through, and the search finds what a full comparison finds."""
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrm import images
+from mrm.similarity import BITS, THRESHOLD, content_hash, distance, near_pairs, perceptual_hash
+
+
+def film(seed: int, side: int = 256) -> np.ndarray:
+    """A smooth made-up picture with a darker middle, every seed another."""
+    rng = np.random.default_rng(seed)
+    rough = cv2.resize(rng.standard_normal((12, 12)), (side, side), interpolation=cv2.INTER_CUBIC)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+    return images.to_uint8(rough + 2 * (x**2 + y**2))
+
+
+def window(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    a, b = np.percentile(image, [low, high])
+    return np.rint(np.clip((image - a) / (b - a), 0, 1) * 255).astype(np.uint8)
+
+
+CHANGES = {
+    "resized": lambda x: images.resize(x, 100, 100),
+    "another aspect": lambda x: images.resize(x, 160, 120),
+    "JPEG 50": lambda x: images.read(images.encode_jpeg(x, 50)),
+    "gamma": lambda x: np.rint(255 * (x / 255) ** 1.5).astype(np.uint8),
+    "window": lambda x: window(x, 5, 90),
+    "inverted": lambda x: 255 - x,
+    "inverted, window, JPEG, resized": lambda x: images.read(
+        images.encode_jpeg(images.resize(255 - window(x, 3, 97), 120, 120), 50)
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_same_picture_stays_near(change):
+    for seed in range(10):
+        picture = film(seed)
+        assert distance(perceptual_hash(picture), perceptual_hash(CHANGES[change](picture))) <= THRESHOLD
+
+
+def test_other_pictures_are_far():
+    hashes = np.stack([perceptual_hash(film(seed)) for seed in range(60)])
+    assert len(near_pairs(hashes)) == 0
+
+
+def test_inversion_changes_every_bit():
+    a, b = perceptual_hash(film(1)), perceptual_hash(255 - film(1))
+    assert np.bitwise_count(a ^ b).sum() == BITS
+
+
+def test_blank_pictures_have_no_hash_and_tiny_ones_do():
+    assert not perceptual_hash(np.full((50, 40), 7, np.uint8)).any()
+    speck = np.zeros((500, 500), np.uint8)
+    speck[250, 250] = 255
+    assert not perceptual_hash(speck).any()
+    assert perceptual_hash(film(0, side=8)).any()
+
+
+def test_content_hash_tells_shape_and_pixels():
+    picture = film(2)
+    assert content_hash(picture) == content_hash(picture.copy()) == content_hash(picture.T.copy().T)
+    others = [picture.reshape(128, 512), picture[:, ::-1], picture + np.uint8(1)]
+    assert len({content_hash(p) for p in [picture, *others]}) == 4
+
+
+def changed(hashes_N4: np.ndarray, bits: int, rng: np.random.Generator) -> np.ndarray:
+    """The hashes with exactly `bits` of their bits changed."""
+    flips = np.zeros((len(hashes_N4), BITS), np.uint8)
+    for row in flips:
+        row[rng.choice(BITS, bits, replace=False)] = 1
+    return hashes_N4 ^ np.packbits(flips, axis=1, bitorder="little").view(np.uint64)
+
+
+def random_hashes(n: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 2**64, (n, 4), dtype=np.uint64)
+
+
+@pytest.mark.parametrize("threshold", [0, 3, 15, 31, 36, 47])
+def test_search_is_exact(threshold):
+    """The claim of the search: not one pair less than comparing all with all, inverted ones too."""
+    rng = np.random.default_rng(threshold)
+    first = random_hashes(120, rng)
+    parts = [changed(first[i::7], min(threshold + 3 - i, BITS), rng) for i in range(3)]
+    second = np.concatenate([random_hashes(50, rng), *parts, ~parts[2], ~first[:5]])
+    table = distance(first[:, None], second[None])
+    found = near_pairs(first, second, threshold)
+    assert found[:, :2].tolist() == np.argwhere(table <= threshold).tolist()
+    assert (found[:, 2] == table[found[:, 0], found[:, 1]]).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(0, 255), min_size=0, max_size=36, unique=True), st.booleans(), st.integers(0, 2**32)
+)
+def test_no_pattern_of_changed_bits_escapes(bits, inverted, seed):
+    first = random_hashes(1, np.random.default_rng(seed))
+    flips = np.zeros((1, BITS), np.uint8)
+    flips[0, bits] = 1
+    second = first ^ np.packbits(flips, axis=1, bitorder="little").view(np.uint64)
+    assert near_pairs(first, ~second if inverted else second).tolist() == [[0, 0, len(bits)]]
+
+
+def test_search_within_gives_each_pair_once():
+    rng = np.random.default_rng(0)
+    base = random_hashes(40, rng)
+    hashes = np.concatenate([base, changed(base[:10], 20, rng)])
+    assert near_pairs(hashes).tolist() == [[i, 40 + i, 20] for i in range(10)]
+
+
+def test_nothing_to_compare_and_a_threshold_too_high():
+    none, some = np.zeros((0, 4), np.uint64), random_hashes(3, np.random.default_rng(0))
+    assert near_pairs(none, some).shape == near_pairs(some, none).shape == near_pairs(none).shape == (0, 3)
+    with pytest.raises(ValueError, match="47"):
+        near_pairs(some, some, 48)
+
+
+def timed(n: int) -> float:
+    rng = np.random.default_rng(n)
+    first, second = random_hashes(n, rng), random_hashes(n, rng)
+    second[:300] = changed(first[:300], THRESHOLD, rng)
+    second[300:500] = ~changed(first[300:500], 20, rng)
+    start = time.perf_counter()
+    found = near_pairs(first, second)
+    seconds = time.perf_counter() - start
+    assert (found[:, 0] == found[:, 1]).all()
+    assert len(found) == 500
+    return seconds
+
+
+def test_the_search_at_20_000_pictures():
+    assert timed(20_000) < 20
+
+
+@pytest.mark.slow
+def test_100_000_against_100_000_take_less_than_a_minute(capsys):
+    seconds = timed(100_000)
+    with capsys.disabled():
+        print(f"\n100,000 against 100,000 hashes: {seconds:.1f} s")
+    assert seconds < 60
