@@ -12,6 +12,7 @@ import pytest
 import safetensors
 import timm
 import torch
+from test_model import SMALL
 from timm.models.vision_transformer import checkpoint_filter_fn
 
 import mrm
@@ -20,7 +21,6 @@ from mrm.checkpoint import Card, CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.model import MRM
 from mrm.reports import Tokenizer
-from test_model import SMALL
 
 VIT_B = replace(SMALL, encoder="vit_base_patch16_224", encoder_options={}, image_size=224, keep=49)
 CLASSES = ("effusion", "mass, left", "edema")

@@ -91,6 +91,30 @@ def test_one_task_alone(source, tmp_path):
     assert {name.rstrip("12345/trainvlesg") for name in corpus.splits} <= {"vir", ""}
 
 
+def test_no_validation_and_no_test_set(source, tmp_path):
+    corpus = prepare("covid", source, tmp_path / "out", Options(val=0, test=0))
+    assert {name.partition("/")[2] for name in corpus.splits} == {"train", ""}
+    assert len(corpus.splits["covid1/train"]) == 72
+
+
+def test_published_lists(source, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    cv2.imwrite(str(source / "images" / "unlisted.jpg"), np.zeros((9, 9), np.uint8))
+    (lists / "iscovid_train.txt").write_text("0.jpg 1\n4.jpg 0\n4.jpg 0\ngone.jpg 1\nunlisted.jpg 1\n")
+    (lists / "isviral_val.txt").write_text("2.jpg 0\n")
+    corpus = prepare("covid", source, tmp_path / "out", Options(splits=lists))
+    assert {k: [r.name for r in part] for k, part in corpus.splits.items()} == {
+        "iscovid_train": ["images/0.jpg", "images/4.jpg", "images/unlisted.jpg"],
+        "isviral_val": ["images/2.jpg"],
+    }
+    assert corpus.splits["iscovid_train"].classes == ("covid19",)
+    assert corpus.facts["excluded"] == {"duplicate row": 1, "picture absent": 1}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecordError, match="no label lists"):
+        prepare("covid", source, tmp_path / "out", Options(splits=tmp_path / "empty"))
+
+
 def test_what_is_left_out_and_why(tmp_path):
     rows = [row(n) for n in range(40)]
     rows += [row(0), row(1, patientid="9"), row(50, view="L"), row(51, view="Axial", modality="CT", folder="volumes")]
@@ -152,6 +176,16 @@ def test_the_real_collection(real):
         for task in ("covid", "viral"):
             for part in ("train", "val", "test"):
                 assert set(real.splits[f"{task}{n}/{part}"].labels_NC.ravel()) == {0, 1}
+
+
+def test_the_published_lists_join(shared_data, tmp_path):
+    """All pictures of all four lists are there: 264 and 44, 229 and 32; 61 of them have no row in the table."""
+    options = Options(splits=shared_data / "covid-cxr" / "splits", workers=1)
+    corpus = prepare("covid", shared_data / "covid-cxr", tmp_path / "out", options)
+    sizes = {name: len(part) for name, part in corpus.splits.items()}
+    assert sizes == {"iscovid_train": 264, "iscovid_val": 44, "isviral_train": 229, "isviral_val": 32}
+    without = {r.name for part in corpus.splits.values() for r in part if not r.patient}
+    assert len(without) == 61
 
 
 def test_the_published_lists_agree_with_our_labels(real, shared_data):

@@ -26,7 +26,7 @@ TABLE = """
 7  __main__
 """
 # Inside a folder of modules: what its files may share. A folder's `__init__` gathers them and is free.
-SHARED = {"corpora": ("contract", "splits", "phantom"), "pages": ("",), "serve": ("",)}
+SHARED = {"corpora": ("contract", "inspection", "splits", "phantom"), "pages": ("",), "serve": ("",)}
 
 LINES = [line.split() for line in TABLE.strip().splitlines()]
 RANK = {

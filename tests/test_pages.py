@@ -170,7 +170,7 @@ def test_warns_of_overlap_and_small_numbers(tmp_path):
     assert "positive records of x (4)" in text
     assert "patients are not known" in text
     text, _ = evaluated(tmp_path, ["x"], labels_NC, probabilities_NC, overlap=["first kind", "second kind"])
-    assert "<p>first kind</p>\n<p>second kind</p>" in text
+    assert "training: first kind</p>\n<p>Overlap with training: second kind</p>" in text
 
 
 def test_perfect_ranking_has_no_interval(tmp_path):

@@ -60,9 +60,7 @@ def openi(shared_data) -> list[dict[str, str]]:
 
 
 def mimic_style(row, rng) -> str:
-    return "                 FINAL REPORT\n" + "".join(
-        f" {k.upper()}:  \n \n {v}\n \n" for k, v in row.items()
-    )
+    return "                 FINAL REPORT\n" + "".join(f" {k.upper()}:  \n \n {v}\n \n" for k, v in row.items())
 
 
 def one_line(row, rng) -> str:

@@ -8,6 +8,7 @@ function of the number of samples seen, so a run's position in its data is one i
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -292,6 +293,12 @@ def micro_batches(
 # Loading ----------------------------------------------------------------------------------------------
 
 
+class _Failed(NamedTuple):
+    """An error on its way out of a worker, as one line instead of a traceback."""
+
+    reason: str
+
+
 class _Batched(Dataset):
     """A map from a list of samples to a batch, as a DataLoader worker runs it."""
 
@@ -300,10 +307,13 @@ class _Batched(Dataset):
 
     def __getitem__(self, wanted: list[Sample]) -> Any:
         samples, skipped = [], []
-        for epoch, index in wanted:
-            sample, failed = self._readable(epoch, index)
-            samples.append(sample)
-            skipped += failed
+        try:
+            for epoch, index in wanted:
+                sample, failed = self._readable(epoch, index)
+                samples.append(sample)
+                skipped += failed
+        except images.ImageError as error:
+            return _Failed(str(error))
         return self.data.collate(samples, skipped)
 
     def _readable(self, epoch: int, index: int) -> tuple[Any, list[Skipped]]:
@@ -315,26 +325,40 @@ class _Batched(Dataset):
                 return self.data.sample(epoch, at), failed
             except (images.ImageError, OSError) as error:
                 if self.data.on_error == "stop":
-                    raise
+                    raise images.ImageError(
+                        f"record {self.data.name(at)}: {error}; or leave such records out with --on-error skip"
+                    ) from error
                 failed.append(Skipped(at, self.data.name(at), str(error)))
-        raise images.ImageError(f"not one of {len(self.data)} pictures could be read; the first: {failed[0].reason}")
+        first = failed[0]
+        raise images.ImageError(
+            f"not one of {len(self.data)} pictures could be read; the first, {first.name}: {first.reason}"
+        )
 
 
 def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = None, pin: bool = False) -> Iterator[Any]:
-    """Batches of `data`, made by `workers` processes (None: by what this machine has; 0: in this one)."""
+    """Batches of `data`, made by `workers` processes (None: by what this machine has; 0: in this one).
+
+    Raises ImageError for a picture that cannot be read, unless the data skips such records.
+    """
     count = default_workers() if workers is None else workers
-    return iter(
-        DataLoader(
-            _Batched(data),
-            sampler=batches,  # type: ignore[arg-type]  # a list of samples at a time, so no second batching
-            batch_size=None,
-            num_workers=count,
-            pin_memory=pin,
-            prefetch_factor=4 if count else None,
-            worker_init_fn=_one_thread,
-            generator=torch.Generator().manual_seed(0),  # a DataLoader would draw from the global one otherwise
-        )
+    loaded = DataLoader(
+        _Batched(data),
+        sampler=batches,  # type: ignore[arg-type]  # a list of samples at a time, so no second batching
+        batch_size=None,
+        num_workers=count,
+        pin_memory=pin,
+        prefetch_factor=4 if count else None,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator().manual_seed(0),  # a DataLoader would draw from the global one otherwise
     )
+    return _unless_failed(iter(loaded))
+
+
+def _unless_failed(loaded: Iterator[Any]) -> Iterator[Any]:
+    for batch in loaded:
+        if isinstance(batch, _Failed):
+            raise images.ImageError(batch.reason)
+        yield batch
 
 
 def in_order(count: int, batch: int) -> Iterator[list[Sample]]:
@@ -348,6 +372,9 @@ def default_workers() -> int:
     return min(16, max(0, len(os.sched_getaffinity(0)) - 1))
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
+    """One thread, and deaf to signals: Ctrl-C and a scheduler's SIGTERM reach all processes, and the loop answers."""
     cv2.setNumThreads(0)  # in this process only; 1 would wait for the parent's threads in a forked worker
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -39,6 +39,14 @@ class Classifier(nn.Module):
         """Logits (B, C) of normalised pictures."""
         return self.encoder(image_BCHW)
 
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """Layers as timm numbers them for layer-wise decay of the rate: stem, blocks, and the rest on top."""
+        return {
+            "stem": r"^encoder\.(?:cls_token|reg_token|pos_embed|patch_embed)",
+            "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))],
+        }
+
+
 
 def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> VisionTransformer:
     """A timm ViT by a config's `encoder`, `encoder_options` and `image_size`, to pool patches and classify.

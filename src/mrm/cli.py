@@ -145,9 +145,7 @@ def recipes(name: str = "", /) -> None:
         "pretrain": (PretrainConfig, PRETRAIN),
         "finetune": (FinetuneConfig, FINETUNE),
     }
-    shown = [
-        (command, n, r) for command, (_, table) in tables.items() for n, r in table.items() if name in ("", n)
-    ]
+    shown = [(command, n, r) for command, (_, table) in tables.items() for n, r in table.items() if name in ("", n)]
     if not shown:
         raise ConfigError(f"no recipe {name!r}; `mrm recipes` lists them")
     for command, n, recipe in shown:
@@ -200,16 +198,12 @@ def run_recipe(command: str, argv: list[str]) -> None:
 
     kind, table, about = RECIPE_COMMANDS[command]
     if not argv or argv[0] in ("-h", "--help"):
-        print(
-            f"mrm {command} RECIPE [options] | --config FILE.yaml [options]\n{about}\n\nRecipes: {', '.join(table)}"
-        )
+        print(f"mrm {command} RECIPE [options] | --config FILE.yaml [options]\n{about}\n\nRecipes: {', '.join(table)}")
         print(f"`mrm {command} RECIPE --help` lists the options, `mrm recipes RECIPE` all settings.")
         return
     if argv[0] == "--config":
         if len(argv) < 2 or not Path(argv[1]).is_file():
-            raise ConfigError(
-                f"--config needs a YAML file, as a run leaves behind; {' '.join(argv[1:2])} is none"
-            )
+            raise ConfigError(f"--config needs a YAML file, as a run leaves behind; {' '.join(argv[1:2])} is none")
         default, name, rest = from_yaml(kind, Path(argv[1]).read_text(), argv[1]), argv[1], argv[2:]
     else:
         name, rest = argv[0], argv[1:]
@@ -222,7 +216,18 @@ def usage() -> str:
     """The list of commands with their first lines."""
     lines = {n: (f.__doc__ or "").splitlines()[0] for n, f in COMMANDS.items()}
     lines |= {n: about for n, (_, _, about) in RECIPE_COMMANDS.items()}
-    order = ("demo", "recipes", "prepare", "phantoms", "audit", "tokenizer", "pretrain", "finetune", "evaluate", "export")
+    order = (
+        "demo",
+        "recipes",
+        "prepare",
+        "phantoms",
+        "audit",
+        "tokenizer",
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "export",
+    )
     table = "\n".join(f"  mrm {n:10} {lines[n]}" for n in order)
     return f"mrm: learn from radiographs and their reports, then classify with few labels\n\n{table}\n\nmrm COMMAND --help explains each."
 
@@ -230,9 +235,7 @@ def usage() -> str:
 def _places(kind: type, value: Any) -> dict[str, Any]:
     """A value for each setting that has no default: where the data and the run are."""
     absent = dataclasses.MISSING
-    return {
-        f.name: value for f in dataclasses.fields(kind) if f.default is absent and f.default_factory is absent
-    }
+    return {f.name: value for f in dataclasses.fields(kind) if f.default is absent and f.default_factory is absent}
 
 
 def _failed(error: Exception) -> int:

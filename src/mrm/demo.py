@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import checkpoint, images, metrics, pages, predict, recipes, runs
+from mrm import checkpoint, comparison, images, metrics, pages, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.evaluate import read_predictions
@@ -51,6 +51,7 @@ def demo(out: Path, seed: int = 0) -> Path:
         reports=[filled(model, test, pictures, i, seed) for i in range(4)],
         contenders=contenders,
         classes=FINDINGS,
+        difference=difference(contenders, Records.load(sets["test"]).patients),
         samples=[(p, r.report) for p, r in zip(pictures[:4], test, strict=False)],
         facts={
             "Phantoms": f"{COUNTS['pretrain']:,} with reports for pre-training; {COUNTS['train']} with labels for "
@@ -90,6 +91,15 @@ def fine_tuned(
     return Contender(name, p.labels_NC, p.probabilities_NC, report)
 
 
+def difference(contenders: list[Contender], patients: list[str] | None) -> metrics.Estimate:
+    """Mean AUROC of the first contender less that of the second, on the same resampled patients."""
+    first, second = contenders
+    compared = comparison.compare(
+        first.labels_NC, first.probabilities_NC, second.probabilities_NC, FINDINGS, groups=patients
+    )
+    return compared["mean"].difference
+
+
 def filled(model: MRM, test: Records, pictures: list[np.ndarray], index: int, seed: int) -> FilledReport:
     """A report with half of its words masked, filled in with its picture and without.
 
@@ -106,20 +116,27 @@ def filled(model: MRM, test: Records, pictures: list[np.ndarray], index: int, se
 
 
 def _words(
-    model: MRM, ids: np.ndarray, masked: np.ndarray, with_image: np.ndarray, without: np.ndarray
+    model: MRM, ids_T: np.ndarray, masked_T: np.ndarray, with_image: np.ndarray, without: np.ndarray
 ) -> list[Word]:
-    """Pieces joined into words; a masked word shows the likeliest first piece of each answer."""
-    words, blank = [], 0
-    best = lambda row: (model.tokenizer.piece(int(row.argmax())), float(row.max()))  # noqa: E731
-    for i in range(1, len(ids)):
-        piece = model.tokenizer.piece(int(ids[i]))
-        if not masked[i]:
-            word = Word(piece)
+    """Pieces joined into words; a masked word shows the likeliest piece at each of its places."""
+    blank = np.cumsum(masked_T) - 1  # the row of a masked position in the answers
+    starts = [i for i in range(1, len(ids_T)) if not model.tokenizer.continues[ids_T[i]]]
+    words = []
+    for start, end in zip(starts, [*starts[1:], len(ids_T)], strict=True):
+        text = model.tokenizer.decode(ids_T[start:end])
+        if masked_T[start]:
+            rows = blank[start:end]
+            words.append(Word(text, True, _likeliest(model, with_image[rows]), _likeliest(model, without[rows])))
         else:
-            word = Word(piece, True, best(with_image[blank]), best(without[blank]))
-            blank += 1
-        words.append(word)
+            words.append(Word(text))
     return words
+
+
+def _likeliest(model: MRM, probabilities_PV: np.ndarray) -> tuple[str, float]:
+    """The likeliest piece at each place of a word, joined, and the product of their probabilities."""
+    pieces = probabilities_PV.argmax(axis=1)
+    text = "".join(model.tokenizer.piece(int(i)).removeprefix("##") for i in pieces)
+    return text, float(probabilities_PV.max(axis=1).prod())
 
 
 def read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:

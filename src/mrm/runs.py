@@ -139,16 +139,12 @@ def evaluate(
     warn_of(leaks)
     results = summary(model, classifier.card, records, tested, predictions, report, scores.unreadable, leaks)
     write_results(out, results, predictions)
-    pages.evaluation(
-        out, results, report, predictions.labels_NC, predictions.probabilities_NC, predictions.classes
-    )
+    pages.evaluation(out, results, report, predictions.labels_NC, predictions.probabilities_NC, predictions.classes)
     note_test(model, results)
     return results
 
 
-def train_tokenizer(
-    records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()
-) -> Tokenizer:
+def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
     """Learn a WordPiece vocabulary from the reports of `records` and write it to `out`."""
     loaded = Records.load(records)
     texts = [select_sections(r.report, sections) for r in loaded if r.report]
@@ -231,9 +227,7 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
     return folder
 
 
-def model_writer(
-    card: Card, seen: Path, tokenizer: Tokenizer | None = None
-) -> Callable[[Path, nn.Module, int], None]:
+def model_writer(card: Card, seen: Path, tokenizer: Tokenizer | None = None) -> Callable[[Path, nn.Module, int], None]:
     """How the trainer writes a checkpoint's model folder."""
 
     def write(folder: Path, model: nn.Module, step: int) -> None:
@@ -330,19 +324,13 @@ def held_out_losses(config: PretrainConfig, model: nn.Module, data: PretrainData
     """Both losses over held-out records, each with the crop and the masks of epoch 0."""
     task = PretrainTask(model, config.image_weight, config.report_weight).eval()
     share = config.training.micro_batch or max(1, config.training.global_batch // state.num_processes)
-    mine = (
-        b for i, b in enumerate(in_order(len(data), share)) if i % state.num_processes == state.process_index
-    )
+    mine = (b for i, b in enumerate(in_order(len(data), share)) if i % state.num_processes == state.process_index)
     totals = torch.zeros(2, 2, dtype=torch.float64, device=state.device)
     for batch in loader(data, mine, config.training.workers):
         terms = task(batch.to(state.device))
-        totals += torch.tensor(
-            [[terms[k].sum, terms[k].count] for k in ("image", "report")], device=state.device
-        )
+        totals += torch.tensor([[terms[k].sum, terms[k].count] for k in ("image", "report")], device=state.device)
     sums = state.reduce(totals, "sum")
-    return {
-        f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(("image", "report"), sums, strict=True)
-    }
+    return {f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(("image", "report"), sums, strict=True)}
 
 
 def save_reconstructions(path: Path, model: nn.Module, pictures: list[np.ndarray]) -> None:
@@ -374,13 +362,9 @@ def require_both_values(val: Records, path: Path) -> None:
             f"{c}: {int((labels_NC[:, i] == 1).sum())} positive and {int((labels_NC[:, i] == 0).sum())} negative"
             for i, c in enumerate(val.classes)
         )
-        raise RunError(
-            f"{path}: AUROC is undefined for every class ({counts}); validate on records of both kinds"
-        )
+        raise RunError(f"{path}: AUROC is undefined for every class ({counts}); validate on records of both kinds")
     if lacking := [c for c, ok in zip(val.classes, both, strict=True) if not ok]:
-        warnings.warn(
-            f"{path}: AUROC is undefined for {', '.join(lacking)}; the others choose the best", stacklevel=2
-        )
+        warnings.warn(f"{path}: AUROC is undefined for {', '.join(lacking)}; the others choose the best", stacklevel=2)
 
 
 def finetune_model(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[str, str]) -> Classifier:
@@ -418,9 +402,7 @@ def auroc_check(config: FinetuneConfig, val: Records):
         )
         if scores.unreadable and config.on_error == "stop":
             name, reason = next(iter(scores.unreadable.items()))
-            raise RunError(
-                f"{config.val}: {len(scores.unreadable)} pictures cannot be read, first {name}: {reason}"
-            )
+            raise RunError(f"{config.val}: {len(scores.unreadable)} pictures cannot be read, first {name}: {reason}")
         logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
         read = ~np.isnan(logits).any(axis=1)
         per_class = [metrics.auroc(y, s) for y, s in zip(val.labels_NC[read].T, logits[read].T, strict=True)]

@@ -64,9 +64,7 @@ _QUALIFIERS = {
 }
 _LIKE = [t for t in _NAME_OF if len(t) >= 8 and " " not in t]
 # A title of the films (`CHEST, PA AND LATERAL:`) stands for the examination; what follows is findings.
-_FILMS = re.compile(
-    r"\b(CHEST|PORTABLE|FRONTAL|LATERAL|PA|AP|(ONE|TWO|THREE) VIEWS?|BONE WINDOWS?|RIBS|CXR)\b"
-)
+_FILMS = re.compile(r"\b(CHEST|PORTABLE|FRONTAL|LATERAL|PA|AP|(ONE|TWO|THREE) VIEWS?|BONE WINDOWS?|RIBS|CXR)\b")
 
 _STOP = re.compile(r"(?P<colon>[ \t]*:)|(?P<dash>[ \t]+--?[ \t])|(?P<end>[ \t]*$)", re.MULTILINE)
 _TOKEN = re.compile(r"[A-Za-z]+(?:\([sS]\))?")
@@ -157,9 +155,7 @@ def _marks(report: str) -> list[tuple[int, int, str]]:
             marks.append((found[0], stop.end(), found[1]))
     marks.sort()
     concluded = next((start for start, _, name in marks if "impression" in name), len(report))
-    return [
-        m for m in marks if m[2] != "films" or m[0] < concluded
-    ]  # an impression may list its films: `CHEST: clear`
+    return [m for m in marks if m[2] != "films" or m[0] < concluded]  # an impression may list its films: `CHEST: clear`
 
 
 def _title_before(report: str, stop: re.Match, small_letters: bool) -> tuple[int, str] | None:
@@ -170,9 +166,7 @@ def _title_before(report: str, stop: re.Match, small_letters: bool) -> tuple[int
     if not words.strip():
         return None
     at_line = not report[line:begin].strip()
-    if (
-        stop["colon"] is None
-    ):  # without a colon only capitals that have the line, or its beginning, to themselves
+    if stop["colon"] is None:  # without a colon only capitals that have the line, or its beginning, to themselves
         plain = _plain(words)
         return (begin, _NAME_OF[plain]) if at_line and words.isupper() and plain in _LINE_ALONE else None
     tokens = list(_TOKEN.finditer(words))[-6:]

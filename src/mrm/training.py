@@ -109,9 +109,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.peak(), betas=config.betas)
 
 
-Check = Callable[
-    [nn.Module, int, Accelerator], dict[str, float]
-]  # model, step -> metrics; "score": higher is better
+Check = Callable[[nn.Module, int, Accelerator], dict[str, float]]  # model, step -> metrics; "score": higher is better
 
 
 class Trainer:
@@ -135,7 +133,7 @@ class Trainer:
         self.micro, self.accumulate = self._micro_batches()
         self.optimizer = build_optimizer(task.model, config)
         self.ema = ModelEmaV3(task.model, decay=config.ema) if config.ema else None
-        self.step, self.bad, self.best = 0, 0, -math.inf
+        self.step, self.saved, self.bad, self.best = 0, 0, 0, -math.inf
         self.totals: dict[str, Tensor] = {}  # sums and counts since the last log, on the device
         self.skipped: dict[str, str] = {}
         self.stop = False
@@ -156,7 +154,8 @@ class Trainer:
             while self.step < self.total and not self._agreed_to_stop():
                 self._step(task, [next(stream) for _ in range(self.accumulate)])
                 self._after_step()
-        self._save()
+        if self.saved != self.step:
+            self._save()
         self.accelerator.end_training()
         return self.run
 
@@ -235,10 +234,9 @@ class Trainer:
         last, config = self.step == self.total, self.config
         if self.step % config.log_every == 0 or last:
             self._write_log()
-        if self.check and (self.step % config.check_every == 0 or last):
-            self._run_check(self.check)
-        if self.step % config.save_every == 0:
-            self._save()
+        better = bool(self.check) and (self.step % config.check_every == 0 or last) and self._run_check()
+        if better or self.step % config.save_every == 0:
+            self._save(better)
 
     # Logging and checks ----------------------------------------------------------------------------
 
@@ -262,18 +260,21 @@ class Trainer:
                 flush=True,
             )
 
-    def _run_check(self, check: Check) -> None:
+    def _run_check(self) -> bool:
+        """Measure the model as it would be saved. Returns whether it is the best so far."""
+        assert self.check
         model = self.ema.module if self.ema else self.task.model
         model.eval()
         with torch.no_grad(), self.clock.paused():
-            metrics = check(model, self.step, self.accelerator)
-        if self.log:
+            metrics = self.check(model, self.step, self.accelerator)
+        if self.log and metrics:
             self.log.write({"step": self.step, **metrics}, self.run / "checks.csv")
             self.accelerator.log(metrics, self.step)
-            print(f"step {self.step}  " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()), flush=True)
-        if metrics.get("score", -math.inf) > self.best:
-            self.best = metrics["score"]
-            self._save(best=True)
+            shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k != "score")
+            print(f"step {self.step}/{self.total}  {shown}", flush=True)
+        better = metrics.get("score", -math.inf) > self.best
+        self.best = metrics["score"] if better else self.best
+        return better
 
     def _note_skipped(self, skipped: list[batches.Skipped]) -> None:
         """Say each unreadable record once, and list it in `skipped.csv`."""
@@ -298,15 +299,14 @@ class Trainer:
                 torch.save(self._state(), temporary / "training.pt")
             except OSError as error:
                 shutil.rmtree(temporary, ignore_errors=True)
-                raise TrainingError(
-                    f"{folder}: cannot write a checkpoint ({error}); the last one is kept"
-                ) from error
-            shutil.rmtree(folder, ignore_errors=True)  # the same step again, with `best` now known
+                raise TrainingError(f"{folder}: cannot write a checkpoint ({error}); the last one is kept") from error
+            shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed and took the same step again
             os.replace(temporary, folder)
             _link(self.run / "last", folder)
             if best:
                 _link(self.run / "best", folder)
             self._prune()
+        self.saved = self.step
         self.accelerator.wait_for_everyone()
 
     def _state(self) -> dict[str, Any]:
@@ -341,7 +341,8 @@ class Trainer:
         if self.ema:
             self.ema.module.load_state_dict(average)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.best, self.bad = state["step"], state["best"], state["bad"]
+        self.step = self.saved = state["step"]
+        self.best, self.bad = state["best"], state["bad"]
         self.totals = {k: v.to(self.accelerator.device) for k, v in state["totals"].items()}
         self.skipped = state["skipped"]
         self.accelerator.print(f"{self.run}: going on from step {self.step} of {self.total}", flush=True)
@@ -432,15 +433,17 @@ class _Pause:
 
 
 class _on_signal:
-    """Turn SIGTERM and SIGINT into a request for the length of a block."""
+    """Turn the first SIGTERM or SIGINT within a block into a request; the second acts as ever."""
 
     def __init__(self, request: Callable[[], None]) -> None:
         self.request = request
 
     def __enter__(self) -> None:
-        self.before = {
-            s: signal.signal(s, lambda *_: self.request()) for s in (signal.SIGTERM, signal.SIGINT)
-        }
+        self.before = {s: signal.signal(s, self._first) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def _first(self, *_: object) -> None:
+        self.request()
+        self.__exit__()
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
@@ -457,9 +460,7 @@ def _accelerator(config: TrainConfig, run: Path) -> Accelerator:
         AcceleratorState._reset_state()
     precision = "bf16" if config.precision == "bf16" else "no"
     cpu = not torch.accelerator.is_available()
-    accelerator = Accelerator(
-        mixed_precision=precision, cpu=cpu, log_with=list(config.trackers), project_dir=run
-    )
+    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, log_with=list(config.trackers), project_dir=run)
     accelerator.init_trackers("tensorboard")
     return accelerator
 

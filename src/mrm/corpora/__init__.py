@@ -48,9 +48,10 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     if release.finish:
         with writing.writing_to(out):
             lost = release.finish(sets, out, options)
-        gone = {e.name for e in lost}
-        release = replace(release, excluded=[*release.excluded, *lost])
-        sets = {k: v.where(lambda r: r.name not in gone) for k, v in sets.items()}
+        release, sets = _without(release, sets, lost)
+    empty = [f"{k}: no picture in it, so it is not written" for k, v in sets.items() if not v]
+    release = replace(release, notes=[*release.notes, *empty])
+    sets = {k: v for k, v in sets.items() if v}
     corpus = writing.write(name, source, out, options, release, sets)
     inspection.forget(out)
     print(corpus.table())
@@ -114,6 +115,16 @@ def _published(release: Release, folder: Path) -> tuple[Release, Mapping[str, Re
         notes=[*release.notes, *found.notes],
     )
     return release, found.splits
+
+
+def _without(
+    release: Release, sets: Mapping[str, Records], lost: list[Exclusion]
+) -> tuple[Release, Mapping[str, Records]]:
+    """Both without the records that could not be written."""
+    gone = {e.name for e in lost}
+    kept = release.records.where(lambda r: r.name not in gone)
+    release = replace(release, records=kept, excluded=[*release.excluded, *lost])
+    return release, {k: v.where(lambda r: r.name not in gone) for k, v in sets.items()}
 
 
 def _classes(records: Records, release: Release, options: Options) -> tuple[str, ...]:

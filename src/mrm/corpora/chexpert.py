@@ -72,9 +72,9 @@ def read(source: Path, options: Options) -> Release:
         rows = read_table(table, COLUMNS)
         counts[f"rows of {TABLES[split]}"] = len(rows)
         counts.update(_cells(rows, TABLES[split]))
+        known.update(_name(row) for row in rows)
         records = []
         for name, row in unique_rows(rows, _name, excluded):
-            known.add(name)
             labels = _labels(row)
             if name in files:
                 records.append(_record(source, files[name], row, labels))

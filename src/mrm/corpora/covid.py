@@ -19,10 +19,12 @@ from pathlib import Path
 
 from mrm.corpora.contract import (
     ABSENT,
+    DUPLICATE,
     Exclusion,
     Options,
     Release,
     Row,
+    file_stem,
     inside,
     list_pictures,
     read_table,
@@ -30,7 +32,7 @@ from mrm.corpora.contract import (
     without_label,
 )
 from mrm.corpora.splits import divide
-from mrm.records import Record, Records
+from mrm.records import Record, RecordError, Records, read_list
 
 COLUMNS = ("patientid", "finding", "view", "modality", "filename")
 TASKS = {"covid": "covid19", "viral": "viral"}  # name of the lists -> class
@@ -43,20 +45,25 @@ BACTERIA = {"bacterial", "streptococcus", "klebsiella", "legionella", "e.coli", 
 UNKNOWN = {"", "no finding", "todo", "unknown"}
 NOT_XRAY = "not an X-ray"
 LATERAL = "view not frontal"
+NAN = float("nan")
 KEPT = ("sex", "age", "offset", "finding", "license", "url")
 
 
 def read(source: Path, options: Options) -> Release:
-    """Join `metadata.csv` with `images/`. Frontal views only, unless `options.views` says which."""
+    """Join `metadata.csv` with `images/`. Frontal views only, unless `options.views` says which.
+
+    With `options.splits`, the published lists (`iscovid_train.txt`, `isviral_val.txt`, ...) say which pictures,
+    whatever the view, and the labels; a listed picture without row in the table has no patient.
+    """
     table = source / "metadata.csv"
     rows = read_table(table, COLUMNS)
     excluded: list[Exclusion] = []
     records = Records(_records(source, rows, options, excluded), CLASSES, "COVID-19 Image Data Collection")
     return Release(
         records=records,
-        inputs=[table],
+        inputs=[table, *(sorted(options.splits.glob("*.txt")) if options.splits else [])],
         version=f"metadata.csv with {len(rows):,} rows",
-        splits=_splits(records, options),
+        splits=_published(records, options.splits, excluded) if options.splits else _splits(records, options),
         excluded=excluded,
         counts={"rows": len(rows), "pictures with notes": sum(bool(r.report) for r in records)},
         notes=_notes(rows),
@@ -67,11 +74,10 @@ def labels_of(finding: str) -> tuple[float, float]:
     """(covid19, viral) of a `finding`; NaN where the picture has no part in the task."""
     terms = {" ".join(term.split()).lower() for term in re.split(r"[/,;]", finding)}
     words = terms | {word for term in terms for word in term.split()}
-    unknown = float("nan")
     if terms <= UNKNOWN:
-        return unknown, unknown
+        return NAN, NAN
     viral, bacterial = bool(words & VIRUSES), bool(words & BACTERIA)
-    return float("covid-19" in terms), float(viral) if viral != bacterial else unknown
+    return float("covid-19" in terms), float(viral) if viral != bacterial else NAN
 
 
 def _records(source: Path, rows: list[Row], options: Options, excluded: list[Exclusion]) -> list[Record]:
@@ -81,13 +87,15 @@ def _records(source: Path, rows: list[Row], options: Options, excluded: list[Exc
         known.add(name)
         if row["modality"].lower() not in ("x-ray", "xray"):
             excluded.append(Exclusion(name, NOT_XRAY, row["modality"]))
-        elif not options.views and not _frontal(row["view"]):  # `prepare` keeps the views that are asked for
+        elif not (options.views or options.splits or _frontal(row["view"])):  # `prepare` keeps those asked for
             excluded.append(Exclusion(name, LATERAL, row["view"] or "not stated"))
         elif name not in files:
             excluded.append(Exclusion(name, ABSENT))
         else:
             kept.append(_record(name, files[name], row))
     known |= {e.name for e in excluded}
+    if options.splits:
+        return kept + [Record(file, labels=(NAN, NAN), name=name) for name, file in files.items() if name not in known]
     excluded += without_label(files, known)
     return kept
 
@@ -121,15 +129,19 @@ def _splits(records: Records, options: Options) -> dict[str, Records]:
     for column, (task, name) in enumerate(TASKS.items()):
         if options.classes and name not in options.classes:
             continue
-        rows = [_only(r, (column,)) for r in records if r.labels[column] == r.labels[column]]
+        rows = [_two_sided(r, column) for r in records if r.labels[column] == r.labels[column]]
         for number in range(1, SPLITS + 1):
-            labelled = Records(rows, (name,), f"{task}{number}")
-            parts |= {
-                f"{task}{number}/{part}": chosen for part, chosen in _cut(labelled, number, options).items()
-            }
+            labelled = Records(rows, (name, f"not {name}"), f"{task}{number}")
+            for part, chosen in _cut(labelled, number, options).items():
+                parts[f"{task}{number}/{part}"] = Records([_only(r, (0,)) for r in chosen], (name,), labelled.source)
     columns = tuple(CLASSES.index(c) for c in options.classes if c in CLASSES)
     noted = [_only(r, columns) for r in records if r.report]
     return parts | {"training": Records(noted, tuple(CLASSES[c] for c in columns), "clinical notes")}
+
+
+def _two_sided(record: Record, column: int) -> Record:
+    """The label and its contrary, so that the cut keeps the rare side too: a dozen pictures are bacterial."""
+    return replace(record, labels=(record.labels[column], 1 - record.labels[column]))
 
 
 def _only(record: Record, columns: tuple[int, ...]) -> Record:
@@ -137,16 +149,37 @@ def _only(record: Record, columns: tuple[int, ...]) -> Record:
 
 
 def _cut(records: Records, number: int, options: Options) -> Mapping[str, Records]:
-    seed = options.seed * SPLITS + number
-    test, rest = divide(records, options.test, seed, "test")
-    val, train = divide(rest, options.val / (1 - options.test), seed, "val")
-    return {"train": train, "val": val, "test": test}
+    """One split; a set whose share is 0 is not made."""
+    seed, parts, rest = options.seed * SPLITS + number, {}, records
+    if options.test:
+        parts["test"], rest = divide(rest, options.test, seed, "test")
+    if options.val:
+        parts["val"], rest = divide(rest, options.val / (1 - options.test), seed, "val")
+    return {"train": rest, **parts}
+
+
+def _published(records: Records, folder: Path, excluded: list[Exclusion]) -> dict[str, Records]:
+    """The sets of the published lists in `folder`, under the names of their files. Raises RecordError."""
+    files = sorted(folder.glob("*.txt"))
+    if not files:
+        raise RecordError(f"{folder}: no label lists (iscovid_train.txt, isviral_val.txt, ...) in it")
+    known = {file_stem(r.name): r for r in records}
+    parts = {}
+    for file in files:
+        name = TASKS["viral" if "viral" in file.stem else "covid"]
+        rows: dict[str, Record] = {}
+        for entry in read_list(file, (name,), must_exist=False):
+            record = known.get(file_stem(entry.name))
+            if record is None or entry.name in rows:
+                excluded.append(Exclusion(entry.name, DUPLICATE if record else ABSENT, file.name))
+            else:
+                rows[entry.name] = replace(record, labels=entry.labels)
+        parts[file.stem] = Records(list(rows.values()), (name,), file.name)
+    return parts
 
 
 def _notes(rows: list[Row]) -> list[str]:
-    notes = [
-        "the notes often name the disease, so a model that has read them knows the labels of their pictures"
-    ]
+    notes = ["the notes often name the disease, so a model that has read them knows the labels of their pictures"]
     if lost := sum("\ufffd" in "".join(row.cells.values()) for row in rows):
         notes.append(f"metadata.csv: {lost} rows hold \ufffd, letters that were lost before it was published")
     return notes

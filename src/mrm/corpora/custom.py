@@ -131,9 +131,7 @@ def _columns(table: Path, rows: Sequence[Row], options: Options) -> dict[str, st
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         found += "; save the table with commas between its columns"
     if "image_path" not in column:
-        raise RecordError(
-            f"{table}: say which column names the picture, --columns image_path=COLUMN; {found}"
-        )
+        raise RecordError(f"{table}: say which column names the picture, --columns image_path=COLUMN; {found}")
     if missing := [c for c in (*column.values(), *options.classes) if c not in header]:
         raise RecordError(f"{table}: no column {', '.join(missing)}; {found}")
     return column
@@ -183,9 +181,7 @@ def _from_folder(pictures: Mapping[str, Path], sidecars: Sidecars, options: Opti
     for i, c in enumerate(options.classes):
         if not any(r.labels[i] for r in rows):
             inner = sorted({PurePosixPath(n).parent.name for n in pictures} - {""})
-            raise RecordError(
-                f"no folder {c} with pictures; the folders found are {', '.join(inner[:20]) or 'none'}"
-            )
+            raise RecordError(f"no folder {c} with pictures; the folders found are {', '.join(inner[:20]) or 'none'}")
     return rows
 
 
@@ -201,9 +197,7 @@ def _is_in(split: str, record: Record) -> bool:
 def _notes(records: Records, by_table: bool) -> list[str]:
     notes = []
     if unknown := sum(not r.patient for r in records):
-        advice = (
-            "name their column with --columns patient_id=COLUMN" if by_table else "give a table that has them"
-        )
+        advice = "name their column with --columns patient_id=COLUMN" if by_table else "give a table that has them"
         notes.append(f"{unknown:,} pictures without patient: a split may share patients; {advice}")
     split = sum("split" in r.extra for r in records)
     if 0 < split < len(records):

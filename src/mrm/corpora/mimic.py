@@ -145,9 +145,7 @@ def _chosen_sections(texts: Mapping[str, str], names: Sequence[str]) -> tuple[Ma
     return chosen, sum(not any(sections(text).get(n) for n in names) for text in texts.values())
 
 
-def _counts(
-    records: Records, texts: Mapping[str, str], untitled: int, names: Sequence[str]
-) -> dict[str, int]:
+def _counts(records: Records, texts: Mapping[str, str], untitled: int, names: Sequence[str]) -> dict[str, int]:
     counts = {
         "studies": len({r.study for r in records}),
         "reports": len(texts),

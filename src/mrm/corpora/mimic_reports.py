@@ -39,9 +39,7 @@ def read_reports(source: Path, given: Path | None, studies: set[str]) -> Reports
     found = Reports()
     place = given or next((p for p in _places(source) if p.exists()), None)
     if place is None:
-        found.notes.append(
-            "no reports: give the archive mimic-cxr-reports.zip of MIMIC-CXR with --reports FILE"
-        )
+        found.notes.append("no reports: give the archive mimic-cxr-reports.zip of MIMIC-CXR with --reports FILE")
         return found
     if place.is_file():
         found.inputs.append(place)
@@ -56,13 +54,9 @@ def read_reports(source: Path, given: Path | None, studies: set[str]) -> Reports
             replaced += "\ufffd" in text
             found.texts[study] = text.strip()
     if replaced:
-        warnings.warn(
-            f"{place}: {replaced} reports hold bytes that are not UTF-8; shown as \ufffd", stacklevel=2
-        )
+        warnings.warn(f"{place}: {replaced} reports hold bytes that are not UTF-8; shown as \ufffd", stacklevel=2)
     if not found.texts:
-        raise RecordError(
-            f"{place}: no report of these studies in it; files/p10/p10000032/s50414267.txt is expected"
-        )
+        raise RecordError(f"{place}: no report of these studies in it; files/p10/p10000032/s50414267.txt is expected")
     return found
 
 
@@ -85,9 +79,7 @@ def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, by
     try:
         archive = zipfile.ZipFile(place)
     except (zipfile.BadZipFile, OSError) as error:
-        raise RecordError(
-            f"{place}: not a whole ZIP archive ({error}); get it again, or unpack it"
-        ) from error
+        raise RecordError(f"{place}: not a whole ZIP archive ({error}); get it again, or unpack it") from error
     with archive:
         for member in archive.infolist():
             if (match := _REPORT.search(member.filename)) and match[1] in studies:

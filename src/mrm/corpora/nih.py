@@ -59,15 +59,14 @@ def read(source: Path, options: Options) -> Release:
     rows = read_table(table, COLUMNS)
     excluded: list[Exclusion] = []
     files = _by_name(list_pictures(source, suffixes=(".png",)), excluded)
-    records, known = [], set()
+    records = []
     for name, row in unique_rows(rows, lambda r: r["Image Index"], excluded):
-        known.add(name)
         labels = _labels(row)
         if name in files:
             records.append(_record(source, files[name], row, labels))
         else:
             excluded.append(Exclusion(name, ABSENT))
-    excluded += without_label(files, known)
+    excluded += without_label(files, (r["Image Index"] for r in rows))
     every = Records(records, CLASSES, str(table))
     splits, lists, notes = _official(source, every)
     return Release(

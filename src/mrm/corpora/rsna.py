@@ -55,7 +55,7 @@ def read(source: Path, options: Options) -> Release:
             records.append(_labelled(name, files[name], boxes[patient], details.get(patient, "")))
         else:
             excluded.append(Exclusion(name, ABSENT))
-    excluded += without_label(files, names.values())
+    excluded += without_label(files, (f"{TRAIN}/{r['patientId']}.dcm" for r in rows))
     for name, file in list_pictures(source, TEST, suffixes=(".dcm",)).items():
         records.append(Record(file, patient=file_stem(name), labels=(float("nan"),), name=name))
     return Release(

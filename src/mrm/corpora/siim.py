@@ -63,7 +63,7 @@ def read(source: Path, options: Options) -> Release:
             records.append(_record(source, found[name], bool(lesions)))
         else:
             excluded.append(Exclusion(name, ABSENT))
-    excluded += without_label(found, runs)
+    excluded += without_label(found, (row["ImageId"] for row in rows))
     return Release(
         records=Records(records, CLASSES, str(table)),
         inputs=[table],

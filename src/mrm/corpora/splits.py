@@ -150,7 +150,8 @@ def published(release: Release, folder: Path) -> Published:
     if not files:
         raise RecordError(f"{folder}: no label lists (train_list.txt, val_list.txt, ...) in it")
     names = {file_name: split for split, file_name in LISTS.items()}
-    known = {release.key(r.name): r for r in release.records}
+    as_lists = as_listed(release.records, release)
+    known = {release.key(r.name): (r, s) for r, s in zip(release.records, as_lists, strict=True)}
     result = Published({}, {}, [], [])
     listed: set[str] = set()
     for file in files:
@@ -169,24 +170,26 @@ def published(release: Release, folder: Path) -> Published:
     return result
 
 
-def _join(entries: Records, known: Mapping[str, Record], release: Release, result: Published, file: str) -> Records:
+def _join(
+    entries: Records,
+    known: Mapping[str, tuple[Record, Record]],  # the publisher's record, and the same as a list would have it
+    release: Release,
+    result: Published,
+    file: str,
+) -> Records:
     rows: dict[str, Record] = {}
     differing = compared = 0
     for entry in entries:
         key = release.key(entry.name)
-        record = known.get(key)
-        if key in rows or record is None:
+        if key in rows or key not in known:
             reason = DUPLICATE if key in rows else ABSENT
             result.excluded.append(Exclusion(entry.name, reason, file))
             continue
-        if not release.list_classes:
-            rows[key] = record
-            continue
-        if _stated(record):
-            mine = as_listed(Records([record], release.records.classes), release).rows[0].labels
-            compared += len(mine)
-            differing += sum(a != b for a, b in zip(mine, entry.labels, strict=True))
-        rows[key] = replace(record, labels=entry.labels)
+        record, mine = known[key]
+        if release.list_classes and _stated(record):
+            compared += len(entry.labels)
+            differing += sum(a != b for a, b in zip(mine.labels, entry.labels, strict=True))
+        rows[key] = replace(record, labels=entry.labels) if release.list_classes else record
     if differing:
         result.notes.append(f"{file}: {differing:,} of {compared:,} labels differ from the publisher's table")
     return Records(list(rows.values()), release.list_classes or release.records.classes, file)

@@ -188,7 +188,8 @@ def share(estimate: Estimate) -> str:
 def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str], n: int) -> Iterator[str]:
     """What a reader must know before the numbers, as sentences."""
     overlap = results.get("overlap") or []
-    yield from [overlap] if isinstance(overlap, str) else map(str, overlap)
+    for found in [overlap] if isinstance(overlap, str) else overlap:
+        yield f"Overlap with training: {found}"
     if n < FEW_RECORDS:
         yield f"Only {n:,} records were tested. The intervals are wide; read them before the numbers."
     tested = {name: report[name]["auroc"] for name in classes}

@@ -1,0 +1,173 @@
+"""NIH ChestX-ray14: the publisher's layout end to end, the real table, the published lists, bad downloads."""
+
+import json
+
+import pytest
+from corpora_trees import contents, write_picture
+
+from mrm.corpora import nih, prepare, splits
+from mrm.corpora.contract import Options, Release, read_table
+from mrm.records import RecordError, Records
+
+HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+PATIENTS = 40
+
+
+def row(patient: int, visit: int = 0) -> str:
+    findings = {0: "No Finding", 1: "Effusion|Hernia", 2: "Pneumonia"}[patient % 3]
+    view = "AP" if visit else "PA"
+    return f"{patient:08}_{visit:03}.png,{findings},{visit},{patient},058Y,M,{view},2682,2749,0.143,0.143"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """40 patients with two pictures each, in two of the twelve folders, with the official lists."""
+    root = tmp_path / "ChestX-ray14"
+    names = [(p, v) for p in range(PATIENTS) for v in (0, 1)]
+    for patient, visit in names:
+        folder = f"images_{1 + patient % 2:03}/images"
+        write_picture(root / folder / f"{patient:08}_{visit:03}.png", patient * 2 + visit)
+    (root / "Data_Entry_2017_v2020.csv").write_text("\n".join([HEADER, *(row(*n) for n in names)]) + "\n")
+    files = [f"{p:08}_{v:03}.png" for p, v in names]
+    (root / "train_val_list.txt").write_text("\n".join(files[:64]))
+    (root / "test_list.txt").write_text("\n".join(files[64:]))
+    return root
+
+
+def test_the_download_becomes_records_sets_and_lists(source, tmp_path, capsys):
+    before = contents(source)
+    corpus = prepare("nih", source, tmp_path / "out", Options(val=0.2, fractions=(10, 50)))
+    assert contents(source) == before
+    assert {k: len(v) for k, v in corpus.splits.items() if k != "train_10"} == {
+        "train": 52,
+        "val": 12,
+        "test": 16,
+        "train_50": 26,
+    }
+    read = Records.load(tmp_path / "out/train.csv", nih.CLASSES)
+    assert [r.labels for r in read] == [r.labels for r in corpus.splits["train"]]
+    assert all(r.image.is_file() for r in read)
+    assert read[0].extra["age"] == "58"
+    assert "112,120        80" in capsys.readouterr().out
+
+
+def test_lists_are_read_back_with_the_source_as_their_images(source, tmp_path):
+    corpus = prepare("nih", source, tmp_path / "out")
+    for file, split in (("train_list.txt", "train"), ("test_list.txt", "test"), ("train_10.txt", "train_10")):
+        listed = Records.load(tmp_path / "out" / file, nih.CLASSES, images=source)
+        assert [(r.image, r.labels) for r in listed] == [(r.image, r.labels) for r in corpus.splits[split]]
+
+
+def test_sets_share_no_patient_and_smaller_ones_lie_in_larger_ones(source, tmp_path):
+    corpus = prepare("nih", source, tmp_path / "out", Options(fractions=(10, 30)))
+    people = {k: set(v.patients or ()) for k, v in corpus.splits.items()}
+    assert not people["train"] & people["val"] | people["train"] & people["test"] | people["val"] & people["test"]
+    assert people["train_10"] < people["train_30"] < people["train"]
+
+
+def test_corpus_json_has_counts_hashes_and_reasons(source, tmp_path):
+    (source / "images_001/images/00000000_001.png").unlink()
+    write_picture(source / "images_001/images/00000099_000.png", 1)
+    write_picture(source / "images_002/images/00000000_000.png", 1)
+    table = source / "Data_Entry_2017_v2020.csv"
+    table.write_text(table.read_text() + f"{row(3)}\n{row(4).replace('Effusion|Hernia', 'Mass')}\n")
+    prepare("nih", source, tmp_path / "out")
+    facts = json.loads((tmp_path / "out/corpus.json").read_text())
+    assert facts["excluded"] == {
+        "picture absent": 1,
+        "picture without label": 1,
+        "duplicate row": 1,
+        "rows contradict each other": 1,
+        "same file name in two folders": 1,
+    }
+    assert facts["found"]["rows"] == 82
+    assert facts["expected"]["pictures"] == 112_120
+    assert facts["complete"] is False
+    assert {i["file"] for i in facts["inputs"]} == {table.name, "train_val_list.txt", "test_list.txt"}
+
+
+def test_without_the_official_lists_the_test_set_is_our_own(source, tmp_path):
+    (source / "test_list.txt").unlink()
+    corpus = prepare("nih", source, tmp_path / "out")
+    assert 10 <= len(corpus.splits["test"]) <= 20
+    assert "our own cut" in corpus.facts["notes"][0]
+
+
+def test_published_lists_take_the_place_of_our_splits(source, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    zeros = " ".join("0" * 14)
+    (lists / "train_list.txt").write_text(f"00000001_000.png {zeros}\n00000004_001.png {zeros}")
+    (lists / "val_list.txt").write_text(f"00000000_000.png {zeros}\n00000777_000.png {zeros}\n")
+    corpus = prepare("nih", source, tmp_path / "out", Options(splits=lists))
+    assert {k: len(v) for k, v in corpus.splits.items()} == {"train": 2, "val": 1}
+    assert corpus.splits["train"][0].labels == (0.0,) * 14
+    assert "train_list.txt: 4 of 28 labels differ from the publisher's table" in corpus.facts["notes"]
+    assert corpus.facts["expected"]["val"] == 2
+    assert corpus.facts["excluded"] == {"picture absent": 1}
+
+
+def test_another_table_under_this_name_is_refused(source, tmp_path):
+    (source / "Data_Entry_2017_v2020.csv").write_text("file,label\na.png,1\n")
+    with pytest.raises(RecordError, match=r"no column Image Index, .*the columns found are file, label"):
+        prepare("nih", source, tmp_path / "out")
+
+
+def test_an_unknown_finding_is_refused_with_its_line(source, tmp_path):
+    table = source / "Data_Entry_2017_v2020.csv"
+    table.write_text(table.read_text().replace("Effusion|Hernia", "Effusion|Goitre", 1))
+    with pytest.raises(RecordError, match=r"Data_Entry_2017_v2020.csv, line 4: \['Goitre'\]"):
+        prepare("nih", source, tmp_path / "out")
+
+
+# ---- the real table and lists ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(shared_data, tmp_path_factory) -> Release:
+    """The real table, as if every picture were there."""
+    folder = tmp_path_factory.mktemp("nih")
+    file = "Data_Entry_2017_v2020.csv.gz"
+    (folder / file).write_bytes((shared_data / "official" / file).read_bytes())
+    names = [r["Image Index"] for r in read_table(folder / file, nih.COLUMNS)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nih, "list_pictures", lambda *_, **__: {n: folder / n for n in names})
+        return nih.read(folder, Options())
+
+
+def test_the_real_table_has_the_publishers_counts(real):
+    assert real.counts["rows"] == len(real.records) == 112_120
+    assert len(set(real.records.patients)) == 30_805
+    assert len(real.records.classes) == 14
+    assert real.excluded == []
+    positives = dict(zip(nih.CLASSES, real.records.labels_NC.sum(axis=0).astype(int), strict=True))
+    assert positives == {
+        **{"Atelectasis": 11559, "Cardiomegaly": 2776, "Effusion": 13317, "Infiltration": 19894, "Mass": 5782},
+        **{"Nodule": 6331, "Pneumonia": 1431, "Pneumothorax": 5302, "Consolidation": 4667, "Edema": 2303},
+        **{"Emphysema": 2516, "Fibrosis": 1686, "Pleural_Thickening": 3385, "Hernia": 227},
+    }
+
+
+def test_the_published_lists_join_and_their_columns_are_in_our_order(real, shared_data):
+    found = splits.published(real, shared_data / "reference-splits/NIH_ChestX-ray")
+    sizes = {k: len(v) for k, v in found.splits.items()}
+    assert sizes == {"train": 78_468, "val": 11_219, "test": 22_433, "train_1": 785, "train_10": 7_847}
+    assert found.excluded == []
+    place = {r.name: i for i, r in enumerate(real.records)}
+    listed = found.splits["train"]
+    table_NC = real.records.labels_NC[[place[r.name] for r in listed]]
+    differ_CC = (listed.labels_NC[:, :, None] != table_NC[:, None, :]).sum(axis=0)  # listed column, our class
+    assert (differ_CC.argmin(axis=1) == range(14)).all()
+    assert differ_CC.diagonal().max() < 60  # the lists were made from the table of 2017; some labels changed since
+    assert differ_CC.diagonal().sum() == 132
+
+
+def test_rare_classes_are_in_one_per_cent_of_the_real_labels(real):
+    sets = splits.cut(real, Options())
+    assert len(sets["train_1"]) == pytest.approx(len(sets["train"]) / 100, rel=0.02)
+    assert len(sets["train_10"]) == pytest.approx(len(sets["train"]) / 10, rel=0.01)
+    assert (sets["train_1"].labels_NC.sum(axis=0) > 0).all()
+    assert set(sets["train_1"].patients) <= set(sets["train_10"].patients) <= set(sets["train"].patients)
