@@ -184,6 +184,11 @@ def test_an_archive_of_other_reports_is_refused(source, tmp_path):
         prepare("mimic", source, tmp_path / "out")
 
 
+def test_an_archive_that_is_not_there_is_named(source, tmp_path):
+    with pytest.raises(RecordError, match="no such archive or folder of reports"):
+        prepare("mimic", source, tmp_path / "out", Options(reports=tmp_path / "reports.zip"))
+
+
 def test_a_path_that_leads_out_is_refused(source, tmp_path):
     rewrite(source, "metadata", lambda t: t.replace("2a2277a9,", "../../../../../secret,"))
     with pytest.raises(RecordError, match="leads out of the source folder"):

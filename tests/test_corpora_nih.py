@@ -93,7 +93,7 @@ def test_without_the_official_lists_the_test_set_is_our_own(source, tmp_path):
     (source / "test_list.txt").unlink()
     corpus = prepare("nih", source, tmp_path / "out")
     assert 10 <= len(corpus.splits["test"]) <= 20
-    assert "our own cut" in corpus.facts["notes"][0]
+    assert "official test set is not known" in corpus.facts["notes"][0]
 
 
 def test_published_lists_take_the_place_of_our_splits(source, tmp_path):

@@ -64,7 +64,10 @@ def test_masks_are_the_same_without_the_padding(published, golden):
     for ids, draws in zip(golden["ids"], golden["draws"], strict=True):
         used = sum(i != PAD for i in ids)
         whole = mask_words(np.array(ids), np.array(draws), published.continues)
-        assert mask_words(np.array(ids[:used]), np.array(draws[:used]), published.continues).tolist() == whole[:used].tolist()
+        assert (
+            mask_words(np.array(ids[:used]), np.array(draws[:used]), published.continues).tolist()
+            == whole[:used].tolist()
+        )
 
 
 def test_published_tokenizer_is_written_as_it_was_read(published, tmp_path):
@@ -267,6 +270,10 @@ def test_a_word_is_masked_by_the_draw_of_its_first_piece_alone(case):
 def test_a_report_of_one_word_can_be_masked_and_an_empty_one_cannot():
     assert mask_words(np.array([CLS, 5, 14]), np.array([0.0, 0.2, 0.9]), CONTINUES).tolist() == [False, True, True]
     assert mask_words(np.array([CLS]), np.array([0.0]), CONTINUES).tolist() == [False]
+
+
+def test_a_piece_that_continues_the_first_token_is_never_masked_either():
+    assert mask_words(np.array([CLS, 14, 5]), np.zeros(3), CONTINUES).tolist() == [False, False, True]
 
 
 def test_the_share_of_words_masked_is_the_probability():

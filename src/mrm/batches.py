@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mrm import images
+from mrm.masks import MaskedPictures, MaskError, fit, fit_mask
 from mrm.records import OnError, Record, Records
 from mrm.reports import CLS, MASK, PAD, Tokenizer, mask_words, select_sections
 
@@ -100,6 +101,16 @@ class LabelBatch(_Batch):
     labels_BC: Tensor  # float32
     keys_B: Tensor
     index_B: Tensor  # of the record
+
+
+@dataclass
+class MaskBatch(_Batch):
+    """What segmentation sees. Masks have 0 background, 1 to C the classes, 255 ignored (padding too)."""
+
+    picture_BHW: Tensor  # uint8
+    mask_BHW: Tensor  # uint8
+    keys_B: Tensor
+    index_B: Tensor  # of the picture
 
 
 class Data(Protocol):
@@ -243,6 +254,51 @@ class LabelData:
         )
 
 
+class MaskData:
+    """Pictures with masks: their shape kept, the rest of the input black and ignored; cropped and flipped for training."""
+
+    def __init__(
+        self,
+        masked: MaskedPictures,
+        size: tuple[int, int],
+        crop: CropConfig | None = None,
+        seed: int = 0,
+        on_error: OnError = "stop",
+    ) -> None:
+        self.masked, self.size, self.crop, self.seed, self.on_error = masked, size, crop, seed, on_error
+
+    def __len__(self) -> int:
+        return len(self.masked)
+
+    def name(self, index: int) -> str:
+        """How messages call a picture."""
+        return self.masked[index].name
+
+    def sample(self, epoch: int, index: int) -> dict[str, Any]:
+        """One picture and its mask, with the same crop and flip, drawn from (seed, epoch, index)."""
+        rng = np.random.default_rng([self.seed, epoch, index])
+        picture, mask = self.masked.picture(index), self.masked.mask(index)
+        if picture.shape != mask.shape:
+            raise MaskError(f"{self.masked[index].mask}: {mask.shape} pixels, its picture {picture.shape}")
+        if self.crop and self.crop.area[0] < 1:
+            box = images.random_resized_box(*picture.shape, rng, self.crop.area, self.crop.aspect)
+            picture, mask = images.crop(picture, box), images.crop(mask, box)
+        picture, mask = fit(picture, self.size)[0], fit_mask(mask, self.size)
+        if self.crop and rng.random() < self.crop.flip:
+            picture, mask = images.flip(picture), images.flip(mask)
+        return {"picture": picture, "mask": mask, "key": rng.integers(2**31), "index": index}
+
+    def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> MaskBatch:
+        """Stack pictures and masks."""
+        return MaskBatch(
+            skipped=skipped,
+            picture_BHW=_stack(samples, "picture"),
+            mask_BHW=_stack(samples, "mask"),
+            keys_B=torch.tensor([int(s["key"]) for s in samples]),
+            index_B=torch.tensor([s["index"] for s in samples]),
+        )
+
+
 def test_picture(record: Record, size: int, view: str = "whole") -> np.ndarray:
     """The picture as a classifier is tested on it, (size, size) uint8.
 
@@ -277,6 +333,28 @@ def shuffled(seed: int, n: int, seen: int) -> Iterator[Sample]:
         for index in np.random.default_rng([seed, epoch]).permutation(n)[at:]:
             yield Sample(epoch, int(index))
         epoch, at = epoch + 1, 0
+
+
+class Balanced:
+    """An order in which each epoch has all positive records and `negatives` times as many negative ones, drawn anew."""
+
+    def __init__(self, positive_N: np.ndarray, negatives: float) -> None:
+        self.positive, self.negative = np.flatnonzero(positive_N), np.flatnonzero(~positive_N)
+        self.drawn = min(len(self.negative), round(negatives * len(self.positive)))
+
+    def __len__(self) -> int:
+        """Samples an epoch."""
+        return len(self.positive) + self.drawn
+
+    def __call__(self, seed: int, n: int, seen: int) -> Iterator[Sample]:
+        """Samples from number `seen` on, for ever; `n` must be the length of an epoch."""
+        epoch, at = divmod(seen, len(self))
+        while True:
+            rng = np.random.default_rng([seed, epoch])
+            chosen = np.concatenate([self.positive, rng.permutation(self.negative)[: self.drawn]])
+            for index in rng.permutation(chosen)[at:]:
+                yield Sample(epoch, int(index))
+            epoch, at = epoch + 1, 0
 
 
 def micro_batches(

@@ -29,10 +29,12 @@ from torch import Tensor, nn
 from mrm.classifier import Classifier, ClassifierConfig, build_encoder
 from mrm.model import MRM, ModelConfig
 from mrm.reports import Tokenizer
+from mrm.segmenter import Segmenter, SegmenterConfig
 
 KINDS: dict[str, tuple[type[nn.Module], type]] = {
     "mrm": (MRM, ModelConfig),
     "classifier": (Classifier, ClassifierConfig),
+    "segmenter": (Segmenter, SegmenterConfig),
 }
 
 
@@ -71,9 +73,7 @@ class KeyReport:
 # Model folders ----------------------------------------------------------------------------------------
 
 
-def save(
-    folder: Path, model: nn.Module, card: Card | None = None, tokenizer: Tokenizer | None = None
-) -> Path:
+def save(folder: Path, model: nn.Module, card: Card | None = None, tokenizer: Tokenizer | None = None) -> Path:
     """Write a model folder; it exists either whole or not at all. An existing one is replaced.
 
     What a loaded model knows of itself (`card`, `tokenizer`) is kept. Raises CheckpointError.
@@ -95,9 +95,7 @@ def save(
     return folder
 
 
-def write_into(
-    folder: Path, model: nn.Module, card: Card | None = None, tokenizer: Tokenizer | None = None
-) -> None:
+def write_into(folder: Path, model: nn.Module, card: Card | None = None, tokenizer: Tokenizer | None = None) -> None:
     """The files of a model folder, written into `folder` as they come (see `save`). Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     card = card or getattr(model, "card", None) or Card(kind_of(model), asdict(model.config))
@@ -141,6 +139,12 @@ def find_model(path: Path) -> Path:
     raise CheckpointError(f"{path}: {what}; a model folder, a run or a .pth file is expected")
 
 
+def kind_at(path: Path | str) -> str:
+    """What kind of model is at `path`, by its card; a file is a published MRM. Raises CheckpointError."""
+    path = Path(path)
+    return "mrm" if path.is_file() else read_card(find_model(path)).kind
+
+
 def read_card(folder: Path) -> Card:
     """A model folder's `config.json`. Raises CheckpointError for another file of that name."""
     try:
@@ -151,9 +155,7 @@ def read_card(folder: Path) -> Card:
     except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: not a model's config.json ({error})") from error
     if card.kind not in KINDS:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: kind {card.kind!r} is not one of {', '.join(KINDS)}"
-        )
+        raise CheckpointError(f"{folder / 'config.json'}: kind {card.kind!r} is not one of {', '.join(KINDS)}")
     return card
 
 
@@ -177,9 +179,7 @@ def read_config(kind: str, settings: Mapping[str, Any], source: Path | str) -> A
     """The configuration that was written as `settings`. Raises CheckpointError for settings it does not have."""
     config_class = KINDS[kind][1]
     if unknown := set(settings) - {f.name for f in fields(config_class)}:
-        raise CheckpointError(
-            f"{source}: unknown settings {sorted(unknown)}; written by a newer version of mrm?"
-        )
+        raise CheckpointError(f"{source}: unknown settings {sorted(unknown)}; written by a newer version of mrm?")
     try:
         return config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
     except TypeError as error:
@@ -220,7 +220,9 @@ def read_pickle(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if not asked:
-            raise CheckpointError(f"{path}: no file of weights that torch can read as plain data; get it again") from error
+            raise CheckpointError(
+                f"{path}: no file of weights that torch can read as plain data; get it again"
+            ) from error
         raise CheckpointError(
             f"{path}: refused, it asks for {asked[1]}, which is more than tensors and plain data, and loading "
             "it could run code; ask its author for .safetensors"
@@ -357,9 +359,9 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for part in ("weight", "bias"):
         for layer in {k.split(".")[5] for k in weights if k.startswith(f"{BERT}encoder.layer.")}:
             stem = f"{BERT}encoder.layer.{layer}.attention.self."
-            thirds = [weights.get(f"{stem}{which}.{part}") for which in ("query", "key", "value")]
-            if all(third is not None for third in thirds):
-                ours[f"report_decoder.blocks.{layer}.qkv.{part}"] = torch.cat(thirds)
+            names = [f"{stem}{which}.{part}" for which in ("query", "key", "value")]
+            if all(name in weights for name in names):
+                ours[f"report_decoder.blocks.{layer}.qkv.{part}"] = torch.cat([weights[name] for name in names])
     types, positions = weights.get(f"{BERT}embeddings.token_type_embeddings.weight"), "report_decoder.positions.weight"
     if types is not None and positions in ours:
         ours[positions] = ours[positions] + types[0]
@@ -435,9 +437,7 @@ def _own_name(name: str) -> str | None:
         layer, inside = name.removeprefix(f"{BERT}encoder.layer.").split(".", 1)
         short = next((s for s, t in IN_BLOCK.items() if inside.startswith(t)), "")
         return f"report_decoder.blocks.{layer}.{short}{inside.removeprefix(IN_BLOCK.get(short, ''))}"
-    theirs = max(
-        ((o, t) for o, t in NAMES.items() if t and name.startswith(t)), key=lambda p: len(p[1]), default=None
-    )
+    theirs = max(((o, t) for o, t in NAMES.items() if t and name.startswith(t)), key=lambda p: len(p[1]), default=None)
     if theirs:
         return theirs[0] + name[len(theirs[1]) :]
     unused = name.startswith(("bert_encoder.", "decoder_"))
@@ -458,9 +458,7 @@ def _fit_positions(encoder: nn.Module, weights: dict[str, Tensor]) -> dict[str, 
     prefix = own.shape[1] - encoder.patch_embed.num_patches
     if math.isqrt(given.shape[1] - prefix) ** 2 != given.shape[1] - prefix:  # with other prefix tokens
         return weights
-    resampled = resample_abs_pos_embed(
-        given, new_size=encoder.patch_embed.grid_size, num_prefix_tokens=prefix
-    )
+    resampled = resample_abs_pos_embed(given, new_size=encoder.patch_embed.grid_size, num_prefix_tokens=prefix)
     return {**weights, "encoder.pos_embed": resampled}
 
 
@@ -469,9 +467,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(
-            f'{path}: no state dict in it (a mapping of names to tensors, or one under "model")'
-        )
+        raise CheckpointError(f'{path}: no state dict in it (a mapping of names to tensors, or one under "model")')
     return {k.removeprefix("module."): v for k, v in content.items()}
 
 

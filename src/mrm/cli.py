@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,31 @@ from mrm.images import ImageError
 from mrm.recipes import (
     FINETUNE,
     PRETRAIN,
+    SEGMENT,
     ConfigError,
     FinetuneConfig,
     PretrainConfig,
     Recipe,
+    SegmentConfig,
     find,
     from_yaml,
     to_yaml,
 )
 from mrm.records import RecordError
 from mrm.reports import ReportError
+from mrm.segmenter import SegmenterError
 from mrm.training import TrainingError
 
-EXPECTED = (CheckpointError, ImageError, ConfigError, RecordError, ReportError, RunError, TrainingError)
+EXPECTED = (
+    CheckpointError,
+    ImageError,
+    ConfigError,
+    RecordError,
+    ReportError,
+    RunError,
+    SegmenterError,
+    TrainingError,
+)
 
 
 def demo(out: Path = Path("demo"), seed: int = 0) -> None:
@@ -43,18 +56,33 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
     print(f"open {run(out, seed)}")
 
 
-def prepare(corpus: str, /, out: Path, source: Path, options: Options = Options()) -> None:  # noqa: B008  frozen
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(Options):
     """Make audited records of a public corpus, from the folder it was downloaded to.
 
-    Args:
-        corpus: nih, chexpert, rsna, siim, mimic, openi, covid or custom.
-        out: folder for records, label lists, corpus.json and audit.json.
-        source: the download; it is only read.
-        options: what to make of it.
+    CORPUS is nih, chexpert, rsna, siim, mimic, openi, covid or custom.
     """
+
+    source: Path  # the download; it is only read
+    out: Path  # folder for records, label lists, corpus.json and audit.json
+    columns: tuple[str, ...] = ()  # type: ignore[assignment]  # custom: ours=theirs, e.g. image_path=File report_content=Text
+
+    def options(self) -> Options:
+        """These options as a corpus takes them."""
+        pairs = [pair.partition("=") for item in self.columns for pair in item.split(",")]
+        if wrong := [ours for ours, equals, theirs in pairs if not (ours and equals and theirs)]:
+            raise ConfigError(f"--columns {wrong[0]}: a pair ours=theirs is expected, as image_path=File")
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Options)}
+        return Options(**{**values, "columns": {ours: theirs for ours, _, theirs in pairs}})
+
+
+def run_prepare(argv: list[str]) -> None:
+    """`mrm prepare CORPUS --source DIR --out DIR`."""
     from mrm import runs
 
-    runs.prepare(corpus, source, out, options)
+    corpus, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("CORPUS", argv)
+    asked = tyro.cli(PrepareOptions, prog=f"mrm prepare {corpus}", args=rest)
+    runs.prepare(corpus, asked.source, asked.out, asked.options())
 
 
 def phantoms(out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks: tuple[str, ...] = ()) -> None:
@@ -106,22 +134,48 @@ def tokenizer(records: Path, /, out: Path, size: int = 30_000, sections: tuple[s
 
 
 def evaluate(
-    model: Path, /, records: Path, out: Path, images: Path | None = None, draws: int = 2000, seed: int = 0
+    model: Path,
+    /,
+    records: Path,
+    out: Path,
+    images: Path | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    split: str = "test",
+    slide: bool = False,
 ) -> None:
-    """Test a classifier: AUROC and average precision with intervals, curves, and one page.
+    """Test a classifier or a segmenter: every metric with its interval, and one page.
 
     Args:
         model: a model folder or a run.
-        records: a label list or CSV with the model's classes.
-        out: folder for results.json, predictions.csv and index.html.
+        records: a label list or CSV with the model's classes; for a segmenter a segmentation folder.
+        out: folder for results.json, a CSV with a line for each picture, and index.html.
         images: where relative picture paths are; else beside the records.
         draws: bootstrap resamples, by patient where patients are known.
         seed: of the bootstrap.
+        split: of the segmentation folder: training, validation or test.
+        slide: outline by sliding windows, finer and slower than the whole picture at once.
     """
     from mrm import runs
 
-    runs.evaluate(model, records, out, images, draws, seed)
+    runs.evaluate(model, records, out, images, draws, seed, split=split, slide=slide)
     print(f"open {out / 'index.html'}")
+
+
+def predict(model: Path, /, *paths: Path, out: Path, slide: bool = False, dicom_seg: bool = True) -> None:
+    """Outline pictures with a segmenter: PNG masks at their own size, and DICOM SEG for DICOM.
+
+    Args:
+        model: a model folder or a run.
+        paths: pictures, or folders of them.
+        out: folder for NAME.png (class numbers, in colours) and NAME.seg.dcm.
+        slide: outline by sliding windows, finer and slower than the whole picture at once.
+        dicom_seg: write DICOM Segmentations for DICOM input; needs the extra `seg`.
+    """
+    from mrm import runs
+
+    left_out = runs.predict_masks(model, paths, out, slide, dicom_seg)
+    print(f"{out}: masks of the pictures" + (f"; {len(left_out)} could not be read" if left_out else ""))
 
 
 def export(model: Path, /, out: Path, format: str = "mrm") -> None:
@@ -144,6 +198,7 @@ def recipes(name: str = "", /) -> None:
     tables: dict[str, tuple[type, dict[str, Recipe]]] = {
         "pretrain": (PretrainConfig, PRETRAIN),
         "finetune": (FinetuneConfig, FINETUNE),
+        "segment": (SegmentConfig, SEGMENT),
     }
     shown = [(command, n, r) for command, (_, table) in tables.items() for n, r in table.items() if name in ("", n)]
     if not shown:
@@ -157,11 +212,11 @@ def recipes(name: str = "", /) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "recipes": recipes,
-    "prepare": prepare,
     "phantoms": phantoms,
     "audit": audit,
     "tokenizer": tokenizer,
     "evaluate": evaluate,
+    "predict": predict,
     "export": export,
 }
 RECIPE_COMMANDS: dict[str, tuple[type, dict[str, Recipe], str]] = {
@@ -171,6 +226,7 @@ RECIPE_COMMANDS: dict[str, tuple[type, dict[str, Recipe], str]] = {
         "Learn from pictures and reports: restore masked patches and masked words.",
     ),
     "finetune": (FinetuneConfig, FINETUNE, "Learn findings from labels, from a pre-trained encoder."),
+    "segment": (SegmentConfig, SEGMENT, "Learn outlines from masks, from a pre-trained encoder."),
 }
 
 
@@ -184,12 +240,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(usage())
         elif name in RECIPE_COMMANDS:
             run_recipe(name, argv[1:])
+        elif name == "prepare":
+            run_prepare(argv[1:])
         elif name in COMMANDS:
             tyro.cli(COMMANDS[name], prog=f"mrm {name}", args=argv[1:])
         else:
             raise ConfigError(f"no command {name!r}; `mrm --help` lists them")
     except EXPECTED as error:
         sys.exit(_failed(error))
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stdout = None  # type: ignore[assignment]
 
 
 def run_recipe(command: str, argv: list[str]) -> None:
@@ -215,6 +275,7 @@ def run_recipe(command: str, argv: list[str]) -> None:
 def usage() -> str:
     """The list of commands with their first lines."""
     lines = {n: (f.__doc__ or "").splitlines()[0] for n, f in COMMANDS.items()}
+    lines["prepare"] = (PrepareOptions.__doc__ or "").splitlines()[0]
     lines |= {n: about for n, (_, _, about) in RECIPE_COMMANDS.items()}
     order = (
         "demo",
@@ -225,7 +286,9 @@ def usage() -> str:
         "tokenizer",
         "pretrain",
         "finetune",
+        "segment",
         "evaluate",
+        "predict",
         "export",
     )
     table = "\n".join(f"  mrm {n:10} {lines[n]}" for n in order)

@@ -103,8 +103,8 @@ def overlap_report(
     has_N, every_N = counts.positive, np.ones(len(counts.true), dtype=bool)
     bootstrap = Bootstrap.over(groups, len(has_N), draws, seed, level)
     found = {
-        "dice_positive": _mean(counts.dice(), has_N, has_N, bootstrap),
-        "dice_published": _mean(counts.dice_published(), every_N, has_N, bootstrap),
+        "dice_positive": mean_over(counts.dice(), has_N, has_N, bootstrap),
+        "dice_published": mean_over(counts.dice_published(), every_N, has_N, bootstrap),
         **_pooled(counts, bootstrap),
         "sensitivity": _share(counts.intersection > 0, has_N, has_N, bootstrap),
         "false_positives": _share(counts.predicted > 0, ~has_N, has_N, bootstrap),
@@ -127,7 +127,8 @@ def _share(hit_N: Mask, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estima
     return proportion(hit_N[of_N], int((of_N & has_N).sum()), numbers_N, bootstrap.level)
 
 
-def _mean(values_N: Array, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:
+def mean_over(values_N: Array, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:
+    """The mean of values (N,) over the pictures of a mask (N,); `has_N` are those with a lesion. Undefined over none."""
     positives = int((of_N & has_N).sum())
     if not of_N.any():
         return Estimate.undefined(0, positives, "no picture")

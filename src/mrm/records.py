@@ -59,14 +59,10 @@ class Record:
 
     def __post_init__(self) -> None:
         if not self.name:
-            object.__setattr__(
-                self, "name", str(self.image) if isinstance(self.image, Path) else "picture in memory"
-            )
+            object.__setattr__(self, "name", str(self.image) if isinstance(self.image, Path) else "picture in memory")
         for value in self.labels:
             if value not in (0.0, 1.0, UNCERTAIN) and value == value:
-                raise RecordError(
-                    f"{self.name}: label {value:g} is not 1, 0, -1 (uncertain) or empty (not stated)"
-                )
+                raise RecordError(f"{self.name}: label {value:g} is not 1, 0, -1 (uncertain) or empty (not stated)")
 
 
 @dataclass(frozen=True)
@@ -136,9 +132,7 @@ class Records(Sequence[Record]):
             raise RecordError(f"shares must be positive and sum to 1 at the most, not {dict(shares)}")
         edges = np.cumsum(list(shares.values()))
         at = [np.searchsorted(edges, _place(seed, r.patient or r.name), side="right") for r in self.rows]
-        return {
-            name: self.select(i for i, p in enumerate(at) if p == part) for part, name in enumerate(shares)
-        }
+        return {name: self.select(i for i, p in enumerate(at) if p == part) for part, name in enumerate(shares)}
 
     # Reading ------------------------------------------------------------------------------------
 
@@ -226,9 +220,7 @@ def resolve_uncertain(records: Records, policy: str | Mapping[str, str]) -> Reco
     chosen = policy if isinstance(policy, Mapping) else dict.fromkeys(records.classes, policy)
     unknown = set(chosen) - set(records.classes) | {p for p in chosen.values() if p not in values}
     if unknown:
-        raise RecordError(
-            f"uncertain policy: {sorted(unknown)} is no class or no policy; policies are {list(values)}"
-        )
+        raise RecordError(f"uncertain policy: {sorted(unknown)} is no class or no policy; policies are {list(values)}")
     instead = [values[chosen.get(c, "ignore")] for c in records.classes]
     return replace(
         records,
@@ -255,9 +247,7 @@ def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]
         text = raw.decode("utf-8-sig", errors="replace")
         bad = text.count("\ufffd")
         line = raw[: error.start].count(b"\n") + 1
-        warnings.warn(
-            f"{path}: {bad} bytes are not UTF-8 (first on line {line}); shown as \ufffd", stacklevel=3
-        )
+        warnings.warn(f"{path}: {bad} bytes are not UTF-8 (first on line {line}); shown as \ufffd", stacklevel=3)
     rows = _csv_rows(path, text)
     _, header = next(rows, (0, []))
     if not header:
@@ -339,9 +329,7 @@ def read_list(
             problems.append(f"line {number}: {name} has label {stray[0]!r}; a label list holds 0 and 1 only")
         else:
             kept.append((name, tuple(float(v) for v in labels)))
-    _report(
-        path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip"
-    )
+    _report(path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip")
     if not kept:
         raise RecordError(f"{path}: no records in it")
     found = find_images([name for name, _ in kept], path, images, must_exist)
@@ -349,9 +337,7 @@ def read_list(
     return Records(rows, names, str(path))
 
 
-def find_images(
-    names: Sequence[str], beside: Path, images: Path | None = None, must_exist: bool = True
-) -> list[Path]:
+def find_images(names: Sequence[str], beside: Path, images: Path | None = None, must_exist: bool = True) -> list[Path]:
     """Where the pictures of a list are: under `images`, else beside the list in the published places.
 
     Raises RecordError when not one of the names is found, with the folders that were searched, unless
@@ -371,9 +357,7 @@ def find_images(
     found = [seek(name) for name in names]
     if must_exist and names and not any(found):
         searched = ", ".join(str(p) for p in places) or "no folder that exists"
-        raise RecordError(
-            f"{beside}: none of its {len(names)} pictures found in {searched}; give --images DIR"
-        )
+        raise RecordError(f"{beside}: none of its {len(names)} pictures found in {searched}; give --images DIR")
     fallback = places[0] if places else base
     return [file or fallback / name for file, name in zip(found, names, strict=True)]
 
@@ -450,14 +434,10 @@ def _label(text: str, name: str, column: str) -> float:
     return value
 
 
-def _class_columns(
-    path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], classes
-) -> tuple[str, ...]:
+def _class_columns(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], classes) -> tuple[str, ...]:
     if classes is not None:
         if missing := [c for c in classes if c not in header]:
-            raise RecordError(
-                f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}"
-            )
+            raise RecordError(f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}")
         return tuple(classes)
     candidates = [h for h in header if h not in RESERVED and h.lower() not in ATTRIBUTES]
     found = tuple(c for c in candidates if _is_numeric([r[c] for r in rows]))

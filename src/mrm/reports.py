@@ -50,9 +50,7 @@ class Tokenizer:
         reports = list(reports)
         inner = _pipeline(models.WordPiece(unk_token="[UNK]"))
         letters = sorted({f"##{letter}" for word in _words(inner, reports) for letter in word[1:]})
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=[*SPECIAL, *letters], show_progress=False
-        )
+        trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL, *letters], show_progress=False)
         inner.train_from_iterator(reports, trainer)
         learned = _pipeline(models.WordPiece(inner.get_vocab(), unk_token="[UNK]"))
         learned.add_special_tokens(list(SPECIAL))
@@ -63,7 +61,9 @@ class Tokenizer:
         """Read a `tokenizers` JSON file. Raises ReportError if it is none."""
         path = Path(path)
         if not path.is_file():
-            raise ReportError(f"{path}: no such tokenizer file; train one with `mrm tokenizer RECORDS.csv --out {path}`")
+            raise ReportError(
+                f"{path}: no such tokenizer file; train one with `mrm tokenizer RECORDS.csv --out {path}`"
+            )
         try:
             return cls(tokenizers.Tokenizer.from_file(str(path)), str(path))
         except ReportError:

@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 import mrm
-from mrm import checkpoint, corpora, images, metrics, noise, pages, predict, recipes
+from mrm import checkpoint, corpora, images, metrics, noise, pages, predict, recipes, segmenting
 from mrm.audit import Verdict, audit
-from mrm.batches import LabelData, PretrainData, in_order, loader
+from mrm.batches import Balanced, LabelData, MaskData, PretrainData, in_order, loader
 from mrm.checkpoint import Card
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.evaluate import (
@@ -39,10 +39,10 @@ from mrm.evaluate import (
 )
 from mrm.fingerprints import fingerprint, read_names
 from mrm.model import MRM
-from mrm.recipes import FinetuneConfig, PretrainConfig
+from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.records import Records, resolve_uncertain, write_whole
 from mrm.reports import Tokenizer, select_sections
-from mrm.tasks import ClassifyTask, PretrainTask
+from mrm.tasks import ClassifyTask, PretrainTask, SegmentTask
 from mrm.training import Trainer, processes
 
 # The commands -----------------------------------------------------------------------------------------
@@ -51,10 +51,22 @@ from mrm.training import Trainer, processes
 def prepare(name: str, source: Path | None, out: Path, options: corpora.Options | None = None) -> Verdict:
     """Records, label lists and facts of a public corpus, from its download; and an audit of its sets."""
     corpus = corpora.prepare(name, source, out, options)
-    verdict = audit(corpus.splits, progress=show_progress)
+    verdict = audit_splits(corpus.splits)
     write_whole(Path(out) / "audit.json", verdict.to_json().encode())
     print(verdict.table())
     return verdict
+
+
+def audit_splits(splits: Mapping[str, Records]) -> Verdict:
+    """Audit train, val and test; where a corpus has several tasks (`covid1/train`), within each of them."""
+    tasks: dict[str, dict[str, Records]] = {}
+    for name, records in splits.items():
+        task, _, part = name.rpartition("/")
+        if part in corpora.splits.LISTS:  # shares such as train_10 lie within train
+            tasks.setdefault(task, {})[name] = records
+    verdicts = [audit(sets, progress=show_progress) for sets in tasks.values()]
+    covered = {name: coverage for v in verdicts for name, coverage in v.sets.items()}
+    return Verdict(tuple(overlap for v in verdicts for overlap in v.overlaps), covered)
 
 
 def compare_sets(sets: Sequence[Path], json: Path | None, pictures: bool, within: bool, examples: int) -> Verdict:
@@ -113,6 +125,31 @@ def finetune(config: FinetuneConfig) -> Path:
     ).fit()
 
 
+def segment(config: SegmentConfig) -> Path:
+    """Learn outlines from masks, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
+    open_run(config)
+    train, val = segmenting.masked_pictures(config)
+    model = segmenting.segmenter(config)
+    data = MaskData(train, config.image_size, config.crop, config.seed, config.on_error)
+    order = Balanced(train.positive_N, config.negatives)
+    records = train.records()
+    card = Card("segmenter", asdict(model.config), origin(config, records, config.train))
+    seen = note_seen(config, "segmentation", records)
+    warn_of(overlaps(seen, val.records(), "validation"))
+    thresholds = segmenting.last_thresholds(config.out)
+    return Trainer(
+        SegmentTask(model, config.focal_weight, config.dice_weight, config.auxiliary_weight),
+        data,
+        config.training.shortened(config.max_steps),
+        config.out,
+        write_model=model_writer(card, seen, thresholds=thresholds),
+        seed=config.seed,
+        check=segmenting.dice_check(config, val, thresholds),
+        order=order,
+        epoch=len(order),
+    ).fit()
+
+
 def evaluate(
     model: Path,
     records: Path,
@@ -121,8 +158,12 @@ def evaluate(
     draws: int = 2000,
     seed: int = 0,
     workers: int | None = None,
+    split: str = "test",
+    slide: bool = False,
 ) -> dict[str, Any]:
-    """Test a classifier: `results.json`, `predictions.csv`, ROC and PR curves, one page. Returns the results."""
+    """Test a classifier or a segmenter: `results.json`, one line a picture in a CSV, one page. Returns the results."""
+    if checkpoint.kind_at(model) == "segmenter":
+        return segmenting.evaluate_masks(model, records, out, best_device(), split, slide, draws, seed, show_progress)
     classifier = load_classifier(model)
     tested = test_records(classifier, records, images)
     scores = predict.classify(classifier.to(best_device()), tested, workers=workers)
@@ -142,6 +183,13 @@ def evaluate(
     pages.evaluation(out, results, report, predictions.labels_NC, predictions.probabilities_NC, predictions.classes)
     note_test(model, results)
     return results
+
+
+def predict_masks(
+    model: Path, paths: Sequence[Path], out: Path, slide: bool = False, dicom_seg: bool = True
+) -> dict[str, str]:
+    """Outline pictures with a segmenter, as PNG and DICOM SEG under `out`. Returns what could not be read, and why."""
+    return segmenting.predict_masks(model, paths, out, best_device(), slide, dicom_seg, show_progress)
 
 
 def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
@@ -227,11 +275,14 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
     return folder
 
 
-def model_writer(card: Card, seen: Path, tokenizer: Tokenizer | None = None) -> Callable[[Path, nn.Module, int], None]:
-    """How the trainer writes a checkpoint's model folder."""
+def model_writer(
+    card: Card, seen: Path, tokenizer: Tokenizer | None = None, thresholds: Mapping[str, float] | None = None
+) -> Callable[[Path, nn.Module, int], None]:
+    """How the trainer writes a checkpoint's model folder; `thresholds` are those that its checks have last chosen."""
 
     def write(folder: Path, model: nn.Module, step: int) -> None:
-        checkpoint.write_into(folder, model, replace(card, origin={**card.origin, "step": step}), tokenizer)
+        now = replace(card, origin={**card.origin, "step": step}, thresholds=dict(thresholds or {}))
+        checkpoint.write_into(folder, model, now, tokenizer)
         shutil.copytree(seen, folder / "seen")
 
     return write

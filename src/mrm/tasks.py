@@ -7,10 +7,11 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from mrm import noise
-from mrm.batches import LabelBatch, PretrainBatch
+from mrm.batches import LabelBatch, MaskBatch, PretrainBatch
 from mrm.classifier import Classifier
-from mrm.losses import Term, label_loss, masked_patch_loss, masked_token_loss
+from mrm.losses import IGNORED, Term, dice_loss, focal_loss, label_loss, masked_patch_loss, masked_token_loss
 from mrm.model import MRM, normalise, target_patches
+from mrm.segmenter import Segmenter
 
 
 class Task(Protocol):
@@ -79,3 +80,33 @@ class ClassifyTask(nn.Module):
     def logits(self, picture_BHW: Tensor) -> Tensor:
         """Logits (B, C) of uint8 pictures."""
         return self.model(normalise(picture_BHW, self.model.config.mean, self.model.config.std))
+
+
+class SegmentTask(nn.Module):
+    """Focal loss and Dice of every class, and a share of both for the auxiliary head."""
+
+    def __init__(self, model: Segmenter, focal: float = 2.0, dice: float = 1.0, auxiliary: float = 0.4) -> None:
+        super().__init__()
+        self.model = model
+        self.weights = {"focal": focal, "dice": dice}
+        if model.auxiliary is not None:
+            self.weights |= {"auxiliary_focal": auxiliary * focal, "auxiliary_dice": auxiliary * dice}
+        self.sample_keys = noise.SampleKeys()
+        noise.key_drop_paths(model.encoder, self.sample_keys)
+
+    def counts(self, batch: MaskBatch) -> dict[str, int]:
+        """Labelled pixels and pictures with any, times classes."""
+        labelled_BHW, classes = batch.mask_BHW != IGNORED, len(self.model.config.classes)
+        pixels, pictures = int(labelled_BHW.sum()), int(labelled_BHW.flatten(1).any(dim=1).sum())
+        return {name: classes * (pixels if name.endswith("focal") else pictures) for name in self.weights}
+
+    def forward(self, batch: MaskBatch) -> dict[str, Term]:
+        """The focal and the Dice term, and those of the auxiliary head where there is one."""
+        self.sample_keys.keys_B = batch.keys_B
+        config = self.model.config
+        output = self.model(normalise(batch.picture_BHW, config.mean, config.std))
+        terms = {"focal": focal_loss(output.logits_BCHW, batch.mask_BHW), "dice": dice_loss(output.logits_BCHW, batch.mask_BHW)}
+        if output.auxiliary_BCHW is not None:
+            terms["auxiliary_focal"] = focal_loss(output.auxiliary_BCHW, batch.mask_BHW)
+            terms["auxiliary_dice"] = dice_loss(output.auxiliary_BCHW, batch.mask_BHW)
+        return terms

@@ -125,11 +125,13 @@ class Trainer:
         seed: int = 0,
         check: Check | None = None,
         order: Callable[[int, int, int], Iterator[batches.Sample]] = batches.shuffled,
+        epoch: int | None = None,  # samples in one, where the order does not take every record once
     ) -> None:
         self.task, self.data, self.config, self.run = task, data, config, Path(run)
         self.write_model, self.seed, self.check, self.order = write_model, seed, check, order
         self.accelerator = _accelerator(config, self.run)
-        self.total, self.warmup = config.plan(len(data))
+        self.epoch = len(data) if epoch is None else epoch
+        self.total, self.warmup = config.plan(self.epoch)
         self.micro, self.accumulate = self._micro_batches()
         self.optimizer = build_optimizer(task.model, config)
         self.ema = ModelEmaV3(task.model, decay=config.ema) if config.ema else None
@@ -162,7 +164,7 @@ class Trainer:
     def stream(self) -> Iterator[Any]:
         """This process's micro-batches from the present step to the end."""
         state = self.accelerator
-        order = self.order(self.seed, len(self.data), self.step * self.config.global_batch)
+        order = self.order(self.seed, self.epoch, self.step * self.config.global_batch)
         wanted = batches.micro_batches(
             order,
             self.total - self.step,
@@ -244,7 +246,7 @@ class Trainer:
         totals = {k: self.accelerator.reduce(v, "sum").item() for k, v in self.totals.items()}
         losses = {k: totals[f"{k}.sum"] / max(totals[f"{k}.count"], 1.0) for k in self.task.weights}
         self.totals = {}
-        epoch = self.step * self.config.global_batch / len(self.data)
+        epoch = self.step * self.config.global_batch / self.epoch
         row = {"step": self.step, "epoch": epoch, "rate": self.rate, **losses, "gradient": self.norm.item()}
         if self.log:
             self.log.write(row)
@@ -354,10 +356,10 @@ class Trainer:
         config, world = self.config, self.accelerator.num_processes
         share = config.global_batch // world
         micro = min(config.micro_batch or share, share)
-        if len(self.data) < config.global_batch:
+        if self.epoch < config.global_batch:
             raise TrainingError(
-                f"{len(self.data)} records are fewer than the global batch of {config.global_batch}; "
-                f"lower it with --training.global-batch {len(self.data)} or add records"
+                f"{self.epoch} records are fewer than the global batch of {config.global_batch}; "
+                f"lower it with --training.global-batch {self.epoch} or add records"
             )
         if micro * world * (share // micro) != config.global_batch:
             raise TrainingError(

@@ -35,6 +35,8 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     a full disk.
     """
     options = options or Options()
+    if name not in CORPORA:
+        raise RecordError(f"no corpus {name!r}; there are {', '.join(CORPORA)}")
     source, out = _folders(Path(source), Path(out))
     release = read(name, source, options)
     with writing.writing_to(out):
@@ -59,9 +61,7 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
 
 
 def read(name: str, source: Path, options: Options) -> Release:
-    """What the corpus file of `name` makes of `source`. Raises RecordError for a name that is not known."""
-    if name not in CORPORA:
-        raise RecordError(f"no corpus {name!r}; there are {', '.join(CORPORA)}")
+    """What the corpus file of `name` makes of `source`. Raises RecordError where there is no picture."""
     release = import_module(f"mrm.corpora.{name}").read(source, options)
     if not release.records:
         raise RecordError(

@@ -94,7 +94,7 @@ def read(source: Path, options: Options) -> Release:
         list_classes=COMPETITION,
         uncertain=UNCERTAIN_IN_LISTS,
         unstated_absent=True,
-        notes=[] if "test" in tables else ["no valid.csv in the source: the test set is our own cut"],
+        notes=[] if "test" in tables else ["no valid.csv in the source: the publisher's test set is not known"],
     )
 
 

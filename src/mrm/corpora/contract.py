@@ -42,19 +42,19 @@ class Options:
     """What a user may ask of `prepare`. A corpus takes what concerns it."""
 
     splits: Path | None = None  # a folder of published label lists, to be used in place of our own splits
-    seed: int = 0
-    val: float = 0.1  # share of the patients held out where the publisher has no validation set
-    test: float = 0.2  # and no test set
+    seed: int = 0  # of the splits
+    val: float = 0.1  # share of the pictures for validation, where the publisher has no such set
+    test: float = 0.2  # share of the pictures for the test, where the publisher has no such set
     fractions: tuple[int, ...] = (1, 10)  # per cent of the training labels, beside all of them
     classes: tuple[str, ...] = ()  # these classes only; for custom, the label columns
     views: tuple[str, ...] = ()  # these views only, e.g. PA AP
-    uncertain: str = ""  # ones, zeros or ignore; else what the corpus file says. Label lists only
-    sections: tuple[str, ...] = ()  # parts of reports that are kept; none means what the corpus file says
+    uncertain: str = ""  # in label lists: ones, zeros or ignore; none means as the published lists of the corpus
+    sections: tuple[str, ...] = ()  # parts of reports that are kept; none means what suits the corpus
     reports: Path | None = None  # reports that come apart from the pictures (MIMIC)
     columns: Mapping[str, str] = field(default_factory=dict)  # custom: our name -> the table's column
     table: Path | None = None  # custom: the table, else the only one under the source
     size: int = 0  # segmentation: longer side of the pictures written, 0 as they are
-    check: Check = "header"  # how far each picture is looked at
+    check: Check = "header"  # each picture is opened for its size and end, decoded whole (pixels), or not opened
     workers: int = 0  # processes; 0 means one per core
 
 

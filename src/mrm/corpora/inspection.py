@@ -25,7 +25,7 @@ from mrm import headers, images
 from mrm.corpora.contract import UNREADABLE, Check, Exclusion, Options
 from mrm.records import Record, Records
 
-ALONE = 256  # so few pictures are done sooner in this process than others start
+ALONE = 1000  # so few pictures are done sooner in this process than others start
 END = {"jpeg": b"\xff\xd9", "png": b"IEND", "dicom": b"\xff\xd9"}  # DICOM: of the JPEG or JPEG 2000 inside
 _TAGS = {"patient": "PatientID", "study": "StudyInstanceUID", "view": "ViewPosition", "sex": "PatientSex"}
 
@@ -158,11 +158,12 @@ def _progress(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:
     """Passes results on and says on standard error how many, how fast and how long: ten times a second on a
     terminal, once a minute in a log, never for what takes less than two seconds."""
     terminal = sys.stderr.isatty()
-    start = time.monotonic()
-    due = start + 2
+    start = due = 0.0
     for done, result in enumerate(results, 1):
         yield result
         now = time.monotonic()
+        if done == 1:  # processes have started now
+            start, due = now, now + 2
         if now < due and not (done == total and due > start + 2):
             continue
         due = now + (0.1 if terminal else 60)

@@ -7,8 +7,14 @@ A download may hold anything between a few patients and all, with or without rep
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from mrm.corpora.contract import (
@@ -24,7 +30,6 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
-from mrm.corpora.mimic_reports import read_reports
 from mrm.records import Record, RecordError, Records
 from mrm.sections import sections, select_sections
 
@@ -38,8 +43,13 @@ EXPECTED = {
     **{"pictures": 377_110, "studies": 227_835, "patients": 65_379, "reports": 227_835},
     **{"train": 368_960, "val": 2_991, "test": 5_159},
 }
+_NOT_STATED = (float("nan"),) * len(CLASSES)
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
 NO_SPLIT = "picture without split"
+DAMAGED = "report unreadable"
+SECOND = "second report of one study"
+_REPORT = re.compile(r"(?:^|/)p\d+/s(\d+)\.txt$")  # files/p10/p10000032/s50414267.txt, in the archive too
+_FOLDERS = ("mimic-cxr-reports", "files", "reports")
 
 
 def read(source: Path, options: Options) -> Release:
@@ -118,9 +128,6 @@ def _record(source, name, row, texts, labels, split_of) -> Record:
     )
 
 
-_NOT_STATED = (float("nan"),) * len(CLASSES)
-
-
 def _labels(source: Path, tables: dict[str, Path]) -> tuple[dict[str, tuple[float, ...]], list[str]]:
     """The CheXpert labels of each study: 1, 0, -1 uncertain, empty not stated. The file may be missing."""
     try:
@@ -135,6 +142,76 @@ def _labels(source: Path, tables: dict[str, Path]) -> tuple[dict[str, tuple[floa
         except ValueError as error:
             raise RecordError(f"{row.where}: {error}; a label is 1.0, 0.0, -1.0 or empty") from error
     return found, []
+
+
+# Reports ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Reports:
+    """The text of each study that has one, and what was found on the way."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    inputs: list[Path] = field(default_factory=list)
+    unreadable: list[Exclusion] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_reports(source: Path, given: Path | None, studies: set[str]) -> Reports:
+    """The reports of `studies`, from the archive or the folder `given`, else sought in the source."""
+    found = Reports()
+    place = given or next((p for p in _places(source) if p.exists()), None)
+    if place is None:
+        found.notes.append("no reports: give the archive mimic-cxr-reports.zip of MIMIC-CXR with --reports FILE")
+        return found
+    if not place.exists():
+        raise RecordError(f"{place}: no such archive or folder of reports")
+    if place.is_file():
+        found.inputs.append(place)
+    replaced = 0
+    for study, name, content in _report_files(place, studies):
+        if content is None:
+            found.unreadable.append(Exclusion(name, DAMAGED))
+        elif study in found.texts:
+            found.unreadable.append(Exclusion(name, SECOND))
+        else:
+            text = content.decode("utf-8", errors="replace")
+            replaced += "\ufffd" in text
+            found.texts[study] = text.strip()
+    if replaced:
+        warnings.warn(f"{place}: {replaced} reports hold bytes that are not UTF-8; shown as \ufffd", stacklevel=2)
+    if not found.texts:
+        raise RecordError(f"{place}: no report of these studies in it; files/p10/p10000032/s50414267.txt is expected")
+    return found
+
+
+def _places(source: Path) -> Iterator[Path]:
+    yield source / "mimic-cxr-reports.zip"
+    for folder in _FOLDERS:
+        for layout in ("p1*/p1*", "files/p1*/p1*"):
+            patients = islice((source / folder).glob(layout), 100)  # all 65,379 would take long
+            if any(next(patient.glob("s*.txt"), None) for patient in patients):
+                yield source / folder
+
+
+def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, bytes | None]]:
+    """(study, file, content) of the wanted reports, as they lie; the content is None where it is damaged."""
+    if place.is_dir():
+        for name, file in list_pictures(place, suffixes=(".txt",)).items():
+            if (match := _REPORT.search(f"/{name}")) and match[1] in studies:
+                yield match[1], name, file.read_bytes()
+        return
+    try:
+        archive = zipfile.ZipFile(place)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise RecordError(f"{place}: not a whole ZIP archive ({error}); get it again, or unpack it") from error
+    with archive:
+        for member in archive.infolist():
+            if (match := _REPORT.search(member.filename)) and match[1] in studies:
+                try:
+                    yield match[1], member.filename, archive.read(member)
+                except (zipfile.BadZipFile, zlib.error, EOFError):
+                    yield match[1], member.filename, None
 
 
 def _chosen_sections(texts: Mapping[str, str], names: Sequence[str]) -> tuple[Mapping[str, str], int]:

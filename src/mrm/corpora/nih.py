@@ -114,7 +114,11 @@ def _official(source: Path, records: Records) -> tuple[dict[str, Records], dict[
     """The official train_val and test sets; the validation set is cut from train_val later."""
     lists = {k: source / name for k, name in OFFICIAL.items() if (source / name).is_file()}
     if len(lists) < len(OFFICIAL):
-        return {}, {}, ["no train_val_list.txt and test_list.txt in the source: the test set is our own cut"]
+        return (
+            {},
+            {},
+            ["train_val_list.txt and test_list.txt are not both in the source: the official test set is not known"],
+        )
     train, test = (_chosen(records, _lines(path)) for path in lists.values())
     return {"train": train, "test": test}, lists, []
 

@@ -11,6 +11,7 @@ equal names; a mask is 0, and 1 in the lesion. Patient, view, sex and age are in
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from mrm.corpora.contract import (
 )
 from mrm.corpora.inspection import each
 from mrm.images import ImageError
+from mrm.masks import decode
 from mrm.records import Record, RecordError, Records, write_whole
 
 CLASSES = ("Pneumothorax",)
@@ -80,9 +82,6 @@ def _record(source: Path, file: Path, positive: bool) -> Record:
     return Record(file, labels=(float(positive),), name=file.relative_to(source).as_posix())
 
 
-# ---- run lengths -------------------------------------------------------------------------------------------
-
-
 def join_rows(rows: Sequence[Row], excluded: list[Exclusion]) -> dict[str, list[str]]:
     """The run lengths of each picture's lesions, an empty list for none.
 
@@ -102,27 +101,6 @@ def join_rows(rows: Sequence[Row], excluded: list[Exclusion]) -> dict[str, list[
     both = {name for name, known in runs.items() if "-1" in known and len(known) > 1}
     excluded += [Exclusion(name, CONTRADICTORY) for name in both]
     return {name: [t for t in known if t != "-1"] for name, known in runs.items() if name not in both}
-
-
-def decode(text: str, height: int, width: int) -> np.ndarray:
-    """Relative run lengths as (height, width) bool. Raises ValueError if they run beyond the picture."""
-    numbers = np.array(text.split(), dtype=np.int64)
-    if numbers.size % 2:
-        raise ValueError(f"{numbers.size} numbers, where pairs of gap and length are expected")
-    edges = np.cumsum(numbers)  # start, end, start, end, ...
-    if numbers.size and (edges[-1] > height * width or numbers.min() < 0):
-        raise ValueError(f"runs end at pixel {edges[-1]:,}, the picture has {height * width:,}")
-    flat = np.zeros(height * width, dtype=bool)
-    for start, end in edges.reshape(-1, 2):
-        flat[start:end] = True
-    return flat.reshape(width, height).T
-
-
-def encode(mask_HW: np.ndarray) -> str:
-    """The relative run lengths of a mask, as `decode` reads them; "-1" for an empty one."""
-    flat = np.concatenate(([0], mask_HW.T.reshape(-1) != 0, [0])).astype(np.int8)
-    edges = np.flatnonzero(np.diff(flat))
-    return " ".join(map(str, np.diff(edges, prepend=0))) if edges.size else "-1"
 
 
 # ---- segmentation folders ----------------------------------------------------------------------------------
@@ -154,15 +132,21 @@ def write_folders(
             job = jobs.setdefault(stem, Job(record.name, record.image, runs[stem], [], options.size))
             file = f"{folder}/{stem}.png"
             job.places.append((out / "images" / file, out / "annotations" / file))
-    _remove_strangers(out, jobs)
+    made_from = hashlib.sha256(repr((options.size, sorted(runs.items()))).encode()).hexdigest()
+    _remove_strangers(out, jobs, made_from)
     todo = [j for j in jobs.values() if not all(file.is_file() for place in j.places for file in place)]
     results = each(write_pair, todo, options.workers, "writing pictures and masks")
     return [result for result in results if result is not None]
 
 
-def _remove_strangers(out: Path, jobs: Mapping[str, Job]) -> None:
-    """Pictures of an earlier preparation that stand in another set now: left there, they would leak."""
+def _remove_strangers(out: Path, jobs: Mapping[str, Job], made_from: str) -> None:
+    """Remove pictures of an earlier preparation that stand in another set now, where they would leak; and all of
+    them if masks or size were others, which `annotations/.made_from` tells."""
     wanted = {path for job in jobs.values() for place in job.places for path in place}
+    note = out / "annotations/.made_from"
+    if note.is_file() and note.read_text() != made_from:
+        wanted = set()
+    write_whole(note, made_from.encode())
     for kind in ("images", "annotations"):
         for folder in FOLDERS.values():
             for file in (out / kind / folder).glob("*.png"):

@@ -21,10 +21,13 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from mrm.corpora.contract import ABSENT, DUPLICATE, Exclusion, Options, Release
-from mrm.records import UNCERTAIN, Record, RecordError, Records, read_list, resolve_uncertain
+from mrm.records import UNCERTAIN, Record, RecordError, Records, read_list
 
 HANDFUL = 5
+POLICIES = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan")}  # what an uncertain label becomes
 LISTS = {"train": "train_list", "val": "val_list", "test": "test_list"}  # split -> published file
 
 
@@ -33,6 +36,8 @@ def cut(release: Release, options: Options) -> dict[str, Records]:
 
     Records without any stated label take no part, unless reports are what is learned from.
     """
+    if not (options.val >= 0 and options.test >= 0 and options.val + options.test < 1):
+        raise RecordError(f"shares of {options.val:g} for val and {options.test:g} for test leave nothing to train on")
     parts = dict(release.splits)
     if set(parts) - set(LISTS):
         return parts
@@ -47,6 +52,11 @@ def cut(release: Release, options: Options) -> dict[str, Records]:
             parts[name], parts["train"] = divide(parts["train"], share, options.seed, name)
     if release.purpose != "reports":
         parts |= fractions(parts["train"], options.fractions, options.seed)
+    return _ordered(parts)
+
+
+def _ordered(parts: Mapping[str, Records]) -> dict[str, Records]:
+    """train, val, test, and then the others by name."""
     return {name: parts[name] for name in (*LISTS, *sorted(set(parts) - set(LISTS))) if name in parts}
 
 
@@ -150,7 +160,7 @@ def published(release: Release, folder: Path) -> Published:
     if not files:
         raise RecordError(f"{folder}: no label lists (train_list.txt, val_list.txt, ...) in it")
     names = {file_name: split for split, file_name in LISTS.items()}
-    as_lists = as_listed(release.records, release)
+    as_lists = as_listed(with_classes(release.records, release.list_classes), release)
     known = {release.key(r.name): (r, s) for r, s in zip(release.records, as_lists, strict=True)}
     result = Published({}, {}, [], [])
     listed: set[str] = set()
@@ -163,11 +173,11 @@ def published(release: Release, folder: Path) -> Published:
             listed |= {release.key(r.name) for r in entries}
     if "train" not in result.splits and listed:
         every = release.splits.get("train", release.records)
-        rest = every.where(lambda r: release.key(r.name) not in listed)
-        rest = rest if release.unstated_absent else rest.where(_stated)
-        result.splits["train"] = as_listed(rest, release)
+        keys = (key for r in every if (key := release.key(r.name)) not in listed)
+        rest = [known[key][1] for key in keys if _stated(known[key][1])]
+        result.splits["train"] = Records(rest, release.list_classes or release.records.classes, str(folder))
         result.notes.append(f"no train_list.txt: train is the {len(rest):,} pictures in no val or test list")
-    return result
+    return replace(result, splits=_ordered(result.splits))
 
 
 def _join(
@@ -196,28 +206,27 @@ def _join(
 
 
 def as_listed(records: Records, release: Release, policy: str = "") -> Records:
-    """The records with the classes and labels of a published list.
+    """The records with labels as a published list has them.
 
     Uncertain labels become what the corpus says, or `policy` for all classes; not stated ones 0 where the
-    corpus says so.
+    corpus says so. Raises RecordError for a policy that is none.
     """
-    classes = release.list_classes or records.classes
-    if set(classes) <= set(records.classes):
-        records = with_classes(records, classes)
-    chosen = {c: policy or release.uncertain.get(c, "ignore") for c in records.classes}
-    if any(UNCERTAIN in r.labels for r in records):
-        records = resolve_uncertain(records, chosen)
-    if not release.unstated_absent:
-        return records
-    rows = [replace(r, labels=tuple(0.0 if v != v else v for v in r.labels)) for r in records]
+    chosen = [policy or release.uncertain.get(c, "ignore") for c in records.classes]
+    if unknown := set(chosen) - set(POLICIES):
+        raise RecordError(f"no policy {', '.join(unknown)} for uncertain labels; there are {', '.join(POLICIES)}")
+    labels_NC = records.labels_NC
+    labels_NC = np.where(labels_NC == UNCERTAIN, [POLICIES[p] for p in chosen], labels_NC)
+    if release.unstated_absent:
+        labels_NC = np.nan_to_num(labels_NC)
+    rows = [replace(r, labels=tuple(labels)) for r, labels in zip(records, labels_NC.tolist(), strict=True)]
     return replace(records, rows=rows)
 
 
 def with_classes(records: Records, classes: Sequence[str]) -> Records:
-    """The records with these classes only, in this order. Raises RecordError for one that is not there."""
+    """The records with these classes only, in this order; none means all. Raises RecordError for an unknown one."""
     if missing := [c for c in classes if c not in records.classes]:
         raise RecordError(f"no class {', '.join(missing)}; there are {', '.join(records.classes)}")
-    if tuple(classes) == records.classes:
+    if tuple(classes) in ((), records.classes):
         return records
     places = [records.classes.index(c) for c in classes]
     rows = [replace(r, labels=tuple(r.labels[p] for p in places)) for r in records]

@@ -20,7 +20,8 @@ from markupsafe import Markup
 
 from mrm import metrics
 from mrm.metrics import Estimate
-from mrm.pages import figures
+from mrm.overlap import MEASURES
+from mrm.pages import figures, overlays
 from mrm.pages.figures import Panel
 from mrm.records import write_whole
 
@@ -83,6 +84,32 @@ class Story:
     difference: Estimate | None = None  # of mean AUROC, first contender minus second, on the same draws
 
 
+@dataclass(frozen=True)
+class Case:
+    """A picture (H, W) uint8 to show with its true and its predicted mask, both (H, W) bool, of the class `label`."""
+
+    label: str
+    kind: str  # best, median, worst, ...
+    name: str
+    dice: float
+    picture_HW: np.ndarray
+    true_HW: np.ndarray
+    predicted_HW: np.ndarray
+
+
+TITLES = {  # what the measures of a segmentation are called
+    "dice_positive": "Dice, positive pictures",
+    "dice_published": "Dice, as published",
+    "dice_pooled": "Dice, pooled",
+    "dice_mean": "Mean Dice, with background",
+    "iou_mean": "Mean IoU, with background",
+    "sensitivity": "Sensitivity, by picture",
+    "false_positives": "False positives, by picture",
+    "surface_distance": "Surface distance",
+    "hausdorff_95": "Hausdorff distance, 95 %",
+}
+
+
 # The pages ----------------------------------------------------------------------------------------------
 
 
@@ -113,6 +140,32 @@ def evaluation(
         warnings=list(warnings_of(results, report, classes, len(labels_NC))),
         roc=drawn(panels, figures.roc, "ROC curve"),
         precision_recall=drawn(panels, figures.precision_recall, "Precision-recall curve"),
+        listed=LISTED,
+    )
+    return write_whole(Path(out) / "index.html", page.encode())
+
+
+def segmentation(out: Path, results: dict[str, Any], report: Report, cases: Sequence[Case]) -> Path:
+    """Write `out/index.html` for a tested segmenter; return it.
+
+    `report` has the measures of every class, `results` is that of `mrm.segmentation.summary`, `cases` are shown as
+    overlays, in their order.
+    """
+    drawn = [(case, overlays.overlay(case.picture_HW, case.true_HW, case.predicted_HW)) for case in cases]
+    groups: dict[tuple[str, str], list[tuple[Case, str]]] = {}
+    for case, picture in drawn:
+        groups.setdefault((case.label, case.kind), []).append((case, picture))
+    notes = [str(o) for o in results.get("overlap") or []]
+    if results["positives"] < FEW_POSITIVES:
+        notes.append(f"Only {results['positives']} pictures have something to outline: intervals are wide and rough.")
+    page = template("segmentation.html").render(
+        results=results,
+        report=report,
+        thresholds=results.get("thresholds") or {},
+        titles=TITLES,
+        meanings={**MEASURES, **results["measures"]},
+        cases=list(groups.items()),
+        warnings=notes,
         listed=LISTED,
     )
     return write_whole(Path(out) / "index.html", page.encode())

@@ -1,0 +1,88 @@
+"""Masks as DICOM Segmentation objects, which viewers show over the radiograph they refer to. Extra `seg`."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+
+from mrm.masks import MaskError
+
+# SNOMED CT category and type of a class, by a word in its name; others are called lesions
+CODES = {
+    "lung": (("123037004", "Anatomical Structure"), ("39607008", "Lung")),
+    "heart": (("123037004", "Anatomical Structure"), ("80891009", "Heart")),
+    "pneumothorax": (("49755003", "Morphologically Abnormal Structure"), ("36118008", "Pneumothorax")),
+    "": (("49755003", "Morphologically Abnormal Structure"), ("52988006", "Lesion")),
+}
+
+
+def require_highdicom() -> None:
+    """Raises MaskError, with the way to get it, where highdicom is not installed."""
+    if importlib.util.find_spec("highdicom") is None:
+        raise MaskError(
+            "DICOM Segmentations are written by highdicom, which is not installed: pip install 'mrm-radiograph[seg]', "
+            "or ask for PNG alone with --no-dicom-seg"
+        )
+
+
+def write(path: Path, source: Path, mask_HW: np.ndarray, classes: Sequence[str], version: str) -> Path:
+    """Write class numbers (H, W) as a segmentation of the DICOM file `source`, a segment for each class.
+
+    Raises MaskError where highdicom is not there, or cannot refer to this file.
+    """
+    require_highdicom()
+    import highdicom as hd
+
+    masks_1HWC = np.stack([mask_HW == k for k in range(1, len(classes) + 1)], axis=-1)[None].astype(np.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on names of patients; they are passed on as they are
+            made = hd.seg.Segmentation(
+                source_images=[pydicom.dcmread(source)],
+                pixel_array=masks_1HWC,
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=[_described(i, name, version) for i, name in enumerate(classes, 1)],
+                series_instance_uid=hd.UID(),
+                series_number=1000,
+                sop_instance_uid=hd.UID(),
+                instance_number=1,
+                manufacturer="mrm",
+                manufacturer_model_name="mrm segmenter",
+                software_versions=version,
+                device_serial_number="0",
+                omit_empty_frames=False,
+            )
+            _readable(made)
+            made.save_as(path)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MaskError(f"{source}: no DICOM Segmentation can refer to it ({error}); the PNG is written") from error
+    return path
+
+
+def _described(number: int, name: str, version: str):
+    """A segment of that class, made by this software."""
+    import highdicom as hd
+
+    category, kind = next(codes for word, codes in CODES.items() if word in name.lower())
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        segmented_property_category=hd.sr.CodedConcept(category[0], "SCT", category[1]),
+        segmented_property_type=hd.sr.CodedConcept(kind[0], "SCT", kind[1]),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name="mrm", version=version, family=hd.sr.CodedConcept("123109", "DCM", "Artificial Intelligence")
+        ),
+    )
+
+
+def _readable(made: pydicom.Dataset) -> None:
+    """Leave out measures without a slice thickness, which highdicom's own reader refuses; the radiograph has them."""
+    shared = made.SharedFunctionalGroupsSequence[0]
+    if "PixelMeasuresSequence" in shared and "SliceThickness" not in shared.PixelMeasuresSequence[0]:
+        del shared.PixelMeasuresSequence

@@ -1,0 +1,351 @@
+"""Segmentation folders: which picture has which mask, and a mask file as class numbers.
+
+    DIR/images/{training,validation,test}/NAME.png         pictures, in any format `mrm.images` reads
+    DIR/annotations/{training,validation,test}/NAME.png    masks under equal names, or
+    DIR/annotations/training.csv                           run lengths: ImageId, EncodedPixels
+
+A mask is (H, W) uint8: 0 background, 1 to C the classes, 255 ignored (nobody has labelled it, or it is padding).
+What a file's values mean is settled for all masks of a set together:
+
+* a palette of colours counts by its indices, one of greys by its greys;
+* with one class and no mask that has a 1, 255 is the lesion; otherwise values are class numbers, 255 ignored.
+"""
+
+# Shapes: N pictures, C classes, H W pixels
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from mrm import images
+from mrm.images import Box, ImageError
+from mrm.losses import IGNORED
+from mrm.records import OnError, Record, Records, read_csv_rows
+
+SPLITS = ("training", "validation", "test")
+RELATIVE, ABSOLUTE = "EncodedPixels", "rle"  # columns of run lengths: SIIM's, and the usual ones
+
+
+class MaskError(ImageError):
+    """A mask, or a folder of them, that cannot be used. The message says which file, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class RunLengths:
+    """A mask as text: the runs of one class each."""
+
+    runs: tuple[tuple[int, str], ...]  # class number, run lengths; no run = an empty mask
+    relative: bool  # SIIM: gap and length, from the end of the run before; else start (from 1) and length
+    where: str
+
+    def __str__(self) -> str:
+        return self.where
+
+
+@dataclass(frozen=True)
+class MaskedPicture:
+    """A picture and where its mask is."""
+
+    name: str
+    image: Path
+    mask: Path | RunLengths
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a look at a mask file found: its size, and how many pixels have each value."""
+
+    size: tuple[int, int]
+    values: dict[int, int]
+
+
+@dataclass(frozen=True)
+class MaskedPictures(Sequence[MaskedPicture]):
+    """Pictures with masks of the same classes, every one of which was read once and can be trusted."""
+
+    rows: Sequence[MaskedPicture]
+    classes: tuple[str, ...]
+    areas_NC: np.ndarray  # pixels of each class
+    lesion_is_255: bool
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+    @property
+    def positive_N(self) -> np.ndarray:
+        """Which pictures have a pixel of any class."""
+        return np.asarray((self.areas_NC > 0).any(axis=1))
+
+    def records(self) -> Records:
+        """The pictures as records; a label says whether the class is in the mask."""
+        labels = (self.areas_NC > 0).astype(float)
+        rows = [Record(r.image, labels=tuple(v), name=r.name) for r, v in zip(self.rows, labels, strict=True)]
+        return Records(rows, self.classes, self.source)
+
+    def picture(self, index: int) -> np.ndarray:
+        """The picture (H, W) uint8. Raises ImageError."""
+        return images.read(self.rows[index].image)
+
+    def mask(self, index: int) -> np.ndarray:
+        """The mask (H, W) uint8: 0, class numbers, 255 ignored. Raises MaskError."""
+        row = self.rows[index]
+        mask_HW = read_mask(row)
+        return (mask_HW == 255).astype(np.uint8) if self.lesion_is_255 else mask_HW
+
+
+# A set of masks -----------------------------------------------------------------------------------------
+
+
+def load(
+    folder: Path | str, split: str = "training", classes: Sequence[str] = ("lesion",), on_error: OnError = "stop"
+) -> MaskedPictures:
+    """The pictures and masks of one split of a segmentation folder; every mask is read once, to be sure of it.
+
+    `folder` may also be the pictures of a split, `DIR/images/training`. Raises MaskError for a picture without a
+    mask, a mask without a picture, of another size, with unknown values or wholly ignored, naming the file; with
+    `on_error="skip"` these pictures are left out, with a warning that counts them.
+    """
+    root, split = find_split(Path(folder), split)
+    rows, problems = pair(root, split)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        scans = list(pool.map(_scanned, rows))
+    read = [s for s in scans if isinstance(s, Scan)]
+    lesion_is_255 = len(classes) == 1 and not any(1 in s.values for s in read) and any(255 in s.values for s in read)
+    kept = []
+    for row, scan in zip(rows, scans, strict=True):
+        wrong = scan if isinstance(scan, str) else judge(row, scan, classes, lesion_is_255)
+        problems += [wrong] if wrong else []
+        kept += [] if wrong else [(row, scan)]
+    _report(root / "annotations" / split, problems, on_error)
+    if not kept:
+        raise MaskError(f"{root}: no picture with a mask in images/{split}")
+    values = [255] if lesion_is_255 else range(1, len(classes) + 1)
+    areas = [[scan.values.get(v, 0) for v in values] for _, scan in kept]  # type: ignore[union-attr]
+    return MaskedPictures(
+        [r for r, _ in kept], tuple(classes), np.array(areas), lesion_is_255, str(root / "images" / split)
+    )
+
+
+def find_split(folder: Path, split: str) -> tuple[Path, str]:
+    """The segmentation folder and the split that `folder` stands for. Raises MaskError if it is none."""
+    if (folder / "images" / split).is_dir():
+        return folder, split
+    if folder.parent.name == "images" and folder.is_dir():
+        return folder.parents[1], folder.name
+    raise MaskError(
+        f"{folder}: no segmentation folder; images/{split}/ and annotations/{split}/ are expected in it, "
+        f"or name the pictures of one split, as in DIR/images/{SPLITS[0]}"
+    )
+
+
+def pair(root: Path, split: str) -> tuple[list[MaskedPicture], list[str]]:
+    """Pictures and masks of equal names, by name, and what has no partner, in words. Raises MaskError."""
+    pictures = _by_stem(root / "images" / split)
+    folder, table = root / "annotations" / split, root / "annotations" / f"{split}.csv"
+    if not folder.is_dir() and not table.is_file():
+        raise MaskError(f"{folder}: no such folder of masks, nor {table.name} with run lengths beside it")
+    masks = _by_stem(folder) if folder.is_dir() else read_run_lengths(table)
+    rows = [MaskedPicture(p.name, p, masks[stem]) for stem, p in pictures.items() if stem in masks]
+    alone = [f"{p}: a picture without a mask" for stem, p in pictures.items() if stem not in masks]
+    return rows, alone + [f"{m}: a mask without a picture" for stem, m in masks.items() if stem not in pictures]
+
+
+def judge(row: MaskedPicture, scan: Scan, classes: Sequence[str], lesion_is_255: bool) -> str:
+    """What is wrong with a mask, in words; '' for nothing."""
+    size = images.size(row.image)
+    if scan.size != size:
+        return (
+            f"{row.mask}: the mask has {scan.size[0]} x {scan.size[1]} pixels, its picture {size[0]} x {size[1]}; "
+            "a mask has one pixel for each of its picture"
+        )
+    known = {0, 255} if lesion_is_255 else {*range(len(classes) + 1), IGNORED}
+    if unknown := {v: n for v, n in scan.values.items() if v not in known}:
+        shown = ", ".join(f"{v} ({n:,} pixels)" for v, n in sorted(unknown.items())[:5])
+        names = ", ".join(f"{i} {name}" for i, name in enumerate(("background", *classes)))
+        return (
+            f"{row.mask}: values {shown} are unknown; known are {names}, 255 ignored (or, with one class, 0 and 255); "
+            "a mask saved as JPEG has them from its compression: save it as PNG; more classes are named by --classes"
+        )
+    if not lesion_is_255 and set(scan.values) == {IGNORED}:
+        return f"{row.mask}: every pixel is {IGNORED}, which is ignored; there is nothing to learn from it or test on"
+    return ""
+
+
+def _scanned(row: MaskedPicture) -> Scan | str:
+    try:
+        mask_HW = read_mask(row)
+        images.size(row.image)
+    except (ImageError, OSError) as error:
+        return str(error)
+    counts = np.bincount(mask_HW.ravel(), minlength=256)
+    return Scan(mask_HW.shape, {int(v): int(counts[v]) for v in np.flatnonzero(counts)})
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """The files of a folder by their names without ending. Raises MaskError where two have one name."""
+    if not folder.is_dir():
+        raise MaskError(f"{folder}: no such folder")
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    stems = {stem(p.name): p for p in files}
+    if len(stems) < len(files):
+        twice = next(name for name, n in Counter(stem(p.name) for p in files).items() if n > 1)
+        raise MaskError(f"{folder}: more than one file is called {twice}; keep one")
+    return stems
+
+
+def stem(name: str) -> str:
+    """A file's name without its ending; dots inside, as in DICOM identifiers, stay."""
+    before, _, ending = name.rpartition(".")
+    return before if before and not ending.isdigit() else name
+
+
+def _report(where: Path, problems: Sequence[str], on_error: OnError) -> None:
+    if not problems:
+        return
+    shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+    if on_error == "stop":
+        raise MaskError(f"{shown} ({where}; correct them, or leave them out with --on-error skip)")
+    warnings.warn(f"{where}: left out {len(problems)} pictures or masks: {shown}", stacklevel=3)
+
+
+# One mask -----------------------------------------------------------------------------------------------
+
+
+def read_mask(row: MaskedPicture) -> np.ndarray:
+    """The values of a mask as its file has them, (H, W) uint8. Raises MaskError."""
+    if isinstance(row.mask, RunLengths):
+        return draw_runs(row.mask, *images.size(row.image))
+    try:
+        with Image.open(row.mask) as image:
+            palette = image.getpalette() if image.mode == "P" else None
+            values = np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise MaskError(f"{row.mask}: cannot be read as a mask ({error}); get it again, or save it as PNG") from error
+    return _values(values, palette, row.mask)
+
+
+def _values(values: np.ndarray, palette: Sequence[int] | None, path: Path) -> np.ndarray:
+    """Grey values, palette indices, or the greys of a palette that has no colours."""
+    if palette is not None:
+        colors = np.array(palette, dtype=np.uint8).reshape(-1, 3)
+        used = colors[: int(values.max()) + 1]
+        return used[values, 0] if len(used) > values.max() and (used == used[:, :1]).all() else values
+    if values.ndim == 3 and values.shape[2] >= 3 and (values[..., :3] == values[..., :1]).all():
+        values = values[..., 0]
+    if values.ndim != 2 or values.dtype.kind not in "bui" or int(values.max(initial=0)) > 255:
+        raise MaskError(
+            f"{path}: {values.dtype} of shape {values.shape} is no mask; save class numbers, or 0 and 255, as 8-bit "
+            "grey or with a palette"
+        )
+    return values.astype(np.uint8)
+
+
+# Run lengths --------------------------------------------------------------------------------------------
+
+
+def read_run_lengths(table: Path) -> dict[str, RunLengths]:
+    """The masks of a CSV by picture: ImageId, EncodedPixels (SIIM's relative runs; -1 for none), a row for each lesion.
+
+    A column `rle` in its place has the usual runs: start, from 1, and length; empty for none. Both count down
+    the columns of the picture. An optional column ClassId has class numbers. Raises MaskError.
+    """
+    header, lines = read_csv_rows(table)
+    column = RELATIVE if RELATIVE in header else ABSOLUTE
+    if "ImageId" not in header or column not in header:
+        raise MaskError(
+            f"{table}: columns ImageId and {RELATIVE} (or {ABSOLUTE}) are expected, not {', '.join(header)}"
+        )
+    runs: dict[str, list[tuple[int, str]]] = {}
+    for number, fields in lines:
+        row = dict(zip(header, (f.strip() for f in fields), strict=False))
+        text, kind = row.get(column, ""), row.get("ClassId") or "1"
+        if not kind.isdigit() or not (text == "-1" or all(n.isdigit() for n in text.split())):
+            raise MaskError(f"{table}: line {number}: {text[:40]!r} is no run length, or {kind!r} no class number")
+        known = runs.setdefault(stem(row["ImageId"]), [])
+        known += [(int(kind), text)] if text not in ("", "-1") else []
+    where = f"{table}, {{}}"
+    return {name: RunLengths(tuple(r), column == RELATIVE, where.format(name)) for name, r in runs.items()}
+
+
+def draw_runs(mask: RunLengths, height: int, width: int) -> np.ndarray:
+    """Run lengths as class numbers (height, width) uint8. Raises MaskError where they run beyond the picture."""
+    drawn_HW = np.zeros((height, width), np.uint8)
+    for kind, text in mask.runs:
+        try:
+            drawn_HW[decode(text if mask.relative else _relative(text), height, width)] = kind
+        except ValueError as error:
+            raise MaskError(f"{mask}: {error}; run lengths need the picture at its published size") from None
+    return drawn_HW
+
+
+def decode(text: str, height: int, width: int) -> np.ndarray:
+    """Relative run lengths as (height, width) bool. Raises ValueError if they run beyond the picture."""
+    numbers = np.array(text.split(), dtype=np.int64)
+    if numbers.size % 2:
+        raise ValueError(f"{numbers.size} numbers, where pairs of gap and length are expected")
+    edges = np.cumsum(numbers)  # start, end, start, end, ...
+    if numbers.size and (edges[-1] > height * width or numbers.min() < 0):
+        raise ValueError(f"runs end at pixel {edges[-1]:,}, the picture has {height * width:,}")
+    flat = np.zeros(height * width, dtype=bool)
+    for start, end in edges.reshape(-1, 2):
+        flat[start:end] = True
+    return flat.reshape(width, height).T
+
+
+def encode(mask_HW: np.ndarray) -> str:
+    """The relative run lengths of a mask, as `decode` reads them; "-1" for an empty one."""
+    flat = np.concatenate(([0], mask_HW.T.reshape(-1) != 0, [0])).astype(np.int8)
+    edges = np.flatnonzero(np.diff(flat))
+    return " ".join(map(str, np.diff(edges, prepend=0))) if edges.size else "-1"
+
+
+def _relative(text: str) -> str:
+    """Starts from 1 and lengths as gaps and lengths."""
+    pairs = np.array(text.split(), dtype=np.int64)
+    if pairs.size % 2:
+        raise ValueError(f"{pairs.size} numbers, where pairs of start and length are expected")
+    starts, lengths = pairs.reshape(-1, 2).T
+    gaps = starts - 1 - np.concatenate(([0], (starts - 1 + lengths)[:-1]))
+    return " ".join(map(str, np.stack([gaps, lengths], axis=1).ravel()))
+
+
+# Geometry -----------------------------------------------------------------------------------------------
+
+
+def place(height: int, width: int, size: tuple[int, int]) -> Box:
+    """Where a picture of that size goes in `size` (height, width): as large as it fits, shape kept, in the middle."""
+    scale = min(size[0] / height, size[1] / width)
+    high, wide = (min(most, max(1, round(side * scale))) for side, most in zip((height, width), size, strict=True))
+    return Box((size[0] - high) // 2, (size[1] - wide) // 2, high, wide)
+
+
+def fit(picture_HW: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, Box]:
+    """The whole picture in `size`, the rest black; and the box it fills."""
+    box = place(picture_HW.shape[0], picture_HW.shape[1], size)
+    return _padded(images.resize(picture_HW, box.height, box.width), box, size, 0), box
+
+
+def fit_mask(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The mask of a picture that `fit` was given: nearest neighbours, the rest ignored."""
+    box = place(mask_HW.shape[0], mask_HW.shape[1], size)
+    small = cv2.resize(mask_HW, (box.width, box.height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return _padded(small, box, size, IGNORED)
+
+
+def _padded(image: np.ndarray, box: Box, size: tuple[int, int], fill: int) -> np.ndarray:
+    whole = np.full(size, fill, np.uint8)
+    images.crop(whole, box)[:] = image
+    return whole

@@ -1,0 +1,277 @@
+"""The segmenter: features of a Vision Transformer after several blocks, and a head that outlines classes on them.
+
+    picture --> encoder (timm ViT), after blocks 4, 6, 8, 12
+                  |      |      |      |
+                 x 4    x 2    x 1    x 1/2      the pyramid, in grids of the encoder's patches
+                  +------+--+---+------+
+                         UPerNet  --> one logit a class and pixel
+                            third level --> auxiliary head, in training only
+
+Pyramid as in BEiT (arXiv:2106.08254, appendix) on MAE's ViT; decoder UPerNet (arXiv:1807.10221), or DPT
+(arXiv:2103.13413), or one linear layer. Batch norm is nowhere: it fails on one picture, and makes a step depend
+on how it is divided into micro-batches; group norm (arXiv:1803.08494) takes its place.
+"""
+
+# Shapes: B pictures, C classes, H W pixels of the input, h w pixels of a picture's own, D encoder width
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
+from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+from mrm import images
+from mrm.masks import fit
+from mrm.model import normalise
+
+SHARES = (1 / 3, 1 / 2, 2 / 3, 1)  # of an encoder's depth: after blocks 4, 6, 8, 12 of 12
+GROUPS = 32  # of group norm; fewer where the channels are few, or do not divide by it
+
+
+class SegmenterError(ValueError):
+    """An architecture that cannot be built. The message names the setting."""
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Architecture and preprocessing of a segmenter; kept in its model folder. The defaults are the published ones."""
+
+    classes: tuple[str, ...]  # without the background
+    encoder: str = "vit_base_patch16_224"
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    image_size: tuple[int, int] = (512, 512)  # height, width; multiples of the patch
+    mean: float = 0.4978
+    std: float = 0.2449
+    blocks: tuple[int, ...] = ()  # features are taken after these four, counted from 1; none = at SHARES of the depth
+    head: Literal["upernet", "dpt", "linear"] = "upernet"
+    channels: int = 768  # of the decoder
+    auxiliary: int = 256  # channels of the auxiliary head; 0 = no such head
+    drop_path: float = 0.1
+
+
+class Output(NamedTuple):
+    """Logits (B, C, H, W), and those of the auxiliary head, None outside training."""
+
+    logits_BCHW: Tensor
+    auxiliary_BCHW: Tensor | None
+
+
+class Segmenter(nn.Module):
+    """A timm ViT and a head. Each class has a logit of its own: the background is where all are low."""
+
+    encoder: Any  # a timm VisionTransformer
+
+    def __init__(self, config: SegmenterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = timm.create_model(
+            config.encoder,
+            img_size=config.image_size,
+            num_classes=0,
+            global_pool="",
+            drop_path_rate=config.drop_path,
+            **config.encoder_options,
+        )
+        check_size(config.image_size, self.encoder.patch_embed.patch_size)
+        self.blocks = feature_blocks(config, len(self.encoder.blocks))
+        self.encoder.prune_intermediate_layers([b - 1 for b in self.blocks], prune_norm=True, prune_head=True)
+        self.head = HEADS[config.head](self.encoder.embed_dim, config.channels, len(config.classes))
+        self.auxiliary = (
+            AuxiliaryHead(self.encoder.embed_dim, config.auxiliary, len(config.classes)) if config.auxiliary else None
+        )
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's layer groups, for layer decay: the encoder's by depth, the heads on top of them."""
+        inside = lambda pattern: rf"^encoder\.(?:{pattern.replace('^', '')})"  # noqa: E731
+        return {
+            name: inside(spec) if isinstance(spec, str) else [(inside(p), suffix) for p, suffix in spec]
+            for name, spec in self.encoder.group_matcher(coarse=coarse).items()
+        }
+
+    def features(self, image_BCHW: Tensor) -> list[Tensor]:
+        """What the encoder holds after each of `blocks`, as maps (B, D, H / patch, W / patch); no norm, no class token."""
+        wanted = sorted(set(self.blocks))
+        maps = self.encoder.forward_intermediates(image_BCHW, [b - 1 for b in wanted], intermediates_only=True)
+        return [maps[wanted.index(b)] for b in self.blocks]
+
+    def forward(self, image_BCHW: Tensor) -> Output:
+        """Logits of normalised pictures, at their size."""
+        features = self.features(image_BCHW)
+        size = image_BCHW.shape[-2:]
+        logits_BCHW = enlarge(self.head(features), size)
+        if not self.training or self.auxiliary is None:
+            return Output(logits_BCHW, None)
+        return Output(logits_BCHW, enlarge(self.auxiliary(features[2]), size))
+
+
+def check_size(size: Sequence[int], patch: Sequence[int]) -> None:
+    """Raises SegmenterError where the patch does not divide the picture size, height and width."""
+    if any(side < 1 or side % p for side, p in zip(size, patch, strict=True)):
+        near = " x ".join(str(max(1, round(side / p)) * p) for side, p in zip(size, patch, strict=True))
+        raise SegmenterError(
+            f"image_size {size[0]} x {size[1]} does not divide into the encoder's patches of {patch[0]} x {patch[1]} "
+            f"pixels; the nearest size that does is {near}"
+        )
+
+
+def feature_blocks(config: SegmenterConfig, depth: int) -> tuple[int, ...]:
+    """After which blocks features are taken, counted from 1. Raises SegmenterError for blocks that are not there."""
+    blocks = config.blocks or tuple(max(1, round(share * depth)) for share in SHARES)
+    if len(blocks) != 4 or list(blocks) != sorted(blocks) or not 1 <= blocks[0] <= blocks[-1] <= depth:
+        raise SegmenterError(f"blocks must be four ascending numbers from 1 to {depth}, not {blocks}")
+    return blocks
+
+
+def enlarge(map_BCHW: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear, to `size`."""
+    return F.interpolate(map_BCHW, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+# Heads ------------------------------------------------------------------------------------------------
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm over at most GROUPS groups of two channels or more, for UPerNet also pools to a single pixel."""
+    groups = next(g for g in range(max(1, min(GROUPS, channels // 2)), 0, -1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels)
+
+
+def without_batch_norm(module: nn.Module) -> nn.Module:
+    """The same module with each batch norm replaced by a group norm."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, group_norm(child.num_features))
+        else:
+            without_batch_norm(child)
+    return module
+
+
+class UPerNetHead(nn.Module):
+    """The pyramid x4, x2, x1, x1/2 of the four features, and UPerNet's decoder (pooling 1, 2, 3, 6): 1/4 of a patch."""
+
+    def __init__(self, width: int, channels: int, classes: int) -> None:
+        super().__init__()
+        double = lambda: nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)  # noqa: E731
+        self.pyramid = nn.ModuleList(
+            [
+                nn.Sequential(double(), group_norm(width), nn.GELU(), double()),
+                double(),
+                nn.Identity(),
+                nn.MaxPool2d(2, ceil_mode=True),
+            ]
+        )
+        decoder = UPerNetDecoder((0, 0, *4 * [width]), decoder_channels=channels)  # takes no features at 1/1 and 1/2
+        self.decoder = without_batch_norm(decoder)
+        self.classify = nn.Conv2d(channels, classes, kernel_size=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits (B, C, 4 H / patch, 4 W / patch)."""
+        levels = [level(f) for level, f in zip(self.pyramid, features, strict=True)]
+        return self.classify(self.decoder([None, None, *levels]))
+
+
+class DPTHead(nn.Module):
+    """DPT's reassembly and fusion, without the class token: lighter than UPerNet at equal channels."""
+
+    def __init__(self, width: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(LayerNorm2d(width) for _ in SHARES)
+        decoder = DPTDecoder(
+            4 * [width], 4 * [16], readout="ignore", intermediate_channels=4 * [channels], fusion_channels=channels
+        )  # 16: the pyramid is relative to the grid of patches, of whatever size they are
+        self.decoder = without_batch_norm(decoder)
+        self.classify = nn.Conv2d(channels, classes, kernel_size=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits (B, C, 8 H / patch, 8 W / patch)."""
+        grid = features[0].shape[-2:]
+        even = [side + side % 2 for side in grid]  # its coarsest level halves the grid, and doubles it again
+        levels = [
+            norm(f if even == list(grid) else enlarge(f, even)) for norm, f in zip(self.norms, features, strict=True)
+        ]
+        return self.classify(self.decoder(levels, [None] * 4))
+
+
+class LinearHead(nn.Module):
+    """A norm and one linear layer on the last feature: what the encoder alone knows."""
+
+    def __init__(self, width: int, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(width)
+        self.classify = nn.Conv2d(width, classes, kernel_size=1)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits (B, C, H / patch, W / patch)."""
+        return self.classify(self.norm(features[-1]))
+
+
+class AuxiliaryHead(nn.Sequential):
+    """A convolution on the third feature, which gives the middle of the encoder a gradient of its own."""
+
+    def __init__(self, width: int, channels: int, classes: int) -> None:
+        super().__init__(
+            LayerNorm2d(width),
+            nn.Conv2d(width, channels, kernel_size=3, padding=1, bias=False),
+            group_norm(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, classes, kernel_size=1),
+        )
+
+
+HEADS: dict[str, type[nn.Module]] = {"upernet": UPerNetHead, "dpt": DPTHead, "linear": LinearHead}
+
+
+# Inference --------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def probabilities(model: Segmenter, picture_hw: np.ndarray, slide: bool = False, overlap: float = 0.5) -> np.ndarray:
+    """Probabilities (C, h, w) float32 of a picture (h, w) uint8, at its own size. `model` is in evaluation mode.
+
+    The picture is fitted into the input whole, its shape kept. With `slide` it is scaled to cover the input
+    instead, and windows that overlap by at least `overlap` of their side are averaged: finer, and slower.
+    """
+    device, size = next(model.parameters()).device, model.config.image_size
+    if not slide:
+        fitted_HW, box = fit(picture_hw, size)
+        logits_CHW = _logits(model, torch.from_numpy(fitted_HW)[None].to(device))[0]
+        inside_CHW = logits_CHW[:, box.top : box.top + box.height, box.left : box.left + box.width]
+    else:
+        inside_CHW = _slide(model, picture_hw, overlap, device)
+    return enlarge(inside_CHW[None], picture_hw.shape)[0].sigmoid().cpu().numpy()
+
+
+def _slide(model: Segmenter, picture_hw: np.ndarray, overlap: float, device: torch.device) -> Tensor:
+    """Mean logits (C, H', W') of windows over the picture, scaled so that the input just fits into it."""
+    height, width = model.config.image_size
+    scale = max(height / picture_hw.shape[0], width / picture_hw.shape[1])
+    covering = [max(s, round(p * scale)) for s, p in zip((height, width), picture_hw.shape, strict=True)]
+    whole = torch.from_numpy(images.resize(picture_hw, *covering)).to(device)
+    sums_CHW = torch.zeros(len(model.config.classes), *covering, device=device)
+    times_HW = torch.zeros(*covering, device=device)
+    starts = [window_starts(c, s, overlap) for c, s in zip(covering, (height, width), strict=True)]
+    for top, left in product(*starts):
+        window = slice(top, top + height), slice(left, left + width)
+        sums_CHW[:, *window] += _logits(model, whole[window][None])[0]
+        times_HW[window] += 1
+    return sums_CHW / times_HW
+
+
+def window_starts(length: int, window: int, overlap: float) -> list[int]:
+    """Evenly spaced starts of windows that cover `length` and overlap by at least that share of a window."""
+    count = 1 + math.ceil((length - window) / max(1, round(window * (1 - overlap))))
+    return [round(i * (length - window) / max(1, count - 1)) for i in range(count)]
+
+
+def _logits(model: Segmenter, picture_BHW: Tensor) -> Tensor:
+    return model(normalise(picture_BHW, model.config.mean, model.config.std)).logits_BCHW.float()

@@ -1,0 +1,86 @@
+"""The command: help worth reading, errors in one line, a run from a recipe and from its own YAML."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mrm import cli
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    try:
+        cli.main(list(arguments))
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 1
+    return code, *capsys.readouterr()
+
+
+def test_help_lists_every_command(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for name in (*cli.COMMANDS, *cli.RECIPE_COMMANDS, "prepare"):
+        assert f"mrm {name} " in out
+
+
+@pytest.mark.parametrize("command", [*cli.COMMANDS, "prepare"])
+def test_every_command_explains_itself(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert "usage" in out
+
+
+@pytest.mark.parametrize(("command", "recipe"), [(c, r) for c, (_, t, _) in cli.RECIPE_COMMANDS.items() for r in t])
+def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, recipe):
+    code, out, _ = run(capsys, "recipes", recipe)
+    assert code == 0
+    assert "training:" in out
+    code, out, _ = run(capsys, command, recipe, "--help")
+    assert code == 0
+    assert "--max-steps" in out
+    assert "--seed" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pretrian"], "no command 'pretrian'"),
+        (["pretrain", "mimik", "--records", "a", "--out", "b"], "no recipe 'mimik'; there are mimic"),
+        (["pretrain", "tiny", "--records", "none.csv", "--out", "{tmp}/run"], "none.csv: no such file of records"),
+        (["evaluate", "nowhere", "--records", "a", "--out", "b"], "nowhere: no such file or folder"),
+        (["pretrain", "--config", "none.yaml"], "--config needs a YAML file"),
+    ],
+)
+def test_errors_are_one_line_and_exit_with_two(capsys, tmp_path, arguments, message):
+    code, _, err = run(capsys, *(a.replace("{tmp}", str(tmp_path)) for a in arguments))
+    assert code == 2
+    assert message in err
+    assert err.startswith("mrm: error: ")
+    assert "Traceback" not in err
+
+
+def test_a_run_can_be_given_back_as_its_yaml(capsys, phantoms, tmp_path):
+    options = ["--max-steps", "2", "--training.global-batch", "4", "--training.workers", "0", "--audit", "names"]
+    code, out, err = run(
+        capsys, "pretrain", "tiny", "--records", str(phantoms / "records.csv"), "--out", str(tmp_path / "a"), *options
+    )
+    assert code == 0, err
+    assert "step 2/2" in out
+    code, out, err = run(capsys, "pretrain", "--config", str(tmp_path / "a" / "config.yaml"), "--out", str(tmp_path / "b"))
+    assert code == 0, err
+    assert (tmp_path / "a" / "log.csv").read_text() == (tmp_path / "b" / "log.csv").read_text()
+
+
+def test_audit_answers_with_its_exit_status(capsys, phantoms, tmp_path):
+    file = str(phantoms / "records.csv")
+    code, out, _ = run(capsys, "audit", file, file, "--no-pictures", "--json", str(tmp_path / "verdict.json"))
+    assert code == 1
+    assert "NOT clean" in out
+    assert (tmp_path / "verdict.json").is_file()
+
+
+def test_the_module_runs_as_a_script():
+    done = subprocess.run([sys.executable, "-m", "mrm.cli", "recipes", "nih-1"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "rate: 0.03" in done.stdout

@@ -1,0 +1,232 @@
+"""What `prepare` does for every corpus: folders, options, bad files, a full disk, several processes."""
+
+import errno
+import gzip
+import json
+import os
+import zipfile
+from dataclasses import replace
+
+import pytest
+from corpora_trees import write_picture
+
+from mrm import corpora
+from mrm.corpora import inspection, nih, prepare
+from mrm.corpora.contract import Options, Release, find_table, inside, list_pictures, read_table
+from mrm.records import Record, RecordError, Records
+
+LABELS = {"0": 0.0, "1": 1.0, "": float("nan"), "-": -1.0}
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "source"
+    for number in range(30):
+        write_picture(folder / f"images/{number:02}.png", number)
+    (folder / "table.csv").write_text("name,label\n")
+    return folder
+
+
+def release_of(source, labels: str = "01" * 15, **fields) -> Release:
+    rows = [
+        Record(source / f"images/{i:02}.png", patient=f"p{i // 2}", labels=(LABELS[v],), name=f"images/{i:02}.png")
+        for i, v in enumerate(labels)
+    ]
+    return Release(Records(rows, ("Finding",), "table.csv"), [source / "table.csv"], "1", **fields)
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Let `nih` read as the release that is given."""
+    return lambda release: monkeypatch.setattr(nih, "read", lambda source, options: release)
+
+
+def test_every_corpus_has_its_module_and_is_named_when_another_is_asked_for(tmp_path):
+    for name in corpora.CORPORA:
+        assert callable(__import__(f"mrm.corpora.{name}", fromlist=["read"]).read)
+    with pytest.raises(RecordError, match=r"no corpus 'imagenet'; there are nih, chexpert, rsna"):
+        prepare("imagenet", tmp_path, tmp_path / "out")
+
+
+def test_the_source_must_exist_and_lie_apart_from_the_output(tmp_path):
+    with pytest.raises(RecordError, match=r"no such folder; --source is where"):
+        prepare("nih", tmp_path / "nowhere", tmp_path / "out")
+    for source, out in ((tmp_path, tmp_path / "out"), (tmp_path, tmp_path)):
+        with pytest.raises(RecordError, match=r"overlap; a source is only read"):
+            prepare("nih", source, out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecordError, match=r"no Data_Entry_2017_v2020.csv or .*is this the folder of the download"):
+        prepare("nih", tmp_path / "empty", tmp_path / "out")
+
+
+def test_tables_without_any_picture_say_so(source, tmp_path, use):
+    use(release_of(source, ""))
+    with pytest.raises(RecordError, match=r"not one picture of NIH ChestX-ray14"):
+        prepare("nih", source, tmp_path / "out")
+
+
+def test_unstated_and_uncertain_labels_stay_in_the_tables_and_out_of_the_lists(source, tmp_path, use):
+    use(replace(release_of(source, "01" * 10), records=release_of(source, ["0", "1", "-", "1"] * 5).records))
+    corpus = prepare("nih", source, tmp_path / "out", Options(val=0, test=0, fractions=()))
+    assert len(corpus.splits["train"]) == 20
+    assert len((tmp_path / "out/train_list.txt").read_text().splitlines()) == 15
+    assert corpus.facts["notes"][0].startswith("train_list.txt: 5 of 20 records are in train.csv only")
+    prepare("nih", source, tmp_path / "out", Options(val=0, test=0, fractions=(), uncertain="ones"))
+    assert len((tmp_path / "out/train_list.txt").read_text().splitlines()) == 20
+
+
+def test_pictures_without_any_label_are_records_of_no_set(source, tmp_path, use):
+    use(release_of(source, ["0", "1", ""] * 8))
+    corpus = prepare("nih", source, tmp_path / "out")
+    assert len(corpus.records) == 24
+    assert sum(len(corpus.splits[k]) for k in ("train", "val", "test")) == 16
+
+
+def test_reports_give_training_csv_and_no_lists(source, tmp_path, use):
+    use(release_of(source, purpose="reports"))
+    prepare("nih", source, tmp_path / "out")
+    assert Records.load(tmp_path / "out/training.csv")[0].image.is_file()
+    assert not list((tmp_path / "out").glob("*.txt"))
+    assert not (tmp_path / "out/train_1.csv").exists()
+
+
+def test_sets_under_other_names_are_written_as_they_are(source, tmp_path, use):
+    release = release_of(source)
+    use(replace(release, splits={"task1/train": release.records[:20], "task1/test": release.records[20:]}))
+    prepare("nih", source, tmp_path / "out")
+    assert len((tmp_path / "out/task1/train_list.txt").read_text().splitlines()) == 20
+    assert len(Records.load(tmp_path / "out/task1/test.csv")) == 10
+
+
+def test_an_earlier_preparation_leaves_nothing_behind(source, tmp_path, use):
+    use(release_of(source))
+    prepare("nih", source, tmp_path / "out", Options(fractions=(1, 10, 50)))
+    mine = tmp_path / "out/mine.txt"
+    mine.write_text("stays")
+    prepare("nih", source, tmp_path / "out", Options(fractions=(40,)))
+    assert (tmp_path / "out/train_40.csv").is_file()
+    assert not list((tmp_path / "out").glob("train_50.*"))
+    assert mine.is_file()
+
+
+def test_equal_options_give_equal_files_and_another_seed_other_sets(source, tmp_path, use):
+    use(release_of(source))
+    runs = [(0, "a"), (0, "b"), (1, "c")]
+    facts = [prepare("nih", source, tmp_path / out, Options(seed=seed)).facts for seed, out in runs]
+    assert facts[0]["files"] == facts[1]["files"]
+    assert facts[0]["files"]["test.csv"] != facts[2]["files"]["test.csv"]
+    parquet = Records.load(tmp_path / "a/train.parquet", ("Finding",))
+    assert [r.labels for r in parquet] == [r.labels for r in Records.load(tmp_path / "a/train.csv", ("Finding",))]
+
+
+def test_only_the_views_asked_for_and_none_is_an_error(source, tmp_path, use):
+    release = release_of(source)
+    rows = [replace(r, view="PA" if i % 2 else "AP") for i, r in enumerate(release.records)]
+    use(replace(release, records=replace(release.records, rows=rows)))
+    assert len(prepare("nih", source, tmp_path / "out", Options(views=("PA",))).records) == 15
+    with pytest.raises(RecordError, match=r"no picture left; views found: AP, PA"):
+        prepare("nih", source, tmp_path / "out", Options(views=("LL",)))
+
+
+# ---- pictures ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("check", ["header", "pixels"])
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b"<html>", lambda b: b[:30], lambda b: b[:-40]])
+def test_pictures_that_cannot_be_read_are_left_out_and_counted(source, tmp_path, use, check, damage):
+    file = source / "images/03.png"
+    file.write_bytes(damage(file.read_bytes()))
+    use(release_of(source))
+    corpus = prepare("nih", source, tmp_path / "out", Options(check=check))
+    assert corpus.facts["excluded"] == {"unreadable picture": 1}
+    assert "03.png" not in (tmp_path / "out/records.csv").read_text()
+
+
+def test_no_look_at_the_pictures_when_none_is_asked_for(source, tmp_path, use):
+    (source / "images/03.png").write_bytes(b"")
+    use(release_of(source))
+    assert len(prepare("nih", source, tmp_path / "out", Options(check="none")).records) == 30
+
+
+def test_many_items_go_to_several_processes_in_order(capsys):
+    assert list(inspection.each(abs, range(-2000, 0), workers=2)) == list(range(2000, 0, -1))
+
+
+# ---- disk --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["records.csv", "train_10.parquet", "val_list.txt", "excluded.csv", "corpus.json"])
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(source, tmp_path, use, monkeypatch, file):
+    use(release_of(source))
+    move = os.replace
+
+    def full(old, new):
+        if os.path.basename(new) == file:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        move(old, new)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(RecordError, match=r"out: cannot be written \(No space left on device\)"):
+        prepare("nih", source, tmp_path / "out")
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert not {file, "corpus.json"} & names
+    assert not [n for n in names if n.endswith(".tmp")]
+    monkeypatch.setattr(os, "replace", move)
+    prepare("nih", source, tmp_path / "out")
+    assert json.loads((tmp_path / "out/corpus.json").read_text())["found"]["pictures"] == 30
+
+
+def test_an_output_that_is_a_file_is_named(source, tmp_path, use):
+    use(release_of(source))
+    (tmp_path / "out").write_text("")
+    with pytest.raises(RecordError, match=r"out: cannot be written"):
+        prepare("nih", source, tmp_path / "out")
+
+
+# ---- tables ------------------------------------------------------------------------------------------------
+
+
+def test_tables_are_read_plain_and_packed(tmp_path):
+    text = b'\xef\xbb\xbfname, label\na, 1 \n"b, c",0\n'
+    (tmp_path / "a.csv").write_bytes(text)
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text))
+    with zipfile.ZipFile(tmp_path / "c.csv.zip", "w") as archive:
+        archive.writestr("c.csv", text)
+    for name in ("a.csv", "b.csv", "c.csv"):
+        rows = read_table(find_table(tmp_path, name), ("name", "label"))
+        assert [(r["name"], r["label"], r.line) for r in rows] == [("a", "1", 2), ("b, c", "0", 3)]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"\x1f\x8b" + b[5:], lambda b: b"text"])
+def test_a_damaged_archive_is_named(tmp_path, damage):
+    (tmp_path / "a.csv.gz").write_bytes(damage(gzip.compress(b"name,label\n" * 99)))
+    (tmp_path / "a.csv.zip").write_bytes(b"PK")
+    for name in ("a.csv.gz", "a.csv.zip"):
+        with pytest.raises(RecordError, match=r"damaged archive"):
+            read_table(tmp_path / name, ("name",))
+
+
+def test_bytes_that_are_not_utf8_are_shown_and_counted(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"name,label\nM\xe9xico,1\n")
+    with pytest.warns(UserWarning, match=r"1 bytes are not UTF-8 \(first on line 2\)"):
+        assert read_table(tmp_path / "a.csv", ("name",))[0]["name"] == "M\ufffdxico"
+
+
+@pytest.mark.parametrize("name", ["../a.png", "a/../../b", "/etc/passwd", "..", "C:/a.png", "a\\..\\..\\b"])
+def test_paths_that_lead_out_are_refused(tmp_path, name):
+    with pytest.raises(RecordError, match=r"table.csv, line 3: the path .* leads out of the source folder"):
+        inside(tmp_path, name, "table.csv, line 3")
+
+
+def test_paths_that_stay_inside_are_made_relative(tmp_path):
+    assert inside(tmp_path, "a/./b/../c.png", "") == "a/c.png"
+    assert inside(tmp_path, f"{tmp_path}/a.png", "") == "a.png"
+
+
+def test_pictures_are_listed_once_also_where_links_go_round(tmp_path):
+    write_picture(tmp_path / "a/b/1.png", 1)
+    write_picture(tmp_path / "a/2.JPG", 1)
+    (tmp_path / "a/.3.png").write_bytes(b"")
+    (tmp_path / "a/b/loop").symlink_to(tmp_path / "a")
+    assert list(list_pictures(tmp_path)) == ["a/2.JPG", "a/b/1.png"]
+    assert list(list_pictures(tmp_path, "a/b", "nowhere", suffixes=(".png",))) == ["a/b/1.png"]

@@ -1,0 +1,150 @@
+"""RSNA Pneumonia: stage 2 tables and DICOM end to end, boxes of a patient joined, the real table, bad downloads."""
+
+import pytest
+from corpora_trees import contents, write_dicom
+
+from mrm.corpora import inspection, prepare, rsna, splits
+from mrm.corpora.contract import Options, Release, read_table
+from mrm.records import RecordError, Records
+
+HEADER = "patientId,x,y,width,height,Target"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """20 labelled patients, every fourth with two boxes, and 3 without label."""
+    root = tmp_path / "rsna"
+    rows, details = [], []
+    for number in range(20):
+        patient = f"p{number:02}"
+        positive = number % 4 == 0
+        boxes = ["264.0,152.0,213.0,379.0,1", "562.0,152.0,256.0,453.0,1"] if positive else [",,,,0"]
+        rows += [f"{patient},{box}" for box in boxes]
+        details += [f"{patient},{'Lung Opacity' if positive else 'Normal'}" for _ in boxes]
+        tags = {"PatientID": patient, "ViewPosition": "AP", "PatientSex": "F", "PatientAge": "051Y"}
+        write_dicom(root / f"stage_2_train_images/{patient}.dcm", number, **tags)
+    for number in range(3):
+        write_dicom(root / f"stage_2_test_images/t{number}.dcm", 90 + number, ViewPosition="PA")
+    (root / "stage_2_train_labels.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    (root / "stage_2_detailed_class_info.csv").write_text("\n".join(["patientId,class", *details]) + "\n")
+    return root
+
+
+def test_the_download_becomes_records_sets_and_lists(source, tmp_path):
+    before = contents(source)
+    corpus = prepare("rsna", source, tmp_path / "out", Options(fractions=(50,)))
+    assert contents(source) == before
+    assert {k: len(v) for k, v in corpus.splits.items()} == {"train": 14, "val": 2, "test": 4, "train_50": 7}
+    first = next(r for r in corpus.records if r.patient == "p00")
+    assert (first.labels, first.view, first.extra["sex"], first.extra["age"]) == ((1,), "AP", "F", "51")
+    assert first.extra["boxes"] == "264 152 213 379; 562 152 256 453"
+    assert first.extra["detail"] == "Lung Opacity"
+    assert corpus.facts["classes"]["Pneumonia"] == {
+        "positive": 5,
+        "negative": 15,
+        "uncertain": 0,
+        "not stated": 3,
+    }
+    assert corpus.facts["views"] == {"AP": 20, "PA": 3}
+    read = Records.load(tmp_path / "out/train.csv", None)
+    assert read.classes == ("Pneumonia",)
+    assert len(Records.load(tmp_path / "out/train_50.txt", ("Pneumonia",), images=source)) == 7
+
+
+def test_published_lists_give_labels_to_the_test_pictures(source, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "train_list.txt").write_text("stage_2_train_images/p00.dcm 1 \nstage_2_train_images/p01.dcm 0 \n")
+    (lists / "test_list.txt").write_text("stage_2_test_images/t0.dcm 1 \nstage_2_test_images/t1.dcm 0 \n")
+    corpus = prepare("rsna", source, tmp_path / "out", Options(splits=lists))
+    assert [r.labels for r in corpus.splits["test"]] == [(1,), (0,)]
+    assert not [n for n in corpus.facts["notes"] if "differ" in n]
+
+
+@pytest.mark.parametrize("cut", [0, 60, 200, -100])
+def test_a_dicom_that_is_cut_off_is_left_out_and_counted(source, tmp_path, cut):
+    file = source / "stage_2_train_images/p03.dcm"
+    file.write_bytes(file.read_bytes()[:cut])
+    corpus = prepare("rsna", source, tmp_path / "out")
+    assert corpus.facts["excluded"] == {"unreadable picture": 1}
+    assert "p03.dcm" in (tmp_path / "out/excluded.csv").read_text()
+    assert "p03" not in (tmp_path / "out/records.csv").read_text()
+
+
+def test_repeated_and_contradictory_rows_are_counted(source, tmp_path):
+    table = source / "stage_2_train_labels.csv"
+    table.write_text(table.read_text() + "p01,,,,,0\np00,264.0,152.0,213.0,379.0,1\np04,,,,,0\n")
+    corpus = prepare("rsna", source, tmp_path / "out")
+    assert corpus.facts["excluded"] == {"duplicate row": 2, "rows contradict each other": 1}
+    assert corpus.facts["found"]["boxes"] == 8
+    assert "p04" not in {r.patient for r in corpus.records}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("p09,,,,,2", r"line 27: Target '2' is not 0 or 1"),
+        ("p09,1.0,,3.0,4.0,1", r"line 27: Target 1 without a box"),
+        ("../../p09,,,,,0", r"patientId ../../p09: the path .* leads out of the source folder"),
+        ("p09,0", r"line 27 has 2 fields, the header has 6"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line(source, tmp_path, line, message):
+    table = source / "stage_2_train_labels.csv"
+    table.write_text(table.read_text() + f"{line}\n")
+    with pytest.raises(RecordError, match=message):
+        prepare("rsna", source, tmp_path / "out")
+
+
+def test_an_interrupted_look_at_the_pictures_goes_on_where_it_stopped(source, tmp_path, monkeypatch):
+    looked = []
+    look = inspection._look
+
+    def interrupted(check, image):
+        if len(looked) == 9:
+            raise KeyboardInterrupt
+        looked.append(image)
+        return look(check, image)
+
+    monkeypatch.setattr(inspection, "_look", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("rsna", source, tmp_path / "out")
+    journal = tmp_path / "out/.inspected.jsonl"
+    journal.write_text(journal.read_text() + '["cut off')
+    first, looked[:] = list(looked), ["one more"] * 10
+    prepare("rsna", source, tmp_path / "out")
+    assert len(set(first) | set(looked[10:])) == 23
+    assert not set(first) & set(looked[10:])
+    assert not journal.exists()
+
+
+# ---- the real table and lists ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(shared_data, tmp_path_factory) -> Release:
+    """The real table, as if every picture, also of the test set, were there."""
+    folder = tmp_path_factory.mktemp("rsna")
+    table = folder / "stage_2_train_labels.csv.zip"
+    table.write_bytes((shared_data / "official/kaggle_stage_2_train_labels.csv.zip").read_bytes())
+    train = {f"{rsna.TRAIN}/{r['patientId']}.dcm" for r in read_table(table, ("Target",))}
+    listed = (shared_data / "reference-splits/RSNA_Pneumonia/test_list.txt").read_text().split()[::2]
+    found = {rsna.TRAIN: train, rsna.TEST: listed}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rsna, "list_pictures", lambda _, part, **__: {n: folder / n for n in found[part]})
+        return rsna.read(folder, Options())
+
+
+def test_the_real_table_has_the_publishers_counts(real):
+    assert real.counts == {"rows": 30_227, "boxes": 9_555, "labelled patients": 26_684}
+    labels = real.records.labels_NC
+    assert ((labels == 1).sum(), (labels == 0).sum(), len(labels)) == (6_012, 20_672, 29_684)
+    assert real.excluded == []
+
+
+def test_the_published_lists_join(real, shared_data):
+    found = splits.published(real, shared_data / "reference-splits/RSNA_Pneumonia")
+    sizes = {k: len(v) for k, v in found.splits.items()}
+    assert sizes == {"train": 25_184, "val": 1_500, "test": 3_000, "train_1": 251, "train_10": 2_518}
+    assert found.excluded == found.notes == []
+    assert found.splits["test"].labels_NC.sum() == 1_094

@@ -1,0 +1,172 @@
+"""Cuts by patient: shares, rare classes, nesting, stability when records are added."""
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mrm.corpora.contract import Options, Release
+from mrm.corpora.splits import HANDFUL, as_listed, choose, cut, divide, fractions, published, with_classes
+from mrm.corpora.splits import _patients as patients_of
+from mrm.records import Record, RecordError, Records
+
+RATES = (0.3, 0.05, 0.004)  # how often each class is seen; of the last, a dozen patients
+
+
+def made(patients: int, seed: int = 0) -> Records:
+    """Patients with one to thirty pictures, most with few, as in NIH."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for p in range(patients):
+        prone = rng.random(3) < RATES
+        for n in range(min(30, 1 + int(rng.pareto(1.2)))):
+            labels = tuple(float(v) for v in prone & (rng.random(3) < 0.7))
+            rows.append(Record(Path(f"{p}/{n}.png"), patient=f"p{p}", labels=labels))
+    return Records(rows, ("common", "less", "rare"))
+
+
+@pytest.fixture(scope="module")
+def many() -> Records:
+    return made(3000)
+
+
+def people(records: Records) -> set[str]:
+    return set(records.patients or ())
+
+
+def test_sets_have_their_shares_and_no_common_patient(many):
+    sets = cut(Release(many, [], "1"), Options())
+    shares = {k: len(v) / len(many) for k, v in sets.items()}
+    assert shares["test"] == pytest.approx(0.2, abs=0.005)
+    assert shares["val"] == pytest.approx(0.1, abs=0.005)
+    assert shares["train_10"] == pytest.approx(0.07, abs=0.003)
+    assert shares["train_1"] == pytest.approx(0.007, abs=0.002)
+    assert sum(len(sets[k]) for k in ("train", "val", "test")) == len(many)
+    assert not people(sets["train"]) & people(sets["val"])
+    assert not people(sets["test"]) & (people(sets["train"]) | people(sets["val"]))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rare_classes_are_in_the_smallest_set(many, seed):
+    smallest = fractions(many, (1, 10), seed)["train_1"]
+    assert smallest.labels_NC.max(axis=0).tolist() == [1, 1, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 99), st.lists(st.integers(1, 99), unique=True, min_size=2, max_size=4))
+def test_smaller_sets_lie_in_larger_ones(seed, percents):
+    parts = list(fractions(made(60, seed), percents, seed).values())
+    for small, large in itertools.pairwise(parts):
+        assert people(small) <= people(large)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 999), st.floats(0.01, 0.9))
+def test_a_class_with_a_handful_of_patients_is_in_every_share(seed, share):
+    records = made(80, seed)
+    taken, _ = divide(records, share, seed, "labels")
+    shown = Counter(c for p in patients_of(records, "") for c in p.shows)
+    for c, count in shown.items():
+        assert count < HANDFUL or taken.labels_NC[:, c].max(initial=0) == 1
+
+
+def test_a_patients_place_does_not_hang_on_the_order_of_records(many):
+    shuffled = many.select(np.random.default_rng(0).permutation(len(many)))
+    assert people(fractions(many, (10,), 0)["train_10"]) == people(fractions(shuffled, (10,), 0)["train_10"])
+
+
+def test_records_that_are_added_move_few_patients(many):
+    before = cut(Release(many, [], "1"), Options())
+    new = [replace(r, patient=f"new {r.patient}") for r in made(150, seed=9)]
+    after = cut(Release(Records([*many, *new], many.classes), [], "1"), Options())
+    moved = sum(len(people(before[k]) - people(after[k])) for k in ("train", "val", "test"))
+    assert moved <= 0.01 * 3000
+    assert len(people(before["train_10"]) - people(after["train_10"])) <= 0.15 * len(people(before["train_10"]))
+
+
+def test_seeds_give_other_sets(many):
+    assert people(divide(many, 0.2, 0, "test")[0]) != people(divide(many, 0.2, 1, "test")[0])
+
+
+def test_without_patient_ids_each_picture_stands_for_itself():
+    rows = [Record(Path(f"{i}.png"), labels=(float(i % 2),)) for i in range(100)]
+    sets = cut(Release(Records(rows, ("a",)), [], "1"), Options())
+    assert {k: len(v) for k, v in sets.items()} == {
+        "train": 70,
+        "val": 10,
+        "test": 20,
+        "train_1": 2,
+        "train_10": 7,
+    }
+
+
+def test_the_publishers_sets_are_kept_and_what_is_missing_is_cut(many):
+    test = many.where(lambda r: r.patient.endswith("7"))
+    train = many.where(lambda r: not r.patient.endswith("7"))
+    for given_sets in ({"test": test}, {"test": test, "train": train}):
+        sets = cut(Release(many, [], "1", splits=given_sets), Options())
+        assert sets["test"].rows == test.rows
+        assert len(sets["train"]) + len(sets["val"]) == len(train)
+        assert len(sets["val"]) == pytest.approx(len(train) / 10, rel=0.05)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (Options(test=1.0), "shares of 0.1 for val and 1 for test"),
+    (Options(val=-0.1), "shares of -0.1 for val and 0.2 for test"),
+    (Options(fractions=(0,)), "0 % of the training labels"),
+    (Options(fractions=(100,)), "100 % of the training labels"),
+])  # fmt: skip
+def test_shares_that_make_no_sense_are_refused(many, options, message):
+    with pytest.raises(RecordError, match=message):
+        cut(Release(many, [], "1"), options)
+
+
+def test_half_of_nothing_is_nothing():
+    assert choose([], 0.5) == set()
+
+
+# ---- lists -------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_lists_is_refused(many, tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RecordError, match="no label lists"):
+            published(Release(many, [], "1"), folder)
+
+
+def test_repeated_lines_of_a_list_are_counted(many, tmp_path):
+    (tmp_path / "val_list.txt").write_text("0.png 0 0 1\n0.png 0 0 1\n")
+    release = Release(many, [], "1", list_classes=many.classes, key=lambda name: name.split("/")[-1])
+    found = published(release, tmp_path)
+    assert [e.reason for e in found.excluded] == ["duplicate row"]
+    assert len(found.splits["val"]) == 1
+
+
+@pytest.mark.parametrize("line", ["0.png 0 1", "0.png 0 1 2"])
+def test_a_list_of_other_labels_is_refused(many, tmp_path, line):
+    (tmp_path / "val_list.txt").write_text(line)
+    with pytest.raises(RecordError, match=r"val_list.txt: 1 bad lines"):
+        published(Release(many, [], "1", list_classes=many.classes), tmp_path)
+
+
+def test_uncertain_and_unstated_labels_follow_the_corpus():
+    nan = float("nan")
+    records = Records([Record(Path("a.png"), labels=(-1, -1, nan))], ("a", "b", "c"))
+    release = Release(records, [], "1", uncertain={"a": "ones"}, unstated_absent=True)
+    assert as_listed(records, release).rows[0].labels == (1, 0, 0)
+    strict = replace(release, unstated_absent=False)
+    assert str(as_listed(records, strict).rows[0].labels) == "(1.0, nan, nan)"
+    assert as_listed(records, release, "zeros").rows[0].labels == (0, 0, 0)
+    with pytest.raises(RecordError, match=r"no policy maybe for uncertain labels"):
+        as_listed(records, release, "maybe")
+
+
+def test_classes_can_be_chosen_and_unknown_ones_are_named(many):
+    assert with_classes(many, ("rare", "common")).labels_NC.tolist() == many.labels_NC[:, [2, 0]].tolist()
+    with pytest.raises(RecordError, match=r"no class hernia; there are common, less, rare"):
+        with_classes(many, ("hernia",))

@@ -1,0 +1,273 @@
+"""Masks as files come: every format gives the same class numbers, and what cannot be trusted is named."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from mrm import images, masks
+from mrm.batches import Balanced, CropConfig, MaskData
+from mrm.losses import IGNORED
+from mrm.masks import MaskError, decode, encode, fit, fit_mask
+
+LESION = np.zeros((20, 30), np.uint8)
+LESION[4:9, 10:22] = 1
+
+
+def write(root, name, mask, picture=None, split="training", suffix="png"):
+    """A picture and its mask, an array or a PIL image, in the published places."""
+    for kind in ("images", "annotations"):
+        (root / kind / split).mkdir(parents=True, exist_ok=True)
+    picture = np.full((20, 30), 90, np.uint8) if picture is None else picture
+    (root / "images" / split / f"{name}.png").write_bytes(images.encode_png(picture))
+    if mask is not None:
+        mask = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
+        mask.save(root / "annotations" / split / f"{name}.{suffix}")
+    return root
+
+
+def palette(mask, colors):
+    image = Image.fromarray(mask, mode="P")
+    image.putpalette(np.array(colors, np.uint8).ravel().tolist())
+    return image
+
+
+FORMATS = {
+    "0 and 1": LESION,
+    "0 and 255": LESION * 255,
+    "one bit": Image.fromarray(LESION * 255).convert("1"),
+    "palette of colours": palette(LESION, [(0, 0, 0), (200, 30, 40)]),
+    "palette of greys": palette(1 - LESION, [(255, 255, 255), (0, 0, 0)]),
+    "grey as colour": np.repeat(LESION[..., None] * 255, 3, axis=2),
+    "16 bit": LESION.astype(np.uint16),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_of_mask_gives_class_numbers(tmp_path, kind):
+    found = masks.load(write(tmp_path, "a", FORMATS[kind]))
+    np.testing.assert_array_equal(found.mask(0), LESION)
+    assert found.areas_NC.tolist() == [[60]]
+    assert found.positive_N.tolist() == [True]
+
+
+def test_run_lengths_in_a_table_are_siims_or_the_usual_ones(tmp_path):
+    two = LESION.copy()
+    two[15:18, 2:4] = 1
+    for name in ("a", "b"):
+        write(tmp_path, name, None)
+    (tmp_path / "annotations" / "training").rmdir()
+    table = tmp_path / "annotations" / "training.csv"
+    upper, lower = two.copy(), two.copy()
+    upper[10:], lower[:10] = 0, 0
+    table.write_text(f"ImageId, EncodedPixels\na, {encode(upper)}\na, {encode(lower)}\nb, -1\n")
+    found = masks.load(tmp_path)
+    np.testing.assert_array_equal(found.mask(0), two)
+    assert not found.mask(1).any()
+    table.write_text("ImageId,rle,ClassId\na,1 2 21 1,2\nb,,\n")
+    found = masks.load(tmp_path, classes=("x", "y"))
+    assert np.argwhere(found.mask(0) == 2).tolist() == [[0, 0], [0, 1], [1, 0]]
+    assert found.areas_NC.tolist() == [[0, 3], [0, 0]]
+
+
+def test_run_lengths_there_and_back():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = rng.random((7, 5)) < 0.4
+        text = encode(mask)
+        np.testing.assert_array_equal(decode("" if text == "-1" else text, 7, 5), mask)
+
+
+def test_a_published_mask_lies_in_its_picture(shared_data):
+    """The published run lengths of the one SIIM picture at hand fit its DICOM file."""
+    from mrm.records import read_csv_rows
+
+    file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
+    _, rows = read_csv_rows(shared_data / "official" / "siim-pneumothorax-train-rle.csv.gz")
+    runs = {name: text for _, (name, text) in rows if name == file.stem}
+    assert list(runs) == [file.stem]
+    text = runs[file.stem].replace("-1", "")
+    mask = decode(text, *images.size(file))
+    assert mask.shape == (1024, 1024)
+    assert mask.any() == bool(text)
+
+
+def test_classes_and_what_is_ignored(tmp_path):
+    mask = LESION * 2
+    mask[0] = IGNORED
+    mask[19] = 1
+    found = masks.load(write(tmp_path, "a", mask), classes=("lung", "heart"))
+    np.testing.assert_array_equal(found.mask(0), mask)
+    assert found.areas_NC.tolist() == [[30, 60]]
+    assert found.records().labels_NC.tolist() == [[1, 1]]
+
+
+def test_with_class_numbers_in_the_set_255_is_ignored(tmp_path):
+    write(tmp_path, "a", LESION)
+    found = masks.load(write(tmp_path, "b", LESION[::-1] * 255))
+    assert found.lesion_is_255 is False
+    assert set(np.unique(found.mask(1))) == {0, IGNORED}
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_by_name_or_by_its_folder(tmp_path, split):
+    write(tmp_path, "a", LESION, split=split)
+    assert len(masks.load(tmp_path, split)) == len(masks.load(tmp_path / "images" / split)) == 1
+
+
+# Bad input, each named ---------------------------------------------------------------------------------
+
+
+def refused(root, match, **options):
+    with pytest.raises(MaskError, match=match):
+        masks.load(root, **options)
+
+
+def test_a_mask_of_another_size(tmp_path):
+    root = write(tmp_path, "a", LESION, picture=np.zeros((40, 60), np.uint8))
+    refused(root, r"a\.png: the mask has 20 x 30 pixels, its picture 40 x 60")
+
+
+def test_unknown_values(tmp_path):
+    refused(
+        write(tmp_path, "a", LESION * 7),
+        r"a\.png: values 7 \(60 pixels\) are unknown; known are 0 background, 1 lesion",
+    )
+
+
+def test_a_mask_saved_as_jpeg(tmp_path):
+    noisy = cv2.GaussianBlur(LESION * 255, (5, 5), 2)
+    refused(write(tmp_path, "a", noisy, suffix="jpg"), r"a\.jpg: values .* saved as JPEG")
+
+
+def test_more_classes_than_named(tmp_path):
+    write(tmp_path, "a", LESION * 2)
+    refused(tmp_path, r"values 2 .* --classes")
+
+
+def test_a_picture_without_a_mask_and_the_reverse(tmp_path):
+    write(tmp_path, "a", LESION)
+    write(tmp_path, "b", None)
+    refused(tmp_path, r"images/training/b\.png: a picture without a mask")
+    (tmp_path / "images" / "training" / "b.png").unlink()
+    (tmp_path / "images" / "training" / "a.png").rename(tmp_path / "images" / "training" / "c.png")
+    refused(tmp_path, r"c\.png: a picture without a mask; .*annotations/training/a\.png: a mask without a picture")
+
+
+def test_all_pixels_ignored(tmp_path):
+    write(tmp_path, "a", LESION)
+    write(tmp_path, "b", np.full_like(LESION, IGNORED))
+    refused(tmp_path, r"b\.png: every pixel is 255, which is ignored")
+
+
+def test_a_damaged_mask(tmp_path):
+    write(tmp_path, "a", LESION)
+    file = tmp_path / "annotations" / "training" / "a.png"
+    file.write_bytes(file.read_bytes()[:60])
+    refused(tmp_path, r"a\.png: cannot be read as a mask")
+    file.write_text("no picture at all")
+    refused(tmp_path, r"a\.png: cannot be read as a mask")
+
+
+def test_a_mask_in_colours(tmp_path):
+    colours = np.stack([LESION * 200, LESION * 10, LESION], axis=2)
+    refused(write(tmp_path, "a", colours), r"a\.png: uint8 of shape \(20, 30, 3\) is no mask")
+
+
+def test_no_segmentation_folder(tmp_path):
+    refused(tmp_path, r"no segmentation folder; images/training/ and annotations/training/ are expected")
+    write(tmp_path, "a", None)
+    (tmp_path / "annotations" / "training").rmdir()
+    refused(tmp_path, "no such folder of masks, nor training.csv")
+
+
+def test_run_lengths_that_do_not_fit(tmp_path):
+    write(tmp_path, "a", None)
+    (tmp_path / "annotations" / "training").rmdir()
+    table = tmp_path / "annotations" / "training.csv"
+    table.write_text("ImageId,EncodedPixels\na,590 20\n")
+    refused(tmp_path, r"training.csv, a: runs end at pixel 610, the picture has 600; .* at its published size")
+    table.write_text("ImageId,EncodedPixels\na,3 x\n")
+    refused(tmp_path, r"line 2: '3 x' is no run length")
+    table.write_text("name,mask\na,1\n")
+    refused(tmp_path, "columns ImageId and EncodedPixels")
+
+
+def test_bad_pictures_can_be_left_out(tmp_path):
+    write(tmp_path, "a", LESION)
+    write(tmp_path, "b", LESION * 7)
+    write(tmp_path, "c", None)
+    with pytest.warns(UserWarning, match="left out 2 pictures or masks"):
+        found = masks.load(tmp_path, on_error="skip")
+    assert [r.name for r in found.rows] == ["a.png"]
+
+
+# Geometry and samples ----------------------------------------------------------------------------------
+
+
+def test_shape_is_kept_and_padding_is_ignored():
+    picture, box = fit(np.full((20, 30), 200, np.uint8), (60, 60))
+    mask = fit_mask(LESION, (60, 60))
+    assert (box.top, box.left, box.height, box.width) == (10, 0, 40, 60)
+    assert (mask[:10] == IGNORED).all()
+    assert (mask[50:] == IGNORED).all()
+    assert (picture[:10] == 0).all()
+    np.testing.assert_array_equal(mask[10:50], LESION.repeat(2, 0).repeat(2, 1))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 96), (96, 32)])
+def test_any_shape_fits_into_any_size(size):
+    for shape in ((20, 30), (30, 20), (200, 31), (1, 500)):
+        picture, box = fit(np.full(shape, 9, np.uint8), size)
+        assert picture.shape == size
+        assert (fit_mask(np.zeros(shape, np.uint8), size) == 0).sum() == box.height * box.width
+
+
+def masked_pictures(tmp_path, count=6, empty=()):
+    """Pictures whose mask is their bright part, so that a sample shows whether both moved together."""
+    for i in range(count):
+        mask = np.zeros((40, 60), np.uint8)
+        if i not in empty:
+            mask[5 + i : 20, 10 : 30 + i] = 1
+        write(tmp_path, f"p{i}", mask, picture=np.uint8(50 + 150 * mask))
+    return masks.load(tmp_path)
+
+
+def test_a_sample_follows_from_seed_epoch_and_index(tmp_path):
+    masked = masked_pictures(tmp_path)
+    data = MaskData(masked, (32, 48), CropConfig(area=(0.3, 0.9)), seed=3)
+    again = MaskData(masked, (32, 48), CropConfig(area=(0.3, 0.9)), seed=3)
+    for epoch, index in ((0, 0), (5, 3)):
+        a, b = data.sample(epoch, index), again.sample(epoch, index)
+        assert all(np.array_equal(a[k], b[k]) for k in a)
+    assert not np.array_equal(data.sample(0, 0)["picture"], data.sample(1, 0)["picture"])
+
+
+@pytest.mark.parametrize("crop", [CropConfig(area=(0.3, 0.9)), CropConfig(area=(1.0, 1.0)), None])
+def test_crop_and_flip_take_the_mask_along(tmp_path, crop):
+    data = MaskData(masked_pictures(tmp_path), (32, 48), crop)
+    for epoch in range(4):
+        sample = data.sample(epoch, epoch)
+        labelled = sample["mask"] != IGNORED
+        agree = (sample["picture"] > 125) == (sample["mask"] == 1)
+        assert agree[labelled].mean() > 0.97
+
+
+def test_every_epoch_has_all_positives_and_some_negatives():
+    positive = np.array([True, False, True, False, False, False, False, True, False, True, True, False])
+    order = Balanced(positive, 0.4)
+    assert len(order) == 5 + 2
+    stream = order(0, len(order), 0)
+    epochs = [[next(stream).index for _ in range(7)] for _ in range(20)]
+    for epoch in epochs:
+        assert {i for i in epoch if positive[i]} == set(np.flatnonzero(positive))
+        assert len(set(epoch)) == 7
+    assert {i for epoch in epochs for i in epoch} == set(range(12))
+    assert len(Balanced(positive, 100)) == 12
+
+
+def test_the_order_goes_on_where_it_was_left():
+    order = Balanced(np.arange(30) % 3 == 0, 0.4)
+    whole = [s for s, _ in zip(order(1, len(order), 0), range(60), strict=False)]
+    for seen in (1, 13, 14, 29):
+        assert [s for s, _ in zip(order(1, len(order), seen), range(60 - seen), strict=False)] == whole[seen:]

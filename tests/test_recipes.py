@@ -1,0 +1,217 @@
+"""Recipes: the published numbers, and configurations that survive being written down."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mrm.batches import CropConfig
+from mrm.model import MRM, ModelConfig
+from mrm.noise import seeded
+from mrm.recipes import (
+    FINETUNE,
+    PRETRAIN,
+    ConfigError,
+    FinetuneConfig,
+    PretrainConfig,
+    differences,
+    find,
+    from_yaml,
+    to_yaml,
+)
+from mrm.training import rate_at
+
+PLACES = {"records": Path("data/training.csv"), "out": Path("runs/a")}
+LISTS = {"train": Path("train.txt"), "val": Path("val.txt"), "init": Path("MRM.pth"), "out": Path("runs/b")}
+ALL = [*(("pretrain", name) for name in PRETRAIN), *(("finetune", name) for name in FINETUNE)]
+
+
+def build(kind: str, name: str, **where):
+    """The configuration of a recipe for some places."""
+    return PRETRAIN[name].make(**PLACES, **where) if kind == "pretrain" else FINETUNE[name].make(**LISTS, **where)
+
+
+# The published numbers --------------------------------------------------------------------------------
+
+# Table 3 of the design: steps, peak rate, warm-up; and the mean AUROC of the paper (arXiv:2301.13155, table 1).
+PUBLISHED = {
+    "nih-1": (3_000, 3e-2, 50, "79.4"),
+    "nih-10": (30_000, 3e-3, 500, "84.0"),
+    "nih-100": (200_000, 3e-3, 5_000, "85.9"),
+    "chexpert-1": (2_000, 3e-3, 150, "88.5"),
+    "chexpert-10": (60_000, 5e-4, 1_500, "88.5"),
+    "chexpert-100": (200_000, 5e-4, 15_000, "88.7"),
+    "rsna-1": (2_000, 3e-3, 50, "91.3"),
+    "rsna-10": (10_000, 5e-4, 200, "92.7"),
+    "rsna-100": (50_000, 5e-4, 2_000, "93.3"),
+    "covid": (1_000, 3e-2, 50, ""),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_fine_tuning_has_the_published_numbers(name):
+    config, recipe = build("finetune", name), FINETUNE[name]
+    steps, rate, warmup, auroc = PUBLISHED[name]
+    training = config.training
+    assert training.plan(records=500_000) == (steps, warmup)
+    assert training.peak() == rate
+    assert rate_at(warmup - 1, peak=rate, warmup=warmup, total=steps, schedule=training.schedule) == pytest.approx(rate)
+    assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 0.0)
+    assert (training.clip, training.global_batch, training.schedule) == (1.0, 96, "cosine")
+    assert (training.layer_decay, training.ema) == (None, None)
+    assert config.drop_path == 0.1
+    assert config.crop.flip == 0.5
+    assert auroc in recipe.expect
+
+
+def test_every_published_fine_tuning_is_there_and_small_ones_are_named_small():
+    assert set(FINETUNE) - set(PUBLISHED) <= {"tiny", "small"}
+    assert set(PRETRAIN) - {"mimic"} <= {"tiny", "small"}
+    assert "tiny" in FINETUNE
+    assert "tiny" in PRETRAIN
+
+
+def test_pre_training_has_the_published_numbers():
+    config = build("pretrain", "mimic")
+    training = config.training
+    records = 256 * 1400
+    assert training.plan(records) == (200 * 1400, 40 * 1400)  # epochs, of them warm-up
+    assert training.peak() == 1.5e-4
+    assert replace(training, global_batch=1024).peak() == pytest.approx(6e-4)  # base rate x batch / 256
+    assert (training.optimizer, training.betas, training.weight_decay) == ("adamw", (0.9, 0.95), 0.05)
+    assert (training.global_batch, training.schedule, training.precision) == (256, "cosine", "bf16")
+    assert (training.clip, training.layer_decay, training.ema) == (None, None, None)
+    assert (config.image_weight, config.report_weight) == (1.0, 1.0)
+    assert config.crop == CropConfig(area=(0.2, 1.0), aspect=(3 / 4, 4 / 3), flip=0.5)
+    assert (config.report.sections, config.report.mask, config.report.loss) == ((), 0.5, "masked")
+
+
+def test_the_published_model_is_the_default():
+    model = build("pretrain", "mimic").model
+    assert model == ModelConfig()
+    assert (model.encoder, model.encoder_options) == ("vit_base_patch16_224", {})
+    assert (model.image_size, model.target_size, model.keep, model.antialias) == (224, 448, 49, False)
+    assert (model.fixed_positions, model.norm_pix, model.tied_words) == (True, True, True)
+    assert (model.decoder_width, model.decoder_depth, model.decoder_heads) == (768, 4, 6)
+    assert (model.report_width, model.report_depth, model.report_heads, model.report_mlp) == (384, 6, 6, 1536)
+    assert (model.vocabulary, model.report_length, model.report_dropout) == (30_000, 100, 0.1)
+    assert (model.mean, model.std) == (0.4978, 0.2449)
+
+
+@pytest.mark.parametrize("name", [n for n in PRETRAIN if n != "mimic"])
+def test_a_small_recipe_is_the_method_at_a_smaller_size(name):
+    """A quarter of the patches kept, targets twice as large, and small enough for a CPU."""
+    config = build("pretrain", name)
+    with seeded(0):
+        model = MRM(config.model)
+    assert model.config.keep * 4 == model.patches
+    assert config.model.target_scale == 2
+    assert (config.model.norm_pix, config.report) == (True, build("pretrain", "mimic").report)
+    assert sum(p.numel() for p in model.parameters()) < 10e6
+    assert config.training.precision == "fp32"
+
+
+# Recipes as functions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_a_recipe_keeps_the_places_and_settings_it_is_given(kind, name):
+    config = build(kind, name, seed=7, max_steps=20, images=Path("pictures"))
+    assert (config.seed, config.max_steps, config.images) == (7, 20, Path("pictures"))
+    places = PLACES if kind == "pretrain" else LISTS
+    assert {k: getattr(config, k) for k in places} == places
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_a_recipe_squeezed_keeps_the_share_of_its_warm_up(kind, name):
+    training = build(kind, name).training
+    steps, warmup = training.plan(100_000)
+    short, short_warmup = training.shortened(200).plan(100_000)
+    assert short == 200
+    assert short_warmup / 200 == pytest.approx(warmup / steps, abs=0.005)
+
+
+@pytest.mark.parametrize(("recipe_set", "kind"), [(PRETRAIN, "pretrain"), (FINETUNE, "finetune")])
+def test_every_recipe_says_what_it_is_and_what_to_expect(recipe_set, kind):
+    for name, recipe in recipe_set.items():
+        assert recipe.about, name
+        assert recipe.expect, name
+        assert recipe.make.__doc__, name
+
+
+def test_an_unknown_recipe_is_answered_with_the_names_there_are():
+    assert find(PRETRAIN, "mimic") is PRETRAIN["mimic"]
+    with pytest.raises(ConfigError, match=r"no recipe 'mimik'; there are mimic, tiny"):
+        find(PRETRAIN, "mimik")
+
+
+# Configurations as files ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_a_configuration_written_is_the_configuration_read(kind, name):
+    config = build(kind, name, images=Path("Bilder/Thorax ü"), seed=2**31)
+    again = from_yaml(type(config), to_yaml(config))
+    assert again == config
+    assert differences(config, again) == []
+
+
+def test_what_is_not_default_is_written_too():
+    config = replace(
+        build("finetune", "chexpert-10"),
+        classes=("Edema", "no finding: yes"),
+        uncertain_by_class={"Edema": "ones"},
+        training=replace(build("finetune", "chexpert-10").training, rate=1e-5, betas=(0.9, 0.999), trackers=()),
+    )
+    assert from_yaml(FinetuneConfig, to_yaml(config)) == config
+
+
+def test_settings_left_out_take_their_defaults():
+    config = from_yaml(PretrainConfig, "records: a.csv\nout: run\ntraining:\n  rate: 1e-3\n")
+    assert config.training.rate == 1e-3  # to YAML, 1e-3 is text
+    assert config.model == ModelConfig()
+
+
+BAD = {
+    "sed: 1": r"extra fields found \(sed\) @ \$",
+    "out: run": r"required field missing @ \$\.records",
+    "seed: many": r"expected int @ \$\.seed",
+    "training: {global_batch: 6.5}": r"expected int @ \$\.training\.global_batch",
+    "training: {global_batch: true}": r"expected int @ \$\.training\.global_batch",
+    "training: {steps: 2.5}": r"expected int \| None @ \$\.training\.steps",
+    "training: {lr: 0.1}": r"extra fields found \(lr\) @ \$\.training",
+    "training: {precision: fp64}": r"fp64 not in literal .* @ \$\.training\.precision",
+    "training: {rate: fast}": r"expected float @ \$\.training\.rate",
+    "model: {antialias: 'false'}": r"expected bool @ \$\.model\.antialias",
+    "model: {keep: null}": r"expected int @ \$\.model\.keep",
+    "model: large": r" @ \$\.model",
+    "on_error: ignore": r"ignore not in literal .* @ \$\.on_error",
+    "init: 3": r"expected .*Path.* @ \$\.init",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_wrong_setting_is_named_with_its_place(text):
+    with pytest.raises(ConfigError, match=rf"^run\.yaml: .*{BAD[text]}"):
+        from_yaml(PretrainConfig, text, "run.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "- records", "records", "3", "a: [", "\t\tx", "!!python/object/apply:os.getcwd []"]
+)
+def test_a_file_that_holds_no_settings_is_named(text):
+    with pytest.raises(ConfigError, match=r"^run\.yaml: "):
+        from_yaml(PretrainConfig, text, "run.yaml")
+
+
+def test_differences_are_named_by_their_place_with_both_values():
+    before = build("pretrain", "tiny")
+    after = replace(
+        before, seed=1, training=replace(before.training, rate=0.5), model=replace(before.model, encoder_options={})
+    )
+    assert differences(before, after) == [
+        "seed: 0, now 1",
+        f"model.encoder_options: {before.model.encoder_options}, now {{}}",
+        f"training.rate: {before.training.rate}, now 0.5",
+    ]
+    assert differences(before, before) == []
