@@ -52,6 +52,7 @@ def test_both_layouts_become_records_sets_and_lists(prefix, above, tmp_path):
     }
     assert len(corpus.records.classes) == 14
     assert corpus.splits["train"].classes == chexpert.COMPETITION
+    assert Records.load(tmp_path / "out/train.csv", None).classes == chexpert.COMPETITION  # as fine-tuning does
     assert corpus.splits["test"][0].patient == "patient64541"
     assert {r.view for r in corpus.records} == {"AP", "Lateral"}
     listed = Records.load(tmp_path / "out/train_20.txt", chexpert.COMPETITION, images=source)

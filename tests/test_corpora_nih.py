@@ -47,7 +47,8 @@ def test_the_download_becomes_records_sets_and_lists(source, tmp_path, capsys):
         "test": 16,
         "train_50": 26,
     }
-    read = Records.load(tmp_path / "out/train.csv", nih.CLASSES)
+    read = Records.load(tmp_path / "out/train.csv", None)  # as fine-tuning does
+    assert read.classes == nih.CLASSES
     assert [r.labels for r in read] == [r.labels for r in corpus.splits["train"]]
     assert all(r.image.is_file() for r in read)
     assert read[0].extra["age"] == "58"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from corpora_trees import contents, picture, write_dicom, write_picture
 
+from mrm import masks
 from mrm.corpora import prepare, siim, splits
 from mrm.corpora.contract import Exclusion, Options, Release, read_table
 from mrm.masks import decode, encode
@@ -48,6 +49,8 @@ def test_the_download_becomes_segmentation_folders(source, tmp_path):
         names = {siim.file_stem(r.name) for r in corpus.splits[split]}
         assert {p.stem for p in (tmp_path / "out/images" / folder).iterdir()} == names
         assert {p.stem for p in (tmp_path / "out/annotations" / folder).iterdir()} == names
+    loaded = masks.load(tmp_path / "out", "training")
+    assert loaded.positive_N.sum() == corpus.splits["train"].labels_NC.sum()
     people = [set(corpus.splits[k].patients) for k in ("train", "val", "test")]
     assert not people[0] & people[1] | people[0] & people[2] | people[1] & people[2]
     assert corpus.facts["found"]["positive Pneumothorax"] == 8

@@ -162,7 +162,7 @@ def evaluate(
     print(f"open {out / 'index.html'}")
 
 
-def predict(model: Path, /, *paths: Path, out: Path, slide: bool = False, dicom_seg: bool = True) -> None:
+def predict(model: Path, paths: tuple[Path, ...], /, out: Path, slide: bool = False, dicom_seg: bool = True) -> None:
     """Outline pictures with a segmenter: PNG masks at their own size, and DICOM SEG for DICOM.
 
     Args:

@@ -1,0 +1,93 @@
+"""Scores, restored pictures and filled-in words of a model put to use."""
+
+import numpy as np
+import pytest
+import torch
+
+import mrm
+from mrm import images, predict
+from mrm.classifier import Classifier, ClassifierConfig
+from mrm.corpora.phantom import FINDINGS
+from mrm.model import MRM
+from mrm.records import Record, Records
+from test_training import MICRO
+
+
+@pytest.fixture(scope="module")
+def model():
+    with mrm.noise.seeded(0):
+        return MRM(MICRO).eval()
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    with mrm.noise.seeded(0):
+        model = Classifier(ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size))
+        torch.nn.init.normal_(model.encoder.head.weight)
+        return model.eval()
+
+
+@pytest.fixture(scope="module")
+def records(phantoms):
+    return Records.load(phantoms / "records.csv", FINDINGS)
+
+
+def test_scores_do_not_depend_on_batch_size_workers_or_ranks(classifier, records):
+    whole = predict.classify(classifier, records, batch=48, workers=0).logits_NC
+    small = predict.classify(classifier, records, batch=5, workers=1).logits_NC
+    ranks = sum(predict.classify(classifier, records, batch=5, workers=0, rank=r, world=3).logits_NC for r in range(3))
+    np.testing.assert_allclose(small, whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(ranks, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_unreadable_pictures_are_nan_and_named_and_others_keep_their_scores(classifier, records, tmp_path):
+    whole = predict.classify(classifier, records, workers=0).logits_NC
+    rows = list(records)
+    rows[3] = Record(tmp_path / "gone.jpg", labels=rows[3].labels, name="gone.jpg")
+    scores = predict.classify(classifier, Records(rows, FINDINGS), workers=0)
+    assert list(scores.unreadable) == ["gone.jpg"]
+    assert np.isnan(scores.logits_NC[3]).all()
+    others = np.arange(len(rows)) != 3
+    np.testing.assert_allclose(scores.logits_NC[others], whole[others], rtol=1e-4, atol=1e-5)
+
+
+def test_a_film_that_is_not_square_is_seen_whole_unless_its_centre_is_asked_for(tmp_path):
+    film = np.zeros((100, 200), np.uint8)
+    film[:, :40] = 255  # a bright stripe at the side
+    path = tmp_path / "film.png"
+    path.write_bytes(images.encode_png(film))
+    from mrm.batches import test_picture as picture_for
+
+    assert picture_for(Record(path), 64, "whole")[:, :8].min() > 200
+    assert picture_for(Record(path), 64, "centre").max() == 0
+
+
+def test_a_reconstruction_pastes_visible_patches_and_gives_patches_their_own_mean_back(model, records):
+    picture = images.read(records[0].image)
+    shown = predict.reconstruct(model, picture, seed=1)
+    size, side = MICRO.target_size, 32
+    original = images.resize(picture, size, size)
+    np.testing.assert_array_equal(shown.original, original)
+    cut = lambda a: a.reshape(size // side, side, size // side, side).transpose(0, 2, 1, 3).reshape(-1, side, side)  # noqa: E731
+    same = [np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(cut(shown.restored), cut(original), strict=True)]
+    assert sum(same) >= MICRO.keep
+    for restored, true in zip(cut(shown.restored), cut(original), strict=True):
+        if 40 < true.mean() < 215 and true.std() < 20:  # else clipping at black and white moves the mean
+            assert abs(restored.mean() - true.mean()) < 12
+    assert 0.5 < shown.error < 3  # an untrained decoder restores normalised patches no better than their mean
+
+
+def test_a_reconstruction_is_the_same_for_the_same_seed(model, records):
+    picture = images.read(records[0].image)
+    a, b, c = (predict.reconstruct(model, picture, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(a.restored, b.restored)
+    assert not np.array_equal(a.masked, c.masked)
+
+
+def test_words_depend_on_the_picture_and_are_probabilities(model, records):
+    contexts = predict.context_of(model, [images.read(r.image) for r in records[:2]])
+    ids = np.array([2, 10, 3, 12, 3])
+    first, second = (predict.word_probabilities(model, c[None], ids) for c in contexts)
+    assert first.shape == (2, MICRO.vocabulary)
+    np.testing.assert_allclose(first.sum(1), 1, rtol=1e-5)
+    assert not np.allclose(first, second)

@@ -1,0 +1,400 @@
+"""Segmentation as a whole: the loop's contracts hold for it, thresholds, the test's page, masks and DICOM as files."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from mrm import checkpoint, cli, images, masks, recipes, runs, segmentation
+from mrm.classifier import Classifier, ClassifierConfig
+from mrm.evaluate import RunError
+from mrm.losses import IGNORED
+from mrm.masks import MaskError
+from mrm.segmentation import LEVELS, Threshold, choose, levels_of, outline, surface_distances
+from mrm.segmenter import SegmenterError
+from mrm.training import TrainConfig
+
+ENCODER = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64)
+
+
+def draw(rng, lesion: bool, shape=(80, 60)) -> tuple[np.ndarray, np.ndarray]:
+    """Noise, and where wanted a bright disc: what a segmenter can learn in seconds."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    centre, radius = rng.uniform(0.3, 0.7, 2) * shape, rng.uniform(8, 14)
+    mask = ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2) & lesion
+    picture = rng.normal(70, 15, shape) + 110 * mask
+    return picture.clip(0, 255).astype(np.uint8), mask.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """A segmentation folder: 16 + 24 pictures to train on, 12 each to validate and test, half of them with a disc."""
+    root = tmp_path_factory.mktemp("discs")
+    rng = np.random.default_rng(0)
+    for split, positive, count in (("training", 16, 40), ("validation", 6, 12), ("test", 6, 12)):
+        for kind in ("images", "annotations"):
+            (root / kind / split).mkdir(parents=True)
+        for i in range(count):
+            picture, mask = draw(rng, i < positive)
+            (root / "images" / split / f"{split}{i:02d}.png").write_bytes(images.encode_png(picture))
+            (root / "annotations" / split / f"{split}{i:02d}.png").write_bytes(images.encode_png(mask * 255))
+    return root
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> Path:
+    """A tiny encoder to start from."""
+    return checkpoint.save(tmp_path_factory.mktemp("encoder") / "model", Classifier(ENCODER))
+
+
+def config(folder: Path, encoder: Path, out: Path, **changes):
+    """Six steps of four: a step in the middle of an epoch, drop path on, crops and flips, checkpoints every two."""
+    training = TrainConfig(
+        epochs=None, steps=6, warmup_steps=1, global_batch=4, rate=1e-3, rate_per=None, layer_decay=0.75, precision="fp32",
+        schedule="polynomial", log_every=1, check_every=3, save_every=2, workers=0,
+    )  # fmt: skip
+    training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
+    usual = {"classes": ("disc",), "image_size": (64, 48), "channels": 16, "auxiliary": 8, "audit": "names"}
+    crop = recipes.CropConfig(area=(0.5, 1.0))
+    return recipes.SegmentConfig(
+        folder, folder, encoder, out, training=training, crop=crop, **{**usual, "drop_path": 0.2, **changes}
+    )
+
+
+def trace(run: Path) -> list[dict[str, str]]:
+    with open(run / "log.csv", newline="") as text:
+        return list(csv.DictReader(text))
+
+
+@pytest.fixture(scope="module")
+def whole(folder, encoder, tmp_path_factory) -> Path:
+    """A run from start to end, to compare with."""
+    return runs.segment(config(folder, encoder, tmp_path_factory.mktemp("whole") / "run"))
+
+
+@pytest.fixture(scope="session")
+def trained(folder, encoder, tmp_path_factory) -> Path:
+    """A run long enough to find discs."""
+    cfg = config(
+        folder, encoder, tmp_path_factory.mktemp("trained") / "run", steps=60, warmup_steps=5, rate=4e-3, drop_path=0.0,
+        global_batch=8, check_every=20, save_every=60, log_every=20,
+    )  # fmt: skip
+    return runs.segment(cfg)
+
+
+# The loop's contracts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_at", [1, 4])
+def test_stop_and_resume_is_the_same_run(whole, folder, encoder, tmp_path, stop_at, monkeypatch):
+    from mrm.training import Trainer
+
+    after = Trainer._after_step
+
+    def stop(self):
+        after(self)
+        if self.step == stop_at and not resumed:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_after_step", stop)
+    resumed = False
+    run = runs.segment(config(folder, encoder, tmp_path / "run"))
+    assert len(trace(run)) == stop_at
+    resumed = True
+    runs.segment(config(folder, encoder, tmp_path / "run"))
+    assert trace(run) == trace(whole)
+    ours, theirs = (checkpoint.read_weights(r / "last" / "model.safetensors") for r in (run, whole))
+    assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
+    assert checkpoint.read_card(run / "last").thresholds == checkpoint.read_card(whole / "last").thresholds
+
+
+def test_4_by_1_equals_1_by_4(whole, folder, encoder, tmp_path):
+    run = runs.segment(config(folder, encoder, tmp_path / "run", micro_batch=1))
+    for a, b in zip(trace(run), trace(whole), strict=True):
+        for name in ("focal", "dice", "auxiliary_focal", "auxiliary_dice"):
+            assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-4)
+        assert float(a["gradient"]) == pytest.approx(float(b["gradient"]), rel=1e-3)
+
+
+def test_two_processes_equal_one(whole, folder, encoder, tmp_path):
+    cfg = config(folder, encoder, tmp_path / "two")
+    (tmp_path / "two.yaml").write_text(recipes.to_yaml(cfg))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "mrm.cli", "segment", "--config", str(tmp_path / "two.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    for a, b in zip(trace(cfg.out), trace(whole), strict=True):
+        assert float(a["focal"]) == pytest.approx(float(b["focal"]), rel=1e-4)
+        assert float(a["dice"]) == pytest.approx(float(b["dice"]), rel=1e-4)
+    with open(cfg.out / "checks.csv") as ours, open(whole / "checks.csv") as theirs:
+        for a, b in zip(csv.DictReader(ours), csv.DictReader(theirs), strict=True):
+            assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(v) for k, v in b.items()}, rel=1e-3)
+
+
+def test_an_epoch_is_all_positives_and_some_negatives(whole):
+    """16 positive pictures and 0.4 times as many negative ones, of 24: 22 an epoch, in batches of four."""
+    assert float(trace(whole)[-1]["epoch"]) == pytest.approx(6 * 4 / (16 + 6))
+
+
+def test_batch_size_one_works(folder, encoder, tmp_path):
+    assert len(trace(runs.segment(config(folder, encoder, tmp_path / "run", global_batch=1, steps=2)))) == 2
+
+
+@pytest.mark.parametrize("head", ["dpt", "linear"])
+def test_lighter_heads_train(folder, encoder, tmp_path, head):
+    run = runs.segment(config(folder, encoder, tmp_path / "run", head=head, steps=2, ema=0.9))
+    assert checkpoint.load(run).config.head == head
+
+
+def test_random_weights_for_comparison(folder, encoder, tmp_path):
+    run = runs.segment(config(folder, encoder, tmp_path / "run", scratch=True, steps=1))
+    assert checkpoint.load(run).card.origin["init"] is None
+
+
+# Bad input ---------------------------------------------------------------------------------------------
+
+
+def test_no_positive_picture(folder, encoder, tmp_path):
+    root = tmp_path / "empty"
+    for kind in ("images", "annotations"):
+        (root / kind / "training").mkdir(parents=True)
+    for i in range(20, 30):
+        for kind in ("images", "annotations"):
+            source = folder / kind / "training" / f"training{i}.png"
+            (root / kind / "training" / source.name).symlink_to(source)
+    with pytest.raises(RunError, match=r"images/training: not one of 10 masks has a pixel of disc: there is nothing to learn"):
+        runs.segment(replace(config(folder, encoder, tmp_path / "run"), train=root))
+
+
+def test_a_size_that_the_patch_does_not_divide(folder, encoder, tmp_path, capsys):
+    with pytest.raises(SegmenterError, match=r"64 x 50 does not divide"):
+        runs.segment(config(folder, encoder, tmp_path / "run", image_size=(64, 50)))
+    (tmp_path / "bad.yaml").write_text(recipes.to_yaml(config(folder, encoder, tmp_path / "b", image_size=(64, 50))))
+    with pytest.raises(SystemExit):
+        cli.main(["segment", "--config", str(tmp_path / "bad.yaml")])
+    assert "mrm: error: image_size 64 x 50" in capsys.readouterr().err
+
+
+def test_bad_masks_stop_a_run_before_it_starts(folder, encoder, tmp_path):
+    with pytest.raises(MaskError, match="values 255"):
+        runs.segment(config(folder, encoder, tmp_path / "run", classes=("a", "b")))
+
+
+def test_another_kind_of_model_is_refused(folder, encoder, tmp_path):
+    with pytest.raises(RunError, match="a classifier, not a segmenter"):
+        runs.predict_masks(encoder, [folder / "images" / "test"], tmp_path / "out")
+
+
+# Thresholds --------------------------------------------------------------------------------------------
+
+
+def test_levels_count_every_labelled_pixel():
+    rng = np.random.default_rng(0)
+    probability, mask = rng.random((2, 20, 30), dtype=np.float32), rng.integers(0, 3, (20, 30)).astype(np.uint8)
+    mask[:3] = IGNORED
+    levels = levels_of(probability, mask)
+    assert levels.shape == (2, 2, LEVELS + 1)
+    assert (levels.sum(axis=(1, 2)) == 17 * 30).all()
+    for c, k in ((0, 25), (1, 80)):
+        above = (probability[c] >= k / LEVELS) & (mask != IGNORED)
+        assert levels[c, :, k:].sum() == above.sum()
+        assert levels[c, 1, k:].sum() == (above & (mask == c + 1)).sum()
+
+
+def pictures_with(probabilities, truths):
+    return np.stack([levels_of(p[None].astype(np.float32), t.astype(np.uint8)) for p, t in zip(probabilities, truths, strict=True)])[:, 0]
+
+
+def test_the_threshold_is_where_dice_is_best():
+    truth = np.zeros((40, 40))
+    truth[:20] = 1
+    found = np.where(truth, 0.37, 0.2)
+    threshold, dice = choose(pictures_with([found], [truth]))
+    assert 0.2 < threshold.probability <= 0.37
+    assert dice == {"dice_positive": 1.0, "dice_published": 1.0}
+
+
+def test_a_least_area_removes_specks_from_empty_pictures():
+    truth, empty = np.zeros((100, 100)), np.zeros((100, 100))
+    truth[:30] = 1
+    speck = np.zeros((100, 100))
+    speck[:2, :10] = 0.9  # 20 of 10,000 pixels
+    threshold, dice = choose(pictures_with([truth * 0.9, speck], [truth, empty]))
+    assert 20e-4 < threshold.area < 0.3
+    assert dice["dice_published"] == 1.0
+
+
+def test_predicting_nothing_is_never_chosen():
+    """Nine of ten pictures are empty and look like lesions: the published Dice alone would give the lesion up."""
+    truth, empty = np.zeros((20, 20)), np.zeros((20, 20))
+    truth[:10] = 1
+    threshold, dice = choose(pictures_with([0.5 * truth + 0.1] + [np.full((20, 20), 0.6)] * 9, [truth] + [empty] * 9))
+    assert dice == {"dice_positive": 1.0, "dice_published": pytest.approx(0.1)}
+    with pytest.raises(ValueError, match="no picture with a lesion"):
+        choose(pictures_with([empty], [empty]))
+
+
+def test_outlines_are_exclusive_and_large_enough():
+    probability = np.zeros((2, 10, 10), np.float32)
+    probability[0, :5] = 0.6
+    probability[1, 4:6] = 0.8
+    found = outline(probability, [Threshold(0.5), Threshold(0.7)])
+    assert (found[:4] == 1).all()
+    assert (found[4:6] == 2).all()
+    assert (found[6:] == 0).all()
+    assert set(np.unique(outline(probability, [Threshold(0.5), Threshold(0.7, area=0.3)]))) == {0, 1}
+
+
+# Tests and their page ----------------------------------------------------------------------------------
+
+
+def test_a_trained_segmenter_finds_discs_and_says_how_well(trained, folder, tmp_path):
+    results = runs.evaluate(trained, folder, tmp_path / "test", draws=200)
+    disc = results["classes"]["disc"]
+    assert disc["dice_positive"]["value"] > 0.8
+    assert disc["dice_positive"]["n"] == 6
+    assert disc["dice_published"]["n"] == 12
+    assert set(disc) == set(results["measures"])
+    assert disc["surface_distance"]["value"] < 4
+    card = checkpoint.read_card(trained / "best")
+    assert results["thresholds"]["disc"]["probability"] == card.thresholds["disc"]
+    assert card.tested[0]["n"] == 12
+    rows = list(csv.DictReader(open(tmp_path / "test" / "pictures.csv")))
+    assert len(rows) == 12
+    assert {int(r["pixels"]) for r in rows} == {80 * 60}
+    assert json.loads((tmp_path / "test" / "results.json").read_text())["n"] == 12
+    page = (tmp_path / "test" / "index.html").read_text()
+    for kind in ("best", "median", "worst"):
+        assert f"disc: {kind}" in page
+    for words in ("Dice, as published", "without lesion 1 if nothing is predicted", "50.0&nbsp;% here", "data:image/jpeg"):
+        assert words in page
+
+
+def test_sliding_windows_and_a_named_split(trained, folder, tmp_path):
+    results = runs.evaluate(trained, folder, tmp_path / "test", draws=0, split="validation", slide=True)
+    assert results["inference"] == "sliding windows"
+    assert results["classes"]["disc"]["dice_positive"]["value"] > 0.6
+
+
+def test_a_test_of_pictures_the_model_has_seen_says_so(trained, folder, tmp_path):
+    with pytest.warns(UserWarning, match=r"training|segmentation"):
+        results = runs.evaluate(trained, folder, tmp_path / "test", draws=0, split="training")
+    assert results["overlap"]
+    assert "Before you read the numbers" in (tmp_path / "test" / "index.html").read_text()
+
+
+def test_ignored_pixels_count_nowhere(trained, folder, tmp_path):
+    root = tmp_path / "partly"
+    for kind in ("images", "annotations"):
+        (root / kind / "test").mkdir(parents=True)
+    source = folder / "images" / "test" / "test00.png"
+    mask = np.uint8(images.read(folder / "annotations" / "test" / "test00.png") > 0)
+    mask[:, :20] = IGNORED
+    (root / "images" / "test" / "a.png").write_bytes(source.read_bytes())
+    (root / "annotations" / "test" / "a.png").write_bytes(images.encode_png(mask))
+    runs.evaluate(trained, root, tmp_path / "test", draws=0)
+    (row,) = csv.DictReader(open(tmp_path / "test" / "pictures.csv"))
+    assert int(row["pixels"]) == 80 * 40
+    assert int(row["true"]) == (mask == 1).sum()
+
+
+def test_surface_distances_by_hand():
+    """A square moved by three columns: corners and sides away from each other by 0 to 3 pixels."""
+    true, found = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
+    true[10:20, 10:20], found[10:20, 13:23] = True, True
+    mean, most = surface_distances(found, true)
+    edge = lambda m: np.argwhere(m & ~ndimage.binary_erosion(m))  # noqa: E731
+    a, b = edge(true), edge(found)
+    apart = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
+    assert mean == pytest.approx(np.concatenate([apart.min(0), apart.min(1)]).mean())
+    assert most == 3.0
+    assert surface_distances(true, true) == (0.0, 0.0)
+    assert np.isnan(surface_distances(found, np.zeros_like(true))).all()
+
+
+# Predictions as files ----------------------------------------------------------------------------------
+
+
+def test_masks_are_written_at_the_size_of_the_picture(trained, folder, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    names = [str(folder / "images" / "test"), str(tmp_path / "bad.png")]
+    with pytest.warns(UserWarning, match=r"left out .*bad\.png"):
+        cli.main(["predict", str(trained), *names, "--out", str(tmp_path / "out")])
+    assert "1 could not be read" in capsys.readouterr().out
+    written = sorted((tmp_path / "out").glob("*.png"))
+    assert len(written) == 12
+    row = masks.MaskedPicture("a", folder / "images" / "test" / "test00.png", written[0])
+    found = masks.read_mask(row)
+    true = images.read(folder / "annotations" / "test" / "test00.png") > 0
+    assert found.shape == true.shape
+    assert set(np.unique(found)) <= {0, 1}
+    assert 2 * (true & (found > 0)).sum() / (true.sum() + (found > 0).sum()) > 0.6
+
+
+def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_path):
+    highdicom = pytest.importorskip("highdicom")
+    import pydicom
+
+    file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
+    runs.predict_masks(trained, [file], tmp_path)
+    source, made = pydicom.dcmread(file), highdicom.seg.segread(tmp_path / f"{file.stem}.seg.dcm")
+    assert made.StudyInstanceUID == source.StudyInstanceUID
+    assert made.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
+    assert [made.get_segment_description(1).segment_label] == ["disc"]
+    png = masks.read_mask(masks.MaskedPicture("a", file, tmp_path / f"{file.stem}.png"))
+    np.testing.assert_array_equal(made.pixel_array.squeeze() > 0, png == 1)
+
+
+def test_without_highdicom_the_extra_is_named(trained, shared_data, tmp_path, monkeypatch):
+    import importlib.util
+
+    file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MaskError, match=r"mrm-radiograph\[seg\].*--no-dicom-seg"):
+        runs.predict_masks(trained, [file], tmp_path)
+    runs.predict_masks(trained, [file], tmp_path, dicom_seg=False)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".png"]
+
+
+def test_two_pictures_of_one_name_are_refused(trained, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(images.encode_png(np.zeros((20, 20), np.uint8)))
+    with pytest.raises(RunError, match=r"would both be written as x\.png"):
+        runs.predict_masks(trained, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    with pytest.raises(RunError, match="no such file or folder"):
+        runs.predict_masks(trained, [tmp_path / "none"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", recipes.SEGMENT)
+def test_recipes_can_be_written_and_read_back(name, tmp_path):
+    made = recipes.SEGMENT[name].make(*[tmp_path] * 4)
+    assert recipes.from_yaml(recipes.SegmentConfig, recipes.to_yaml(made)) == made
+
+
+def test_the_published_recipe_in_numbers(tmp_path):
+    made = recipes.SEGMENT["siim-100"].make(*[tmp_path] * 4)
+    t = made.training
+    assert (t.steps, t.warmup_steps, t.global_batch, t.rate, t.weight_decay, t.layer_decay) == (160_000, 1_500, 8, 2e-5, 0.05, 0.65)
+    assert (t.optimizer, t.schedule, made.image_size, made.channels, made.auxiliary) == ("adamw", "polynomial", (512, 512), 768, 256)
+    assert (made.focal_weight, made.dice_weight, made.auxiliary_weight, made.negatives) == (2.0, 1.0, 0.4, 0.4)
+    assert (made.crop.area[0], made.crop.flip) == (1.0, 0.5)
+    ten = recipes.SEGMENT["siim-10"].make(*[tmp_path] * 4).training
+    assert (ten.steps, ten.warmup_steps) == (5_000, 100)
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """Sets this small overlap by chance in nothing, but their check may say that intervals are rough."""
+    with warnings.catch_warnings():
+        yield
