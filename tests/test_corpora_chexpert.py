@@ -13,10 +13,11 @@ HEADER = ",".join(chexpert.COLUMNS)
 CELLS = {"Cardiomegaly": "1.0", "Atelectasis": "-1.0", "Consolidation": "-1.0", "Edema": "0.0", "Fracture": "-1.0"}
 
 
-def row(prefix: str, patient: int, view: str = "frontal", split: str = "train", **cells: str) -> str:
+def row(prefix: str, patient: int, view: str = "frontal", split: str = "train") -> str:
     path = f"{prefix}/{split}/patient{patient:05}/study1/view1_{view}.jpg"
     projection = "AP" if view == "frontal" else ""
-    labels = [{**CELLS, **cells}.get(c, "") for c in chexpert.OBSERVATIONS]
+    stated = {**CELLS, **({"Pleural Effusion": "1.0"} if view == "lateral" else {})}
+    labels = [stated.get(c, "") for c in chexpert.OBSERVATIONS]
     return ",".join([path, "Female", "68", view.capitalize(), projection, *labels])
 
 

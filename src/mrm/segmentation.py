@@ -116,7 +116,11 @@ def choose(levels_N2L: np.ndarray) -> tuple[Threshold, dict[str, float]]:
 
 def write_thresholds(thresholds: Mapping[str, Threshold]) -> dict[str, float]:
     """Thresholds as a model's card keeps them."""
-    return {k: v for name, threshold in thresholds.items() for k, v in ((name, threshold.probability), (f"{name}: least area", threshold.area))}
+    return {
+        k: v
+        for name, threshold in thresholds.items()
+        for k, v in ((name, threshold.probability), (f"{name}: least area", threshold.area))
+    }
 
 
 def read_thresholds(card: Card, classes: Sequence[str]) -> list[Threshold]:
@@ -259,7 +263,10 @@ def summary(
         "positives": int(masked.positive_N[tested.indices].sum()),
         "overlap": leaks,
         "unreadable": tested.unreadable,
-        "thresholds": {c: asdict(threshold) for c, threshold in zip(masked.classes, read_thresholds(card, masked.classes), strict=True)},
+        "thresholds": {
+            c: asdict(threshold)
+            for c, threshold in zip(masked.classes, read_thresholds(card, masked.classes), strict=True)
+        },
         "classes": {c: {m: e.to_dict() for m, e in per.items()} for c, per in report.items()},
         "measures": {**MEASURES, **SURFACES},
         "origin": card.origin,

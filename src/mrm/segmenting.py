@@ -35,7 +35,9 @@ def masked_pictures(config: SegmentConfig) -> tuple[MaskedPictures, MaskedPictur
     val = masks.load(config.val, "validation", config.classes, config.on_error)
     for found, why in ((train, "there is nothing to learn"), (val, "no checkpoint or threshold can be chosen")):
         if not found.positive_N.any():
-            raise RunError(f"{found.source}: not one of {len(found)} masks has a pixel of {', '.join(config.classes)}: {why}")
+            raise RunError(
+                f"{found.source}: not one of {len(found)} masks has a pixel of {', '.join(config.classes)}: {why}"
+            )
     return train, val
 
 
@@ -92,7 +94,8 @@ def dice_check(config: SegmentConfig, val: MaskedPictures, chosen: dict[str, flo
         }
         chosen.update(segmentation.write_thresholds({name: threshold for name, (threshold, _) in found.items()}))
         means = {
-            m: float(np.mean([dice[m] for _, dice in found.values()] or [0.0])) for m in ("dice_positive", "dice_published")
+            m: float(np.mean([dice[m] for _, dice in found.values()] or [0.0]))
+            for m in ("dice_positive", "dice_published")
         }
         return {**{f"val_{m}": v for m, v in means.items()}, "score": means["dice_published"]}
 
@@ -187,7 +190,9 @@ def predict_masks(
             warnings.warn(f"left out {file}: {error}", stacklevel=2)
         progress("outlining", done, len(files))
     if len(unreadable) == len(files):
-        raise RunError(f"not one of {len(files)} pictures could be outlined; the first: {next(iter(unreadable.values()))}")
+        raise RunError(
+            f"not one of {len(files)} pictures could be outlined; the first: {next(iter(unreadable.values()))}"
+        )
     return unreadable
 
 
