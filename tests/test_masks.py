@@ -202,6 +202,20 @@ def test_bad_pictures_can_be_left_out(tmp_path):
     assert [r.name for r in found.rows] == ["a.png"]
 
 
+def test_a_list_says_which_pictures_to_take(tmp_path):
+    for name in ("1.2.840.11", "1.2.840.12", "c"):
+        write(tmp_path, name, LESION)
+    names = tmp_path / "train_10.txt"
+    names.write_text("1.2.840.12\nc.png 1\n")
+    assert [r.name for r in masks.load(tmp_path, only=names).rows] == ["1.2.840.12.png", "c.png"]
+    table = tmp_path / "train_10.csv"
+    table.write_text("image_path,patient_id\nimages/training/c.png,7\n")
+    assert [r.name for r in masks.load(tmp_path, only=table).rows] == ["c.png"]
+    names.write_text("c\nd\n")
+    refused(tmp_path, r"train_10\.txt: 1 of its 2 pictures have no picture and mask here, first d", only=names)
+    refused(tmp_path, "no such list", only=tmp_path / "none.txt")
+
+
 # Geometry and samples ----------------------------------------------------------------------------------
 
 

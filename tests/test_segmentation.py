@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,9 +71,13 @@ def config(folder: Path, encoder: Path, out: Path, **changes):
     )
 
 
-def trace(run: Path) -> list[dict[str, str]]:
-    with open(run / "log.csv", newline="") as text:
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as text:
         return list(csv.DictReader(text))
+
+
+def trace(run: Path) -> list[dict[str, str]]:
+    return table(run / "log.csv")
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +141,8 @@ def test_two_processes_equal_one(whole, folder, encoder, tmp_path):
     for a, b in zip(trace(cfg.out), trace(whole), strict=True):
         assert float(a["focal"]) == pytest.approx(float(b["focal"]), rel=1e-3)
         assert float(a["dice"]) == pytest.approx(float(b["dice"]), rel=1e-3)
-    with open(cfg.out / "checks.csv") as ours, open(whole / "checks.csv") as theirs:
-        for a, b in zip(csv.DictReader(ours), csv.DictReader(theirs), strict=True):
-            assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(v) for k, v in b.items()}, rel=1e-3)
+    for a, b in zip(table(cfg.out / "checks.csv"), table(whole / "checks.csv"), strict=True):
+        assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(v) for k, v in b.items()}, rel=1e-3)
 
 
 def test_an_epoch_is_all_positives_and_some_negatives(whole):
@@ -190,8 +192,12 @@ def test_a_size_that_the_patch_does_not_divide(folder, encoder, tmp_path, capsys
 
 
 def test_bad_masks_stop_a_run_before_it_starts(folder, encoder, tmp_path):
-    with pytest.raises(MaskError, match="values 255"):
-        runs.segment(config(folder, encoder, tmp_path / "run", classes=("a", "b")))
+    root = tmp_path / "bad"
+    for kind in ("images", "annotations"):
+        (root / kind / "training").mkdir(parents=True)
+        (root / kind / "training" / "a.png").write_bytes(images.encode_png(np.full((20, 30), 7, np.uint8)))
+    with pytest.raises(MaskError, match=r"annotations/training/a\.png: values 7 \(600 pixels\) are unknown"):
+        runs.segment(replace(config(folder, encoder, tmp_path / "run"), train=root))
 
 
 def test_another_kind_of_model_is_refused(folder, encoder, tmp_path):
@@ -244,7 +250,7 @@ def test_predicting_nothing_is_never_chosen():
     """Nine of ten pictures are empty and look like lesions: the published Dice alone would give the lesion up."""
     truth, empty = np.zeros((20, 20)), np.zeros((20, 20))
     truth[:10] = 1
-    threshold, dice = choose(pictures_with([0.5 * truth + 0.1] + [np.full((20, 20), 0.6)] * 9, [truth] + [empty] * 9))
+    _, dice = choose(pictures_with([0.5 * truth + 0.1] + [np.full((20, 20), 0.6)] * 9, [truth] + [empty] * 9))
     assert dice == {"dice_positive": 1.0, "dice_published": pytest.approx(0.1)}
     with pytest.raises(ValueError, match="no picture with a lesion"):
         choose(pictures_with([empty], [empty]))
@@ -275,7 +281,7 @@ def test_a_trained_segmenter_finds_discs_and_says_how_well(trained, folder, tmp_
     card = checkpoint.read_card(trained / "best")
     assert results["thresholds"]["disc"]["probability"] == card.thresholds["disc"]
     assert card.tested[0]["n"] == 12
-    rows = list(csv.DictReader(open(tmp_path / "test" / "pictures.csv")))
+    rows = table(tmp_path / "test" / "pictures.csv")
     assert len(rows) == 12
     assert {int(r["pixels"]) for r in rows} == {80 * 60}
     assert json.loads((tmp_path / "test" / "results.json").read_text())["n"] == 12
@@ -314,7 +320,7 @@ def test_ignored_pixels_count_nowhere(trained, folder, tmp_path):
     (root / "images" / "test" / "a.png").write_bytes(source.read_bytes())
     (root / "annotations" / "test" / "a.png").write_bytes(images.encode_png(mask))
     runs.evaluate(trained, root, tmp_path / "test", draws=0)
-    (row,) = csv.DictReader(open(tmp_path / "test" / "pictures.csv"))
+    (row,) = table(tmp_path / "test" / "pictures.csv")
     assert int(row["pixels"]) == 80 * 40
     assert int(row["true"]) == (mask == 1).sum()
 
@@ -417,10 +423,3 @@ def test_the_published_recipe_in_numbers(tmp_path):
     assert (made.crop.area[0], made.crop.flip) == (1.0, 0.5)
     ten = recipes.SEGMENT["siim-10"].make(*[tmp_path] * 4).training
     assert (ten.steps, ten.warmup_steps) == (5_000, 100)
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    """Sets this small overlap by chance in nothing, but their check may say that intervals are rough."""
-    with warnings.catch_warnings():
-        yield

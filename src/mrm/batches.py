@@ -49,13 +49,13 @@ class Sample(NamedTuple):
     """Where a sample stands: the epoch it belongs to and its record."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name, which no one needs here
 
 
 class Skipped(NamedTuple):
     """A record that could not be read, and why."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     name: str
     reason: str
 
@@ -75,7 +75,7 @@ class _Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return type(self)(**{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()})
 
 
@@ -161,7 +161,7 @@ class PretrainData:
         """The token ids of a record's report, `[CLS]` first, unmasked."""
         return self.tokens[self.ends[index - 1] if index else 0 : self.ends[index]].astype(np.int64)
 
-    def sample(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+    def sample(self, epoch: int, index: int) -> dict[str, Any]:
         """One cropped picture and one masked report, drawn from (seed, epoch, index)."""
         rng = np.random.default_rng([self.seed, epoch, index])
         picture = _train_picture(self.records[index], rng, self.size, self.crop)
@@ -281,7 +281,7 @@ class MaskData:
         if picture.shape != mask.shape:
             raise MaskError(f"{self.masked[index].mask}: {mask.shape} pixels, its picture {picture.shape}")
         if self.crop and self.crop.area[0] < 1:
-            box = images.random_resized_box(*picture.shape, rng, self.crop.area, self.crop.aspect)
+            box = images.random_resized_box(*picture.shape[:2], rng, self.crop.area, self.crop.aspect)
             picture, mask = images.crop(picture, box), images.crop(mask, box)
         picture, mask = fit(picture, self.size)[0], fit_mask(mask, self.size)
         if self.crop and rng.random() < self.crop.flip:
@@ -421,7 +421,7 @@ def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = No
     count = default_workers() if workers is None else workers
     loaded = DataLoader(
         _Batched(data),
-        sampler=batches,  # type: ignore[arg-type]  # a list of samples at a time, so no second batching
+        sampler=batches,  # a list of samples at a time, so no second batching
         batch_size=None,
         num_workers=count,
         pin_memory=pin,

@@ -109,7 +109,7 @@ def write_into(folder: Path, model: nn.Module, card: Card | None = None, tokeniz
         (folder / "tokenizer.json").write_text(tokenizer.to_json())
 
 
-def load(path: Path | str) -> nn.Module:
+def load(path: Path | str) -> Any:
     """The model in a model folder, a run (its best, else its last checkpoint) or a published `.pth`.
 
     In evaluation mode, on the CPU. Its `card` is what the folder knows of it, its `tokenizer` a

@@ -30,6 +30,9 @@ class ClassifierConfig:
 class Classifier(nn.Module):
     """Mean of the patch features, a fresh norm, one logit a class. `encoder` is a timm VisionTransformer."""
 
+    card: Any = None  # what a model folder knows of it: set by `checkpoint.load`
+    tokenizer: Any = None
+
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
@@ -53,7 +56,7 @@ def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> Visi
 
     The head starts at std 2e-5, so that a new classifier starts from nearly equal odds. MAE, appendix A.1.
     """
-    encoder = timm.create_model(
+    encoder: Any = timm.create_model(
         config.encoder,
         img_size=config.image_size,
         num_classes=num_classes,

@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EXPECTED as error:
         sys.exit(_failed(error))
     except BrokenPipeError:  # the reader, `head` say, has seen enough
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
 
 
 def run_recipe(command: str, argv: list[str]) -> None:

@@ -20,7 +20,7 @@ class Term(NamedTuple):
     """A loss as its sum and the number of things summed over; both are scalars on the device."""
 
     sum: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which no one needs here
 
     def mean(self) -> Tensor:
         """The mean loss; zero where there was nothing to sum."""

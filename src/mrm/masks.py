@@ -110,16 +110,23 @@ class MaskedPictures(Sequence[MaskedPicture]):
 
 
 def load(
-    folder: Path | str, split: str = "training", classes: Sequence[str] = ("lesion",), on_error: OnError = "stop"
+    folder: Path | str,
+    split: str = "training",
+    classes: Sequence[str] = ("lesion",),
+    on_error: OnError = "stop",
+    only: Path | None = None,
 ) -> MaskedPictures:
     """The pictures and masks of one split of a segmentation folder; every mask is read once, to be sure of it.
 
-    `folder` may also be the pictures of a split, `DIR/images/training`. Raises MaskError for a picture without a
+    `folder` may also be the pictures of a split, `DIR/images/training`. `only` is a list of the pictures to take:
+    a name a line, with or without ending, or a CSV with the column image_path. Raises MaskError for a picture without a
     mask, a mask without a picture, of another size, with unknown values or wholly ignored, naming the file; with
     `on_error="skip"` these pictures are left out, with a warning that counts them.
     """
     root, split = find_split(Path(folder), split)
     rows, problems = pair(root, split)
+    if only:
+        rows, problems = choose(rows, only), []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         scans = list(pool.map(_scanned, rows))
     read = [s for s in scans if isinstance(s, Scan)]
@@ -161,6 +168,26 @@ def pair(root: Path, split: str) -> tuple[list[MaskedPicture], list[str]]:
     rows = [MaskedPicture(p.name, p, masks[stem]) for stem, p in pictures.items() if stem in masks]
     alone = [f"{p}: a picture without a mask" for stem, p in pictures.items() if stem not in masks]
     return rows, alone + [f"{m}: a mask without a picture" for stem, m in masks.items() if stem not in pictures]
+
+
+def choose(rows: Sequence[MaskedPicture], only: Path) -> list[MaskedPicture]:
+    """The pictures that a list names. Raises MaskError for names that are none of them."""
+    if not only.is_file():
+        raise MaskError(f"{only}: no such list of pictures")
+    if only.suffix == ".csv":
+        header, lines = read_csv_rows(only)
+        if "image_path" not in header:
+            raise MaskError(f"{only}: no column image_path; the columns found are {', '.join(header)}")
+        names = [fields[header.index("image_path")] for _, fields in lines]
+    else:
+        names = [line.split()[0] for line in only.read_text().splitlines() if line.strip()]
+    known = {stem(row.name): row for row in rows}
+    wanted = [stem(Path(name).name) for name in names]
+    if absent := [name for name in wanted if name not in known]:
+        raise MaskError(
+            f"{only}: {len(absent)} of its {len(wanted)} pictures have no picture and mask here, first {absent[0]}"
+        )
+    return [known[name] for name in dict.fromkeys(wanted)]
 
 
 def judge(row: MaskedPicture, scan: Scan, classes: Sequence[str], lesion_is_255: bool) -> str:

@@ -77,6 +77,10 @@ class Output(NamedTuple):
 class MRM(nn.Module):
     """Encoder and two decoders. `forward` is the pre-training pass; `encode` is what everything else uses."""
 
+    encoder: Any  # a timm VisionTransformer
+    card: Any = None  # what a model folder knows of it, and its tokenizer: set by `checkpoint.load`
+    tokenizer: Any = None
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -95,13 +99,9 @@ class MRM(nn.Module):
             )
         self.prefix = self.encoder.num_prefix_tokens
         width = self.encoder.embed_dim
-        self.image_decoder = ImageDecoder(
-            config, width, self.prefix, self.patches, patch * config.target_scale
-        )
+        self.image_decoder = ImageDecoder(config, width, self.prefix, self.patches, patch * config.target_scale)
         self.report_decoder = ReportDecoder(config, width)
-        self.checkpointing = (
-            False  # recompute activations in the backward pass: less memory, a third more time
-        )
+        self.checkpointing = False  # recompute activations in the backward pass: less memory, a third more time
         self._start()
 
     def _start(self) -> None:
@@ -135,9 +135,7 @@ class MRM(nn.Module):
         `image_BCHW` is normalised and of the encoder's size. MAE section 3, arXiv:2111.06377.
         """
         encoder = self.encoder
-        x_BLD = encoder._pos_embed(
-            encoder.patch_embed(image_BCHW)
-        )  # prefix tokens and positions, any timm ViT
+        x_BLD = encoder._pos_embed(encoder.patch_embed(image_BCHW))  # prefix tokens and positions, any timm ViT
         if kept_BK is not None:
             x_BLD = torch.cat([x_BLD[:, : self.prefix], take(x_BLD[:, self.prefix :], kept_BK)], dim=1)
         x_BSD = encoder.norm_pre(x_BLD)
@@ -190,17 +188,17 @@ class MRM(nn.Module):
 class ImageDecoder(nn.Module):
     """Mask tokens take the hidden patches' places; a small ViT restores them. MAE section 3."""
 
+    positions_LE: Tensor
+
     def __init__(self, config: ModelConfig, width: int, prefix: int, patches: int, target_patch: int) -> None:
         super().__init__()
         inner = config.decoder_width
-        self.prefix = (
-            prefix  # the encoder's class token and registers, which the hidden patches may attend to
-        )
+        self.prefix = prefix  # the encoder's class token and registers, which the hidden patches may attend to
         self.embed = nn.Linear(width, inner)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, inner).normal_(std=0.02))
         self.register_buffer("positions_LE", sine_cosine(inner, int(patches**0.5)), persistent=False)
         self.blocks = nn.ModuleList(
-            Block(inner, config.decoder_heads, qkv_bias=True, norm_layer=LayerNorm)
+            Block(inner, config.decoder_heads, qkv_bias=True, norm_layer=LayerNorm)  # type: ignore[arg-type]
             for _ in range(config.decoder_depth)
         )
         self.norm = LayerNorm(inner)
@@ -211,10 +209,7 @@ class ImageDecoder(nn.Module):
         x_BSE = self.embed(features_BSD)
         length, inner = self.positions_LE.shape
         x_BLE = self.mask_token.to(x_BSE.dtype).expand(len(x_BSE), length, inner)
-        x_BLE = (
-            x_BLE.scatter(1, kept_BK[:, :, None].expand(-1, -1, inner), x_BSE[:, self.prefix :])
-            + self.positions_LE
-        )
+        x_BLE = x_BLE.scatter(1, kept_BK[:, :, None].expand(-1, -1, inner), x_BSE[:, self.prefix :]) + self.positions_LE
         x_BLE = torch.cat([x_BSE[:, : self.prefix], x_BLE], dim=1)
         for block in self.blocks:
             x_BLE = run(block, x_BLE)
@@ -230,9 +225,7 @@ class ReportDecoder(nn.Module):
         self.dropout = config.report_dropout
         self.from_image = nn.Linear(image_width, width)
         self.words = nn.Embedding(config.vocabulary, width, padding_idx=PAD)
-        self.positions = nn.Embedding(
-            config.report_length, width
-        )  # holds the token-type vector, always type 0
+        self.positions = nn.Embedding(config.report_length, width)  # holds the token-type vector, always type 0
         self.norm = nn.LayerNorm(width, eps=1e-12)
         self.blocks = nn.ModuleList(ReportBlock(config, f"report.{i}") for i in range(config.report_depth))
         self.transform = nn.Linear(width, width)
@@ -268,9 +261,7 @@ class ReportDecoder(nn.Module):
             x_BTR = run(block, x_BTR, seen_B11T, keys_B)
         asked_WR = x_BTR.flatten(0, 1)[words_W]
         asked_WR = self.transform_norm(F.gelu(self.transform(asked_WR)))
-        return F.linear(
-            asked_WR, self.words.weight if self.word_output is None else self.word_output, self.word_bias
-        )
+        return F.linear(asked_WR, self.words.weight if self.word_output is None else self.word_output, self.word_bias)
 
 
 class ReportBlock(nn.Module):
@@ -314,9 +305,7 @@ def pretrain_losses(
     `report_loss="masked"` averages over masked tokens (the paper), "all" over every position (the code).
     """
     hidden = complement(kept, model.patches)
-    asked = (
-        token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
-    )
+    asked = token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
     words = asked.flatten().nonzero().squeeze(1)
     output = model(model.shrink(image), kept, hidden, token_ids, attention, words)
     target = target_patches(image, model.patch_size * model.config.target_scale, hidden)
@@ -377,7 +366,7 @@ def sine_cosine(width: int, grid: int) -> Tensor:
     return torch.cat([columns, rows], dim=2).reshape(grid * grid, width).float()
 
 
-def fix_positions(encoder: nn.Module) -> None:
+def fix_positions(encoder: Any) -> None:
     """Give a timm ViT fixed 2-D sine-cosine positions (zero for its class token) that do not train."""
     positions = encoder.pos_embed
     grid = encoder.patch_embed.grid_size[0]

@@ -79,6 +79,7 @@ class SegmentConfig:
     val: Path  # the same, of which `validation` is taken
     init: Path  # what to start from: a model folder, a run, MRM.pth, MAE's or timm's ViT weights
     out: Path  # the run's folder
+    only: Path | None = None  # a list of the training pictures to take, train_10.txt say; else all
     scratch: bool = False  # the same architecture from random weights, to compare with
     classes: tuple[str, ...] = ("lesion",)  # what the numbers 1, 2, ... in a mask are called
     image_size: tuple[int, int] = (512, 512)  # height, width; multiples of the encoder's patch

@@ -48,7 +48,7 @@ from mrm.training import Trainer, processes
 # The commands -----------------------------------------------------------------------------------------
 
 
-def prepare(name: str, source: Path | None, out: Path, options: corpora.Options | None = None) -> Verdict:
+def prepare(name: str, source: Path, out: Path, options: corpora.Options | None = None) -> Verdict:
     """Records, label lists and facts of a public corpus, from its download; and an audit of its sets."""
     corpus = corpora.prepare(name, source, out, options)
     verdict = audit_splits(corpus.splits)

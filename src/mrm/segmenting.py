@@ -31,7 +31,7 @@ COLOURS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 6
 
 def masked_pictures(config: SegmentConfig) -> tuple[MaskedPictures, MaskedPictures]:
     """Training and validation pictures with their masks. Raises RunError where one has no positive picture."""
-    train = masks.load(config.train, "training", config.classes, config.on_error)
+    train = masks.load(config.train, "training", config.classes, config.on_error, config.only)
     val = masks.load(config.val, "validation", config.classes, config.on_error)
     for found, why in ((train, "there is nothing to learn"), (val, "no checkpoint or threshold can be chosen")):
         if not found.positive_N.any():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,17 +14,18 @@ from mrm.model import MRM, normalise, target_patches
 from mrm.segmenter import Segmenter
 
 
-class Task(Protocol):
-    """What the loop trains: `model` is what is saved, `weights` scale the terms, `counts` come before any forward."""
+class Task(nn.Module):
+    """What the loop trains: `forward` gives named terms, `weights` scale them, `model` is what is saved."""
 
-    model: nn.Module
+    model: Any
     weights: dict[str, float]
 
-    def counts(self, batch) -> dict[str, int]: ...
-    def __call__(self, batch) -> dict[str, Term]: ...
+    def counts(self, batch: Any) -> dict[str, int]:
+        """How many things each term sums over, known before any forward pass."""
+        raise NotImplementedError
 
 
-class PretrainTask(nn.Module):
+class PretrainTask(Task):
     """Restore masked patches at the target size and masked words; the two losses 1:1 unless weighted."""
 
     def __init__(self, model: MRM, image_weight: float = 1.0, report_weight: float = 1.0) -> None:
@@ -57,7 +58,7 @@ class PretrainTask(nn.Module):
         }
 
 
-class ClassifyTask(nn.Module):
+class ClassifyTask(Task):
     """Binary cross-entropy per class over the labels that are stated."""
 
     weights = {"labels": 1.0}  # noqa: RUF012
@@ -82,7 +83,7 @@ class ClassifyTask(nn.Module):
         return self.model(normalise(picture_BHW, self.model.config.mean, self.model.config.std))
 
 
-class SegmentTask(nn.Module):
+class SegmentTask(Task):
     """Focal loss and Dice of every class, and a share of both for the auxiliary head."""
 
     def __init__(self, model: Segmenter, focal: float = 2.0, dice: float = 1.0, auxiliary: float = 0.4) -> None:
@@ -105,7 +106,10 @@ class SegmentTask(nn.Module):
         self.sample_keys.keys_B = batch.keys_B
         config = self.model.config
         output = self.model(normalise(batch.picture_BHW, config.mean, config.std))
-        terms = {"focal": focal_loss(output.logits_BCHW, batch.mask_BHW), "dice": dice_loss(output.logits_BCHW, batch.mask_BHW)}
+        terms = {
+            "focal": focal_loss(output.logits_BCHW, batch.mask_BHW),
+            "dice": dice_loss(output.logits_BCHW, batch.mask_BHW),
+        }
         if output.auxiliary_BCHW is not None:
             terms["auxiliary_focal"] = focal_loss(output.auxiliary_BCHW, batch.mask_BHW)
             terms["auxiliary_dice"] = dice_loss(output.auxiliary_BCHW, batch.mask_BHW)

@@ -144,7 +144,7 @@ class Trainer:
         """Train to the end, from wherever the run was left. Returns the run's folder."""
         self.resume()
         device = self.accelerator.device
-        self.task.to(device)  # type: ignore[attr-defined]
+        self.task.to(device)
         _move(self.optimizer, device)
         if self.ema:
             self.ema.to(device)

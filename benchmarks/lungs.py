@@ -1,0 +1,230 @@
+"""Lungs on real radiographs: how well a small segmenter outlines them, from a random and from a pre-trained encoder.
+
+    python benchmarks/lungs.py --data covid-cxr --out lungs --prepare-only
+    mrm pretrain small --records lungs/pretraining.csv --out lungs/pretrained
+    python benchmarks/lungs.py --data covid-cxr --out lungs --init lungs/pretrained --minutes 15
+
+DATA is the COVID-19 Image Data Collection: `images/`, `masks/` (PNG, 0 and 255), `metadata.csv` with patientid and
+filename, `training.csv` with image-text pairs. A fifth of the patients with masks is the test set (pictures of unknown
+patient go by their file name), a tenth chooses checkpoint and threshold. Empty masks are left out, and counted: a chest
+radiograph without lungs is one that nobody outlined. `pretraining.csv` has every picture that is not in the test set,
+with its text where there is one. Both encoders get the same steps; the baseline is the mean mask of the training set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from mrm import checkpoint, images, masks, noise, recipes, runs
+from mrm.classifier import Classifier, ClassifierConfig
+from mrm.metrics import Bootstrap, Estimate
+from mrm.overlap import Overlap, mean_over, overlap_report
+from mrm.records import Record, Records, read_csv_rows
+
+SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}
+GRID = 256  # pixels a side of the mean mask
+SHOWN = ("dice_positive", "iou_mean", "surface_distance", "hausdorff_95")
+
+
+def main() -> None:
+    """Prepare, train, test; write `lungs.json` and print a table."""
+    asked = arguments()
+    sets, empty = split_pictures(asked.data, asked.seed)
+    folder = write_folders(asked.data, asked.out / "data", sets)
+    write_pretraining(asked.data, asked.out / "pretraining.csv", sets["test"])
+    counts = {name: len(records) for name, records in sets.items()}
+    print(f"{counts} pictures with lungs; {empty} empty masks left out", flush=True)
+    if asked.prepare_only:
+        return
+    start = asked.init or random_encoder(asked.out / "random-encoder")
+    steps = asked.steps or steps_within(asked, folder, start)
+    results = {"mean mask": mean_mask(folder)}
+    trained = {"random encoder": True} | ({"pre-trained encoder": False} if asked.init else {})
+    dice, seconds = {}, {}
+    for name, scratch in trained.items():
+        run = asked.out / f"{name.replace(' ', '-')}-{steps}"
+        began = time.perf_counter()
+        runs.segment(configure(asked, folder, start, run, steps, scratch))
+        seconds[name] = time.perf_counter() - began
+        results[name] = runs.evaluate(run, folder, run / "test")["classes"]["lungs"]
+        dice[name] = read_dice(run / "test" / "pictures.csv")
+    report = {"pictures": counts, "empty masks left out": empty, "steps": steps, "seconds": seconds, "results": results}
+    if len(dice) == 2:
+        report["difference"] = difference(dice["pre-trained encoder"], dice["random encoder"]).to_dict()
+    report |= {"threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__}
+    (asked.out / "lungs.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(table(report))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the COVID-19 Image Data Collection")
+    parser.add_argument("--out", type=Path, required=True, help="folder for data, runs and lungs.json")
+    parser.add_argument("--init", type=Path, help="a run of `mrm pretrain`, or another encoder")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of training, for each encoder")
+    parser.add_argument("--steps", type=int, help="instead of --minutes")
+    parser.add_argument("--size", type=int, default=192, help="pixels a side of the input")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prepare-only", action="store_true", help="write data and pretraining.csv, and stop")
+    return parser.parse_args()
+
+
+# Data ---------------------------------------------------------------------------------------------------
+
+
+def split_pictures(data: Path, seed: int) -> tuple[dict[str, Records], int]:
+    """Pictures whose mask is not empty, patient-disjoint; and how many masks are empty."""
+    patients = patients_of(data)
+    pictures = {masks.stem(p.name): p for p in sorted((data / "images").iterdir())}
+    rows, empty = [], 0
+    for file in sorted((data / "masks").glob("*.png")):
+        if not images.read(file).any():
+            empty += 1
+            continue
+        picture = pictures[masks.stem(file.name)]
+        rows.append(Record(picture, patient=patients.get(masks.stem(file.name), ""), name=picture.name))
+    return Records(rows, source=str(data)).split(SHARES, seed), empty
+
+
+def patients_of(data: Path) -> dict[str, str]:
+    """The patient of each picture, by its name without ending."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a few notes are not UTF-8
+        header, lines = read_csv_rows(data / "metadata.csv")
+        rows = [dict(zip(header, fields, strict=False)) for _, fields in lines]
+    return {masks.stem(row["filename"]): row["patientid"].strip() for row in rows}
+
+
+def write_folders(data: Path, out: Path, sets: dict[str, Records]) -> Path:
+    """A segmentation folder of links to the pictures and masks."""
+    for split, records in sets.items():
+        for kind in ("images", "annotations"):
+            (out / kind / split).mkdir(parents=True, exist_ok=True)
+        for record in records:
+            stem = masks.stem(record.name)
+            places = {
+                out / "images" / split / record.name: data / "images" / record.name,
+                out / "annotations" / split / f"{stem}.png": data / "masks" / f"{stem}.png",
+            }
+            for link, target in places.items():
+                if not link.is_symlink():
+                    link.symlink_to(target.absolute())
+    return out
+
+
+def write_pretraining(data: Path, path: Path, test: Records) -> None:
+    """Every picture outside the test patients, with its text where there is one."""
+    patients = patients_of(data)
+    kept_out = {r.patient for r in test if r.patient}, {r.name for r in test}
+    texts = {Path(r.name).name: r for r in Records.load(data / "training.csv")}
+    rows = []
+    for picture in sorted((data / "images").iterdir()):
+        patient = patients.get(masks.stem(picture.name), "")
+        if patient not in kept_out[0] and picture.name not in kept_out[1]:
+            report = texts[picture.name].report if picture.name in texts else ""
+            rows.append(Record(picture.absolute(), report=report, patient=patient, name=picture.name))
+    Records(rows).to_csv(path)
+
+
+# Training -----------------------------------------------------------------------------------------------
+
+
+def configure(asked, folder: Path, start: Path, run: Path, steps: int, scratch: bool) -> recipes.SegmentConfig:
+    """The recipe `tiny`, of so many steps."""
+    recipe = recipes.SEGMENT["tiny"].make(
+        folder, folder, start, run, classes=("lungs",), scratch=scratch, seed=asked.seed
+    )
+    check = max(1, min(100, steps // 8))
+    training = replace(
+        recipe.training, steps=steps, warmup_steps=max(1, steps // 15), global_batch=asked.batch, workers=asked.workers,
+        check_every=check, save_every=check,
+    )  # fmt: skip
+    return replace(recipe, image_size=(asked.size, asked.size), training=training)
+
+
+def random_encoder(folder: Path) -> Path:
+    """A small encoder with random weights, where none is given: half a ViT-Tiny, as in `mrm pretrain tiny`."""
+    shape = ClassifierConfig(("unused",), "vit_tiny_patch16_224", {"depth": 6}, image_size=96)
+    with noise.seeded(0):
+        return checkpoint.save(folder, Classifier(shape))
+
+
+def steps_within(asked, folder: Path, start: Path) -> int:
+    """How many steps fit into --minutes, from the time that ten of them take here and now."""
+    times = []
+    for steps in (3, 13):
+        began = time.perf_counter()
+        run = asked.out / f"timing-{time.time_ns()}"
+        config = configure(asked, folder, start, run, steps, True)
+        runs.segment(replace(config, audit="names", training=replace(config.training, check_every=99, save_every=99)))
+        times.append(time.perf_counter() - began)
+    each = max(1e-3, (times[1] - times[0]) / 10)
+    return max(20, int(0.9 * 60 * asked.minutes / each))  # a tenth is for the checks
+
+
+# Results ------------------------------------------------------------------------------------------------
+
+
+def mean_mask(folder: Path) -> dict[str, dict]:
+    """The mean mask of the training set, cut where its Dice on that set is best, as the answer for every test picture."""
+    train, test = (masks.load(folder, split, ("lungs",)) for split in ("training", "test"))
+    small = np.stack([images.resize(255 * train.mask(i), GRID, GRID) for i in range(len(train))]) / 255.0
+    mean = small.mean(axis=0)
+    scores = {}
+    for cut in np.arange(0.05, 0.95, 0.05):
+        counts = Overlap.of([mean >= cut] * len(small), small >= 0.5)
+        scores[float(cut)] = float(np.nanmean(counts.dice()))
+    best = max(scores, key=lambda cut: scores[cut])
+    true = [test.mask(i) for i in range(len(test))]
+    found = [cv2.resize(mean, t.shape[::-1], interpolation=cv2.INTER_LINEAR) >= best for t in true]
+    return {name: e.to_dict() for name, e in overlap_report(Overlap.of(found, true)).items()}
+
+
+def read_dice(path: Path) -> np.ndarray:
+    """Dice (N,) of the pictures of a test, in its order."""
+    with open(path, newline="") as text:
+        return np.array([float(row["dice"]) for row in csv.DictReader(text)])
+
+
+def difference(first_N: np.ndarray, second_N: np.ndarray) -> Estimate:
+    """Mean difference in Dice on the same pictures, with its interval."""
+    every = np.ones(len(first_N), dtype=bool)
+    return mean_over(first_N - second_N, every, every, Bootstrap.over(None, len(first_N)))
+
+
+def table(report: dict) -> str:
+    """The results, a row for each answer."""
+    lines = [f"{'':22}" + "".join(f"{name:>26}" for name in SHOWN)]
+    for name, measures in report["results"].items():
+        cells = [shown(measures[m]) if m in measures else "" for m in SHOWN]
+        lines.append(f"{name:22}" + "".join(f"{cell:>26}" for cell in cells))
+    if "difference" in report:
+        lines.append(f"{'pre-trained - random':22}{shown(report['difference']):>26}")
+    minutes = ", ".join(f"{name} {s / 60:.1f} minutes" for name, s in report["seconds"].items())
+    return "\n".join([*lines, f"{report['steps']} steps; {minutes}; {report['threads']} threads"])
+
+
+def shown(e: dict) -> str:
+    """'0.912 (0.893-0.926)'"""
+    if e["value"] is None:
+        return "undefined"
+    span = f" ({e['low']:.3f}-{e['high']:.3f})" if e["low"] is not None else ""
+    return f"{e['value']:.3f}{span}"
+
+
+if __name__ == "__main__":
+    main()
