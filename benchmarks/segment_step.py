@@ -20,9 +20,9 @@ import torch
 
 from mrm import recipes
 from mrm.batches import MaskBatch
+from mrm.optimization import build_optimizer
 from mrm.segmenter import Segmenter, SegmenterConfig
 from mrm.tasks import SegmentTask
-from mrm.training import build_optimizer
 
 
 def main() -> None:

@@ -16,7 +16,9 @@ TABLE = """
 0  masks
 1  model  classifier  batches  shards  corpora  fingerprints
 1  segmenter  audit  dicom_seg
+2  weights  published
 2  checkpoint
+3  optimization  journal
 3  tasks
 3  training
 4  predict

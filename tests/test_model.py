@@ -10,6 +10,7 @@ from conftest import SHARED
 
 import mrm
 from mrm import checkpoint
+from mrm import published as published_layout
 from mrm.model import MRM, ModelConfig, complement, patchify, sine_cosine, unpatchify
 
 SMALL = ModelConfig(
@@ -87,7 +88,7 @@ def test_gradient_norms_equal_the_published_implementation(golden, published):
     losses = golden_losses(golden, untied.eval(), "all", norm_pix=False)
     (losses["image"] + losses["report"]).backward()
     theirs = {
-        checkpoint._their_name(n): p.grad
+        published_layout.their_name(n): p.grad
         for n, p in untied.named_parameters()
         if ".qkv." not in n or "report" not in n
     }

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from test_training import MICRO
 
 import mrm
 from mrm import images, predict
@@ -10,7 +11,6 @@ from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
 from mrm.model import MRM
 from mrm.records import Record, Records
-from test_training import MICRO
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 from mrm.batches import CropConfig
 from mrm.model import MRM, ModelConfig
 from mrm.noise import seeded
+from mrm.optimization import rate_at
 from mrm.recipes import (
     FINETUNE,
     PRETRAIN,
@@ -19,7 +20,6 @@ from mrm.recipes import (
     from_yaml,
     to_yaml,
 )
-from mrm.training import rate_at
 
 PLACES = {"records": Path("data/training.csv"), "out": Path("runs/a")}
 LISTS = {"train": Path("train.txt"), "val": Path("val.txt"), "init": Path("MRM.pth"), "out": Path("runs/b")}

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import timm
 import torch
+from test_training import config as pretrain_config
+from test_training import trace
 
 import mrm
 from mrm import checkpoint, images, recipes, runs
@@ -16,8 +18,6 @@ from mrm.corpora.phantom import FINDINGS
 from mrm.evaluate import RunError, read_predictions
 from mrm.images import ImageError
 from mrm.records import Record, RecordError, Records
-from test_training import config as pretrain_config
-from test_training import trace
 
 
 @pytest.fixture(scope="module")

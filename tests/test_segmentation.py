@@ -19,9 +19,9 @@ from mrm.classifier import Classifier, ClassifierConfig
 from mrm.evaluate import RunError
 from mrm.losses import IGNORED
 from mrm.masks import MaskError
+from mrm.optimization import TrainConfig
 from mrm.segmentation import LEVELS, Threshold, choose, levels_of, outline, surface_distances
 from mrm.segmenter import SegmenterError
-from mrm.training import TrainConfig
 
 ENCODER = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64)
 

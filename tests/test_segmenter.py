@@ -14,9 +14,9 @@ from mrm.batches import MaskBatch
 from mrm.checkpoint import CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.losses import IGNORED, dice_loss, focal_loss
+from mrm.optimization import TrainConfig, build_optimizer
 from mrm.segmenter import Segmenter, SegmenterConfig, SegmenterError, probabilities, window_starts
 from mrm.tasks import SegmentTask
-from mrm.training import TrainConfig, build_optimizer
 
 OPTIONS = {"depth": 4, "embed_dim": 48, "num_heads": 3}
 MICRO = SegmenterConfig(

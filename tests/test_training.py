@@ -16,7 +16,7 @@ import torch
 
 from mrm import checkpoint, recipes, runs
 from mrm.model import ModelConfig
-from mrm.training import TrainConfig, TrainingError, rate_at
+from mrm.optimization import TrainConfig, TrainingError, rate_at
 
 MICRO = ModelConfig(
     encoder="vit_tiny_patch16_224",
@@ -259,7 +259,7 @@ def test_the_published_schedule_in_steps():
 
 
 def test_biases_norms_do_not_decay():
-    from mrm.training import parameter_groups
+    from mrm.optimization import parameter_groups
 
     model = runs.MRM(MICRO)
     groups = parameter_groups(model, TrainConfig())
@@ -271,7 +271,7 @@ def test_biases_norms_do_not_decay():
 
 def test_layer_decay_lowers_the_rate_block_by_block():
     from mrm.classifier import Classifier, ClassifierConfig
-    from mrm.training import build_optimizer
+    from mrm.optimization import build_optimizer
 
     shape = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 3}, image_size=64)
     model = Classifier(shape)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import cv2
@@ -75,8 +75,9 @@ class _Batch:
         return self._each(Tensor.pin_memory)
 
     def _each(self: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(**{k: change(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed: dict[str, Any] = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass
@@ -281,7 +282,8 @@ class MaskData:
         if picture.shape != mask.shape:
             raise MaskError(f"{self.masked[index].mask}: {mask.shape} pixels, its picture {picture.shape}")
         if self.crop and self.crop.area[0] < 1:
-            box = images.random_resized_box(*picture.shape[:2], rng, self.crop.area, self.crop.aspect)
+            height, width = picture.shape
+            box = images.random_resized_box(height, width, rng, self.crop.area, self.crop.aspect)
             picture, mask = images.crop(picture, box), images.crop(mask, box)
         picture, mask = fit(picture, self.size)[0], fit_mask(mask, self.size)
         if self.crop and rng.random() < self.crop.flip:

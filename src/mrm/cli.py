@@ -16,6 +16,7 @@ from mrm.checkpoint import CheckpointError
 from mrm.corpora.contract import Options
 from mrm.evaluate import RunError
 from mrm.images import ImageError
+from mrm.optimization import TrainingError
 from mrm.recipes import (
     FINETUNE,
     PRETRAIN,
@@ -32,7 +33,6 @@ from mrm.recipes import (
 from mrm.records import RecordError
 from mrm.reports import ReportError
 from mrm.segmenter import SegmenterError
-from mrm.training import TrainingError
 
 EXPECTED = (
     CheckpointError,

@@ -18,8 +18,8 @@ import yaml
 
 from mrm.batches import CropConfig, ReportConfig
 from mrm.model import ModelConfig
+from mrm.optimization import TrainConfig
 from mrm.records import OnError
-from mrm.training import TrainConfig
 
 
 class ConfigError(ValueError):

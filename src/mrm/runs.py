@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 import mrm
@@ -360,7 +361,7 @@ def pretrain_check(config: PretrainConfig, model: MRM, tokenizer: Tokenizer, rec
     shown = [images.read(r.image, model.config.target_size) for r in (val or records)[:4]]
     data = pretrain_data(config, val, model, tokenizer) if val else None
 
-    def check(model: nn.Module, step: int, state) -> dict[str, float]:
+    def check(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         if state.is_main_process:
             save_reconstructions(Path(config.out) / "pictures" / f"step-{step:08d}.png", model, shown)
         if data is None:
@@ -371,7 +372,7 @@ def pretrain_check(config: PretrainConfig, model: MRM, tokenizer: Tokenizer, rec
     return check
 
 
-def held_out_losses(config: PretrainConfig, model: nn.Module, data: PretrainData, state) -> dict[str, float]:
+def held_out_losses(config: PretrainConfig, model: MRM, data: PretrainData, state) -> dict[str, float]:
     """Both losses over held-out records, each with the crop and the masks of epoch 0."""
     task = PretrainTask(model, config.image_weight, config.report_weight).eval()
     share = config.training.micro_batch or max(1, config.training.global_batch // state.num_processes)
@@ -384,7 +385,7 @@ def held_out_losses(config: PretrainConfig, model: nn.Module, data: PretrainData
     return {f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(("image", "report"), sums, strict=True)}
 
 
-def save_reconstructions(path: Path, model: nn.Module, pictures: list[np.ndarray]) -> None:
+def save_reconstructions(path: Path, model: MRM, pictures: list[np.ndarray]) -> None:
     """One row a picture: masked, restored, original."""
     rows = []
     for seed, picture in enumerate(pictures):
@@ -442,7 +443,7 @@ def finetune_model(config: FinetuneConfig, classes: tuple[str, ...], policy: dic
 def auroc_check(config: FinetuneConfig, val: Records):
     """Mean AUROC over the classes of the validation set, which chooses the best checkpoint."""
 
-    def check(model: nn.Module, step: int, state) -> dict[str, float]:
+    def check(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         scores = predict.classify(
             model,
             val,

@@ -13,101 +13,20 @@ import math
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from mrm import batches, checkpoint
+from mrm.journal import Clock, Log, duration
+from mrm.optimization import TrainConfig, TrainingError, build_optimizer, rate_at
 from mrm.tasks import Task
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot start or go on. The message says why, and what to do."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Length, optimiser, schedule and bookkeeping of a run. The defaults are the published pre-training."""
-
-    epochs: float | None = 200.0  # passes over the records; or
-    steps: int | None = None  # optimiser steps, which win
-    warmup_epochs: float = 40.0
-    warmup_steps: int | None = None
-    global_batch: int = 256  # samples a step, over all processes
-    micro_batch: int | None = None  # samples a process holds at a time; None: all of its share
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    rate: float = 1.5e-4  # peak learning rate for `rate_per` samples
-    rate_per: int | None = 256  # None: the rate is the peak whatever the batch
-    betas: tuple[float, float] = (0.9, 0.95)
-    momentum: float = 0.9  # of SGD
-    weight_decay: float = 0.05  # none on biases and norms
-    layer_decay: float | None = None  # rate of a block over that of the next
-    clip: float | None = None  # gradient norm
-    schedule: Literal["cosine", "polynomial"] = "cosine"  # to 0, after a linear warm-up
-    precision: Literal["fp32", "bf16"] = "bf16"
-    ema: float | None = None  # decay of an average of the weights, which is then what is kept
-    checkpointing: bool = False  # recompute activations: less memory, slower
-    log_every: int = 20  # steps
-    check_every: int = 1000  # validation and pictures
-    save_every: int = 1000
-    keep: int = 2  # checkpoints, besides the best
-    workers: int | None = None  # processes that read pictures; None: by the machine
-    bad_steps: int = 20  # in a row, without a finite gradient, before the run stops
-    trackers: tuple[str, ...] = ("tensorboard",)  # any of Accelerate's
-
-    def plan(self, records: int) -> tuple[int, int]:
-        """Steps of the run and of its warm-up, for so many records."""
-        per_epoch = records / self.global_batch
-        steps = self.steps or max(1, round((self.epochs or 0) * per_epoch))
-        warmup = round(self.warmup_epochs * per_epoch) if self.warmup_steps is None else self.warmup_steps
-        return steps, min(warmup, steps - 1)
-
-    def shortened(self, steps: int | None) -> TrainConfig:
-        """The same run squeezed into `steps`: the schedule fits them, the warm-up takes its share of them."""
-        if steps is None:
-            return self
-        if self.steps is not None:
-            warmup = round((self.warmup_steps or 0) * steps / self.steps)
-        else:
-            warmup = round(self.warmup_epochs * steps / (self.epochs or 1))
-        return replace(self, steps=steps, warmup_steps=warmup)
-
-    def peak(self) -> float:
-        """The learning rate after warm-up."""
-        return self.rate * (self.global_batch / self.rate_per if self.rate_per else 1.0)
-
-
-def rate_at(step: int, *, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:
-    """Learning rate of step 0, 1, ...: linear warm-up, then cosine or linear (polynomial, power 1) to 0."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    done = min(1.0, (step - warmup) / max(1, total - warmup))
-    return peak * (0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1 - done)
-
-
-def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Groups with and without weight decay, and by depth where there is layer decay (timm's)."""
-    if config.layer_decay is None:
-        return param_groups_weight_decay(model, config.weight_decay)
-    return param_groups_layer_decay(model, config.weight_decay, layer_decay=config.layer_decay)
-
-
-def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD over the model's parameter groups."""
-    groups = parameter_groups(model, config)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.peak(), momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.peak(), betas=config.betas)
-
 
 Check = Callable[[nn.Module, int, Accelerator], dict[str, float]]  # model, step -> metrics; "score": higher is better
 
@@ -142,6 +61,7 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the end, from wherever the run was left. Returns the run's folder."""
+        self._share_cores()
         self.resume()
         device = self.accelerator.device
         self.task.to(device)
@@ -258,7 +178,7 @@ class Trainer:
             shown = "  ".join(f"{k} {v:.4f}" for k, v in losses.items())
             print(
                 f"step {self.step}/{self.total}  epoch {epoch:.2f}  {shown}  rate {self.rate:.2e}  "
-                f"{speed * self.config.global_batch:.1f} pictures/s  left {_duration((self.total - self.step) / speed)}",
+                f"{speed * self.config.global_batch:.1f} pictures/s  left {duration((self.total - self.step) / speed)}",
                 flush=True,
             )
 
@@ -299,11 +219,13 @@ class Trainer:
             try:
                 self.write_model(temporary, self.ema.module if self.ema else self.task.model, self.step)
                 torch.save(self._state(), temporary / "training.pt")
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # torch.save answers a full disk with RuntimeError
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise TrainingError(f"{folder}: cannot write a checkpoint ({error}); the last one is kept") from error
-            shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed and took the same step again
-            os.replace(temporary, folder)
+            if folder.exists():  # left whole by a run that was killed before it could link it
+                shutil.rmtree(temporary)
+            else:
+                os.replace(temporary, folder)
             _link(self.run / "last", folder)
             if best:
                 _link(self.run / "best", folder)
@@ -368,6 +290,15 @@ class Trainer:
             )
         return micro, share // micro
 
+    def _share_cores(self) -> None:
+        """On a CPU, leave the readers' cores to the readers: threads that wait for each other's cores stall the step.
+
+        `OMP_NUM_THREADS` overrides.
+        """
+        if self.accelerator.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+            workers = batches.default_workers() if self.config.workers is None else self.config.workers
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - workers))
+
     def _add(self, name: str, value: Tensor) -> None:
         self.totals[name] = self.totals[name] + value if name in self.totals else value
 
@@ -382,56 +313,6 @@ class Trainer:
             return False
         flag = torch.tensor(float(self.stop), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum").item())
-
-
-class Log:
-    """A CSV that a resumed run continues: rows beyond the step it resumes from are dropped first."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path = path
-        for file in (path, path.with_name("checks.csv")):
-            if file.is_file():
-                with open(file, newline="") as text:
-                    header, *rows = [*csv.reader(text)] or [[]]
-                kept = [row for row in rows if row and int(row[0]) <= step]
-                with open(file, "w", newline="") as text:
-                    csv.writer(text, lineterminator="\n").writerows([header, *kept] if header else [])
-
-    def write(self, row: dict[str, Any], path: Path | None = None) -> None:
-        """Append a row; the first one writes the header."""
-        path = path or self.path
-        new = not path.is_file() or path.stat().st_size == 0
-        with open(path, "a", newline="") as text:
-            writer = csv.writer(text, lineterminator="\n")
-            if new:
-                writer.writerow(row)
-            writer.writerow(row.values())
-
-
-class Clock:
-    """Steps a second since this process began, checks left out."""
-
-    def __init__(self, step: int) -> None:
-        self.step, self.start = step, time.perf_counter()
-
-    def rate(self, step: int) -> float:
-        """Steps a second."""
-        return max(step - self.step, 1) / (time.perf_counter() - self.start)
-
-    def paused(self) -> Any:
-        """A block whose time does not count."""
-        return _Pause(self)
-
-
-class _Pause:
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-
-    def __enter__(self) -> None:
-        self.began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.clock.start += time.perf_counter() - self.began
 
 
 class _on_signal:
@@ -481,11 +362,6 @@ def _link(link: Path, folder: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.relative_to(link.parent))
     os.replace(temporary, link)
-
-
-def _duration(seconds: float) -> str:
-    minutes, left = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{left:02d}"
 
 
 def _nothing() -> Any:
