@@ -8,10 +8,10 @@ demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on 
 	$(BIN)/mrm demo --out demo
 
 test: .venv/tested  ## the test suite, at most ten minutes on two cores
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: .venv/tested  ## also the tests that take minutes
-	$(BIN)/python -m pytest -q --runslow
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --runslow
 
 lint: .venv/tested
 	$(BIN)/ruff check .

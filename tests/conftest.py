@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-import pytest
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads: two test processes share two cores
+
+import pytest  # noqa: E402
 
 SHARED = Path(os.environ.get("MRM_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -420,7 +420,7 @@ def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = No
 
     Raises ImageError for a picture that cannot be read, unless the data skips such records.
     """
-    count = default_workers() if workers is None else workers
+    count = default_workers("cuda" if pin else "cpu") if workers is None else workers
     loaded = DataLoader(
         _Batched(data),
         sampler=batches,  # a list of samples at a time, so no second batching
@@ -447,9 +447,20 @@ def in_order(count: int, batch: int) -> Iterator[list[Sample]]:
         yield [Sample(0, i) for i in range(start, min(start + batch, count))]
 
 
-def default_workers() -> int:
-    """One process for each core this process may use, less the one that trains; 16 at the most."""
-    return min(16, max(0, len(os.sched_getaffinity(0)) - 1))
+def default_workers(device: str) -> int:
+    """Processes that read: for a GPU a core each but one, 16 at the most; on a CPU one core in eight, at least one."""
+    cores = len(os.sched_getaffinity(0))
+    return min(16, cores - 1) if device == "cuda" else min(cores - 1, max(1, cores // 8))
+
+
+def share_cores(device: torch.device) -> None:
+    """On a CPU, leave the readers' cores to the readers: threads that wait for each other's cores stall the step.
+
+    The number of threads depends on the machine alone, not on the workers asked for, so that these change no
+    bit of a run. `OMP_NUM_THREADS` overrides.
+    """
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - default_workers("cpu")))
 
 
 def _start_worker(_: int) -> None:

@@ -259,7 +259,7 @@ def read_mask(row: MaskedPicture) -> np.ndarray:
         with Image.open(row.mask) as image:
             palette = image.getpalette() if image.mode == "P" else None
             values = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise MaskError(f"{row.mask}: cannot be read as a mask ({error}); get it again, or save it as PNG") from error
     return _values(values, palette, row.mask)
 

@@ -44,6 +44,7 @@ def classify(
     config = model.config
     data = batches.LabelData(records, config.image_size, crop=None, view=config.view, on_error="skip")
     device = next(model.parameters()).device
+    batches.share_cores(device)
     logits_NC = np.zeros((len(records), len(config.classes)))
     unreadable = {}
     mine = (b for i, b in enumerate(batches.in_order(len(records), batch)) if i % world == rank)

@@ -249,7 +249,9 @@ FINETUNE = {
 
 SEGMENT = {
     "siim-10": Recipe(_siim(5_000, 100), "5,000 steps, peak 2e-05, warm-up 100", "Dice 73.2, empty pictures as 1"),
-    "siim-100": Recipe(_siim(160_000, 1_500), "160,000 steps, peak 2e-05, warm-up 1,500", "Dice 91.4, empty pictures as 1"),
+    "siim-100": Recipe(
+        _siim(160_000, 1_500), "160,000 steps, peak 2e-05, warm-up 1,500", "Dice 91.4, empty pictures as 1"
+    ),
     "tiny": Recipe(tiny_segment, "a small decoder at 192, minutes on a CPU", "none published"),
 }
 

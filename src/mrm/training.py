@@ -61,7 +61,7 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the end, from wherever the run was left. Returns the run's folder."""
-        self._share_cores()
+        batches.share_cores(self.accelerator.device)
         self.resume()
         device = self.accelerator.device
         self.task.to(device)
@@ -289,15 +289,6 @@ class Trainer:
                 "change --training.global-batch or --training.micro-batch"
             )
         return micro, share // micro
-
-    def _share_cores(self) -> None:
-        """On a CPU, leave the readers' cores to the readers: threads that wait for each other's cores stall the step.
-
-        `OMP_NUM_THREADS` overrides.
-        """
-        if self.accelerator.device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-            workers = batches.default_workers() if self.config.workers is None else self.config.workers
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - workers))
 
     def _add(self, name: str, value: Tensor) -> None:
         self.totals[name] = self.totals[name] + value if name in self.totals else value
