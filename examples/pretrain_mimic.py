@@ -1,7 +1,7 @@
 """Pre-train MRM on MIMIC-CXR-JPG as published, from MAE's ImageNet weights.
 
-    mrm prepare mimic --source physionet.org/files --out mimic
-    torchrun --nproc-per-node 4 examples/pretrain_mimic.py
+mrm prepare mimic --source physionet.org/files --out mimic
+torchrun --nproc-per-node 4 examples/pretrain_mimic.py
 """
 
 from dataclasses import replace

@@ -5,7 +5,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads: two test processes share two cores
 
-import pytest  # noqa: E402
+import pytest
 
 SHARED = Path(os.environ.get("MRM_SHARED", Path(__file__).parents[2] / "shared"))
 

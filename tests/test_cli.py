@@ -67,7 +67,9 @@ def test_a_run_can_be_given_back_as_its_yaml(capsys, phantoms, tmp_path):
     )
     assert code == 0, err
     assert "step 2/2" in out
-    code, out, err = run(capsys, "pretrain", "--config", str(tmp_path / "a" / "config.yaml"), "--out", str(tmp_path / "b"))
+    code, out, err = run(
+        capsys, "pretrain", "--config", str(tmp_path / "a" / "config.yaml"), "--out", str(tmp_path / "b")
+    )
     assert code == 0, err
     assert (tmp_path / "a" / "log.csv").read_text() == (tmp_path / "b" / "log.csv").read_text()
 

@@ -52,9 +52,9 @@ def test_delong_by_hand():
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(0, 1), st.integers(-3, 3), st.integers(-3, 3)), min_size=4, max_size=30
-    ).filter(lambda rows: 1 < sum(row[0] for row in rows) < len(rows) - 1)
+    st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 3), st.integers(-3, 3)), min_size=4, max_size=30).filter(
+        lambda rows: 1 < sum(row[0] for row in rows) < len(rows) - 1
+    )
 )
 def test_delong_equals_its_definition(rows):
     table = np.array(rows, float)
@@ -239,9 +239,7 @@ def test_no_class_has_both_labels():
 def test_sign_flips_equal_counting_them_all(groups):
     gaps = np.array([0.1, 0.05, -0.02, 0.2, 0.0, 0.07, 0.03])
     numbers = np.arange(7) if groups is None else np.array(groups)
-    means = [
-        np.mean(gaps * np.array(s)[numbers]) for s in itertools.product([1, -1], repeat=numbers.max() + 1)
-    ]
+    means = [np.mean(gaps * np.array(s)[numbers]) for s in itertools.product([1, -1], repeat=numbers.max() + 1)]
     found = sign_flip_test(0.5 + gaps, np.full(7, 0.5), groups)
     assert found.p == pytest.approx(np.mean(np.abs(means) >= gaps.mean() - 1e-12))
     assert found.difference.value == pytest.approx(gaps.mean())

@@ -9,7 +9,9 @@ from mrm.records import RecordError
 
 def test_predictions_come_back_as_they_were_written(tmp_path):
     labels = np.array([[1.0, np.nan], [0.0, 1.0]])
-    made = Predictions(["a, b.png", "c.png"], ["p1", "p2"], ("effusion", "mass"), labels, np.array([[0.1, 1 / 3], [1, 0]]))
+    made = Predictions(
+        ["a, b.png", "c.png"], ["p1", "p2"], ("effusion", "mass"), labels, np.array([[0.1, 1 / 3], [1, 0]])
+    )
     write_results(tmp_path, {}, made)
     read = read_predictions(tmp_path / "predictions.csv")
     assert (read.names, read.patients, read.classes) == (made.names, made.patients, made.classes)

@@ -362,9 +362,7 @@ def test_read_crop_shows_the_same_part_at_any_scale(large):
     jpeg, png = images.encode_jpeg(large, 100), images.encode_png(large)
     for seed in range(20):
         from_jpeg = images.read_crop(jpeg, rng(seed), 96).astype(int)
-        np.testing.assert_array_equal(
-            images.read_crop(png, rng(seed), 96), images.random_crop(large, rng(seed), 96)
-        )
+        np.testing.assert_array_equal(images.read_crop(png, rng(seed), 96), images.random_crop(large, rng(seed), 96))
         assert np.abs(from_jpeg - images.random_crop(large, rng(seed), 96)).mean() < 1.5
 
 
@@ -410,9 +408,7 @@ def test_only_grey_bytes_are_written(film):
 
 
 def test_real_pictures_agree_with_pillow(shared_data):
-    files = sorted((shared_data / "covid-cxr" / "images").glob("*.jpg"))[::60] + sorted(
-        (shared_data / "raw").iterdir()
-    )
+    files = sorted((shared_data / "covid-cxr" / "images").glob("*.jpg"))[::60] + sorted((shared_data / "raw").iterdir())
     for file in files:
         with Image.open(file) as picture:
             expected = np.asarray(picture.convert("L")).astype(int)

@@ -52,9 +52,7 @@ def test_average_precision_by_hand():
 def test_values_equal_scikit_learn(rows):
     labels, scores = split(rows)
     assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
-    assert average_precision(labels, scores) == pytest.approx(
-        average_precision_score(labels, scores), abs=1e-12
-    )
+    assert average_precision(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
 
 
 @given(BOTH)
@@ -146,9 +144,7 @@ def test_weighted_draws_equal_repeated_records(rows, patients, seed):
     for d, weights_G in enumerate(weights_GD.T):
         times = weights_G[bootstrap.numbers_N].astype(int)
         again = np.repeat(labels, times), np.repeat(scores, times)
-        assert found[:, d] == pytest.approx(
-            [auroc(*again), average_precision(*again)], nan_ok=True, abs=1e-12
-        )
+        assert found[:, d] == pytest.approx([auroc(*again), average_precision(*again)], nan_ok=True, abs=1e-12)
 
 
 def test_draws_do_not_depend_on_the_chunks(monkeypatch):
@@ -167,9 +163,7 @@ def test_a_metric_may_be_named_or_given():
     assert named == interval(labels, scores, auroc, draws=200)
     slow = interval(labels, scores, lambda labels, scores: auroc(labels, scores), draws=200)
     assert (slow.low, slow.high) == pytest.approx((named.low, named.high))
-    specificity = interval(
-        np.zeros(50), np.linspace(0, 1, 50), lambda _, s: float(np.mean(s < 0.5)), draws=200
-    )
+    specificity = interval(np.zeros(50), np.linspace(0, 1, 50), lambda _, s: float(np.mean(s < 0.5)), draws=200)
     assert specificity.value == 0.5
     assert 0.3 < specificity.low < 0.5 < specificity.high < 0.7
 
@@ -302,9 +296,7 @@ def test_report_has_every_class_and_their_mean(table):
 def test_the_mean_tells_of_classes_with_few_patients():
     labels, scores = binormal(np.random.default_rng(8), n=60)
     rare = np.where(np.arange(60) % 20 == 0, 1.0, 0.0)
-    report = classification_report(
-        np.stack([labels, rare], 1), np.stack([scores] * 2, 1), ["a", "b"], draws=200
-    )
+    report = classification_report(np.stack([labels, rare], 1), np.stack([scores] * 2, 1), ["a", "b"], draws=200)
     assert report["mean"]["auroc"].note.endswith("rough: few patients in b")
 
 
@@ -325,9 +317,7 @@ def test_a_report_without_any_defined_class():
 # Errors
 
 
-@pytest.mark.parametrize(
-    "function", [auroc, average_precision, metrics.roc_curve, metrics.pr_curve, interval]
-)
+@pytest.mark.parametrize("function", [auroc, average_precision, metrics.roc_curve, metrics.pr_curve, interval])
 @pytest.mark.parametrize(
     ("labels", "scores", "words"),
     [
@@ -382,9 +372,7 @@ def test_the_place_in_a_table_is_told():
 
 
 def test_probabilities_are_checked_where_they_are_needed():
-    with pytest.raises(
-        ValueError, match="1 of 2 probabilities are outside 0 to 1; the first is 3 at index 1"
-    ):
+    with pytest.raises(ValueError, match="1 of 2 probabilities are outside 0 to 1; the first is 3 at index 1"):
         metrics.check_scores([0.5, 3], probabilities=True)
 
 

@@ -82,9 +82,7 @@ def test_gradient_norms_equal_the_published_implementation(golden, published):
     """The reference's embedding gradient leaves the output layer out, so its words are compared untied."""
     tied = published[1]
     untied = MRM(ModelConfig(tied_words=False))
-    untied.load_state_dict(
-        {**tied.state_dict(), "report_decoder.word_output": tied.report_decoder.words.weight}
-    )
+    untied.load_state_dict({**tied.state_dict(), "report_decoder.word_output": tied.report_decoder.words.weight})
     losses = golden_losses(golden, untied.eval(), "all", norm_pix=False)
     (losses["image"] + losses["report"]).backward()
     theirs = {
@@ -119,9 +117,7 @@ def test_classifier_logits_equal_the_published_implementation(golden, published)
     assert not encoder.load_state_dict(extra, strict=False).unexpected_keys
     with torch.no_grad():
         logits = encoder.eval()(model.shrink(torch.from_numpy(golden.batch()["image"])))
-    assert logits[0].tolist() == pytest.approx(
-        golden.expected()["classifier_logits_row0"], rel=1e-4, abs=1e-5
-    )
+    assert logits[0].tolist() == pytest.approx(golden.expected()["classifier_logits_row0"], rel=1e-4, abs=1e-5)
 
 
 def test_exported_weights_have_the_published_names_and_shapes(golden, published, tmp_path):

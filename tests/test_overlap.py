@@ -14,9 +14,7 @@ from mrm.overlap import MEASURES, Overlap, overlap_report
 def four() -> Overlap:
     """Pictures of 100 pixels: empty, nothing predicted; empty, 10 predicted; 20 true, 30 predicted, 15 in
     both; 40 true and the same predicted."""
-    return Overlap(
-        intersection=[0, 0, 15, 40], predicted=[0, 10, 30, 40], true=[0, 0, 20, 40], pixels=[100] * 4
-    )
+    return Overlap(intersection=[0, 0, 15, 40], predicted=[0, 10, 30, 40], true=[0, 0, 20, 40], pixels=[100] * 4)
 
 
 def test_four_pictures_by_hand(four):
@@ -50,9 +48,7 @@ def test_four_pictures_by_hand(four):
 
 def test_predicting_nothing_looks_good_only_as_published():
     empty = np.arange(1000) < 647
-    report = overlap_report(
-        Overlap(np.zeros(1000), np.zeros(1000), np.where(empty, 0, 50), np.full(1000, 400))
-    )
+    report = overlap_report(Overlap(np.zeros(1000), np.zeros(1000), np.where(empty, 0, 50), np.full(1000, 400)))
     assert report["dice_published"].value == pytest.approx(0.647)
     assert report["dice_published"].note.endswith("64.7% of pictures have no lesion")
     assert report["dice_positive"].value == report["dice_pooled"].value == report["sensitivity"].value == 0
@@ -98,9 +94,7 @@ def test_intervals_are_over_patients():
     by_picture = overlap_report(Overlap(*counts))
     by_patient = overlap_report(Overlap(*counts), groups=np.tile(np.arange(60), 4))
     for name in ("dice_positive", "dice_pooled", "iou_mean"):
-        ratio = (by_patient[name].high - by_patient[name].low) / (
-            by_picture[name].high - by_picture[name].low
-        )
+        ratio = (by_patient[name].high - by_patient[name].low) / (by_picture[name].high - by_picture[name].low)
         assert ratio == pytest.approx(2, rel=0.15)
     assert by_patient["dice_mean"].note == "bootstrap by 60 patients"
 

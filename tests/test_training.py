@@ -60,9 +60,7 @@ def command(tmp_path: Path, cfg: recipes.PretrainConfig, *launcher: str, env=Non
     file.write_text(recipes.to_yaml(cfg))
     arguments = [sys.executable, *launcher, "-m", "mrm.cli", "pretrain", "--config", str(file)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    return subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +145,7 @@ def test_two_processes_equal_one(whole, phantoms, tmp_path):
         assert float(a["report"]) == pytest.approx(float(b["report"]), rel=1e-5)
 
 
-def test_a_gradient_that_is_not_finite_is_not_stepped_and_a_run_of_them_stops(
-    phantoms, tmp_path, monkeypatch, capsys
-):
+def test_a_gradient_that_is_not_finite_is_not_stepped_and_a_run_of_them_stops(phantoms, tmp_path, monkeypatch, capsys):
     from mrm import tasks
 
     broken = {3, 4}

@@ -208,42 +208,29 @@ class Verdict:
 
     def table(self) -> str:
         """The verdict for a person to read."""
-        sizes = [
-            [name, f"{c.records:,}", f"{c.patients:,}", f"{c.pictures:,}"] for name, c in self.sets.items()
-        ]
+        sizes = [[name, f"{c.records:,}", f"{c.patients:,}", f"{c.pictures:,}"] for name, c in self.sets.items()]
         parts = [_aligned([["set", "records", "patient known", "pictures read"], *sizes])]
         if self.overlaps:
-            parts.append(
-                _aligned([["first", "second", "same", "count", "records"], *map(_row, self.overlaps)])
-            )
+            parts.append(_aligned([["first", "second", "same", "count", "records"], *map(_row, self.overlaps)]))
             pairs = [f"  {o.kind}: {a} = {b}" for o in self.overlaps for a, b in o.examples]
             parts.append("\n".join(["examples", *pairs]))
         parts += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
-        parts.append(
-            "clean: nothing that was compared overlaps" if self.clean else "NOT clean: the sets overlap"
-        )
+        parts.append("clean: nothing that was compared overlaps" if self.clean else "NOT clean: the sets overlap")
         return "\n\n".join(parts)
 
     def to_json(self) -> str:
         """The whole verdict; `from_json` reads it back."""
-        return json.dumps(
-            {"clean": self.clean, **asdict(self), "notes": self.notes}, indent=2, ensure_ascii=False
-        )
+        return json.dumps({"clean": self.clean, **asdict(self), "notes": self.notes}, indent=2, ensure_ascii=False)
 
     @staticmethod
     def from_json(text: str) -> "Verdict":
         """Read what `to_json` wrote. Raises RecordError for anything else."""
         try:
             content = json.loads(text)
-            sets = {
-                name: Coverage(**c | {"unreadable": tuple(c["unreadable"])})
-                for name, c in content["sets"].items()
-            }
+            sets = {name: Coverage(**c | {"unreadable": tuple(c["unreadable"])}) for name, c in content["sets"].items()}
             return Verdict(tuple(_overlap(o) for o in content["overlaps"]), sets)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(
-                f"no verdict of an audit, or damaged ({error!r}); run mrm audit again"
-            ) from None
+            raise RecordError(f"no verdict of an audit, or damaged ({error!r}); run mrm audit again") from None
 
 
 def audit(
@@ -318,9 +305,7 @@ def _row(o: Overlap) -> list[str]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def _overlap(o: Mapping) -> Overlap:

@@ -21,9 +21,7 @@ class ClassifierConfig:
     mean: float = 0.4978
     std: float = 0.2449
     drop_path: float = 0.1
-    view: Literal["whole", "centre"] = (
-        "whole"  # of a film that is not square; the published test cut its sides
-    )
+    view: Literal["whole", "centre"] = "whole"  # of a film that is not square; the published test cut its sides
     uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
 
 
@@ -48,7 +46,6 @@ class Classifier(nn.Module):
             "stem": r"^encoder\.(?:cls_token|reg_token|pos_embed|patch_embed)",
             "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))],
         }
-
 
 
 def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> VisionTransformer:

@@ -114,9 +114,7 @@ def detectable_difference(standard_error: float, power: float = 0.8, alpha: floa
 # DeLong ------------------------------------------------------------------------------------------------
 
 
-def delong(
-    labels: ArrayLike, scores: ArrayLike, groups: Iterable[Hashable] | None = None
-) -> tuple[Array, Array]:
+def delong(labels: ArrayLike, scores: ArrayLike, groups: Iterable[Hashable] | None = None) -> tuple[Array, Array]:
     """AUROCs (M,) of M models on the same records, and their covariance (M, M).
 
     `labels` (N,), `scores` (N, M). DeLong et al. 1988, doi:10.2307/2531595, by the midranks of Sun and Xu
@@ -298,9 +296,7 @@ def _compared(first: Ranked, second: Ranked, metric: str, gaps_D: Array) -> Comp
     return Comparison.of(one, other, estimate, *_bootstrap_p(gaps_D))
 
 
-def _compared_mean(
-    found: Sequence[Comparison], labels_NC: Array, gaps_CD: Array, bootstrap: Bootstrap
-) -> Comparison:
+def _compared_mean(found: Sequence[Comparison], labels_NC: Array, gaps_CD: Array, bootstrap: Bootstrap) -> Comparison:
     kept = [c for c, one in enumerate(found) if one.difference.defined]
     if not kept:
         return Comparison(math.nan, math.nan, Estimate.undefined(0, 0, "no class has both label values"))
@@ -358,9 +354,7 @@ def sign_flip_test(
     gaps_D = np.divide(sums_D, counts_D, out=np.full(draws, np.nan), where=counts_D > 0)
     estimate = bootstrap.estimate(gap, gaps_D, used_N, None)
     sums_G = np.bincount(bootstrap.numbers_N[used_N], gaps_N[used_N], bootstrap.size)
-    return Comparison.of(
-        one, other, estimate, _swap_p(sums_G[sums_G != 0], draws, seed), _bootstrap_p(gaps_D)[1]
-    )
+    return Comparison.of(one, other, estimate, _swap_p(sums_G[sums_G != 0], draws, seed), _bootstrap_p(gaps_D)[1])
 
 
 def _swap_p(sums_G: Array, draws: int, seed: int) -> float:

@@ -78,9 +78,7 @@ def draw_phantoms(out: Path, seed: int) -> dict[str, Path]:
     return files
 
 
-def fine_tuned(
-    out: Path, sets: dict[str, Path], init: Path, seed: int, name: str, scratch: bool
-) -> Contender:
+def fine_tuned(out: Path, sets: dict[str, Path], init: Path, seed: int, name: str, scratch: bool) -> Contender:
     """Fine-tune to the phantoms' findings and test; both encoders go through here."""
     folder = out / ("scratch" if scratch else "finetuned")
     recipe = recipes.tiny_finetune(sets["train"], sets["val"], init, folder, scratch=scratch, seed=seed)

@@ -121,9 +121,7 @@ def read_predictions(path: Path) -> Predictions:
     header, lines = read_csv_rows(path)
     classes = tuple(h.removesuffix(" label") for h in header if h.endswith(" label"))
     if header[:2] != ["name", "patient_id"] or not classes or len(header) != 2 + 2 * len(classes):
-        raise RecordError(
-            f"{path}: not a predictions.csv of `mrm evaluate`; its columns are {', '.join(header)}"
-        )
+        raise RecordError(f"{path}: not a predictions.csv of `mrm evaluate`; its columns are {', '.join(header)}")
     rows = [row for _, row in lines]
     numbers = np.array([[float(v or "nan") for v in row[2:]] for row in rows]).reshape(len(rows), -1)
     patients = [row[1] for row in rows]

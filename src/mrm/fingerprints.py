@@ -95,9 +95,7 @@ class Fingerprints:
         try:
             with np.load(path, allow_pickle=False) as file:
                 kept = [f.name for f in fields(Fingerprints) if f.name in file]
-                prints = Fingerprints(
-                    **{key: file[key] if file[key].ndim else file[key].item() for key in kept}
-                )
+                prints = Fingerprints(**{key: file[key] if file[key].ndim else file[key].item() for key in kept})
         except FileNotFoundError:
             raise RecordError(f"{path}: no such file of fingerprints") from None
         except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
@@ -124,9 +122,7 @@ def fingerprint(
     names = [_name_keys(r.name, o) for r, o in zip(records, origins, strict=True)]
     names_ND = np.array(names, np.uint64).reshape(-1, DEPTH)
     read = pictures and any(not isinstance(r.image, Path) or r.image.is_file() for r in records)
-    exact, perceptual, unreadable = _hash_pictures(
-        records if read else records[:0], len(records), workers, progress
-    )
+    exact, perceptual, unreadable = _hash_pictures(records if read else records[:0], len(records), workers, progress)
     return Fingerprints(
         patients=np.array([p for p, _ in people], np.uint64),
         studies=np.array([s for _, s in people], np.uint64),

@@ -391,8 +391,7 @@ def classification_report(
     check_table(labels_NC, scores_NC, classes)
     bootstrap = Bootstrap.over(groups, len(labels_NC), draws, seed, level)
     ranked = [
-        Ranked(labels_N, scores_N, bootstrap)
-        for labels_N, scores_N in zip(labels_NC.T, scores_NC.T, strict=True)
+        Ranked(labels_N, scores_N, bootstrap) for labels_N, scores_N in zip(labels_NC.T, scores_NC.T, strict=True)
     ]
     values_CMD = draw_ranked(ranked, list(RANKING), bootstrap)
     report: dict[str, dict[str, Estimate]] = {"mean": {}}
@@ -450,9 +449,7 @@ class Ranked:
         if self.reason:
             return Estimate.undefined(n, positives, self.reason)
         value = RANKING[name][0](self.labels_N, self.scores_N)
-        return self.bootstrap.estimate(
-            value, values_D, self.stated_N, positives, self.rough, doubt=self.doubt
-        )
+        return self.bootstrap.estimate(value, values_D, self.stated_N, positives, self.rough, doubt=self.doubt)
 
 
 def draw_ranked(ranked: Sequence[Ranked], names: Sequence[str], bootstrap: Bootstrap) -> Array:
@@ -534,9 +531,7 @@ def _remarks(classes: Sequence[str], ranked: Sequence[Ranked]) -> list[str]:
     return [kept if omitted else "", f"rough: few patients in {', '.join(thin)}" if thin else ""]
 
 
-def _mean(
-    values: Sequence[float], values_CD: Array, labels_NC: Array, bootstrap: Bootstrap, *remarks: str
-) -> Estimate:
+def _mean(values: Sequence[float], values_CD: Array, labels_NC: Array, bootstrap: Bootstrap, *remarks: str) -> Estimate:
     """The macro mean of the defined classes; a draw in which one of them is undefined is left out."""
     if not values:
         return Estimate.undefined(0, 0, "no class has both label values")

@@ -61,9 +61,7 @@ class Overlap:
         for i, (guess, truth) in enumerate(zip(predicted, true, strict=True)):
             guess_HW, truth_HW = np.asarray(guess) != 0, np.asarray(truth) != 0
             if guess_HW.shape != truth_HW.shape:
-                raise ValueError(
-                    f"picture {i}: predicted mask {guess_HW.shape}, but true mask {truth_HW.shape}"
-                )
+                raise ValueError(f"picture {i}: predicted mask {guess_HW.shape}, but true mask {truth_HW.shape}")
             rows.append(((guess_HW & truth_HW).sum(), guess_HW.sum(), truth_HW.sum(), truth_HW.size))
         return cls(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
 
@@ -171,6 +169,4 @@ def _ratios(sums_KD: Array) -> Array:
 
 def _refuse(wrong_N: Mask, what: str) -> None:
     if wrong_N.any():
-        raise ValueError(
-            f"{wrong_N.sum():,} of {len(wrong_N):,} {what}; the first at index {wrong_N.argmax()}"
-        )
+        raise ValueError(f"{wrong_N.sum():,} of {len(wrong_N):,} {what}; the first at index {wrong_N.argmax()}")

@@ -79,9 +79,7 @@ def reconstruct(model: MRM, picture_HW: np.ndarray, seed: int = 0, keep: int | N
     config = model.config
     side = model.patch_size * config.target_scale
     device = next(model.parameters()).device
-    picture = torch.from_numpy(images.resize(picture_HW, config.target_size, config.target_size))[None].to(
-        device
-    )
+    picture = torch.from_numpy(images.resize(picture_HW, config.target_size, config.target_size))[None].to(device)
     crop = normalise(picture, config.mean, config.std)
     order = np.random.default_rng(seed).permutation(model.patches)
     kept = torch.from_numpy(np.sort(order[: keep or config.keep]))[None].to(device)
@@ -91,9 +89,7 @@ def reconstruct(model: MRM, picture_HW: np.ndarray, seed: int = 0, keep: int | N
     true_BMP = take(patches_BLP, hidden)
     if config.norm_pix:
         error = (restored_BMP - normalise_patches(true_BMP)).square().mean().item()
-        restored_BMP = restored_BMP * (true_BMP.var(-1, keepdim=True) + 1e-6) ** 0.5 + true_BMP.mean(
-            -1, keepdim=True
-        )
+        restored_BMP = restored_BMP * (true_BMP.var(-1, keepdim=True) + 1e-6) ** 0.5 + true_BMP.mean(-1, keepdim=True)
     else:
         error = (restored_BMP - true_BMP).square().mean().item()
 

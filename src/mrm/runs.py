@@ -41,7 +41,7 @@ from mrm.evaluate import (
 from mrm.fingerprints import fingerprint, read_names
 from mrm.model import MRM
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
-from mrm.records import Records, resolve_uncertain, write_whole
+from mrm.records import UNCERTAIN, Records, resolve_uncertain, write_whole
 from mrm.reports import Tokenizer, select_sections
 from mrm.tasks import ClassifyTask, PretrainTask, SegmentTask
 from mrm.training import Trainer, processes
@@ -107,7 +107,7 @@ def finetune(config: FinetuneConfig) -> Path:
     """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
     open_run(config)
     train, val = label_records(config)
-    policy = config.uncertain_by_class or dict.fromkeys(train.classes, config.uncertain)
+    policy = uncertain_policy(config, train)
     train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
     require_both_values(val, config.val)
     model = finetune_model(config, train.classes, policy)
@@ -403,6 +403,17 @@ def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
     train = load(config.train, config.classes or None)
     val = load(config.val, train.classes)
     return train, val
+
+
+def uncertain_policy(config: FinetuneConfig, records: Records) -> dict[str, str]:
+    """What uncertain labels become, for each class. Raises RunError for a policy of no class, if it could matter."""
+    unknown = set(config.uncertain_by_class) - set(records.classes)
+    if unknown and (records.labels_NC == UNCERTAIN).any():
+        raise RunError(
+            f"{config.train}: --uncertain-by-class names {', '.join(sorted(unknown))}; "
+            f"the classes are {', '.join(records.classes)}"
+        )
+    return {c: config.uncertain_by_class.get(c, config.uncertain) for c in records.classes}
 
 
 def require_both_values(val: Records, path: Path) -> None:

@@ -52,9 +52,7 @@ def phantom(seed: int, index: int, size: int = 512) -> Phantom:
     Raises ValueError for a negative seed or index, or a size below 32.
     """
     if seed < 0 or index < 0 or size < 32:
-        raise ValueError(
-            f"phantom needs seed >= 0, index >= 0 and size >= 32, not {seed}, {index} and {size}"
-        )
+        raise ValueError(f"phantom needs seed >= 0, index >= 0 and size >= 32, not {seed}, {index} and {size}")
     number, visit = _patient_of(seed, index)
     patient = _patient(np.random.default_rng([seed, number, 1]))
     rng = np.random.default_rng([seed, index])
@@ -148,9 +146,7 @@ def _findings(patient: Anatomy, view: str, rng: np.random.Generator) -> list[Fin
     if enlarged:
         weights["oedema"] *= 1.7
     p = np.array(list(weights.values()))
-    names = rng.choice(
-        list(weights), size=rng.choice((1, 2, 3), p=(0.40, 0.38, 0.22)), replace=False, p=p / p.sum()
-    )
+    names = rng.choice(list(weights), size=rng.choice((1, 2, 3), p=(0.40, 0.38, 0.22)), replace=False, p=p / p.sum())
     placed: dict[str, Finding] = {}
     for name in ("pneumothorax", "effusion", "atelectasis", "consolidation", "nodule", "oedema"):
         if name in names:
@@ -172,9 +168,7 @@ def _place(name: str, placed: dict[str, Finding], names: set[str], rng: np.rando
     elif both and not names & EXCLUDE_BOTH.get(name, set(FINDINGS)):
         side = "bilateral"
     zones = [zone for zone in ("upper", "mid", "lower") if zone not in _blocked(name, side, placed)]
-    return Finding(
-        name, side, severity, str(rng.choice(zones)) if name in ("consolidation", "nodule") else ""
-    )
+    return Finding(name, side, severity, str(rng.choice(zones)) if name in ("consolidation", "nodule") else "")
 
 
 AVOIDS = {  # a finding goes to the side where the first of these is not
@@ -344,9 +338,7 @@ BRIEF = {
 def _report(findings: list[Finding], view: str, rng: np.random.Generator) -> str:
     """Findings in shuffled order and an impression; says only what is true of the picture."""
     absent = set(FINDINGS) - {f.name for f in findings}
-    sentences = [
-        _filled(_pick(DEVICE_SENTENCES[f.kind] if f.kind else PRESENT[f.name], rng), f) for f in findings
-    ]
+    sentences = [_filled(_pick(DEVICE_SENTENCES[f.kind] if f.kind else PRESENT[f.name], rng), f) for f in findings]
     wanted, tails = set(absent), sorted(absent & set(TAILS))
     if findings and not findings[-1].kind and tails and rng.random() < 0.3:
         name = _pick(tails, rng)
@@ -355,13 +347,9 @@ def _report(findings: list[Finding], view: str, rng: np.random.Generator) -> str
     sentences += _denied(wanted, absent, 5 - len(findings), rng)
     sentences += [_pick(NEUTRAL, rng)] * int(rng.random() < 0.6)
     sentences = [sentences[i] for i in rng.permutation(len(sentences))]
-    opening = [_pick((f"{view} view of the chest.", f"Frontal {view} radiograph."), rng)] * int(
-        rng.random() < 0.4
-    )
+    opening = [_pick((f"{view} view of the chest.", f"Frontal {view} radiograph."), rng)] * int(rng.random() < 0.4)
     body, end = " ".join(opening + sentences), _impression(findings, rng)
-    heads = _pick(
-        (("FINDINGS:", "IMPRESSION:"), ("Findings:", "Impression:"), ("FINDINGS:", "Impression:")), rng
-    )
+    heads = _pick((("FINDINGS:", "IMPRESSION:"), ("Findings:", "Impression:"), ("FINDINGS:", "Impression:")), rng)
     return f"{heads[0]} {body}{_pick((' ', chr(10)), rng)}{heads[1]} {end}"
 
 

@@ -37,9 +37,7 @@ def _spline_weights(points: int, steps: int) -> np.ndarray:
     t = np.linspace(0, points - 1, (points - 1) * steps + 1)
     at = np.minimum(t.astype(int), points - 2)
     f = (t - at)[:, None]
-    blend = (
-        np.hstack([-f + 2 * f**2 - f**3, 2 - 5 * f**2 + 3 * f**3, f + 4 * f**2 - 3 * f**3, f**3 - f**2]) / 2
-    )
+    blend = np.hstack([-f + 2 * f**2 - f**3, 2 - 5 * f**2 + 3 * f**3, f + 4 * f**2 - 3 * f**3, f**3 - f**2]) / 2
     weights = np.zeros((len(t), points))
     for k in range(4):
         np.add.at(weights, (np.arange(len(t)), np.clip(at + k - 1, 0, points - 1)), blend[:, k])
@@ -110,9 +108,7 @@ def body_outlines(a: Anatomy, arms: float) -> list[np.ndarray]:
     half += [(flank, 0.75), (flank + 0.01, 1.1)]
     side = curve(half)
     trunk = np.vstack([side, mirrored(side, -1)[::-1]])
-    arm = curve(
-        [(0.30, top - 0.02), (0.42, top + 0.005), (0.50, 0.17), (0.56 + arms, 0.34), (0.62 + 2 * arms, 0.7)]
-    )
+    arm = curve([(0.30, top - 0.02), (0.42, top + 0.005), (0.50, 0.17), (0.56 + arms, 0.34), (0.62 + 2 * arms, 0.7)])
     inner = [(0.49 + 2 * arms + a.wall, 0.7), (flank + 0.035 + arms, 0.42), (flank - 0.02, 0.33)]
     arm = np.vstack([arm, inner])
     return [trunk, arm, mirrored(arm, -1)]
@@ -177,9 +173,7 @@ def clavicle(a: Anatomy, side: int, raised: float) -> np.ndarray:
             (0.42, y - 0.035),
         ]
     )
-    half = np.interp(
-        np.linspace(0, 1, len(middle)), (0, 0.15, 0.5, 0.9, 1), (0.021, 0.014, 0.0115, 0.014, 0.008)
-    )
+    half = np.interp(np.linspace(0, 1, len(middle)), (0, 0.15, 0.5, 0.9, 1), (0.021, 0.014, 0.0115, 0.014, 0.008))
     across = np.array([0.25, 1.0]) * half[:, None]
     return mirrored(np.vstack([middle - across, (middle + across)[::-1]]), side)
 
@@ -207,9 +201,7 @@ def spine() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         corners = [(-half, -low), (-waist, 0), (-half, low), (half, low), (waist, 0), (half, -low)]
         bodies.append(np.array([0, y]) + corners)
         plates += [np.array([(-half, y + e), (half, y + e)]) for e in (-low, low)]
-        processes.append(
-            np.array([(0, 0), (0.007, 0.3), (0, 0.6), (-0.007, 0.3)]) * (1, height) + np.array([0, y])
-        )
+        processes.append(np.array([(0, 0), (0.007, 0.3), (0, 0.6), (-0.007, 0.3)]) * (1, height) + np.array([0, y]))
         pedicles += [ring + np.array([s * half, y - 0.1 * height]) for s in (-0.62, 0.62)]
     return np.stack(bodies), np.stack(plates), np.stack(processes), np.stack(pedicles)
 

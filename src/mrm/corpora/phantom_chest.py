@@ -128,9 +128,7 @@ def _trunk(coarse: Pen, body: np.ndarray, a: Anatomy, rng: np.random.Generator) 
     inside = cv2.distanceTransform((body > 127).astype(np.uint8), cv2.DIST_L2, 3) / (0.15 * GRID)
     inside, cloud = np.clip(blurred(inside, 0.012), 0, 1), noise(rng)
     x, y = coarse.centres()
-    depth = a.thickness * np.interp(y, (0.0, 0.1, 0.3, 0.75, 1.0), (0.62, 0.78, 0.96, 1.0, 1.06)).astype(
-        np.float32
-    )
+    depth = a.thickness * np.interp(y, (0.0, 0.1, 0.3, 0.75, 1.0), (0.62, 0.78, 0.96, 1.0, 1.06)).astype(np.float32)
     tissue = depth * np.sqrt(1 - (1 - inside) ** 2) + 0.35 * cloud
     for side in (-1, 1):
         hx, hy = hilum(a, side) + np.array([0.004 * side, 0.012])
@@ -158,9 +156,7 @@ def _air(coarse: Pen, a: Anatomy, outlines: list[np.ndarray], rng: np.random.Gen
     for outline in outlines:
         mask = coarse.fill([outline])
         depth = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 3)
-        depth = cv2.dilate(
-            depth, np.ones((5, 5), np.uint8)
-        )  # so that the fine outline cuts where air is left
+        depth = cv2.dilate(depth, np.ones((5, 5), np.uint8))  # so that the fine outline cuts where air is left
         inside = np.clip(0.13 + 0.87 / (0.13 * GRID) * depth, 0, 1)
         air = np.maximum(air, np.sqrt(1 - (1 - inside) ** 2))
     levels = (a.apex, a.apex + 0.2, a.dome - 0.1, a.dome, a.dome + 0.09)
@@ -200,9 +196,7 @@ def _humerus(fine: Pen, canvas: np.ndarray, a: Anatomy, side: int) -> None:
     x, y = a.half_width + 0.075 + 0.5 * a.wall, a.apex + 0.055
     angle = np.linspace(0, 2 * np.pi, 20)
     head = mirrored(np.stack([x + 0.042 * np.cos(angle), y + 0.045 * np.sin(angle)], -1), side)
-    shaft = mirrored(
-        [(x - 0.02, y + 0.02), (x + 0.035, y - 0.01), (x + 0.17, y + 0.4), (x + 0.12, y + 0.4)], side
-    )
+    shaft = mirrored([(x - 0.02, y + 0.02), (x + 0.035, y - 0.01), (x + 0.17, y + 0.4), (x + 0.12, y + 0.4)], side)
     fine.fill([shaft, head], canvas=canvas, value=130)
     fine.stroke(canvas, [shaft[[1, 2]], shaft[[0, 3]]], 0.008, 220)
     fine.stroke(canvas, [head], 0.003, 180)

@@ -79,11 +79,7 @@ def _pneumothorax(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generat
     lateral = np.clip((side * outline[:, 0] - 0.08) / 0.1, 0, 1)  # towards the mediastinum it stays attached
     pleura = outline + np.stack([share * lateral, share], -1) * (centre - outline)
     collapsed = layers.fine.cover([pleura])
-    free = (
-        layers.lung
-        * (layers.fine.enlarge((side * layers.x_grid > 0).astype(np.float32)) > 0)
-        * (1 - collapsed)
-    )
+    free = layers.lung * (layers.fine.enlarge((side * layers.x_grid > 0).astype(np.float32)) > 0) * (1 - collapsed)
     layers.ventilated *= 1 - free
     line = layers.fine.canvas()
     layers.fine.stroke(line, [pleura], 0.0032, 255)
@@ -138,9 +134,7 @@ def _oedema(layers: Layers, a: Anatomy, f: Finding, rng: np.random.Generator) ->
             level = dome_of(a, side) - 0.015 - 0.021 * k + rng.normal(0, 0.003)
             length, slope = rng.uniform(0.025, 0.045), rng.normal(0.004, 0.003)
             reach = a.half_width - 0.004
-            layers.fine.stroke(
-                lines, [mirrored([(reach - length, level - slope), (reach, level)], side)], 0.0028
-            )
+            layers.fine.stroke(lines, [mirrored([(reach - length, level - slope), (reach, level)], side)], 0.0028)
     layers.extra += blurred(lines, 0.0012) * layers.ventilated * np.float32((0.45 + 0.5 * f.severity) / 255)
 
 
@@ -270,9 +264,7 @@ def _path(layers: Layers, a: Anatomy, view: str, fullness: float, rng: np.random
     return np.maximum(lung, 0, out=lung)
 
 
-def _expose(
-    path: np.ndarray, body: np.ndarray, view: str, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _expose(path: np.ndarray, body: np.ndarray, view: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """From cm of water (size, size) to what the detector sees, in cm again, and its quanta (1 in air)."""
     quanta = np.exp(path * np.float32(-ATTENUATION))
     scatter = _shrunk(quanta) * (body > 127)
