@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mrm import images
+from mrm.losses import NO_WORD
 from mrm.masks import MaskedPictures, MaskError, fit, fit_mask
 from mrm.records import OnError, Record, Records
 from mrm.reports import CLS, MASK, PAD, Tokenizer, mask_words, select_sections
@@ -181,7 +182,8 @@ class PretrainData:
     def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> PretrainBatch:
         """Pad reports to the longest of them, or to the full length where every position is asked for."""
         everything = self.report.loss == "all"
-        length = self.length if everything else max(len(s["ids"]) for s in samples)
+        longest = self.length if everything else max(len(s["ids"]) for s in samples)
+        length = min(self.length, _rounded(longest, 16))
         true_BT = np.full((len(samples), length), PAD, dtype=np.int64)
         asked_BT = np.zeros((len(samples), length), dtype=bool)
         tokens_BT = true_BT.copy()
@@ -192,6 +194,9 @@ class PretrainData:
             asked_BT[row, : len(s["ids"])] = s["masked"]
             asked_BT[row] |= everything and len(s["ids"]) > 1
         words_W = np.flatnonzero(asked_BT)
+        padding = _rounded(len(words_W), 64) - len(words_W)  # few sizes: new ones fragment memory, or compile anew
+        targets_W = np.concatenate([true_BT.ravel()[words_W], np.full(padding, NO_WORD)])
+        words_W = np.concatenate([words_W, np.zeros(padding, dtype=np.int64)])
         return PretrainBatch(
             skipped=skipped,
             picture_BHW=_stack(samples, "picture"),
@@ -200,7 +205,7 @@ class PretrainData:
             tokens_BT=torch.from_numpy(tokens_BT),
             attention_BT=torch.from_numpy((true_BT != PAD) | (true_BT == CLS)),
             words_W=torch.from_numpy(words_W),
-            targets_W=torch.from_numpy(true_BT.ravel()[words_W]),
+            targets_W=torch.from_numpy(targets_W),
             keys_B=torch.tensor([int(s["key"]) for s in samples]),
         )
 
@@ -319,6 +324,10 @@ test_picture.__test__ = False  # type: ignore[attr-defined]  # pytest would coll
 def _train_picture(record: Record, rng: np.random.Generator, size: int, crop: CropConfig) -> np.ndarray:
     picture = images.read_crop(record.image, rng, size, crop.area, crop.aspect)
     return images.flip(picture) if rng.random() < crop.flip else picture
+
+
+def _rounded(count: int, step: int) -> int:
+    return -(-count // step) * step
 
 
 def _stack(samples: Sequence[dict[str, Any]], key: str) -> Tensor:

@@ -25,9 +25,9 @@ from mrm.records import Records
 from mrm.reports import MASK, mask_words
 
 SIZE = 256  # pixels of a phantom
-COUNTS = {"pretrain": 1200, "train": 120, "val": 160, "test": 600}
+COUNTS = {"pretrain": 1200, "train": 300, "val": 150, "test": 500}
 EPOCHS = 14
-STEPS = 150  # of fine-tuning, from either encoder
+STEPS = 120  # of fine-tuning, from either encoder
 
 
 def demo(out: Path, seed: int = 0) -> Path:

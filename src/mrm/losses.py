@@ -16,6 +16,9 @@ from torch import Tensor
 IGNORED = 255  # in a mask: padding, or what nobody has labelled
 
 
+NO_WORD = -100  # the target of a position that only fills up the batch
+
+
 class Term(NamedTuple):
     """A loss as its sum and the number of things summed over; both are scalars on the device."""
 
@@ -41,9 +44,12 @@ def masked_patch_loss(predicted_BMP: Tensor, target_BMP: Tensor, normalise: bool
 
 
 def masked_token_loss(logits_WV: Tensor, targets_W: Tensor) -> Term:
-    """Cross-entropy of the words asked for, natural logarithm; counts words. MRM, section 3.3."""
-    error = F.cross_entropy(logits_WV.float(), targets_W, reduction="sum")
-    return Term(error, error.new_tensor(targets_W.numel()))
+    """Cross-entropy of the words asked for, natural logarithm; counts words. MRM, section 3.3.
+
+    A target of NO_WORD fills up a batch and does not count.
+    """
+    error = F.cross_entropy(logits_WV.float(), targets_W, reduction="sum", ignore_index=NO_WORD)
+    return Term(error, (targets_W != NO_WORD).sum().to(error.dtype))
 
 
 def label_loss(logits_BC: Tensor, labels_BC: Tensor) -> Term:

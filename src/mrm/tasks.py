@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mrm import noise
 from mrm.batches import LabelBatch, MaskBatch, PretrainBatch
 from mrm.classifier import Classifier
-from mrm.losses import IGNORED, Term, dice_loss, focal_loss, label_loss, masked_patch_loss, masked_token_loss
+from mrm.losses import IGNORED, NO_WORD, Term, dice_loss, focal_loss, label_loss, masked_patch_loss, masked_token_loss
 from mrm.model import MRM, normalise, target_patches
 from mrm.segmenter import Segmenter
 
@@ -35,7 +35,7 @@ class PretrainTask(Task):
 
     def counts(self, batch: PretrainBatch) -> dict[str, int]:
         """Masked patches and words asked for."""
-        return {"image": batch.hidden_BM.numel(), "report": batch.words_W.numel()}
+        return {"image": batch.hidden_BM.numel(), "report": int((batch.targets_W != NO_WORD).sum())}
 
     def forward(self, batch: PretrainBatch) -> dict[str, Term]:
         """The image and the report term."""
