@@ -1,12 +1,14 @@
 """Scores, restored pictures and filled-in words of a model put to use."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from test_training import MICRO
 
 import mrm
-from mrm import images, predict
+from mrm import images, metrics, predict
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
 from mrm.model import MRM
@@ -91,3 +93,27 @@ def test_words_depend_on_the_picture_and_are_probabilities(model, records):
     assert first.shape == (2, MICRO.vocabulary)
     np.testing.assert_allclose(first.sum(1), 1, rtol=1e-5)
     assert not np.allclose(first, second)
+
+
+def test_a_fitted_head_is_a_linear_probe_of_the_features(records):
+    with mrm.noise.seeded(0):
+        shape = ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)
+        model = Classifier(shape).eval()
+    labels = records.labels_NC
+    before = [
+        metrics.auroc(labels[:, c], predict.classify(model, records, workers=0).logits_NC[:, c]) for c in range(8)
+    ]
+    predict.fit_head(model, records, workers=0)
+    scores = predict.classify(model, records, workers=0)
+    after = [metrics.auroc(labels[:, c], scores.logits_NC[:, c]) for c in range(8)]
+    assert np.nanmean(after) > np.nanmean(before) + 0.1
+    np.testing.assert_allclose(scores.probabilities_NC.mean(0), labels.mean(0), atol=0.02)  # a fit intercept calibrates
+
+
+def test_a_class_of_one_value_keeps_its_head(records, classifier):
+    one = Records([replace(r, labels=(1.0, *r.labels[1:])) for r in records], FINDINGS)
+    before = classifier.encoder.head.weight.detach().clone()
+    predict.fit_head(classifier, one, workers=0)
+    assert torch.equal(classifier.encoder.head.weight[0], before[0])
+    assert not torch.equal(classifier.encoder.head.weight[1], before[1])
+    classifier.encoder.head.weight.data = before

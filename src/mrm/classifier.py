@@ -28,6 +28,7 @@ class ClassifierConfig:
 class Classifier(nn.Module):
     """Mean of the patch features, a fresh norm, one logit a class. `encoder` is a timm VisionTransformer."""
 
+    encoder: Any  # a timm VisionTransformer, head included
     card: Any = None  # what a model folder knows of it: set by `checkpoint.load`
     tokenizer: Any = None
 

@@ -27,7 +27,7 @@ from mrm.reports import MASK, mask_words
 SIZE = 256  # pixels of a phantom
 COUNTS = {"pretrain": 1200, "train": 300, "val": 150, "test": 500}
 EPOCHS = 14
-STEPS = 120  # of fine-tuning, from either encoder
+STEPS = 50  # of fine-tuning, from either encoder
 
 
 def demo(out: Path, seed: int = 0) -> Path:
@@ -82,7 +82,8 @@ def fine_tuned(out: Path, sets: dict[str, Path], init: Path, seed: int, name: st
     """Fine-tune to the phantoms' findings and test; both encoders go through here."""
     folder = out / ("scratch" if scratch else "finetuned")
     recipe = recipes.tiny_finetune(sets["train"], sets["val"], init, folder, scratch=scratch, seed=seed)
-    runs.finetune(replace(recipe, max_steps=STEPS))
+    training = replace(recipe.training, rate=3e-4, check_every=10, save_every=10)
+    runs.finetune(replace(recipe, max_steps=STEPS, training=training, probe_first=True))
     runs.evaluate(folder, sets["test"], folder / "test")
     p = read_predictions(folder / "test" / "predictions.csv")
     report = metrics.classification_report(p.labels_NC, p.probabilities_NC, p.classes, groups=p.patients)

@@ -3,11 +3,12 @@
 # Shapes: N records, C classes, B samples, H W pixels, L patches, T tokens
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mrm import batches, images
@@ -41,22 +42,58 @@ def classify(
     precision: str = "fp32",
 ) -> Scores:
     """Score records on the model's device, in its test view. A rank of several leaves the others' rows zero."""
-    config = model.config
-    data = batches.LabelData(records, config.image_size, crop=None, view=config.view, on_error="skip")
-    device = next(model.parameters()).device
-    batches.share_cores(device)
-    logits_NC = np.zeros((len(records), len(config.classes)))
-    unreadable = {}
     mine = (b for i, b in enumerate(batches.in_order(len(records), batch)) if i % world == rank)
+    return Scores(*_each(model, records, model, len(model.config.classes), mine, workers, precision))
+
+
+def fit_head(model: Classifier, records: Records, batch: int = 64, workers: int | None = None) -> None:
+    """Start fine-tuning from a linear probe: fit the head to the encoder's features as they are.
+
+    Features are standardised, each class gets a regularised logistic regression over its stated labels, and
+    both are folded into the head. A class with one label value keeps its head. LP-FT, arXiv:2202.10054.
+    """
+    encoder = model.encoder
+    width = encoder.head.in_features
+    pooled = lambda x: encoder.forward_head(encoder.forward_features(x), pre_logits=True)  # noqa: E731
+    features_ND, _ = _each(model, records, pooled, width, batches.in_order(len(records), batch), workers)
+    read = ~np.isnan(features_ND).any(axis=1)
+    mean_D, std_D = features_ND[read].mean(0), features_ND[read].std(0) + 1e-6
+    for c, labels_N in enumerate(records.labels_NC.T):
+        stated = read & ~np.isnan(labels_N)
+        if len(np.unique(labels_N[stated])) < 2:
+            continue
+        probe = LogisticRegression(C=0.01, max_iter=500)
+        probe.fit((features_ND[stated] - mean_D) / std_D, labels_N[stated])
+        weight_D = probe.coef_[0] / std_D
+        with torch.no_grad():
+            encoder.head.weight[c] = torch.from_numpy(weight_D)
+            encoder.head.bias[c] = float(probe.intercept_[0] - weight_D @ mean_D)
+
+
+def _each(
+    model: Classifier,
+    records: Records,
+    compute: Callable[[Tensor], Tensor],
+    width: int,
+    wanted: Iterator[list[batches.Sample]],
+    workers: int | None,
+    precision: str = "fp32",
+) -> tuple[np.ndarray, dict[str, str]]:
+    """What `compute` gives of each picture, (N, width), NaN where it cannot be read; and why, by name."""
+    config, device = model.config, next(model.parameters()).device
+    data = batches.LabelData(records, config.image_size, crop=None, view=config.view, on_error="skip")
+    batches.share_cores(device)
+    values = np.zeros((len(records), width))
+    unreadable = {}
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for loaded in batches.loader(data, mine, workers, pin=device.type == "cuda"):
+        for loaded in batches.loader(data, wanted, workers, pin=device.type == "cuda"):
             loaded = loaded.to(device)
-            logits = model(normalise(loaded.picture_BHW, config.mean, config.std)).float().cpu().numpy()
-            logits_NC[loaded.index_B.cpu().numpy()] = logits
-            for record in loaded.skipped:  # another record stood in for it and got its own scores once more
+            computed = compute(normalise(loaded.picture_BHW, config.mean, config.std))
+            values[loaded.index_B.cpu().numpy()] = computed.float().cpu().numpy()
+            for record in loaded.skipped:  # another record stood in for it and got its own values once more
                 unreadable[record.name] = record.reason
-                logits_NC[record.index] = np.nan
-    return Scores(logits_NC, unreadable)
+                values[record.index] = np.nan
+    return values, unreadable
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class FinetuneConfig:
     uncertain_by_class: dict[str, str] = field(default_factory=dict)  # ... or per class
     view: Literal["whole", "centre"] = "whole"  # test view; the published one, "centre", cuts the sides of films
     drop_path: float = 0.1
+    probe_first: bool = False  # start from a linear probe instead of a blank head: few labels, few steps
     max_steps: int | None = None  # squeeze the run into so many steps
     seed: int = 0
     on_error: OnError = "stop"  # a picture that cannot be read: stop, or skip (counted and listed)

@@ -115,6 +115,8 @@ def finetune(config: FinetuneConfig) -> Path:
     card = Card("classifier", asdict(model.config), origin(config, train, config.train))
     seen = note_seen(config, "fine-tuning", train)
     warn_of(overlaps(seen, val, "validation"))
+    if config.probe_first and not (Path(config.out) / "last").exists():
+        predict.fit_head(model.eval(), train, workers=config.training.workers)
     return Trainer(
         ClassifyTask(model),
         data,
