@@ -20,6 +20,7 @@ from mrm.batches import (
     shuffled,
     test_picture,
 )
+from mrm.losses import NO_WORD
 from mrm.records import Record, Records
 from mrm.reports import CLS, MASK, PAD, Tokenizer
 
@@ -154,13 +155,22 @@ def test_only_the_sections_asked_for_are_read(pretrain, tokenizer):
 # Pre-training batches ---------------------------------------------------------------------------------
 
 
-def test_a_batch_is_trimmed_to_its_longest_report(pretrain, records, tokenizer):
+def asked(batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positions asked for and their words, without those that only fill up the batch."""
+    real = batch.targets_W != NO_WORD
+    assert len(real) % 64 == 0  # few sizes
+    assert real.tolist() == sorted(real.tolist(), reverse=True)
+    return batch.words_W[real], batch.targets_W[real]
+
+
+def test_a_batch_is_trimmed_to_its_longest_report_in_steps_of_sixteen(pretrain, records, tokenizer):
     data = pretrain(records)
+    data.length = 40  # tokens were cut at LENGTH, so every report is shorter than sixteen
     lengths = [len(data.ids(i)) for i in range(7)]
     assert lengths[2] == 1
     assert max(lengths) == LENGTH  # the long one is cut
     short = data.collate([data.sample(0, i) for i in (0, 2, 3)], [])
-    assert short.tokens_BT.shape == (3, max(lengths[i] for i in (0, 2, 3)))
+    assert short.tokens_BT.shape == (3, 16)
     assert short.attention_BT.sum(1).tolist() == [lengths[i] for i in (0, 2, 3)]
     assert (short.tokens_BT[1, 1:] == PAD).all()
 
@@ -170,34 +180,38 @@ def test_masked_words_are_asked_for_and_unmasked_ones_are_shown(pretrain, record
     samples = [data.sample(0, i) for i in range(7)]
     batch = data.collate(samples, [])
     flat = batch.tokens_BT.flatten()
-    assert (flat[batch.words_W] == MASK).all()
-    assert batch.words_W.tolist() == (flat == MASK).nonzero().squeeze(1).tolist()
-    restored = flat.scatter(0, batch.words_W, batch.targets_W).view_as(batch.tokens_BT)
+    words, targets = asked(batch)
+    assert words.tolist() == (flat == MASK).nonzero().squeeze(1).tolist()
+    restored = flat.scatter(0, words, targets).view_as(batch.tokens_BT)
     for row, sample in zip(restored, samples, strict=True):
         assert row[: len(sample["ids"])].tolist() == sample["ids"].tolist()
-    assert len(batch.words_W) > 5
+    assert len(words) > 5
 
 
 def test_a_record_without_a_report_asks_for_no_word(pretrain, records):
     data = pretrain(records)
     for epoch in range(5):
         batch = data.collate([data.sample(epoch, i) for i in (2, 5)], [])
-        assert batch.words_W.numel() == batch.targets_W.numel() == 0
-        assert batch.tokens_BT.tolist() == [[CLS], [CLS]]
+        assert len(asked(batch)[0]) == 0
+        assert batch.tokens_BT.tolist() == [[CLS, *[PAD] * (LENGTH - 1)]] * 2
+        assert batch.attention_BT.sum(1).tolist() == [1, 1]
 
 
 def test_the_published_loss_asks_for_every_position_padding_too(pretrain, records):
     data = pretrain(records, report=ReportConfig(loss="all"))
     batch = data.collate([data.sample(0, i) for i in (0, 2, 3)], [])
     assert batch.tokens_BT.shape == (3, LENGTH)
-    assert batch.words_W.tolist() == [*range(LENGTH), *range(2 * LENGTH, 3 * LENGTH)]  # not the empty report's
+    words, targets = asked(batch)
+    assert words.tolist() == [*range(LENGTH), *range(2 * LENGTH, 3 * LENGTH)]  # not the empty report's
     ids = data.ids(0).tolist()
-    assert batch.targets_W[:LENGTH].tolist() == ids + [PAD] * (LENGTH - len(ids))
+    assert targets[:LENGTH].tolist() == ids + [PAD] * (LENGTH - len(ids))
 
 
 def test_the_share_of_words_masked_is_a_setting(pretrain, records):
     none, most = (pretrain(records, report=ReportConfig(mask=p)) for p in (0.0, 1.0))
-    assert none.collate([none.sample(0, i) for i in range(7)], []).words_W.numel() == 0
+    assert (
+        none.collate([none.sample(0, i) for i in range(7)], []).words_W.numel() == 0
+    )  # no word at all needs no filling up
     sample = most.sample(0, 4)
     assert sample["masked"][1 : min(len(sample["ids"]), LENGTH - 1)].all()
 

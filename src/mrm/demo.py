@@ -26,7 +26,7 @@ from mrm.reports import MASK, mask_words
 
 SIZE = 256  # pixels of a phantom
 COUNTS = {"pretrain": 1200, "train": 300, "val": 150, "test": 500}
-EPOCHS = 14
+EPOCHS = 13
 STEPS = 50  # of fine-tuning, from either encoder
 
 
