@@ -471,6 +471,7 @@ def auroc_check(config: FinetuneConfig, val: Records):
         logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
         read = ~np.isnan(logits).any(axis=1)
         per_class = [metrics.auroc(y, s) for y, s in zip(val.labels_NC[read].T, logits[read].T, strict=True)]
-        return {"val_auroc": float(np.nanmean(per_class)), "score": float(np.nanmean(per_class))}
+        mean = float(np.nanmean(per_class))
+        return {"val_auroc": mean, "score": mean}
 
     return check

@@ -7,8 +7,8 @@ processes (`torchrun`) share the one order of samples and divide each loss by it
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import itertools
 import math
 import os
 import shutil
@@ -104,7 +104,7 @@ class Trainer:
         task.train()
         for number, batch in enumerate(micro_batches, 1):
             self._note_skipped(batch.skipped)
-            with state.no_sync(task) if number < len(micro_batches) else _nothing():
+            with state.no_sync(task) if number < len(micro_batches) else contextlib.nullcontext():
                 terms = task(batch.to(state.device))
                 loss = sum(self.task.weights[k] * t.sum / counts[k] for k, t in terms.items())
                 state.backward(loss * state.num_processes)  # DDP averages over processes; undo it
@@ -342,7 +342,7 @@ def _accelerator(config: TrainConfig, run: Path) -> Accelerator:
 def _move(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     """Put a loaded optimiser's state where its parameters now are."""
     for state in optimizer.state.values():
-        for name, value in itertools.chain(state.items()):
+        for name, value in state.items():
             if isinstance(value, Tensor) and name != "step":
                 state[name] = value.to(device)
 
@@ -353,9 +353,3 @@ def _link(link: Path, folder: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.relative_to(link.parent))
     os.replace(temporary, link)
-
-
-def _nothing() -> Any:
-    import contextlib
-
-    return contextlib.nullcontext()
