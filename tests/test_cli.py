@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from mrm import cli
+from mrm.cli import training
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -20,18 +21,18 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 def test_help_lists_every_command(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    for name in (*cli.COMMANDS, *cli.RECIPE_COMMANDS, "prepare"):
+    for name in cli.COMMANDS:
         assert f"mrm {name} " in out
 
 
-@pytest.mark.parametrize("command", [*cli.COMMANDS, "prepare"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_explains_itself(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
     assert "usage" in out
 
 
-@pytest.mark.parametrize(("command", "recipe"), [(c, r) for c, (_, t, _) in cli.RECIPE_COMMANDS.items() for r in t])
+@pytest.mark.parametrize(("command", "recipe"), [(c, r) for c, t in training.TRAINING.items() for r in t.recipes])
 def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, recipe):
     code, out, _ = run(capsys, "recipes", recipe)
     assert code == 0
@@ -83,6 +84,6 @@ def test_audit_answers_with_its_exit_status(capsys, phantoms, tmp_path):
 
 
 def test_the_module_runs_as_a_script():
-    done = subprocess.run([sys.executable, "-m", "mrm.cli", "recipes", "nih-1"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "mrm", "recipes", "nih-1"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "rate: 0.03" in done.stdout

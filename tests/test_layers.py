@@ -25,14 +25,19 @@ TABLE = """
 4  explain  evaluate
 4  segmentation
 5  recipes  pages
-6  segmenting
 6  runs
 7  demo  serve
 7  cli
 7  __main__
 """
 # Inside a folder of modules: what its files may share. A folder's `__init__` gathers them and is free.
-SHARED = {"corpora": ("contract", "inspection", "splits", "phantom"), "pages": ("",), "serve": ("",)}
+SHARED = {
+    "corpora": ("contract", "inspection", "splits", "phantom"),
+    "pages": ("",),
+    "serve": ("",),
+    "runs": ("opening",),
+    "cli": ("command",),
+}
 
 LINES = [line.split() for line in TABLE.strip().splitlines()]
 RANK = {

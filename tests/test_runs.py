@@ -13,11 +13,12 @@ from test_training import config as pretrain_config
 from test_training import trace
 
 import mrm
-from mrm import checkpoint, images, recipes, runs
+from mrm import checkpoint, images, metrics, recipes, runs
 from mrm.corpora.phantom import FINDINGS
 from mrm.evaluate import RunError, read_predictions
 from mrm.images import ImageError
 from mrm.records import Record, RecordError, Records
+from mrm.runs import finetuning
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,8 @@ def tested(phantoms, tuned, tmp_path_factory):
 def test_the_encoder_is_the_pretrained_one_and_scratch_is_not(phantoms, pretrained, tmp_path):
     cfg = finetune_config(phantoms, pretrained, tmp_path / "a")
     start = checkpoint.load(pretrained).encoder.state_dict()
-    tuned = runs.finetune_model(cfg, FINDINGS, {}).encoder.state_dict()
-    scratch = runs.finetune_model(replace(cfg, scratch=True), FINDINGS, {}).encoder.state_dict()
+    tuned = finetuning.classifier(cfg, FINDINGS, {}).encoder.state_dict()
+    scratch = finetuning.classifier(replace(cfg, scratch=True), FINDINGS, {}).encoder.state_dict()
     assert torch.equal(tuned["blocks.1.mlp.fc1.weight"], start["blocks.1.mlp.fc1.weight"])
     assert not torch.equal(scratch["blocks.1.mlp.fc1.weight"], start["blocks.1.mlp.fc1.weight"])
     assert tuned.keys() == scratch.keys()
@@ -85,7 +86,7 @@ def test_results_hold_n_positives_and_intervals_and_agree_with_the_predictions(t
         entry = results["classes"][name]["auroc"]
         assert entry["n"] == 48
         assert entry["positives"] == predictions.labels_NC[:, c].sum()
-        expected = mrm.runs.metrics.auroc(predictions.labels_NC[:, c], predictions.probabilities_NC[:, c])
+        expected = metrics.auroc(predictions.labels_NC[:, c], predictions.probabilities_NC[:, c])
         assert entry["value"] == pytest.approx(expected)
         assert entry["low"] <= entry["value"] <= entry["high"]
     assert (out / "index.html").stat().st_size > 10_000

@@ -20,6 +20,7 @@ from mrm.evaluate import RunError
 from mrm.losses import IGNORED
 from mrm.masks import MaskError
 from mrm.optimization import TrainConfig
+from mrm.runs import segmenting
 from mrm.segmentation import LEVELS, Threshold, choose, levels_of, outline, surface_distances
 from mrm.segmenter import SegmenterError
 
@@ -135,7 +136,7 @@ def test_two_processes_equal_one(whole, folder, encoder, tmp_path):
     cfg = config(folder, encoder, tmp_path / "two")
     (tmp_path / "two.yaml").write_text(recipes.to_yaml(cfg))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "mrm.cli", "segment", "--config", str(tmp_path / "two.yaml")]
+    command = [*launcher, "-m", "mrm", "segment", "--config", str(tmp_path / "two.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
     for a, b in zip(trace(cfg.out), trace(whole), strict=True):
@@ -202,7 +203,7 @@ def test_bad_masks_stop_a_run_before_it_starts(folder, encoder, tmp_path):
 
 def test_another_kind_of_model_is_refused(folder, encoder, tmp_path):
     with pytest.raises(RunError, match="a classifier, not a segmenter"):
-        runs.predict_masks(encoder, [folder / "images" / "test"], tmp_path / "out")
+        segmenting.predict_masks(encoder, [folder / "images" / "test"], tmp_path / "out")
 
 
 # Thresholds --------------------------------------------------------------------------------------------
@@ -363,7 +364,7 @@ def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_p
     import pydicom
 
     file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
-    runs.predict_masks(trained, [file], tmp_path)
+    segmenting.predict_masks(trained, [file], tmp_path)
     source, made = pydicom.dcmread(file), highdicom.seg.segread(tmp_path / f"{file.stem}.seg.dcm")
     assert made.StudyInstanceUID == source.StudyInstanceUID
     assert (
@@ -380,8 +381,8 @@ def test_without_highdicom_the_extra_is_named(trained, shared_data, tmp_path, mo
     file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MaskError, match=r"mrm-radiograph\[seg\].*--no-dicom-seg"):
-        runs.predict_masks(trained, [file], tmp_path)
-    runs.predict_masks(trained, [file], tmp_path, dicom_seg=False)
+        segmenting.predict_masks(trained, [file], tmp_path)
+    segmenting.predict_masks(trained, [file], tmp_path, dicom=False)
     assert [p.suffix for p in tmp_path.iterdir()] == [".png"]
 
 
@@ -390,9 +391,9 @@ def test_two_pictures_of_one_name_are_refused(trained, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").write_bytes(images.encode_png(np.zeros((20, 20), np.uint8)))
     with pytest.raises(RunError, match=r"would both be written as x\.png"):
-        runs.predict_masks(trained, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        segmenting.predict_masks(trained, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     with pytest.raises(RunError, match="no such file or folder"):
-        runs.predict_masks(trained, [tmp_path / "none"], tmp_path / "out")
+        segmenting.predict_masks(trained, [tmp_path / "none"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", recipes.SEGMENT)

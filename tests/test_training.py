@@ -58,7 +58,7 @@ def command(tmp_path: Path, cfg: recipes.PretrainConfig, *launcher: str, env=Non
     """The run as a user starts it, from its YAML file."""
     file = tmp_path / f"{cfg.out.name}.yaml"
     file.write_text(recipes.to_yaml(cfg))
-    arguments = [sys.executable, *launcher, "-m", "mrm.cli", "pretrain", "--config", str(file)]
+    arguments = [sys.executable, *launcher, "-m", "mrm", "pretrain", "--config", str(file)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
@@ -255,9 +255,10 @@ def test_the_published_schedule_in_steps():
 
 
 def test_biases_norms_do_not_decay():
+    from mrm.model import MRM
     from mrm.optimization import parameter_groups
 
-    model = runs.MRM(MICRO)
+    model = MRM(MICRO)
     groups = parameter_groups(model, TrainConfig())
     undecayed = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
     for name, p in model.named_parameters():

@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mrm import checkpoint, dicom_seg, images, masks, noise, pages, segmentation
+from mrm import checkpoint, dicom_seg, images, masks, pages, segmentation
 from mrm.evaluate import RunError, overlaps
 from mrm.headers import kind_of
 from mrm.images import ImageError
 from mrm.masks import MaskedPictures
 from mrm.recipes import SegmentConfig
+from mrm.runs.opening import best_device, on_encoder, show_progress, warn_of
 from mrm.segmentation import Threshold
 from mrm.segmenter import Segmenter, SegmenterConfig, probabilities
 
-Progress = Callable[[str, int, int], None]  # what, done, of how many
 COLOURS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 
 
@@ -57,12 +57,7 @@ def segmenter(config: SegmentConfig) -> Segmenter:
         auxiliary=config.auxiliary,
         drop_path=config.drop_path,
     )
-    with noise.seeded(config.seed):
-        model = Segmenter(shape)
-    model.encoder.set_grad_checkpointing(config.training.checkpointing)
-    if not config.scratch:
-        print(f"{config.init}: {checkpoint.start_from(model, config.init)}")
-    return model
+    return on_encoder(Segmenter, shape, config)
 
 
 def last_thresholds(run: Path) -> dict[str, float]:
@@ -109,24 +104,21 @@ def evaluate_masks(
     model: Path,
     folder: Path,
     out: Path,
-    device: torch.device,
     split: str = "test",
     slide: bool = False,
     draws: int = 2000,
     seed: int = 0,
-    progress: Progress = lambda what, done, n: None,
 ) -> dict[str, Any]:
     """Test a segmenter: `results.json`, `pictures.csv`, and a page with overlays. Returns the results."""
-    network = segmentation.load_segmenter(model).to(device)
+    network = segmentation.load_segmenter(model).to(best_device())
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     thresholds = segmentation.read_thresholds(network.card, classes)
-    show = lambda done, n: progress("outlining", done, n)  # noqa: E731
+    show = lambda done, n: show_progress("outlining", done, n)  # noqa: E731
     tested = segmentation.test(network, masked, thresholds, slide, show)
     report = segmentation.report_of(tested, classes, draws, seed)
     leaks = overlaps(checkpoint.find_model(model) / "seen", masked.records(), "test")
-    for leak in leaks:
-        warnings.warn(leak, stacklevel=2)
+    warn_of(leaks)
     results = segmentation.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole picture"}
     segmentation.write_results(out, results, tested, classes)
@@ -160,10 +152,8 @@ def predict_masks(
     model: Path,
     paths: Sequence[Path],
     out: Path,
-    device: torch.device,
     slide: bool = False,
     dicom: bool = True,
-    progress: Progress = lambda what, done, n: None,
 ) -> dict[str, str]:
     """Write NAME.png for each picture: class numbers at its own size, in colours; for DICOM also NAME.seg.dcm.
 
@@ -173,7 +163,7 @@ def predict_masks(
     files = input_files(paths)
     if dicom and any(is_dicom(file) for file in files.values()):
         dicom_seg.require_highdicom()
-    network = segmentation.load_segmenter(model).to(device)
+    network = segmentation.load_segmenter(model).to(best_device())
     thresholds = segmentation.read_thresholds(network.card, network.config.classes)
     unreadable: dict[str, str] = {}
     Path(out).mkdir(parents=True, exist_ok=True)
@@ -188,7 +178,7 @@ def predict_masks(
         except (ImageError, OSError) as error:
             unreadable[str(file)] = str(error)
             warnings.warn(f"left out {file}: {error}", stacklevel=2)
-        progress("outlining", done, len(files))
+        show_progress("outlining", done, len(files))
     if len(unreadable) == len(files):
         raise RunError(
             f"not one of {len(files)} pictures could be outlined; the first: {next(iter(unreadable.values()))}"

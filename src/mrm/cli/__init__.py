@@ -1,0 +1,62 @@
+"""The command `mrm`. Each command is a small function in one of these files, which calls one in `runs`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+
+from mrm.checkpoint import CheckpointError
+from mrm.cli import data, testing, training, using
+from mrm.evaluate import RunError
+from mrm.images import ImageError
+from mrm.optimization import TrainingError
+from mrm.recipes import ConfigError
+from mrm.records import RecordError
+from mrm.reports import ReportError
+from mrm.segmenter import SegmenterError
+
+EXPECTED = (
+    CheckpointError,
+    ImageError,
+    ConfigError,
+    RecordError,
+    ReportError,
+    RunError,
+    SegmenterError,
+    TrainingError,
+)
+GROUPS = {
+    "data": data.COMMANDS,
+    "training": training.COMMANDS,
+    "testing": testing.COMMANDS,
+    "using a model": using.COMMANDS,
+}
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; expected errors print one line and exit with 2."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    warnings.formatwarning = lambda message, *_, **__: f"mrm: warning: {message}\n"
+    name = argv[0] if argv else "--help"
+    try:
+        if name in ("-h", "--help"):
+            print(usage())
+        elif name in COMMANDS:
+            COMMANDS[name].run(argv[1:])
+        else:
+            raise ConfigError(f"no command {name!r}; `mrm --help` lists them")
+    except EXPECTED as error:
+        print(f"mrm: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stdout = None
+
+
+def usage() -> str:
+    """The list of commands with their first lines."""
+    lines = ["mrm: learn from radiographs and their reports, then classify with few labels"]
+    for group, commands in GROUPS.items():
+        lines += ["", f"{group}:", *(f"  mrm {name:11} {command.about}" for name, command in commands.items())]
+    return "\n".join([*lines, "", "mrm COMMAND --help explains each."])

@@ -1,0 +1,97 @@
+"""Commands that make data ready: prepare, phantoms, audit, tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from mrm.cli.command import Command, commands
+from mrm.corpora.contract import Options
+from mrm.recipes import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions(Options):
+    """Make audited records of a public corpus, from the folder it was downloaded to.
+
+    CORPUS is nih, chexpert, rsna, siim, mimic, openi, covid or custom.
+    """
+
+    source: Path  # the download; it is only read
+    out: Path  # folder for records, label lists, corpus.json and audit.json
+    columns: tuple[str, ...] = ()  # type: ignore[assignment]  # custom: ours=theirs, e.g. image_path=File report_content=Text
+
+    def options(self) -> Options:
+        """These options as a corpus takes them."""
+        pairs = [pair.partition("=") for item in self.columns for pair in item.split(",")]
+        if wrong := [ours for ours, equals, theirs in pairs if not (ours and equals and theirs)]:
+            raise ConfigError(f"--columns {wrong[0]}: a pair ours=theirs is expected, as image_path=File")
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(Options)}
+        return Options(**{**values, "columns": {ours: theirs for ours, _, theirs in pairs}})
+
+
+def prepare(argv: list[str]) -> None:
+    """`mrm prepare CORPUS --source DIR --out DIR`."""
+    from mrm import runs
+
+    corpus, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("CORPUS", argv)
+    asked = tyro.cli(PrepareOptions, prog=f"mrm prepare {corpus}", args=rest)
+    runs.prepare(corpus, asked.source, asked.out, asked.options())
+
+
+def phantoms(out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks: tuple[str, ...] = ()) -> None:
+    """Draw phantom radiographs with reports, labels and masks.
+
+    Args:
+        out: folder for records.csv, images/ and a folder for each kind of mask.
+        count: studies; a patient has one to three.
+        size: pixels.
+        seed: another seed gives other patients.
+        masks: lungs, pneumothorax.
+    """
+    from mrm.corpora import phantom_files
+
+    print(f"{out / 'records.csv'}: {len(phantom_files.write(out, count, seed, size, masks))} phantoms")
+
+
+def audit(
+    sets: tuple[Path, ...], /, json: Path | None = None, pictures: bool = True, within: bool = False, examples: int = 5
+) -> None:
+    """Look for the same patient, study, file or picture in several sets of records; exit status 1 if any.
+
+    Args:
+        sets: CSV, Parquet or label lists.
+        json: also write the verdict to this file.
+        pictures: also compare what the pictures show.
+        within: also look for repeats inside each set.
+        examples: pairs named for each overlap.
+    """
+    from mrm import runs
+
+    if not runs.compare_sets(sets, json, pictures, within, examples).clean:
+        sys.exit(1)
+
+
+def tokenizer(records: Path, /, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> None:
+    """Learn a WordPiece vocabulary from the reports of RECORDS (a training.csv).
+
+    Args:
+        records: a CSV with the columns image_path, report_content.
+        out: the tokenizer file to write.
+        size: pieces at the most.
+        sections: only these parts of each report (findings, impression, ...).
+    """
+    from mrm import runs
+
+    learned = runs.train_tokenizer(records, out, size, sections)
+    print(f"{out}: {learned.size} pieces")
+
+
+COMMANDS = {
+    "prepare": Command((PrepareOptions.__doc__ or "").splitlines()[0], prepare),
+    **commands(phantoms, audit, tokenizer),
+}

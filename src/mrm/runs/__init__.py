@@ -1,0 +1,190 @@
+"""The commands as functions: start reading here.
+
+Each says what happens in the order it happens; what a step does is in the module it is called from.
+A run is a folder: `config.yaml` (all settings), `log.csv`, `checks.csv`, `checkpoints/`, and the links
+`last` and `best` to two of those, each a whole model folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mrm import checkpoint, corpora, metrics, pages, predict
+from mrm.audit import Verdict, audit
+from mrm.batches import Balanced, LabelData, MaskData
+from mrm.checkpoint import Card
+from mrm.evaluate import (
+    RunError,
+    load_classifier,
+    note_test,
+    overlaps,
+    readable,
+    summary,
+    test_records,
+    write_results,
+)
+from mrm.fingerprints import read_names
+from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.records import Records, resolve_uncertain, write_whole
+from mrm.reports import Tokenizer, select_sections
+from mrm.runs import segmenting
+from mrm.runs.finetuning import auroc_check, classifier, label_records, require_both_values, uncertain_policy
+from mrm.runs.opening import best_device, model_writer, note_seen, open_run, origin, show_progress, warn_of
+from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, run_tokenizer
+from mrm.tasks import ClassifyTask, PretrainTask, SegmentTask
+from mrm.training import Trainer
+
+def prepare(name: str, source: Path, out: Path, options: corpora.Options | None = None) -> Verdict:
+    """Records, label lists and facts of a public corpus, from its download; and an audit of its sets."""
+    corpus = corpora.prepare(name, source, out, options)
+    verdict = audit_splits(corpus.splits)
+    write_whole(Path(out) / "audit.json", verdict.to_json().encode())
+    print(verdict.table())
+    return verdict
+
+
+def audit_splits(splits: Mapping[str, Records]) -> Verdict:
+    """Audit train, val and test; where a corpus has several tasks (`covid1/train`), within each of them."""
+    tasks: dict[str, dict[str, Records]] = {}
+    for name, records in splits.items():
+        task, _, part = name.rpartition("/")
+        if part in corpora.splits.LISTS:  # shares such as train_10 lie within train
+            tasks.setdefault(task, {})[name] = records
+    verdicts = [audit(sets, progress=show_progress) for sets in tasks.values()]
+    covered = {name: coverage for v in verdicts for name, coverage in v.sets.items()}
+    return Verdict(tuple(overlap for v in verdicts for overlap in v.overlaps), covered)
+
+
+def compare_sets(sets: Sequence[Path], json: Path | None, pictures: bool, within: bool, examples: int) -> Verdict:
+    """Audit files of records against each other; prints the verdict, and writes it to `json` if given."""
+    base = Path(os.path.commonpath([path.absolute().parent for path in sets]))  # short names for the tables
+    short = [str(path.absolute().relative_to(base)) for path in sets]
+    names = [name if short.count(name) == 1 else f"{name} (no. {i})" for i, name in enumerate(short, 1)]
+    loaded = {name: read_names(path) for name, path in zip(names, sets, strict=True)}
+    verdict = audit(loaded, pictures, within, examples=examples, progress=show_progress)
+    if json:
+        write_whole(json, verdict.to_json().encode())
+    print(verdict.table())
+    return verdict
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Learn from pictures and reports: restore masked patches and masked words. Returns the run's folder."""
+    open_run(config)
+    records = Records.load(config.records, images=config.images, on_error=config.on_error)
+    tokenizer = run_tokenizer(config, records)
+    model = pretrain_model(config, tokenizer)
+    data = pretrain_data(config, records, model, tokenizer)
+    card = Card("mrm", asdict(model.config), origin(config, records, config.records))
+    seen = note_seen(config, "pre-training", records)
+    return Trainer(
+        PretrainTask(model, config.image_weight, config.report_weight),
+        data,
+        config.training.shortened(config.max_steps),
+        config.out,
+        write_model=model_writer(card, seen, tokenizer),
+        seed=config.seed,
+        check=pretrain_check(config, model, tokenizer, records),
+    ).fit()
+
+
+def finetune(config: FinetuneConfig) -> Path:
+    """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
+    open_run(config)
+    train, val = label_records(config)
+    policy = uncertain_policy(config, train)
+    train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
+    require_both_values(val, config.val)
+    model = classifier(config, train.classes, policy)
+    data = LabelData(train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error)
+    card = Card("classifier", asdict(model.config), origin(config, train, config.train))
+    seen = note_seen(config, "fine-tuning", train)
+    warn_of(overlaps(seen, val, "validation"))
+    if config.probe_first and not (Path(config.out) / "last").exists():
+        predict.fit_head(model.eval(), train, workers=config.training.workers)
+    return Trainer(
+        ClassifyTask(model),
+        data,
+        config.training.shortened(config.max_steps),
+        config.out,
+        write_model=model_writer(card, seen),
+        seed=config.seed,
+        check=auroc_check(config, val),
+    ).fit()
+
+
+def segment(config: SegmentConfig) -> Path:
+    """Learn outlines from masks, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
+    open_run(config)
+    train, val = segmenting.masked_pictures(config)
+    model = segmenting.segmenter(config)
+    data = MaskData(train, config.image_size, config.crop, config.seed, config.on_error)
+    order = Balanced(train.positive_N, config.negatives)
+    records = train.records()
+    card = Card("segmenter", asdict(model.config), origin(config, records, config.train))
+    seen = note_seen(config, "segmentation", records)
+    warn_of(overlaps(seen, val.records(), "validation"))
+    thresholds = segmenting.last_thresholds(config.out)
+    return Trainer(
+        SegmentTask(model, config.focal_weight, config.dice_weight, config.auxiliary_weight),
+        data,
+        config.training.shortened(config.max_steps),
+        config.out,
+        write_model=model_writer(card, seen, thresholds=thresholds),
+        seed=config.seed,
+        check=segmenting.dice_check(config, val, thresholds),
+        order=order,
+        epoch=len(order),
+    ).fit()
+
+
+def evaluate(
+    model: Path,
+    records: Path,
+    out: Path,
+    images: Path | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    workers: int | None = None,
+    split: str = "test",
+    slide: bool = False,
+) -> dict[str, Any]:
+    """Test a classifier or a segmenter: `results.json`, one line a picture in a CSV, one page. Returns the results."""
+    if checkpoint.kind_at(model) == "segmenter":
+        return segmenting.evaluate_masks(model, records, out, split, slide, draws, seed)
+    network = load_classifier(model)
+    tested = test_records(network, records, images)
+    scores = predict.classify(network.to(best_device()), tested, workers=workers)
+    predictions = readable(tested, scores, records)
+    report = metrics.classification_report(
+        predictions.labels_NC,
+        predictions.probabilities_NC,
+        predictions.classes,
+        groups=predictions.patients,
+        draws=draws,
+        seed=seed,
+    )
+    leaks = overlaps(checkpoint.find_model(model) / "seen", tested, "test")
+    warn_of(leaks)
+    results = summary(model, network.card, records, tested, predictions, report, scores.unreadable, leaks)
+    write_results(out, results, predictions)
+    pages.evaluation(out, results, report, predictions.labels_NC, predictions.probabilities_NC, predictions.classes)
+    note_test(model, results)
+    return results
+
+
+def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
+    """Learn a WordPiece vocabulary from the reports of `records` and write it to `out`."""
+    loaded = Records.load(records)
+    texts = [select_sections(r.report, sections) for r in loaded if r.report]
+    if not texts:
+        raise RunError(
+            f"{records}: not one of {len(loaded)} records has a report, so there is nothing to learn words from"
+        )
+    tokenizer = Tokenizer.train(texts, size)
+    write_whole(out, tokenizer.to_json().encode())
+    return tokenizer
