@@ -10,11 +10,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "mrm"
 
 # One line a rank, lowest first: a module imports from earlier lines only. The digit is the level of the design.
 TABLE = """
-0  noise  losses  metrics  records  sections  similarity  headers
+0  noise  losses  metrics  store  shards  records  sections  similarity  headers
 0  calibration  comparison  overlap  reports  dicom
 0  images
 0  masks
-1  model  classifier  batches  shards  corpora  fingerprints
+1  model  classifier  augment  batches  pack  corpora  fingerprints
 1  segmenter  audit  dicom_seg
 2  weights  published
 2  checkpoint
@@ -22,7 +22,7 @@ TABLE = """
 3  tasks
 3  training
 4  predict
-4  explain  evaluate
+4  explain  filling  export  evaluate  probing
 4  segmentation
 5  recipes  pages
 6  runs

@@ -1,0 +1,92 @@
+"""The parts of a fine-tuning run; `mrm.runs` puts them in order."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from mrm import checkpoint, metrics, predict
+from mrm.classifier import Classifier, ClassifierConfig
+from mrm.evaluate import RunError
+from mrm.recipes import FinetuneConfig
+from mrm.records import UNCERTAIN, Records
+from mrm.runs.opening import on_encoder
+
+
+def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
+    """Training and validation records with the same classes."""
+    load = lambda path, classes: Records.load(path, classes, config.images, config.on_error)  # noqa: E731
+    train = load(config.train, config.classes or None)
+    val = load(config.val, train.classes)
+    return train, val
+
+
+def uncertain_policy(config: FinetuneConfig, records: Records) -> dict[str, str]:
+    """What uncertain labels become, for each class. Raises RunError for a policy of no class, if it could matter."""
+    unknown = set(config.uncertain_by_class) - set(records.classes)
+    if unknown and (records.labels_NC == UNCERTAIN).any():
+        raise RunError(
+            f"{config.train}: --uncertain-by-class names {', '.join(sorted(unknown))}; "
+            f"the classes are {', '.join(records.classes)}"
+        )
+    return {c: config.uncertain_by_class.get(c, config.uncertain) for c in records.classes}
+
+
+def require_both_values(val: Records, path: Path) -> None:
+    """AUROC chooses the best checkpoint, so some class of the validation set needs both label values."""
+    labels_NC = val.labels_NC
+    both = [(labels_NC[:, c] == 0).any() and (labels_NC[:, c] == 1).any() for c in range(len(val.classes))]
+    if not any(both):
+        counts = ", ".join(
+            f"{c}: {int((labels_NC[:, i] == 1).sum())} positive and {int((labels_NC[:, i] == 0).sum())} negative"
+            for i, c in enumerate(val.classes)
+        )
+        raise RunError(f"{path}: AUROC is undefined for every class ({counts}); validate on records of both kinds")
+    if lacking := [c for c, ok in zip(val.classes, both, strict=True) if not ok]:
+        warnings.warn(f"{path}: AUROC is undefined for {', '.join(lacking)}; the others choose the best", stacklevel=2)
+
+
+def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[str, str]) -> Classifier:
+    """A classifier on the encoder of `--init`, with its weights unless `--scratch`."""
+    source = checkpoint.architecture(config.init)
+    shape = ClassifierConfig(
+        classes=classes,
+        encoder=source.encoder,
+        encoder_options=source.encoder_options,
+        image_size=source.image_size,
+        mean=source.mean,
+        std=source.std,
+        drop_path=config.drop_path,
+        view=config.view,
+        uncertain=policy,
+    )
+    return on_encoder(Classifier, shape, config)
+
+
+def auroc_check(config: FinetuneConfig, val: Records):
+    """Mean AUROC over the classes of the validation set, which chooses the best checkpoint."""
+
+    def check(model: Any, step: int, state: Accelerator) -> dict[str, float]:
+        scores = predict.classify(
+            model,
+            val,
+            workers=config.training.workers,
+            rank=state.process_index,
+            world=state.num_processes,
+            precision=config.training.precision,
+        )
+        if scores.unreadable and config.on_error == "stop":
+            name, reason = next(iter(scores.unreadable.items()))
+            raise RunError(f"{config.val}: {len(scores.unreadable)} pictures cannot be read, first {name}: {reason}")
+        logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
+        read = ~np.isnan(logits).any(axis=1)
+        per_class = [metrics.auroc(y, s) for y, s in zip(val.labels_NC[read].T, logits[read].T, strict=True)]
+        mean = float(np.nanmean(per_class))
+        return {"val_auroc": mean, "score": mean}
+
+    return check

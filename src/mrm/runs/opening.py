@@ -1,0 +1,133 @@
+"""What every run does first and last: its folder, where its model comes from, what the model saw, how it is written."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+import mrm
+from mrm import checkpoint, noise, recipes
+from mrm.checkpoint import Card
+from mrm.evaluate import RunError
+from mrm.fingerprints import fingerprint
+from mrm.recipes import FinetuneConfig, SegmentConfig
+from mrm.records import Records, write_whole
+from mrm.reports import Tokenizer
+from mrm.training import processes
+
+Model = TypeVar("Model", bound=nn.Module)
+FREE = (
+    "training.workers",
+    "training.micro_batch",
+    "training.keep",
+    "training.log_every",
+    "images",
+)  # may change on resume
+
+
+def open_run(config: Any) -> None:
+    """Make the run's folder, or take up the run it holds. Raises RunError if it holds something else."""
+    with processes().main_process_first():  # of several processes, one makes it and the others find it made
+        _open_run(config)
+
+
+def _open_run(config: Any) -> None:
+    run, file = Path(config.out), Path(config.out) / "config.yaml"
+    if file.is_file():
+        before = recipes.from_yaml(type(config), file.read_text(), str(file))
+        changed = [d for d in recipes.differences(before, config) if d.split(":")[0] not in (*FREE, "out")]
+        if changed:
+            raise RunError(
+                f"{run}: holds another run ({'; '.join(changed[:5])}); choose another --out, or its settings"
+            )
+    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise RunError(f"{run}: is not empty and holds no run (no config.yaml); choose another --out")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if not file.is_file():
+            write_whole(file, recipes.to_yaml(config).encode())
+    except OSError as error:
+        raise RunError(f"{run}: cannot be written to ({error}); choose another --out") from error
+
+
+def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
+    """Where a model comes from, for its card: data, start, seed, versions."""
+    import timm
+
+    return {
+        "records": Path(path).name,
+        "n": len(records),
+        "with_report": sum(bool(r.report) for r in records),
+        "patients": len(set(records.patients)) if records.patients else None,
+        "fingerprint": records.fingerprint(),
+        "init": None if getattr(config, "scratch", False) or not config.init else Path(config.init).name,
+        "seed": config.seed,
+        "versions": {"mrm": mrm.__version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }  # fmt: skip
+
+
+def on_encoder(kind: type[Model], shape: Any, config: FinetuneConfig | SegmentConfig) -> Model:
+    """A model of that kind and shape from the run's seed, its encoder from `--init` unless `--scratch`."""
+    with noise.seeded(config.seed):
+        model = kind(shape)
+    model.get_submodule("encoder").set_grad_checkpointing(config.training.checkpointing)  # type: ignore[operator]
+    if not config.scratch:
+        print(f"{config.init}: {checkpoint.start_from(model, config.init)}")
+    return model
+
+
+def note_seen(config: Any, stage: str, records: Records) -> Path:
+    """Fingerprints of the records a model is to see, with those its initial model saw; the folder they are in.
+
+    They go into every model folder of the run, so that a test set can be compared with them later.
+    """
+    folder = Path(config.out) / "seen"
+    with processes().main_process_first():
+        if not (folder / f"{stage}.npz").is_file():
+            before = Path(config.init) if config.init and not getattr(config, "scratch", False) else None
+            if before and before.is_dir() and (checkpoint.find_model(before) / "seen").is_dir():
+                shutil.copytree(checkpoint.find_model(before) / "seen", folder, dirs_exist_ok=True)
+            folder.mkdir(exist_ok=True)
+            show = lambda done, n: show_progress("looking at " + stage, done, n)  # noqa: E731
+            fingerprint(records, pictures=config.audit == "pictures", progress=show).save(folder / f"{stage}.npz")
+    return folder
+
+
+def model_writer(
+    card: Card, seen: Path, tokenizer: Tokenizer | None = None, thresholds: Mapping[str, float] | None = None
+) -> Callable[[Path, nn.Module, int], None]:
+    """How the trainer writes a checkpoint's model folder; `thresholds` are those that its checks have last chosen."""
+
+    def write(folder: Path, model: nn.Module, step: int) -> None:
+        now = replace(card, origin={**card.origin, "step": step}, thresholds=dict(thresholds or {}))
+        checkpoint.write_into(folder, model, now, tokenizer)
+        shutil.copytree(seen, folder / "seen")
+
+    return write
+
+
+def warn_of(found: list[str]) -> None:
+    """Say each overlap of records as a warning."""
+    for overlap in found:
+        warnings.warn(overlap, stacklevel=3)
+
+
+def show_progress(what: str, done: int, n: int) -> None:
+    """A line that counts up in place on a terminal, and nothing elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r{what}: {done} of {n}", end="\n" if done == n else "", file=sys.stderr, flush=True)
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

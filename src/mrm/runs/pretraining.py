@@ -1,0 +1,106 @@
+"""The parts of a pre-training run; `mrm.runs` puts them in order."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from mrm import checkpoint, images, noise, predict
+from mrm.batches import PretrainData, in_order, loader
+from mrm.model import MRM
+from mrm.recipes import PretrainConfig
+from mrm.records import Records, write_whole
+from mrm.reports import Tokenizer, select_sections
+from mrm.tasks import PretrainTask
+from mrm.training import processes
+
+
+def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
+    """The tokenizer named, else that of the initial model, else the run's own, trained on its reports."""
+    if config.tokenizer:
+        return Tokenizer.load(config.tokenizer)
+    if config.init and Path(config.init).is_dir():
+        file = checkpoint.find_model(Path(config.init)) / "tokenizer.json"
+        if file.is_file():
+            return Tokenizer.load(file)
+    own = Path(config.out) / "tokenizer.json"
+    with processes().main_process_first():
+        if not own.is_file():
+            texts = [select_sections(r.report, config.report.sections) for r in records if r.report]
+            if not texts:
+                warnings.warn(
+                    f"{config.records}: no record has a report; the image loss alone is trained", stacklevel=2
+                )
+            write_whole(own, Tokenizer.train(texts, config.model.vocabulary).to_json().encode())
+    return Tokenizer.load(own)
+
+
+def pretrain_model(config: PretrainConfig, tokenizer: Tokenizer) -> MRM:
+    """A new MRM from the seed, or from the weights of `--init`."""
+    with noise.seeded(config.seed):
+        model = MRM(replace(config.model, vocabulary=tokenizer.size))
+    model.checkpointing = config.training.checkpointing
+    if config.init:
+        print(f"{config.init}: {checkpoint.start_from(model, config.init)}")
+    return model
+
+
+def pretrain_data(config: PretrainConfig, records: Records, model: MRM, tokenizer: Tokenizer) -> PretrainData:
+    """Records as this model's training samples."""
+    return PretrainData(
+        records,
+        tokenizer,
+        size=model.config.target_size,
+        patches=model.patches,
+        keep=model.config.keep,
+        length=model.config.report_length,
+        crop=config.crop,
+        report=config.report,
+        seed=config.seed,
+        on_error=config.on_error,
+    )
+
+
+def pretrain_check(config: PretrainConfig, model: MRM, tokenizer: Tokenizer, records: Records):
+    """What pre-training checks now and then: pictures restored, and the losses of `--val` if given."""
+    val = Records.load(config.val, images=config.images, on_error=config.on_error) if config.val else None
+    shown = [images.read(r.image, model.config.target_size) for r in (val or records)[:4]]
+    data = pretrain_data(config, val, model, tokenizer) if val else None
+
+    def check(model: Any, step: int, state: Accelerator) -> dict[str, float]:
+        if state.is_main_process:
+            save_reconstructions(Path(config.out) / "pictures" / f"step-{step:08d}.png", model, shown)
+        if data is None:
+            return {}
+        losses = held_out_losses(config, model, data, state)
+        return {**losses, "score": -sum(losses.values())}
+
+    return check
+
+
+def held_out_losses(config: PretrainConfig, model: MRM, data: PretrainData, state) -> dict[str, float]:
+    """Both losses over held-out records, each with the crop and the masks of epoch 0."""
+    task = PretrainTask(model, config.image_weight, config.report_weight).eval()
+    share = config.training.micro_batch or max(1, config.training.global_batch // state.num_processes)
+    mine = (b for i, b in enumerate(in_order(len(data), share)) if i % state.num_processes == state.process_index)
+    totals = torch.zeros(2, 2, dtype=torch.float64, device=state.device)
+    for batch in loader(data, mine, config.training.workers):
+        terms = task(batch.to(state.device))
+        totals += torch.tensor([[terms[k].sum, terms[k].count] for k in ("image", "report")], device=state.device)
+    sums = state.reduce(totals, "sum")
+    return {f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(("image", "report"), sums, strict=True)}
+
+
+def save_reconstructions(path: Path, model: MRM, pictures: list[np.ndarray]) -> None:
+    """One row a picture: masked, restored, original."""
+    rows = []
+    for seed, picture in enumerate(pictures):
+        shown = predict.reconstruct(model, picture, seed)
+        rows.append(np.hstack([shown.masked, shown.restored, shown.original]))
+    write_whole(path, images.encode_png(np.vstack(rows)))
