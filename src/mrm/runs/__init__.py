@@ -38,6 +38,7 @@ from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, 
 from mrm.tasks import ClassifyTask, PretrainTask, SegmentTask
 from mrm.training import Trainer
 
+
 def prepare(name: str, source: Path, out: Path, options: corpora.Options | None = None) -> Verdict:
     """Records, label lists and facts of a public corpus, from its download; and an audit of its sets."""
     corpus = corpora.prepare(name, source, out, options)

@@ -16,6 +16,7 @@ from torch import nn
 
 import mrm
 from mrm import checkpoint, noise, recipes
+from mrm.audit import Verdict
 from mrm.checkpoint import Card
 from mrm.evaluate import RunError
 from mrm.fingerprints import fingerprint
@@ -69,11 +70,26 @@ def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
         "with_report": sum(bool(r.report) for r in records),
         "patients": len(set(records.patients)) if records.patients else None,
         "fingerprint": records.fingerprint(),
+        "audit": audit_beside(Path(path)),
         "init": None if getattr(config, "scratch", False) or not config.init else Path(config.init).name,
         "seed": config.seed,
         "versions": {"mrm": mrm.__version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }  # fmt: skip
+
+
+def audit_beside(path: Path) -> dict[str, Any] | None:
+    """What the `audit.json` that lies with the records says of this set, or of all where it does not name it.
+
+    None where there is no verdict: nobody has looked. Raises RecordError for a damaged one.
+    """
+    for folder in (path, *path.absolute().parents[:2]):
+        if (folder / "audit.json").is_file():
+            verdict = Verdict.from_json((folder / "audit.json").read_text())
+            name = path.absolute().relative_to(folder.absolute()).as_posix().removesuffix(path.suffix)
+            known = [o for o in verdict.overlaps if name not in verdict.sets or name in (o.first, o.second)]
+            return {"clean": all(o.series for o in known), "overlaps": [str(o) for o in known]}
+    return None
 
 
 def on_encoder(kind: type[Model], shape: Any, config: FinetuneConfig | SegmentConfig) -> Model:

@@ -1,0 +1,135 @@
+"""What `prepare` makes of each publisher's tree is what training takes: from the download to a tested model."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_corpora_chexpert import build
+from test_corpora_covid import source as covid  # noqa: F401
+from test_corpora_custom import COLUMNS
+from test_corpora_custom import source as custom  # noqa: F401
+from test_corpora_mimic import source as mimic  # noqa: F401
+from test_corpora_nih import source as nih  # noqa: F401
+from test_corpora_openi import source as openi  # noqa: F401
+from test_corpora_rsna import source as rsna  # noqa: F401
+from test_corpora_siim import source as siim  # noqa: F401
+from test_segmentation import config as segment_config
+from test_segmentation import encoder  # noqa: F401
+from test_training import MICRO, trace
+from test_training import config as pretrain_config
+
+from mrm import checkpoint, noise, recipes, runs
+from mrm.corpora.contract import Options
+from mrm.model import MRM
+from mrm.records import RecordError, Records
+
+SHORT = {"steps": 2, "warmup_steps": 1, "global_batch": 2, "check_every": 2, "save_every": 2}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    with noise.seeded(0):
+        return checkpoint.save(tmp_path_factory.mktemp("model") / "mrm", MRM(MICRO))
+
+
+@pytest.fixture
+def chexpert(tmp_path) -> Path:
+    """The made-up tree, with oedema stated present on lateral views, so that one class has both values."""
+    root = build(tmp_path / "CheXpert-v1.0", "CheXpert-v1.0")
+    lines = (root / "train.csv").read_text().splitlines()
+    changed = [line.replace(",0.0", ",1.0") if "_lateral" in line else line for line in lines]
+    (root / "train.csv").write_text("\n".join(changed) + "\n")
+    return root
+
+
+def prepared(request, tmp_path: Path, name: str, options: Options | None = None) -> Path:
+    """The folder that `mrm prepare` writes for the tree of that name."""
+    out = tmp_path / "prepared"
+    runs.prepare(name, request.getfixturevalue(name), out, options)
+    return out
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("mimic", True), ("openi", True), ("covid", True)])
+def test_reports_and_pictures_pretrain(request, tmp_path, name, pairs):
+    out = prepared(request, tmp_path, name)
+    records = Records.load(out / "training.csv")
+    assert any(r.report for r in records) == pairs
+    cfg = replace(pretrain_config(tmp_path, tmp_path / "run", **SHORT), records=out / "training.csv")
+    run = runs.pretrain(cfg)
+    assert len(trace(run)) == 2
+    assert float(trace(run)[-1]["report"]) > 0  # words were asked for
+    origin = checkpoint.load(run).card.origin
+    assert (origin["n"], origin["with_report"]) == (len(records), sum(bool(r.report) for r in records))
+    verdict = json.loads((out / "audit.json").read_text())
+    assert origin["audit"]["clean"] == verdict["clean"]
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "changes"),
+    [
+        ("nih", "", {}),
+        ("chexpert", "", {"uncertain": "zeros"}),
+        ("rsna", "", {}),
+        ("covid", "covid1", {}),
+        ("covid", "viral5", {}),
+        ("custom", "", {"classes": ("Effusion",)}),
+    ],
+)
+def test_labels_fine_tune_and_test(request, tmp_path, pretrained, name, folder, changes):
+    options = Options(columns=COLUMNS, classes=("Effusion", "Nodule")) if name == "custom" else None
+    sets = prepared(request, tmp_path, name, options) / folder
+    train, val, test = (sets / f"{part}.csv" for part in ("train", "val", "test"))
+    training = replace(recipes.tiny_finetune(train, val, pretrained, tmp_path).training, workers=0, **SHORT)
+    cfg = recipes.FinetuneConfig(train, val, pretrained, tmp_path / "run", training=training, audit="names", **changes)
+    run = runs.finetune(cfg)
+    results = runs.evaluate(run, test, tmp_path / "test", draws=20, workers=0)
+    tested = Records.load(test, checkpoint.load(run).config.classes)
+    assert results["n"] == len(tested)
+    assert set(results["classes"]) == {*tested.classes, "mean"} if len(tested.classes) > 1 else True
+    assert results["origin"]["audit"] == checkpoint.load(run).card.origin["audit"]
+
+
+def test_shares_of_the_labels_fine_tune(request, tmp_path, pretrained):
+    out = prepared(request, tmp_path, "nih")
+    shares = {
+        share: Records.load(out / f"train_{share}.csv") for share in (10, 100) if (out / f"train_{share}.csv").is_file()
+    }
+    assert shares
+    small, whole = Records.load(out / "train_10.csv"), Records.load(out / "train.csv")
+    assert {r.name for r in small} <= {r.name for r in whole}
+    cfg = recipes.tiny_finetune(out / "train_10.csv", out / "val.csv", pretrained, tmp_path / "run")
+    batch = min(2, len(small))
+    runs.finetune(
+        replace(cfg, audit="names", training=replace(cfg.training, workers=0, **{**SHORT, "global_batch": batch}))
+    )
+
+
+def test_masks_segment_and_test(request, tmp_path, encoder):  # noqa: F811
+    out = prepared(request, tmp_path, "siim")
+    classes = {"classes": ("pneumothorax",), "image_size": (48, 48)}
+    run = runs.segment(segment_config(out, encoder, tmp_path / "run", **SHORT, **classes))
+    results = runs.evaluate(run, out, tmp_path / "test", draws=20)
+    assert results["n"] == len(list((out / "images" / "test").iterdir()))
+    assert results["origin"]["audit"] is not None
+
+
+def test_an_audit_that_found_something_follows_into_the_model_and_its_results(request, tmp_path, pretrained):
+    out = prepared(request, tmp_path, "rsna")
+    val = Records.load(out / "val.csv", None)
+    Records([*Records.load(out / "train.csv", None), *val], val.classes).to_csv(out / "train.csv")
+    runs.compare_sets([out / "train.csv", out / "val.csv"], out / "audit.json", True, False, 1)
+    cfg = recipes.tiny_finetune(out / "train.csv", out / "val.csv", pretrained, tmp_path / "run")
+    with pytest.warns(UserWarning, match="share a"):
+        run = runs.finetune(replace(cfg, training=replace(cfg.training, workers=0, **SHORT)))
+    found = checkpoint.load(run).card.origin["audit"]
+    assert not found["clean"]
+    assert any("patient" in line for line in found["overlaps"])
+
+
+def test_a_damaged_verdict_is_named_before_training_starts(request, tmp_path, pretrained):
+    out = prepared(request, tmp_path, "rsna")
+    (out / "audit.json").write_text("{")
+    cfg = recipes.tiny_finetune(out / "train.csv", out / "val.csv", pretrained, tmp_path / "run")
+    with pytest.raises(RecordError, match="run mrm audit again"):
+        runs.finetune(replace(cfg, training=replace(cfg.training, workers=0, **SHORT)))
