@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint types check clean
+.PHONY: demo test test-slow lint types docs check clean
 
 demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on a CPU; open demo/index.html
 	$(BIN)/mrm demo --out demo
@@ -20,7 +20,10 @@ lint: .venv/tested
 types: .venv/tested
 	$(BIN)/mypy
 
-check: lint types test  ## what CI runs
+docs: .venv/tested  ## the pages of docs/, in docs/_build
+	$(BIN)/sphinx-build -W -q docs docs/_build
+
+check: lint types docs test  ## what CI runs
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
