@@ -4,12 +4,16 @@ Nothing is decoded and no library is asked, so a file can be refused before it c
 lowest of the three modules on pictures: `mrm.dicom` and `mrm.images` import it.
 """
 
+import os
+import stat
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 Bytes = bytes | memoryview
+MAX_BYTES = 1 << 31  # of a file; no radiograph comes near, and whole files are held in memory
 
 _OTHERS = {
     b"PK": "a zip archive",
@@ -25,6 +29,12 @@ class ImageError(ValueError):
     """A picture that cannot be used: which one, what is wrong, what to do."""
 
 
+class Stored(Protocol):
+    """A picture that lies elsewhere than in a file of its own: `mrm.shards.Packed`. `str()` says where."""
+
+    def read_bytes(self) -> bytes | memoryview: ...
+
+
 @dataclass(frozen=True)
 class Header:
     kind: str  # "jpeg", "png", "tiff" or "dicom"
@@ -35,17 +45,24 @@ class Header:
     inverted: bool = False  # TIFF: 0 is white; OpenCV turns 8-bit pictures itself and leaves deeper ones
 
 
-def load(source: Path | str | Bytes, limit: int = -1) -> Bytes:
+def load(source: Path | str | Bytes | Stored, limit: int = -1) -> Bytes:
     """The bytes of a file, the first `limit` of them if given; bytes are passed on. Raises `ImageError`."""
+    if not isinstance(source, Path | str) and hasattr(source, "read_bytes"):
+        source = source.read_bytes()
     if not isinstance(source, Path | str):
         return source if isinstance(source, bytes) else memoryview(source).cast("B")
     try:
+        about = os.stat(source)
+        if stat.S_ISDIR(about.st_mode):
+            raise ImageError(f"{source}: is a folder, not a picture")
+        if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, a device read for ever
+            raise ImageError(f"{source}: is a pipe or a device, not a file")
+        if about.st_size > MAX_BYTES:
+            raise ImageError(f"{source}: {about.st_size:,} bytes, more than any radiograph; convert it first")
         with open(source, "rb") as file:
             return file.read(limit)
     except FileNotFoundError:
         raise ImageError(f"{source}: no such file; check the path and the folder it is relative to") from None
-    except IsADirectoryError:
-        raise ImageError(f"{source}: is a folder, not a picture") from None
     except OSError as error:
         raise ImageError(f"{source}: cannot be read ({error.strerror or error})") from error
 
@@ -119,7 +136,7 @@ def _jpeg(data: Bytes) -> Header:
         (length,) = struct.unpack_from(">H", data, at + 1)
         if marker == 0xDA:
             return Header("jpeg", *shape, scan=at + 1 + length)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:  # the last is JPEG-LS
             shape = struct.unpack_from(">HH", data, at + 4)
         at += 1 + length
 

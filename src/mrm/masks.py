@@ -3,6 +3,7 @@
     DIR/images/{training,validation,test}/NAME.png         pictures, in any format `mrm.images` reads
     DIR/annotations/{training,validation,test}/NAME.png    masks under equal names, or
     DIR/annotations/training.csv                           run lengths: ImageId, EncodedPixels
+    DIR/shards.json                                        the same, packed by `mrm pack`
 
 A mask is (H, W) uint8: 0 background, 1 to C the classes, 255 ignored (nobody has labelled it, or it is padding).
 What a file's values mean is settled for all masks of a set together:
@@ -14,6 +15,7 @@ What a file's values mean is settled for all masks of a set together:
 # Shapes: N pictures, C classes, H W pixels
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections import Counter
@@ -26,10 +28,11 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mrm import images
+from mrm import images, shards
 from mrm.images import Box, ImageError
 from mrm.losses import IGNORED
 from mrm.records import OnError, Record, Records, read_csv_rows
+from mrm.shards import Packed
 
 SPLITS = ("training", "validation", "test")
 RELATIVE, ABSOLUTE = "EncodedPixels", "rle"  # columns of run lengths: SIIM's, and the usual ones
@@ -56,8 +59,8 @@ class MaskedPicture:
     """A picture and where its mask is."""
 
     name: str
-    image: Path
-    mask: Path | RunLengths
+    image: Path | Packed
+    mask: Path | Packed | RunLengths
 
 
 @dataclass(frozen=True)
@@ -116,15 +119,14 @@ def load(
     on_error: OnError = "stop",
     only: Path | None = None,
 ) -> MaskedPictures:
-    """The pictures and masks of one split of a segmentation folder; every mask is read once, to be sure of it.
+    """The pictures and masks of one split of a segmentation folder, or of one packed; every mask is read once.
 
     `folder` may also be the pictures of a split, `DIR/images/training`. `only` is a list of the pictures to take:
     a name a line, with or without ending, or a CSV with the column image_path. Raises MaskError for a picture without a
     mask, a mask without a picture, of another size, with unknown values or wholly ignored, naming the file; with
     `on_error="skip"` these pictures are left out, with a warning that counts them.
     """
-    root, split = find_split(Path(folder), split)
-    rows, problems = pair(root, split)
+    rows, problems, source = listed(folder, split)
     if only:
         rows, problems = choose(rows, only), []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -136,14 +138,25 @@ def load(
         wrong = scan if isinstance(scan, str) else judge(row, scan, classes, lesion_is_255)
         problems += [wrong] if wrong else []
         kept += [] if wrong else [(row, scan)]
-    _report(root / "annotations" / split, problems, on_error)
+    _report(source, problems, on_error)
     if not kept:
-        raise MaskError(f"{root}: no picture with a mask in images/{split}")
+        raise MaskError(f"{source}: no picture with a mask of {split}")
     values = [255] if lesion_is_255 else range(1, len(classes) + 1)
     areas = [[scan.values.get(v, 0) for v in values] for _, scan in kept]  # type: ignore[union-attr]
-    return MaskedPictures(
-        [r for r, _ in kept], tuple(classes), np.array(areas), lesion_is_255, str(root / "images" / split)
-    )
+    return MaskedPictures([r for r, _ in kept], tuple(classes), np.array(areas), lesion_is_255, source)
+
+
+def listed(folder: Path | str, split: str) -> tuple[list[MaskedPicture], list[str], str]:
+    """Pictures and masks of a split, what has no partner, in words, and where they are. Raises MaskError."""
+    if not shards.found(folder):
+        root, split = find_split(Path(folder), split)
+        return *pair(root, split), str(root / "images" / split)
+    opened = shards.open_folder(folder)
+    source = f"{opened.place}, {split}"
+    if opened.index.kind != "masks":
+        raise MaskError(f"{opened.place}: shards without masks; pack a segmentation folder")
+    rows = zip(opened.columns["image_path"], opened.columns["split"], opened.pictures, opened.masks, strict=True)
+    return [MaskedPicture(name, picture, mask) for name, at, picture, mask in rows if at == split], [], source
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, str]:
@@ -239,7 +252,7 @@ def stem(name: str) -> str:
     return before if before and not ending.isdigit() else name
 
 
-def _report(where: Path, problems: Sequence[str], on_error: OnError) -> None:
+def _report(where: str, problems: Sequence[str], on_error: OnError) -> None:
     if not problems:
         return
     shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
@@ -256,7 +269,8 @@ def read_mask(row: MaskedPicture) -> np.ndarray:
     if isinstance(row.mask, RunLengths):
         return draw_runs(row.mask, *images.size(row.image))
     try:
-        with Image.open(row.mask) as image:
+        file = io.BytesIO(row.mask.read_bytes()) if isinstance(row.mask, Packed) else row.mask
+        with Image.open(file) as image:
             palette = image.getpalette() if image.mode == "P" else None
             values = np.asarray(image)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
@@ -264,7 +278,7 @@ def read_mask(row: MaskedPicture) -> np.ndarray:
     return _values(values, palette, row.mask)
 
 
-def _values(values: np.ndarray, palette: Sequence[int] | None, path: Path) -> np.ndarray:
+def _values(values: np.ndarray, palette: Sequence[int] | None, path: Path | Packed) -> np.ndarray:
     """Grey values, palette indices, or the greys of a palette that has no colours."""
     if palette is not None:
         colors = np.array(palette, dtype=np.uint8).reshape(-1, 3)

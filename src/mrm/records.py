@@ -23,6 +23,9 @@ from typing import Literal, overload
 
 import numpy as np
 
+from mrm import shards, store
+from mrm.headers import Stored
+
 OnError = Literal["stop", "skip"]
 UNCERTAIN = -1.0  # CheXpert's "may be present"; an uncertain policy turns it into 1, 0 or NaN before training
 RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
@@ -44,11 +47,11 @@ class RecordError(ValueError):
 class Record:
     """One radiograph and what is known of it.
 
-    `image` is a path, or the encoded picture itself (shards). A label is 1 present, 0 absent,
+    `image` is a path, the encoded picture itself, or its place in a shard. A label is 1 present, 0 absent,
     NaN not stated, or -1 uncertain. An empty `patient` means unknown.
     """
 
-    image: Path | bytes
+    image: Path | bytes | Stored
     report: str = ""
     patient: str = ""
     study: str = ""
@@ -144,14 +147,18 @@ class Records(Sequence[Record]):
         on_error: OnError = "stop",
         must_exist: bool = True,
     ) -> Records:
-        """Read a CSV, a Parquet file or a published label list (`.txt`).
+        """Read a CSV, a Parquet file, a published label list (`.txt`), or a shard folder or its address (`mrm.shards`).
 
         `classes` names the label columns; None takes every numeric column that is no attribute; the
-        default reads no labels. `images` is where relative pictures are, else beside the file;
+        default reads no labels. `images` is where relative pictures are, else beside the file; shards hold their own;
         a label list none of whose pictures is found is refused unless `must_exist=False`.
         Raises RecordError, or with `on_error="skip"` leaves bad rows out with a warning that counts them.
         """
+        if shards.found(path):
+            return _from_shards(path, classes, on_error)
         path = Path(path)
+        if path.is_dir():
+            raise RecordError(f"{path}: a folder without {shards.INDEX}; name the file of records in it")
         if not path.is_file():
             raise RecordError(f"{path}: no such file of records")
         if path.suffix == ".txt":
@@ -168,7 +175,7 @@ class Records(Sequence[Record]):
     def to_csv(self, path: Path | str) -> Path:
         """Write `image_path, report_content, ...` so that `load` gives the same records back."""
         path = Path(path)
-        header, rows = self._table(path.parent)
+        header, rows = self.table(path.parent)
         text = io.StringIO()
         bare = any("\r" in cell for row in rows for cell in row)  # Python before 3.13 does not quote it
         writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL)
@@ -182,7 +189,7 @@ class Records(Sequence[Record]):
         import pyarrow.parquet
 
         path = Path(path)
-        header, rows = self._table(path.parent)
+        header, rows = self.table(path.parent)
         columns = [list(c) for c in zip(*rows, strict=True)] or [[] for _ in header]
         sink = io.BytesIO()
         arrays = [pyarrow.array(c, pyarrow.string()) for c in columns]
@@ -200,12 +207,13 @@ class Records(Sequence[Record]):
         lines = [" ".join([r.name, *(str(int(v)) for v in r.labels)]) for r in self.rows]
         return write_whole(Path(path), ("\n".join(lines) + "\n").encode())
 
-    def _table(self, beside: Path) -> tuple[list[str], list[list[str]]]:
+    def table(self, beside: Path | None = None) -> tuple[list[str], list[list[str]]]:
+        """Header and rows, every field as text; pictures by their path relative to `beside`, or by their name."""
         extras = list(dict.fromkeys(k for r in self.rows for k in r.extra))
         header = [*RESERVED, *self.classes, *extras]
         return header, [
             [
-                _relative(r.image, beside, r.name),
+                _relative(r.image, beside, r.name) if beside else r.name,
                 *(r.report, r.patient, r.study, r.view),
                 *("" if v != v else f"{v:g}" for v in r.labels),
                 *(r.extra.get(k, "") for k in extras),
@@ -375,7 +383,25 @@ def write_whole(path: Path, content: bytes) -> Path:
     return path
 
 
-def _from_table(path, header, lines, classes, images, on_error) -> Records:
+def _from_shards(place: Path | str, classes: Sequence[str] | None, on_error: OnError) -> Records:
+    """Records whose pictures lie in shards: the same as from the file that was packed, less what failed."""
+    opened = shards.open_folder(place)
+    header = list(opened.columns)
+    if opened.index.classes and not classes:
+        classes = opened.index.classes  # of a label list, which always brings its labels
+    elif opened.index.classes and classes and not opened.index.named:
+        if len(classes) != len(opened.index.classes):
+            raise RecordError(
+                f"{place}: packed from a list of {len(opened.index.classes)} labels, expected {len(classes)}"
+            )
+        names = dict(zip(opened.index.classes, classes, strict=True))
+        header = [names.get(column, column) for column in header]
+    at = store.address(place) or place
+    return _from_table(at, header, opened.rows(), classes, None, on_error, opened.pictures)
+
+
+def _from_table(path, header, lines, classes, images, on_error, pictures=None) -> Records:
+    """`pictures` are those of the lines 1, 2, ... where they are no files that the lines name."""
     if "image_path" not in header:
         raise RecordError(f"{path}: no column image_path; the columns found are {', '.join(header)}")
     if twice := [name for name, count in Counter(header).items() if name and count > 1]:
@@ -392,7 +418,8 @@ def _from_table(path, header, lines, classes, images, on_error) -> Records:
     kept = []
     for number, row in rows:
         try:
-            kept.append(_record(row, names, images or path.parent, header))
+            place = pictures[number - 1] if pictures else images or path.parent
+            kept.append(_record(row, names, place, header))
         except RecordError as error:
             problems.append(f"line {number}: {error}")
     _report(path, problems, on_error, advice="correct them, or leave them out with --on-error skip")
@@ -401,13 +428,14 @@ def _from_table(path, header, lines, classes, images, on_error) -> Records:
     return Records(kept, names, str(path))
 
 
-def _record(row: dict[str, str], classes: tuple[str, ...], base: Path, header: Sequence[str]) -> Record:
+def _record(row: dict[str, str], classes: tuple[str, ...], place: Path | Stored, header: Sequence[str]) -> Record:
+    """`place` is the folder of the picture, or the picture."""
     name = row["image_path"].strip()
     if not name:
         raise RecordError("empty image_path")
     known = {*RESERVED, *classes}
     return Record(
-        image=base / name,  # an absolute name stays as it is
+        image=place / name if isinstance(place, Path) else place,  # an absolute name stays as it is
         report=row.get("report_content", "").strip(),
         patient=row.get("patient_id", "").strip(),
         study=row.get("study_id", "").strip(),
@@ -462,7 +490,7 @@ def _report(path: Path, problems: Sequence[str], on_error: OnError, advice: str)
     warnings.warn(f"{path}: left out {len(problems)} lines: {shown}", stacklevel=4)
 
 
-def _relative(image: Path | bytes, beside: Path, name: str) -> str:
+def _relative(image: Path | bytes | Stored, beside: Path, name: str) -> str:
     if not isinstance(image, Path):
         return name
     try:

@@ -1,0 +1,87 @@
+"""Packing records into shards, and looking whether shards are whole."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from mrm import shards
+from mrm.pack import PackConfig, Packing, open_source
+from mrm.pack import pack as pack_source
+from mrm.records import OnError
+from mrm.shards import FAILURES, ShardError
+
+
+def pack(
+    records: Path | str,
+    out: Path,
+    config: PackConfig,
+    images: Path | None = None,
+    classes: Sequence[str] = (),
+    workers: int | None = None,
+    on_error: OnError = "stop",
+) -> Packing:
+    """Pack records or a segmentation folder into `out`; says what came of it."""
+    source = open_source(records, images, classes, on_error)
+    packing = pack_source(source, out, config, workers, Progress("packing"))
+    index = packing.index
+    size = sum(f.bytes for f in index.files)
+    print(
+        f"{out}: {index.rows:,} pictures in {len(index.files)} files, {size / 1e6:,.1f} MB, "
+        f"{size / max(1, index.rows) / 1e3:.1f} kB each; {index.failed:,} left out"
+    )
+    if index.failed:
+        name, reason = packing.failures[0]
+        warnings.warn(
+            f"{index.failed:,} pictures could not be read, see {out / FAILURES}; the first, {name}: {reason}",
+            stacklevel=2,
+        )
+    return packing
+
+
+def check_shards(folder: Path | str) -> int:
+    """Read every file of a shard folder; prints each that is damaged, and raises ShardError if there is one."""
+    progress = Progress("checking")
+    found = list(shards.read_index(shards.folder_of(folder)).files)
+    wrong = []
+    for done, (_, problem) in enumerate(shards.damaged(folder), 1):
+        wrong += [problem] if problem else []
+        progress(done, len(found) + 1)
+    for problem in wrong:
+        print(problem)
+    if wrong:
+        raise ShardError(
+            f"{folder}: {len(wrong)} of {len(found) + 1} files are damaged or missing; the first: {wrong[0]}"
+        )
+    print(f"{folder}: {len(found) + 1} files as they were written")
+    return len(found) + 1
+
+
+class Progress:
+    """A line with count, rate and time left: in place on a terminal, else every half minute."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.start, self.last = what, time.monotonic(), time.monotonic()
+        self.first: int | None = None
+
+    def __call__(self, done: int, n: int) -> None:
+        """Show that `done` of `n` are done."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first, self.start = done, now  # what an earlier command has done says nothing of the rate
+        terminal = sys.stderr.isatty()
+        if done < n and now - self.last < (0.2 if terminal else 30):
+            return
+        self.last = now
+        rate = (done - self.first) / max(1e-9, now - self.start)
+        left = f", {rate:,.0f}/s, {(n - done) / rate:,.0f} s left" if rate and done < n else ""
+        end = "" if terminal and done < n else "\n"
+        print(
+            f"{chr(13) if terminal else ''}{self.what}: {done:,} of {n:,}{left}   ",
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )

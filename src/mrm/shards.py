@@ -1,0 +1,264 @@
+"""Packed pictures: a folder of large files in place of many small ones, read without copying.
+
+    DIR/shards.json            what there is, with the size and SHA-256 of every file below
+    DIR/records.parquet        the records, every column as text, and where the pictures lie
+    DIR/shard-00000.arrow ...  Arrow IPC files with the same columns and the encoded pictures
+    DIR/failures.csv           pictures that could not be packed, and why
+
+A picture is a place in a file: `Packed` can be pickled, and each process maps the files it reads from by itself,
+whether it was forked or spawned. The folder may lie on this machine, on a network disk or in an object store
+(`mrm.store`), from where files are fetched when first read. `mrm.pack` writes such folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from mrm import store
+from mrm.headers import ImageError
+
+VERSION = 1
+INDEX, TABLE, FAILURES = "shards.json", "records.parquet", "failures.csv"
+SHARD, OFFSET, LENGTH, MASK_OFFSET, MASK_LENGTH = PLACES = (".shard", ".offset", ".length", ".mask_offset", ".mask_length")  # fmt: skip
+WINDOW = 8  # files that are read at the same time, where they have to be fetched
+MAPPED = 256  # files that a process keeps mapped; a system allows about a thousand
+
+
+class ShardError(ImageError):
+    """A shard folder that cannot be used. The message says which file, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a shard folder, as it was written."""
+
+    name: str
+    bytes: int
+    sha256: str
+    rows: int
+
+    def __post_init__(self) -> None:
+        if self.name != os.path.basename(self.name):
+            raise ValueError(f"{self.name!r} is no name of a file in the folder")
+
+
+@dataclass(frozen=True)
+class Index:
+    """What `shards.json` says."""
+
+    version: int
+    kind: Literal["records", "masks"]
+    rows: int
+    failed: int  # pictures listed in failures.csv
+    size: int  # pixels of the shorter side; pictures that were smaller are as they were
+    format: Literal["jpeg", "png"]
+    quality: int | None  # of JPEG
+    columns: tuple[str, ...]
+    classes: tuple[str, ...]  # the columns of a label list, in its order
+    named: bool  # False: a label list that did not name them
+    fingerprint: str  # of the records packed, with their pictures' names
+    table: File
+    files: tuple[File, ...]
+    mrm: str  # the version of mrm that packed it
+
+    def to_json(self) -> str:
+        """The text of `shards.json`."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @staticmethod
+    def from_json(text: str | bytes, where: str) -> Index:
+        """What `to_json` wrote. Raises ShardError for any other text."""
+        try:
+            values = json.loads(text)
+            if values["version"] != VERSION:
+                raise ShardError(
+                    f"{where}: shards of version {values['version']}, where this mrm reads version {VERSION}; "
+                    "pack the records again, or use the mrm that packed them"
+                )
+            values["table"] = File(**values["table"])
+            values["files"] = tuple(File(**f) for f in values["files"])
+            return Index(**{**values, "columns": tuple(values["columns"]), "classes": tuple(values["classes"])})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            if isinstance(error, ShardError):
+                raise
+            raise ShardError(f"{where}: not the index of a shard folder, or damaged ({error}); pack again") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A file of pictures: its path or address, and what it must be."""
+
+    place: str
+    bytes: int
+    sha256: str
+
+    @property
+    def remote(self) -> bool:
+        """Whether it has to be fetched."""
+        return store.address(self.place) is not None
+
+    def view(self) -> memoryview:
+        """The whole file, mapped into memory. Raises ShardError, StoreError."""
+        return (_fetched if self.remote else _mapped)(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """An encoded picture in a file of pictures."""
+
+    file: ShardFile
+    offset: int
+    length: int
+
+    def read_bytes(self) -> memoryview:
+        """The picture's bytes where they lie; nothing is copied. Raises ShardError, StoreError."""
+        return self.file.view()[self.offset : self.offset + self.length]
+
+    def __str__(self) -> str:
+        return f"{self.file.place}, bytes {self.offset} to {self.offset + self.length}"
+
+
+@dataclass(frozen=True)
+class Shards:
+    """An opened shard folder: its rows as text, column by column, and their pictures."""
+
+    place: str
+    index: Index
+    columns: dict[str, list[str]]
+    pictures: list[Packed]
+    masks: list[Packed]  # of segmentation folders; else empty
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """(row number from 1, fields in the order of the columns), as tables of records are read."""
+        return enumerate((list(row) for row in zip(*self.columns.values(), strict=True)), 1)
+
+
+def found(place: Path | str) -> bool:
+    """Whether `place` is a shard folder, or its index, or an address, where nothing else is looked for."""
+    if store.address(place):
+        return True
+    path = Path(place)
+    return path.name == INDEX or (path / INDEX).is_file()
+
+
+def open_folder(place: Path | str) -> Shards:
+    """The shards at a folder, its `shards.json` or an address. Pictures are not touched.
+
+    Raises ShardError for a folder that is none, that lacks files or whose files have other sizes, and StoreError
+    where an object store does not answer.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    folder = folder_of(place)
+    index = read_index(folder)
+    files = [ShardFile(_inside(folder, f.name), f.bytes, f.sha256) for f in index.files]
+    for file in files:
+        if not file.remote:
+            _require(Path(file.place), file.bytes)
+    where = _inside(folder, index.table.name)
+    content = _read(where)
+    if hashlib.sha256(content).hexdigest() != index.table.sha256:
+        raise ShardError(f"{where}: damaged, it has another checksum than {INDEX} says; copy it or pack again")
+    try:
+        columns = pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ShardError(f"{where}: cannot be read ({error}); copy it or pack again") from None
+    places = {name: columns.pop(name) for name in PLACES if name in columns}
+    return Shards(
+        folder, index, columns, _packed(files, places, OFFSET, LENGTH), _packed(files, places, MASK_OFFSET, MASK_LENGTH)
+    )
+
+
+def _packed(files: list[ShardFile], places: dict[str, list[int]], offset: str, length: str) -> list[Packed]:
+    if offset not in places:
+        return []
+    rows = zip(places[SHARD], places[offset], places[length], strict=True)
+    return [Packed(files[shard], at, size) for shard, at, size in rows]
+
+
+def folder_of(place: Path | str) -> str:
+    """The folder or its address, where its index may have been named."""
+    uri = store.address(place)
+    if uri is None:
+        return str(Path(place).parent if Path(place).name == INDEX else place)
+    path, mark, options = uri.partition("?")
+    return path.removesuffix(f"/{INDEX}") + mark + options
+
+
+def read_index(folder: str) -> Index:
+    """What the folder's `shards.json` says. Raises ShardError, StoreError."""
+    where = _inside(folder, INDEX)
+    if store.address(folder) is None and not Path(where).is_file():
+        raise ShardError(f"{where}: no such file; a folder that `mrm pack` has finished is expected")
+    return Index.from_json(_read(where), where)
+
+
+def damaged(place: Path | str) -> Iterator[tuple[str, str]]:
+    """Each file of a shard folder, and what is wrong with it; '' for nothing. Every byte is read. Raises ShardError."""
+    folder = folder_of(place)
+    index = read_index(folder)
+    for file in (index.table, *index.files):
+        yield file.name, _wrong_with(ShardFile(_inside(folder, file.name), file.bytes, file.sha256))
+
+
+def _wrong_with(file: ShardFile) -> str:
+    try:
+        view = file.view() if file.remote else _mapped.__wrapped__(file)  # as it is now, not as it was first mapped
+    except (ShardError, store.StoreError) as error:
+        return str(error)
+    if hashlib.sha256(view).hexdigest() != file.sha256:
+        return f"{file.place}: damaged, it has another checksum than {INDEX} says; copy it or pack again"
+    return ""
+
+
+# Files --------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=MAPPED)
+def _mapped(file: ShardFile) -> memoryview:
+    _require(Path(file.place), file.bytes)
+    return _view(os.open(file.place, os.O_RDONLY))
+
+
+@lru_cache(maxsize=2 * WINDOW)  # few, for a file that the cache drops takes disk space until all have let go of it
+def _fetched(file: ShardFile) -> memoryview:
+    return _view(store.default_cache().open(file.place, file.bytes, file.sha256))
+
+
+def _view(descriptor: int) -> memoryview:
+    try:
+        return memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
+    finally:
+        os.close(descriptor)
+
+
+def _require(path: Path, size: int) -> None:
+    try:
+        actual = path.stat().st_size
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be opened ({error.strerror}); copy the whole folder, or pack again") from None
+    if actual != size:
+        raise ShardError(f"{path}: has {actual:,} bytes, {INDEX} says {size:,}; copy it again, or pack again")
+
+
+def _inside(folder: str, name: str) -> str:
+    return store.within(folder, name) if store.address(folder) else str(Path(folder) / name)
+
+
+def _read(where: str) -> Any:
+    if store.address(where):
+        return store.read(where)
+    try:
+        return Path(where).read_bytes()
+    except OSError as error:
+        raise ShardError(f"{where}: cannot be read ({error.strerror}); copy the whole folder, or pack again") from None

@@ -1,0 +1,263 @@
+"""Files of an object store by their address, fetched once into a bounded local cache.
+
+An address is a URI that `pyarrow.fs` opens: `s3://bucket/folder?region=...`, `gs://...`, `hdfs://...`. Credentials
+come from the environment (for S3 `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or the machine's role), never from
+the address, which runs write down. Two variables say where fetched files lie and how much they may take:
+
+    MRM_CACHE      a folder on a local disk; ~/.cache/mrm/fetched unless set
+    MRM_CACHE_GB   gigabytes (1e9 bytes) it may hold; 50 unless set
+
+Any number of processes may share a cache. A file appears in it whole and with the right checksum or not at all; the
+least recently opened go first. A process that still maps a file that went keeps it until it lets go of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+SCHEMES = ("s3", "gs", "hdfs")
+CHUNK = 1 << 23  # bytes asked for at a time
+PATIENCE = 120.0  # seconds to wait for room that files on their way to the cache take
+_ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}([^/].*)")
+
+
+class StoreError(ValueError):
+    """A file of an object store, or the cache, that cannot be used. The message says which, why, and what to do."""
+
+
+def address(place: Path | str) -> str | None:
+    """The URI of a place in an object store; None for a place on this machine.
+
+    A `Path` makes one slash of two, so `s3:/bucket` stands for `s3://bucket` too. Raises StoreError for an
+    address with a password in it.
+    """
+    match = _ADDRESS.fullmatch(str(place))
+    if not match:
+        return None
+    if "@" in match[2].partition("/")[0]:
+        raise StoreError(
+            f"{match[1]}://...: runs write their settings down, so no password may stand in an address; "
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+        )
+    return f"{match[1]}://{match[2]}"
+
+
+def within(folder: str, name: str) -> str:
+    """The address of a file in the folder of that address; what stands after `?` stays last."""
+    path, mark, options = folder.partition("?")
+    return f"{path.rstrip('/')}/{name}{mark}{options}"
+
+
+def read(uri: str) -> bytes:
+    """A whole small file. Raises StoreError."""
+    return b"".join(_chunks(uri))
+
+
+def _chunks(uri: str) -> Iterator[bytes]:
+    import pyarrow
+
+    try:
+        files, path = _opened(uri)
+        with files.open_input_stream(path) as stream:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+    except FileNotFoundError:
+        raise StoreError(f"{uri}: no such file; check bucket and folder") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{uri}: cannot be read ({error}); check the address, the network and the credentials (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE)"
+        ) from error
+
+
+def _opened(uri: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it. Raises StoreError in a fork of a process that has used one."""
+    parts = urlsplit(uri)
+    first = _first_process()
+    if first != os.getpid():  # the client's threads did not come along, and it would wait for them for ever
+        raise StoreError(
+            f"{uri}: this process is a fork of one that has read from an object store; start it by spawn instead"
+        )
+    files = _file_system(f"{parts.scheme}://{parts.netloc}/{f'?{parts.query}' if parts.query else ''}")
+    return files, f"{parts.netloc}{parts.path}" if parts.scheme != "hdfs" else parts.path
+
+
+@cache
+def _first_process() -> int:
+    return os.getpid()
+
+
+@cache
+def _file_system(uri: str) -> Any:
+    from pyarrow.fs import FileSystem
+
+    return FileSystem.from_uri(uri)[0]
+
+
+# The cache ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A folder that holds fetched files of `limit` bytes together at the most."""
+
+    folder: Path
+    limit: int
+
+    def open(self, uri: str, size: int, sha256: str) -> int:
+        """A file descriptor of the fetched file; the caller closes it. Raises StoreError.
+
+        `size` and `sha256` are what must arrive; the file is known by them, whatever its address.
+        """
+        while True:
+            file = self.fetch(uri, size, sha256)
+            with suppress(FileNotFoundError):  # another process has made room in between: once more
+                return os.open(file, os.O_RDONLY)
+
+    def fetch(self, uri: str, size: int, sha256: str) -> Path:
+        """Where the file lies, once it is there. Raises StoreError."""
+        file = self.folder / sha256
+        try:
+            if _touched(file):
+                return file
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self.folder / f"{sha256}.lock"):
+                if not _touched(file):
+                    self._download(uri, size, sha256, file)
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder}: cannot be written to ({error}); free disk space, or set MRM_CACHE"
+            ) from None
+        return file
+
+    def _download(self, uri: str, size: int, sha256: str, file: Path) -> None:
+        temporary = self._room_for(size, file)
+        try:
+            digest, arrived = hashlib.sha256(), 0
+            with open(temporary, "r+b") as out:
+                for chunk in _chunks(uri):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    arrived += len(chunk)
+            if arrived != size or digest.hexdigest() != sha256:
+                raise StoreError(
+                    f"{uri}: not the file that the index names ({arrived:,} bytes of {size:,}, or another checksum); "
+                    "upload the folder again"
+                )
+            os.replace(temporary, file)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _room_for(self, size: int, file: Path) -> Path:
+        """A file of `size` under a temporary name, for which older ones have gone. Raises StoreError."""
+        temporary = file.with_suffix(".part")
+        until = time.monotonic() + PATIENCE
+        while size <= self.limit and time.monotonic() < until:
+            with _locked(self.folder / "room.lock"):
+                if self._shrink(self.limit - size):
+                    with open(temporary, "wb") as out:  # taken at once, so that others count it
+                        out.truncate(size)
+                    return temporary
+            time.sleep(0.1)
+        raise StoreError(
+            f"{self.folder}: {self.limit / 1e9:g} GB have no room for a file of {size / 1e9:.2g} GB beside those on "
+            "their way; raise MRM_CACHE_GB"
+        )
+
+    def _shrink(self, most: int) -> bool:
+        """Remove what was opened longest ago until `most` bytes are left; whether that could be done."""
+        held = []
+        for file in self.folder.iterdir():
+            with suppress(FileNotFoundError):  # it has just arrived, and lost its temporary name
+                held += [] if file.suffix == ".lock" else [(file, file.stat())]
+        total = sum(s.st_size for _, s in held)
+        for file, state in sorted(held, key=lambda f: (f[0].suffix != ".part", f[1].st_mtime_ns)):
+            if total <= most:
+                break
+            if file.suffix != ".part" or _abandoned(file.with_suffix(".lock")):
+                file.unlink(missing_ok=True)
+                total -= state.st_size
+        return total <= most
+
+
+def default_cache() -> Cache:
+    """The cache that MRM_CACHE and MRM_CACHE_GB name. Raises StoreError."""
+    text = os.environ.get("MRM_CACHE_GB", "50")
+    try:
+        limit = int(float(text) * 1e9)
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit <= 0:
+        raise StoreError(f"MRM_CACHE_GB is {text!r}; a number of gigabytes is expected")
+    return Cache(Path(os.environ.get("MRM_CACHE") or Path.home() / ".cache" / "mrm" / "fetched"), limit)
+
+
+def _touched(file: Path) -> bool:
+    """Whether the file is there; it then counts as opened just now."""
+    try:
+        os.utime(file)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """One process, and one thread of it, at a time."""
+    with open(file, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _abandoned(lock: Path) -> bool:
+    """Whether nobody holds the lock: who did was killed."""
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+class Fetcher:
+    """Fetches files into a cache in the background. What fails is left to the reader that needs it, who says why."""
+
+    def __init__(self, cache: Cache, threads: int = 4) -> None:
+        self.cache, self.asked = cache, threading.Semaphore(0)
+        self.wanted: list[tuple[str, int, str]] = []
+        self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+        for thread in self.threads:
+            thread.start()
+
+    def want(self, uri: str, size: int, sha256: str) -> None:
+        """Ask for a file."""
+        self.wanted.append((uri, size, sha256))
+        self.asked.release()
+
+    def close(self) -> None:
+        """Forget what has not begun."""
+        self.wanted.clear()
+        for _ in self.threads:
+            self.asked.release()
+
+    def _run(self) -> None:
+        while True:
+            self.asked.acquire()
+            try:
+                file = self.wanted.pop(0)
+            except IndexError:
+                return
+            with suppress(StoreError):
+                self.cache.fetch(*file)
