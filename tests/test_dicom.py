@@ -420,15 +420,15 @@ def test_chest_radiographs_and_unstated_ones_give_no_warning(film):
 def test_borders_are_removed_on_request(film):
     framed = np.pad(film.clip(20, 230), ((3, 5), (7, 2)), constant_values=255)
     framed = np.pad(framed, ((4, 0), (0, 6)), constant_values=2)
-    np.testing.assert_array_equal(dicom.crop_border(framed), film.clip(20, 230))
+    np.testing.assert_array_equal(images.crop_border(framed), film.clip(20, 230))
     assert images.read(make(framed)).shape == framed.shape
-    np.testing.assert_array_equal(read_dicom(make(framed), crop_borders=True), film.clip(20, 230))
+    np.testing.assert_array_equal(images.read(make(framed), crop_borders=True), film.clip(20, 230))
 
 
 def test_a_picture_without_border_or_of_nothing_else_is_left(film):
-    assert dicom.crop_border(film.clip(20, 230)).shape == film.shape
+    assert images.crop_border(film.clip(20, 230)).shape == film.shape
     for value in (0, 255):
-        assert dicom.crop_border(np.full((5, 6), value, np.uint8)).shape == (5, 6)
+        assert images.crop_border(np.full((5, 6), value, np.uint8)).shape == (5, 6)
 
 
 # ---- real files --------------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ import torch
 from test_training import MICRO
 
 import mrm
-from mrm import images, metrics, predict
+from mrm import batches, images, metrics, predict
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
-from mrm.model import MRM
+from mrm.model import MRM, normalise
+from mrm.predict import PredictError
 from mrm.records import Record, Records
 
 
@@ -117,3 +118,53 @@ def test_a_class_of_one_value_keeps_its_head(records, classifier):
     assert torch.equal(classifier.encoder.head.weight[0], before[0])
     assert not torch.equal(classifier.encoder.head.weight[1], before[1])
     classifier.encoder.head.weight.data = before
+
+
+def test_features_are_the_mean_of_the_patches_or_the_patches_after_the_last_norm(model, classifier, records):
+    few = records[:5]
+    pictures = torch.from_numpy(np.stack([batches.test_picture(r, MICRO.image_size) for r in few]))
+    normal = normalise(pictures, MICRO.mean, MICRO.std)
+    with torch.inference_mode():
+        tokens = model.encode(normal)[:, 1:]  # without the class token
+        inside = classifier.encoder.forward_features(normal)[:, 1:]
+        expected = {
+            ("mrm", "pooled"): tokens.mean(1),
+            ("mrm", "patches"): tokens,
+            ("classifier", "pooled"): classifier.encoder.fc_norm(inside.mean(1)),
+            ("classifier", "patches"): classifier.encoder.fc_norm(inside),
+        }
+    for (name, kind), true in expected.items():
+        made, unreadable = predict.features(
+            {"mrm": model, "classifier": classifier}[name], few, kind, batch=2, workers=0
+        )
+        assert made.shape == tuple(true.shape)
+        assert not unreadable
+        np.testing.assert_allclose(made, true, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_unreadable_pictures_are_nan_and_a_wrong_kind_is_refused(model, records, tmp_path):
+    rows = [records[0], Record(tmp_path / "gone.jpg", labels=records[0].labels, name="gone.jpg")]
+    for kind in ("pooled", "patches"):
+        made, unreadable = predict.features(model, Records(rows, FINDINGS), kind, workers=0)
+        assert np.isfinite(made[0]).all()
+        assert np.isnan(made[1]).all()
+        assert list(unreadable) == ["gone.jpg"]
+    with pytest.raises(PredictError, match="no features of the kind 'cls'"):
+        predict.features(model, records, "cls", workers=0)
+
+
+def test_logits_and_features_of_one_pass_are_those_of_two(classifier, records):
+    normal = torch.randn(3, 3, MICRO.image_size, MICRO.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        both = predict.scores_and_features(classifier)(normal)
+        pooled = predict.feature_function(classifier, "pooled")(normal)
+        torch.testing.assert_close(both, torch.cat([classifier(normal), pooled], 1))
+
+
+def test_where_nothing_can_be_read_scores_are_nan_and_no_head_is_fitted(classifier, tmp_path):
+    none = Records([Record(tmp_path / f"{i}.png", labels=(1.0,) * 8) for i in range(3)], FINDINGS)
+    scores = predict.classify(classifier, none, workers=0)
+    assert np.isnan(scores.logits_NC).all()
+    assert len(scores.unreadable) == 3
+    with pytest.raises(PredictError, match=r"not one of 3 pictures could be read; the first, .*no such file"):
+        predict.fit_head(classifier, none, workers=0)

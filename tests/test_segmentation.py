@@ -20,7 +20,8 @@ from mrm.evaluate import RunError
 from mrm.losses import IGNORED
 from mrm.masks import MaskError
 from mrm.optimization import TrainConfig
-from mrm.runs import segmenting
+from mrm.records import RecordError
+from mrm.runs import predicting
 from mrm.segmentation import LEVELS, Threshold, choose, levels_of, outline, surface_distances
 from mrm.segmenter import SegmenterError
 
@@ -102,7 +103,7 @@ def trained(folder, encoder, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("stop_at", [1, 4])
 def test_stop_and_resume_is_the_same_run(whole, folder, encoder, tmp_path, stop_at, monkeypatch):
-    from mrm.training import Trainer
+    from mrm.training import Stopped, Trainer
 
     after = Trainer._after_step
 
@@ -113,7 +114,9 @@ def test_stop_and_resume_is_the_same_run(whole, folder, encoder, tmp_path, stop_
 
     monkeypatch.setattr(Trainer, "_after_step", stop)
     resumed = False
-    run = runs.segment(config(folder, encoder, tmp_path / "run"))
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        runs.segment(config(folder, encoder, run))
     assert len(trace(run)) == stop_at
     resumed = True
     runs.segment(config(folder, encoder, tmp_path / "run"))
@@ -203,7 +206,7 @@ def test_bad_masks_stop_a_run_before_it_starts(folder, encoder, tmp_path):
 
 def test_another_kind_of_model_is_refused(folder, encoder, tmp_path):
     with pytest.raises(RunError, match="a classifier, not a segmenter"):
-        segmenting.predict_masks(encoder, [folder / "images" / "test"], tmp_path / "out")
+        predicting.predict_masks(encoder, [folder / "images" / "test"], tmp_path / "out")
 
 
 # Thresholds --------------------------------------------------------------------------------------------
@@ -364,7 +367,7 @@ def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_p
     import pydicom
 
     file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
-    segmenting.predict_masks(trained, [file], tmp_path)
+    predicting.predict_masks(trained, [file], tmp_path)
     source, made = pydicom.dcmread(file), highdicom.seg.segread(tmp_path / f"{file.stem}.seg.dcm")
     assert made.StudyInstanceUID == source.StudyInstanceUID
     assert (
@@ -381,9 +384,9 @@ def test_without_highdicom_the_extra_is_named(trained, shared_data, tmp_path, mo
     file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MaskError, match=r"mrm-radiograph\[seg\].*--no-dicom-seg"):
-        segmenting.predict_masks(trained, [file], tmp_path)
-    segmenting.predict_masks(trained, [file], tmp_path, dicom=False)
-    assert [p.suffix for p in tmp_path.iterdir()] == [".png"]
+        predicting.predict_masks(trained, [file], tmp_path)
+    predicting.predict_masks(trained, [file], tmp_path, dicom=False)
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".csv", ".png"]
 
 
 def test_two_pictures_of_one_name_are_refused(trained, tmp_path):
@@ -391,9 +394,9 @@ def test_two_pictures_of_one_name_are_refused(trained, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").write_bytes(images.encode_png(np.zeros((20, 20), np.uint8)))
     with pytest.raises(RunError, match=r"would both be written as x\.png"):
-        segmenting.predict_masks(trained, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
-    with pytest.raises(RunError, match="no such file or folder"):
-        segmenting.predict_masks(trained, [tmp_path / "none"], tmp_path / "out")
+        predicting.predict_masks(trained, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    with pytest.raises(RecordError, match="no such file or folder"):
+        predicting.predict_masks(trained, [tmp_path / "none"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", recipes.SEGMENT)

@@ -11,7 +11,10 @@ Stands on `mrm.headers` and below `mrm.images`, which calls it for files that ar
 
 import io
 import math
+import re
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,21 +22,29 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
+from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, get_decoder, pixel_array
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
-from mrm.headers import ImageError, kind_of, load
+from mrm.headers import ImageError, kind_of, load, parse
 
 RADIOGRAPHS = {"CR", "DX", "RG"}
 TOLERATED = {"", "OT", "SC"}  # captures and converted files, which do not say what they show
+MAX_INFLATED = 1 << 28  # bytes of a deflated file; the largest radiographs have a quarter of it
+JPEG_2000 = b"\xff\x4f\xff\x51"  # start of a codestream, and its size
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
 
 
-def read_dicom(source: Path | bytes, name: str | None = None, crop_borders: bool = False) -> np.ndarray:
+def read_dicom(source: Path | bytes, name: str | None = None) -> np.ndarray:
     """A one-frame DICOM picture as (H, W) uint8.
 
-    `name` stands for the file in messages; `crop_borders` removes burned-in borders, see `crop_border`.
-    Warns when modality or body part is not that of a chest radiograph. Raises `ImageError`.
+    `name` stands for the file in messages. Warns when modality or body part is not that of a chest radiograph. Raises `ImageError`.
     """
     name = name or _name(source)
     with _named(name):
@@ -41,8 +52,7 @@ def read_dicom(source: Path | bytes, name: str | None = None, crop_borders: bool
         _check(dataset, name)
         _warn_unless_chest(dataset, name)
         pixels = _pixels(dataset, name)
-        grey = _grey(dataset, pixels, name) if pixels.ndim == 2 else _luma(dataset, pixels)
-        return crop_border(grey) if crop_borders else grey
+        return _grey(dataset, pixels, name) if pixels.ndim == 2 else _luma(dataset, pixels)
 
 
 def dicom_size(source: Path | bytes, name: str | None = None) -> tuple[int, int]:
@@ -53,24 +63,11 @@ def dicom_size(source: Path | bytes, name: str | None = None) -> tuple[int, int]
         return _shape(dataset, name)
 
 
-def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
-    """The picture without the rows and columns at its edges that are all black or all white.
-
-    "All" within `tolerance` grey levels, for lossy compression. A picture of nothing else is left whole.
-    """
-    inner = image
-    while inner.size:
-        black, white = inner <= tolerance, inner >= 255 - tolerance
-        rows = ~np.asarray(black.all(1) | white.all(1))
-        columns = ~np.asarray(black.all(0) | white.all(0))
-        if not rows.any() or not columns.any():
-            return image
-        top, left = rows.argmax(), columns.argmax()
-        bottom, right = rows.size - rows[::-1].argmax(), columns.size - columns[::-1].argmax()
-        if (bottom - top, right - left) == inner.shape:
-            return inner
-        inner = inner[top:bottom, left:right]
-    return image
+def doubts(source: Path | bytes, name: str | None = None) -> list[str]:
+    """What the file says of itself that no chest radiograph would: modality, body part. Raises `ImageError`."""
+    name = name or _name(source)
+    with _named(name):
+        return _doubts(_parse(source, name, stop_before_pixels=True, specific_tags=["Modality", "BodyPartExamined"]))
 
 
 # ---- what the file says ------------------------------------------------------------------------------------
@@ -96,8 +93,25 @@ def _parse(source: Path | bytes, name: str, **options) -> pydicom.Dataset:
     head = bytes(load(source, 132)[:132])
     if (kind := kind_of(head, name)) != "dicom":
         raise ImageError(f"{name}: a {kind.upper()} file, not DICOM; read it with mrm.images.read")
+    _check_deflated(source, head, name)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     return pydicom.dcmread(file, force=head[128:] != b"DICM", **options)
+
+
+def _check_deflated(source: Path | bytes, head: bytes, name: str) -> None:
+    """Refuse a deflated file that inflates to more than MAX_INFLATED: pydicom would do so whole, in memory."""
+    if head[128:] != b"DICM":
+        return
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        file.seek(132)
+        meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
+        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while piece := inflate.unconsumed_tail or file.read(1 << 16):
+            total += len(inflate.decompress(piece, 1 << 20))
+            if total > MAX_INFLATED:
+                raise ImageError(f"{name}: inflates to more than {MAX_INFLATED >> 20} MiB; save it not deflated")
 
 
 def _shape(dataset: pydicom.Dataset, name: str) -> tuple[int, int]:
@@ -118,6 +132,7 @@ def _check(dataset: pydicom.Dataset, name: str) -> None:
         _check_decoder(_syntax(dataset), name)
         if _syntax(dataset) != RLELossless and b"\xff\xd9" not in dataset.PixelData:
             raise ImageError(f"{name}: cut off, the pixel data have no end marker; get the file again")
+        _check_stream(next(generate_frames(dataset.PixelData, number_of_frames=1)), (rows, columns), name)
         return
     halved = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"  # two chroma values for two pixels
     samples = int(dataset.get("SamplesPerPixel") or 1) - halved
@@ -126,6 +141,23 @@ def _check(dataset: pydicom.Dataset, name: str) -> None:
         raise ImageError(
             f"{name}: {len(dataset.PixelData):,} bytes of pixel data, but {rows} x {columns} pixels need "
             f"{expected:,}; the file is cut off or its header wrong, get it again"
+        )
+
+
+def _check_stream(frame: bytes, shape: tuple[int, int], name: str) -> None:
+    """Refuse a JPEG or JPEG 2000 stream of another size than the header says, before it costs memory to decode."""
+    sizes = [shape]
+    if frame.startswith(b"\xff\xd8"):
+        stream = parse(frame, name)
+        sizes = [(stream.height, stream.width)]
+    elif JPEG_2000 in frame:  # at its start, or inside a JP2 file: the first in a bare stream, there every one
+        starts = [0] if frame.startswith(JPEG_2000) else [m.start() for m in re.finditer(JPEG_2000, frame)]
+        areas = [struct.unpack_from(">4I", frame, at + 8) for at in starts]  # SIZ, ITU-T T.800, A.5.1
+        sizes = [(bottom - top, right - left) for right, bottom, left, top in areas]
+    if wrong := [size for size in sizes if size != shape]:
+        raise ImageError(
+            f"{name}: the compressed picture has {wrong[0][0]} x {wrong[0][1]} pixels, the header says "
+            f"{shape[0]} x {shape[1]}; one of them lies, get the file again"
         )
 
 
@@ -151,6 +183,11 @@ def _check_decoder(syntax: pydicom.uid.UID, name: str) -> None:
 
 
 def _warn_unless_chest(dataset: pydicom.Dataset, name: str) -> None:
+    for doubt in _doubts(dataset):
+        warnings.warn(f"{name}: {doubt}", stacklevel=3)
+
+
+def _doubts(dataset: pydicom.Dataset) -> list[str]:
     modality = str(dataset.get("Modality") or "").strip().upper()
     part = str(dataset.get("BodyPartExamined") or "").strip().upper()
     wrong = []
@@ -158,9 +195,7 @@ def _warn_unless_chest(dataset: pydicom.Dataset, name: str) -> None:
         wrong.append(f"modality is {modality}, not CR, DX or RG")
     if part and not any(word in part for word in CHEST):
         wrong.append(f"body part is {part}, not CHEST")
-    if wrong:
-        text = f"{name}: {' and '.join(wrong)}; a model of chest radiographs has nothing to say about it"
-        warnings.warn(text, stacklevel=3)
+    return [f"{' and '.join(wrong)}; a model of chest radiographs has nothing to say about it"] if wrong else []
 
 
 # ---- pixels ------------------------------------------------------------------------------------------------

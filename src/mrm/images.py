@@ -22,9 +22,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mrm.headers import Header, ImageError, check_whole, kind_of, load, parse
+from mrm.headers import Header, ImageError, Stored, check_whole, kind_of, load, parse
 
-Source = Path | str | bytes | memoryview | np.ndarray
+Source = Path | str | bytes | memoryview | Stored | np.ndarray
 
 MAX_PIXELS = 100_000_000  # five times the largest radiograph detectors; more is an error or an attack
 HEAD_BYTES = 1 << 18  # read first when only the size is asked; enough for nearly every header
@@ -50,13 +50,16 @@ class Box:
 # ---- reading -----------------------------------------------------------------------------------------------
 
 
-def read(source: Source, min_side: int | None = None) -> np.ndarray:
+def read(source: Source, min_side: int | None = None, crop_borders: bool = False) -> np.ndarray:
     """A picture as (H, W) uint8.
 
     `min_side` allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as
-    long as the shorter side keeps at least that many pixels. Arrays are (H, W) or (H, W, channels) with
-    colour in the order red, green, blue. Raises `ImageError`.
+    long as the shorter side keeps at least that many pixels. `crop_borders` removes burned-in borders (see
+    `crop_border`). Arrays are (H, W) or (H, W, channels) with colour in the order red, green, blue. Raises
+    `ImageError`.
     """
+    if crop_borders:  # of the whole picture: shrinking mixes the edge of a border with what it borders
+        return crop_border(read(source))
     name = _name(source)
     if isinstance(source, np.ndarray):
         return _grey_array(source, name)
@@ -119,9 +122,9 @@ def _scaled(box: Box, by: int) -> Box:
 
 
 def _name(source: Source) -> str:
-    if isinstance(source, Path | str):
-        return str(source)
-    return "the array given" if isinstance(source, np.ndarray) else "the bytes given"
+    if isinstance(source, np.ndarray):
+        return "the array given"
+    return "the bytes given" if isinstance(source, bytes | memoryview) else str(source)
 
 
 def _header(data: bytes | memoryview, name: str) -> Header:
@@ -244,6 +247,26 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
     if outside or min(box.height, box.width) < 1:
         raise ValueError(f"{box} does not lie in a picture of shape {image.shape}")
     return image[box.top : bottom, box.left : right]
+
+
+def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
+    """The picture without the rows and columns at its edges that are all black or all white.
+
+    "All" within `tolerance` grey levels, for lossy compression. A picture of nothing else is left whole.
+    """
+    inner = image
+    while inner.size:
+        black, white = inner <= tolerance, inner >= 255 - tolerance
+        rows = ~np.asarray(black.all(1) | white.all(1))
+        columns = ~np.asarray(black.all(0) | white.all(0))
+        if not rows.any() or not columns.any():
+            return image
+        top, left = rows.argmax(), columns.argmax()
+        bottom, right = rows.size - rows[::-1].argmax(), columns.size - columns[::-1].argmax()
+        if (bottom - top, right - left) == inner.shape:
+            return np.ascontiguousarray(inner)
+        inner = inner[top:bottom, left:right]
+    return image
 
 
 def flip(image: np.ndarray) -> np.ndarray:

@@ -1,10 +1,12 @@
-"""A model put to use: scores of pictures, restored pictures, blanks of a report filled in."""
+"""A model put to use: scores and features of pictures, restored pictures, blanks of a report filled in."""
 
-# Shapes: N records, C classes, B samples, H W pixels, L patches, T tokens
+# Shapes: N records, C classes, B samples, H W pixels, L patches, D encoder width, T tokens
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -15,8 +17,78 @@ from mrm import batches, images
 from mrm.classifier import Classifier
 from mrm.losses import normalise_patches
 from mrm.model import MRM, complement, normalise, patchify, take, unpatchify
-from mrm.records import Records
+from mrm.records import Record, Records
 from mrm.reports import MASK
+
+Encoding = MRM | Classifier
+Kind = Literal["pooled", "patches"]
+
+
+class PredictError(ValueError):
+    """A prediction that cannot be made. The message says why, and what to do."""
+
+
+# Pictures in, numbers out -----------------------------------------------------------------------------
+
+
+class Computed(NamedTuple):
+    """What a model makes of a batch: values (B, ...) float32 of the records `index_B`, and what could not be read."""
+
+    index_B: np.ndarray
+    values: np.ndarray
+    skipped: list[batches.Skipped]
+    warned: list[batches.Skipped]
+
+
+def compute_over(
+    model: Encoding,
+    records: Sequence[Record],
+    compute: Callable[[Tensor], Tensor],
+    wanted: Iterator[list[batches.Sample]],
+    workers: int | None = None,
+    precision: str = "fp32",
+    crop_borders: bool = False,
+) -> Iterator[Computed]:
+    """What `compute` gives of normalised pictures (B, 3, H, W), a batch at a time, on the model's device.
+
+    Pictures are read by other processes meanwhile; no more than some batches are in memory, however many there are.
+    """
+    config, device = model.config, next(model.parameters()).device
+    data = batches.PictureData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
+    batches.share_cores(device)
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for loaded in batches.loader(data, wanted, workers, pin=device.type == "cuda"):
+            index_B = loaded.index_B.numpy()
+            pictures_BHW = loaded.picture_BHW.to(device, non_blocking=True)
+            computed = compute(normalise(pictures_BHW, config.mean, config.std))
+            yield Computed(index_B, computed.float().cpu().numpy(), loaded.skipped, loaded.warned)
+
+
+def _each(
+    model: Encoding,
+    records: Sequence[Record],
+    compute: Callable[[Tensor], Tensor],
+    shape: tuple[int, ...],
+    wanted: Iterator[list[batches.Sample]],
+    workers: int | None,
+    precision: str = "fp32",
+    crop_borders: bool = False,
+    dtype: type = np.float64,
+) -> tuple[np.ndarray, dict[str, str]]:
+    """What `compute` gives of each picture, (N, ...), NaN where it cannot be read; and why, by name."""
+    values: np.ndarray = np.zeros((len(records), *shape), dtype)
+    unreadable = {}
+    for done in compute_over(model, records, compute, wanted, workers, precision, crop_borders):
+        values[done.index_B] = done.values
+        for record in done.skipped:
+            unreadable[record.name] = record.reason
+            values[record.index] = np.nan
+        for record in done.warned:
+            warnings.warn(record.reason, stacklevel=3)
+    return values, unreadable
+
+
+# Findings ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -40,10 +112,12 @@ def classify(
     rank: int = 0,
     world: int = 1,
     precision: str = "fp32",
+    crop_borders: bool = False,
 ) -> Scores:
     """Score records on the model's device, in its test view. A rank of several leaves the others' rows zero."""
     mine = (b for i, b in enumerate(batches.in_order(len(records), batch)) if i % world == rank)
-    return Scores(*_each(model, records, model, len(model.config.classes), mine, workers, precision))
+    shape = (len(model.config.classes),)
+    return Scores(*_each(model, records, model, shape, mine, workers, precision, crop_borders))
 
 
 def fit_head(model: Classifier, records: Records, batch: int = 64, workers: int | None = None) -> None:
@@ -51,12 +125,14 @@ def fit_head(model: Classifier, records: Records, batch: int = 64, workers: int 
 
     Features are standardised, each class gets a regularised logistic regression over its stated labels, and
     both are folded into the head. A class with one label value keeps its head. LP-FT, arXiv:2202.10054.
+    Raises PredictError where not one picture can be read.
     """
     encoder = model.encoder
-    width = encoder.head.in_features
-    pooled = lambda x: encoder.forward_head(encoder.forward_features(x), pre_logits=True)  # noqa: E731
-    features_ND, _ = _each(model, records, pooled, width, batches.in_order(len(records), batch), workers)
+    features_ND, unreadable = features(model, records, batch=batch, workers=workers)
     read = ~np.isnan(features_ND).any(axis=1)
+    if not read.any():
+        name, reason = next(iter(unreadable.items()))
+        raise PredictError(f"not one of {len(records)} pictures could be read; the first, {name}: {reason}")
     mean_D, std_D = features_ND[read].mean(0), features_ND[read].std(0) + 1e-6
     for c, labels_N in enumerate(records.labels_NC.T):
         stated = read & ~np.isnan(labels_N)
@@ -70,30 +146,66 @@ def fit_head(model: Classifier, records: Records, batch: int = 64, workers: int 
             encoder.head.bias[c] = float(probe.intercept_[0] - weight_D @ mean_D)
 
 
-def _each(
-    model: Classifier,
+# Features ---------------------------------------------------------------------------------------------
+
+
+def features(
+    model: Encoding,
     records: Records,
-    compute: Callable[[Tensor], Tensor],
-    width: int,
-    wanted: Iterator[list[batches.Sample]],
-    workers: int | None,
+    kind: Kind = "pooled",
+    batch: int = 64,
+    workers: int | None = None,
     precision: str = "fp32",
+    crop_borders: bool = False,
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """What `compute` gives of each picture, (N, width), NaN where it cannot be read; and why, by name."""
-    config, device = model.config, next(model.parameters()).device
-    data = batches.LabelData(records, config.image_size, crop=None, view=config.view, on_error="skip")
-    batches.share_cores(device)
-    values = np.zeros((len(records), width))
-    unreadable = {}
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for loaded in batches.loader(data, wanted, workers, pin=device.type == "cuda"):
-            loaded = loaded.to(device)
-            computed = compute(normalise(loaded.picture_BHW, config.mean, config.std))
-            values[loaded.index_B.cpu().numpy()] = computed.float().cpu().numpy()
-            for record in loaded.skipped:  # another record stood in for it and got its own values once more
-                unreadable[record.name] = record.reason
-                values[record.index] = np.nan
-    return values, unreadable
+    """The encoder's features of records, NaN where the picture could not be read; and why, by name.
+
+    "pooled" is (N, D), the mean of the patch tokens; "patches" is (N, L, D) float32, rows of patches from the top
+    left. Both after the encoder's last norm, the class token left out (see `feature_function`). All are held in
+    memory; `compute_over` gives them a batch at a time. Raises PredictError for another kind.
+    """
+    shape = feature_shape(model, kind)
+    wanted = batches.in_order(len(records), batch)
+    dtype = np.float64 if kind == "pooled" else np.float32
+    return _each(model, records, feature_function(model, kind), shape, wanted, workers, precision, crop_borders, dtype)
+
+
+def feature_function(model: Encoding, kind: Kind) -> Callable[[Tensor], Tensor]:
+    """Normalised pictures (B, 3, H, W) to "pooled" (B, D) or "patches" (B, L, D).
+
+    A classifier's last norm follows its mean (timm's `fc_norm`): pooled is what its head sees, and patches are normed
+    by the same layer one by one. A pre-trained encoder's norm comes before the mean, as MAE's does.
+    """
+    if kind not in get_args(Kind):
+        raise PredictError(f"no features of the kind {kind!r}; there are {', '.join(get_args(Kind))}")
+    encoder = model.encoder
+    prefix = encoder.num_prefix_tokens
+    if isinstance(model, MRM):
+        patches = lambda x: model.encode(x)[:, prefix:]  # noqa: E731
+        return patches if kind == "patches" else lambda x: patches(x).mean(1)
+    if kind == "patches":
+        return lambda x: encoder.fc_norm(encoder.forward_features(x)[:, prefix:])
+    return lambda x: encoder.forward_head(encoder.forward_features(x), pre_logits=True)
+
+
+def feature_shape(model: Encoding, kind: Kind) -> tuple[int, ...]:
+    """The shape of one picture's features: (D,) or (L, D)."""
+    encoder = model.encoder
+    return (encoder.embed_dim,) if kind == "pooled" else (encoder.patch_embed.num_patches, encoder.embed_dim)
+
+
+def scores_and_features(model: Classifier) -> Callable[[Tensor], Tensor]:
+    """Normalised pictures to logits and, from the same pass, the pooled features they are made of: (B, C + D)."""
+    pooled = feature_function(model, "pooled")
+
+    def both(image_BCHW: Tensor) -> Tensor:
+        pooled_BD = pooled(image_BCHW)
+        return torch.cat([model.encoder.head(pooled_BD), pooled_BD], dim=1)
+
+    return both
+
+
+# Restoring --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -137,6 +249,9 @@ def reconstruct(model: MRM, picture_HW: np.ndarray, seed: int = 0, keep: int | N
 
     blank = torch.zeros_like(true_BMP)
     return Reconstruction(picture_with(blank), picture_with(restored_BMP), picture[0].cpu().numpy(), error)
+
+
+# Words ------------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()

@@ -70,7 +70,7 @@ class Segmenter(nn.Module):
     """A timm ViT and a head. Each class has a logit of its own: the background is where all are low."""
 
     encoder: Any  # a timm VisionTransformer
-    card: Any  # what its model folder says of it, where it was loaded from one
+    card: Any = None  # what its model folder says of it, where it was loaded from one
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()

@@ -1,0 +1,209 @@
+"""Pictures a second of `mrm predict` against a plain timm loop, and its memory over few and many pictures.
+
+    python benchmarks/predict.py
+    python benchmarks/predict.py --encoder vit_base_patch16_224 --pictures 500 --repeats 3 --workers 8
+
+The plain loop is what timm's documentation shows: PIL opens and converts to RGB, torchvision resizes, ToTensor,
+Normalize, a DataLoader with as many workers and as large batches, and the same weights. Both are given the same JPEG
+files (phantoms, `--side` pixels, or those of `--folder`), and take turns; the order changes with each repeat. `mrm
+predict` is timed with all it does: finding the pictures, journal, table; both without the start of Python, and both
+after a batch that is not timed. The probabilities of both are compared, so that the same work is timed.
+
+Memory is the most that a fresh `mrm predict` holds, its readers included, looked at twenty times a second: anonymous
+and shared memory, pages that its processes share counted once (Linux, Pss_Anon and Pss_Shmem of smaps_rollup). Mapped
+files, the libraries above all, are left out: they are the system's to keep or to drop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+import mrm
+from mrm import checkpoint
+from mrm.classifier import Classifier, ClassifierConfig
+from mrm.corpora import phantom_files
+from mrm.corpora.phantom import FINDINGS
+from mrm.runs import predicting
+
+
+def main() -> None:
+    """Time, measure, and print one line of JSON."""
+    asked = arguments()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        model = write_model(folder / "model", asked.encoder)
+        files = pictures(folder / "pictures", asked)
+        report = {
+            **vars(asked),
+            "folder": asked.folder.name if asked.folder else None,
+            "device": device_name(),
+            "torch": torch.__version__,
+            **{kind: timed(model, files, kind, folder, asked) for kind in asked.precisions},
+        }
+        if asked.memory:
+            report["memory_mib"] = {str(n): peak_of(model, files, n, folder, asked) for n in asked.memory}
+    print(json.dumps(report))
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked for on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="vit_tiny_patch16_224", help="any timm Vision Transformer")
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--side", type=int, default=512, help="pixels of the phantoms")
+    parser.add_argument("--folder", type=Path, help="JPEG files to use instead")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precisions", nargs="*", default=["fp32", "bf16"], choices=("fp32", "bf16"))
+    parser.add_argument(
+        "--memory", nargs="*", type=int, default=[200, 2000], help="numbers of pictures; none = leave out"
+    )
+    return parser.parse_args()
+
+
+def write_model(folder: Path, encoder: str) -> Path:
+    """A classifier with random weights, those of its head large enough that probabilities differ."""
+    with mrm.noise.seeded(0):
+        model = Classifier(ClassifierConfig(FINDINGS, encoder))
+        torch.nn.init.normal_(model.encoder.head.weight, std=0.1)
+    return checkpoint.save(folder, model.eval())
+
+
+def pictures(folder: Path, asked: argparse.Namespace) -> list[Path]:
+    """The files to predict, in order; few phantoms are drawn, and stand in turn for the many."""
+    if asked.folder:
+        return sorted(p for p in asked.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[: asked.pictures]
+    phantom_files.write(folder, 16, seed=0, size=asked.side, workers=1)
+    drawn = [p.read_bytes() for p in sorted((folder / "images").iterdir())]
+    many = folder / "many"
+    many.mkdir()
+    for i in range(asked.pictures):
+        (many / f"{i:05}.jpg").write_bytes(drawn[i % len(drawn)])
+    return sorted(many.iterdir())
+
+
+class Plain(Dataset):
+    """Pictures as a plain timm loop reads them."""
+
+    def __init__(self, files: list[Path], size: int, mean: float, std: float) -> None:
+        self.files = files
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize((size, size), interpolation=transforms.InterpolationMode.BICUBIC),
+                transforms.ToTensor(),
+                transforms.Normalize([mean] * 3, [std] * 3),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.transform(Image.open(self.files[index]).convert("RGB"))
+
+
+@torch.inference_mode()
+def plain_loop(encoder, config, files: list[Path], precision: str, asked: argparse.Namespace) -> np.ndarray:
+    """Probabilities (N, C) by the plain loop."""
+    device = next(encoder.parameters()).device
+    data = Plain(files, config.image_size, config.mean, config.std)
+    loader = DataLoader(data, batch_size=asked.batch, num_workers=asked.workers, pin_memory=device.type == "cuda")
+    found = []
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for picture_BCHW in loader:
+            logits_BC = encoder(picture_BCHW.to(device, non_blocking=True))
+            found.append(logits_BC.float().sigmoid().cpu().numpy())
+    return np.concatenate(found)
+
+
+def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: argparse.Namespace) -> dict:
+    """Pictures a second of both, the median of the repeats and each of them, and how far their answers differ."""
+    reading = predicting.Reading(batch=asked.batch, workers=asked.workers, precision=precision)
+    loaded = mrm.load(model).to(predicting.device_of(reading))
+    answers: dict[str, np.ndarray] = {}
+
+    def ours(some: list[Path]) -> None:
+        out = folder / "out.jsonl"
+        predicting.predict_table(model, some, out, reading)
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        answers["mrm"] = np.array([[row[c] for c in FINDINGS] for row in rows])
+
+    def plain(some: list[Path]) -> None:
+        answers["timm"] = plain_loop(loaded.encoder, loaded.config, some, precision, asked)
+
+    ways, rates = {"mrm": ours, "timm": plain}, {"mrm": [], "timm": []}
+    for way in ways.values():
+        way(files[: asked.batch])
+    for repeat in range(asked.repeats):
+        for name in ("mrm", "timm") if repeat % 2 == 0 else ("timm", "mrm"):
+            start = time.perf_counter()
+            ways[name](files)
+            rates[name].append(round(len(files) / (time.perf_counter() - start), 2))
+    medians = {name: statistics.median(rate) for name, rate in rates.items()}
+    return {
+        "pictures_a_second": medians,
+        "each": rates,
+        "mrm_over_timm": round(medians["mrm"] / medians["timm"], 3),
+        "greatest_difference_of_probabilities": float(np.abs(answers["mrm"] - answers["timm"]).max()),
+    }
+
+
+def peak_of(model: Path, files: list[Path], count: int, folder: Path, asked: argparse.Namespace) -> float:
+    """The most MiB that a fresh `mrm predict` of so many pictures holds, its readers included."""
+    many = folder / f"list-{count}.csv"
+    many.write_text("image_path\n" + "".join(f"{files[i % len(files)].absolute()}\n" for i in range(count)))
+    words = [str(model), str(many), "--out", str(folder / f"{count}.csv"), "--batch", str(asked.batch)]
+    command = [sys.executable, "-m", "mrm", "predict", *words, "--workers", str(asked.workers)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    most = 0
+    while process.poll() is None:
+        most = max(most, sum(resident(p) for p in (process.pid, *children(process.pid))))
+        time.sleep(0.05)
+    if process.returncode:
+        raise SystemExit(f"predicting {count} pictures failed")
+    return round(most / 2**20, 1)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    try:
+        return [int(p) for p in listed.read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def resident(pid: int) -> int:
+    """Bytes a process holds in memory of its own, what it shares with others by share; without mapped files."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+
+
+def device_name() -> str:
+    """The GPU, or the processor and its threads."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads of {len(os.sched_getaffinity(0))} cores"
+
+
+if __name__ == "__main__":
+    main()
