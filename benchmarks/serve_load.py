@@ -1,0 +1,252 @@
+"""200 requests at once, a tenth of them broken: is every good one answered rightly, and every bad one with a reason?
+
+    python benchmarks/serve_load.py runs/tiny --requests 200
+
+Starts `mrm serve` as a process of its own. Good pictures are phantoms as PNG, JPEG and DICOM, and their answers must
+agree with `mrm.predict.classify` on the same bytes. A 503 is tried again with back-off, as a client should. Prints JSON:
+answers by status, times of the good requests (with their repeats), memory of the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+import numpy as np
+import psutil
+import pydicom
+import torch
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+
+from mrm import checkpoint, images, predict
+from mrm.calibration import tempered
+from mrm.corpora.phantom import phantom
+from mrm.records import Record, Records
+
+MOST = 1e-5  # by which a probability may differ: a batch adds its numbers in another order
+MB = 1_000_000
+
+
+class Request(NamedTuple):
+    """What is sent, and what must come back: probabilities (C,), or None for a broken one."""
+
+    kind: str
+    body: bytes | None  # None: a gigabyte, made while it is sent
+    expected: np.ndarray | None
+
+
+class Answer(NamedTuple):
+    """What came back: status, seconds from the first try, 503s before, what is wrong with it or nothing."""
+
+    kind: str
+    good: bool
+    status: int
+    seconds: float
+    refused: int
+    wrong: str
+
+
+def main() -> None:
+    """Send the requests and print one object of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a classifier: a model folder or a run")
+    parser.add_argument("--requests", type=int, default=200, help="all sent at once")
+    parser.add_argument("--broken", type=float, default=0.1, help="share of them")
+    parser.add_argument("--rounds", type=int, default=3, help="times that all are sent; memory must not grow")
+    parser.add_argument("--size", type=int, default=512, help="pixels of a phantom's side")
+    asked = parser.parse_args()
+    requests = made(asked.model, asked.requests, round(asked.requests * asked.broken), asked.size)
+    with tempfile.TemporaryFile("w+") as log:
+        process, address = started(asked.model, log)
+        try:
+            report = measured(requests, process, address, asked.rounds)
+        finally:
+            process.terminate()
+            ended = process.wait(60)
+        log.seek(0)
+        report |= {"log": log.read().splitlines()[:20], "exit status": ended}
+    print(json.dumps(report | {"cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}, indent=2))
+    sys.exit(0 if not report["wrong"] and report["alive after"] else 1)
+
+
+# What is sent -------------------------------------------------------------------------------------------
+
+
+def made(model: Path, count: int, broken: int, size: int) -> list[Request]:
+    """Good and broken requests in a random order that is always the same."""
+    pictures = [phantom(1, 6 * i, size=size).image for i in range(12)]
+    writers = (images.encode_png, images.encode_jpeg, dicom)
+    bodies = [writers[i % 3](picture_HW) for i, picture_HW in enumerate(pictures)]
+    network = checkpoint.load(model)
+    classes = network.config.classes
+    records = Records([Record(b, labels=(math.nan,) * len(classes)) for b in bodies], classes)
+    logits_NC = predict.classify(network, records, workers=0).logits_NC
+    expected_NC = tempered(logits_NC, [network.card.temperatures.get(name, 1.0) for name in classes])
+    kinds = list(bad(bodies).items())
+    good = [Request("good", bodies[i % 12], expected_NC[i % 12]) for i in range(count - broken)]
+    requests = good + [Request(*kinds[i % len(kinds)], None) for i in range(broken)]
+    random.Random(0).shuffle(requests)
+    return requests
+
+
+def bad(bodies: list[bytes]) -> dict[str, bytes | None]:
+    """Ten kinds of broken bodies."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("radiograph.png", bodies[0])
+    return {
+        "empty": b"",
+        "text": b"the heart is large " * 100,
+        "zip": packed.getvalue(),
+        "PNG cut off": bodies[0][: len(bodies[0]) // 2],
+        "JPEG cut off": bodies[1][: len(bodies[1]) // 2],
+        "DICOM cut off": bodies[2][: len(bodies[2]) // 2],
+        "100 megapixels": images.encode_png(np.zeros((10_000, 10_000), np.uint8)),
+        "noise": np.random.default_rng(0).bytes(100_000),
+        "a header alone": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\x7f\xff\xff\xff\x7f\xff\xff\xff",
+        "a gigabyte": None,
+    }
+
+
+def dicom(picture_HW: np.ndarray) -> bytes:
+    """A picture as an uncompressed DICOM radiograph."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = (
+        ExplicitVRLittleEndian,
+        DigitalXRayImageStorageForPresentation,
+    )
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.Modality, dataset.BodyPartExamined = "DX", "CHEST"
+    dataset.Rows, dataset.Columns = picture_HW.shape
+    dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit = 7
+    dataset.PixelData = picture_HW.tobytes()
+    dataset["PixelData"].VR = "OB"
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, dataset, enforce_file_format=True)
+    return file.getvalue()
+
+
+def gigabyte():
+    """A form with a file of a gigabyte, in pieces."""
+    yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    for _ in range(1000):
+        yield bytes(MB)
+
+
+# Sending ------------------------------------------------------------------------------------------------
+
+
+def started(model: Path, log) -> tuple[psutil.Popen, str]:
+    """The service, and the address it prints."""
+    command = [sys.executable, "-m", "mrm", "serve", str(model), "--port", "0"]
+    process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+    line = process.stdout.readline()
+    if not line.startswith("http"):
+        raise SystemExit(f"the service did not start: {line}")
+    return process, line.split()[0]
+
+
+def measured(requests: list[Request], process: psutil.Popen, address: str, rounds: int) -> dict:
+    """Send all, in rounds, and watch the server's memory meanwhile."""
+    with httpx2.Client(base_url=address, timeout=120, limits=httpx2.Limits(max_connections=None)) as client:
+        good = next(r for r in requests if r.expected is not None)
+        for _ in range(5):
+            send(client, good)
+        memory = [process.memory_info().rss]
+        done, peak = threading.Event(), memory.copy()
+        watch = threading.Thread(target=watched, args=(process, peak, done))
+        watch.start()
+        answers, seconds = [], []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            with ThreadPoolExecutor(len(requests)) as pool:
+                answers += pool.map(lambda request: send(client, request), requests)
+            seconds.append(time.perf_counter() - began)
+            memory.append(process.memory_info().rss)
+        done.set()
+        watch.join()
+        alive = client.get("/health").status_code == 200 and not send(client, good).wrong
+        metrics = client.get("/metrics").text
+    return summary(answers, seconds) | {
+        "memory, MB": {"before": memory[0] // MB, "after each round": [m // MB for m in memory[1:]], "peak": max(peak) // MB},
+        "batches": float(metrics.split("\nmrm_batches_total ")[1].split()[0]),
+        "alive after": alive,
+    }  # fmt: skip
+
+
+def watched(process: psutil.Popen, peak: list[int], done: threading.Event) -> None:
+    """Note the server's memory twenty times a second."""
+    while not done.wait(0.05):
+        peak.append(process.memory_info().rss)
+
+
+def send(client: httpx2.Client, request: Request) -> Answer:
+    """Send a request, again with back-off while the service has too much to do."""
+    began, refused = time.perf_counter(), 0
+    while True:
+        if request.body is None:
+            kind = {"content-type": "multipart/form-data; boundary=b"}
+            answer = client.post("/predict", content=gigabyte(), headers=kind)
+        else:
+            answer = client.post("/predict", files={"file": ("a", request.body)})
+        if answer.status_code != 503:
+            break
+        refused += 1
+        time.sleep(float(answer.headers["retry-after"]) * random.uniform(0.5, 1.5))
+    wrong = fault(request, answer)
+    good = request.expected is not None
+    return Answer(request.kind, good, answer.status_code, time.perf_counter() - began, refused, wrong)
+
+
+def fault(request: Request, answer: httpx2.Response) -> str:
+    """What is wrong with an answer, or nothing."""
+    content = answer.json()
+    if request.expected is None:
+        named = 400 <= answer.status_code < 500 and content.get("error")
+        return "" if named else f"{request.kind}: {answer.status_code} {content}"
+    if answer.status_code != 200:
+        return f"good: {answer.status_code} {content}"
+    found = np.array([f["probability"] for f in content["findings"]])
+    off = float(np.abs(found - request.expected).max())
+    return "" if off <= MOST else f"good: probabilities differ by {off:.2g}"
+
+
+def summary(answers: list[Answer], seconds: list[float]) -> dict:
+    """Counts, and times of the good requests."""
+    times = [a.seconds for a in answers if a.good]
+    return {
+        "requests": len(answers),
+        "good, answered rightly": sum(a.good and not a.wrong for a in answers),
+        "bad, refused with a reason": sum(not a.good and not a.wrong for a in answers),
+        "bad, by kind and status": {f"{k}: {s}": n for (k, s), n in sorted(Counter((a.kind, a.status) for a in answers if not a.good).items())},
+        "wrong": [a.wrong for a in answers if a.wrong],
+        "503 before an answer": sum(a.refused for a in answers),
+        "seconds of each round": [round(s, 2) for s in seconds],
+        "seconds of a good request": {f"{q} %": round(float(np.percentile(times, q)), 3) for q in (50, 95, 99, 100)},
+        "torch": torch.__version__,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+"""What the service answers, and how the models give it. Nothing here knows of HTTP but the answers' fields."""
+
+# Shapes: B pictures, C classes, H W pixels
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from mrm import batches, checkpoint, explain, filling, images, predict, segmentation, segmenter
+from mrm.classifier import Classifier
+from mrm.evaluate import RunError
+from mrm.headers import kind_of
+from mrm.images import ImageError
+from mrm.model import MRM, normalise
+from mrm.records import Record
+from mrm.reports import ReportError
+from mrm.runs import predicting
+from mrm.serve.limits import Limits, Refused
+
+NOTICE = "Research software, not for clinical use. Nothing in this answer may guide the care of a patient."
+SIDE = 1024  # pixels of the longer side of a picture sent back, unless asked otherwise
+COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+)  # red, green, blue
+
+
+# Answers ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A finding of a picture. `decision` is whether it reaches its threshold; null where the model carries none.
+
+    Of a segmenter, `probability` is the greatest of any pixel, and `area` the share of the picture outlined.
+    """
+
+    finding: str
+    probability: float
+    threshold: float | None
+    decision: bool | None
+    area: float | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """All findings of a picture of `height` x `width` pixels; of a segmenter also the mask and an overlay, PNG.
+
+    `outlier` is how unlike the pictures that the model knows this one is; where it is too unlike them, the model
+    abstains from decisions. Both are null where the model does not know.
+    """
+
+    model: str
+    findings: list[Finding]
+    warnings: list[str]
+    height: int
+    width: int
+    mask: str | None = None
+    overlay: str | None = None
+    outlier: float | None = None
+    abstain: bool | None = None
+    notice: str = NOTICE
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a finding comes from: `heat` (grey PNG) or `array` (float32, little-endian, rows), base64; and an overlay."""
+
+    model: str
+    finding: str
+    method: str
+    height: int
+    width: int
+    heat: str | None
+    overlay: str | None
+    array: str | None
+    warnings: list[str]
+    notice: str = NOTICE
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and its probability."""
+
+    word: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class FilledBlank:
+    """A blank of the text, from character `start` to `end`, and the best words for it, with the picture and without."""
+
+    start: int
+    end: int
+    with_image: list[Word]
+    without_image: list[Word]
+
+
+@dataclass(frozen=True)
+class FilledReport:
+    """The blanks of a report, in its order."""
+
+    model: str
+    blanks: list[FilledBlank]
+    warnings: list[str]
+    notice: str = NOTICE
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Four pictures, PNG: patches hidden, restored, as it was, and the difference; `error` is of the hidden patches."""
+
+    model: str
+    masked: str
+    restored: str
+    original: str
+    residual: str
+    error: float
+    warnings: list[str]
+    notice: str = NOTICE
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture as the model's reader sees it, grey PNG of at most `side` pixels, and its own size."""
+
+    picture: str
+    height: int
+    width: int
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the service is and can do."""
+
+    model: str
+    kind: str
+    pretrained: str | None
+    can: list[str]
+    findings: list[str]
+    thresholds: dict[str, float]
+    methods: list[str]
+    limits: dict[str, float]
+    version: str
+    notice: str = NOTICE
+
+
+@dataclass(frozen=True)
+class Read:
+    """A picture (H, W) uint8, its file's own size, and what its reader warns of."""
+
+    picture_HW: np.ndarray
+    height: int
+    width: int
+    warnings: list[str]
+
+
+# Pictures -----------------------------------------------------------------------------------------------
+
+
+def picture_size(data: bytes, limits: Limits) -> tuple[int, int]:
+    """Height and width by the header alone. Raises Refused (422) for what is no picture, or too large a one."""
+    height, width = readable(lambda: images.size(data))
+    if height * width > limits.pixels:
+        raise Refused(
+            422,
+            f"the picture has {height:,} x {width:,} pixels, and this service takes up to {limits.megapixels:g} "
+            "megapixels; shrink it first",
+        )
+    return height, width
+
+
+def read(data: bytes, limits: Limits, as_tested: tuple[int, str] | None = None) -> Read:
+    """Decode a picture, whole, or as a classifier is tested on it (size, view). Raises Refused (422)."""
+    height, width = picture_size(data, limits)
+    record = Record(data)
+    picture_HW = readable(lambda: batches.test_picture(record, *as_tested) if as_tested else images.read(data))
+    return Read(picture_HW, height, width, doubts(data))
+
+
+def doubts(data: bytes) -> list[str]:
+    """What a DICOM file says of itself that no chest radiograph would."""
+    if kind_of(data, "") != "dicom":
+        return []
+    from mrm import dicom
+
+    return readable(lambda: dicom.doubts(data))
+
+
+def readable(reading):
+    """What `reading` gives; whatever a file makes a decoder do becomes Refused (422), with the reason."""
+    try:
+        return reading()
+    except ImageError as error:
+        raise Refused(422, str(error).removeprefix("the bytes given: ")) from None
+    except MemoryError:
+        raise Refused(422, "the file needs more memory than there is to decode it; shrink it first") from None
+    except Exception as error:  # decoders of several libraries; a file must not be able to cause a 500
+        raise Refused(422, f"the file is damaged and cannot be decoded ({type(error).__name__})") from None
+
+
+def shrunk(picture_HW: np.ndarray, side: int) -> np.ndarray:
+    """The picture with a longer side of at most `side` pixels."""
+    scale = min(1.0, side / max(picture_HW.shape))
+    height, width = (max(1, round(s * scale)) for s in picture_HW.shape)
+    return images.resize(picture_HW, height, width)
+
+
+def png(picture: np.ndarray) -> str:
+    """(H, W) or (H, W, 3) uint8 as PNG, in base64."""
+    if picture.ndim == 2:
+        data = images.encode_png(picture)
+    else:
+        data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return base64.b64encode(data).decode()
+
+
+# Models -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a service. Their methods are called by one thread at a time (`mrm.serve.queue`)."""
+
+    name: str
+    model: Any  # Classifier, Segmenter or MRM
+    pretrained: MRM | None = None
+    pretrained_name: str | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The findings of the classifier or segmenter."""
+        return () if isinstance(self.model, MRM) else tuple(self.model.config.classes)
+
+    @property
+    def can(self) -> list[str]:
+        """What can be asked of these models."""
+        kind = {"classifier": ["predict", "explain"], "segmenter": ["predict"], "mrm": []}[self.kind]
+        words = self.pretrained is not None and self.pretrained.tokenizer is not None
+        return [*kind, *(["fill-in"] if words else []), *(["reconstruct"] if self.pretrained else [])]
+
+    @property
+    def kind(self) -> str:
+        """ "classifier", "segmenter" or "mrm"."""
+        return checkpoint.kind_of(self.model)
+
+    @property
+    def as_tested(self) -> tuple[int, str] | None:
+        """Size and view of a classifier's pictures; None where whole pictures are wanted."""
+        model = self.model
+        return (model.config.image_size, model.config.view) if isinstance(model, Classifier) else None
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Of each finding that has one."""
+        known = self.model.card.thresholds
+        return {name: float(known[name]) for name in self.classes if name in known}
+
+    @torch.inference_mode()
+    def classify(self, pictures_BHW: np.ndarray) -> np.ndarray:
+        """What `mrm predict` computes of pictures at the model's size: logits, and features if it knows outliers."""
+        config, device = self.model.config, next(self.model.parameters()).device
+        compute = predict.scores_and_features(self.model) if self.model.card.embedding else self.model
+        pictures_BCHW = normalise(torch.from_numpy(pictures_BHW).to(device), config.mean, config.std)
+        return compute(pictures_BCHW).float().cpu().numpy()
+
+    def prediction(self, values_K: np.ndarray, read: Read) -> Prediction:
+        """What `mrm predict` writes of a picture, of the values that `classify` gives of it."""
+        row: dict[str, Any] = {}
+        predicting.add_findings(self.model, [row], values_K[None])
+        findings = [
+            Finding(name, row[name], row.get(f"{name} threshold"), _as_bool(row.get(f"{name} decision")))
+            for name in self.classes
+        ]
+        warnings = list(read.warnings)
+        if row.get("abstain"):
+            warnings.append(
+                "unlike the pictures that this model knows, so it decides nothing; do not trust the numbers"
+            )
+        return Prediction(
+            self.name, findings, warnings, read.height, read.width,
+            outlier=row.get("outlier"), abstain=_as_bool(row.get("abstain")),
+        )  # fmt: skip
+
+    def outline(self, read: Read, side: int) -> Prediction:
+        """A segmenter's findings, mask (class numbers) and overlay."""
+        assert isinstance(self.model, segmenter.Segmenter)
+        thresholds = segmentation.read_thresholds(self.model.card, self.classes)
+        probability_CHW = segmenter.probabilities(self.model, read.picture_HW)
+        mask_HW = segmentation.outline(probability_CHW, thresholds)
+        areas = [float((mask_HW == number).mean()) for number in range(1, len(self.classes) + 1)]
+        findings = [
+            Finding(name, float(p.max()), t.probability, area > 0, area)
+            for name, p, t, area in zip(self.classes, probability_CHW, thresholds, areas, strict=True)
+        ]
+        small_HW = shrunk(read.picture_HW, side)
+        small_mask_HW = cv2.resize(mask_HW, small_HW.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        overlay = png(tinted(small_HW, small_mask_HW))
+        return Prediction(self.name, findings, read.warnings, read.height, read.width, png(small_mask_HW), overlay)
+
+    def explain(self, read: Read, finding: str, method: str, side: int, array: bool) -> Explanation:
+        """A heat map of the picture for a finding, at most `side` pixels large."""
+        assert isinstance(self.model, Classifier)
+        try:
+            heat_HW = explain.heat_map(self.model, read.picture_HW, self.classes.index(finding), method)
+        except explain.ExplainError as error:
+            raise Refused(422, str(error)) from None
+        picture_HW = shrunk(read.picture_HW, side)
+        heat_HW = images.resize(heat_HW.astype(np.float32), *picture_HW.shape).clip(0, 1)
+        height, width = picture_HW.shape
+        values = base64.b64encode(heat_HW.astype("<f4").tobytes()).decode() if array else None
+        heat = None if array else png(np.rint(heat_HW * 255).astype(np.uint8))
+        overlay = None if array else png(explain.overlay(picture_HW, heat_HW))
+        return Explanation(self.name, finding, method, height, width, heat, overlay, values, read.warnings)
+
+    def fill_in(self, read: Read, report: str, top: int) -> FilledReport:
+        """The best words for each blank. Raises Refused (422) for a report without blanks, or with too many."""
+        assert self.pretrained is not None
+        try:
+            blanks = filling.fill_in(self.pretrained, read.picture_HW, report, top)
+        except ReportError as error:
+            raise Refused(422, str(error)) from None
+        filled = [FilledBlank(b.start, b.end, words(b.with_image), words(b.without_image)) for b in blanks]
+        return FilledReport(self.pretrained_name or self.name, filled, read.warnings)
+
+    def reconstruct(self, read: Read, seed: int) -> Restored:
+        """Most patches hidden, and restored."""
+        assert self.pretrained is not None
+        made = predict.reconstruct(self.pretrained, read.picture_HW, seed)
+        residual_HW = cv2.absdiff(made.original, made.restored)
+        masked, restored, original, residual = (
+            png(p) for p in (made.masked, made.restored, made.original, residual_HW)
+        )
+        name = self.pretrained_name or self.name
+        return Restored(name, masked, restored, original, residual, made.error, read.warnings)
+
+
+def _as_bool(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def words(pairs: Sequence[tuple[str, float]]) -> list[Word]:
+    """Words with their probabilities, as an answer has them."""
+    return [Word(word, float(p)) for word, p in pairs]
+
+
+def tinted(picture_HW: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
+    """A picture with each class of a mask tinted and outlined, (H, W, 3) uint8."""
+    shown = cv2.cvtColor(picture_HW, cv2.COLOR_GRAY2RGB)
+    for number in range(1, int(mask_HW.max()) + 1):
+        here = (mask_HW == number).astype(np.uint8)
+        colour = COLOURS[(number - 1) % len(COLOURS)]
+        shown = np.where(here[..., None] > 0, (0.65 * shown + 0.35 * np.array(colour)).astype(np.uint8), shown)
+        lines, _ = cv2.findContours(here, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        shown = np.ascontiguousarray(shown)
+        cv2.drawContours(shown, lines, -1, colour, thickness=1)
+    return shown
+
+
+def load(model: Path, pretrained: Path | None, device: torch.device) -> Models:
+    """The models of a service, tried once on a black picture. Raises CheckpointError, RunError."""
+    main: Any = checkpoint.load(model).to(device)
+    mrm: Any = checkpoint.load(pretrained).to(device) if pretrained else None
+    if mrm is not None and not isinstance(mrm, MRM):
+        raise RunError(f"{pretrained}: a {checkpoint.kind_of(mrm)}; --mrm takes a pre-trained model")
+    if isinstance(main, MRM) and mrm is not None:
+        raise RunError(f"{model}: is itself a pre-trained model; leave out --mrm, or give a classifier first")
+    named = pretrained.resolve().name if pretrained else None
+    models = Models(model.resolve().name, main, main if isinstance(main, MRM) else mrm, named)
+    _try_out(models, model)
+    return models
+
+
+def _try_out(models: Models, path: Path) -> None:
+    """One forward pass, so that weights that are not finite are found before the first request."""
+    if models.as_tested is None:
+        return
+    size, _ = models.as_tested
+    if not np.isfinite(models.classify(np.zeros((1, size, size), np.uint8))).all():
+        raise RunError(
+            f"{path}: gives no finite number for a black picture; its weights are damaged or training failed"
+        )

@@ -1,0 +1,703 @@
+"""The service: the numbers of `mrm predict`, a reason for every bad request, and limits that hold."""
+
+# Shapes: H W pixels
+import base64
+import io
+import json
+import logging
+import math
+import re
+import struct
+import threading
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pydicom
+import pytest
+import torch
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    generate_uid,
+)
+from test_training import MICRO
+
+import mrm
+from mrm import checkpoint, explain, filling, images, predict, serve
+from mrm.checkpoint import Card
+from mrm.classifier import Classifier, ClassifierConfig
+from mrm.cli import EXPECTED
+from mrm.corpora.phantom import FINDINGS
+from mrm.model import MRM
+from mrm.records import Record, Records
+from mrm.reports import Tokenizer
+from mrm.runs.predicting import predict_table
+from mrm.segmenter import Segmenter, SegmenterConfig
+from mrm.serve.limits import Limits, Refused, Room
+from mrm.serve.queue import Worker
+
+fastapi_testclient = pytest.importorskip("fastapi.testclient")
+TOKEN = "a-token-of-some-length"
+BASE = "http://127.0.0.1"
+NAN = float("nan")
+
+
+# Models and files ---------------------------------------------------------------------------------------
+
+
+def write_models(folder):
+    """A classifier with temperatures and two thresholds, and a pre-trained MRM with a tokenizer."""
+    tokenizer = Tokenizer.train(["the heart is large. no effusion. the lungs are clear."] * 3, 300)
+    with mrm.noise.seeded(0):
+        config = ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)
+        classifier, pretrained = Classifier(config), MRM(replace(MICRO, vocabulary=tokenizer.size))
+        torch.nn.init.normal_(classifier.encoder.head.weight)
+    card = Card("classifier", vars(config), thresholds={FINDINGS[0]: 0.5, FINDINGS[1]: 0.4})
+    card = replace(card, temperatures={FINDINGS[0]: 1.7, FINDINGS[2]: 0.6})
+    checkpoint.save(folder / "classifier", classifier, card)
+    checkpoint.save(folder / "pretrained", pretrained, tokenizer=tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def client(folder):
+    app = serve.application(folder / "classifier", folder / "pretrained")
+    with fastapi_testclient.TestClient(app, BASE) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def picture(phantoms):
+    return images.read(sorted((phantoms / "images").iterdir())[0])
+
+
+def dicom(picture_HW, syntax=ExplicitVRLittleEndian, frame=None, **values) -> bytes:
+    """A DICOM radiograph of an 8-bit picture."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = syntax, DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.PatientName, dataset.Modality, dataset.BodyPartExamined = "Secret^Name", "DX", "CHEST"
+    dataset.Rows, dataset.Columns = picture_HW.shape
+    dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit = 7
+    dataset.PixelData = encapsulate([frame]) if frame else picture_HW.tobytes()
+    dataset["PixelData"].VR = "OB"
+    for key, value in values.items():
+        setattr(dataset, key, value)
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, dataset, enforce_file_format=True)
+    return out.getvalue()
+
+
+def png_of_size(height, width) -> bytes:
+    """A black PNG of any size, without holding it."""
+    chunk = lambda kind, data: (  # noqa: E731
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    )
+    packer = zlib.compressobj(9)
+    rows = b"".join(packer.compress(bytes(width + 1)) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def ask(client, path, data, **fields):
+    return client.post(path, files={"file": ("name.png", data)}, data=fields)
+
+
+def shown(text: str) -> np.ndarray:
+    """A picture of an answer."""
+    return cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+@contextmanager
+def running(app):
+    """The service at an address of its own; gives the address."""
+    import uvicorn
+
+    listening = serve.listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    until = time.monotonic() + 20
+    while not server.started:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+# Answers ------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_are_those_of_predict(client, folder, phantoms, tmp_path):
+    files = sorted((phantoms / "images").iterdir())[:6]
+    model = checkpoint.load(folder / "classifier")
+    direct = predict.classify(
+        model, Records([Record(f.read_bytes(), labels=(NAN,) * 8) for f in files], FINDINGS), workers=0
+    )
+    predict_table(folder / "classifier", files, tmp_path / "rows.json")
+    rows = {row["path"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
+    for file, logits_C in zip(files, direct.logits_NC, strict=True):
+        answer = ask(client, "/predict", file.read_bytes())
+        assert answer.status_code == 200
+        found = answer.json()["findings"]
+        assert [f["finding"] for f in found] == list(FINDINGS)
+        temperatures = [model.card.temperatures.get(name, 1.0) for name in FINDINGS]
+        expected = 1 / (1 + np.exp(-logits_C / temperatures))
+        np.testing.assert_allclose([f["probability"] for f in found], expected, atol=1e-6)
+        row = rows[str(file)]
+        for f in found:
+            assert f["probability"] == pytest.approx(row[f["finding"]], abs=1e-6)
+            decision = row.get(f"{f['finding']} decision")
+            assert f["decision"] == (None if decision is None else bool(decision))
+            assert f["threshold"] == row.get(f"{f['finding']} threshold")
+    assert answer.json()["model"] == "classifier"
+    assert "not for clinical use" in answer.json()["notice"]
+
+
+def test_a_picture_answers_alike_as_png_tiff_and_dicom_and_alone_or_in_a_crowd(client, picture):
+    tiff = cv2.imencode(".tif", picture)[1].tobytes()
+    inverted = dicom(255 - picture, PhotometricInterpretation="MONOCHROME1")
+    sent = [images.encode_png(picture), tiff, dicom(picture), inverted] * 5
+    alone = np.array([f["probability"] for f in ask(client, "/predict", sent[0]).json()["findings"]])
+    desk = client.app.state.desk
+    batches, pictures = desk.worker.batches, desk.worker.pictures
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda data: ask(client, "/predict", data), sent))
+    assert {a.status_code for a in answers} == {200}
+    for answer in answers:
+        np.testing.assert_allclose([f["probability"] for f in answer.json()["findings"]], alone, atol=1e-5)
+    assert desk.worker.pictures - pictures == 20
+    assert desk.worker.batches - batches < 20  # some went together
+
+
+def test_a_ct_slice_is_answered_with_a_warning(client, picture):
+    plain = ask(client, "/predict", dicom(picture)).json()["warnings"]
+    (warning,) = ask(client, "/predict", dicom(picture, Modality="CT", BodyPartExamined="HEAD")).json()["warnings"]
+    assert plain == []
+    assert "modality is CT" in warning
+    assert "body part is HEAD" in warning
+
+
+@pytest.mark.parametrize("method", explain.METHODS)
+def test_explain_gives_the_heat_map_as_pictures_and_as_numbers(client, folder, picture, method):
+    data, finding = images.encode_png(picture), FINDINGS[2]
+    expected = explain.heat_map(checkpoint.load(folder / "classifier"), picture, 2, method)
+    answer = ask(client, "/explain", data, finding=finding, method=method).json()
+    np.testing.assert_allclose(shown(answer["heat"]) / 255, expected, atol=0.003)
+    np.testing.assert_array_equal(shown(answer["overlay"])[..., ::-1], explain.overlay(picture, expected))
+    raw = ask(client, "/explain", data, finding=finding, method=method, format="array").json()
+    array = np.frombuffer(base64.b64decode(raw["array"]), "<f4").reshape(raw["height"], raw["width"])
+    np.testing.assert_allclose(array, expected, atol=1e-5)
+    small = ask(client, "/explain", data, finding=finding, method=method, side="64").json()
+    assert max(small["height"], small["width"]) == 64
+
+
+def test_blanks_are_filled_as_the_library_fills_them(client, folder, picture):
+    text = "The heart is ____. No [MASK]."
+    expected = filling.fill_in(checkpoint.load(folder / "pretrained"), picture, text, 3)
+    answer = ask(client, "/fill-in", images.encode_png(picture), report=text, top="3")
+    assert answer.status_code == 200
+    for blank, true in zip(answer.json()["blanks"], expected, strict=True):
+        assert (blank["start"], blank["end"]) == (true.start, true.end)
+        for key in ("with_image", "without_image"):
+            assert [w["word"] for w in blank[key]] == [word for word, _ in getattr(true, key)]
+            np.testing.assert_allclose(
+                [w["probability"] for w in blank[key]], [p for _, p in getattr(true, key)], atol=1e-6
+            )
+
+
+def test_a_reconstruction_is_that_of_the_library(client, folder, picture):
+    expected = predict.reconstruct(checkpoint.load(folder / "pretrained"), picture, 3)
+    answer = ask(client, "/reconstruct", images.encode_png(picture), seed="3").json()
+    for key in ("masked", "restored", "original"):
+        np.testing.assert_array_equal(shown(answer[key]), getattr(expected, key))
+    np.testing.assert_array_equal(shown(answer["residual"]), cv2.absdiff(expected.original, expected.restored))
+    assert answer["error"] == pytest.approx(expected.error, rel=1e-5)
+
+
+def test_a_preview_is_what_the_reader_sees(client, picture):
+    deep = dicom(255 - picture, PhotometricInterpretation="MONOCHROME1")
+    answer = ask(client, "/preview", deep).json()
+    np.testing.assert_array_equal(shown(answer["picture"]), picture)
+    assert (answer["height"], answer["width"]) == picture.shape
+
+
+def test_a_segmenter_answers_with_its_mask(tmp_path, picture):
+    with mrm.noise.seeded(0):
+        config = SegmenterConfig(
+            ("lung", "heart"),
+            MICRO.encoder,
+            MICRO.encoder_options,
+            (64, 64),
+            blocks=(1, 1, 2, 2),
+            head="linear",
+            channels=16,
+        )
+        model = Segmenter(config).eval()
+    checkpoint.save(tmp_path / "segmenter", model)
+    with fastapi_testclient.TestClient(serve.application(tmp_path / "segmenter"), BASE) as client:
+        answer = ask(client, "/predict", images.encode_png(picture)).json()
+        mask = shown(answer["mask"])
+        assert mask.shape == picture.shape
+        for number, finding in enumerate(answer["findings"], 1):
+            assert finding["area"] == pytest.approx((mask == number).mean())
+            assert finding["decision"] == (finding["area"] > 0)
+        refused = ask(client, "/explain", images.encode_png(picture), finding="lung")
+        assert refused.status_code == 404
+        assert "no model for explain" in refused.json()["error"]
+
+
+def test_a_service_of_a_pretrained_model_says_what_it_can(folder, picture):
+    app = serve.application(folder / "pretrained")
+    with fastapi_testclient.TestClient(app, BASE) as client:
+        assert client.get("/model").json()["can"] == ["fill-in", "reconstruct"]
+        assert ask(client, "/reconstruct", images.encode_png(picture)).status_code == 200
+        assert ask(client, "/predict", images.encode_png(picture)).status_code == 404
+
+
+def test_it_describes_itself_without_the_internet(client):
+    assert client.get("/health").json() == {"status": "ok"}
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/predict", "/explain", "/fill-in", "/reconstruct", "/preview", "/metrics", "/model"} <= set(paths)
+    form = paths["/explain"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["file", "finding"]
+    assert client.get("/docs").status_code == 404
+    assert client.get("/docs").json() == {"error": "Not Found"}
+
+
+def test_metrics_count_by_path_and_status(client, picture):
+    before = client.get("/metrics").text
+    ask(client, "/predict", images.encode_png(picture))
+    ask(client, "/predict", b"nonsense")
+    client.get('/nowhere/"quoted"')
+    text = client.get("/metrics").text
+
+    def value(text, name):
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    for name in (
+        'mrm_requests_total{path="/predict",status="200"}',
+        'mrm_requests_total{path="/predict",status="422"}',
+    ):
+        assert value(text, name) == value(before, name) + 1
+    assert value(text, 'mrm_requests_total{path="other",status="404"}') >= 1
+    assert "quoted" not in text
+    for name in ('mrm_request_seconds_bucket{path="/predict",le="+Inf"}', 'mrm_request_seconds_count{path="/predict"}'):
+        assert value(text, name) == value(before, name) + 2
+    assert value(text, "mrm_queue_length") == 0
+    assert value(text, "mrm_held_bytes") == 0
+    for line in text.splitlines():
+        assert line.startswith("# ") or re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+', line)
+
+
+# Bad requests -------------------------------------------------------------------------------------------
+
+SMALL = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+
+
+def nan_tiff() -> bytes:
+    values = np.ones((8, 8), np.float32)
+    values[3, 3] = np.nan
+    return cv2.imencode(".tif", values)[1].tobytes()
+
+
+def zip_file() -> bytes:
+    import zipfile
+
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a.png", images.encode_png(SMALL))
+    return out.getvalue()
+
+
+BAD = {
+    "zero bytes": (lambda: b"", "0 bytes"),
+    "text": (lambda: b"not a picture, only words", "text, beginning"),
+    "zip": (zip_file, "a zip archive"),
+    "truncated PNG": (lambda: images.encode_png(SMALL)[:-30], "cut off"),
+    "truncated JPEG": (lambda: images.encode_jpeg(SMALL)[:-30], "cut off"),
+    "truncated DICOM": (lambda: dicom(SMALL)[:-100], "cut off"),
+    "NaN": (nan_tiff, "NaN or infinite"),
+    "100 megapixels": (lambda: png_of_size(10_000, 10_000), "up to 32 megapixels"),
+    "bomb": (lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 2**31 - 1, 2**31 - 1), "megapixels"),
+    "noise": (lambda: np.random.default_rng(0).bytes(5000), "not a JPEG, PNG, TIFF or DICOM"),
+    "DICOM without pixels": (lambda: dicom(SMALL, Rows=0), "no picture in this DICOM"),
+    "frames": (lambda: dicom(np.tile(SMALL, (2, 1)), Rows=64, NumberOfFrames=2), "2 frames"),
+    "wrong size": (lambda: dicom(SMALL, Rows=640), "header wrong"),
+    "a JPEG larger than its header": (
+        lambda: dicom(SMALL, JPEGBaseline8Bit, images.encode_jpeg(np.zeros((2000, 2000), np.uint8))),
+        "has 2000 x 2000 pixels, the header says 64 x 64",
+    ),
+    "a JPEG 2000 larger than its header": (
+        lambda: dicom(SMALL, JPEG2000Lossless, bytes.fromhex("ff4fff51002900000000ea600000ea60") + bytes(60) + b"\xff\xd9"),
+        "has 60000 x 60000 pixels",
+    ),
+    "deflated": (
+        lambda: dicom(SMALL, DeflatedExplicitVRLittleEndian, PixelData=bytes(300_000_000)),
+        "inflates to more than 256 MiB",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_is_422_with_a_reason(client, kind):
+    make, reason = BAD[kind]
+    answer = ask(client, "/predict", make())
+    assert answer.status_code == 422
+    assert reason in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "picture_HW", [np.zeros((1, 1), np.uint8), np.zeros((64, 64), np.uint8)], ids=["1 pixel", "black"]
+)
+def test_odd_pictures_are_answered(client, picture_HW):
+    data = images.encode_png(picture_HW)
+    for path, fields in (
+        ("/predict", {}),
+        ("/explain", {"finding": FINDINGS[0]}),
+        ("/reconstruct", {}),
+        ("/preview", {}),
+    ):
+        answer = ask(client, path, data, **fields)
+        assert answer.status_code == 200, answer.text
+    assert all(math.isfinite(f["probability"]) for f in ask(client, "/predict", data).json()["findings"])
+
+
+BLANK = {"report": "The heart is ____."}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "reason"),
+    [
+        ("/explain", {}, "the field 'finding' is missing"),
+        ("/explain", {"finding": "dragon"}, "'dragon' is not one of"),
+        ("/explain", {"finding": FINDINGS[0], "method": "guess"}, "not one of gradcam, rollout"),
+        ("/explain", {"finding": FINDINGS[0], "side": "1e9"}, "not a whole number from 32 to 4096"),
+        ("/explain", {"finding": FINDINGS[0], "side": "²"}, "not a whole number"),
+        ("/fill-in", {}, "the field 'report' is missing"),
+        ("/fill-in", {"report": ""}, "0 blanks"),
+        ("/fill-in", {"report": "____ " * 10_000}, "10,000 blanks"),
+        ("/fill-in", {**BLANK, "top": "0"}, "from 1 to 20"),
+        ("/reconstruct", {"seed": "-1"}, "not a whole number"),
+        ("/reconstruct", {"seed": "9" * 5000}, "not a whole number"),
+    ],
+)
+def test_a_bad_field_is_422_with_a_reason(client, path, fields, reason):
+    answer = ask(client, path, images.encode_png(SMALL), **fields)
+    assert answer.status_code == 422
+    assert reason in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "reason"),
+    [
+        ({"json": {"file": "/etc/passwd"}}, 415, "multipart/form-data"),
+        ({"content": b"{not json", "headers": {"content-type": "application/json"}}, 415, "multipart/form-data"),
+        ({"content": b""}, 415, "multipart/form-data"),
+        ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
+        ({"content": b"x" * 99, "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400, "form"),
+        ({"files": {"other": ("a", b"x")}}, 422, "'file' is missing"),
+        ({"files": {"a": (None, "1")}, "data": {"file": "/etc/passwd"}}, 422, "text, not a file"),
+        ({"files": [("file", ("a", b"x")), ("file", ("b", b"y"))]}, 400, "Too many files"),
+        ({"files": {"file": ("a", b"x")}, "data": {str(i): "1" for i in range(50)}}, 400, "Too many fields"),
+        ({"files": {"file": ("a", b"x")}, "data": {"report": "x" * 300_000}}, 400, "maximum size"),
+    ],
+)  # fmt: skip
+def test_a_bad_request_has_a_reason(client, request_, status, reason):
+    answer = client.post("/predict", **request_)
+    assert answer.status_code == status, answer.text
+    assert reason in answer.json()["error"]
+
+
+def test_other_paths_and_methods_say_so_in_the_same_shape(client):
+    assert client.get("/predict").status_code == 405
+    assert client.get("/predict").json()["error"]
+    for path in ("/page.html", "/static/page.js", "/..%2f..%2fetc/passwd", "//etc/passwd", "/page.js/../app.py"):
+        answer = client.get(path)
+        assert answer.status_code in (404, 200)
+        if answer.status_code == 200:  # a client that resolves `..` itself
+            assert answer.headers["content-type"].startswith("text/javascript")
+        else:
+            assert answer.json()["error"]
+
+
+def test_no_request_makes_the_server_read_a_file(client, tmp_path, picture):
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(images.encode_png(picture))
+    answer = client.post("/predict", files={"file": (str(secret), str(secret).encode())}, data={"path": str(secret)})
+    assert answer.status_code == 422
+    named = client.post("/predict", files={"file": ("../../../etc/passwd", images.encode_png(picture))})
+    assert named.status_code == 200
+    assert "passwd" not in named.text
+
+
+def test_a_large_request_is_refused_before_it_is_held(folder):
+    limits = Limits(body_mb=1)
+    with fastapi_testclient.TestClient(serve.application(folder / "classifier", limits=limits), BASE) as client:
+        sent = 0
+
+        def body(count):
+            nonlocal sent
+            yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+            for _ in range(count):
+                sent += 100_000
+                yield bytes(100_000)
+
+        kind = {"content-type": "multipart/form-data; boundary=b"}
+        stated = client.post("/predict", content=b"", headers={**kind, "content-length": str(10**9)})
+        assert stated.status_code == 413
+        assert "more than 1 MB" in stated.json()["error"]
+        streamed = client.post("/predict", content=body(100), headers=kind)  # no Content-Length
+        assert streamed.status_code == 413
+        lied = client.post("/predict", content=body(100), headers={**kind, "content-length": "-1"})
+        assert lied.status_code == 413
+        assert client.app.state.desk.room.held == 0
+
+
+# Limits -------------------------------------------------------------------------------------------------
+
+
+def test_too_many_at_once_are_503_and_may_try_again(folder, picture, monkeypatch):
+    """One request holds the model's thread; a second has the last place; a third is turned away, then all is well."""
+    app = serve.application(folder / "classifier", limits=Limits(queue=2, seconds=20))
+    going, started = threading.Event(), threading.Event()
+    desk = app.state.desk
+    real = desk.models.classify
+    monkeypatch.setattr(
+        type(desk.models), "classify", lambda self, pictures: (started.set(), going.wait(10), real(pictures))[2]
+    )
+    data = images.encode_png(picture)
+    with fastapi_testclient.TestClient(app, BASE) as client, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, client, "/predict", data)
+        assert started.wait(10)
+        second = pool.submit(ask, client, "/predict", data)
+        wait_until(lambda: desk.room.inside == 2)
+        third = ask(client, "/predict", data)
+        assert third.status_code == 503
+        assert int(third.headers["retry-after"]) >= 1
+        assert "try again" in third.json()["error"]
+        assert client.get("/health").status_code == 200  # those who look after the service still get in
+        going.set()
+        assert first.result().status_code == second.result().status_code == 200
+        assert ask(client, "/predict", data).status_code == 200
+        assert (desk.room.inside, desk.room.held) == (0, 0)
+
+
+def test_too_long_is_504_and_leaves_nothing_behind(folder, picture, monkeypatch):
+    app = serve.application(folder / "classifier", limits=Limits(seconds=0.3))
+    going = threading.Event()
+    desk = app.state.desk
+    real = desk.models.classify
+    monkeypatch.setattr(type(desk.models), "classify", lambda self, pictures: (going.wait(10), real(pictures))[1])
+    data = images.encode_png(picture)
+    with fastapi_testclient.TestClient(app, BASE) as client:
+        with ThreadPoolExecutor(3) as pool:
+            answers = list(pool.map(lambda _: ask(client, "/predict", data), range(3)))
+        assert {a.status_code for a in answers} == {504}
+        assert "more than 0.3 s" in answers[0].json()["error"]
+        assert len(desk.worker) == 0
+        assert (desk.room.inside, desk.room.held) == (0, 0)
+        going.set()
+        wait_until(lambda: ask(client, "/predict", data).status_code == 200)
+
+
+def test_what_was_taken_in_is_answered_before_it_ends(folder, picture, monkeypatch):
+    import httpx2
+
+    app = serve.application(folder / "classifier")
+    started, real = threading.Event(), type(app.state.desk.models).classify
+    slow = lambda self, pictures: (started.set(), time.sleep(0.7), real(self, pictures))[2]  # noqa: E731
+    monkeypatch.setattr(type(app.state.desk.models), "classify", slow)
+    with ThreadPoolExecutor(1) as pool:
+        with running(app) as address:
+            sent = {"file": ("a", images.encode_png(picture))}
+            answer = pool.submit(httpx2.post, f"{address}/predict", files=sent, timeout=20)
+            assert started.wait(10)
+        assert answer.result().status_code == 200  # the service has ended meanwhile
+        with pytest.raises(httpx2.ConnectError):
+            httpx2.get(f"{address}/health")
+
+
+def test_an_error_inside_is_500_without_a_word_of_the_picture(folder, picture, monkeypatch, capsys, caplog):
+    app = serve.application(folder / "classifier")
+
+    real, failed = type(app.state.desk.models).classify, []
+
+    def fail_once(self, pictures):
+        if failed:
+            return real(self, pictures)
+        failed.append(True)
+        raise RuntimeError("Secret^Name")
+
+    monkeypatch.setattr(type(app.state.desk.models), "classify", fail_once)
+    with fastapi_testclient.TestClient(app, BASE) as client, caplog.at_level(logging.DEBUG):
+        answer = ask(client, "/predict", images.encode_png(picture))
+        assert answer.status_code == 500
+        assert answer.headers["content-security-policy"]
+        assert ask(client, "/predict", images.encode_png(picture)).status_code == 200  # the thread lives on
+    written = capsys.readouterr()
+    assert "RuntimeError at" in written.err
+    assert "Secret" not in answer.text + written.out + written.err + caplog.text
+
+
+def test_nothing_of_a_picture_or_its_name_is_logged(client, capsys, caplog, picture):
+    with caplog.at_level(logging.DEBUG):
+        client.post("/predict", files={"file": ("Secret-Name.dcm", dicom(picture))})
+        client.post("/predict", files={"file": ("Secret-Name.dcm", dicom(picture)[:-9])})
+        ask(client, "/fill-in", images.encode_png(picture), report="Secret ____ Name")
+    written = capsys.readouterr()
+    ours = "".join(r.getMessage() for r in caplog.records if not r.name.startswith(("httpx", "httpcore", "asyncio")))
+    assert "Secret" not in written.out + written.err + ours
+
+
+def test_a_place_holds_only_so_many_bytes():
+    room = Room(Limits(body_mb=1, held_mb=2))
+    with room.place() as first, room.place() as second:
+        first.add(1_500_000)
+        with pytest.raises(Refused, match="all the memory") as refused:
+            second.add(600_000)
+        assert refused.value.status == 503
+        assert room.held == 1_500_000
+    assert room.held == room.inside == 0
+
+
+def test_the_worker_gathers_what_waits_and_keeps_its_order():
+    """Pictures that wait together go together; other work has its turn between them."""
+    import asyncio
+
+    sizes, order = [], []
+
+    def classify(pictures):
+        sizes.append(len(pictures))
+        time.sleep(0.02)
+        return pictures[:, 0, :1].astype(float)
+
+    async def go():
+        worker = Worker(classify, batch=4, wait=0.05)
+        pictures = [worker.values(np.full((2, 2), i, np.uint8)) for i in range(10)]
+        other = worker.run(lambda: order.append(len(sizes)))
+        values = await asyncio.gather(*pictures, other)
+        worker.close()
+        return values
+
+    values = asyncio.run(go())
+    assert [float(v[0]) for v in values[:10]] == list(range(10))
+    assert sizes == [4, 4, 2]
+    assert order == [3]
+
+
+def wait_until(true, seconds=10.0):
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
+
+
+# Who may ask --------------------------------------------------------------------------------------------
+
+
+def test_a_token_guards_everything_but_the_page_and_the_pulse(folder, picture):
+    with fastapi_testclient.TestClient(serve.application(folder / "classifier", token=TOKEN), BASE) as client:
+        data = images.encode_png(picture)
+        for headers in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": TOKEN},
+            {"Authorization": "Bearer caf\xe9"},
+        ):
+            answer = client.post(
+                "/predict",
+                files={"file": ("a", data)},
+                headers=[(k.encode(), v.encode("latin-1")) for k, v in headers.items()],
+            )
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.json()["error"]
+        assert client.get("/model").status_code == client.get("/metrics").status_code == 401
+        assert client.get("/health").status_code == client.get("/").status_code == 200
+        good = client.post("/predict", files={"file": ("a", data)}, headers={"Authorization": f"Bearer {TOKEN}"})
+        assert good.status_code == 200
+
+
+def test_without_a_token_it_answers_to_its_own_names_only(folder):
+    names = frozenset({"127.0.0.1", "localhost", "[::1]"})
+    with fastapi_testclient.TestClient(serve.application(folder / "classifier", hosts=names), BASE) as client:
+        for host, status in (("localhost:8000", 200), ("[::1]:8000", 200), ("127.0.0.1", 200), ("evil.example", 421)):
+            assert client.get("/model", headers={"host": host}).status_code == status
+
+
+def test_every_answer_is_locked_down(client):
+    for answer in (client.get("/"), client.get("/nowhere"), client.post("/predict"), client.get("/health")):
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in answer.headers
+    preflight = client.options(
+        "/predict", headers={"origin": "http://evil.example", "access-control-request-method": "POST"}
+    )
+    assert "access-control-allow-origin" not in preflight.headers
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"host": "0.0.0.0"}, "can be reached from other machines"),
+        ({"host": "example.org"}, "can be reached from other machines"),
+        ({"token": "short"}, "at least 12"),
+        ({"token": ""}, "at least 12"),
+        ({"token": "twelve chars with spaces"}, "without spaces"),
+        ({"port": 99999}, "cannot listen"),
+        ({"model": "nowhere"}, "no such file or folder"),
+        ({"mrm": "classifier"}, "--mrm takes a pre-trained model"),
+        ({"model": "pretrained", "mrm": "pretrained"}, "leave out --mrm"),
+    ],
+)
+def test_a_service_that_cannot_be_says_why(folder, settings, message):
+    paths = {k: folder / v for k, v in settings.items() if k in ("model", "mrm")}
+    with pytest.raises(EXPECTED, match=message):
+        serve.serve(**{"model": folder / "classifier", **settings, **paths})
+
+
+@pytest.mark.parametrize("changes", [{"queue": 0}, {"seconds": NAN}, {"body_mb": -1}, {"body_mb": 600}])
+def test_limits_that_are_none_are_refused(changes):
+    with pytest.raises(EXPECTED, match="limits"):
+        Limits(**changes)
+
+
+def test_a_model_of_damaged_weights_is_refused_at_the_start(folder, tmp_path):
+    model = checkpoint.load(folder / "classifier")
+    model.encoder.head.bias.data[0] = NAN
+    checkpoint.save(tmp_path / "broken", model)
+    with pytest.raises(EXPECTED, match="no finite number"):
+        serve.application(tmp_path / "broken")
+
+
+def test_a_missing_library_names_the_extra(folder, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    with pytest.raises(EXPECTED, match=r"mrm-radiograph\[serve\]"):
+        serve.serve(folder / "classifier")
