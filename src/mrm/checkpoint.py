@@ -46,6 +46,9 @@ class Card:
     origin: dict[str, Any] = field(default_factory=dict)  # data, initial weights, steps, versions
     tested: list[dict[str, Any]] = field(default_factory=list)
     thresholds: dict[str, float] = field(default_factory=dict)
+    temperatures: dict[str, float] = field(default_factory=dict)  # a class's logits are divided by its own
+    embedding: dict[str, Any] = field(default_factory=dict)  # where the features of known pictures lie: `mrm.probing`
+    calibration: dict[str, Any] = field(default_factory=dict)  # on what, for which goal, and how sure
 
 
 # Model folders ----------------------------------------------------------------------------------------

@@ -293,7 +293,7 @@ def _compared(first: Ranked, second: Ranked, metric: str, gaps_D: Array) -> Comp
         how = f"the models rank alike in every resample {bootstrap.drawn_from(first.stated_N)}"
         return Comparison.of(one, other, Estimate(gap, gap, gap, n, positives, how), 1.0, 0.0)
     estimate = bootstrap.estimate(gap, gaps_D, first.stated_N, positives, first.rough, doubt=first.doubt)
-    return Comparison.of(one, other, estimate, *_bootstrap_p(gaps_D))
+    return Comparison.of(one, other, estimate, *bootstrap_p(gaps_D))
 
 
 def _compared_mean(found: Sequence[Comparison], labels_NC: Array, gaps_CD: Array, bootstrap: Bootstrap) -> Comparison:
@@ -306,7 +306,7 @@ def _compared_mean(found: Sequence[Comparison], labels_NC: Array, gaps_CD: Array
     gaps_D = gaps_CD[kept].mean(axis=0)
     which = f"mean of {len(kept)} of {len(found)} classes" if len(kept) < len(found) else ""
     return Comparison.of(
-        one, other, bootstrap.estimate(one - other, gaps_D, used_N, positives, which), *_bootstrap_p(gaps_D)
+        one, other, bootstrap.estimate(one - other, gaps_D, used_N, positives, which), *bootstrap_p(gaps_D)
     )
 
 
@@ -315,7 +315,7 @@ def _alike(gap: float, gaps_D: Array) -> bool:
     return len(usable_D) > 0 and abs(gap) < NOTHING and bool(np.abs(usable_D).max() < NOTHING)
 
 
-def _bootstrap_p(gaps_D: Array) -> tuple[float, float]:
+def bootstrap_p(gaps_D: Array) -> tuple[float, float]:
     """The two-sided p value and the standard error of bootstrap differences (D,)."""
     usable_D = gaps_D[np.isfinite(gaps_D)]
     if len(usable_D) < 2:
@@ -354,7 +354,7 @@ def sign_flip_test(
     gaps_D = np.divide(sums_D, counts_D, out=np.full(draws, np.nan), where=counts_D > 0)
     estimate = bootstrap.estimate(gap, gaps_D, used_N, None)
     sums_G = np.bincount(bootstrap.numbers_N[used_N], gaps_N[used_N], bootstrap.size)
-    return Comparison.of(one, other, estimate, _swap_p(sums_G[sums_G != 0], draws, seed), _bootstrap_p(gaps_D)[1])
+    return Comparison.of(one, other, estimate, _swap_p(sums_G[sums_G != 0], draws, seed), bootstrap_p(gaps_D)[1])
 
 
 def _swap_p(sums_G: Array, draws: int, seed: int) -> float:

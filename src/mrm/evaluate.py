@@ -1,25 +1,31 @@
 """Testing a classifier: predictions of records, as files, and what the model folder remembers of the test."""
 
-# Shapes: N records, C classes
+# Shapes: N records, C classes, D features
 from __future__ import annotations
 
 import csv
 import io
 import json
-from dataclasses import dataclass, replace
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint
+from mrm import batches, calibration, checkpoint, metrics, predict
 from mrm.audit import compare
+from mrm.calibration import OperatingPoint, Reliability
 from mrm.checkpoint import Card
 from mrm.classifier import Classifier
 from mrm.fingerprints import Fingerprints, fingerprint
 from mrm.metrics import Estimate
-from mrm.predict import Scores
 from mrm.records import RecordError, Records, read_csv_rows, resolve_uncertain, write_whole
+from mrm.subgroups import Subgroups, age_in_years, subgroups, values_of
+
+CALIBRATED_ON = "calibrated-on"  # folder of a model: fingerprints of the records that its calibration saw
 
 
 class RunError(ValueError):
@@ -66,15 +72,158 @@ def overlaps(seen: Path, records: Records, name: str) -> list[str]:
     return [str(o) for stage, t in trained.items() for o in compare(t, prints, (stage, name))]
 
 
-def readable(records: Records, scores: Scores, path: Path) -> Predictions:
-    """The predictions of the pictures that could be read. Raises RunError if there is none."""
-    read = np.flatnonzero(~np.isnan(scores.logits_NC).any(axis=1))
+@dataclass(frozen=True)
+class Scored:
+    """Records that could be read, with their logits (N, C) and pooled features (N, D); and why others could not."""
+
+    records: Records
+    logits_NC: np.ndarray
+    features_ND: np.ndarray
+    unreadable: dict[str, str]
+
+
+def scored(model: Classifier, records: Records, path: Path, workers: int | None = None, batch: int = 64) -> Scored:
+    """Logits and features from one pass over the pictures. Raises RunError if not one of them can be read."""
+    classes = len(model.config.classes)
+    values_NK = np.full((len(records), classes + model.encoder.embed_dim), np.nan)
+    unreadable: dict[str, str] = {}
+    wanted = batches.in_order(len(records), batch)
+    for done in predict.compute_over(model, records, predict.scores_and_features(model), wanted, workers):
+        values_NK[done.index_B] = done.values
+        unreadable |= {record.name: record.reason for record in done.skipped}
+    read = np.flatnonzero(~np.isnan(values_NK).any(axis=1))
     if not len(read):
-        reason = next(iter(scores.unreadable.values()))
+        reason = next(iter(unreadable.values()), "the model gives no finite number for any of them")
         raise RunError(f"{path}: not one of {len(records)} pictures could be read; the first: {reason}")
-    kept = records.select(read)
-    names = [r.name for r in kept]
-    return Predictions(names, kept.patients, kept.classes, kept.labels_NC, scores.probabilities_NC[read])
+    logits_NC, features_ND = np.split(values_NK[read], [classes], axis=1)
+    return Scored(records.select(read), logits_NC, features_ND, unreadable)
+
+
+def temperatures_of(card: Card, classes: Sequence[str]) -> list[float]:
+    """The temperature of each class; NaN, which changes nothing, where none was fitted."""
+    return [card.temperatures.get(name, math.nan) for name in classes]
+
+
+def predictions_of(card: Card, found: Scored) -> Predictions:
+    """The predictions of scored records, at the model's temperatures."""
+    kept = found.records
+    probabilities_NC = calibration.tempered(found.logits_NC, temperatures_of(card, kept.classes))
+    return Predictions([r.name for r in kept], kept.patients, kept.classes, kept.labels_NC, probabilities_NC)
+
+
+# What a test shows beside the ranking ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """How well the probabilities of a class can be taken at their word: as the model gives them, and uncalibrated."""
+
+    reliability: Reliability
+    brier: Estimate
+    calibration_error: Estimate
+    brier_before: Estimate
+    calibration_error_before: Estimate
+    temperature: float | None  # None: never calibrated
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        estimates = {k: v.to_dict() for k, v in vars(self).items() if isinstance(v, Estimate)}
+        diagram = {k: v.tolist() for k, v in vars(self.reliability).items()}
+        return {**estimates, "temperature": self.temperature, "reliability": diagram}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a test shows beside the ranking; what the model or the records cannot tell is empty."""
+
+    calibrated: dict[str, Calibrated] = field(default_factory=dict)
+    points: dict[str, OperatingPoint] = field(default_factory=dict)  # at the model's thresholds
+    groups: tuple[Subgroups, ...] = ()
+    outliers: Estimate | None = None  # the share of records that `predict` abstains on
+    people: dict[str, str] = field(default_factory=dict)  # "Sex": "52 F, 48 M", as far as known
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "calibration": {c: one.to_dict() for c, one in self.calibrated.items()},
+            "operating_points": {c: point.to_dict() for c, point in self.points.items()},
+            "subgroups": [one.to_dict() for one in self.groups],
+            "abstained": self.outliers.to_dict() if self.outliers else None,
+            "people": self.people,
+        }
+
+
+def evidence(card: Card, found: Scored, outlying_N: np.ndarray | None, by: Sequence[str], draws: int, seed: int):
+    """What scored records show: calibration, operating points, groups of the columns `by`, share of outliers.
+
+    `outlying_N` are the scores of `mrm.probing.outlying`. Raises RecordError for columns that cannot be grouped by.
+    """
+    p, patients = predictions_of(card, found), found.records.patients
+    raw_NC = calibration.tempered(found.logits_NC, [math.nan] * len(p.classes))
+    points = {
+        name: calibration.operating_point(p.labels_NC[:, c], p.probabilities_NC[:, c], card.thresholds[name], patients)
+        for c, name in enumerate(p.classes)
+        if name in card.thresholds
+    }
+    outliers = None
+    if outlying_N is not None:
+        far_N = outlying_N > card.embedding["threshold"]
+        outliers = replace(metrics.proportion(far_N, 0, patients), positives=None)
+    groups = tuple(
+        subgroups(
+            column, values_of(found.records, column), p.labels_NC, p.probabilities_NC, p.classes, patients, draws, seed
+        )
+        for column in by
+    )
+    return Evidence(_calibrated(card, p, raw_NC, draws, seed), points, groups, outliers, people(found.records))
+
+
+def _calibrated(card: Card, p: Predictions, raw_NC: np.ndarray, draws: int, seed: int) -> dict[str, Calibrated]:
+    reports = [
+        calibration.calibration_report(p.labels_NC, scores_NC, p.classes, p.patients, draws=draws, seed=seed)
+        for scores_NC in ([p.probabilities_NC, raw_NC] if card.temperatures else [p.probabilities_NC])
+    ]
+    after, before = reports[0], reports[-1]
+    return {
+        name: Calibrated(
+            calibration.reliability(p.labels_NC[:, c], p.probabilities_NC[:, c], spacing="mass"),
+            after[name]["brier"],
+            after[name]["calibration_error"],
+            before[name]["brier"],
+            before[name]["calibration_error"],
+            card.temperatures.get(name),
+        )
+        for c, name in enumerate(p.classes)
+    }
+
+
+def people(records: Records) -> dict[str, str]:
+    """Who was tested, in words: sex, age and view, each with how many records do not state it; nothing if none does."""
+    told = {}
+    columns = {k.lower(): k for r in records for k in r.extra}
+    for title, value_of in {
+        "Sex": lambda r: r.extra.get(columns.get("sex", ""), ""),
+        "View": lambda r: r.view,
+    }.items():
+        counts = Counter(value_of(r).strip() for r in records)
+        missing = counts.pop("", 0)
+        if counts:
+            shown = [f"{n:,} {value}" for value, n in counts.most_common(6)]
+            shown += (
+                [f"{sum(counts.values()) - sum(n for _, n in counts.most_common(6)):,} other"]
+                if len(counts) > 6
+                else []
+            )
+            told[title] = ", ".join(shown + ([f"{missing:,} not stated"] if missing else []))
+    ages = [age_in_years(r.extra.get(columns.get("age", ""), "")) for r in records]
+    known = [age for age in ages if not math.isnan(age)]
+    if known:
+        low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+        missing = len(ages) - len(known)
+        told["Age"] = f"median {middle:.0f} years, middle half {low:.0f}–{high:.0f}" + (
+            f"; {missing:,} not stated" if missing else ""
+        )
+    return told
 
 
 def summary(
@@ -86,9 +235,11 @@ def summary(
     report: dict[str, dict[str, Estimate]],
     unreadable: dict[str, str],
     overlap: list[str],
+    evidence: Evidence = Evidence(),
 ) -> dict[str, Any]:
     """What was tested, on whom, and how it went: the content of `results.json`."""
     return {
+        **evidence.to_dict(),
         "model": str(model),
         "records": str(path),
         "fingerprint": tested.fingerprint(),
@@ -117,18 +268,129 @@ def write_results(out: Path, results: dict[str, Any], predictions: Predictions) 
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The predictions in a `predictions.csv`. Raises RecordError for another table."""
+    """The predictions in a `predictions.csv`. Raises RecordError for another table, or values that cannot be."""
     header, lines = read_csv_rows(path)
     classes = tuple(h.removesuffix(" label") for h in header if h.endswith(" label"))
     if header[:2] != ["name", "patient_id"] or not classes or len(header) != 2 + 2 * len(classes):
         raise RecordError(f"{path}: not a predictions.csv of `mrm evaluate`; its columns are {', '.join(header)}")
-    rows = [row for _, row in lines]
-    numbers = np.array([[float(v or "nan") for v in row[2:]] for row in rows]).reshape(len(rows), -1)
-    patients = [row[1] for row in rows]
+    rows = list(lines)
+    for number, row in rows:
+        if len(row) != len(header):
+            raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
+    numbers = np.array([[_number(v, path, n, row[0]) for v in row[2:]] for n, row in rows]).reshape(len(rows), -1)
     labels_NC, probabilities_NC = np.hsplit(numbers, 2)
+    for what, wrong_NC in (
+        ("label {:g} is not 1, 0 or empty (not stated)", ~(np.isnan(labels_NC) | np.isin(labels_NC, (0, 1)))),
+        ("probability {:g} is outside 0 to 1 (is it a logit?)", ~((probabilities_NC >= 0) & (probabilities_NC <= 1))),
+    ):
+        if wrong_NC.any():
+            i, c = np.argwhere(wrong_NC)[0]
+            value = (labels_NC if what.startswith("label") else probabilities_NC)[i, c]
+            raise RecordError(
+                f"{path}: line {rows[i][0]}: {rows[i][1][0]}, {classes[c]}: {what.format(value)}"
+                + (f"; {wrong_NC.sum():,} such values in all" if wrong_NC.sum() > 1 else "")
+            )
+    patients = [row[1] for _, row in rows]
     return Predictions(
-        [row[0] for row in rows], patients if all(patients) else None, classes, labels_NC, probabilities_NC
+        [row[0] for _, row in rows], patients if all(patients) else None, classes, labels_NC, probabilities_NC
     )
+
+
+def _number(text: str, path: Path, line: int, name: str) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        raise RecordError(f"{path}: line {line}: {name}: {text!r} is no number") from None
+
+
+# Two sets of predictions of the same records -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two classifiers' predictions of the same records, in the same order, for the classes of both."""
+
+    names: list[str]
+    patients: list[str] | None
+    classes: tuple[str, ...]
+    labels_NC: np.ndarray
+    first_NC: np.ndarray
+    second_NC: np.ndarray
+    left_out: tuple[str, ...]  # classes that one of them lacks
+
+
+def pair(first: Predictions, second: Predictions, names: tuple[str, str]) -> Paired:
+    """Two sets of predictions side by side. `names` are what errors call them.
+
+    Raises RecordError where they do not cover the same records, a record comes twice, their labels or patients
+    differ, or they have no class in common.
+    """
+    order = same_order(first.names, second.names, names)
+    classes = tuple(c for c in first.classes if c in second.classes)
+    if not classes:
+        raise RecordError(f"{names[0]} and {names[1]} have no class in common: {first.classes} and {second.classes}")
+    a, b = ([one.classes.index(c) for c in classes] for one in (first, second))
+    labels_NC, others_NC = first.labels_NC[:, a], second.labels_NC[order][:, b]
+    differ_NC = ~((labels_NC == others_NC) | (np.isnan(labels_NC) & np.isnan(others_NC)))
+    if differ_NC.any():
+        i, c = np.argwhere(differ_NC)[0]
+        raise RecordError(
+            f"{differ_NC.sum():,} labels differ between {names[0]} and {names[1]}; the first is {classes[c]} of "
+            f"{first.names[i]}: {labels_NC[i, c]:g} and {others_NC[i, c]:g}; test both on the same labels"
+        )
+    patients = first.patients or (second.patients and [second.patients[i] for i in order])
+    if first.patients and second.patients and first.patients != [second.patients[i] for i in order]:
+        raise RecordError(f"{names[0]} and {names[1]} name other patients for the same records")
+    left_out = tuple(sorted(set(first.classes) ^ set(second.classes)))
+    return Paired(
+        first.names, patients, classes, labels_NC, first.probabilities_NC[:, a],
+        second.probabilities_NC[order][:, b], left_out,
+    )  # fmt: skip
+
+
+def same_order(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> list[int]:
+    """Where the second has each of the first's records. Raises RecordError, naming them, unless both have the same."""
+    for called, listed in zip(names, (first, second), strict=True):
+        if twice := [name for name, n in Counter(listed).items() if n > 1]:
+            raise RecordError(f"{called}: {len(twice):,} records come more than once, the first is {twice[0]}")
+    places = {name: i for i, name in enumerate(second)}
+    only = [n for n in first if n not in places], [n for n in second if n not in set(first)]
+    if any(only):
+        told = "; ".join(
+            f"{len(lone):,} of {len(listed):,} only in {called} (first: {lone[0]})"
+            for called, listed, lone in zip(names, (first, second), only, strict=True)
+            if lone
+        )
+        raise RecordError(f"the two do not cover the same records: {told}; test both models on one file of records")
+    return [places[name] for name in first]
+
+
+def read_dice(path: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
+    """Of each class in a `pictures.csv`: names, Dice of pictures with a lesion (else NaN), and the published Dice.
+
+    Raises RecordError for another table.
+    """
+    header, lines = read_csv_rows(path)
+    needed = ("name", "class", "predicted", "true", "dice")
+    if any(column not in header for column in needed):
+        raise RecordError(f"{path}: not a pictures.csv of `mrm evaluate`; its columns are {', '.join(header)}")
+    at = {column: header.index(column) for column in needed}
+    found: dict[str, list[tuple[str, float, float]]] = {}
+    for number, row in lines:
+        if len(row) != len(header):
+            raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
+        name = row[at["name"]]
+        predicted, true, dice = (_number(row[at[c]], path, number, name) for c in ("predicted", "true", "dice"))
+        if dice < 0 or dice > 1 or (true > 0) != (dice == dice):
+            raise RecordError(
+                f"{path}: line {number}: {name}: Dice {row[at['dice']] or 'empty'} with {true:g} true pixels"
+            )
+        published = dice if true > 0 else float(predicted == 0)
+        found.setdefault(row[at["class"]], []).append((name, dice, published))
+    return {
+        label: ([r[0] for r in rows], np.array([r[1] for r in rows]), np.array([r[2] for r in rows]))
+        for label, rows in found.items()
+    }
 
 
 def note_test(path: Path, results: dict[str, Any]) -> None:

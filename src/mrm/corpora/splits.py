@@ -72,16 +72,16 @@ def divide(records: Records, share: float, seed: int, salt: str) -> tuple[Record
     return records.where(lambda r: _person(r) in taken), records.where(lambda r: _person(r) not in taken)
 
 
-def fractions(train: Records, percents: Sequence[int], seed: int) -> dict[str, Records]:
+def fractions(train: Records, percents: Sequence[float], seed: int) -> dict[str, Records]:
     """`train_1`, `train_10`, ...: so many per cent of the training pictures, each within the next."""
     patients = _patients(train, f"{seed}:labels")
     taken: set[str] = set()
     parts = {}
     for percent in sorted(percents):
         if not 0 < percent < 100:
-            raise RecordError(f"{percent} % of the training labels cannot be cut; give 1 to 99")
+            raise RecordError(f"{percent:g} % of the training labels cannot be cut; give more than 0 and less than 100")
         taken = choose(patients, percent / 100, taken)
-        parts[f"train_{percent}"] = train.select(i for i, r in enumerate(train) if _person(r) in taken)
+        parts[f"train_{percent:g}"] = train.select(i for i, r in enumerate(train) if _person(r) in taken)
     return parts
 
 

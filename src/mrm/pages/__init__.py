@@ -22,10 +22,12 @@ from mrm import metrics
 from mrm.metrics import Estimate
 from mrm.overlap import MEASURES
 from mrm.pages import figures, overlays
-from mrm.pages.figures import Panel
+from mrm.pages.figures import Curve, Panel
 from mrm.records import write_whole
 
 if TYPE_CHECKING:
+    from mrm.comparison import Comparison
+    from mrm.evaluate import Evidence
     from mrm.predict import Reconstruction
 
 Report = dict[str, dict[str, Estimate]]  # as `metrics.classification_report` gives it
@@ -36,6 +38,15 @@ LISTED = 50  # unreadable pictures named one by one; all are in results.json
 LOSSES = {  # what a loss is called, and its unit
     "image": ("Restoring masked patches", "mean squared error per masked patch"),
     "report": ("Restoring masked words", "cross-entropy per masked word, nats"),
+}
+
+
+MEASURES_COMPARED = {
+    "delong": "AUROC (DeLong)",
+    "auroc": "AUROC (bootstrap)",
+    "average_precision": "Average precision (bootstrap)",
+    "dice_positive": "Dice, pictures with a lesion",
+    "dice_published": "Dice, as published",
 }
 
 
@@ -120,8 +131,12 @@ def evaluation(
     labels_NC: np.ndarray,
     probabilities_NC: np.ndarray,
     classes: Sequence[str],
+    evidence: Evidence | None = None,
 ) -> Path:
     """Write `out/index.html`, `out/roc.png` and `out/pr.png` for a tested classifier; return the page.
+
+    `evidence` is that of `mrm.evaluate`: calibration, operating points, groups, abstention. With it also
+    `out/reliability.png`.
 
     `report` is that of `metrics.classification_report` for labels and probabilities (N, C). Of `results`,
     `model`, `records`, `n`, `patients`, `unreadable`, `overlap` (text, or several) and `origin` are shown if
@@ -130,7 +145,11 @@ def evaluation(
     panels = [Panel(name, labels_NC[:, c], {"model": probabilities_NC[:, c]}) for c, name in enumerate(classes)]
     write_whole(Path(out) / "roc.png", figures.panels_png(panels, figures.roc))
     write_whole(Path(out) / "pr.png", figures.panels_png(panels, figures.precision_recall))
+    if evidence and evidence.calibrated:
+        write_whole(Path(out) / "reliability.png", figures.panels_png(panels, figures.reliability))
     page = template("evaluation.html").render(
+        evidence=evidence,
+        reliability=drawn(panels, figures.reliability, "Reliability") if evidence and evidence.calibrated else [],
         results=results,
         report=report,
         mean=report["mean"],
@@ -141,6 +160,41 @@ def evaluation(
         roc=drawn(panels, figures.roc, "ROC curve"),
         precision_recall=drawn(panels, figures.precision_recall, "Precision-recall curve"),
         listed=LISTED,
+        few=metrics.FEW,
+    )
+    return write_whole(Path(out) / "index.html", page.encode())
+
+
+def comparison(out: Path, facts: dict[str, Any], compared: dict[str, dict[str, Comparison]]) -> Path:
+    """Write `out/index.html` for two models compared on the same records; return it.
+
+    `compared` has for each class, and "mean", comparisons by measure (a key of `MEASURES_COMPARED`).
+    """
+    measures = {m: title for m, title in MEASURES_COMPARED.items() if any(m in per for per in compared.values())}
+    page = template("comparison.html").render(facts=facts, compared=compared, measures=measures)
+    return write_whole(Path(out) / "index.html", page.encode())
+
+
+def label_efficiency(out: Path, results: dict[str, Any], curves: Sequence[Curve]) -> Path:
+    """Write `out/index.html` and `out/label_efficiency.png`: mean AUROC by share of labels; return the page.
+
+    `results` is that of `mrm.runs.probing`, each of `curves` a method and a model.
+    """
+    methods: dict[str, Sequence[Curve]] = {
+        m: [c for c in curves if c.method == m] for m in {c.method: 0 for c in curves}
+    }
+    limits = figures.limits_of(curves)
+    write_whole(Path(out) / "label_efficiency.png", figures.efficiency_png(methods, limits))
+    panels = [
+        (method, Markup(figures.efficiency_svg(lines, limits, f"Mean AUROC by share of labels: {method}")))
+        for method, lines in methods.items()
+    ]
+    estimates = {(c.method, c.model, share): e for c in curves for share, e in c.points}
+    page = template("probe.html").render(
+        results=results,
+        panels=panels,
+        estimates=estimates,
+        names=list(zip(results["models"], figures.NAMES, strict=False)),
     )
     return write_whole(Path(out) / "index.html", page.encode())
 
@@ -198,7 +252,7 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {f.__name__: f for f in (span, remarks, across, short, share)}
+    environment.filters |= {f.__name__: f for f in (span, remarks, across, short, share, signed, p_value)}
     environment.tests["right"] = right
     style = (Path(__file__).parent / "style.css").read_text()
     return environment.get_template(name, globals={"style": Markup(style), "many": MANY})
@@ -214,9 +268,25 @@ def span(estimate: Estimate, digits: int = 3) -> str:
     return f"{estimate.low:.{digits}f}–{estimate.high:.{digits}f}"
 
 
+def signed(value: float | None) -> str:
+    """'+0.031', '−0.004', or '–' where there is none."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def p_value(p: float | None) -> str:
+    """'0.013', '< 0.001', or '–' where there is none."""
+    if p is None or not np.isfinite(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def remarks(estimate: Estimate) -> str:
     """What the reader must know of an estimate, without how its interval was drawn."""
-    return "; ".join(part for part in estimate.note.split("; ") if part and not part.startswith("bootstrap"))
+    return "; ".join(
+        part for part in estimate.note.split("; ") if part and not part.startswith(("bootstrap", "DeLong"))
+    )
 
 
 def across(value: float, low: float = 0.5, high: float = 1.0) -> float:
@@ -242,7 +312,7 @@ def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str],
     """What a reader must know before the numbers, as sentences."""
     overlap = results.get("overlap") or []
     for found in [overlap] if isinstance(overlap, str) else overlap:
-        yield f"Overlap with training: {found}"
+        yield f"Overlap with {'calibration' if found.endswith('with calibration') else 'training'}: {found}"
     if n < FEW_RECORDS:
         yield f"Only {n:,} records were tested. The intervals are wide; read them before the numbers."
     tested = {name: report[name]["auroc"] for name in classes}

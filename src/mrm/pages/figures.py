@@ -14,6 +14,7 @@ import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -21,12 +22,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mrm import images, metrics
+from mrm import calibration, images, metrics
+from mrm.metrics import Estimate
 
 INK, MUTED, FAINT = "#17222c", "#5c6872", "#cdd4da"
-SERIES = ("#0b5c8a", "#b0500f")  # first model, second model
-STROKES = ("-", (0, (4, 1.6)))  # also told apart without colour
-VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line", SERIES[0]: "--first", SERIES[1]: "--second"}
+SERIES = ("#0b5c8a", "#b0500f", "#6b3fa0", "#1c6b3c")  # first model, second model, ...
+STROKES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))  # also told apart without colour
+MARKERS = ("o", "s", "^", "D")
+NAMES = ("--first", "--second", "--third", "--fourth")
+VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line", **dict(zip(SERIES, NAMES, strict=True))}
 # matplotlib takes these from its settings alone; they are set around a drawing and put back
 TEXT: Any = {"font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none", "path.simplify": True}
 
@@ -71,6 +75,79 @@ def precision_recall(axes: Axes, panel: Panel) -> None:
         recall_K, precision_K = recall_steps(panel.labels_N, scores_N)
         axes.plot(recall_K, precision_K, color=color, linewidth=1.6, linestyle=stroke, drawstyle="steps-pre")
     unit_square(axes, "recall (sensitivity)", "precision")
+
+
+def reliability(axes: Axes, panel: Panel) -> None:
+    """Share of positives against mean probability in ten bins of equally many records, with 95 % Wilson intervals."""
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    for scores_N, color, marker in zip(panel.scores.values(), SERIES, MARKERS, strict=False):
+        r = calibration.reliability(panel.labels_N, scores_N, spacing="mass")
+        axes.vlines(r.predicted, r.low, r.high, color=color, linewidth=1.2)
+        axes.plot(r.predicted, r.observed, color=color, linewidth=0.8, marker=marker, markersize=4)
+    unit_square(axes, "probability given", "share with the finding")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measure of one method and one model by share of labels: what a label-efficiency panel draws as a line."""
+
+    method: str
+    model: str
+    points: tuple[tuple[float, Estimate], ...]
+
+
+def efficiency(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Mean AUROC with its interval against the share of labels, on a logarithmic axis; one line per model."""
+    shares = sorted({share for curve in curves for share, _ in curve.points})
+    step = 1.0 if len(shares) < 2 else min(math.log(b / a) for a, b in pairwise(shares))
+    for number, curve in enumerate(curves):
+        drawn = [(share, e) for share, e in curve.points if e.defined]
+        aside = math.exp((number - (len(curves) - 1) / 2) * 0.06 * step)  # so that intervals do not hide each other
+        across = [share * aside for share, _ in drawn]
+        bounds = [(x, e.low, e.high) for x, (_, e) in zip(across, drawn, strict=True) if math.isfinite(e.low)]
+        color = SERIES[number]
+        if bounds:
+            axes.vlines(*zip(*bounds, strict=True), color=color, linewidth=1.2)
+        axes.plot(
+            across, [e.value for _, e in drawn], color=color, linestyle=STROKES[number], linewidth=1.4,
+            marker=MARKERS[number], markersize=4.5, label=curve.model,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
+    axes.minorticks_off()
+    axes.set(xlabel="labels used", ylabel="mean AUROC")
+    plain(axes)
+
+
+def limits_of(curves: Sequence[Curve]) -> tuple[float, float]:
+    """The range of AUROC that holds all curves with their intervals, so that panels have one axis."""
+    ends = [v for c in curves for _, e in c.points for v in (e.value, e.low, e.high) if math.isfinite(v)]
+    if not ends:
+        return 0.0, 1.0
+    return max(0.0, math.floor(20 * min(ends) - 0.2) / 20), min(1.0, math.ceil(20 * max(ends) + 0.2) / 20)
+
+
+def efficiency_svg(curves: Sequence[Curve], limits: tuple[float, float], described: str) -> str:
+    """One method's panel, as SVG for a page."""
+    with matplotlib.rc_context(TEXT):
+        figure = Figure(figsize=(3.4, 2.9))
+        axes = figure.add_axes((0.17, 0.165, 0.81, 0.81))
+        efficiency(axes, curves)
+        axes.set_ylim(limits)
+        return svg(figure, described)
+
+
+def efficiency_png(methods: dict[str, Sequence[Curve]], limits: tuple[float, float]) -> bytes:
+    """All methods side by side in one picture, with a key, white behind."""
+    with matplotlib.rc_context(TEXT):
+        figure = Figure(figsize=(3.4 * len(methods), 3.5), layout="constrained", facecolor="white")
+        grid = figure.subplots(1, len(methods), squeeze=False, sharey=True).ravel()
+        for axes, (method, curves) in zip(grid, methods.items(), strict=True):
+            efficiency(axes, curves)
+            axes.set_ylim(limits)
+            axes.set_title(method, fontsize=9.5, color=INK, loc="left", parse_math=False)
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        return png(figure)
 
 
 def recall_steps(labels_N: np.ndarray, scores_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,278 @@
+"""Are the intervals and p values of `mrm` what they say? Known values, identities, and a thousand simulated sets.
+
+`python benchmarks/coverage.py` prints a table and writes `benchmarks/coverage.json`; about a minute and a half on one core.
+Exit status 1 if a check fails.
+
+Known values: the CT ratings of Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747, table I (58 normal and 51
+abnormal; area 0.893), for which Stata's manual prints DeLong's standard error and interval ([R] roctab, `webuse
+hanley`: area 0.8932, standard error 0.0307, 95 % interval 0.83295 to 0.95339). The paper's own standard error, 0.032,
+counts ties otherwise than DeLong does. Identities: AUROC against SciPy's Mann-Whitney U, and DeLong's
+covariance against the definition of its components, pair by pair (DeLong et al. 1988, doi:10.2307/2531595, equations
+4 to 6). Simulation: scores are normal in both label values, so that the true AUROC is known.
+"""
+
+# Shapes: N records, G patients, S seeds, D features
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import mannwhitneyu, norm
+
+from mrm import comparison, metrics, probing
+from mrm.metrics import Estimate
+
+NORMAL, ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)  # ratings 1 to 5, Hanley and McNeil 1982, table I
+PRINTED = {"area": 0.8932, "standard error": 0.0307, "low": 0.83295, "high": 0.95339}  # Stata, [R] roctab
+RESAMPLES = 1_000
+AUROC = 0.8
+APART = ndtri(AUROC) * math.sqrt(2)  # between the means of unit normals
+
+
+# Known values and identities ------------------------------------------------------------------------------
+
+
+def known_values() -> dict[str, float]:
+    """AUROC, DeLong's standard error and normal interval of the ratings of Hanley and McNeil, as computed here."""
+    ratings_N = np.concatenate([np.repeat(np.arange(1.0, 6), counts) for counts in (NORMAL, ABNORMAL)])
+    labels_N = np.repeat([0.0, 1.0], [sum(NORMAL), sum(ABNORMAL)])
+    areas, covariance = comparison.delong(labels_N, ratings_N[:, None])
+    area, error = float(areas[0]), math.sqrt(covariance[0, 0])
+    half = float(ndtri(0.975)) * error
+    return {"area": area, "standard error": error, "low": area - half, "high": area + half}
+
+
+def pair_by_pair(labels_N: np.ndarray, scores_NM: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """DeLong's AUROCs and covariance as they are defined, from the comparison of every positive with every negative."""
+    x_PM, y_QM = scores_NM[labels_N == 1], scores_NM[labels_N == 0]
+    wins_PQM = (x_PM[:, None] > y_QM[None]) + 0.5 * (x_PM[:, None] == y_QM[None])
+    by_positive, by_negative = wins_PQM.mean(axis=1), wins_PQM.mean(axis=0)
+    covariance = np.cov(by_positive.T) / len(x_PM) + np.cov(by_negative.T) / len(y_QM)
+    return wins_PQM.mean(axis=(0, 1)), covariance
+
+
+def identities(sets: int = 200) -> dict[str, float]:
+    """The largest differences over sets of 10 to 120 records with ties."""
+    rng, worst = np.random.default_rng(0), {"mann_whitney": 0.0, "delong_area": 0.0, "delong_covariance": 0.0}
+    for _ in range(sets):
+        n = int(rng.integers(10, 120))
+        labels_N = np.append([0.0, 0, 1, 1], rng.integers(0, 2, n))
+        scores_NM = np.round(rng.normal(size=(n + 4, 2)) + labels_N[:, None], 1)
+        areas, covariance = comparison.delong(labels_N, scores_NM)
+        direct, direct_covariance = pair_by_pair(labels_N, scores_NM)
+        positive, negative = scores_NM[labels_N == 1, 0], scores_NM[labels_N == 0, 0]
+        u = mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative))
+        for name, gap in (
+            ("mann_whitney", abs(u - metrics.auroc(labels_N, scores_NM[:, 0]))),
+            ("delong_area", np.abs(areas - direct).max()),
+            ("delong_covariance", np.abs(covariance - direct_covariance).max()),
+        ):
+            worst[name] = max(worst[name], float(gap))
+    return worst
+
+
+# Simulated sets -------------------------------------------------------------------------------------------
+
+
+def films(rng: np.random.Generator, patients: int, most: int, prevalence: float = 0.3, models: int = 1):
+    """Labels (N,), scores (N, M) of true AUROC 0.8 and patients (N,), each with 1 to `most` films.
+
+    A patient's films share half of the variance of the label's liability, of the score and of each model's own error.
+    """
+    groups_N = np.repeat(np.arange(patients), rng.integers(1, most + 1, patients))
+
+    def shared() -> np.ndarray:
+        return (rng.normal(size=patients)[groups_N] + rng.normal(size=len(groups_N))) / math.sqrt(2)
+
+    labels_N = (shared() > norm.isf(prevalence)).astype(float)
+    case_N = shared()
+    scores = [APART * labels_N + (case_N + shared()) / math.sqrt(2) for _ in range(models)]
+    return labels_N, np.stack(scores, axis=1), groups_N
+
+
+def interval_rows(seed: int) -> dict[str, tuple[Estimate, float]]:
+    """One simulated set for every interval: the estimate, and the truth that it should hold."""
+    rows: dict[str, tuple[Estimate, float]] = {}
+    rng = np.random.default_rng([1, seed])
+    labels_N, scores_N1, _ = films(rng, 200, 1)
+    single = scores_N1[:, 0]
+    rows["AUROC, bootstrap, 200 patients of one film"] = (
+        metrics.interval(labels_N, single, draws=RESAMPLES, seed=seed),
+        AUROC,
+    )
+    rows["AUROC, DeLong, 200 patients of one film"] = comparison.delong_interval(labels_N, single), AUROC
+    labels_N, scores_N2, groups_N = films(rng, 150, 4, models=2)
+    scores_N = scores_N2[:, 0]
+    rows["AUROC, bootstrap by patient, 150 of 1 to 4 films"] = (
+        metrics.interval(labels_N, scores_N, groups=groups_N, draws=RESAMPLES, seed=seed), AUROC,
+    )  # fmt: skip
+    rows["AUROC, DeLong by patient, 150 of 1 to 4 films"] = (
+        comparison.delong_interval(labels_N, scores_N, groups_N),
+        AUROC,
+    )
+    rows[IGNORED] = comparison.delong_interval(labels_N, scores_N), AUROC
+    test = comparison.bootstrap_test(labels_N, *scores_N2.T, groups=groups_N, draws=RESAMPLES, seed=seed)
+    rows["difference of two models, bootstrap by patient"] = test.difference, 0.0
+    rows["difference of two models, DeLong by patient"] = (
+        comparison.delong_test(labels_N, *scores_N2.T, groups=groups_N).difference, 0.0,
+    )  # fmt: skip
+    called_N = scores_N > 1.0
+    yes = labels_N == 1
+    rows["sensitivity, Wilson by patient"] = (
+        metrics.proportion(called_N[yes], int(yes.sum()), groups_N[yes]), float(norm.sf(1.0 - APART)),
+    )  # fmt: skip
+    rows[SEEDS] = seeds_row(rng, seed)
+    return rows
+
+
+def seeds_row(rng: np.random.Generator, seed: int, spread: float = 0.15) -> tuple[Estimate, float]:
+    """Three models whose separation differs by the labels they happened to get, tested on the same 200 records."""
+    labels_N = (rng.random(200) < 0.3).astype(float)
+    common_N = rng.normal(size=200)
+    apart_S = APART + spread * rng.normal(size=3)
+    scores_SN1 = np.stack([
+        a * labels_N + (common_N + rng.normal(size=200)) / math.sqrt(2) for a in apart_S
+    ])[:, :, None]  # fmt: skip
+    made = probing.over_seeds(labels_N[:, None], scores_SN1, ["x"], draws=RESAMPLES, seed=seed)
+    return made["x"], float(norm.cdf(APART / math.sqrt(2 + spread**2)))  # mean AUROC over separations
+
+
+def p_values(seed: int) -> dict[str, float]:
+    """P values of two models that are equally good, one simulated set each."""
+    rng = np.random.default_rng([2, seed])
+    labels_N, scores_N2, _ = films(rng, 200, 1, models=2)
+    found = {
+        "DeLong test, 200 patients of one film": comparison.delong_test(labels_N, *scores_N2.T).p,
+        "bootstrap test, 200 patients of one film": comparison.bootstrap_test(
+            labels_N, *scores_N2.T, draws=RESAMPLES, seed=seed
+        ).p,
+    }
+    labels_N, scores_N2, groups_N = films(rng, 150, 4, models=2)
+    found["DeLong test by patient, 150 of 1 to 4 films"] = comparison.delong_test(
+        labels_N, *scores_N2.T, groups=groups_N
+    ).p
+    found["bootstrap test by patient, 150 of 1 to 4 films"] = comparison.bootstrap_test(
+        labels_N, *scores_N2.T, groups=groups_N, draws=RESAMPLES, seed=seed
+    ).p
+    hard_N = rng.normal(size=60)
+    dice_N2 = 1 / (1 + np.exp(-(1 + hard_N[:, None] + rng.normal(size=(60, 2)))))
+    found["sign-flip test of Dice, 60 pictures"] = comparison.sign_flip_test(*dice_N2.T, draws=RESAMPLES, seed=seed).p
+    return found
+
+
+def abstained(seed: int) -> float:
+    """The share of new pictures of the known kind that pass the outlier threshold, which aims at 1 %."""
+    rng = np.random.default_rng([3, seed])
+    mixing_DD = rng.normal(size=(64, 64)) * np.geomspace(1, 0.02, 64)
+    known, new = (rng.normal(size=(n, 64)) @ mixing_DD for n in (300, 2_000))
+    reference = probing.reference(known)
+    return float((probing.outlying(new, reference) > reference["threshold"]).mean())
+
+
+IGNORED, SEEDS = "(for comparison) DeLong, patients ignored", "mean over three seeds, as `mrm probe`"
+WANTED: dict[str, tuple[Callable[[float], bool], str]] = {
+    IGNORED: (lambda v: True, "nothing: why patients must be known"),
+    SEEDS: (lambda v: v >= 0.93, "at least 0.93: few seeds, wide interval"),
+}
+
+
+# The table ------------------------------------------------------------------------------------------------
+
+
+def held(sets: int) -> Iterator[tuple[str, Estimate, dict[str, Any]]]:
+    """How often each interval held the truth."""
+    inside: dict[str, list[bool]] = {}
+    widths: dict[str, list[float]] = {}
+    for seed in range(sets):
+        for name, (e, truth) in interval_rows(seed).items():
+            if math.isfinite(e.low):
+                inside.setdefault(name, []).append(e.low <= truth <= e.high)
+                widths.setdefault(name, []).append(e.high - e.low)
+    for name, hits in inside.items():
+        share = metrics.proportion(hits, sum(hits))
+        yield name, share, {"mean_width": float(np.mean(widths[name]))}
+
+
+def false_alarms(sets: int) -> Iterator[tuple[str, Estimate, dict[str, Any]]]:
+    """How often each test of equal models gave p < 0.05."""
+    alarms: dict[str, list[bool]] = {}
+    for seed in range(sets):
+        for name, p in p_values(seed).items():
+            alarms.setdefault(name, []).append(p < 0.05)
+    for name, hits in alarms.items():
+        yield name, metrics.proportion(hits, sum(hits)), {}
+
+
+def agrees(printed: float, value: float) -> bool:
+    """Whether a value rounds to what is printed."""
+    return round(value, len(str(printed).split(".")[1])) == printed
+
+
+def run(sets: int) -> dict[str, Any]:
+    """All checks, as plain values; each with what it had to be and whether it was."""
+    start, busy = time.perf_counter(), time.process_time()
+    known, gaps = known_values(), identities()
+    rows = [
+        *(
+            row(f"CT ratings of Hanley and McNeil, {name}", value, partial(agrees, PRINTED[name]), f"{PRINTED[name]}")
+            for name, value in known.items()
+        ),
+        *(row(f"largest difference, {name}", gap, lambda v: v < 1e-12, "below 1e-12") for name, gap in gaps.items()),
+    ]
+    for name, share, more in held(sets):
+        holds, wanted = WANTED.get(name, (lambda v: 0.93 <= v <= 0.97, "0.93 to 0.97"))
+        rows.append(row(f"coverage: {name}", share.value, holds, wanted, share, **more))
+    for name, share, more in false_alarms(sets):
+        rows.append(
+            row(f"false alarms: {name}", share.value, lambda v: 0.03 <= v <= 0.07, "0.03 to 0.07", share, **more)
+        )
+    shares = [abstained(seed) for seed in range(max(10, sets // 20))]
+    rows.append(row(
+        f"abstained, mean of {len(shares)} references of 300", float(np.mean(shares)), lambda v: 0.001 <= v <= 0.012,
+        "at most about 0.01",
+    ))  # fmt: skip
+    return {
+        "sets": sets,
+        "resamples": RESAMPLES,
+        "seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(time.process_time() - busy, 1),
+        "rows": rows,
+    }
+
+
+def row(
+    name: str, value: float, holds: Callable[[float], bool], wanted: str, share: Estimate | None = None, **more: Any
+) -> dict[str, Any]:
+    """A line of the table; prints it."""
+    span = [share.low, share.high] if share else None
+    text = f"{value:.2e}" if 0 < abs(value) < 1e-4 else f"{value:.3f}"
+    width = f", mean width {more['mean_width']:.3f}" if "mean_width" in more else ""
+    told = f"{text} ({span[0]:.3f} to {span[1]:.3f})" if span else text
+    print(f"{'ok  ' if holds(value) else 'FAIL'} {name:72} {told:24} wanted {wanted}{width}", flush=True)
+    return {"check": name, "value": value, "interval": span, "wanted": wanted, "holds": bool(holds(value)), **more}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=int, default=1_000)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    arguments = parser.parse_args()
+    report = run(arguments.sets)
+    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    print(
+        f"{arguments.sets} sets, {report['seconds']} s ({report['cpu_seconds']} s of processor time); {arguments.out}"
+    )
+    sys.exit(not all(r["holds"] for r in report["rows"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Sheets of pictures side by side, with titles and a scale, as PNG: heat maps of one radiograph, what was restored of it.
+
+Shapes: H W pixels.
+"""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from mrm import images
+from mrm.pages.figures import INK, MUTED, TEXT, png
+from mrm.predict import Reconstruction
+
+SIDE = 512  # pixels of the longer side of a picture on a sheet; the files beside it have them all
+ACROSS = 4  # pictures in a row
+
+
+def heat_sheet(
+    picture_HW: np.ndarray, overlays: Sequence[np.ndarray], titles: Sequence[str], heading: str, opacity: float
+) -> bytes:
+    """A radiograph, its overlays (H, W, 3) with a title each, and what their colours mean."""
+    columns = min(ACROSS, 1 + len(overlays))
+    rows = math.ceil((1 + len(overlays)) / columns)
+    across, up = _panel_inches(picture_HW.shape)
+    with matplotlib.rc_context(TEXT):
+        size = (across * columns + 0.9, (up + 0.45) * rows + 0.45)
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        _show(grid[0], _small(picture_HW), "picture", cmap="gray", vmin=0, vmax=255)
+        for axes, overlay, title in zip(grid[1:], overlays, titles, strict=False):
+            _show(axes, np.stack([_small(channel) for channel in np.moveaxis(overlay, -1, 0)], axis=-1), title)
+        for axes in grid[1 + len(overlays) :]:
+            axes.set_axis_off()
+        figure.suptitle(heading, fontsize=9, color=MUTED, x=0.01, ha="left", parse_math=False)
+        bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=list(grid), shrink=0.8, pad=0.02)
+        bar.set_label(f"relative to the greatest of each map; covers at most {opacity:.0%}", color=INK, fontsize=8)
+        return png(figure)
+
+
+def restored_sheet(shown: Reconstruction, heading: str) -> bytes:
+    """Masked, restored, original and residual, each with its name; the residual on a scale symmetric about 0."""
+    residual_HW = shown.restored.astype(np.float32) - shown.original
+    limit = max(8.0, float(np.ceil(np.quantile(np.abs(residual_HW), 0.995))))
+    across, up = _panel_inches(shown.original.shape)
+    with matplotlib.rc_context(TEXT):
+        figure = Figure(figsize=(4 * across + 1.0, up + 0.75), layout="constrained", facecolor="white")
+        panels = figure.subplots(1, 4)
+        for axes, picture_HW, title in zip(
+            panels, (shown.masked, shown.restored, shown.original), ("masked", "restored", "original"), strict=False
+        ):
+            _show(axes, picture_HW, title, cmap="gray", vmin=0, vmax=255)
+        drawn = _show(panels[3], residual_HW, "residual: restored − original", cmap="RdBu_r", vmin=-limit, vmax=limit)
+        bar = figure.colorbar(drawn, ax=panels[3], shrink=0.85, pad=0.02, extend="both")
+        bar.set_label("grey levels of 255", color=INK, fontsize=8)
+        figure.suptitle(heading, fontsize=9, color=MUTED, x=0.01, ha="left", parse_math=False)
+        return png(figure)
+
+
+def _show(axes: Axes, picture: np.ndarray, title: str, **how):
+    axes.set_title(title, fontsize=9.5, color=INK, loc="left", parse_math=False)
+    axes.set_axis_off()
+    return axes.imshow(picture, interpolation="nearest", **how)
+
+
+def _panel_inches(shape: tuple[int, ...]) -> tuple[float, float]:
+    """Width and height of a picture on a sheet."""
+    longer = max(shape[:2])
+    return max(1.2, 2.9 * shape[1] / longer), max(0.8, 2.9 * shape[0] / longer)
+
+
+def _small(picture_HW: np.ndarray) -> np.ndarray:
+    scale = min(1.0, SIDE / max(picture_HW.shape))
+    height, width = (max(1, round(side * scale)) for side in picture_HW.shape)
+    return images.resize(picture_HW, height, width)

@@ -1,0 +1,64 @@
+"""The test of a classifier; `mrm.runs.evaluate` sends it here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrm import checkpoint, metrics, pages, probing
+from mrm.evaluate import (
+    CALIBRATED_ON,
+    evidence,
+    load_classifier,
+    note_test,
+    overlaps,
+    predictions_of,
+    scored,
+    summary,
+    test_records,
+    write_results,
+)
+from mrm.runs.opening import best_device, warn_of
+
+
+def evaluate_findings(
+    model: Path,
+    records: Path,
+    out: Path,
+    images: Path | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+    workers: int | None = None,
+    by: Sequence[str] = (),
+) -> dict[str, Any]:
+    """`results.json`, `predictions.csv`, curves and a page of a classifier's test. Returns the results.
+
+    Probabilities are at the model's temperatures. `by` are columns of the records to group by.
+    """
+    network = load_classifier(model)
+    card, tested = network.card, test_records(network, records, images)
+    found = scored(network.to(best_device()), tested, records, workers)
+    predictions = predictions_of(card, found)
+    report = metrics.classification_report(
+        predictions.labels_NC,
+        predictions.probabilities_NC,
+        predictions.classes,
+        groups=predictions.patients,
+        draws=draws,
+        seed=seed,
+    )
+    outlying_N = probing.outlying(found.features_ND, card.embedding) if card.embedding else None
+    shown = evidence(card, found, outlying_N, by, draws, seed)
+    folder = checkpoint.find_model(model)
+    leaks = overlaps(folder / "seen", tested, "test")
+    if (folder / CALIBRATED_ON).is_dir():
+        leaks += overlaps(folder / CALIBRATED_ON, tested, "test")
+    warn_of(leaks)
+    results = summary(model, card, records, tested, predictions, report, found.unreadable, leaks, shown)
+    write_results(out, results, predictions)
+    pages.evaluation(
+        out, results, report, predictions.labels_NC, predictions.probabilities_NC, predictions.classes, shown
+    )
+    note_test(model, results)
+    return results

@@ -1,0 +1,352 @@
+"""Probes against brute force, intervals over seeds against their parts, outliers, and `mrm probe` from end to end."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from test_pages import check_whole
+from test_training import MICRO
+
+import mrm
+from mrm import checkpoint, cli, metrics, probing, runs
+from mrm.evaluate import RunError
+from mrm.model import MRM
+from mrm.probing import Labelled, ProbeError
+from mrm.records import Record, Records
+from mrm.runs import probing as run_of_probe
+from mrm.runs.probing import ProbeConfig
+
+CLASSES = ("effusion", "cardiomegaly")
+
+
+def made(n, seed, width=12, classes=2, told=1.0):
+    """Features of which the first tell the labels, one for each class."""
+    rng = np.random.default_rng(seed)
+    labels_NC = (rng.random((n, classes)) < 0.4).astype(float)
+    features_ND = rng.normal(size=(n, width)) * 5 + 100
+    features_ND[:, :classes] += 5 * told * labels_NC
+    return Labelled(features_ND, labels_NC)
+
+
+# Probes ----------------------------------------------------------------------------------------------
+
+
+def test_the_linear_probe_is_the_regression_that_ranks_validation_best():
+    train, val, test = made(120, 0), made(200, 1), made(150, 2)
+    found = probing.linear(train, val, test)
+    mean, deviation = train.features_ND.mean(0), train.features_ND.std(0)
+    standard = [(one.features_ND - mean) / deviation for one in (train, val, test)]
+    by_strength = {}
+    for strength in probing.STRENGTHS:
+        models = [LogisticRegression(C=strength, max_iter=1000).fit(standard[0], y) for y in train.labels_NC.T]
+        by_strength[strength] = [np.stack([m.decision_function(x) for m in models], 1) for x in standard[1:]]
+    aurocs = {
+        s: np.mean([metrics.auroc(y, x) for y, x in zip(val.labels_NC.T, scores[0].T, strict=True)])
+        for s, scores in by_strength.items()
+    }
+    best = max(aurocs, key=aurocs.get)
+    assert found.setting == best
+    assert found.val_auroc == pytest.approx(aurocs[best], abs=1e-3)
+    np.testing.assert_allclose(found.scores_NC, by_strength[best][1], atol=0.02)
+    assert metrics.auroc(test.labels_NC[:, 0], found.scores_NC[:, 0]) > 0.7
+
+
+def test_neighbours_are_weighted_by_cosine_and_only_those_with_a_label_count():
+    train, val, test = made(60, 0), made(80, 1), made(40, 2)
+    labels_NC = train.labels_NC.copy()
+    labels_NC[::3, 1] = np.nan
+    train = replace(train, labels_NC=labels_NC)
+    found = probing.neighbours(train, val, test)
+    known, _, queries = probing.standardised(train, val, test)
+    for c in range(2):
+        stated = ~np.isnan(labels_NC[:, c])
+        for q in range(0, 40, 7):
+            cosine = known[stated] @ queries[q]
+            cosine /= np.linalg.norm(known[stated], axis=1) * np.linalg.norm(queries[q])
+            near = np.argsort(-cosine)[: int(found.setting)]
+            weight = np.exp(cosine[near] / probing.SHARPNESS)
+            share = (weight * labels_NC[stated, c][near]).sum() / weight.sum()
+            assert found.scores_NC[q, c] == pytest.approx(share, abs=1e-9)
+
+
+def test_many_queries_are_divided_without_a_difference(monkeypatch):
+    parts = made(60, 0), made(80, 1), made(40, 2)
+    whole = probing.neighbours(*parts)
+    monkeypatch.setattr(probing, "CELLS", 130)
+    np.testing.assert_allclose(probing.neighbours(*parts).scores_NC, whole.scores_NC, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", probing.METHODS)
+def test_a_class_with_one_value_in_training_is_told_and_scores_alike(method):
+    train, val, test = made(60, 0), made(80, 1), made(40, 2)
+    train.labels_NC[:, 1] = 0
+    found = probing.METHODS[method](train, val, test)
+    assert found.untaught == (1,)
+    assert (found.scores_NC[:, 1] == 0).all()
+    assert metrics.auroc(test.labels_NC[:, 1], found.scores_NC[:, 1]) == 0.5
+    assert found.scores_NC[:, 0].std() > 0
+
+
+@pytest.mark.parametrize("method", probing.METHODS)
+@pytest.mark.parametrize("which", ["training", "validation"])
+def test_one_label_value_only_is_refused(method, which):
+    train, val = made(60, 0), made(80, 1)
+    (train if which == "training" else val).labels_NC[:] = 1
+    with pytest.raises(ProbeError, match=f"the {which} records have no class with both"):
+        probing.METHODS[method](train, val, made(40, 2))
+
+
+@pytest.mark.parametrize("method", probing.METHODS)
+def test_features_that_are_all_the_same_rank_nothing(method):
+    train, val, test = (replace(made(n, n), features_ND=np.full((n, 5), 3.0)) for n in (30, 40, 50))
+    found = probing.METHODS[method](train, val, test)
+    assert metrics.auroc(test.labels_NC[:, 0], found.scores_NC[:, 0]) == 0.5
+
+
+def test_features_that_are_not_finite_are_refused():
+    with pytest.raises(ProbeError, match="NaN or infinity"):
+        Labelled(np.array([[1.0, np.nan]]), np.array([[1.0]]))
+
+
+# Several seeds ---------------------------------------------------------------------------------------
+
+
+def seeded(seeds=3, n=80, spread=0.0):
+    rng = np.random.default_rng(0)
+    labels_NC = (rng.random((n, 2)) < 0.4).astype(float)
+    base = labels_NC + rng.normal(size=labels_NC.shape)
+    return labels_NC, np.stack([base + spread * rng.normal(size=base.shape) for _ in range(seeds)])
+
+
+def test_one_seed_has_the_interval_of_the_test_records():
+    labels_NC, scores = seeded(1)
+    groups = [i // 2 for i in range(80)]
+    found = probing.over_seeds(labels_NC, scores, CLASSES, groups, draws=400)
+    plain = metrics.classification_report(labels_NC, scores[0], CLASSES, groups, draws=400)
+    for name in ("mean", *CLASSES):
+        expected = plain[name]["auroc"]
+        assert (found[name].value, found[name].low, found[name].high) == (expected.value, expected.low, expected.high)
+        assert "one seed" in found[name].note
+
+
+def test_seeds_that_differ_widen_the_interval_and_equal_ones_do_not():
+    labels_NC, same = seeded(3)
+    _, differing = seeded(3, spread=1.0)
+    equal, wide = (probing.over_seeds(labels_NC, s, CLASSES)["mean"] for s in (same, differing))
+    alone = probing.over_seeds(labels_NC, same[:1], CLASSES)["mean"]
+    assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high))
+    assert wide.high - wide.low > 1.3 * (equal.high - equal.low)
+    each = [metrics.auroc(labels_NC[:, c], s[:, c]) for s in differing for c in range(2)]
+    assert wide.value == pytest.approx(np.mean(each))
+
+
+def test_a_difference_is_paired_and_signed():
+    labels_NC, scores = seeded(3, spread=0.5)
+    found = probing.over_seeds(labels_NC, scores, CLASSES, against_SNC=scores * 0.0)
+    assert found["mean"].value == pytest.approx(probing.over_seeds(labels_NC, scores, CLASSES)["mean"].value - 0.5)
+    nothing = probing.over_seeds(labels_NC, scores, CLASSES, against_SNC=scores)["mean"]
+    assert nothing.value == 0
+    assert "every resample gave the same value" in nothing.note
+
+
+def test_a_class_absent_from_the_test_set_is_undefined_and_left_out_of_the_mean():
+    labels_NC, scores = seeded()
+    labels_NC[:, 1] = 0
+    found = probing.over_seeds(labels_NC, scores, CLASSES)
+    assert not found["cardiomegaly"].defined
+    assert found["mean"].value == found["effusion"].value
+    assert "mean of 1 of 2 classes, without cardiomegaly" in found["mean"].note
+
+
+def test_one_patient_has_no_interval_and_ties_are_chance():
+    labels_NC, scores = seeded()
+    assert not math.isfinite(probing.over_seeds(labels_NC, scores, CLASSES, ["p"] * 80)["mean"].low)
+    tied = probing.over_seeds(labels_NC, scores * 0, CLASSES)["mean"]
+    assert tied.value == 0.5
+
+
+# Outliers --------------------------------------------------------------------------------------------
+
+
+def known_features(n=300, width=20, seed=0):
+    """Correlated features: most of the variance in a few directions, which are those of no axis."""
+    mixing = np.random.default_rng(99).normal(size=(width, width)) * np.geomspace(1, 0.05, width)
+    return np.random.default_rng(seed).normal(size=(n, width)) @ mixing.T + 3
+
+
+def test_pictures_of_another_kind_lie_far_and_new_ones_of_the_same_kind_pass():
+    reference = json.loads(json.dumps(probing.reference(known_features())))
+    new = probing.outlying(known_features(4000, seed=1), reference)
+    assert 0.7 < np.median(new) < 1.3
+    assert (new > reference["threshold"]).mean() < 0.03
+    other = np.random.default_rng(2).normal(size=(200, 20)) * known_features().std() + 3  # as far, in other directions
+    assert (probing.outlying(other, reference) > reference["threshold"]).mean() > 0.95
+
+
+def test_fewer_records_than_features_will_do():
+    reference = probing.reference(known_features(40, width=64))
+    assert (probing.outlying(known_features(500, 64, seed=1), reference) > reference["threshold"]).mean() < 0.2
+    assert "too few for the share" in reference["chosen_on"]
+
+
+def test_a_threshold_can_be_chosen_on_records_held_out():
+    held_out = known_features(999, seed=4)
+    reference = probing.reference(known_features(), held_out_ND=held_out, share=0.95)
+    assert (probing.outlying(held_out, reference) > reference["threshold"]).sum() == 49  # n + 1 - 950
+
+
+def test_rows_that_could_not_be_read_are_left_out_and_have_no_score():
+    features = known_features()
+    broken = np.vstack([features, np.full(20, np.nan)])
+    groups = [str(i // 2) for i in range(301)]
+    assert probing.reference(broken, groups) == probing.reference(features, groups[:300])
+    assert np.isnan(probing.outlying(broken, probing.reference(features))[-1])
+
+
+def test_fewer_patients_than_folds_are_refused():
+    with pytest.raises(ProbeError, match=r"4 patients \(or records\), fewer than the 5 folds"):
+        probing.reference(known_features(40), [str(i % 4) for i in range(40)])
+
+
+def test_other_features_are_refused():
+    with pytest.raises(ProbeError, match="do not vary"):
+        probing.reference(np.ones((30, 4)))
+    with pytest.raises(ProbeError, match="do not fit the model's 20; calibrate the model again"):
+        probing.outlying(np.ones((3, 4)), probing.reference(known_features()))
+    with pytest.raises(ProbeError, match="between 0 and 1"):
+        probing.reference(known_features(), share=1.0)
+
+
+# The command -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    with mrm.noise.seeded(3):
+        return checkpoint.save(tmp_path_factory.mktemp("probed") / "untrained", MRM(MICRO).eval())
+
+
+@pytest.fixture(scope="module")
+def sets(phantoms, tmp_path_factory):
+    """The 48 phantoms in three files; training keeps half."""
+    folder = tmp_path_factory.mktemp("sets")
+    records = Records.load(phantoms / "records.csv", CLASSES)
+    patients = sorted(set(records.patients))
+    third = len(patients) // 4
+    parts = {"train": patients[: 2 * third], "val": patients[2 * third : 3 * third], "test": patients[3 * third :]}
+    for name, chosen in parts.items():
+        records.where(lambda r, chosen=chosen: r.patient in chosen).to_csv(folder / f"{name}.csv")
+    return {name: folder / f"{name}.csv" for name in parts}
+
+
+def config(model, sets, out, **changes):
+    return ProbeConfig(
+        model, **sets, out=out, classes=CLASSES, workers=0,
+        **{"against": ("random",), "fractions": (0.4, 1.0), "seeds": 2, "draws": 200, **changes},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def probed(model, sets, tmp_path_factory):
+    out = tmp_path_factory.mktemp("probe") / "out"
+    return out, runs.probe(config(model, sets, out))
+
+
+def test_every_method_model_and_share_has_a_row_with_its_interval(probed):
+    _, results = probed
+    rows = {(r["method"], r["model"], r["fraction"]): r for r in results["rows"]}
+    assert set(rows) == {(m, n, f) for m in ("linear", "neighbours") for n in ("untrained", "random") for f in (0.4, 1)}
+    for (_, name, fraction), row in rows.items():
+        assert row["seeds"] == (1 if fraction == 1 else 2)
+        assert 0 <= row["auroc"]["mean"]["value"] <= 1
+        assert ("first_less_this" in row) == (name == "random")
+    assert rows["linear", "untrained", 0.4]["records"][0] < rows["linear", "untrained", 1.0]["records"][0]
+
+
+def test_the_page_shows_every_row_and_the_plot_is_a_picture(probed):
+    out, results = probed
+    text = (out / "index.html").read_text()
+    check_whole(text.replace('href="label_efficiency.png"', 'href="roc.png"'))
+    for row in results["rows"]:
+        assert f"{row['auroc']['mean']['value']:.3f}" in text
+    assert (out / "label_efficiency.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_probe_goes_on_where_it_was_stopped(probed, model, sets, monkeypatch):
+    out, results = probed
+    lost = next((out / "units").glob("untrained-linear-40-seed1.npz"))
+    before = {f.name: f.stat().st_mtime_ns for f in (out / "units").iterdir() if f != lost}
+    lost.unlink()
+    monkeypatch.setattr(run_of_probe.predict, "features", lambda *a, **k: pytest.fail("features are made once"))
+    again = runs.probe(config(model, sets, out))
+    assert again["rows"] == results["rows"]
+    assert {f.name: f.stat().st_mtime_ns for f in (out / "units").iterdir() if f != lost} == before
+
+
+def test_fine_tuning_is_a_method_too(model, sets, tmp_path):
+    given = config(model, sets, tmp_path / "out", fractions=(1.0,), seeds=1, finetune="tiny", max_steps=2, against=())
+    row = next(r for r in runs.probe(given)["rows"] if r["method"] == "fine-tuning")
+    assert row["auroc"]["mean"]["value"] is not None
+    assert row["notes"] == [f"batch of {row['records'][0]} in place of 32"]
+    assert (tmp_path / "out" / "runs" / "untrained-fine-tuning-100-seed0" / "best").exists()
+
+
+def test_shares_are_nested_by_patient_and_keep_rare_findings():
+    rows = [
+        Record(b"", patient=f"p{i // 2}", labels=(float(i % 3 == 0), float(i in (20, 60, 61, 100, 140, 180))), name="x")
+        for i in range(400)
+    ]
+    records = Records(rows, CLASSES)
+    for seed in range(3):
+        cut = run_of_probe.subsets(records, (0.01, 0.1, 1.0), seed)
+        small, large, whole = (set(cut[f].tolist()) for f in (0.01, 0.1, 1.0))
+        assert small < large < whole == set(range(400))
+        assert len(large) == pytest.approx(40, abs=6)
+        assert any(rows[i].labels[1] for i in small)
+        chosen = {rows[i].patient for i in large}
+        assert all((r.patient in chosen) == (i in large) for i, r in enumerate(rows))
+    first, second = (run_of_probe.subsets(records, (0.1,), seed)[0.1].tolist() for seed in (0, 1))
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fractions": (0.0, 1.0)}, "above 0 and at most 1"),
+        ({"fractions": (0.1, 0.1)}, "come twice"),
+        ({"seeds": 0}, "--seeds must be 1 or more"),
+        ({"against": ("random", "random")}, "a model comes twice"),
+        ({"against": ("a", "b", "c", "d")}, "one plot tells 4 apart"),
+        ({"finetune": "no-such"}, "no recipe 'no-such'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(model, sets, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        runs.probe(config(model, sets, tmp_path / "out", **changes))
+
+
+def test_records_of_one_label_value_are_named(model, sets, tmp_path):
+    records = Records.load(sets["val"], CLASSES)
+    one = Records([replace(r, labels=(1.0, 1.0)) for r in records], CLASSES).to_csv(tmp_path / "val.csv")
+    with pytest.raises(RunError, match=r"val\.csv: no class has both positives and negatives"):
+        runs.probe(config(model, {**sets, "val": one}, tmp_path / "out"))
+
+
+def test_another_probe_in_the_folder_is_kept(probed, model, sets, capsys):
+    out, _ = probed
+    arguments = [
+        "probe",
+        str(model),
+        *(f"--{k}={v}" for k, v in sets.items()),
+        "--out",
+        str(out),
+        "--classes",
+        "cardiomegaly",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "holds another probe (other models, records)" in capsys.readouterr().err
