@@ -3,9 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from mrm import checkpoint, explain, predict, runs
+from mrm.augment import NONE, STRONG
 from mrm.batches import CropConfig
+from mrm.classifier import Classifier, ClassifierConfig
 from mrm.model import MRM, ModelConfig
 from mrm.noise import seeded
 from mrm.optimization import rate_at
@@ -20,6 +25,7 @@ from mrm.recipes import (
     from_yaml,
     to_yaml,
 )
+from mrm.records import Records
 
 PLACES = {"records": Path("data/training.csv"), "out": Path("runs/a")}
 LISTS = {"train": Path("train.txt"), "val": Path("val.txt"), "init": Path("MRM.pth"), "out": Path("runs/b")}
@@ -59,14 +65,15 @@ def test_fine_tuning_has_the_published_numbers(name):
     assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 0.0)
     assert (training.clip, training.global_batch, training.schedule) == (1.0, 96, "cosine")
     assert (training.layer_decay, training.ema) == (None, None)
-    assert config.drop_path == 0.1
-    assert config.crop.flip == 0.5
+    assert (config.drop_path, config.pooling, config.augment) == (0.1, "mean", NONE)
+    assert config.crop == CropConfig(area=(0.2, 1.0), aspect=(3 / 4, 4 / 3), flip=0.5)
     assert auroc in recipe.expect
 
 
 def test_every_published_fine_tuning_is_there_and_small_ones_are_named_small():
-    assert set(FINETUNE) - set(PUBLISHED) <= {"tiny", "small"}
-    assert set(PRETRAIN) - {"mimic"} <= {"tiny", "small"}
+    plain = {name.removesuffix("-modern") for name in FINETUNE}
+    assert plain - set(PUBLISHED) <= {"tiny", "small"}
+    assert set(PRETRAIN) - {"mimic", "mimic-modern"} <= {"tiny", "small"}
     assert "tiny" in FINETUNE
     assert "tiny" in PRETRAIN
 
@@ -98,7 +105,7 @@ def test_the_published_model_is_the_default():
     assert (model.mean, model.std) == (0.4978, 0.2449)
 
 
-@pytest.mark.parametrize("name", [n for n in PRETRAIN if n != "mimic"])
+@pytest.mark.parametrize("name", [n for n in PRETRAIN if not n.startswith("mimic")])
 def test_a_small_recipe_is_the_method_at_a_smaller_size(name):
     """A quarter of the patches kept, targets twice as large, and small enough for a CPU."""
     config = build("pretrain", name)
@@ -109,6 +116,33 @@ def test_a_small_recipe_is_the_method_at_a_smaller_size(name):
     assert (config.model.norm_pix, config.report) == (True, build("pretrain", "mimic").report)
     assert sum(p.numel() for p in model.parameters()) < 10e6
     assert config.training.precision == "fp32"
+
+
+# The modern recipes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*PUBLISHED, "tiny"])
+def test_every_fine_tuning_has_a_modern_one_of_equal_length(name):
+    plain, modern = build("finetune", name), build("finetune", f"{name}-modern")
+    assert modern.training.steps == plain.training.steps
+    assert modern.training.global_batch == plain.training.global_batch
+    assert (modern.augment, modern.drop_path) == (STRONG, 0.2)
+    assert (modern.training.optimizer, modern.training.betas) == ("adamw", (0.9, 0.999))
+    assert modern.training.layer_decay < 1
+    assert modern.training.ema
+    assert modern.training.clip == 1.0
+    assert modern.uncertain_by_class == plain.uncertain_by_class
+    assert "measured" in FINETUNE[f"{name}-modern"].expect or name == "tiny"
+
+
+def test_modern_pre_training_hides_nine_patches_of_ten_and_changes_nothing_else():
+    modern, plain = build("pretrain", "mimic-modern"), build("pretrain", "mimic")
+    assert differences(plain, modern) == ["model.keep: 49, now 20"]
+
+
+def test_an_augmentation_that_makes_no_sense_is_refused_with_its_name():
+    with pytest.raises(ConfigError, match=r"erase must be from 0 to 1"):
+        from_yaml(FinetuneConfig, "train: a\nval: b\ninit: c\nout: d\naugment: {erase: 3.0}\n")
 
 
 # Recipes as functions ---------------------------------------------------------------------------------
@@ -215,3 +249,32 @@ def test_differences_are_named_by_their_place_with_both_values():
         f"training.rate: {before.training.rate}, now 0.5",
     ]
     assert differences(before, before) == []
+
+
+# Attention pooling ------------------------------------------------------------------------------------
+
+
+def test_attention_pooling_is_saved_loaded_and_put_to_use(tmp_path, phantoms):
+    """A fine-tuned classifier with `--pooling attention` is a model folder like any other."""
+    start = tmp_path / "start"
+    options = {"depth": 1, "embed_dim": 24, "num_heads": 1}
+    with seeded(0):
+        plain = Classifier(ClassifierConfig(("a",), "vit_tiny_patch16_224", options, image_size=32))
+    checkpoint.save(start, plain)
+    records = phantoms / "records.csv"
+    config = find(FINETUNE, "tiny-modern").make(records, records, start, tmp_path / "run", pooling="attention")
+    short = replace(config.training, steps=2, warmup_steps=0, global_batch=8, check_every=2, workers=0, trackers=())
+    run = runs.finetune(replace(config, training=short, audit="names"))
+    model = checkpoint.load(run)
+    assert model.config.pooling == "attention"
+    assert model.encoder.attn_pool is not None
+    picture = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    encoder = checkpoint.load_encoder(run, num_classes=len(model.config.classes)).eval()
+    assert encoder.attn_pool is not None
+    torch.testing.assert_close(encoder(picture), model(picture))
+    swapped = picture.flip(-1)
+    assert not torch.allclose(model(picture), model(swapped))
+    heat = explain.heat_map(model, np.full((40, 50), 128, np.uint8), 0)
+    assert heat.shape == (40, 50)
+    features, unreadable = predict.features(model, Records.load(records)[:3], workers=0)
+    assert (features.shape, unreadable) == ((3, 24), {})

@@ -21,12 +21,16 @@ class ClassifierConfig:
     mean: float = 0.4978
     std: float = 0.2449
     drop_path: float = 0.1
+    pooling: Literal["mean", "attention"] = "mean"  # of the patch features
     view: Literal["whole", "centre"] = "whole"  # of a film that is not square; the published test cut its sides
     uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
 
 
 class Classifier(nn.Module):
-    """Mean of the patch features, a fresh norm, one logit a class. `encoder` is a timm VisionTransformer."""
+    """Patch features pooled, one logit a class. `encoder` is a timm VisionTransformer.
+
+    The mean is followed by a fresh norm, as published; attention (timm's `map`) pools what the encoder's own norm gives.
+    """
 
     encoder: Any  # a timm VisionTransformer, head included
     card: Any = None  # what a model folder knows of it: set by `checkpoint.load`
@@ -50,7 +54,7 @@ class Classifier(nn.Module):
 
 
 def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> VisionTransformer:
-    """A timm ViT by a config's `encoder`, `encoder_options` and `image_size`, to pool patches and classify.
+    """A timm ViT by a config's `encoder`, `encoder_options`, `image_size` and `pooling`, to pool patches and classify.
 
     The head starts at std 2e-5, so that a new classifier starts from nearly equal odds. MAE, appendix A.1.
     """
@@ -58,7 +62,7 @@ def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> Visi
         config.encoder,
         img_size=config.image_size,
         num_classes=num_classes,
-        global_pool="avg",
+        global_pool="map" if getattr(config, "pooling", "mean") == "attention" else "avg",
         drop_path_rate=drop_path_rate,
         **config.encoder_options,
     )

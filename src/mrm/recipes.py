@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 import cattrs
 import cattrs.preconf.pyyaml
+import cattrs.v
 import yaml
 
+from mrm.augment import STRONG, AugmentConfig, AugmentError
 from mrm.batches import CropConfig, ReportConfig
 from mrm.model import ModelConfig
-from mrm.optimization import TrainConfig
+from mrm.optimization import TrainConfig, TrainingError
 from mrm.records import OnError
 
 
@@ -63,12 +65,14 @@ class FinetuneConfig:
     uncertain_by_class: dict[str, str] = field(default_factory=dict)  # ... or per class
     view: Literal["whole", "centre"] = "whole"  # test view; the published one, "centre", cuts the sides of films
     drop_path: float = 0.1
+    pooling: Literal["mean", "attention"] = "mean"  # of the patches; attention learns where to look
     probe_first: bool = False  # start from a linear probe instead of a blank head: few labels, few steps
     max_steps: int | None = None  # squeeze the run into so many steps
     seed: int = 0
     on_error: OnError = "stop"  # a picture that cannot be read: stop, or skip (counted and listed)
     audit: Literal["pictures", "names"] = "pictures"  # how later tests find records seen here; pictures are read once
     crop: CropConfig = field(default_factory=CropConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # after crop and flip; the published one: nothing
     training: TrainConfig = field(default_factory=TrainConfig)
 
 
@@ -200,6 +204,51 @@ def tiny_finetune(train: Path, val: Path, init: Path, out: Path, **where: Any) -
     return FinetuneConfig(train, val, init, out, crop=crop, training=training, **where)
 
 
+# The better recipe, or so others found -------------------------------------------------------------------
+#
+# Image-only work on chest radiographs (Xiao et al., WACV 2023, arXiv:2210.12843) found layer decay and the strength of
+# augmentation decisive in fine-tuning, and 90 % of patches masked better than 75 % in pre-training. Whether it is so
+# here is measured in benchmarks/label_efficiency; the published recipes stay the default until intervals say otherwise.
+
+
+def modern(steps: int, batch: int = 96) -> TrainConfig:
+    """AdamW with layer decay and an average of the weights, in as many steps as the published fine-tuning."""
+    check = max(50, min(1000, steps // 20))
+    return TrainConfig(
+        epochs=None, steps=steps, warmup_steps=steps // 20, global_batch=batch, rate=2.5e-4, rate_per=None,
+        betas=(0.9, 0.999), layer_decay=0.65, clip=1.0, ema=0.999 if steps > 3000 else 0.99, log_every=20,
+        check_every=check, save_every=check,
+    )  # fmt: skip
+
+
+def _modern(name: str, steps: int) -> Callable[..., FinetuneConfig]:
+    policies = CHEXPERT_UNCERTAIN if name.startswith("chexpert") else {}
+
+    def make(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+        """The modern fine-tuning of this data set and share of labels."""
+        settings = {
+            "training": modern(steps), "crop": CropConfig(area=(0.5, 1.0)), "augment": STRONG, "drop_path": 0.2,
+            "uncertain_by_class": dict(policies), **where,
+        }  # fmt: skip
+        return FinetuneConfig(train, val, init, out, **settings)
+
+    return make
+
+
+def tiny_modern(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+    """The recipe `tiny` with strong augmentation and more drop path."""
+    return replace(tiny_finetune(train, val, init, out), augment=STRONG, drop_path=0.2, **where)
+
+
+def mimic_modern(records: Path, out: Path, **where: Any) -> PretrainConfig:
+    """The published pre-training with 20 of 196 patches visible (90 % masked) instead of 49 (75 %).
+
+    Neighbouring patches of a radiograph tell more of each other than those of a photograph, so more must be hidden
+    before restoring them asks for anatomy. The encoder sees 20 patches, so a step is cheaper too.
+    """
+    return PretrainConfig(records, out, model=replace(ModelConfig(), keep=20), **where)
+
+
 # Segmentation -----------------------------------------------------------------------------------------
 
 
@@ -251,6 +300,7 @@ PRETRAIN = {
     ),
     "tiny": Recipe(tiny, "half a ViT-Tiny at 96, minutes on a CPU", "none published"),
     "small": Recipe(small, "ViT-Tiny at 128, tens of minutes on a CPU", "none published"),
+    "mimic-modern": Recipe(mimic_modern, "mimic with 90 % of the patches masked instead of 75 %", "not measured"),
 }
 FINETUNE = {
     name: Recipe(
@@ -260,6 +310,14 @@ FINETUNE = {
     )
     for name, (steps, rate, warmup, auroc) in FINETUNING.items()
 } | {"tiny": Recipe(tiny_finetune, "AdamW for a small ViT on a CPU", "none published")}
+FINETUNE |= {
+    f"{name}-modern": Recipe(
+        _modern(name, steps),
+        f"{steps:,} steps, AdamW, layer decay, strong augmentation",
+        f"not measured; published recipe {auroc}" if auroc[0].isdigit() else "not measured",
+    )
+    for name, (steps, _, _, auroc) in FINETUNING.items()
+} | {"tiny-modern": Recipe(tiny_modern, "tiny with strong augmentation and drop path 0.2", "none published")}
 
 
 SEGMENT = {
@@ -318,8 +376,18 @@ def from_yaml(kind: type, text: str, source: str = "configuration") -> Any:
             raise ConfigError(f"{source}: no settings in it; lines like `seed: 0` are expected")
         return _converter.structure(settings, kind)
     except (cattrs.BaseValidationError, yaml.YAMLError, TypeError) as error:
-        why = "; ".join(cattrs.transform_error(error)) if isinstance(error, cattrs.BaseValidationError) else str(error)
+        why = (
+            "; ".join(cattrs.transform_error(error, format_exception=_told))
+            if isinstance(error, cattrs.BaseValidationError)
+            else str(error)
+        )
         raise ConfigError(f"{source}: {why}") from error
+
+
+def _told(error: BaseException, kind: type | None) -> str:
+    """What a dataclass of ours has to say of a setting is said; the rest as cattrs says it."""
+    own = isinstance(error, AugmentError | TrainingError)
+    return str(error) if own else cattrs.v.format_exception(error, kind)
 
 
 def differences(before: Any, after: Any, at: str = "") -> list[str]:

@@ -1,0 +1,131 @@
+"""An encoder measured on a labelled set: a probe and fine-tunings, on the same label subsets for every encoder."""
+
+# Shapes: N records, C classes, D label subsets (draws), F features
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import arms
+import numpy as np
+import probes
+from units import Study, Unit, require_finished
+
+from mrm import checkpoint, metrics, predict, runs
+from mrm.records import Records
+
+
+@dataclass(frozen=True)
+class Task:
+    """A labelled set to measure encoders on: `file(study, "train")` is its CSV, `needs` the units that write it."""
+
+    name: str
+    classes: tuple[str, ...]
+    file: Callable[[Study, str], Path]
+    needs: tuple[str, ...]
+    pictures: tuple[int, int, int]  # about how many: train, val, test
+    prefix: str = ""  # of the encoders measured on it
+
+    def load(self, study: Study, name: str) -> Records:
+        """One of its sets."""
+        return Records.load(self.file(study, name), self.classes)
+
+    def unit(self, kind: str, name: str) -> str:
+        """What a unit of this task is called."""
+        return f"{self.name}/{kind}/{name}"
+
+
+def percent(fraction: float) -> str:
+    """0.01 as "1"."""
+    return f"{100 * fraction:g}"
+
+
+def encoder_folder(study: Study, name: str) -> Path:
+    """Where a pre-trained encoder is."""
+    return study.out / "encoders" / name
+
+
+def subset(n: int, fraction: float, number: int) -> np.ndarray:
+    """Which of n training records have labels: the first of an order that follows from the number of the draw."""
+    order = np.random.default_rng([7, number]).permutation(n)
+    return np.sort(order[: max(1, round(fraction * n))])
+
+
+def mean_auroc(labels_NC: np.ndarray, scores_NC: np.ndarray) -> float:
+    """Mean over classes."""
+    return float(np.nanmean([metrics.auroc(y, s) for y, s in zip(labels_NC.T, scores_NC.T, strict=True)]))
+
+
+# Probe --------------------------------------------------------------------------------------------------
+
+
+def probe_unit(study: Study, task: Task, encoder: str, needs: tuple[str, ...]) -> Unit:
+    """Logistic regressions on an encoder's features, or on `pixels` or `hog`."""
+    return Unit(
+        task.unit("probe", encoder),
+        partial(probe, task=task, encoder=encoder),
+        (*needs, *task.needs),
+        sum(task.pictures) / 300 + 60,
+    )
+
+
+def probe(study: Study, task: Task, encoder: str) -> dict[str, Any]:
+    """Probe every label subset; keeps the scores of the test pictures."""
+    sets = {s: task.load(study, s) for s in arms.SETS[1:]}
+    if encoder in probes.FLOORS:
+        table = {s: probes.FLOORS[encoder](records) for s, records in sets.items()}
+    else:
+        model = checkpoint.load(encoder_folder(study, encoder))
+        table = {s: probes.encoder_features(model, records) for s, records in sets.items()}
+    labels = {s: records.labels_NC for s, records in sets.items()}
+    kept, chosen, aurocs = {}, {}, {}
+    for fraction in study.size.fractions:
+        found = [
+            probes.fit(table, labels, subset(len(sets["train"]), fraction, number))
+            for number in range(1 if fraction == 1 else study.size.draws)
+        ]
+        key = percent(fraction)
+        kept[key] = np.stack([scores_NC for scores_NC, _ in found]).astype(np.float32)
+        chosen[key] = [c for _, c in found]
+        aurocs[key] = [mean_auroc(labels["test"], scores_NC) for scores_NC in kept[key]]
+    study.keep_arrays(task.unit("probe", encoder), **kept)
+    says = ", ".join(f"{k} %: {np.mean(v):.3f}" for k, v in aurocs.items())
+    return {"auroc": aurocs, "regularisation": chosen, "features": table["test"].shape[1], "says": says}
+
+
+# Fine-tuning --------------------------------------------------------------------------------------------
+
+
+def finetune_unit(
+    study: Study, task: Task, encoder: str, style: str, fraction: float, number: int, needs: tuple[str, ...]
+) -> Unit:
+    """One fine-tuning of one encoder on one label subset."""
+    size, name = study.size, task.unit("finetune", f"{encoder}/{style}-{percent(fraction)}-{number}")
+    do = partial(finetune, task=task, encoder=encoder, style=style, fraction=fraction, number=number, name=name)
+    pictures = 3 * size.finetune_steps * size.finetune_batch + 4 * task.pictures[1] + task.pictures[2]
+    return Unit(name, do, (*needs, *task.needs), pictures / 400)
+
+
+def finetune(
+    study: Study, task: Task, encoder: str, style: str, fraction: float, number: int, name: str
+) -> dict[str, Any]:
+    """Fine-tune on one label subset and score the test pictures; only the scores are kept."""
+    lists, run = study.file("lists", name, ".csv"), study.out / "finetuned" / name
+    train = task.load(study, "train")
+    train.select(subset(len(train), fraction, number)).to_csv(lists)
+    start = encoder_folder(study, encoder)
+    config = arms.finetuning(
+        study.size, style, lists, task.file(study, "val"), start, run, seed=number, classes=task.classes
+    )
+    runs.finetune(config)
+    require_finished(run, config.training.steps)
+    test = task.load(study, "test")
+    scores_NC = predict.classify(checkpoint.load(run), test, workers=0).logits_NC
+    study.keep_arrays(name, scores=scores_NC[None].astype(np.float32))
+    shutil.rmtree(run)
+    auroc = mean_auroc(test.labels_NC, scores_NC)
+    return {"auroc": auroc, "steps": config.training.steps, "style": style, "says": f"{auroc:.3f}"}

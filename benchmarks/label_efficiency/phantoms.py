@@ -1,0 +1,159 @@
+"""The phantom part: draw once, pre-train each arm, probe and fine-tune each encoder on the same label subsets."""
+
+# Shapes: N records, C classes, D label subsets (draws), F features
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import arms
+import numpy as np
+import torch
+from measuring import Task, encoder_folder, finetune_unit, probe_unit
+from units import Study, Unit, require_finished
+
+from mrm import batches, checkpoint, noise, runs
+from mrm.corpora import phantom_files
+from mrm.corpora.phantom import FINDINGS
+from mrm.model import MRM
+from mrm.records import Records, write_whole
+from mrm.reports import Tokenizer, select_sections
+from mrm.runs.pretraining import pretrain_data
+from mrm.tasks import PretrainTask
+
+ROLL = 8  # pictures on, another patient: one has three studies at the most
+
+
+def main_units(study: Study) -> list[Unit]:
+    """Both losses, image only, report only, none: pre-training, probe, fine-tuning; and two floors."""
+    size, task = study.size, labelled(study)
+    units = [Unit(f"draw/{name}", partial(draw, name=name), seconds=0.009 * size.phantoms[name]) for name in arms.SETS]
+    units.append(Unit("tokenizer", learn_words, ("draw/pretrain",), 5))
+    for run in range(study.pretrainings):
+        units += [unit for arm in study.arms for unit in encoder_units(study, arm, run)]
+    units += [probe_unit(study, task, floor, ()) for floor in ("pixels", "hog")]
+    return units + [
+        finetune_unit(study, task, f"{arm}-{run}", "tiny", fraction, number, (f"pretrain/{arm}-{run}",))
+        for number in range(size.finetune_draws)
+        for run in range(study.pretrainings)
+        for fraction in size.fractions
+        for arm in study.arms
+    ]
+
+
+def ablation_units(study: Study) -> list[Unit]:
+    """One change each against both losses, by the probe; and styles of fine-tuning at equal steps."""
+    size, task = study.size, labelled(study)
+    units = main_units(study)
+    for arm in arms.ABLATIONS:
+        units += encoder_units(study, arm, 0)
+    return units + [
+        finetune_unit(study, task, f"{arm}-0", style, fraction, number, (f"pretrain/{arm}-0",))
+        for number in range(size.finetune_draws)
+        for fraction in size.fractions
+        for arm in ("both", "none")
+        for style in ("published", "modern")
+    ]
+
+
+def labelled(study: Study) -> Task:
+    """The phantoms with labels."""
+    train, val, test = (study.size.phantoms[s] for s in arms.SETS[1:])
+    return Task("phantoms", FINDINGS, records_file, ("draw/train", "draw/val", "draw/test"), (train, val, test))
+
+
+def encoder_units(study: Study, arm: str, run: int) -> list[Unit]:
+    """An encoder and its probe."""
+    size, name = study.size, f"{arm}-{run}"
+    seconds = 5.0 if arm == "none" else size.steps * size.batch / 240
+    make = partial(pretrain, arm=arm, run=run)
+    first = Unit(f"pretrain/{name}", make, ("draw/pretrain", "draw/test", "tokenizer"), seconds)
+    return [first, probe_unit(study, labelled(study), name, (first.name,))]
+
+
+# Data ---------------------------------------------------------------------------------------------------
+
+
+def records_file(study: Study, name: str) -> Path:
+    """A set of phantoms."""
+    return study.out / "phantoms" / name / "records.csv"
+
+
+def draw(study: Study, name: str) -> dict[str, Any]:
+    """Draw a set, once; the place in SETS is the seed."""
+    folder, count = records_file(study, name).parent, study.size.phantoms[name]
+    made = phantom_files.write(folder, count, 1 + arms.SETS.index(name), study.size.picture, workers=1)
+    positives = {c: int(n) for c, n in zip(FINDINGS, np.nansum(made.labels_NC, axis=0), strict=True)}
+    patients = len(set(made.patients or []))
+    return {"n": count, "patients": patients, "positives": positives, "fingerprint": made.fingerprint()}
+
+
+def load(study: Study, name: str) -> Records:
+    """A set of phantoms with its findings as classes."""
+    return Records.load(records_file(study, name), FINDINGS)
+
+
+def learn_words(study: Study) -> dict[str, Any]:
+    """One vocabulary for all arms, from the pre-training reports."""
+    records = load(study, "pretrain")
+    texts = [select_sections(r.report, study.size.report.sections) for r in records]
+    tokenizer = Tokenizer.train(texts, study.size.model.vocabulary)
+    write_whole(study.out / "tokenizer.json", tokenizer.to_json().encode())
+    return {"pieces": tokenizer.size}
+
+
+# Pre-training -------------------------------------------------------------------------------------------
+
+
+def pretrain(study: Study, arm: str, run: int) -> dict[str, Any]:
+    """Pre-train an arm, or save its random weights; every arm of one run has one seed, data order and first weights."""
+    folder, tokenizer = encoder_folder(study, f"{arm}-{run}"), study.out / "tokenizer.json"
+    config = arms.pretraining(study.size, records_file(study, "pretrain"), tokenizer, folder, run)
+    change = (arms.MAIN | arms.ABLATIONS)[arm]
+    if change is None:
+        with noise.seeded(run):
+            model = MRM(replace(config.model, vocabulary=Tokenizer.load(tokenizer).size))
+        checkpoint.save(folder, model, tokenizer=Tokenizer.load(tokenizer))
+        return {"arm": arm, "run": run, "says": "random weights"}
+    config = change(config)
+    runs.pretrain(config)
+    require_finished(folder, study.size.steps)
+    words = report_losses(study, config)
+    says = "report loss {right:.3f} with the picture, {wrong:.3f} with another's, {unigram:.3f} by frequency".format(
+        **words
+    )
+    return {"arm": arm, "run": run, "curve": read_curve(folder / "log.csv"), "held_out": words, "says": says}
+
+
+def report_losses(study: Study, config) -> dict[str, float]:
+    """Nats a masked word of the test reports: with its picture, with another patient's, and by frequency of words alone."""
+    model = checkpoint.load(config.out)
+    config = replace(config, report=replace(config.report, loss="masked"))
+    data = pretrain_data(config, load(study, "test"), model, model.tokenizer)
+    learnt = pretrain_data(config, load(study, "pretrain"), model, model.tokenizer).tokens
+    frequency_V = np.log(
+        (1 + np.bincount(learnt, minlength=model.tokenizer.size)) / (len(learnt) + model.tokenizer.size)
+    )
+    task, sums, words = PretrainTask(model).eval(), np.zeros(4), 0
+    with torch.inference_mode():
+        for batch in batches.loader(data, batches.in_order(len(data) - len(data) % 100 or len(data), 100), 0):
+            swapped = replace(batch, picture_BHW=batch.picture_BHW.roll(ROLL, 0))
+            asked_W = batch.targets_W[batch.targets_W >= 0].numpy()
+            terms = task(batch)
+            image = (terms["image"].sum / batch.hidden_BM.numel()).item() * len(asked_W)
+            right, wrong = terms["report"].sum.item(), task(swapped)["report"].sum.item()
+            sums += [right, wrong, -frequency_V[asked_W].sum(), image]
+            words += len(asked_W)
+    return {k: v / words for k, v in zip(("right", "wrong", "unigram", "image"), sums.tolist(), strict=True)} | {
+        "words": words
+    }
+
+
+def read_curve(path: Path) -> dict[str, list[float]]:
+    """Step and both losses of a run's log."""
+    with open(path, newline="") as text:
+        rows = list(csv.DictReader(text))
+    return {name: [float(r[name]) for r in rows] for name in ("step", "image", "report")}

@@ -1,0 +1,76 @@
+"""What a unit of work is, and the folder that remembers which are done."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from arms import MAIN, Size
+
+from mrm import checkpoint
+from mrm.records import write_whole
+
+
+class StudyError(ValueError):
+    """A study that cannot start or go on. The message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work: `do(study)` gives what goes into its JSON. `seconds` is a guess for planning."""
+
+    name: str
+    do: Callable[[Study], dict[str, Any]]
+    needs: tuple[str, ...] = ()
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's folder and settings."""
+
+    out: Path
+    size_name: str
+    size: Size
+    data: Path | None = None
+    pretrainings: int = 1
+    arms: tuple[str, ...] = tuple(MAIN)
+
+    def file(self, kind: str, name: str, ending: str) -> Path:
+        """Where something of a unit is."""
+        return self.out / kind / f"{name}{ending}"
+
+    def done(self, name: str) -> bool:
+        """Whether a unit is finished."""
+        return self.file("units", name, ".json").is_file()
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A finished unit's JSON."""
+        return json.loads(self.file("units", name, ".json").read_text())
+
+    def write(self, kind: str, name: str, content: dict[str, Any]) -> None:
+        """A unit's JSON, whole or not at all."""
+        write_whole(self.file(kind, name, ".json"), (json.dumps(content, indent=1) + "\n").encode())
+
+    def keep_arrays(self, name: str, **arrays: np.ndarray) -> None:
+        """Arrays beside a unit's JSON; written before it."""
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        write_whole(self.file("units", name, ".npz"), content.getvalue())
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of a finished unit."""
+        with np.load(self.file("units", name, ".npz")) as file:
+            return dict(file)
+
+
+def require_finished(run: Path, steps: int) -> None:
+    """A run that was asked to stop ends early without an error; so the study stops too, and goes on there next time."""
+    reached = int(checkpoint.read_card(run / "last").origin["step"])
+    if reached < steps:
+        raise KeyboardInterrupt(f"{run}: stopped at step {reached} of {steps}")

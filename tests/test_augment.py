@@ -1,0 +1,111 @@
+"""Augmentation: every change does what it says, in proportion, and the published recipe is left alone."""
+
+import numpy as np
+import pytest
+
+from mrm import augment as augmentation
+from mrm.augment import NONE, STRONG, AugmentConfig, AugmentError, augment
+from mrm.batches import CropConfig, LabelData
+from mrm.corpora.phantom import FINDINGS
+from mrm.records import Records
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    """A grey ramp with a bright square off its centre, (64, 80) uint8."""
+    made = np.tile(np.linspace(30, 200, 80).astype(np.uint8), (64, 1))
+    made[10:20, 12:22] = 240
+    return made
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_nothing_changes_and_nothing_is_drawn_by_default(picture):
+    used, fresh = rng(), rng()
+    assert augment(picture, used, NONE) is picture
+    assert used.random() == fresh.random()
+
+
+def test_the_sample_decides_and_the_input_is_kept(picture):
+    before = picture.copy()
+    first, again, other = (augment(picture, rng(seed), STRONG) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert np.array_equal(picture, before)
+    assert (first.dtype, first.shape) == (np.uint8, picture.shape)
+
+
+def test_rotation_turns_about_the_centre_and_no_further_than_asked(picture):
+    angles = []
+    for seed in range(40):
+        dot = np.zeros((65, 65), np.uint8)
+        dot[30:35, 55:60] = 255  # 25 pixels right of the centre
+        turned = augmentation.rotate(dot, rng(seed), 20.0)
+        y, x = (np.average(axis, weights=turned) for axis in np.indices(turned.shape))
+        assert np.hypot(x - 32, y - 32) == pytest.approx(25, abs=0.5)
+        angles.append(np.degrees(np.arctan2(y - 32, x - 32)))
+    assert max(np.abs(angles)) <= 20.5
+    assert min(angles) < -10
+    assert max(angles) > 10
+
+
+def test_exposure_keeps_the_order_of_greys_and_stays_within_its_amounts(picture):
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    shifts, gammas = [], []
+    for seed in range(40):
+        assert (np.diff(augmentation.expose(ramp, rng(seed), 0.2, 0.3, 0.3).ravel().astype(int)) >= 0).all()
+        shifts.append(int(augmentation.expose(ramp, rng(seed), 0.2, 0, 0)[8, 0]) - 128)
+        gammas.append(np.log(augmentation.expose(ramp, rng(seed), 0, 0, 0.5)[8, 0] / 255) / np.log(128 / 255))
+        contrasted = augmentation.expose(picture, rng(seed), 0, 0.3, 0)
+        assert picture.std() / 1.35 <= contrasted.std() <= picture.std() * 1.35
+        assert contrasted.mean() == pytest.approx(picture.mean(), abs=3)
+    assert max(np.abs(shifts)) <= 52
+    assert max(shifts) > 25
+    assert min(shifts) < -25
+    assert 1 / 1.52 <= min(gammas) < 0.9
+    assert 1.1 < max(gammas) <= 1.52
+
+
+def test_blur_and_noise_touch_half_of_the_pictures(picture):
+    for change, amount in ((augmentation.blur, 1.0), (augmentation.add_noise, 0.05)):
+        changed = [not np.array_equal(change(picture, rng(seed), amount), picture) for seed in range(60)]
+        assert 15 < sum(changed) < 45
+    noisy = [augmentation.add_noise(picture, rng(s), 0.05).astype(float) - picture for s in range(60)]
+    assert 2 < max(n.std() for n in noisy) <= 0.05 * 255 * 1.1
+    edges = [np.abs(np.diff(augmentation.blur(picture, rng(s), 1.0).astype(int))).max() for s in range(60)]
+    assert min(edges) < np.abs(np.diff(picture.astype(int))).max() == max(edges)
+
+
+def test_erasing_takes_one_rectangle_of_a_fiftieth_to_a_fifth(picture):
+    shares = []
+    for seed in range(60):
+        changed = augmentation.erase(picture, rng(seed), 1.0) != picture
+        rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+        box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+        assert changed.sum() > 0.9 * box  # noise equals what was there in one pixel of 256
+        shares.append(box / picture.size)
+    assert 0.01 < min(shares) < 0.06
+    assert 0.12 < max(shares) <= 0.21
+    left = [np.array_equal(augmentation.erase(picture, rng(seed), 0.25), picture) for seed in range(80)]
+    assert 45 < sum(left) < 75
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [({"rotate": -1}, "rotate"), ({"erase": 1.5}, "erase"), ({"noise": 2}, "noise"), ({"blur": float("nan")}, "blur")],
+)
+def test_amounts_that_make_no_sense_are_refused(wrong, told):
+    with pytest.raises(AugmentError, match=told):
+        AugmentConfig(**wrong)
+
+
+def test_training_samples_are_augmented_and_test_pictures_are_not(phantoms):
+    records = Records.load(phantoms / "records.csv", FINDINGS)
+    plain, strong = (LabelData(records, 64, CropConfig(), seed=3, augment=a) for a in (NONE, STRONG))
+    pairs = [(plain.sample(0, i)["picture"], strong.sample(0, i)["picture"]) for i in range(8)]
+    assert all(not np.array_equal(a, b) for a, b in pairs)
+    assert all(np.array_equal(strong.sample(0, i)["picture"], strong.sample(0, i)["picture"]) for i in range(8))
+    whole, same = (LabelData(records, 64, None, seed=3, augment=a).sample(0, 0) for a in (NONE, STRONG))
+    assert np.array_equal(whole["picture"], same["picture"])

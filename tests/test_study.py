@@ -1,0 +1,153 @@
+"""The label-efficiency study: end to end at toy size, killed and taken up again; its statistics; bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "label_efficiency"
+COMMAND = [sys.executable, str(FOLDER / "study.py"), "--size", "quick", "--part", "phantoms", "--arms", "both", "none"]
+
+
+@pytest.fixture(scope="module")
+def study_modules():
+    """The study's own modules, as its command finds them."""
+    sys.path.insert(0, str(FOLDER))
+    import analysis
+    import study
+
+    yield analysis, study
+    sys.path.remove(str(FOLDER))
+
+
+def run(study, monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["study.py", "--size", "quick", *arguments])
+    study.main()
+
+
+def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, capsys):
+    _, study = study_modules
+    out = tmp_path / "study"
+    process = subprocess.Popen([*COMMAND, "--out", str(out)], stdout=subprocess.DEVNULL, env={**os.environ})
+    while process.poll() is None and not (out / "units" / "draw" / "test.json").is_file():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {p: p.stat().st_mtime_ns for p in (out / "units").rglob("*.json")}
+    assert {p.stem for p in before} >= {"pretrain", "train", "val", "test"}
+
+    run(study, monkeypatch, "--part", "phantoms", "--arms", "both", "none", "--out", str(out))
+    assert all(p.stat().st_mtime_ns == t for p, t in before.items())  # nothing was done twice
+    assert not list((out / "failed").rglob("*.json"))
+    report = json.loads((out / "study.json").read_text())
+    found = report["tasks"]["phantoms"]["measures"]
+    assert report["tasks"]["phantoms"]["sets"]["test"]["n"] == 80
+    for measure, arms in (("probe", {"both", "none", "pixels", "hog"}), ("finetune/tiny", {"both", "none"})):
+        for key in ("50", "100"):
+            assert set(found[measure]["means"][key]) == arms
+            gap, means = found[measure]["differences"][key]["both - none"], found[measure]["means"][key]
+            assert gap["value"] == pytest.approx(means["both"]["value"] - means["none"]["value"], abs=1e-6)
+            assert gap["low"] < gap["value"] < gap["high"]
+            assert (gap["n"], gap["patients"]) == (80, 40)
+    assert found["probe"]["means"]["50"]["both"]["subsets"] == 2
+    assert found["probe"]["means"]["100"]["both"]["subsets"] == 1
+    table = (out / "table.md").read_text()
+    assert "both losses" in table
+    assert "80 pictures (40 patients)" in table
+    assert "both - none" in table
+    assert (out / "phantoms-probe-main.png").stat().st_size > 10_000
+    learnt = report["pretraining"]["pretrain/both-0"]["held_out"]
+    assert learnt["words"] > 100
+    assert all(0 < learnt[k] < 10 for k in ("right", "wrong", "unigram"))
+
+    capsys.readouterr()
+    run(study, monkeypatch, "--part", "phantoms", "--arms", "both", "none", "--out", str(out), "--dry-run")
+    listed = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("done") for line in listed[:-1])
+    assert listed[-1].startswith("0.0 hours")
+
+
+def test_a_unit_that_fails_is_noted_and_tried_again(study_modules, tmp_path, monkeypatch, capsys):
+    _, study = study_modules
+    from arms import SIZES
+    from units import Study, Unit
+
+    here = Study(tmp_path, "quick", SIZES["quick"])
+    broken = [True]
+
+    def fragile(_):
+        if broken[0]:
+            raise OSError("disk is full")
+        return {"says": "well"}
+
+    plan = [Unit("a/first", fragile), Unit("b/second", lambda _: {}, ("a/first",)), Unit("c/third", lambda _: {})]
+    study.work(here, plan, hours=1)
+    assert here.done("c/third")
+    assert not here.done("a/first")
+    assert not here.done("b/second")
+    assert "disk is full" in (tmp_path / "failed" / "a" / "first.json").read_text()
+    assert "1 units failed and will be tried again: a/first" in capsys.readouterr().out
+    broken[0] = False
+    study.work(here, plan, hours=1)
+    assert here.done("a/first")
+    assert here.done("b/second")
+    assert not list((tmp_path / "failed").rglob("*.json"))
+
+
+def test_two_processes_share_the_units(study_modules, tmp_path):
+    """A unit that another process holds is left to it; its lock goes with the process."""
+    _, study = study_modules
+    from arms import SIZES
+    from units import Study, Unit
+
+    here, unit = Study(tmp_path, "quick", SIZES["quick"]), Unit("a", lambda _: {})
+    with study.lock(here, unit) as first, study.lock(here, unit) as second:
+        assert (first, second) == (True, False)
+    with study.lock(here, unit) as again:
+        assert again
+
+
+def test_the_interval_over_patients_and_runs_covers_the_truth(study_modules):
+    """Simulated: a true mean, errors of test patients shared by all runs, of pre-trainings and of label subsets."""
+    analysis, _ = study_modules
+    from mrm.metrics import Estimate
+
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(1000):
+        patients, subsets = rng.normal(0, 0.01), rng.normal(0, 0.02, (1, 5))
+        runs = 0.1 + patients + rng.normal(0, 0.02, (3, 1)) + subsets
+        value = runs.mean()
+        estimate = Estimate(value, value - 1.96 * 0.01, value + 1.96 * 0.01, 100, None)
+        result = analysis.across(estimate, 100, runs)
+        covered += result.low <= 0.1 <= result.high
+    assert 0.93 <= covered / 1000 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--part", "real"), "needs --data DIR"),
+        (("--part", "real", "--data", "nowhere"), "no covid-cxr/training.csv, pneumonia-cxr/labels.csv in it"),
+    ],
+)
+def test_what_is_missing_is_named(study_modules, tmp_path, monkeypatch, arguments, told):
+    _, study = study_modules
+    with pytest.raises(SystemExit, match=told):
+        run(study, monkeypatch, "--out", str(tmp_path / "new"), *arguments)
+
+
+def test_a_folder_of_something_else_or_of_another_study_is_refused(study_modules, tmp_path, monkeypatch):
+    _, study = study_modules
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("dear")
+    with pytest.raises(SystemExit, match="holds no study"):
+        run(study, monkeypatch, "--out", str(tmp_path / "letters"), "--part", "phantoms", "--dry-run")
+    run(study, monkeypatch, "--out", str(tmp_path / "one"), "--part", "phantoms", "--dry-run")
+    with pytest.raises(SystemExit, match=r"study of other settings \(.*steps.*\)"):
+        run(study, monkeypatch, "--out", str(tmp_path / "one"), "--part", "phantoms", "--dry-run", "--size", "small")
