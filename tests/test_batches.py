@@ -8,21 +8,12 @@ import pytest
 import torch
 
 from mrm import images
-from mrm.batches import (
-    CropConfig,
-    LabelData,
-    PretrainData,
-    ReportConfig,
-    Sample,
-    in_order,
-    loader,
-    micro_batches,
-    shuffled,
-    test_picture,
-)
+from mrm.batches import CropConfig, LabelData, PretrainData, ReportConfig, test_picture
+from mrm.loading import loader
 from mrm.losses import NO_WORD
 from mrm.records import Record, Records
 from mrm.reports import CLS, MASK, PAD, Tokenizer
+from mrm.sampling import Sample, in_order, micro_batches, shuffled
 
 LENGTH = 12  # tokens of a report
 REPORTS = [

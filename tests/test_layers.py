@@ -10,21 +10,27 @@ SOURCE = Path(__file__).parents[1] / "src" / "mrm"
 
 # One line a rank, lowest first: a module imports from earlier lines only. The digit is the level of the design.
 TABLE = """
-0  noise  losses  metrics  store  shards  records  sections  similarity  headers
-0  calibration  comparison  overlap  reports  dicom
+0  noise  losses  metrics  store  headers
+0  shards  sections  similarity
+0  records
+0  calibration  comparison  overlap  reports  dicom  rows
 0  images
 0  masks
-1  model  classifier  augment  batches  pack  corpora  fingerprints
-1  segmenter  audit  dicom_seg
+1  inputs  model  classifier  augment
+1  sampling
+1  batches  pack  corpora  fingerprints
+1  loading
+1  segmenter  audit  dicom_seg  subgroups
 2  weights  published
 2  checkpoint
 3  optimization  journal
-3  tasks
+3  tasks  parallel  saving
 3  training
 4  predict
-4  explain  filling  export  evaluate  probing
+4  neighbours  explain  filling  export  evaluate  probing
 4  segmentation
 5  recipes  pages
+5  suites
 6  runs
 7  demo  serve
 7  cli

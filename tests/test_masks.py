@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 from mrm import images, masks
-from mrm.batches import Balanced, CropConfig, MaskData
+from mrm.batches import CropConfig, MaskData
 from mrm.losses import IGNORED
 from mrm.masks import MaskError, decode, encode, fit, fit_mask
+from mrm.sampling import Balanced
 
 LESION = np.zeros((20, 30), np.uint8)
 LESION[4:9, 10:22] = 1

@@ -9,9 +9,12 @@ import torch
 from conftest import SHARED
 
 import mrm
-from mrm import checkpoint
+from mrm import checkpoint, noise, predict, recipes, runs
 from mrm import published as published_layout
-from mrm.model import MRM, ModelConfig, complement, patchify, sine_cosine, unpatchify
+from mrm.losses import NO_WORD
+from mrm.model import MRM, ModelConfig, complement, patchify, sine_cosine, take, unpatchify
+from mrm.optimization import TrainConfig
+from mrm.tasks import PretrainTask
 
 SMALL = ModelConfig(
     encoder="vit_tiny_patch16_224",
@@ -204,3 +207,145 @@ def test_positions_tell_columns_from_rows():
 def test_keep_must_leave_something_to_restore():
     with pytest.raises(ValueError, match="keep must be between 1 and 15 of 16 patches, not 16"):
         small_model(keep=16)
+
+
+# What is computed only where it is needed -------------------------------------------------------------
+
+
+def test_the_decoder_restores_what_its_blocks_would_one_by_one():
+    """Rows computed once and rows left out change nothing: timm's own blocks over all patches give the same pixels."""
+    model = small_model(decoder_depth=2)
+    decoder = model.image_decoder
+    kept = small_batch()[-1]
+    hidden = complement(kept, 16)
+    with torch.no_grad():
+        features = model.encode(torch.randn(3, 3, 64, 64), kept)
+        embedded = decoder.embed(features)
+        x = decoder.mask_token.expand(3, 16, -1).clone()
+        x[torch.arange(3)[:, None], kept] = embedded[:, 1:]
+        x = torch.cat([embedded[:, :1], x + decoder.positions_LE], dim=1)
+        for block in decoder.blocks:
+            x = super(type(block), block).forward(x)
+        expected = decoder.pixels(decoder.norm(take(x[:, 1:], hidden)))
+        torch.testing.assert_close(model.restore(features, kept, hidden), expected)
+
+
+def test_padding_need_not_be_computed():
+    """Words named from the rows that hold tokens equal those from all rows, with dropout too, and so do gradients."""
+    model = small_model(report_dropout=0.3)
+    _, masked, ids, attention, _ = small_batch()
+    words, keys = (masked != ids).flatten().nonzero().squeeze(1), torch.tensor([5, 6, 7])
+    held = attention.flatten().nonzero().squeeze(1)
+    some = torch.cat([held, torch.tensor([19])]).sort().values  # and a padding position, to fill up
+    found = []
+    for rows in (None, some):
+        model.zero_grad()
+        context = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
+        logits = model.name_words(context, masked, attention, words, keys, rows)
+        logits.square().sum().backward()
+        found.append((logits.detach(), model.report_decoder.blocks[0].qkv.weight.grad.clone()))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+# The cross decoder ------------------------------------------------------------------------------------
+
+
+def test_a_hidden_patch_is_restored_alike_whichever_others_are_asked_for():
+    kept = small_batch()[-1]
+    hidden = complement(kept, 16)
+    for decoder in ("cross", "full"):
+        model = small_model(image_decoder=decoder)
+        with torch.no_grad():
+            features = model.encode(torch.randn(3, 3, 64, 64), kept)
+            every, some = model.restore(features, kept, hidden), model.restore(features, kept, hidden[:, [2, 5]])
+        torch.testing.assert_close(some, every[:, [2, 5]])
+
+
+def test_the_cross_decoder_sees_visible_patches_and_knows_where_they_are():
+    model = small_model(image_decoder="cross")
+    kept = small_batch()[-1]
+    hidden = complement(kept, 16)
+    with torch.no_grad():
+        features = model.encode(torch.randn(3, 3, 64, 64), kept)
+        before = model.restore(features, kept, hidden)
+        swapped = features.clone()
+        swapped[:, 1], swapped[:, 2] = features[:, 2], features[:, 1]  # the same features at each other's places
+        after = model.restore(swapped, kept, hidden)
+        blind = model.restore(torch.zeros_like(features), kept, hidden)
+    assert not torch.allclose(before, after)
+    assert not torch.allclose(before, blind)
+    assert not torch.allclose(before[:, 0], before[:, 1])  # and which patch is asked for
+
+
+def pretrain_config(phantoms, out, **model):
+    from dataclasses import replace
+
+    training = TrainConfig(
+        epochs=None, steps=80, warmup_steps=3, global_batch=8, rate=3e-3, rate_per=None, precision="fp32",
+        log_every=1, check_every=40, save_every=80, workers=0,
+    )  # fmt: skip
+    return recipes.PretrainConfig(
+        phantoms / "records.csv", out, val=phantoms / "records.csv", model=replace(SMALL, **model), training=training
+    )
+
+
+def test_a_cross_run_asks_for_a_part_of_the_patches_and_learns(phantoms, tmp_path):
+    import csv
+
+    run = runs.pretrain(pretrain_config(phantoms, tmp_path / "run", image_decoder="cross", predicted=5))
+    rows = list(csv.DictReader((run / "log.csv").open()))
+    assert np.mean([float(r["image"]) for r in rows[-5:]]) < 0.97 * np.mean([float(r["image"]) for r in rows[:5]])
+    model = mrm.load(run)
+    assert (model.config.image_decoder, model.predicted) == ("cross", 5)
+    picture = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
+    shown = predict.reconstruct(model, picture)
+    same = (shown.restored == shown.original).reshape(4, 32, 4, 32).all(axis=(1, 3))
+    assert same.sum() == 4  # the visible patches; all twelve others are restored, asked for in training or not
+
+
+@pytest.mark.parametrize(("decoder", "predicted", "count"), [("full", None, 12), ("cross", None, 4), ("cross", 7, 7)])
+def test_the_image_loss_counts_the_patches_asked_for(phantoms, decoder, predicted, count):
+    from mrm.runs.doctor import StepBench, _data, _with_tokenizer
+
+    config = pretrain_config(phantoms, phantoms, image_decoder=decoder, predicted=predicted)
+    records = mrm.Records.load(config.records)
+    tokenizer, config = _with_tokenizer(config, records)
+    with noise.seeded(0):
+        model = MRM(config.model)
+    data = _data(config, records, model, tokenizer)
+    batch = StepBench(model, config, data).batch(3)
+    task = PretrainTask(model).eval()
+    terms = task(batch)
+    assert batch.hidden_BM.shape == (3, count)
+    assert terms["image"].count == task.counts(batch)["image"] == 3 * count
+    assert terms["report"].count == (batch.targets_W != NO_WORD).sum() > 0
+    asked = {tuple(data.sample(e, 0)["hidden"]) for e in range(4)}
+    assert len(asked) == 4  # another part every epoch
+
+
+def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path):
+    model = small_model(image_decoder="cross")
+    back = mrm.load(checkpoint.export_published(model, tmp_path / "MRM.pth"))
+    assert back.config == model.config
+    for name, value in model.state_dict().items():
+        assert torch.equal(back.state_dict()[name], value), name
+    weights = torch.load(tmp_path / "MRM.pth", weights_only=True)["model"]
+    report = small_model().encoder.load_state_dict(weights, strict=False)
+    assert not report.missing_keys
+    other = small_model()  # the full decoder starts from what both have in common, and says what it lacks
+    assert "image_decoder.blocks.0.attn.qkv.weight" in checkpoint.start_from(other, tmp_path / "MRM.pth").missing
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_decoder": "crossed"}, 'image_decoder must be "full" or "cross", not \'crossed\''),
+        ({"predicted": 13}, "predicted must be between 1 and the 12 hidden patches, not 13"),
+        ({"image_decoder": "cross", "predicted": 0}, "predicted must be between 1 and the 12 hidden patches, not 0"),
+        ({"decoder_depth": 0}, "decoder_depth must be at least 1, not 0"),
+    ],
+)
+def test_decoders_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        small_model(**changes)

@@ -16,12 +16,14 @@ from test_training import MICRO, config, trace, weights
 
 from mrm import images, runs, shards
 from mrm.audit import audit
-from mrm.batches import CropConfig, InWindows, LabelData, PretrainData, Sample, loader, order_of, shuffled
+from mrm.batches import CropConfig, LabelData, PretrainData
 from mrm.corpora.phantom import FINDINGS
 from mrm.evaluate import RunError
+from mrm.loading import loader
 from mrm.pack import PackConfig, open_source, pack
 from mrm.records import RecordError, Records
 from mrm.reports import Tokenizer
+from mrm.sampling import InWindows, Sample, order_of, shuffled
 from mrm.shards import ShardError
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_training import MICRO, config, trace
 
-from mrm import batches, images, recipes, runs, shards, store
+from mrm import batches, images, loading, recipes, runs, sampling, shards, store
 from mrm.corpora.phantom import FINDINGS
 from mrm.pack import PackConfig, open_source, pack
 from mrm.records import Records
@@ -127,7 +127,7 @@ def test_a_run_from_the_store_is_the_same_whatever_the_workers_and_wherever_it_s
     uploaded, packed, tmp_path, monkeypatch
 ):
     """A process that reads, a stop inside an epoch, and pictures taken in windows of files."""
-    assert isinstance(batches.order_of(Records.load(uploaded)), batches.InWindows)
+    assert isinstance(sampling.order_of(Records.load(uploaded)), sampling.InWindows)
     cfg = replace(config(packed, tmp_path / "a"), records=Path(uploaded), model=MICRO)
     straight = trace(runs.pretrain(cfg))
     after, stops = Trainer._after_step, [5]
@@ -264,7 +264,7 @@ def test_a_cache_too_small_for_the_windows_is_refused_at_once(uploaded, monkeypa
     monkeypatch.setenv("MRM_CACHE_GB", "0.00001")
     data = batches.LabelData(Records.load(uploaded, FINDINGS), 64)
     with pytest.raises(StoreError, match=r"too few to read from 16 files at once; set MRM_CACHE_GB to 0\.1 at least"):
-        next(batches.loader(data, batches.in_order(len(data), 4), workers=0))
+        next(loading.loader(data, sampling.in_order(len(data), 4), workers=0))
 
 
 @pytest.mark.parametrize("text", ["many", "0", "-3", "inf", ""])
@@ -301,7 +301,7 @@ def test_the_loader_fetches_what_is_to_come(uploaded, cache, monkeypatch):
     monkeypatch.setattr(Fetcher, "want", lambda self, uri, size, sha: wanted.append(uri))
     records = Records.load(uploaded, FINDINGS)
     data = batches.LabelData(records, 64)
-    stream = batches.loader(data, batches.in_order(len(data), 4), workers=0)
+    stream = loading.loader(data, sampling.in_order(len(data), 4), workers=0)
     next(stream)
     assert wanted == [r.image.file.place for r in records][: 4 * 9 : 4]
     rest = list(stream)

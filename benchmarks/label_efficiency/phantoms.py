@@ -15,7 +15,7 @@ import torch
 from measuring import Task, encoder_folder, finetune_unit, probe_unit
 from units import Study, Unit, require_finished
 
-from mrm import batches, checkpoint, noise, runs
+from mrm import checkpoint, loading, noise, runs, sampling
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.model import MRM
@@ -139,7 +139,7 @@ def report_losses(study: Study, config) -> dict[str, float]:
     )
     task, sums, words = PretrainTask(model).eval(), np.zeros(4), 0
     with torch.inference_mode():
-        for batch in batches.loader(data, batches.in_order(len(data) - len(data) % 100 or len(data), 100), 0):
+        for batch in loading.loader(data, sampling.in_order(len(data) - len(data) % 100 or len(data), 100), 0):
             swapped = replace(batch, picture_BHW=batch.picture_BHW.roll(ROLL, 0))
             asked_W = batch.targets_W[batch.targets_W >= 0].numpy()
             terms = task(batch)

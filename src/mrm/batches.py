@@ -4,28 +4,27 @@ A sample's crop, flip, patches and words follow from (seed, epoch, index) alone.
 function of the number of samples seen, so a run's position in its data is one integer.
 """
 
-# Shapes: B samples, H W pixels of the crop, K kept and M hidden patches, T tokens, W words asked for, C classes
+# Shapes: B samples, H W pixels of the crop, K kept patches, M hidden ones asked for, T tokens, W words asked for, C classes
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from mrm import images
+from mrm.augment import NONE, AugmentConfig, augment
 from mrm.losses import NO_WORD
 from mrm.masks import MaskedPictures, MaskError, fit, fit_mask
 from mrm.records import OnError, Record, Records
 from mrm.reports import CLS, MASK, PAD, Tokenizer, mask_words, select_sections
 
 Batch = TypeVar("Batch", bound="_Batch")
+EXACT = 3  # times the size wanted: a JPEG decoded no smaller is within 3 grey levels of itself decoded whole
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,6 @@ class ReportConfig:
     loss: Literal["masked", "all"] = "masked"  # the paper's; "all" is what the published code trained on
 
 
-class Sample(NamedTuple):
-    """Where a sample stands: the epoch it belongs to and its record."""
-
-    epoch: int
-    index: int  # type: ignore[assignment]  # a tuple has a method of this name, which no one needs here
-
-
 class Skipped(NamedTuple):
     """A record that could not be read, and why."""
 
@@ -66,6 +58,7 @@ class _Batch:
     """Tensors that move together; `skipped` lists the records that another one had to stand in for."""
 
     skipped: list[Skipped]
+    varying: ClassVar[tuple[str, ...]] = ()  # tensors whose length differs from batch to batch, for `torch.compile`
 
     def to(self: Batch, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -85,11 +78,13 @@ class _Batch:
 class PretrainBatch(_Batch):
     """What pre-training sees. `words_W` are the positions asked for, in the flattened (B, T)."""
 
+    varying = ("rows_N", "words_W", "targets_W")
     picture_BHW: Tensor  # uint8, at the target size
     kept_BK: Tensor
     hidden_BM: Tensor
     tokens_BT: Tensor  # masked
     attention_BT: Tensor  # bool
+    rows_N: Tensor  # positions to compute, as `words_W`: all that hold a token or are asked for, and few others
     words_W: Tensor
     targets_W: Tensor
     keys_B: Tensor  # seeds of dropout
@@ -113,6 +108,15 @@ class MaskBatch(_Batch):
     mask_BHW: Tensor  # uint8
     keys_B: Tensor
     index_B: Tensor  # of the picture
+
+
+@dataclass
+class PictureBatch(_Batch):
+    """Pictures as a model is tested on them. `skipped` are those that could not be read; no other stands in."""
+
+    picture_BHW: Tensor  # uint8
+    index_B: Tensor  # of the record
+    warned: list[Skipped]  # what reading them warned of
 
 
 class Data(Protocol):
@@ -144,8 +148,10 @@ class PretrainData:
         report: ReportConfig = ReportConfig(),
         seed: int = 0,
         on_error: OnError = "stop",
+        predicted: int | None = None,  # hidden patches asked for; None: all
     ) -> None:
         self.records, self.size, self.patches, self.keep, self.length = records, size, patches, keep, length
+        self.predicted = patches - keep if predicted is None else predicted
         self.crop, self.report, self.seed, self.on_error = crop, report, seed, on_error
         self.continues = tokenizer.continues
         ids = tokenizer.encode([select_sections(r.report, report.sections) for r in records], length)
@@ -167,13 +173,16 @@ class PretrainData:
         """One cropped picture and one masked report, drawn from (seed, epoch, index)."""
         rng = np.random.default_rng([self.seed, epoch, index])
         picture = _train_picture(self.records[index], rng, self.size, self.crop)
+        return {"picture": picture, **self.masks(index, rng)}
+
+    def masks(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """All of a sample but its picture: which patches and words are hidden, and its key."""
         order = rng.permutation(self.patches)
         ids = self.ids(index)
         masked = mask_words(ids, rng.random(len(ids)), self.continues, self.report.mask, self.length)
         return {
-            "picture": picture,
             "kept": np.sort(order[: self.keep]),
-            "hidden": np.sort(order[self.keep :]),
+            "hidden": np.sort(order[self.keep : self.keep + self.predicted]),
             "ids": ids,
             "masked": masked,
             "key": rng.integers(2**31),
@@ -193,6 +202,10 @@ class PretrainData:
             # A record without a report is [CLS] alone: it trains the image loss only.
             asked_BT[row, : len(s["ids"])] = s["masked"]
             asked_BT[row] |= everything and len(s["ids"]) > 1
+        attention_BT = (true_BT != PAD) | (true_BT == CLS)
+        needless_L = ~(attention_BT | asked_BT).ravel()
+        rows = _rounded(needless_L.size - int(needless_L.sum()), 64)
+        rows_N = np.sort(np.argsort(needless_L, kind="stable")[:rows])
         words_W = np.flatnonzero(asked_BT)
         padding = _rounded(len(words_W), 64) - len(words_W)  # few sizes: new ones fragment memory, or compile anew
         targets_W = np.concatenate([true_BT.ravel()[words_W], np.full(padding, NO_WORD)])
@@ -203,7 +216,8 @@ class PretrainData:
             kept_BK=_stack(samples, "kept"),
             hidden_BM=_stack(samples, "hidden"),
             tokens_BT=torch.from_numpy(tokens_BT),
-            attention_BT=torch.from_numpy((true_BT != PAD) | (true_BT == CLS)),
+            attention_BT=torch.from_numpy(attention_BT),
+            rows_N=torch.from_numpy(rows_N),
             words_W=torch.from_numpy(words_W),
             targets_W=torch.from_numpy(targets_W),
             keys_B=torch.tensor([int(s["key"]) for s in samples]),
@@ -221,9 +235,10 @@ class LabelData:
         view: Literal["whole", "centre"] = "whole",
         seed: int = 0,
         on_error: OnError = "stop",
+        augment: AugmentConfig = NONE,
     ) -> None:
         self.records, self.size, self.crop, self.view = records, size, crop, view
-        self.seed, self.on_error = seed, on_error
+        self.seed, self.on_error, self.augment = seed, on_error, augment
         self.labels_NC = records.labels_NC.astype(np.float32)
 
     def __len__(self) -> int:
@@ -238,7 +253,7 @@ class LabelData:
         rng = np.random.default_rng([self.seed, epoch, index])
         record = self.records[index]
         picture = (
-            _train_picture(record, rng, self.size, self.crop)
+            augment(_train_picture(record, rng, self.size, self.crop), rng, self.augment)
             if self.crop
             else test_picture(record, self.size, self.view)
         )
@@ -306,13 +321,54 @@ class MaskData:
         )
 
 
-def test_picture(record: Record, size: int, view: str = "whole") -> np.ndarray:
+class PictureData:
+    """Records as a model is tested on them; one that cannot be read is a reason, never an error."""
+
+    on_error: OnError = "skip"
+
+    def __init__(self, records: Sequence[Record], size: int, view: str, crop_borders: bool = False) -> None:
+        self.records, self.size, self.view, self.crop_borders = records, size, view, crop_borders
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def name(self, index: int) -> str:
+        """How messages call a record."""
+        return self.records[index].name
+
+    def sample(self, epoch: int, index: int) -> dict[str, Any]:
+        """One picture, or the reason why there is none; and the warnings of reading it."""
+        picture, reason = None, ""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                picture = test_picture(self.records[index], self.size, self.view, self.crop_borders)
+            except (images.ImageError, OSError, MemoryError) as error:
+                reason = str(error) or "not enough memory to read it"
+        warned = "; ".join(dict.fromkeys(str(w.message) for w in caught))
+        return {"picture": picture, "index": index, "reason": reason, "warned": warned}
+
+    def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> PictureBatch:
+        """Stack the pictures that could be read."""
+        read = [s for s in samples if s["picture"] is not None]
+        empty = np.zeros((0, self.size, self.size), np.uint8)
+        note = lambda s, key: Skipped(s["index"], self.name(s["index"]), s[key])  # noqa: E731
+        return PictureBatch(
+            skipped=[note(s, "reason") for s in samples if s["picture"] is None],
+            picture_BHW=torch.from_numpy(np.stack([s["picture"] for s in read]) if read else empty),
+            index_B=torch.tensor([s["index"] for s in read], dtype=torch.int64),
+            warned=[note(s, "warned") for s in samples if s["warned"]],
+        )
+
+
+def test_picture(record: Record, size: int, view: str = "whole", crop_borders: bool = False) -> np.ndarray:
     """The picture as a classifier is tested on it, (size, size) uint8.
 
     "whole" fits the whole film into the square, within the aspect ratios seen in training; "centre" is
-    the published test crop, which cuts the sides of films that are not square.
+    the published test crop, which cuts the sides of films that are not square. `crop_borders` first removes
+    burned-in borders.
     """
-    picture = images.read(record.image, min_side=size)
+    picture = images.read(record.image, min_side=EXACT * size, crop_borders=crop_borders)
     if view == "centre":
         picture = images.crop(picture, images.center_box(*picture.shape))
     return images.resize(picture, size, size)
@@ -332,149 +388,3 @@ def _rounded(count: int, step: int) -> int:
 
 def _stack(samples: Sequence[dict[str, Any]], key: str) -> Tensor:
     return torch.from_numpy(np.stack([s[key] for s in samples]))
-
-
-# Order ------------------------------------------------------------------------------------------------
-
-
-def shuffled(seed: int, n: int, seen: int) -> Iterator[Sample]:
-    """Samples from number `seen` on, for ever: every record once an epoch, each epoch in an order of its own."""
-    epoch, at = divmod(seen, n)
-    while True:
-        for index in np.random.default_rng([seed, epoch]).permutation(n)[at:]:
-            yield Sample(epoch, int(index))
-        epoch, at = epoch + 1, 0
-
-
-class Balanced:
-    """An order in which each epoch has all positive records and `negatives` times as many negative ones, drawn anew."""
-
-    def __init__(self, positive_N: np.ndarray, negatives: float) -> None:
-        self.positive, self.negative = np.flatnonzero(positive_N), np.flatnonzero(~positive_N)
-        self.drawn = min(len(self.negative), round(negatives * len(self.positive)))
-
-    def __len__(self) -> int:
-        """Samples an epoch."""
-        return len(self.positive) + self.drawn
-
-    def __call__(self, seed: int, n: int, seen: int) -> Iterator[Sample]:
-        """Samples from number `seen` on, for ever; `n` must be the length of an epoch."""
-        epoch, at = divmod(seen, len(self))
-        while True:
-            rng = np.random.default_rng([seed, epoch])
-            chosen = np.concatenate([self.positive, rng.permutation(self.negative)[: self.drawn]])
-            for index in rng.permutation(chosen)[at:]:
-                yield Sample(epoch, int(index))
-            epoch, at = epoch + 1, 0
-
-
-def micro_batches(
-    order: Iterator[Sample], steps: int, accumulate: int, micro_batch: int, rank: int, world: int
-) -> Iterator[list[Sample]]:
-    """This rank's micro-batches of `steps` global batches, taken from the one order all ranks share."""
-    for _ in range(steps):
-        whole = [next(order) for _ in range(accumulate * micro_batch * world)]
-        mine = whole[rank::world]
-        for start in range(0, len(mine), micro_batch):
-            yield mine[start : start + micro_batch]
-
-
-# Loading ----------------------------------------------------------------------------------------------
-
-
-class _Failed(NamedTuple):
-    """An error on its way out of a worker, as one line instead of a traceback."""
-
-    reason: str
-
-
-class _Batched(Dataset):
-    """A map from a list of samples to a batch, as a DataLoader worker runs it."""
-
-    def __init__(self, data: Data) -> None:
-        self.data = data
-
-    def __getitem__(self, wanted: list[Sample]) -> Any:
-        samples, skipped = [], []
-        try:
-            for epoch, index in wanted:
-                sample, failed = self._readable(epoch, index)
-                samples.append(sample)
-                skipped += failed
-        except images.ImageError as error:
-            return _Failed(str(error))
-        return self.data.collate(samples, skipped)
-
-    def _readable(self, epoch: int, index: int) -> tuple[Any, list[Skipped]]:
-        """The sample, or the next one that can be read if errors are to be skipped."""
-        failed: list[Skipped] = []
-        for offset in range(len(self.data)):
-            at = (index + offset) % len(self.data)
-            try:
-                return self.data.sample(epoch, at), failed
-            except (images.ImageError, OSError) as error:
-                if self.data.on_error == "stop":
-                    raise images.ImageError(
-                        f"record {self.data.name(at)}: {error}; or leave such records out with --on-error skip"
-                    ) from error
-                failed.append(Skipped(at, self.data.name(at), str(error)))
-        first = failed[0]
-        raise images.ImageError(
-            f"not one of {len(self.data)} pictures could be read; the first, {first.name}: {first.reason}"
-        )
-
-
-def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = None, pin: bool = False) -> Iterator[Any]:
-    """Batches of `data`, made by `workers` processes (None: by what this machine has; 0: in this one).
-
-    Raises ImageError for a picture that cannot be read, unless the data skips such records.
-    """
-    count = default_workers("cuda" if pin else "cpu") if workers is None else workers
-    loaded = DataLoader(
-        _Batched(data),
-        sampler=batches,  # a list of samples at a time, so no second batching
-        batch_size=None,
-        num_workers=count,
-        pin_memory=pin,
-        prefetch_factor=4 if count else None,
-        worker_init_fn=_start_worker,
-        generator=torch.Generator().manual_seed(0),  # a DataLoader would draw from the global one otherwise
-    )
-    return _unless_failed(iter(loaded))
-
-
-def _unless_failed(loaded: Iterator[Any]) -> Iterator[Any]:
-    for batch in loaded:
-        if isinstance(batch, _Failed):
-            raise images.ImageError(batch.reason)
-        yield batch
-
-
-def in_order(count: int, batch: int) -> Iterator[list[Sample]]:
-    """Every record once, in order, for evaluation."""
-    for start in range(0, count, batch):
-        yield [Sample(0, i) for i in range(start, min(start + batch, count))]
-
-
-def default_workers(device: str) -> int:
-    """Processes that read: for a GPU a core each but one, 16 at the most; on a CPU one core in eight, at least one."""
-    cores = len(os.sched_getaffinity(0))
-    return min(16, cores - 1) if device == "cuda" else min(cores - 1, max(1, cores // 8))
-
-
-def share_cores(device: torch.device) -> None:
-    """On a CPU, leave the readers' cores to the readers: threads that wait for each other's cores stall the step.
-
-    The number of threads depends on the machine alone, not on the workers asked for, so that these change no
-    bit of a run. `OMP_NUM_THREADS` overrides.
-    """
-    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - default_workers("cpu")))
-
-
-def _start_worker(_: int) -> None:
-    """One thread, and deaf to signals: Ctrl-C and a scheduler's SIGTERM reach all processes, and the loop answers."""
-    cv2.setNumThreads(0)  # in this process only; 1 would wait for the parent's threads in a forked worker
-    torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm import batches, calibration, checkpoint, metrics, predict
+from mrm import calibration, checkpoint, metrics, predict, sampling
 from mrm.audit import compare
 from mrm.calibration import OperatingPoint, Reliability
 from mrm.checkpoint import Card
@@ -87,7 +87,7 @@ def scored(model: Classifier, records: Records, path: Path, workers: int | None 
     classes = len(model.config.classes)
     values_NK = np.full((len(records), classes + model.encoder.embed_dim), np.nan)
     unreadable: dict[str, str] = {}
-    wanted = batches.in_order(len(records), batch)
+    wanted = sampling.in_order(len(records), batch)
     for done in predict.compute_over(model, records, predict.scores_and_features(model), wanted, workers):
         values_NK[done.index_B] = done.values
         unreadable |= {record.name: record.reason for record in done.skipped}

@@ -40,7 +40,7 @@ def masked_patch_loss(predicted_BMP: Tensor, target_BMP: Tensor, normalise: bool
     """Squared error of each masked patch, averaged over its values; counts patches. MRM, section 3.2."""
     target = normalise_patches(target_BMP) if normalise else target_BMP
     error_BM = (predicted_BMP.float() - target).square().mean(dim=-1)
-    return Term(error_BM.sum(), error_BM.new_tensor(error_BM.numel()))
+    return Term(error_BM.sum(), error_BM.new_full((), error_BM.numel()))
 
 
 def masked_token_loss(logits_WV: Tensor, targets_W: Tensor) -> Term:

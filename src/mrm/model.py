@@ -13,8 +13,8 @@ Nothing here draws random numbers: what is masked comes in as indices, dropout f
 """
 
 # Shapes: B studies, H W pixels, L patches, K kept (visible) patches, S = K and the encoder's prefix tokens
-# (class token, registers), M masked patches, P values of one target patch, D encoder width, E image decoder width, R report width, T report tokens, W words asked for,
-# V vocabulary
+# (class token, registers), M masked patches to restore, P values of one target patch, D encoder width, E image decoder
+# width, R report width, T report tokens, N positions computed of all B x T, W words asked for, V vocabulary
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -50,6 +50,8 @@ class ModelConfig:
     decoder_width: int = 768
     decoder_depth: int = 4
     decoder_heads: int = 6
+    image_decoder: Literal["full", "cross"] = "full"  # cross: hidden patches attend to the visible ones only
+    predicted: int | None = None  # hidden patches restored in training; None: all (full), or as many as `keep` (cross)
     vocabulary: int = 30_000
     report_length: int = 100  # tokens, [CLS] included
     report_width: int = 384
@@ -65,6 +67,17 @@ class ModelConfig:
     def target_size(self) -> int:
         """Side of the crop whose masked patches are restored, in pixels."""
         return self.image_size * self.target_scale
+
+
+def _predicted(config: ModelConfig, hidden: int) -> int:
+    """How many of the hidden patches training restores. Raises ValueError."""
+    if config.image_decoder not in ("full", "cross"):
+        raise ValueError(f'image_decoder must be "full" or "cross", not {config.image_decoder!r}')
+    default = hidden if config.image_decoder == "full" else min(config.keep, hidden)
+    predicted = default if config.predicted is None else config.predicted
+    if not 0 < predicted <= hidden:
+        raise ValueError(f"predicted must be between 1 and the {hidden} hidden patches, not {predicted}")
+    return predicted
 
 
 class Output(NamedTuple):
@@ -97,9 +110,13 @@ class MRM(nn.Module):
             raise ValueError(
                 f"keep must be between 1 and {self.patches - 1} of {self.patches} patches, not {config.keep}"
             )
+        if config.decoder_depth < 1:
+            raise ValueError(f"decoder_depth must be at least 1, not {config.decoder_depth}")
+        self.predicted = _predicted(config, self.patches - config.keep)
         self.prefix = self.encoder.num_prefix_tokens
         width = self.encoder.embed_dim
-        self.image_decoder = ImageDecoder(config, width, self.prefix, self.patches, patch * config.target_scale)
+        decoder = IMAGE_DECODERS[config.image_decoder]
+        self.image_decoder = decoder(config, width, self.prefix, self.patches, patch * config.target_scale)
         self.report_decoder = ReportDecoder(config, width)
         self.checkpointing = False  # recompute activations in the backward pass: less memory, a third more time
         self._start()
@@ -158,9 +175,14 @@ class MRM(nn.Module):
         attention_BT: Tensor,
         words_W: Tensor,
         keys_B: Tensor | None = None,
+        rows_N: Tensor | None = None,
     ) -> Tensor:
-        """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T), given the picture's context."""
-        return self.report_decoder(context_BR, tokens_BT, attention_BT, words_W, keys_B, self._run)
+        """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T), given the picture's context.
+
+        `rows_N`, distinct indices of the same kind, names the positions to compute if not all: those that are
+        attended to and those asked for must be among them; what only pads need not.
+        """
+        return self.report_decoder(context_BR, tokens_BT, attention_BT, words_W, keys_B, rows_N, self._run)
 
     def forward(
         self,
@@ -171,12 +193,13 @@ class MRM(nn.Module):
         attention_BT: Tensor,
         words_W: Tensor,
         keys_B: Tensor | None = None,
+        rows_N: Tensor | None = None,
     ) -> Output:
         """The pre-training pass. Pixels and logits are computed only where the losses need them."""
         features_BSD = self.encode(image_BCHW, kept_BK)
         return Output(
             self.restore(features_BSD, kept_BK, hidden_BM),
-            self.name_words(self.context(features_BSD), tokens_BT, attention_BT, words_W, keys_B),
+            self.name_words(self.context(features_BSD), tokens_BT, attention_BT, words_W, keys_B, rows_N),
         )
 
     def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
@@ -185,10 +208,55 @@ class MRM(nn.Module):
         return block(*inputs)
 
 
+class DecoderBlock(Block):
+    """timm's pre-norm transformer block, for decoders that know more of their rows than it does."""
+
+    norm1: Any
+    attn: Any
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads, qkv_bias=True, norm_layer=LayerNorm)  # type: ignore[arg-type]
+
+    def project(self, x_BLE: Tensor) -> Tensor:
+        """Queries, keys and values of rows, side by side: (B, L, 3 E)."""
+        return self.attn.qkv(self.norm1(x_BLE))
+
+    def forward(  # type: ignore[override]
+        self, x_BLE: Tensor, qkv_BLG: Tensor | None = None, asked_BM: Tensor | None = None
+    ) -> Tensor:
+        """Attention and the two-layer network. `qkv_BLG` if it is known already; only the rows `asked_BM` if given."""
+        qkv_BLG = self.project(x_BLE) if qkv_BLG is None else qkv_BLG
+        q_BLE, kv_BLF = qkv_BLG.tensor_split((x_BLE.shape[-1],), dim=-1)
+        if asked_BM is not None:  # the other rows serve as keys and values alone
+            x_BLE, q_BLE = take(x_BLE, asked_BM), take(q_BLE, asked_BM)
+        x_BLE = x_BLE + self.attn.proj(attend(q_BLE, kv_BLF, self.attn.num_heads))
+        return x_BLE + self.mlp(self.norm2(x_BLE))
+
+
+class CrossBlock(nn.Module):
+    """Hidden patches ask the visible ones and never each other. CrossMAE section 3.2, arXiv:2401.14391."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_norm, self.seen_norm = LayerNorm(width), LayerNorm(width)
+        self.query, self.key_value = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp_norm = LayerNorm(width)
+        self.fc1, self.fc2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x_BME: Tensor, seen_BSE: Tensor) -> Tensor:
+        """Attend to what is seen, then the two-layer network; the cost grows with M x S, not with L x L."""
+        kv_BSF = self.key_value(self.seen_norm(seen_BSE))
+        x_BME = x_BME + self.out(attend(self.query(self.query_norm(x_BME)), kv_BSF, self.heads))
+        return x_BME + self.fc2(F.gelu(self.fc1(self.mlp_norm(x_BME))))
+
+
 class ImageDecoder(nn.Module):
     """Mask tokens take the hidden patches' places; a small ViT restores them. MAE section 3."""
 
     positions_LE: Tensor
+    block: type[nn.Module] = DecoderBlock
 
     def __init__(self, config: ModelConfig, width: int, prefix: int, patches: int, target_patch: int) -> None:
         super().__init__()
@@ -197,23 +265,58 @@ class ImageDecoder(nn.Module):
         self.embed = nn.Linear(width, inner)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, inner).normal_(std=0.02))
         self.register_buffer("positions_LE", sine_cosine(inner, int(patches**0.5)), persistent=False)
-        self.blocks = nn.ModuleList(
-            Block(inner, config.decoder_heads, qkv_bias=True, norm_layer=LayerNorm)  # type: ignore[arg-type]
-            for _ in range(config.decoder_depth)
-        )
+        self.blocks = nn.ModuleList(self.block(inner, config.decoder_heads) for _ in range(config.decoder_depth))
         self.norm = LayerNorm(inner)
         self.pixels = nn.Linear(inner, target_patch**2 * 3)
 
     def forward(self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run) -> Tensor:
-        """Pixels (B, M, P) of the hidden patches."""
+        """Pixels (B, M, P) of the hidden patches.
+
+        Two savings change nothing in the result: before the first block a hidden patch is the same in every picture,
+        so its queries, keys and values are computed once; and the last block gives the rows that are asked for alone.
+        """
+        seen_BSE, blank_LE = self.seen(features_BSD, kept_BK), self.mask_token[0] + self.positions_LE
+        first: Any = self.blocks[0]
+        last = len(self.blocks) - 1
+        x_BLE = self._filled(seen_BSE, blank_LE, kept_BK)
+        qkv_BLG = self._filled(first.project(seen_BSE), first.project(blank_LE), kept_BK)
+        for number, block in enumerate(self.blocks):
+            asked_BM = hidden_BM + self.prefix if number == last else None
+            x_BLE = run(block, x_BLE, qkv_BLG if number == 0 else None, asked_BM)
+        return self.pixels(self.norm(x_BLE))
+
+    def seen(self, features_BSD: Tensor, kept_BK: Tensor) -> Tensor:
+        """The encoder's features in the decoder's width, the patches with their positions: (B, S, E)."""
         x_BSE = self.embed(features_BSD)
-        length, inner = self.positions_LE.shape
-        x_BLE = self.mask_token.to(x_BSE.dtype).expand(len(x_BSE), length, inner)
-        x_BLE = x_BLE.scatter(1, kept_BK[:, :, None].expand(-1, -1, inner), x_BSE[:, self.prefix :]) + self.positions_LE
-        x_BLE = torch.cat([x_BSE[:, : self.prefix], x_BLE], dim=1)
+        return torch.cat([x_BSE[:, : self.prefix], x_BSE[:, self.prefix :] + self.positions_LE[kept_BK]], dim=1)
+
+    def _filled(self, seen_BSX: Tensor, blank_LX: Tensor, kept_BK: Tensor) -> Tensor:
+        """Rows of all patches, (B, L, X) behind the prefix: the kept ones from what was seen, the others blank."""
+        index_BKX = kept_BK[:, :, None].expand(-1, -1, blank_LX.shape[-1])
+        prefix_BX, kept_BKX = seen_BSX.tensor_split((self.prefix,), dim=1)
+        blank_BLX = blank_LX.to(seen_BSX.dtype).expand(len(seen_BSX), -1, -1)
+        return torch.cat([prefix_BX, blank_BLX.scatter(1, index_BKX, kept_BKX)], dim=1)
+
+
+class CrossDecoder(ImageDecoder):
+    """The efficient one: mask tokens of the patches asked for attend to the visible features. arXiv:2401.14391.
+
+    A patch is restored alike whichever others are asked for, so training may ask for a part of them. The paper's
+    weighting of feature maps from every encoder block is left out: `encode` gives the last one to everybody.
+    """
+
+    block = CrossBlock
+
+    def forward(self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run) -> Tensor:
+        """Pixels (B, M, P) of the hidden patches."""
+        seen_BSE = self.seen(features_BSD, kept_BK)
+        x_BME = self.mask_token + self.positions_LE[hidden_BM]
         for block in self.blocks:
-            x_BLE = run(block, x_BLE)
-        return self.pixels(self.norm(take(x_BLE[:, self.prefix :], hidden_BM)))
+            x_BME = run(block, x_BME, seen_BSE)
+        return self.pixels(self.norm(x_BME))
+
+
+IMAGE_DECODERS: dict[str, type[ImageDecoder]] = {"full": ImageDecoder, "cross": CrossDecoder}
 
 
 class ReportDecoder(nn.Module):
@@ -251,15 +354,23 @@ class ReportDecoder(nn.Module):
         attention_BT: Tensor,
         words_W: Tensor,
         keys_B: Tensor | None,
+        rows_N: Tensor | None,
         run,
     ) -> Tensor:
-        """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T)."""
-        x_BTR = self.norm(self.words(tokens_BT) + self.positions.weight[: tokens_BT.shape[1]])
-        x_BTR = noise.dropout(x_BTR, self.dropout, keys_B, "report.embedding") + context_BR[:, None]
+        """Logits (W, V) of the positions `words_W`; these and `rows_N` (None: all) index the flattened (B, T)."""
+        length = tokens_BT.shape[1]
+        if rows_N is None:
+            rows_N = torch.arange(tokens_BT.numel(), device=tokens_BT.device)
+        x_NR = self.norm(self.words(tokens_BT.flatten()[rows_N]) + self.positions.weight[rows_N % length])
+        x_NR = noise.dropout_rows(x_NR, self.dropout, keys_B, "report.embedding", rows_N, length)
+        x_NR = x_NR + context_BR[rows_N // length]
         seen_B11T = attention_BT[:, None, None, :].bool()
         for block in self.blocks:
-            x_BTR = run(block, x_BTR, seen_B11T, keys_B)
-        asked_WR = x_BTR.flatten(0, 1)[words_W]
+            x_NR = run(block, x_NR, rows_N, seen_B11T, keys_B)
+        place_L = torch.zeros_like(tokens_BT.flatten()).scatter(
+            0, rows_N, torch.arange(len(rows_N), device=rows_N.device)
+        )
+        asked_WR = x_NR[place_L[words_W]]
         asked_WR = self.transform_norm(F.gelu(self.transform(asked_WR)))
         return F.linear(asked_WR, self.words.weight if self.word_output is None else self.word_output, self.word_bias)
 
@@ -278,14 +389,18 @@ class ReportBlock(nn.Module):
         self.fc2 = nn.Linear(config.report_mlp, width)
         self.norm2 = nn.LayerNorm(width, eps=1e-12)
 
-    def forward(self, x_BTR: Tensor, seen_B11T: Tensor, keys_B: Tensor | None) -> Tensor:
-        """Attend to the positions that are seen, then the two-layer network."""
-        q, k, v = self.qkv(x_BTR).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended_BTR = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_B11T).transpose(1, 2).flatten(2)
-        branch = noise.dropout(self.out(attended_BTR), self.dropout, keys_B, f"{self.site}.attention")
-        x_BTR = self.norm1(x_BTR + branch)
-        branch = noise.dropout(self.fc2(F.gelu(self.fc1(x_BTR))), self.dropout, keys_B, f"{self.site}.mlp")
-        return self.norm2(x_BTR + branch)
+    def forward(self, x_NR: Tensor, rows_N: Tensor, seen_B11T: Tensor, keys_B: Tensor | None) -> Tensor:
+        """Attend to the positions that are seen, then the two-layer network. Only attention needs (B, T) whole."""
+        batch, length = len(seen_B11T), seen_B11T.shape[-1]
+        qkv_NG = self.qkv(x_NR)
+        qkv_LG = qkv_NG.new_zeros(batch * length, qkv_NG.shape[-1]).index_copy(0, rows_N, qkv_NG)
+        q, k, v = qkv_LG.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_B11T).transpose(1, 2)
+        branch = self.out(attended.reshape(batch * length, -1)[rows_N])
+        branch = noise.dropout_rows(branch, self.dropout, keys_B, f"{self.site}.attention", rows_N, length)
+        x_NR = self.norm1(x_NR + branch)
+        branch = self.fc2(F.gelu(self.fc1(x_NR)))
+        return self.norm2(x_NR + noise.dropout_rows(branch, self.dropout, keys_B, f"{self.site}.mlp", rows_N, length))
 
 
 def pretrain_losses(
@@ -324,6 +439,13 @@ def normalise(picture_BHW: Tensor, mean: float, std: float) -> Tensor:
 def take(x_BLD: Tensor, index_BK: Tensor) -> Tensor:
     """The rows `index_BK` of each sample: (B, K, D)."""
     return x_BLD.gather(1, index_BK[:, :, None].expand(-1, -1, x_BLD.shape[-1]))
+
+
+def attend(q_BME: Tensor, kv_BLF: Tensor, heads: int) -> Tensor:
+    """Multi-head attention of queries to keys and values that lie side by side (F = 2 E): (B, M, E)."""
+    q = q_BME.unflatten(-1, (heads, -1)).transpose(1, 2)
+    k, v = kv_BLF.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def complement(index_BK: Tensor, length: int) -> Tensor:

@@ -26,9 +26,14 @@ def keep_mask(keys_B: Tensor, site: str, shape: tuple[int, ...], p: float) -> Te
     same everywhere. The mixer is `lowbias32` (C. Wellons, "Prospecting for hash functions", 2018).
     """
     elements = torch.arange(math.prod(shape), dtype=torch.int32, device=keys_B.device)
-    origin_B = _mix(keys_B.to(torch.int32) ^ (zlib.crc32(site.encode()) - 2**31))
+    origin_B = _mix(keys_B.to(torch.int32) ^ site_number(site))
     mixed = _mix(origin_B[:, None] + elements * GOLDEN)
     return (mixed >= round(p * 2**32) - 2**31).view(-1, *shape)
+
+
+def site_number(site: str) -> int:
+    """The site's name as a signed 32-bit number. A function of its own: a compiler may take its result as given."""
+    return zlib.crc32(site.encode()) - 2**31
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -45,6 +50,14 @@ def dropout(x: Tensor, p: float, keys_B: Tensor | None, site: str) -> Tensor:
         return x
     keep = keep_mask(keys_B, site, tuple(x.shape[1:]), p)
     return x * (keep * (1.0 / (1.0 - p))).to(x.dtype)
+
+
+def dropout_rows(x_NR: Tensor, p: float, keys_B: Tensor | None, site: str, rows_N: Tensor, length: int) -> Tensor:
+    """`dropout` on (B, length, R) of which only the rows `rows_N` of the flattened (B, length) are at hand."""
+    if keys_B is None or p == 0.0:
+        return x_NR
+    keep = keep_mask(keys_B, site, (length, x_NR.shape[-1]), p).flatten(0, 1)[rows_N]
+    return x_NR * (keep * (1.0 / (1.0 - p))).to(x_NR.dtype)
 
 
 class SampleKeys:

@@ -13,7 +13,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from mrm import batches, images
+from mrm import batches, images, loading, sampling
 from mrm.classifier import Classifier
 from mrm.losses import normalise_patches
 from mrm.model import MRM, complement, normalise, patchify, take, unpatchify
@@ -44,7 +44,7 @@ def compute_over(
     model: Encoding,
     records: Sequence[Record],
     compute: Callable[[Tensor], Tensor],
-    wanted: Iterator[list[batches.Sample]],
+    wanted: Iterator[list[sampling.Sample]],
     workers: int | None = None,
     precision: str = "fp32",
     crop_borders: bool = False,
@@ -55,9 +55,9 @@ def compute_over(
     """
     config, device = model.config, next(model.parameters()).device
     data = batches.PictureData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
-    batches.share_cores(device)
+    loading.share_cores(device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for loaded in batches.loader(data, wanted, workers, pin=device.type == "cuda"):
+        for loaded in loading.loader(data, wanted, workers, pin=device.type == "cuda"):
             index_B = loaded.index_B.numpy()
             pictures_BHW = loaded.picture_BHW.to(device, non_blocking=True)
             computed = compute(normalise(pictures_BHW, config.mean, config.std))
@@ -69,7 +69,7 @@ def _each(
     records: Sequence[Record],
     compute: Callable[[Tensor], Tensor],
     shape: tuple[int, ...],
-    wanted: Iterator[list[batches.Sample]],
+    wanted: Iterator[list[sampling.Sample]],
     workers: int | None,
     precision: str = "fp32",
     crop_borders: bool = False,
@@ -115,7 +115,7 @@ def classify(
     crop_borders: bool = False,
 ) -> Scores:
     """Score records on the model's device, in its test view. A rank of several leaves the others' rows zero."""
-    mine = (b for i, b in enumerate(batches.in_order(len(records), batch)) if i % world == rank)
+    mine = (b for i, b in enumerate(sampling.in_order(len(records), batch)) if i % world == rank)
     shape = (len(model.config.classes),)
     return Scores(*_each(model, records, model, shape, mine, workers, precision, crop_borders))
 
@@ -165,7 +165,7 @@ def features(
     memory; `compute_over` gives them a batch at a time. Raises PredictError for another kind.
     """
     shape = feature_shape(model, kind)
-    wanted = batches.in_order(len(records), batch)
+    wanted = sampling.in_order(len(records), batch)
     dtype = np.float64 if kind == "pooled" else np.float32
     return _each(model, records, feature_function(model, kind), shape, wanted, workers, precision, crop_borders, dtype)
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from mrm import batches, checkpoint
+from mrm import batches, checkpoint, loading, sampling
 from mrm.checkpoint import Card
 from mrm.evaluate import RunError
 from mrm.images import ImageError
@@ -79,9 +79,9 @@ def held_out_levels(
     data = batches.MaskData(masked, model.config.image_size)
     device = next(model.parameters()).device
     levels_NC2L = np.zeros((len(masked), len(masked.classes), 2, LEVELS + 1), dtype=np.int64)
-    mine = (b for i, b in enumerate(batches.in_order(len(masked), batch)) if i % world == rank)
+    mine = (b for i, b in enumerate(sampling.in_order(len(masked), batch)) if i % world == rank)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for loaded in batches.loader(data, mine, workers, pin=device.type == "cuda"):
+        for loaded in loading.loader(data, mine, workers, pin=device.type == "cuda"):
             picture_BHW = loaded.picture_BHW.to(device)
             logits_BCHW = model(normalise(picture_BHW, model.config.mean, model.config.std)).logits_BCHW
             found_BCHW = logits_BCHW.float().sigmoid().cpu().numpy()

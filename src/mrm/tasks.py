@@ -49,6 +49,7 @@ class PretrainTask(Task):
             batch.attention_BT,
             batch.words_W,
             batch.keys_B if self.training else None,
+            batch.rows_N,
         )
         side = model.patch_size * model.config.target_scale
         target_BMP = target_patches(crop_BCHW, side, batch.hidden_BM)

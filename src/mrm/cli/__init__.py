@@ -6,24 +6,36 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from mrm.augment import AugmentError
 from mrm.checkpoint import CheckpointError
-from mrm.cli import data, testing, training, using
+from mrm.cli import data, machine, testing, training, using
 from mrm.evaluate import RunError
+from mrm.explain import ExplainError
 from mrm.images import ImageError
 from mrm.optimization import TrainingError
+from mrm.pack import PackError
+from mrm.predict import PredictError
+from mrm.probing import ProbeError
 from mrm.recipes import ConfigError
 from mrm.records import RecordError
 from mrm.reports import ReportError
 from mrm.segmenter import SegmenterError
+from mrm.store import StoreError
 
 EXPECTED = (
+    AugmentError,
+    ExplainError,
     CheckpointError,
     ImageError,
     ConfigError,
+    PackError,
+    ProbeError,
+    PredictError,
     RecordError,
     ReportError,
     RunError,
     SegmenterError,
+    StoreError,
     TrainingError,
 )
 GROUPS = {
@@ -31,6 +43,7 @@ GROUPS = {
     "training": training.COMMANDS,
     "testing": testing.COMMANDS,
     "using a model": using.COMMANDS,
+    "this machine": machine.COMMANDS,
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 

@@ -2,41 +2,275 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Literal
 
 from mrm.cli.command import commands
 from mrm.recipes import ConfigError
+from mrm.serve.limits import Limits
 
 
-def predict(model: Path, paths: tuple[Path, ...], /, out: Path, slide: bool = False, dicom_seg: bool = True) -> None:
-    """Outline pictures with a segmenter: PNG masks at their own size, and DICOM SEG for DICOM.
+def predict(
+    model: Path,
+    paths: tuple[str, ...],
+    /,
+    out: Path,
+    images: Path | None = None,
+    batch: int = 64,
+    workers: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    device: str = "auto",
+    crop_borders: bool = False,
+    slide: bool = False,
+    dicom_seg: bool = True,
+) -> None:
+    """Findings of pictures by a classifier, as a table; or their outlines by a segmenter, as masks.
+
+    A table has a row for each picture: its path, a probability for each finding, the threshold and the decision where
+    the model carries thresholds, and an error where it could not be read. The same command goes on where it was
+    stopped. `torchrun --nproc-per-node 4 -m mrm predict ...` shares the pictures among several GPUs.
 
     Args:
         model: a model folder or a run.
-        paths: pictures, or folders of them.
-        out: folder for NAME.png (class numbers, in colours) and NAME.seg.dcm.
+        paths: pictures, folders, globs, lists (.txt), tables of records (.csv, .parquet) and shard folders.
+        out: a table (.csv, .parquet, .json, .jsonl); for a segmenter a folder, for NAME.png (class numbers, in
+            colours), NAME.seg.dcm and masks.csv.
+        images: where relative names in lists and tables are; else beside them.
+        batch: pictures computed at once.
+        workers: processes that read pictures; by default what this machine has.
+        precision: bf16 is faster where the hardware has it, and less exact.
+        device: auto, cpu, cuda, cuda:1, ...
+        crop_borders: remove burned-in black and white borders first.
         slide: outline by sliding windows, finer and slower than the whole picture at once.
         dicom_seg: write DICOM Segmentations for DICOM input; needs the extra `seg`.
     """
-    from mrm.runs import segmenting
+    from mrm.runs import predicting
 
-    left_out = segmenting.predict_masks(model, paths, out, slide, dicom_seg)
-    print(f"{out}: masks of the pictures" + (f"; {len(left_out)} could not be read" if left_out else ""))
+    reading = predicting.Reading(images, batch, workers, precision, device, crop_borders)
+    written = predicting.predict_files(model, paths, out, reading, slide, dicom_seg)
+    _say(f"wrote {written}")
 
 
-def export(model: Path, /, out: Path, format: str = "mrm") -> None:
-    """Write a pre-trained model in the published layout (MRM.pth), which loads into timm.
+def embed(
+    model: Path,
+    paths: tuple[str, ...],
+    /,
+    out: Path,
+    kind: Literal["pooled", "patches"] = "pooled",
+    images: Path | None = None,
+    batch: int = 64,
+    workers: int | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    device: str = "auto",
+    crop_borders: bool = False,
+) -> None:
+    """Features of pictures by a pre-trained model or a classifier, to search in (`mrm similar`) or to learn from.
+
+    Args:
+        model: a model folder, a run or MRM.pth.
+        paths: pictures, folders, globs, lists (.txt), tables of records (.csv, .parquet) and shard folders.
+        out: .npy (with the names in a .csv and the facts in a .json beside it), or .parquet.
+        kind: pooled, one row of numbers a picture; or patches, one for each patch.
+        images: where relative names in lists and tables are; else beside them.
+        batch: pictures computed at once.
+        workers: processes that read pictures; by default what this machine has.
+        precision: bf16 is faster where the hardware has it, and less exact.
+        device: auto, cpu, cuda, cuda:1, ...
+        crop_borders: remove burned-in black and white borders first.
+    """
+    from mrm.runs import predicting
+
+    reading = predicting.Reading(images, batch, workers, precision, device, crop_borders)
+    _say(f"wrote {predicting.embed(model, paths, out, kind, reading)}")
+
+
+def similar(
+    queries: tuple[str, ...],
+    /,
+    index: Path,
+    model: Path | None = None,
+    top: int = 5,
+    out: Path | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+    device: str = "auto",
+    crop_borders: bool = False,
+) -> None:
+    """The pictures of an index that are nearest to others, by the cosine of their pooled features.
+
+    Args:
+        queries: pictures (or folders, globs, lists of them), or rows of the index by their path there.
+        index: what `mrm embed` wrote, .parquet or .npy.
+        model: that made the index; needed for pictures that are not in it.
+        top: neighbours of each query.
+        out: a table to write (.csv, .parquet, .json, .jsonl) instead of printing.
+        precision: as the index was made.
+        device: auto, cpu, cuda, cuda:1, ...
+        crop_borders: as the index was made.
+    """
+    from mrm import rows
+    from mrm.runs import predicting
+
+    reading = predicting.Reading(precision=precision, device=device, crop_borders=crop_borders)
+    answers = predicting.similar(queries, index, model, top, reading)
+    if out:
+        print(f"wrote {rows.write_table(out, predicting.SIMILAR, answers)}: {len(answers):,} neighbours")
+        return
+    for answer in answers:
+        if answer["rank"] == 1:
+            print(answer["query"])
+        print(f"  {answer['rank']:3}  {answer['cosine']:.4f}  {answer['path']}  {answer['patient_id'] or ''}".rstrip())
+
+
+def _say(what: str) -> None:
+    """Print, but once, whichever processes there are."""
+    from mrm.training import processes
+
+    if processes().is_main_process:
+        print(what)
+
+
+def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "mrm", push: str | None = None) -> None:
+    """Write a model for others: the published MRM.pth, ONNX, or a folder for the Hugging Face hub.
+
+    An ONNX file is compared with PyTorch before it is kept. A hub folder has a model card, README.md, written from
+    what the model folder knows; read it, and choose a licence, before you publish.
 
     Args:
         model: a model folder or a run.
-        out: the file to write.
-        format: "mrm", the published layout.
+        out: the file to write; for hub a folder.
+        format: mrm, the published layout of a pre-trained model, which loads into timm; onnx; hub.
+        push: with hub: upload the folder to this repository, USER/NAME; a new one is private.
     """
     from mrm import checkpoint
+    from mrm import export as exporting
 
-    if format != "mrm":
-        raise ConfigError(f"no export format {format!r}; there is mrm")
-    print(f"wrote {checkpoint.export_published(checkpoint.load(model), out)}")
+    if push and format != "hub":
+        raise ConfigError(f"--push goes with --format hub, not with {format}")
+    if format == "mrm":
+        print(f"wrote {checkpoint.export_published(checkpoint.load(model), out)}")
+    elif format == "onnx":
+        difference = exporting.export_onnx(checkpoint.load(model), out)
+        print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
+    else:
+        print(f"wrote {exporting.hub_folder(model, out)}; read its README.md before you publish it")
+        if push:
+            print(f"uploaded to {exporting.push(out, push)}")
 
 
-COMMANDS = commands(predict, export)
+def explain(
+    model: Path,
+    paths: tuple[Path, ...],
+    /,
+    out: Path,
+    finding: tuple[str, ...] = (),
+    method: Literal["gradcam", "rollout"] = "gradcam",
+    opacity: float = 0.5,
+    images: Path | None = None,
+) -> None:
+    """Show where a classifier looks: a heat map for each finding, as overlay and as array, at the picture's size.
+
+    Args:
+        model: a model folder or a run.
+        paths: pictures, folders, patterns, lists or tables of records.
+        out: folder for NAME.FINDING.png, NAME.FINDING.npy, NAME.sheet.png and maps.csv.
+        finding: findings to show; else all of the model's.
+        method: gradcam (by gradient, each finding its own; needs the extra `explain`) or rollout (attention, the same
+            for all findings).
+        opacity: of the hottest places, from 0 to 1.
+        images: where relative names of lists and tables are.
+    """
+    from mrm.runs import explaining
+
+    table = explaining.explain(model, paths, out, finding, method, opacity, images)
+    print(f"{table}: a line for each map; look at {out}/*.sheet.png")
+
+
+def reconstruct(
+    model: Path,
+    paths: tuple[Path, ...],
+    /,
+    out: Path,
+    seed: int = 0,
+    keep: int | None = None,
+    images: Path | None = None,
+) -> None:
+    """Show what a pre-trained model restores: masked, restored, original and residual side by side.
+
+    Args:
+        model: a run of `mrm pretrain`, its model folder, or MRM.pth.
+        paths: pictures, folders, patterns, lists or tables of records.
+        out: folder for NAME.png and errors.csv.
+        seed: of the mask, which is the same for every picture.
+        keep: visible patches; else as many as in training (49 of 196 in the published model).
+        images: where relative names of lists and tables are.
+    """
+    from mrm.runs import reading
+
+    print(f"{reading.reconstruct(model, paths, out, seed, keep, images)}: a line for each picture, drawn beside it")
+
+
+def fill_in(
+    model: Path,
+    picture: Path,
+    report: str,
+    /,
+    top: int = 5,
+    surprise: bool = False,
+    others: tuple[Path, ...] = (),
+    seed: int = 0,
+    tokenizer: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Fill in the blanks of a report, with its picture and without; or find sentences that do not fit the picture.
+
+    Args:
+        model: a run of `mrm pretrain`, its model folder, or MRM.pth.
+        picture: the radiograph.
+        report: a text file, or the text itself; blanks are ____ (three or more) or [MASK].
+        top: words for each blank.
+        surprise: score each sentence instead: is it better explained by other pictures than by this one?
+        others: pictures of other patients, of the kind the model was trained on, to compare with (files, folders,
+            lists; 64 are taken at the most); else phantoms stand in for "no picture".
+        seed: of the words hidden to score sentences.
+        tokenizer: for MRM.pth, which holds none.
+        json: also write what was found to this file.
+    """
+    from mrm.runs import reading
+
+    if surprise:
+        reading.surprise(model, picture, report, others, seed, tokenizer, json)
+    else:
+        reading.fill_in(model, picture, report, top, others, tokenizer, json)
+
+
+def serve(
+    model: Path,
+    /,
+    mrm: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    without_token: bool = False,
+    limits: Limits = Limits(),  # noqa: B008  # frozen
+) -> None:
+    """Serve a model on this machine: a page for people, and an interface for programs. Not for clinical use.
+
+    Open the address it prints. Programs find what can be asked at /openapi.json. Nothing is stored, and nothing of a
+    picture or a report is logged.
+
+    Args:
+        model: a classifier, a segmenter or a pre-trained MRM: a model folder or a run.
+        mrm: the pre-trained model that fills in reports and restores pictures.
+        host: where to listen. By default this machine alone can ask; any other address needs a token.
+        port: of the address; 0 takes a free one and prints it.
+        token: who asks must say it (Authorization: Bearer TOKEN); else the environment variable MRM_TOKEN.
+        without_token: listen on an address that others reach without one, where something else keeps strangers out.
+        limits: how much the service takes on; what is more is refused with a reason.
+    """
+    from mrm import serve as service
+
+    service.serve(model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits)
+
+
+COMMANDS = commands(predict, embed, similar, export, explain, reconstruct, fill_in, serve)

@@ -100,7 +100,7 @@ def _with_facts(record: Record, facts: dict[str, str]) -> Record:
     )
 
 
-def _state(image: Path | bytes) -> str:
+def _state(image: object) -> str:
     assert isinstance(image, Path), "a corpus file gives paths"
     try:
         state = image.stat()

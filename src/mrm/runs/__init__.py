@@ -13,28 +13,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mrm import checkpoint, corpora, metrics, pages, predict
+from mrm import checkpoint, corpora, predict
 from mrm.audit import Verdict, audit
-from mrm.batches import Balanced, LabelData, MaskData
+from mrm.batches import LabelData, MaskData
 from mrm.checkpoint import Card
-from mrm.evaluate import (
-    RunError,
-    load_classifier,
-    note_test,
-    overlaps,
-    readable,
-    summary,
-    test_records,
-    write_results,
-)
+from mrm.evaluate import RunError, overlaps
 from mrm.fingerprints import read_names
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.records import Records, resolve_uncertain, write_whole
 from mrm.reports import Tokenizer, select_sections
-from mrm.runs import segmenting
+from mrm.runs import evaluating, ledger, probing, segmenting
+from mrm.runs.calibrating import calibrate  # noqa: F401
+from mrm.runs.comparing import compare_models  # noqa: F401
 from mrm.runs.finetuning import auroc_check, classifier, label_records, require_both_values, uncertain_policy
-from mrm.runs.opening import best_device, model_writer, note_seen, open_run, origin, show_progress, warn_of
+from mrm.runs.ledger import BenchmarkConfig
+from mrm.runs.opening import model_writer, note_seen, open_run, origin, show_progress, warn_of
+from mrm.runs.predicting import embed, predict_files, predict_masks, similar  # noqa: F401
 from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, run_tokenizer
+from mrm.runs.probing import ProbeConfig
+from mrm.sampling import Balanced, order_of
 from mrm.tasks import ClassifyTask, PretrainTask, SegmentTask
 from mrm.training import Trainer
 
@@ -90,6 +87,7 @@ def pretrain(config: PretrainConfig) -> Path:
         write_model=model_writer(card, seen, tokenizer),
         seed=config.seed,
         check=pretrain_check(config, model, tokenizer, records),
+        order=order_of(records),
     ).fit()
 
 
@@ -101,7 +99,9 @@ def finetune(config: FinetuneConfig) -> Path:
     train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
     require_both_values(val, config.val)
     model = classifier(config, train.classes, policy)
-    data = LabelData(train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error)
+    data = LabelData(
+        train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment
+    )
     card = Card("classifier", asdict(model.config), origin(config, train, config.train))
     seen = note_seen(config, "fine-tuning", train)
     warn_of(overlaps(seen, val, "validation"))
@@ -115,6 +115,7 @@ def finetune(config: FinetuneConfig) -> Path:
         write_model=model_writer(card, seen),
         seed=config.seed,
         check=auroc_check(config, val),
+        order=order_of(train),
     ).fit()
 
 
@@ -153,29 +154,24 @@ def evaluate(
     workers: int | None = None,
     split: str = "test",
     slide: bool = False,
+    by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Test a classifier or a segmenter: `results.json`, one line a picture in a CSV, one page. Returns the results."""
     if checkpoint.kind_at(model) == "segmenter":
+        if by:
+            raise RunError(f"{model}: a segmenter; --by groups the records of a classifier's test")
         return segmenting.evaluate_masks(model, records, out, split, slide, draws, seed)
-    network = load_classifier(model)
-    tested = test_records(network, records, images)
-    scores = predict.classify(network.to(best_device()), tested, workers=workers)
-    predictions = readable(tested, scores, records)
-    report = metrics.classification_report(
-        predictions.labels_NC,
-        predictions.probabilities_NC,
-        predictions.classes,
-        groups=predictions.patients,
-        draws=draws,
-        seed=seed,
-    )
-    leaks = overlaps(checkpoint.find_model(model) / "seen", tested, "test")
-    warn_of(leaks)
-    results = summary(model, network.card, records, tested, predictions, report, scores.unreadable, leaks)
-    write_results(out, results, predictions)
-    pages.evaluation(out, results, report, predictions.labels_NC, predictions.probabilities_NC, predictions.classes)
-    note_test(model, results)
-    return results
+    return evaluating.evaluate_findings(model, records, out, images, draws, seed, workers, by)
+
+
+def probe(config: ProbeConfig) -> dict[str, Any]:
+    """What frozen features know of findings with few labels: a table, a plot, a page. Returns the results."""
+    return probing.probe(config, finetune)
+
+
+def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
+    """Run what is left of a suite of fine-tunings and tests, and write the reproduction ledger. Returns it."""
+    return ledger.benchmark(config, ledger.Commands(pretrain, finetune, segment, evaluate))
 
 
 def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:

@@ -62,6 +62,7 @@ def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[st
         mean=source.mean,
         std=source.std,
         drop_path=config.drop_path,
+        pooling=config.pooling,
         view=config.view,
         uncertain=policy,
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import platform
+import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +34,8 @@ FREE = (
     "training.micro_batch",
     "training.keep",
     "training.log_every",
+    "training.compile",
+    "training.sharding",
     "images",
 )  # may change on resume
 
@@ -147,3 +152,32 @@ def show_progress(what: str, done: int, n: int) -> None:
 def best_device() -> torch.device:
     """The GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def output_names(names: Sequence[str]) -> list[str]:
+    """Names for files of results, all different: a picture's own without its ending, numbered where it comes again."""
+    taken: set[str] = set()
+    found = []
+    for given in names:
+        stem = plain(Path(given).stem) or "picture"
+        name, number = stem, 1
+        while name.lower() in taken:  # some file systems know no difference between capitals and small letters
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.lower())
+        found.append(name)
+    return found
+
+
+def plain(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._")[:120]
+
+
+def csv_of(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as a CSV file; what a row does not have stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

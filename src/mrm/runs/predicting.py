@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 import mrm
-from mrm import batches, checkpoint, dicom_seg, images, masks, neighbours, predict, segmentation
+from mrm import checkpoint, dicom_seg, images, masks, neighbours, predict, sampling, segmentation
 from mrm.calibration import tempered
 from mrm.classifier import Classifier
 from mrm.evaluate import RunError, load_classifier
@@ -378,11 +378,11 @@ class Work:
             print(f"{self.partial.folder}: goes on after {len(there):,} of {len(self.keys):,} pictures")
         return [i for i, key in enumerate(self.keys) if key not in there]
 
-    def _mine(self, batch: int) -> list[list[batches.Sample]]:
+    def _mine(self, batch: int) -> list[list[sampling.Sample]]:
         """This process's share of what is left, in batches."""
         cut = [self.left[start : start + batch] for start in range(0, len(self.left), batch)]
         own = cut[self.processes.process_index :: self.processes.num_processes]
-        return [[batches.Sample(0, index) for index in indices] for indices in own]
+        return [[sampling.Sample(0, index) for index in indices] for indices in own]
 
     def run(
         self, fill: Callable[[list[Row], np.ndarray], object], compute: Callable[[torch.Tensor], torch.Tensor]

@@ -12,11 +12,13 @@ import torch
 from accelerate import Accelerator
 
 from mrm import checkpoint, images, noise, predict
-from mrm.batches import PretrainData, in_order, loader
+from mrm.batches import PretrainData
+from mrm.loading import loader
 from mrm.model import MRM
 from mrm.recipes import PretrainConfig
 from mrm.records import Records, write_whole
 from mrm.reports import Tokenizer, select_sections
+from mrm.sampling import in_order
 from mrm.tasks import PretrainTask
 from mrm.training import processes
 
@@ -64,6 +66,7 @@ def pretrain_data(config: PretrainConfig, records: Records, model: MRM, tokenize
         report=config.report,
         seed=config.seed,
         on_error=config.on_error,
+        predicted=model.predicted,
     )
 
 

@@ -1,0 +1,111 @@
+"""In which order samples come: pure functions of (seed, number of samples seen), the same for any workers and processes."""
+
+# Shapes: N records
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mrm.records import Records
+from mrm.shards import WINDOW, Packed, ShardFile
+
+
+class Sample(NamedTuple):
+    """Where a sample stands: the epoch it belongs to and its record."""
+
+    epoch: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of this name, which no one needs here
+
+
+def shuffled(seed: int, n: int, seen: int) -> Iterator[Sample]:
+    """Samples from number `seen` on, for ever: every record once an epoch, each epoch in an order of its own."""
+    epoch, at = divmod(seen, n)
+    while True:
+        for index in np.random.default_rng([seed, epoch]).permutation(n)[at:]:
+            yield Sample(epoch, int(index))
+        epoch, at = epoch + 1, 0
+
+
+class Balanced:
+    """An order in which each epoch has all positive records and `negatives` times as many negative ones, drawn anew."""
+
+    def __init__(self, positive_N: np.ndarray, negatives: float) -> None:
+        self.positive, self.negative = np.flatnonzero(positive_N), np.flatnonzero(~positive_N)
+        self.drawn = min(len(self.negative), round(negatives * len(self.positive)))
+
+    def __len__(self) -> int:
+        """Samples an epoch."""
+        return len(self.positive) + self.drawn
+
+    def __call__(self, seed: int, n: int, seen: int) -> Iterator[Sample]:
+        """Samples from number `seen` on, for ever; `n` must be the length of an epoch."""
+        epoch, at = divmod(seen, len(self))
+        while True:
+            rng = np.random.default_rng([seed, epoch])
+            chosen = np.concatenate([self.positive, rng.permutation(self.negative)[: self.drawn]])
+            for index in rng.permutation(chosen)[at:]:
+                yield Sample(epoch, int(index))
+            epoch, at = epoch + 1, 0
+
+
+class InWindows:
+    """An order for records in files that have to be fetched: a few files at a time, shuffled among themselves.
+
+    Each epoch shuffles the files, takes `window` of them after another, and the records of a window at random. So
+    no more than two windows of files are needed at any time, and each file once an epoch.
+    """
+
+    def __init__(self, file_N: np.ndarray, window: int = WINDOW) -> None:
+        self.file_N, self.window = np.unique(file_N, return_inverse=True)[1], window
+        self.files = int(self.file_N.max(initial=-1)) + 1
+
+    def __call__(self, seed: int, n: int, seen: int) -> Iterator[Sample]:
+        """Samples from number `seen` on, for ever; `n` must be the number of records."""
+        epoch, at = divmod(seen, n)
+        while True:
+            for index in self.epoch(seed, epoch)[at:]:
+                yield Sample(epoch, int(index))
+            epoch, at = epoch + 1, 0
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """(N,) the records in the order of one epoch."""
+        rng = np.random.default_rng([seed, epoch])
+        turn_F = rng.permutation(self.files)
+        order_N = rng.permutation(len(self.file_N))
+        return order_N[np.argsort(turn_F[self.file_N[order_N]] // self.window, kind="stable")]
+
+
+def order_of(records: Records) -> Callable[[int, int, int], Iterator[Sample]]:
+    """How to shuffle these records: freely, or, where their pictures have to be fetched, in windows of files."""
+    files = fetched_files(records)
+    if not files:
+        return shuffled
+    numbers = {file: number for number, file in enumerate(dict.fromkeys(files))}
+    return InWindows(np.array([numbers[file] for file in files]))
+
+
+def fetched_files(records: Sequence[Any]) -> list[ShardFile]:
+    """The file of each picture, where pictures lie in files that have to be fetched; else none."""
+    first = records[0].image if len(records) else None
+    if not isinstance(first, Packed) or not first.file.remote:
+        return []
+    return [record.image.file for record in records]
+
+
+def micro_batches(
+    order: Iterator[Sample], steps: int, accumulate: int, micro_batch: int, rank: int, world: int
+) -> Iterator[list[Sample]]:
+    """This rank's micro-batches of `steps` global batches, taken from the one order all ranks share."""
+    for _ in range(steps):
+        whole = [next(order) for _ in range(accumulate * micro_batch * world)]
+        mine = whole[rank::world]
+        for start in range(0, len(mine), micro_batch):
+            yield mine[start : start + micro_batch]
+
+
+def in_order(count: int, batch: int) -> Iterator[list[Sample]]:
+    """Every record once, in order, for evaluation."""
+    for start in range(0, count, batch):
+        yield [Sample(0, i) for i in range(start, min(start + batch, count))]
