@@ -66,11 +66,13 @@ def test_fine_tuning_learns_its_training_records(phantoms, pretrained, tmp_path)
 
 
 def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(phantoms, pretrained, tuned, tmp_path, monkeypatch):
-    from mrm.training import Trainer
+    from mrm.training import Stopped, Trainer
 
     after = Trainer._after_step
     monkeypatch.setattr(Trainer, "_after_step", lambda self: (after(self), setattr(self, "stop", self.step == 5))[0])
-    run = runs.finetune(finetune_config(phantoms, pretrained, tmp_path / "run"))
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        runs.finetune(finetune_config(phantoms, pretrained, run))
     monkeypatch.undo()
     runs.finetune(finetune_config(phantoms, pretrained, tmp_path / "run"))
     one, other = (checkpoint.read_weights(r / "last" / "model.safetensors") for r in (run, tuned))

@@ -17,6 +17,7 @@ import torch
 from mrm import checkpoint, recipes, runs
 from mrm.model import ModelConfig
 from mrm.optimization import TrainConfig, TrainingError, rate_at
+from mrm.training import Stopped, Trainer
 
 MICRO = ModelConfig(
     encoder="vit_tiny_patch16_224",
@@ -88,8 +89,6 @@ def test_worker_processes_change_nothing(whole, phantoms, tmp_path):
 @pytest.mark.parametrize("stop_at", [1, 4, 7])
 def test_stop_and_resume_is_the_same_run(whole, phantoms, tmp_path, stop_at, monkeypatch):
     """SIGTERM in the middle of an epoch saves and stops; the same command then goes on, equal to the bit."""
-    from mrm.training import Trainer
-
     after = Trainer._after_step
 
     def stop(self):
@@ -99,7 +98,10 @@ def test_stop_and_resume_is_the_same_run(whole, phantoms, tmp_path, stop_at, mon
 
     monkeypatch.setattr(Trainer, "_after_step", stop)
     resumed = False
-    run = runs.pretrain(config(phantoms, tmp_path / "run"))
+    run = tmp_path / "run"
+    with pytest.raises(Stopped) as stopped:
+        runs.pretrain(config(phantoms, run))
+    assert stopped.value.code == 75
     assert len(trace(run)) == stop_at
     resumed = True
     runs.pretrain(config(phantoms, tmp_path / "run"))

@@ -1,0 +1,340 @@
+"""How often a report belongs to its picture: the surprise score of true and of shuffled reports, on held-out patients.
+
+    python benchmarks/surprise.py phantoms --out surprise/phantoms
+    python benchmarks/surprise.py covid --data covid-cxr --out surprise/covid
+
+`phantoms` draws its records; `covid` splits the pairs of the COVID-19 Image Data Collection (`training.csv`,
+`metadata.csv`) by patient, a quarter to test. A small model is pre-trained on the training part, as `mrm pretrain` does
+(again from where it stopped, if the command is given again), or `--init RUN` is taken: then see to it yourself that it
+never saw the test pictures. Each test report is then scored (`mrm.filling`) with its own picture, and with pictures of
+other patients, against the mean of 24 training pictures. Printed, and written to `surprise.json`, each with its
+95 % interval over patients:
+
+* AUROC of true pairs against as many shuffled ones (one a report, of another patient), by surprise;
+* the share of other pictures against which the own one explains the report better (paired; chance is 0.5);
+* both for pairs that differ in findings (phantoms only): two normal chests have no report of their own;
+* ln p a word, with the own picture, with no picture, and with others.
+
+A small model trained from random weights for minutes uses no picture at all: AUROC 0.517 (0.461 to 0.573) after 600 steps of
+32 on 3,000 phantoms. Its encoder sees next to nothing yet, its decoder still learns how often words occur, and what it
+sees of two pictures differs by 0.05 to 0.08 where word vectors have length 1 a channel. So three stages come first, each
+of which can be left out:
+
+* `--teach`: the encoder is taught where findings are on phantoms (`phantom_encoder.py`);
+* `--context`: the projection of pictures is scaled once, until they differ by 0.5 a channel;
+* `--words`: the report decoder learns on the encoder as it then is, from whole pictures encoded once, so that a step
+  costs a fraction of one of `mrm pretrain`, whose `--steps` follow (0: none).
+
+`--teach 0 --context 0 --words 0 --steps N` is plain pre-training. Flips make "left" and "right" unlearnable, small crops
+and few visible patches hide findings: the defaults train without flips, on nearly whole pictures, most patches visible.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import phantom_encoder
+import torch
+from torch import Tensor
+
+from mrm import checkpoint, filling, images, metrics, noise, predict, recipes, runs
+from mrm.batches import CropConfig, ReportConfig
+from mrm.corpora import phantom_files
+from mrm.corpora.phantom import FINDINGS
+from mrm.metrics import Bootstrap, Estimate
+from mrm.model import MRM, normalise
+from mrm.overlap import mean_over
+from mrm.records import Record, Records
+from mrm.reports import MASK, PAD, Tokenizer, mask_words
+
+REFERENCES = 24  # training pictures that stand for "others"
+PARTNERS = 10  # other test pictures to compare with, a report
+
+
+def main() -> None:
+    """Make the sets, train, score; write `surprise.json` and print it."""
+    asked = arguments()
+    sets = phantom_sets(asked) if asked.corpus == "phantoms" else covid_sets(asked)
+    print({name: len(records) for name, records in sets.items()}, flush=True)
+    began = time.perf_counter()
+    run = asked.init or started(asked, sets["train"])
+    if not asked.init and asked.steps:
+        run = runs.pretrain(replace(configure(asked), init=run))
+    trained = time.perf_counter() - began
+    began = time.perf_counter()
+    report = measure(checkpoint.load(run), sets["train"], sets["test"], asked)
+    report |= {
+        "corpus": asked.corpus,
+        "steps": None
+        if asked.init
+        else {"teach": 0 if asked.encoder else asked.teach, "words": asked.words, "joint": asked.steps},
+        "pictures": {name: len(records) for name, records in sets.items()},
+        "seconds": {"training": round(trained), "scoring": round(time.perf_counter() - began)},
+        "threads": torch.get_num_threads(),
+        "settings": {name: str(value) for name, value in vars(asked).items()},
+    }
+    (asked.out / "surprise.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(table(report))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", choices=("phantoms", "covid"))
+    parser.add_argument("--out", type=Path, required=True, help="folder for records, the run and surprise.json")
+    parser.add_argument("--data", type=Path, help="folder of the COVID-19 Image Data Collection")
+    parser.add_argument("--init", type=Path, help="score this run instead of training one")
+    parser.add_argument("--count", type=int, default=4000, help="phantoms to train on")
+    parser.add_argument("--test", type=int, default=300, help="phantoms to test on")
+    parser.add_argument("--steps", type=int, default=0, help="of joint pre-training, as `mrm pretrain` does it")
+    parser.add_argument("--words", type=int, default=3000, help="steps of the report decoder on the frozen encoder")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--size", type=int, default=96, help="pixels a side of the encoder's input")
+    parser.add_argument("--scale", type=int, default=1, help="of the restored picture")
+    parser.add_argument("--visible", type=float, default=0.75, help="share of patches that training shows")
+    parser.add_argument("--mask", type=float, default=0.5, help="share of words that training hides")
+    parser.add_argument("--flip", type=float, default=0.0)
+    parser.add_argument("--area", type=float, default=0.8, help="least share of the picture that a crop has")
+    parser.add_argument(
+        "--image-weight", type=float, default=0.1, help="of the image loss, against 1 for the report loss"
+    )
+    parser.add_argument(
+        "--teach", type=int, help="steps that teach the encoder on phantoms first (phantoms: 2000, covid: 0)"
+    )
+    parser.add_argument("--encoder", type=Path, help="a taught encoder, instead of --teach")
+    parser.add_argument("--context", type=float, default=0.5, help="spread of pictures for the decoder; 0: as it comes")
+    parser.add_argument("--parts", type=int, default=2, help="of the words, hidden in turn when scoring")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=2000, help="of the bootstrap")
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    if asked.corpus == "covid" and not asked.data:
+        parser.error("covid needs --data")
+    if asked.teach is None:
+        asked.teach = 2000 if asked.corpus == "phantoms" else 0
+    return asked
+
+
+# Data ---------------------------------------------------------------------------------------------------
+
+
+def phantom_sets(asked: argparse.Namespace) -> dict[str, Records]:
+    """Phantoms of two seeds, and so of different patients."""
+    sets = {}
+    for seed, (name, count) in enumerate({"train": asked.count, "test": asked.test}.items()):
+        file = asked.out / name / "records.csv"
+        if not file.is_file():
+            phantom_files.write(asked.out / name, count, seed=1000 * asked.seed + seed, size=2 * asked.size, workers=1)
+        sets[name] = Records.load(file, FINDINGS)
+    return sets
+
+
+def covid_sets(asked: argparse.Namespace) -> dict[str, Records]:
+    """The pairs whose patient is known, split by patient; a text that stands on both sides stays in training."""
+    with open(asked.data / "metadata.csv", newline="", encoding="utf-8", errors="replace") as text:
+        patients = {row["filename"]: row["patientid"].strip() for row in csv.DictReader(text)}
+    pairs = Records.load(asked.data / "training.csv")
+    rows = [replace(r, patient=patients.get(Path(r.image).name, "")) for r in pairs if r.report.strip()]
+    sets = Records([r for r in rows if r.patient], source=str(asked.data)).split(
+        {"train": 0.75, "test": 0.25}, asked.seed
+    )
+    told = {r.report.strip() for r in sets["train"]}
+    sets["test"] = sets["test"].where(lambda r: r.report.strip() not in told)
+    (asked.out / "train").mkdir(parents=True, exist_ok=True)
+    sets["train"].to_csv(asked.out / "train" / "records.csv")
+    return sets
+
+
+def configure(asked: argparse.Namespace) -> recipes.PretrainConfig:
+    """The tiny recipe, with what the command line asks for."""
+    recipe = recipes.tiny(asked.out / "train" / "records.csv", asked.out / "run", seed=asked.seed)
+    patches = (asked.size // 16) ** 2
+    model = replace(
+        recipe.model,
+        image_size=asked.size,
+        target_scale=asked.scale,
+        keep=min(patches - 1, round(asked.visible * patches)),
+    )
+    training = replace(
+        recipe.training, epochs=None, steps=max(1, asked.steps), warmup_steps=max(1, asked.steps // 15), rate=asked.rate,
+        global_batch=asked.batch, workers=asked.workers, save_every=max(1, asked.steps // 4),
+        check_every=max(1, asked.steps // 4), log_every=50, clip=1.0,
+    )  # fmt: skip
+    return replace(
+        recipe,
+        model=model,
+        training=training,
+        audit="names",
+        image_weight=asked.image_weight,
+        crop=CropConfig(area=(asked.area, 1.0), flip=asked.flip),
+        report=ReportConfig(mask=asked.mask),
+    )
+
+
+def started(asked: argparse.Namespace, train: Records) -> Path:
+    """The model that training starts from: a taught encoder, and pictures that differ enough to be seen."""
+    folder = asked.out / "start"
+    if (folder / "config.json").is_file():
+        return folder
+    encoder = asked.encoder
+    if encoder is None and asked.teach:
+        encoder = phantom_encoder.teach(asked.out / "encoder", asked.count, asked.teach, asked.size, seed=asked.seed)
+    config = configure(asked).model
+    tokenizer = Tokenizer.train([r.report for r in train], config.vocabulary)
+    with noise.seeded(asked.seed):
+        model = MRM(replace(config, vocabulary=tokenizer.size)).eval()
+    if encoder:
+        print(f"{encoder}: {checkpoint.start_from(model, encoder)}")
+    if asked.context:
+        print(f"what is seen of pictures, scaled by {spread_contexts(model, train[:64], asked.context):.1f}")
+    if asked.words:
+        learn_words(model, tokenizer, train, asked)
+    return checkpoint.save(folder, model, tokenizer=tokenizer)
+
+
+def spread_contexts(model: MRM, records: Sequence[Record], spread: float) -> float:
+    """Scale the projection of pictures until they differ by `spread` (standard deviation a channel), with mean 0."""
+    contexts_NR = contexts_of(model, records)
+    gain = spread / contexts_NR.std(0).square().mean().sqrt().item()
+    projection = model.report_decoder.from_image
+    with torch.no_grad():
+        projection.weight *= gain
+        projection.bias.copy_((projection.bias - contexts_NR.mean(0)) * gain)
+    return gain
+
+
+def learn_words(model: MRM, tokenizer: Tokenizer, train: Records, asked: argparse.Namespace) -> None:
+    """Train the report decoder, and its projection of pictures, on features of whole pictures from the frozen encoder."""
+    features_ND = torch.cat([features_of(model, record) for record in train]).clone()  # out of inference mode
+    length, decoder = model.config.report_length, model.report_decoder.requires_grad_(True)
+    ids = [i.astype(np.int64) for i in tokenizer.encode([r.report for r in train], length)]
+    optimizer = torch.optim.AdamW(decoder.parameters(), asked.rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, asked.rate, asked.words, pct_start=0.1)
+    for step, rows in enumerate(phantom_encoder.batches(len(train), asked.batch, asked.words, asked.seed), 1):
+        rng = np.random.default_rng([asked.seed, step])
+        true_BT = np.full((len(rows), max(len(ids[i]) for i in rows)), PAD)
+        hidden_BT = np.zeros(true_BT.shape, dtype=bool)
+        for row, i in enumerate(rows):
+            true_BT[row, : len(ids[i])] = ids[i]
+            draws = rng.random(len(ids[i]))
+            hidden_BT[row, : len(ids[i])] = mask_words(ids[i], draws, tokenizer.continues, asked.mask, length)
+        tokens_BT = torch.from_numpy(np.where(hidden_BT, MASK, true_BT))
+        asked_W = torch.from_numpy(np.flatnonzero(hidden_BT))
+        context_BR = decoder.from_image(features_ND[rows])
+        logits_WV = model.name_words(context_BR, tokens_BT, torch.from_numpy(true_BT != PAD), asked_W)
+        loss = torch.nn.functional.cross_entropy(logits_WV, torch.from_numpy(true_BT[hidden_BT]))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 100 == 0:
+            print(f"words: step {step}/{asked.words}  report {loss:.3f}", flush=True)
+
+
+@torch.inference_mode()
+def features_of(model: MRM, record: Record) -> Tensor:
+    """The mean (1, D) of a picture's patch features, all patches visible."""
+    size = model.config.target_size
+    picture = torch.from_numpy(images.resize(images.read(record.image, size), size, size))[None]
+    crop = normalise(picture, model.config.mean, model.config.std)
+    return model.encode(model.shrink(crop))[:, model.prefix :].mean(1)
+
+
+# Scores -------------------------------------------------------------------------------------------------
+
+
+def measure(model: MRM, train: Records, test: Records, asked: argparse.Namespace) -> dict:
+    """Score the test reports with their own and with other pictures."""
+    rng = np.random.default_rng([asked.seed, 7])
+    references_CR = contexts_of(model, train.select(rng.permutation(len(train))[:REFERENCES]))
+    contexts_NR = contexts_of(model, test)
+    partners_NP = np.stack([partners(test, i, rng) for i in range(len(test))])
+    none_1R = references_CR.mean(0, keepdim=True)
+    own_N, none_N, mean_N = np.zeros(len(test)), np.zeros(len(test)), np.zeros(len(test))
+    other_NP = np.zeros(partners_NP.shape)
+    for i, record in enumerate(test):
+        contexts_CR = torch.cat([contexts_NR[[i, *partners_NP[i].tolist()]], none_1R, references_CR])
+        scores_CW = filling.read_words(
+            model, contexts_CR, record.report, asked.parts, asked.rounds, asked.seed
+        ).scores_CW
+        mean_C = scores_CW.mean(axis=1)
+        own_N[i], other_NP[i], none_N[i] = mean_C[0], mean_C[1 : 1 + PARTNERS], mean_C[1 + PARTNERS]
+        mean_N[i] = mean_C[2 + PARTNERS :].mean()
+    differ_NP = np.array(
+        [[test[i].labels != test[j].labels for j in row] for i, row in enumerate(partners_NP)], dtype=bool
+    )
+    found = {"all pairs": compared(test, own_N, other_NP, mean_N, np.ones_like(differ_NP), asked)}
+    if test.classes:
+        found["pairs that differ in findings"] = compared(test, own_N, other_NP, mean_N, differ_NP, asked)
+    bootstrap = Bootstrap.over(test.patients, len(test), asked.draws)
+    words = {"own picture": own_N, "no picture": none_N, "other pictures": mean_N, "own - no": own_N - none_N, "own - others": own_N - mean_N}  # fmt: skip
+    every = np.ones(len(test), dtype=bool)
+    return {
+        "pairs": {name: {k: e.to_dict() for k, e in each.items()} for name, each in found.items()},
+        "ln p a word": {k: mean_over(v, every, every, bootstrap).to_dict() for k, v in words.items()},
+    }
+
+
+def contexts_of(model: MRM, records: Sequence[Record]) -> Tensor:
+    """What the report decoder sees of each picture, (N, R)."""
+    size = model.config.target_size
+    return torch.cat([predict.context_of(model, [images.read(r.image, size)]) for r in records])
+
+
+def partners(test: Records, index: int, rng: np.random.Generator) -> np.ndarray:
+    """Pictures of other patients, whose reports are other texts."""
+    own = test[index]
+    able = [i for i, r in enumerate(test) if r.patient != own.patient and r.report != own.report]
+    if len(able) < PARTNERS:
+        raise ValueError(f"{len(able)} pictures of other patients, and {PARTNERS} are needed; take a larger test set")
+    return rng.permutation(able)[:PARTNERS]
+
+
+def compared(
+    test: Records,
+    own_N: np.ndarray,
+    other_NP: np.ndarray,
+    mean_N: np.ndarray,
+    used_NP: np.ndarray,
+    asked: argparse.Namespace,
+) -> dict[str, Estimate]:
+    """AUROC of true against shuffled pairs, and the share of others that the own picture beats."""
+    n = len(test)
+    has_N = used_NP.any(axis=1)
+    first_N = used_NP.argmax(axis=1)
+    shuffled_N = other_NP[np.arange(n), first_N]
+    labels = np.concatenate([np.ones(n), np.zeros(n)])[np.tile(has_N, 2)]
+    patients = test.patients or [r.name for r in test]
+    groups = [p for p, has in zip([*patients, *patients], np.tile(has_N, 2), strict=True) if has]
+    by_surprise = np.concatenate([own_N - mean_N, shuffled_N - mean_N])[np.tile(has_N, 2)]
+    plain = np.concatenate([own_N, shuffled_N])[np.tile(has_N, 2)]
+    won_NP = (own_N[:, None] > other_NP) + 0.5 * (own_N[:, None] == other_NP)
+    won_N = np.where(used_NP, won_NP, 0).sum(1) / np.maximum(used_NP.sum(1), 1)
+    return {
+        "AUROC by surprise": metrics.interval(labels, by_surprise, groups=groups, draws=asked.draws),
+        "AUROC by ln p alone": metrics.interval(labels, plain, groups=groups, draws=asked.draws),
+        "own beats other": mean_over(won_N, has_N, np.ones(n, dtype=bool), Bootstrap.over(patients, n, asked.draws)),
+    }
+
+
+def table(report: dict) -> str:
+    """The results, a line each."""
+    lines = []
+    for name, each in [*report["pairs"].items(), ("ln p a word", report["ln p a word"])]:
+        lines += [name, *(f"  {k:22} {Estimate(**e)}" for k, e in each.items())]
+    seconds = ", ".join(f"{name} {s} s" for name, s in report["seconds"].items())
+    return "\n".join([*lines, f"steps: {report['steps']}; {seconds}; {report['threads']} threads"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Where a classifier looks: a heat map for each finding, at the picture's own size.
+
+Two methods. "gradcam" asks which patches raise the logit of one finding: activation times gradient at the input of the
+last block's attention, summed over channels, negative contributions dropped (Grad-CAM, arXiv:1610.02391, for tokens;
+through captum). "rollout" follows attention from the pooled patches down to the picture (Abnar and Zuidema 2020,
+arXiv:2005.00928): it knows nothing of findings and is the same for each; it is here to compare with.
+
+A map says what moved the number, not where disease is.
+"""
+
+# Shapes: H W pixels, G patches a side, S tokens (the encoder's prefix, then patches), N heads, D width
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mrm import images
+from mrm.classifier import Classifier
+from mrm.model import normalise
+
+Method = Literal["gradcam", "rollout"]
+METHODS = get_args(Method)
+
+
+class ExplainError(ValueError):
+    """A heat map that cannot be made. The message says why, and what to do."""
+
+
+def heat_map(model: Classifier, picture_HW: np.ndarray, class_index: int, method: str = "gradcam") -> np.ndarray:
+    """The heat map (H, W) float32 in [0, 1] of a class, at the size of the picture (H, W) uint8.
+
+    The greatest value is 1, whatever the probability of the finding: a map of a finding that the model denies shows
+    the little that speaks for it. All 0 where nothing does. What the test view leaves out ("centre" cuts the sides of
+    films) is 0. The model's hooks are in use meanwhile: one call at a time for each model.
+    Raises ExplainError for another method, a class the model does not have, or where captum is not installed.
+    """
+    if method not in METHODS:
+        raise ExplainError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    classes = model.config.classes
+    if not 0 <= class_index < len(classes):
+        raise ExplainError(f"no class {class_index}; the model has {len(classes)}, from 0: {', '.join(classes)}")
+    image_1CHW, box = test_view(model, picture_HW)
+    grid_GG = contributions(model, image_1CHW, class_index) if method == "gradcam" else rollout(model, image_1CHW)
+    return spread(grid_GG, picture_HW.shape, box)
+
+
+def test_view(model: Classifier, picture_HW: np.ndarray) -> tuple[Tensor, images.Box]:
+    """The picture as the classifier is tested on it, (1, 3, size, size) normalised; and which part of it that is."""
+    config = model.config
+    height, width = picture_HW.shape
+    box = images.center_box(height, width) if config.view == "centre" else images.Box(0, 0, height, width)
+    seen = images.resize(images.crop(picture_HW, box), config.image_size, config.image_size)
+    device = next(model.parameters()).device
+    return normalise(torch.from_numpy(seen)[None].to(device), config.mean, config.std), box
+
+
+test_view.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
+
+
+def spread(grid_GG: np.ndarray, shape: tuple[int, ...], box: images.Box) -> np.ndarray:
+    """A grid of patches over the part of a picture that was seen: (H, W) float32 from 0 to 1, 0 elsewhere."""
+    heat_HW = np.zeros(shape, np.float32)
+    if grid_GG.max() > 0:
+        smooth = cv2.resize(grid_GG.astype(np.float32), (box.width, box.height), interpolation=cv2.INTER_CUBIC)
+        smooth = np.clip(smooth, 0, None)
+        images.crop(heat_HW, box)[:] = smooth / smooth.max()
+    return heat_HW
+
+
+# Methods ------------------------------------------------------------------------------------------------
+
+
+def contributions(model: Classifier, image_1CHW: Tensor, class_index: int) -> np.ndarray:
+    """What each patch adds to the logit of a class, (G, G); 0 for those that lower it."""
+    try:
+        from captum.attr import LayerGradientXActivation
+    except ImportError as error:
+        raise ExplainError('heat maps by gradient need captum: pip install "mrm-radiograph[explain]"') from error
+    layer = model.encoder.norm  # the output of the last block; the identity where the mean is normalised after pooling
+    with torch.enable_grad():
+        each_1SD = LayerGradientXActivation(model, layer).attribute(image_1CHW.clone(), target=class_index)
+    return _grid(model, each_1SD.detach().sum(-1)[0]).clip(0)
+
+
+@torch.inference_mode()
+def rollout(model: Classifier, image_1CHW: Tensor) -> np.ndarray:
+    """How much of each patch reaches the pooled patches through attention, (G, G), less the least of all.
+
+    Heads are averaged; half of each layer is the residual path, as in the paper. Every patch reaches every other a
+    little, so the least share is taken off: it says nothing of where.
+    """
+    prefix = model.encoder.num_prefix_tokens
+    flow_SS: Tensor | None = None
+    for attention_NSS in _attentions(model, image_1CHW):
+        step_SS = (attention_NSS.mean(0) + torch.eye(attention_NSS.shape[-1], device=attention_NSS.device)) / 2
+        flow_SS = step_SS if flow_SS is None else step_SS @ flow_SS
+    assert flow_SS is not None
+    grid_GG = _grid(model, flow_SS[prefix:].mean(0))
+    return grid_GG - grid_GG.min()
+
+
+def _attentions(model: Classifier, image_1CHW: Tensor) -> list[Tensor]:
+    """The attention (N, S, S) of each block, computed once more from what goes into it: the fused kernel keeps none."""
+    seen: list[tuple[Any, Tensor]] = []
+    modules = [block.attn for block in model.encoder.blocks]
+    if any(not isinstance(getattr(module, "qkv", None), nn.Linear) for module in modules):
+        raise ExplainError(
+            f"{model.config.encoder}: its attention has no qkv layer, so there is no rollout; use gradcam"
+        )
+    hooks = [m.register_forward_pre_hook(lambda module, given: seen.append((module, given[0]))) for m in modules]
+    try:
+        model(image_1CHW)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [_attention(module, x_1SD) for module, x_1SD in seen]
+
+
+def _attention(module: Any, x_1SD: Tensor) -> Tensor:
+    q_1NSd, k_1NSd, _ = module.qkv(x_1SD).unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    scores = module.q_norm(q_1NSd) * module.scale @ module.k_norm(k_1NSd).transpose(-2, -1)
+    return scores.float().softmax(-1)[0]
+
+
+def _grid(model: Classifier, tokens_S: Tensor) -> np.ndarray:
+    """Values of the tokens as the square of patches that they are."""
+    patches = tokens_S[model.encoder.num_prefix_tokens :].float().cpu().numpy()
+    height, width = model.encoder.patch_embed.grid_size
+    return patches.reshape(height, width)
+
+
+# Pictures -----------------------------------------------------------------------------------------------
+
+
+def overlay(picture_HW: np.ndarray, heat_HW: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """The heat map over the picture, (H, W, 3) uint8, red green blue.
+
+    The colour map is inferno: its lightness rises evenly, so it also reads in grey and to the colour-blind. It covers
+    the picture in proportion to the heat, at most by `opacity`: where there is no heat the picture stays as it is.
+    Raises ExplainError for an opacity outside 0 to 1 or a map of another size.
+    """
+    if not 0 <= opacity <= 1:
+        raise ExplainError(f"opacity must be from 0 to 1, not {opacity:g}")
+    if heat_HW.shape != picture_HW.shape:
+        raise ExplainError(f"a heat map of {heat_HW.shape} does not lie on a picture of {picture_HW.shape}")
+    grey_HW3 = np.repeat(picture_HW[..., None], 3, axis=2).astype(np.float32)
+    cover_HW1 = opacity * np.clip(heat_HW, 0, 1)[..., None]
+    return np.rint(grey_HW3 * (1 - cover_HW1) + colours(heat_HW) * cover_HW1).astype(np.uint8)
+
+
+def colours(heat_HW: np.ndarray) -> np.ndarray:
+    """Values from 0 to 1 as colours (H, W, 3) uint8, red green blue."""
+    values = np.rint(np.clip(heat_HW, 0, 1) * 255).astype(np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(values, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

@@ -1,0 +1,106 @@
+"""One model on several processes: a whole copy in each (DDP), or a part of every weight in each (FSDP2).
+
+A part is a `DTensor`; what is saved, checked and averaged is made of whole tensors, so nothing on disk knows how many
+processes wrote it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+
+def copies(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """The model with gradients averaged over processes, in buckets while the backward pass still runs.
+
+    Gradients live in the buckets: one copy of them less. No buffer of ours is trained, so none is sent round.
+    """
+    ids = None if device.type == "cpu" else [device.index]
+    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def shard(model: nn.Module, device: torch.device, processes: int) -> None:
+    """Leave each process its part of every weight; a block's are gathered when it is due, and let go after it.
+
+    Weights and gradients travel in fp32, and autocast decides as ever what is computed in bf16: the same mathematics
+    as with whole copies, at twice the traffic that weights in bf16 would need.
+    """
+    mesh = init_device_mesh(device.type, (processes,))
+    for name, module in model.named_modules():
+        if name.split(".")[-2:-1] == ["blocks"]:  # the layers of encoder and decoders
+            fully_shard(module, mesh=mesh)
+            if hasattr(module, "project"):  # what the image decoder asks of its first block ahead of its turn
+                register_fsdp_forward_method(module, "project")
+    fully_shard(model, mesh=mesh)
+
+
+@contextlib.contextmanager
+def gradients_stay(model: nn.Module) -> Iterator[None]:
+    """A micro-batch that is not the last of its step: its gradients are added up here and not yet exchanged."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(False)
+        yield
+        model.set_requires_gradient_sync(True)
+    else:
+        with model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext():
+            yield
+
+
+def gradient_norm(model: nn.Module, clip: float | None) -> Tensor:
+    """Norm of the whole gradient, a scalar on the device; above `clip`, the gradient is scaled down to it."""
+    norm = whole(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+    if clip:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
+    return norm
+
+
+def whole(tensor: Any) -> Any:
+    """A tensor's full value, if this is one process's part of it; all processes must ask. Else what is given."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def part(value: Any, like: Any) -> Any:
+    """This process's part of a full value, cut as `like` is; the value itself where `like` is not cut."""
+    if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
+        return value  # an optimiser's count of steps is one number for all
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state dict in whole tensors, on the CPU."""
+    return {name: whole(value.detach()).cpu() for name, value in model.state_dict().items()}
+
+
+def own_weights(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Whole weights, each cut as `model` holds it."""
+    held = model.state_dict()
+    return {name: part(value, held.get(name)) for name, value in weights.items()}
+
+
+def whole_state(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, Any]:
+    """The optimiser's state dict in whole tensors, on the CPU: what any number of processes can go on from.
+
+    All processes must help to make them; one that does not `keep` them holds no more than one at a time.
+    """
+    content = optimizer.state_dict()
+    content["state"] = {i: {k: _on_cpu(whole(v), keep) for k, v in s.items()} for i, s in content["state"].items()}
+    return content
+
+
+def load_state(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
+    """Take up what `whole_state` gave, each tensor cut as its parameter is."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state = {i: {k: part(v, parameters[i]) for k, v in s.items()} for i, s in content["state"].items()}
+    optimizer.load_state_dict({**content, "state": state})
+
+
+def _on_cpu(value: Any, keep: bool) -> Any:
+    return (value.cpu() if isinstance(value, Tensor) else value) if keep else None

@@ -1,0 +1,127 @@
+"""Heat maps of a classifier's findings, as files."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mrm import explain as maps
+from mrm import images
+from mrm.calibration import tempered
+from mrm.classifier import Classifier
+from mrm.evaluate import RunError, load_classifier
+from mrm.explain import Method
+from mrm.images import ImageError
+from mrm.inputs import pictures_at
+from mrm.pages import sheets
+from mrm.records import Record, write_whole
+from mrm.runs.opening import best_device, csv_of, output_names, plain, show_progress
+
+COLUMNS = ("picture", "finding", "probability", "method", "overlay", "array", "sheet", "error")
+
+
+def explain(
+    model: Path,
+    paths: Sequence[Path],
+    out: Path,
+    findings: Sequence[str] = (),
+    method: Method = "gradcam",
+    opacity: float = 0.5,
+    folder: Path | None = None,
+) -> Path:
+    """Write heat maps of pictures: for each finding an overlay and an array, for each picture a sheet of all.
+
+    Returns `maps.csv`, with a line for each map, and for each picture that could not be read. `folder` is where relative
+    names of lists are. Raises RunError for a finding that the model does not have, or where no picture could be read.
+    """
+    network = load_classifier(model).to(best_device())
+    numbers = finding_numbers(network, findings)
+    records, out = pictures_at(paths, folder), Path(out)
+    rows: list[dict[str, Any]] = []
+    names = output_names([r.name for r in records])
+    for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
+        try:
+            rows += explain_one(network, record, name, out, numbers, method, opacity)
+        except (ImageError, OSError) as error:
+            rows.append({"picture": record.name, "method": method, "error": str(error)})
+            warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
+        show_progress("explaining", done, len(records))
+    table = write_whole(out / "maps.csv", csv_of(COLUMNS, rows))
+    if all(row.get("error") for row in rows):
+        raise RunError(f"not one of {len(records)} pictures could be read; the first: {rows[0]['error']}")
+    return table
+
+
+def explain_one(
+    model: Classifier,
+    record: Record,
+    name: str,
+    out: Path,
+    numbers: Sequence[int],
+    method: Method,
+    opacity: float,
+) -> list[dict[str, Any]]:
+    """The maps of one picture, written; a row for each. Raises ImageError and OSError."""
+    picture_HW = images.read(record.image)
+    probability_C = probabilities(model, picture_HW)
+    sheet, rows, drawn = f"{name}.sheet.png", [], []
+    for number in numbers:
+        finding = model.config.classes[number]
+        heat_HW = maps.heat_map(model, picture_HW, number, method)
+        drawn.append(maps.overlay(picture_HW, heat_HW, opacity))
+        file = f"{name}.{plain(finding)}"
+        write_whole(out / f"{file}.png", encode_rgb(drawn[-1]))
+        write_whole(out / f"{file}.npy", encode_array(heat_HW))
+        rows.append(
+            {
+                "picture": record.name,
+                "finding": finding,
+                "probability": f"{probability_C[number]:.6f}",
+                "method": method,
+                "overlay": f"{file}.png",
+                "array": f"{file}.npy",
+                "sheet": sheet,
+            }
+        )
+    titles = [f"{row['finding']}  {float(row['probability']):.2f}" for row in rows]
+    heading = f"{Path(record.name).name}: {method} and probabilities. Research software, not for clinical use"
+    write_whole(out / sheet, sheets.heat_sheet(picture_HW, drawn, titles, heading, opacity))
+    return rows
+
+
+def finding_numbers(model: Classifier, findings: Sequence[str]) -> list[int]:
+    """The numbers of the findings named, of all where none is. Raises RunError."""
+    classes = model.config.classes
+    if unknown := [name for name in findings if name not in classes]:
+        raise RunError(f"the model has no finding {unknown[0]!r}; it has {', '.join(classes)}")
+    return [classes.index(name) for name in findings or classes]
+
+
+@torch.inference_mode()
+def probabilities(model: Classifier, picture_HW: np.ndarray) -> np.ndarray:
+    """The probability (C,) of each finding, at the model's temperatures."""
+    image_1CHW, _ = maps.test_view(model, picture_HW)
+    temperatures = model.card.temperatures if model.card else {}
+    logits_1C = model(image_1CHW).float().cpu().numpy()
+    return tempered(logits_1C, [temperatures.get(name, 1.0) for name in model.config.classes])[0]
+
+
+def encode_rgb(picture_HW3: np.ndarray) -> bytes:
+    """A colour picture as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(picture_HW3).save(file, format="PNG")
+    return file.getvalue()
+
+
+def encode_array(heat_HW: np.ndarray) -> bytes:
+    """An array as an NPY file, in float16: three digits, and half of the space."""
+    file = io.BytesIO()
+    np.save(file, heat_HW.astype(np.float16))
+    return file.getvalue()

@@ -1,0 +1,224 @@
+"""What a pre-trained MRM makes of pictures and reports: restored pictures, blanks filled in, sentences that surprise."""
+
+from __future__ import annotations
+
+import json as jsons
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrm import checkpoint, filling, images, predict
+from mrm.evaluate import RunError
+from mrm.filling import Blank, SentenceScore
+from mrm.images import ImageError
+from mrm.inputs import pictures_at
+from mrm.model import MRM
+from mrm.pages import sheets
+from mrm.records import write_whole
+from mrm.reports import ReportError, Tokenizer
+from mrm.runs.opening import best_device, csv_of, output_names, show_progress
+
+MAX_OTHERS = 64  # other pictures that are looked at
+MAX_BYTES = 1_000_000  # of a file with a report
+
+
+def load_mrm(path: Path, tokenizer: Path | None = None) -> MRM:
+    """The MRM at `path`, on the best device. Raises RunError for another kind of model."""
+    model = checkpoint.load(path)
+    if not isinstance(model, MRM):
+        raise RunError(
+            f"{path}: a {checkpoint.kind_of(model)}, which has no decoder of pictures and reports; give the run of "
+            "`mrm pretrain` that it came from, or MRM.pth"
+        )
+    if tokenizer:
+        model.tokenizer = Tokenizer.load(tokenizer)
+    return model.to(best_device())
+
+
+# Restoring pictures -------------------------------------------------------------------------------------
+
+
+def reconstruct(
+    model: Path,
+    paths: Sequence[Path],
+    out: Path,
+    seed: int = 0,
+    keep: int | None = None,
+    folder: Path | None = None,
+) -> Path:
+    """Write NAME.png for each picture: masked, restored, original, residual. Returns `errors.csv`.
+
+    The mask follows from `seed`, the same for every picture; `keep` patches stay visible (None: as in training).
+    Raises RunError for another kind of model, an impossible `keep`, or where no picture could be read.
+    """
+    network = load_mrm(model)
+    keep = network.config.keep if keep is None else keep
+    if not 0 < keep < network.patches:
+        raise RunError(f"--keep must be from 1 to {network.patches - 1} of the {network.patches} patches, not {keep}")
+    records = pictures_at(paths, folder)
+    names = output_names([r.name for r in records])
+    rows: list[dict[str, Any]] = []
+    for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
+        try:
+            shown = predict.reconstruct(network, images.read(record.image), seed, keep)
+        except (ImageError, OSError) as error:
+            rows.append({"picture": record.name, "error": str(error)})
+            warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
+            continue
+        levels = grey_error(shown, 1 - keep / network.patches)
+        heading = (
+            f"{Path(record.name).name}: {keep} of {network.patches} patches visible, seed {seed}; error of the hidden ones "
+            f"{shown.error:.3f} as in training, {levels:.1f} grey levels"
+        )
+        write_whole(Path(out) / f"{name}.png", sheets.restored_sheet(shown, heading))
+        rows.append(
+            {"picture": record.name, "error_normalised": f"{shown.error:.6f}", "error_grey": f"{levels:.4f}"}
+            | {"keep": keep, "seed": seed, "file": f"{name}.png"}
+        )
+        show_progress("restoring", done, len(records))
+    columns = ("picture", "error_normalised", "error_grey", "keep", "seed", "file", "error")
+    table = write_whole(Path(out) / "errors.csv", csv_of(columns, rows))
+    if all(row.get("error") for row in rows):
+        raise RunError(f"not one of {len(records)} pictures could be read; the first: {rows[0]['error']}")
+    return table
+
+
+def grey_error(shown: predict.Reconstruction, hidden: float) -> float:
+    """Root mean square error of the hidden pixels, a share `hidden` of all, in grey levels of 255."""
+    squares_HW = (shown.restored.astype(np.float64) - shown.original) ** 2
+    return math.sqrt(squares_HW.mean() / hidden)
+
+
+# Reading reports ----------------------------------------------------------------------------------------
+
+
+def fill_in(
+    model: Path,
+    picture: Path,
+    report: str,
+    top: int = 5,
+    others: Sequence[Path] = (),
+    tokenizer: Path | None = None,
+    json: Path | None = None,
+) -> list[Blank]:
+    """Fill in the blanks of a report (a file, or the text itself), print the words, write them to `json` if given.
+
+    Raises ReportError for a text without blanks or with too many, RunError and ImageError.
+    """
+    network, text = load_mrm(model, tokenizer), report_text(report)
+    blanks = filling.fill_in(network, images.read(picture), text, top, other_pictures(others, picture))
+    print(blanks_table(text, blanks))
+    if json:
+        write_json(json, {"text": text, "blanks": [asdict(blank) for blank in blanks]})
+    return blanks
+
+
+def surprise(
+    model: Path,
+    picture: Path,
+    report: str,
+    others: Sequence[Path] = (),
+    seed: int = 0,
+    tokenizer: Path | None = None,
+    json: Path | None = None,
+) -> tuple[SentenceScore, list[SentenceScore]]:
+    """Score a report and its sentences against other pictures, print the scores, write them to `json` if given.
+
+    Raises ReportError for a text without words that the model knows, RunError and ImageError.
+    """
+    network, text = load_mrm(model, tokenizer), report_text(report)
+    contexts_CR = filling.contexts(network, images.read(picture), other_pictures(others, picture))
+    reading = filling.read_words(network, contexts_CR, text, seed=seed)
+    whole = filling.whole(reading, text)
+    scores = [filling.score_of(reading, text, start, end) for start, end in filling.sentences(text)]
+    print(surprise_table(whole, scores))
+    if json:
+        found = {"text": text, "report": asdict(whole), "sentences": [asdict(score) for score in scores]}
+        write_json(json, found)
+    return whole, scores
+
+
+def report_text(given: str) -> str:
+    """The text of a report file, or the text itself. Raises ReportError for a file that is none, or no text."""
+    try:
+        path = Path(given)
+        if not path.is_file():
+            if path.suffix.lower() == ".txt" and not any(c.isspace() for c in given):
+                raise ReportError(f"{given}: no such file; give a text file, or the text of the report itself")
+            return given
+    except (OSError, ValueError) as error:  # too long for a name, or with a NUL: a text
+        if isinstance(error, ReportError):
+            raise
+        return given
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ReportError(f"{given}: more than {MAX_BYTES:,} bytes, which is no report")
+        return path.read_text(encoding="utf-8-sig")
+    except (UnicodeDecodeError, OSError) as error:
+        raise ReportError(f"{given}: not a text file in UTF-8 ({error})") from error
+
+
+def other_pictures(paths: Sequence[Path], own: Path) -> list[np.ndarray]:
+    """Other pictures, 64 of them at the most (drawn, the same each time), without the own file."""
+    if not paths:
+        return []
+    records = [r for r in pictures_at(paths) if not (isinstance(r.image, Path) and r.image.resolve() == own.resolve())]
+    if len(records) > MAX_OTHERS:
+        chosen = np.sort(np.random.default_rng(0).permutation(len(records))[:MAX_OTHERS])
+        records = [records[i] for i in chosen]
+    found = []
+    for record in records:
+        try:
+            found.append(images.read(record.image))
+        except (ImageError, OSError) as error:
+            warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
+    if not found:
+        raise RunError(f"{', '.join(map(str, paths))}: no other picture in it that can be read")
+    return found
+
+
+def blanks_table(text: str, blanks: Sequence[Blank]) -> str:
+    """Each blank in its sentence, and its words with the picture and without."""
+    lines = []
+    for number, blank in enumerate(blanks, 1):
+        before, after = text[max(0, blank.start - 40) : blank.start], text[blank.end : blank.end + 30]
+        lines += [f"{number}. ...{' '.join(before.split())} [{number}] {' '.join(after.split())}..."]
+        lines += [f"   {'with the picture':34}without"]
+        for i in range(max(len(blank.with_image), len(blank.without_image))):
+            cells = [
+                f"{w[i][0]:24} {w[i][1]:6.3f}" if i < len(w) else "" for w in (blank.with_image, blank.without_image)
+            ]
+            lines += [f"   {cells[0]:34}{cells[1]}"]
+    return "\n".join(lines)
+
+
+def surprise_table(whole: SentenceScore, scores: Sequence[SentenceScore]) -> str:
+    """A line for each sentence, the most surprising first, and the whole report."""
+    lines = [f"{'surprise':>8} {'own':>7} {'without':>7} {'others':>7} {'others better':>13} {'words':>5}"]
+    ordered = sorted(scores, key=lambda s: -s.surprise if s.words else math.inf)
+    for score in [*ordered, replace(whole, sentence="(the whole report)")]:
+        cells = [score.surprise, score.with_image, score.without_image, score.others]
+        shown = " ".join(f"{c:{'+' if i == 0 else ''}{8 if i == 0 else 7}.3f}" if c == c else " " * (7 + (i == 0)) for i, c in enumerate(cells))  # fmt: skip
+        better = f"{score.better:13.0%}" if score.better == score.better else " " * 13
+        lines.append(f"{shown} {better} {score.words:5}  {' '.join(score.sentence.split())}")
+    return "\n".join(
+        [*lines, "ln p a word; surprise above 0: other pictures explain the words better than the own one"]
+    )
+
+
+def write_json(path: Path, found: dict[str, Any]) -> None:
+    """Plain values as a JSON file; what is not a number is null."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: clean(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(v) for v in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    write_whole(path, (jsons.dumps(clean(found), indent=2, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,67 @@
+"""Checkpoints of a run: each there as a whole or not at all, the newest and the best kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from mrm.optimization import TrainingError
+
+
+class Checkpoints:
+    """`checkpoints/step-*` of a run, and the links `last` and `best` to two of them. One process writes."""
+
+    def __init__(self, run: Path, keep: int) -> None:
+        self.run, self.keep = run, keep
+
+    def newest(self) -> Path | None:
+        """The last checkpoint that was finished."""
+        return max((self.run / "checkpoints").glob("step-*"), default=None)
+
+    def write(self, step: int, fill: Callable[[Path], None], best: bool = False) -> None:
+        """Have `fill` write a folder under another name, put it on the disk, rename and link it. Old ones go last.
+
+        Raises TrainingError if it cannot be written; what was there is kept.
+        """
+        folder = self.run / "checkpoints" / f"step-{step:08d}"
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            fill(temporary)
+            _flush(temporary)
+        except (OSError, RuntimeError) as error:  # torch.save answers a full disk with RuntimeError
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise TrainingError(f"{folder}: cannot write a checkpoint ({error}); the last one is kept") from error
+        if folder.exists():  # left whole by a run that was killed before it could link it
+            shutil.rmtree(temporary)
+        else:
+            os.replace(temporary, folder)
+        _link(self.run / "last", folder)
+        if best:
+            _link(self.run / "best", folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Keep the newest checkpoints and the best."""
+        safe = {(self.run / name).resolve() for name in ("last", "best")}
+        for folder in sorted((self.run / "checkpoints").glob("step-*"))[: -self.keep]:
+            if folder.resolve() not in safe:
+                shutil.rmtree(folder)
+
+
+def _flush(folder: Path) -> None:
+    """Wait until the files are on the disk: a name that outlives a machine's crash must not lead to half a file."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as opened:
+                os.fsync(opened.fileno())
+
+
+def _link(link: Path, folder: Path) -> None:
+    """Point a relative symbolic link at `folder`, replacing an old one in one move."""
+    temporary = link.with_name(f".{link.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(folder.relative_to(link.parent))
+    os.replace(temporary, link)

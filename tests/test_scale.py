@@ -1,0 +1,367 @@
+"""A run on other numbers of processes and nodes, in parts, compiled: the same run, and one that can be gone on with."""
+
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import MICRO, command, config, trace, weights
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mrm import checkpoint, parallel, runs
+from mrm.optimization import TrainConfig, TrainingError, build_optimizer, update
+from mrm.training import Stopped, Trainer
+
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+pytestmark = pytest.mark.filterwarnings("ignore:.*No CUDA runtime.*")
+
+
+def launched(tmp_path: Path, cfg, *launcher: str) -> str:
+    """The run from a command line, to its end; what it printed."""
+    process = command(tmp_path, cfg, *launcher)
+    output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output
+    return output
+
+
+def assert_same_losses(run: Path, other: Path, rel: float = 1e-5) -> None:
+    rows, others = trace(run), trace(other)
+    assert [r["step"] for r in rows] == [r["step"] for r in others]
+    for a, b in zip(rows, others, strict=True):
+        for name in ("image", "report"):
+            assert float(a[name]) == pytest.approx(float(b[name]), rel=rel)
+        assert float(a["gradient"]) == pytest.approx(float(b["gradient"]), rel=10 * rel)
+
+
+@pytest.fixture(scope="module")
+def whole(phantoms, tmp_path_factory):
+    """Ten steps in one process, with everything that several processes could get wrong."""
+    return runs.pretrain(config(phantoms, tmp_path_factory.mktemp("scale") / "whole", **EVERYTHING))
+
+
+EVERYTHING = {"ema": 0.9, "clip": 1.0, "micro_batch": 2}  # an average, clipped gradients, accumulated
+
+
+@pytest.fixture(scope="module")
+def halves(phantoms, tmp_path_factory):
+    """The same ten steps in two processes: {sharding: run}, with its checkpoints after steps 4, 8 and 10."""
+    folder = tmp_path_factory.mktemp("halves")
+    made = {}
+    for sharding in ("none", "full"):
+        cfg = config(phantoms, folder / sharding, sharding=sharding, keep=9, **EVERYTHING)
+        launched(folder, cfg, *TWO)
+        made[sharding] = cfg.out
+    return made
+
+
+def left_at(step: int, run: Path, copy: Path) -> Path:
+    """The run as it would be had it been killed after the checkpoint of this step."""
+    shutil.copytree(run, copy, symlinks=True)
+    for folder in (copy / "checkpoints").glob("step-*"):
+        if folder.name > f"step-{step:08d}":
+            shutil.rmtree(folder)
+    return copy
+
+
+@pytest.mark.slow  # a minute of starting processes
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_equal_one(whole, halves, sharding):
+    """Accumulation, clipping and the average of weights included. What they wrote is the same model folder."""
+    assert_same_losses(halves[sharding], whole)
+    ours, theirs = weights(halves[sharding]), weights(whole)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
+    checkpoint.load(halves[sharding])
+    state = torch.load(halves[sharding] / "last" / "training.pt", weights_only=True)
+    moments = torch.load(whole / "last" / "training.pt", weights_only=True)["optimizer"]["state"]
+    for number, values in state["optimizer"]["state"].items():
+        assert {k: v.shape for k, v in values.items()} == {k: v.shape for k, v in moments[number].items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_go_on_in_one(whole, halves, phantoms, tmp_path, sharding):
+    out = left_at(4, halves[sharding], tmp_path / "run")
+    runs.pretrain(config(phantoms, out, sharding=sharding, **EVERYTHING))
+    assert_same_losses(out, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_one_process_goes_on_in_two(whole, phantoms, tmp_path, sharding):
+    """From the checkpoint of step 8, whichever way the weights are held from there on; rows of step 9 and 10 are new."""
+    one = runs.pretrain(config(phantoms, tmp_path / "one", keep=9, **EVERYTHING))
+    out = left_at(8, one, tmp_path / "run")
+    said = launched(tmp_path, config(phantoms, out, sharding=sharding, **EVERYTHING), *TWO)
+    assert "going on from step 8 of 10" in said
+    assert_same_losses(out, whole)
+
+
+@pytest.mark.slow
+def test_the_same_two_processes_go_on_to_the_same_bits(halves, phantoms, tmp_path):
+    """A row of the log that began before the checkpoint and ends after it has both processes' sums in it."""
+    sparse = {**EVERYTHING, "log_every": 5}
+    straight = config(phantoms, tmp_path / "straight", sharding="full", keep=9, **sparse)
+    launched(tmp_path, straight, *TWO)
+    again = replace(straight, out=left_at(4, straight.out, tmp_path / "again"))
+    launched(tmp_path, again, *TWO)
+    assert trace(again.out) == trace(straight.out)
+    assert len(trace(again.out)) == 2
+    assert all(torch.equal(v, weights(straight.out)[k]) for k, v in weights(again.out).items())
+
+
+@pytest.mark.slow
+def test_bf16_in_parts_follows_bf16_whole(phantoms, tmp_path):
+    one = runs.pretrain(config(phantoms, tmp_path / "one", steps=4, precision="bf16"))
+    two = config(phantoms, tmp_path / "two", steps=4, precision="bf16", sharding="full")
+    launched(tmp_path, two, *TWO)
+    assert_same_losses(two.out, one, rel=5e-3)
+
+
+@pytest.mark.slow
+def test_two_nodes_of_one_process(phantoms, tmp_path):
+    """Two launches that find each other over a port of loopback, as two nodes do."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    cfg = config(phantoms, tmp_path / "run")
+    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test")
+    node = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *meeting)
+    nodes = [command(tmp_path, cfg, *node, "--node-rank", str(rank)) for rank in (0, 1)]
+    said = [process.communicate(timeout=280)[0] for process in nodes]
+    assert [process.returncode for process in nodes] == [0, 0], said
+    assert_same_losses(cfg.out, runs.pretrain(config(phantoms, tmp_path / "one")))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_signals_every_process_loses_nothing(phantoms, tmp_path):
+    """SIGTERM reaches torchrun and its processes at once, and those again from torchrun: save, then stop."""
+    cfg = config(phantoms, tmp_path / "run", steps=400, save_every=400)
+    file = tmp_path / "run.yaml"
+    from mrm import recipes
+
+    file.write_text(recipes.to_yaml(cfg))
+    process = subprocess.Popen(
+        [sys.executable, *TWO, "-m", "mrm", "pretrain", "--config", str(file)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    log = cfg.out / "log.csv"
+    while process.poll() is None and (not log.is_file() or log.read_text().count("\n") < 4):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    step = int((cfg.out / "last").resolve().name.removeprefix("step-"))
+    assert process.returncode != 0
+    assert f"stopped and saved at step {step} of 400" in said
+    assert 3 <= step == int(trace(cfg.out)[-1]["step"]) < 400
+
+
+def test_a_second_sigterm_does_not_kill_a_run_that_is_saving(phantoms, tmp_path, monkeypatch):
+    after = Trainer._after_step
+
+    def twice(self):
+        after(self)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "_after_step", twice)
+    with pytest.raises(Stopped):
+        runs.pretrain(config(phantoms, tmp_path / "run"))
+    assert (tmp_path / "run" / "last").resolve().name == "step-00000001"
+
+
+def test_nodes_that_do_not_share_the_runs_folder_are_told(phantoms, tmp_path, monkeypatch):
+    run = runs.pretrain(config(phantoms, tmp_path / "run", steps=4))
+    monkeypatch.setattr("accelerate.Accelerator.reduce", lambda self, steps, how: torch.maximum(steps, steps * 0))
+    with pytest.raises(TrainingError, match=r"different steps \(0 to 4\); put --out on storage that all nodes share"):
+        runs.pretrain(config(phantoms, run, steps=4))
+
+
+# What the device decides -------------------------------------------------------------------------------
+
+
+class _Waits(TorchDispatchMode):
+    """Counts the operations for which a host waits for its device: numbers read out of a tensor, results of unknown size."""
+
+    def __init__(self, monkeypatch) -> None:
+        super().__init__()
+        self.seen, tolist = 0, torch.Tensor.tolist
+        monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: self.note() or tolist(tensor))  # not dispatched
+
+    def note(self) -> None:
+        self.seen += 1
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "masked_select", "equal"):
+            self.note()
+        return operation(*args, **(kwargs or {}))
+
+
+def test_the_loop_waits_for_the_device_only_to_log_check_and_save(phantoms, tmp_path, monkeypatch):
+    waits, mode = {}, _Waits(monkeypatch)
+    step, after = Trainer._step, Trainer._after_step
+
+    def counted(self, micro_batches):
+        counts = {id(batch): self.task.counts(batch) for batch in micro_batches}  # of batches still on the host
+        self.task.counts = lambda batch: counts[id(batch)]
+        mode.seen = 0
+        with mode:
+            step(self, micro_batches)
+            after(self)
+        waits[self.step] = mode.seen
+        del self.task.counts
+
+    for name, replacement in (("_step", counted), ("_after_step", lambda self: None)):
+        monkeypatch.setattr(Trainer, name, replacement)
+    runs.pretrain(config(phantoms, tmp_path / "run", log_every=5, check_every=50, save_every=50, ema=0.9, clip=1.0))
+    assert {s for s in waits if waits[s]} == {5, 10}, waits
+    with mode:
+        assert torch.ones(()).isfinite()
+    assert mode.seen
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_step_does_not_wait(phantoms, tmp_path, monkeypatch):
+    step = Trainer._step
+
+    def strict(self, micro_batches):
+        torch.cuda.set_sync_debug_mode("error" if self.step else "default")  # the first step allocates
+        try:
+            step(self, micro_batches)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Trainer, "_step", strict)
+    runs.pretrain(config(phantoms, tmp_path / "run", log_every=5))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_an_update_that_is_not_finite_changes_nothing(kind):
+    """Weights, moments and the count of steps; and the next finite update is what it would have been."""
+
+    def trained(gradients: list[float]) -> tuple[torch.Tensor, dict]:
+        model = torch.nn.Linear(3, 2)
+        with torch.no_grad():
+            model.weight.fill_(0.5), model.bias.fill_(-0.5)
+        optimizer = build_optimizer(model, TrainConfig(optimizer=kind, rate_per=None))
+        for value in gradients:
+            for p in model.parameters():
+                p.grad = torch.full_like(p, value)
+            update(optimizer, 0.1, parallel.gradient_norm(model, 1.0))
+        return model.weight.detach().clone(), optimizer.state_dict()["state"]
+
+    for bad in (math.nan, math.inf):
+        (weight, state), (expected, expected_state) = trained([1.0, bad, 2.0, bad]), trained([1.0, 2.0])
+        assert torch.equal(weight, expected)
+        for number, values in expected_state.items():
+            for name, value in values.items():
+                assert torch.equal(torch.as_tensor(state[number][name]), torch.as_tensor(value)), name
+    assert not torch.equal(trained([1.0])[0], trained([])[0])
+
+
+# Compiled ----------------------------------------------------------------------------------------------
+
+
+def has_compiler() -> bool:
+    return bool(shutil.which("g++") or shutil.which("c++") or shutil.which("clang++"))
+
+
+@pytest.mark.slow  # compiling takes minutes on a slow core
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_run_is_the_same_run_in_few_graphs(phantoms, tmp_path):
+    """Also its average and its resume; a length of reports costs one graph each, a number of words none."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    plain = runs.pretrain(config(phantoms, tmp_path / "plain", ema=0.9, keep=9))
+    out = left_at(4, plain, tmp_path / "compiled")
+    runs.pretrain(config(phantoms, out, ema=0.9, compile=True))
+    assert_same_losses(out, plain)
+    assert weights(out).keys() == weights(plain).keys()
+    assert counters["stats"]["unique_graphs"] <= 2  # reports of up to 96 and up to 100 tokens
+    assert not counters["graph_break"]
+    assert checkpoint.load(out).config.image_size == MICRO.image_size
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler on a CPU")
+def test_two_compiled_processes_equal_one(phantoms, tmp_path):
+    one = runs.pretrain(config(phantoms, tmp_path / "one", steps=3))
+    two = config(phantoms, tmp_path / "two", steps=3, compile=True)
+    launched(tmp_path, two, *TWO)
+    assert_same_losses(two.out, one)
+
+
+@pytest.mark.slow
+def test_a_machine_without_a_compiler_is_told(phantoms, tmp_path):
+    cfg = config(phantoms, tmp_path / "run", steps=2, compile=True)
+    process = command(tmp_path, cfg, env={"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")})
+    said, _ = process.communicate(timeout=200)
+    if torch.cuda.is_available():
+        pytest.skip("a GPU compiles with Triton")
+    assert process.returncode == 2
+    assert "cannot be compiled here" in said
+    assert "Leave out --training.compile" in said
+
+
+def test_a_model_in_parts_is_not_compiled():
+    with pytest.raises(TrainingError, match=r"choose --training.compile or --training.sharding full"):
+        TrainConfig(compile=True, sharding="full")
+
+
+# Under SLURM -------------------------------------------------------------------------------------------
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "slurm_pretrain.sh"
+
+
+def submitted(tmp_path: Path, step: str, **environment: str) -> tuple[int, str, str]:
+    """The example as SLURM would run it, with `step` in the place of srun: status, output, what was asked of SLURM."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    asked = tmp_path / "asked"
+    scontrol = f'if [ "$1" = show ]; then echo node1; echo node2; else echo "$@" >> {asked}; fi'
+    for name, body in (("srun", f'echo "$@" > {tmp_path}/srun\n{step}'), ("scontrol", scontrol)):
+        (tools / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tools / name).chmod(0o755)
+    known = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2", "RUN": "run"}
+    done = subprocess.run(
+        ["bash", str(SCRIPT), "--seed", "3"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        env={"PATH": f"{tools}:{os.environ['PATH']}", **known, **environment},
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr, asked.read_text().strip() if asked.exists() else ""
+
+
+SAVES = "mkdir -p run; ln -sfn checkpoints/step-00000040 run/last"
+
+
+def test_a_finished_job_is_not_requeued(tmp_path):
+    status, said, asked = submitted(tmp_path, f"{SAVES}; exit 0")
+    assert (status, asked) == (0, ""), said
+    line = (tmp_path / "srun").read_text()
+    assert "--nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint node1:29500 --rdzv-id 7" in line
+    assert line.strip().endswith("-m mrm pretrain mimic --records training.csv --out run --seed 3")
+
+
+def test_a_job_that_was_stopped_after_it_got_further_is_requeued(tmp_path):
+    assert submitted(tmp_path, f"{SAVES}; exit 1")[::2] == (0, "requeue 7")
+
+
+def test_a_job_whose_shell_is_signalled_too_still_waits_for_its_step(tmp_path):
+    status, said, asked = submitted(tmp_path, f"kill -TERM $PPID; sleep 1; {SAVES}; exit 1")
+    assert (status, asked) == (0, "requeue 7"), said
+
+
+@pytest.mark.parametrize("further", [True, False])
+def test_a_job_that_cannot_get_on_is_not_requeued_for_ever(tmp_path, further):
+    step, count = (f"{SAVES}; exit 1", "100") if further else ("exit 2", "0")
+    status, _, asked = submitted(tmp_path, step, SLURM_RESTART_COUNT=count)
+    assert (status, asked) == (1 if further else 2, "")
