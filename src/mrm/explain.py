@@ -1,9 +1,10 @@
 """Where a classifier looks: a heat map for each finding, at the picture's own size.
 
-Two methods. "gradcam" asks which patches raise the logit of one finding: activation times gradient at the input of the
-last block's attention, summed over channels, negative contributions dropped (Grad-CAM, arXiv:1610.02391, for tokens;
-through captum). "rollout" follows attention from the pooled patches down to the picture (Abnar and Zuidema 2020,
-arXiv:2005.00928): it knows nothing of findings and is the same for each; it is here to compare with.
+Two methods. "gradcam" asks which patches raise the logit of one finding: the output of the last block times the gradient
+there, summed over channels, negative contributions dropped (Grad-CAM, arXiv:1610.02391, for tokens; through captum).
+Other places and integrated gradients were tried and found worse: docs/explain.md. "rollout" follows attention from the
+pooled patches down to the picture (Abnar and Zuidema 2020, arXiv:2005.00928): it knows nothing of findings and is the
+same for each; it is here to compare with.
 
 A map says what moved the number, not where disease is.
 """
