@@ -1,4 +1,4 @@
-"""Commands that put a model to use: predict, export."""
+"""Commands that put a model to use: predict, embed, similar, explain, reconstruct, fill-in, export, serve."""
 
 from __future__ import annotations
 
