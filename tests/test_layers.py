@@ -41,7 +41,7 @@ SHARED = {
     "corpora": ("contract", "inspection", "splits", "phantom"),
     "pages": ("",),
     "serve": ("",),
-    "runs": ("opening",),
+    "runs": ("opening", "pretraining"),
     "cli": ("command",),
 }
 

@@ -59,17 +59,19 @@ def test_records(model: Classifier, path: Path, images: Path | None) -> Records:
     return resolve_uncertain(records, model.config.uncertain or dict.fromkeys(records.classes, "ignore"))
 
 
-def overlaps(seen: Path, records: Records, name: str) -> list[str]:
+def overlaps(seen: Path, records: Records, name: str, also: Path | None = None) -> list[str]:
     """What a model has seen of these records: a line for each kind of overlap with each set it was trained on.
 
-    `seen` is the folder of that name in a run or a model folder. A model without one says so.
+    `seen` is the folder of that name in a run or a model folder; a model without one says so. `also` is a folder of
+    further sets. Pictures are read once for all sets.
     """
-    files = sorted(seen.glob("*.npz"))
-    if not files:
-        return ["it is not known which records this model was trained on, so overlap with them cannot be ruled out"]
-    trained = {file.stem: Fingerprints.load(file) for file in files}
-    prints = fingerprint(records, pictures=any(t.read for t in trained.values()))
-    return [str(o) for stage, t in trained.items() for o in compare(t, prints, (stage, name))]
+    files, more = sorted(seen.glob("*.npz")), sorted(also.glob("*.npz")) if also else []
+    unknown = "it is not known which records this model was trained on, so overlap with them cannot be ruled out"
+    lines = [] if files else [unknown]
+    if known := [(file.stem, Fingerprints.load(file)) for file in (*files, *more)]:
+        prints = fingerprint(records, pictures=any(k.read for _, k in known))
+        lines += [str(o) for stage, k in known for o in compare(k, prints, (stage, name))]
+    return lines
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from mrm.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml
 from mrm.records import Records
 from mrm.reports import Tokenizer, select_sections
 from mrm.runs.opening import best_device
+from mrm.runs.pretraining import pretrain_data
 from mrm.tasks import PretrainTask
 
 PICTURES, STEPS = 32, 3  # measured unless told otherwise
@@ -113,7 +114,7 @@ def examine(
     """
     if min(pictures, steps, batch or 1) < 1:
         raise RunError(f"pictures, steps and batch must be at least 1, not {pictures}, {steps}, {batch}")
-    config = _config(recipe, Path(records), init)
+    config = replace(_config(recipe, Path(records), init), on_error="stop")  # another picture in its place is not timed
     loaded = Records.load(records, images=folder, on_error="skip")
     device = best_device()
     tokenizer, config = _with_tokenizer(config, loaded)
@@ -123,13 +124,13 @@ def examine(
     if config.init:
         print(f"{config.init}: {checkpoint.start_from(model, config.init)}")
     tried = _spread(loaded, pictures)
-    loader_stages, unreadable = _loader_stages(_data(config, tried, model, tokenizer))
+    loader_stages, unreadable = _loader_stages(pretrain_data(config, tried, model, tokenizer))
     readable = [r for r in tried if r.name not in unreadable]
     if not readable:
         name, reason = next(iter(unreadable.items()))
         raise RunError(f"{records}: not one of {len(tried)} pictures tried could be read; the first, {name}: {reason}")
     loading.share_cores(device)
-    data = _data(config, readable, model, tokenizer)
+    data = pretrain_data(config, readable, model, tokenizer)
     size = batch or _micro_batch(config, device)
     bench = StepBench(model.to(device).train(), config, data)
     stages = [*loader_stages, *bench.stages(size, config.training.precision, steps)]
@@ -414,18 +415,3 @@ def _with_tokenizer(config: PretrainConfig, records: Records) -> tuple[Tokenizer
     tokenizer = Tokenizer.train(list(texts), config.model.vocabulary)  # every letter is a piece, wanted or not
     words = max(tokenizer.size, config.model.vocabulary)
     return tokenizer, replace(config, model=replace(config.model, vocabulary=words))
-
-
-def _data(config: PretrainConfig, records: Sequence[Any], model: MRM, tokenizer: Tokenizer) -> PretrainData:
-    return PretrainData(
-        records,
-        tokenizer,
-        size=model.config.target_size,
-        patches=model.patches,
-        keep=model.config.keep,
-        length=model.config.report_length,
-        crop=config.crop,
-        report=config.report,
-        seed=config.seed,
-        predicted=model.predicted,
-    )

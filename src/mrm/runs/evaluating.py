@@ -51,9 +51,7 @@ def evaluate_findings(
     outlying_N = probing.outlying(found.features_ND, card.embedding) if card.embedding else None
     shown = evidence(card, found, outlying_N, by, draws, seed)
     folder = checkpoint.find_model(model)
-    leaks = overlaps(folder / "seen", tested, "test")
-    if (folder / CALIBRATED_ON).is_dir():
-        leaks += overlaps(folder / CALIBRATED_ON, tested, "test")
+    leaks = overlaps(folder / "seen", tested, "test", also=folder / CALIBRATED_ON)
     warn_of(leaks)
     results = summary(model, card, records, tested, predictions, report, found.unreadable, leaks, shown)
     write_results(out, results, predictions)

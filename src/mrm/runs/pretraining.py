@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mrm.batches import PretrainData
 from mrm.loading import loader
 from mrm.model import MRM
 from mrm.recipes import PretrainConfig
-from mrm.records import Records, write_whole
+from mrm.records import Record, Records, write_whole
 from mrm.reports import Tokenizer, select_sections
 from mrm.sampling import in_order
 from mrm.tasks import PretrainTask
@@ -53,7 +54,7 @@ def pretrain_model(config: PretrainConfig, tokenizer: Tokenizer) -> MRM:
     return model
 
 
-def pretrain_data(config: PretrainConfig, records: Records, model: MRM, tokenizer: Tokenizer) -> PretrainData:
+def pretrain_data(config: PretrainConfig, records: Sequence[Record], model: MRM, tokenizer: Tokenizer) -> PretrainData:
     """Records as this model's training samples."""
     return PretrainData(
         records,
