@@ -306,14 +306,15 @@ def test_a_cross_run_asks_for_a_part_of_the_patches_and_learns(phantoms, tmp_pat
 
 @pytest.mark.parametrize(("decoder", "predicted", "count"), [("full", None, 12), ("cross", None, 4), ("cross", 7, 7)])
 def test_the_image_loss_counts_the_patches_asked_for(phantoms, decoder, predicted, count):
-    from mrm.runs.doctor import StepBench, _data, _with_tokenizer
+    from mrm.runs.doctor import StepBench, _with_tokenizer
+    from mrm.runs.pretraining import pretrain_data
 
     config = pretrain_config(phantoms, phantoms, image_decoder=decoder, predicted=predicted)
     records = mrm.Records.load(config.records)
     tokenizer, config = _with_tokenizer(config, records)
     with noise.seeded(0):
         model = MRM(config.model)
-    data = _data(config, records, model, tokenizer)
+    data = pretrain_data(config, records, model, tokenizer)
     batch = StepBench(model, config, data).batch(3)
     task = PretrainTask(model).eval()
     terms = task(batch)
