@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -226,6 +227,28 @@ def test_many_processes_share_a_cache_smaller_than_the_data(files, cache):
         time.sleep(0.002)
     assert [p.returncode for p in started] == [0, 0]
     assert 100_000 <= most <= 450_000
+
+
+def test_a_file_takes_its_name_while_nobody_counts_the_folder(cache, monkeypatch):
+    """Else who makes room could see it under neither of its names, and let too many in."""
+    arrived, counting = threading.Event(), threading.Event()
+
+    def chunks(_uri):
+        yield b"film"
+        arrived.set()
+        assert counting.wait(10)
+
+    monkeypatch.setattr(store, "_chunks", chunks)
+    digest = hashlib.sha256(b"film").hexdigest()
+    fetching = threading.Thread(target=Cache(cache, 100).fetch, args=("s3://films/one", 4, digest))
+    fetching.start()
+    assert arrived.wait(10)
+    with store._locked(cache / "room.lock"):
+        counting.set()
+        fetching.join(0.3)
+        assert [f.name for f in cache.iterdir() if f.suffix != ".lock"] == [f"{digest}.part"]
+    fetching.join(10)
+    assert [f.name for f in cache.iterdir() if f.suffix != ".lock"] == [digest]
 
 
 def test_a_file_that_is_not_what_the_index_names_is_refused(files, cache):

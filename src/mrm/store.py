@@ -156,7 +156,8 @@ class Cache:
                     f"{uri}: not the file that the index names ({arrived:,} bytes of {size:,}, or another checksum); "
                     "upload the folder again"
                 )
-            os.replace(temporary, file)
+            with _locked(self.folder / "room.lock"):  # or who makes room could see it under neither name
+                os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -180,7 +181,7 @@ class Cache:
         """Remove what was opened longest ago until `most` bytes are left; whether that could be done."""
         held = []
         for file in self.folder.iterdir():
-            with suppress(FileNotFoundError):  # it has just arrived, and lost its temporary name
+            with suppress(FileNotFoundError):  # a download has failed, and its temporary file has just gone
                 held += [] if file.suffix == ".lock" else [(file, file.stat())]
         total = sum(s.st_size for _, s in held)
         for file, state in sorted(held, key=lambda f: (f[0].suffix != ".part", f[1].st_mtime_ns)):
