@@ -39,6 +39,16 @@ def test_the_patch_loss_normalises_the_target_not_the_prediction():
     assert masked_patch_loss(target, target).mean().item() > 1000
 
 
+@pytest.mark.parametrize("normalise", [True, False])
+def test_a_grey_target_is_one_of_three_equal_channels(normalise):
+    predicted, grey = numbers(2, 3, 8 * 3), numbers(2, 3, 8, seed=1) * 50 + 400
+    colour = grey.repeat_interleave(3, dim=-1)  # the channel varies fastest, as `patchify` has it
+    torch.testing.assert_close(normalise_patches(grey, 3).repeat_interleave(3, dim=-1), normalise_patches(colour))
+    torch.testing.assert_close(
+        masked_patch_loss(predicted, grey, normalise), masked_patch_loss(predicted, colour, normalise)
+    )
+
+
 def test_the_word_loss_is_the_negative_natural_logarithm_of_the_right_word():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
     term = masked_token_loss(logits, torch.tensor([1, 2]))

@@ -12,7 +12,7 @@ import mrm
 from mrm import checkpoint, noise, predict, recipes, runs
 from mrm import published as published_layout
 from mrm.losses import NO_WORD
-from mrm.model import MRM, ModelConfig, complement, patchify, sine_cosine, take, unpatchify
+from mrm.model import MRM, ModelConfig, complement, normalise, patchify, sine_cosine, take, unpatchify
 from mrm.optimization import TrainConfig
 from mrm.tasks import PretrainTask
 
@@ -323,6 +323,14 @@ def test_the_image_loss_counts_the_patches_asked_for(phantoms, decoder, predicte
     assert terms["report"].count == (batch.targets_W != NO_WORD).sum() > 0
     asked = {tuple(data.sample(e, 0)["hidden"]) for e in range(4)}
     assert len(asked) == 4  # another part every epoch
+
+
+def test_a_grey_channel_seen_three_times_is_shrunk_as_three():
+    model = small_model()
+    grey = np.random.default_rng(0).integers(0, 256, (2, 128, 128), dtype=np.uint8)
+    crop = normalise(torch.from_numpy(grey), 0.5, 0.25)
+    assert crop.stride(1) == 0
+    torch.testing.assert_close(model.shrink(crop), model.shrink(crop.contiguous()), rtol=0, atol=0)
 
 
 def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path):

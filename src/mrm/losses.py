@@ -4,7 +4,7 @@ A mean of means weighs a short report's words more than a long one's, and change
 processes; a sum and a count do not.
 """
 
-# Shapes: B samples, M masked patches, P values of one patch, W masked words, V vocabulary, C classes, H W pixels
+# Shapes: B samples, M masked patches, P values predicted of one patch, Q values of its target, W masked words, V vocabulary, C classes, H W pixels
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -30,17 +30,27 @@ class Term(NamedTuple):
         return self.sum / self.count.clamp(min=1)
 
 
-def normalise_patches(patches_BMP: Tensor, eps: float = 1e-6) -> Tensor:
-    """Each patch less its mean, over its deviation (unbiased variance). MAE, section 3, arXiv:2111.06377."""
-    mean = patches_BMP.mean(dim=-1, keepdim=True)
-    return (patches_BMP - mean) / (patches_BMP.var(dim=-1, keepdim=True) + eps) ** 0.5
+def normalise_patches(patches_BMQ: Tensor, repeats: int = 1, eps: float = 1e-6) -> Tensor:
+    """Each patch less its mean, over its deviation (unbiased variance). MAE, section 3, arXiv:2111.06377.
+
+    Each value counts `repeats` times, as that of a grey patch does for three equal channels.
+    """
+    centred = patches_BMQ - patches_BMQ.mean(dim=-1, keepdim=True)
+    variance = centred.square().sum(dim=-1, keepdim=True) / (patches_BMQ.shape[-1] - 1 / repeats)
+    return centred / (variance + eps).sqrt()
 
 
-def masked_patch_loss(predicted_BMP: Tensor, target_BMP: Tensor, normalise: bool = True) -> Term:
-    """Squared error of each masked patch, averaged over its values; counts patches. MRM, section 3.2."""
-    target = normalise_patches(target_BMP) if normalise else target_BMP
-    error_BM = (predicted_BMP.float() - target).square().mean(dim=-1)
-    return Term(error_BM.sum(), error_BM.new_full((), error_BM.numel()))
+def masked_patch_loss(predicted_BMP: Tensor, target_BMQ: Tensor, normalise: bool = True) -> Term:
+    """Squared error of each masked patch, averaged over its values; counts patches. MRM, section 3.2.
+
+    A target of fewer values than the prediction is grey: each of its values stands for that of all channels.
+    """
+    size = predicted_BMP.shape[-1]
+    repeats = size // target_BMQ.shape[-1]
+    target_BMQ = normalise_patches(target_BMQ, repeats) if normalise else target_BMQ
+    target_BMP = target_BMQ[..., None].expand(-1, -1, -1, repeats).flatten(2)
+    error = F.mse_loss(predicted_BMP.float(), target_BMP, reduction="sum") / size
+    return Term(error, error.new_full((), target_BMP[..., 0].numel()))
 
 
 def masked_token_loss(logits_WV: Tensor, targets_W: Tensor) -> Term:

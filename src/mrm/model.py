@@ -144,7 +144,11 @@ class MRM(nn.Module):
         size = self.config.image_size
         if crop_BCHW.shape[-1] == size:
             return crop_BCHW
-        return F.interpolate(crop_BCHW, size=(size, size), mode="bicubic", antialias=self.config.antialias)
+        channels = crop_BCHW.shape[1]
+        if crop_BCHW.stride(1) == 0:  # one grey channel seen three times (`normalise`) is shrunk once
+            crop_BCHW = crop_BCHW[:, :1]
+        small = F.interpolate(crop_BCHW, size=(size, size), mode="bicubic", antialias=self.config.antialias)
+        return small.expand(-1, channels, -1, -1)
 
     def encode(self, image_BCHW: Tensor, kept_BK: Tensor | None = None) -> Tensor:
         """Prefix tokens, then features of the kept patches (all without `kept_BK`): (B, S, D), after the last norm.
@@ -431,7 +435,7 @@ def pretrain_losses(
 
 
 def normalise(picture_BHW: Tensor, mean: float, std: float) -> Tensor:
-    """Grey uint8 pictures (B, H, W) as three equal normalised channels, float32 (B, 3, H, W)."""
+    """Grey uint8 pictures (B, H, W) as three equal normalised channels, float32 (B, 3, H, W): one, seen three times."""
     grey_BHW = (picture_BHW.float() / 255.0 - mean) / std
     return grey_BHW[:, None].expand(-1, 3, -1, -1)
 
@@ -471,7 +475,10 @@ def unpatchify(patches_BLP: Tensor, side: int) -> Tensor:
 
 
 def target_patches(image_BCHW: Tensor, side: int, hidden_BM: Tensor) -> Tensor:
-    """What the image decoder is to restore: the hidden patches of the large crop, (B, M, P)."""
+    """What the image decoder is to restore: the hidden patches of the large crop, (B, M, P).
+
+    Of three equal channels one is enough: (B, M, P / 3).
+    """
     return take(patchify(image_BCHW, side), hidden_BM)
 
 

@@ -52,9 +52,9 @@ class PretrainTask(Task):
             batch.rows_N,
         )
         side = model.patch_size * model.config.target_scale
-        target_BMP = target_patches(crop_BCHW, side, batch.hidden_BM)
+        target_BMQ = target_patches(crop_BCHW[:, :1], side, batch.hidden_BM)  # grey
         return {
-            "image": masked_patch_loss(output.pixels_BMP, target_BMP, model.config.norm_pix),
+            "image": masked_patch_loss(output.pixels_BMP, target_BMQ, model.config.norm_pix),
             "report": masked_token_loss(output.logits_WV, batch.targets_W),
         }
 
