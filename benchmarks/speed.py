@@ -47,7 +47,7 @@ from mrm import images, noise, pack, parallel, recipes
 from mrm.batches import PretrainBatch, PretrainData
 from mrm.losses import NO_WORD
 from mrm.model import MRM, ModelConfig, normalise
-from mrm.optimization import TrainConfig, build_optimizer
+from mrm.optimization import TrainConfig, build_optimizer, computes_bf16
 from mrm.records import Record, Records
 from mrm.reports import Tokenizer
 from mrm.runs.doctor import Stopwatch, device_name, flops_of_step, share_of_peak
@@ -61,6 +61,7 @@ EPOCHS, STUDIES = 200, 377_110  # of the published pre-training
 TOKENS = (40, 100)  # lengths of reports, [CLS] included: 70 on average
 VARIANTS = {  # name: image decoder, precision; the baseline besides
     "fp32 full": ("full", "fp32"),
+    "fp32 cross": ("cross", "fp32"),
     "bf16 full": ("full", "bf16"),
     "bf16 cross": ("cross", "bf16"),
 }
@@ -206,24 +207,32 @@ def on_device(data: PretrainData, count: int) -> float:
 def step(quick: bool) -> dict[str, Any]:
     """Seconds of a step of each variant, in turns, and each one's peak memory in a process of its own."""
     size, repeats = (4, 2) if quick else (8, 7)
-    steps = variants(quick, size)
+    names = ["baseline", *(n for n, (_, precision) in VARIANTS.items() if precision == fitting(precision))]
+    without = [n for n in VARIANTS if n not in names]
+    steps = variants(quick, size, names)
     for run in steps.values():
         run()  # to warm up
     seconds = in_turns(steps, repeats)
     steps.clear()
-    memory = {name: memory_of(name, quick) for name in ("baseline", *VARIANTS)}
+    memory = {name: memory_of(name, quick) for name in names}
+    left_out = f"; left out: {', '.join(without)} (this processor has no bf16 instructions)" if without else ""
     return {
-        "what": f"batch of {size}, {threads()}; forward, backward and optimiser",
+        "what": f"batch of {size}, {threads()}; forward, backward and optimiser{left_out}",
         "unit": "seconds a step",
         "seconds": {k: spread(v) for k, v in seconds.items()},
-        "ratios": {f"{k} against baseline": ratio(seconds, "baseline", k) for k in VARIANTS},
+        "ratios": {f"{k} against baseline": ratio(seconds, "baseline", k) for k in names[1:]},
         "memory": memory,
         "memory_unit": "GiB at the peak of a process of its own (on a GPU: allocated there)",
     }
 
 
+def fitting(precision: str) -> str:
+    """The precision, or fp32 where the device has no instructions for it."""
+    return precision if computes_bf16(best_device()) else "fp32"
+
+
 def variants(quick: bool, size: int, names: Sequence[str] = ("baseline", *VARIANTS)) -> dict[str, Callable[[], float]]:
-    """A step of each, by name; it returns its seconds. fp32 and bf16 share one model."""
+    """A step of each, by name; it returns its seconds. fp32 and bf16 share the model of a decoder."""
     device, made = best_device(), {}
     models: dict[str, tuple[PretrainTask, torch.optim.Optimizer]] = {}
     for name in names:
@@ -388,10 +397,13 @@ def loop(quick: bool) -> dict[str, Any]:
     The norm of the gradient, which the loop wants to refuse a bad step, is given by itself.
     """
     repeats, steps = (2, 5) if quick else (3, 9)
+    precision = fitting("bf16")
     found: dict[str, list[float]] = {"own": [], "norm": [], "waiting": [], "whole": []}
     with tempfile.TemporaryDirectory() as place:
         for turn in range(repeats):
-            trainer = trainer_for(Path(place) / str(turn), new_model(quick, "full"), steps, 4 if quick else 8, "bf16")
+            trainer = trainer_for(
+                Path(place) / str(turn), new_model(quick, "full"), steps, 4 if quick else 8, precision
+            )
             trainer.watch()
             with quiet():
                 trainer.fit()
@@ -403,7 +415,7 @@ def loop(quick: bool) -> dict[str, Any]:
             found["waiting"].append(spent["loader"] / spent["time"])
             found["whole"].append(spent["time"] / (steps - 1))
     return {
-        "what": f"{steps - 1} steps of bf16, {threads()}, a worker reads; logs every 4 steps, checkpoints left out",
+        "what": f"{steps - 1} steps of {precision}, {threads()}, a worker reads; logs every 4 steps, checkpoints left out",
         "unit": "seconds a step",
         "seconds": {"whole": spread(found["whole"])},
         "shares": {
@@ -414,7 +426,9 @@ def loop(quick: bool) -> dict[str, Any]:
     }
 
 
-def trainer_for(run: Path, model: MRM, steps: int, batch: int, precision: str, world: int = 1) -> WatchedTrainer:
+def trainer_for(
+    run: Path, model: MRM, steps: int, batch: int, precision: str, world: int = 1, workers: int = 1
+) -> WatchedTrainer:
     """A trainer on 64 noise pictures with reports."""
     config = model.config
     rng = np.random.default_rng(0)
@@ -426,7 +440,7 @@ def trainer_for(run: Path, model: MRM, steps: int, batch: int, precision: str, w
     )  # fmt: skip
     training = TrainConfig(
         epochs=None, steps=steps, warmup_steps=1, global_batch=batch * world, precision=precision,  # type: ignore[arg-type]
-        log_every=4, save_every=10**9, check_every=10**9, workers=1, trackers=(),
+        log_every=4, save_every=10**9, check_every=10**9, workers=workers, trackers=(),
     )  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
     return WatchedTrainer(PretrainTask(model), data, training, run, write_model=lambda *_: None)
@@ -448,11 +462,14 @@ def quiet() -> Iterator[None]:
 
 
 def processes(quick: bool) -> dict[str, Any]:
-    """Pictures a second of two processes against one, each with one thread and equal work."""
+    """Pictures a second of two processes against one, each with one thread and equal work.
+
+    Each reads its own pictures: a reader beside each of two processes would need more cores than two.
+    """
     rates = in_turns({f"{n}": lambda n=n: rate_of_processes(n, quick) for n in (1, 2)}, 2 if quick else 3)
     scaled = [two / one for one, two in zip(rates["1"], rates["2"], strict=True)]
     return {
-        "what": f"ViT-Tiny at 128, 16 pictures a process and step, gloo, one thread each, {cores()} cores",
+        "what": f"ViT-Tiny at 128, 16 pictures a process and step, gloo, one thread each, which reads too, {cores()} cores",
         "unit": "pictures a second",
         "seconds": {f"{k} processes": spread(v) for k, v in rates.items()},
         "ratios": {"two processes against one": {**spread(scaled), "each": scaled}},
@@ -480,7 +497,7 @@ def train_in_processes(place: Path, quick: bool) -> None:
     shape = recipes.TINY_MODEL if quick else recipes.SMALL_MODEL
     with noise.seeded(0):
         model = MRM(shape)
-    trainer = trainer_for(place / "run", model, 4 if quick else 14, batch, "fp32", world)
+    trainer = trainer_for(place / "run", model, 4 if quick else 14, batch, "fp32", world, workers=0)
     trainer.watch()
     with quiet():
         trainer.fit()

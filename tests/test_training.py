@@ -239,6 +239,13 @@ def test_bf16_follows_fp32(whole, phantoms, tmp_path):
         assert float(a["report"]) == pytest.approx(float(b["report"]), rel=0.03)
 
 
+@pytest.mark.parametrize(("precision", "able", "warned"), [("bf16", False, 1), ("bf16", True, 0), ("fp32", False, 0)])
+def test_bf16_without_instructions_for_it_is_said(phantoms, tmp_path, monkeypatch, capsys, precision, able, warned):
+    monkeypatch.setattr("mrm.training.computes_bf16", lambda _: able)
+    runs.pretrain(config(phantoms, tmp_path / "run", steps=1, warmup_steps=0, precision=precision))
+    assert capsys.readouterr().out.count("no bf16 instructions: --training.precision fp32") == warned
+
+
 def test_the_schedule_warms_up_and_ends_at_zero():
     rates = [rate_at(s, peak=1.0, warmup=10, total=100) for s in range(101)]
     assert rates[0] == 0.1

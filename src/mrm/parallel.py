@@ -24,7 +24,9 @@ def copies(model: nn.Module, device: torch.device) -> DistributedDataParallel:
     Gradients live in the buckets: one copy of them less. No buffer of ours is trained, so none is sent round.
     """
     ids = None if device.type == "cpu" else [device.index]
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    held = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    held.broadcast_buffers = False  # as an argument it has had two names
+    return held
 
 
 def shard(model: nn.Module, device: torch.device, processes: int) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from mrm import batches, checkpoint, loading, noise, parallel, sampling
 from mrm.journal import Clock, Log, duration
-from mrm.optimization import TrainConfig, TrainingError, build_optimizer, rate_at, update
+from mrm.optimization import TrainConfig, TrainingError, build_optimizer, computes_bf16, rate_at, update
 from mrm.saving import Checkpoints
 from mrm.tasks import Task
 from mrm.weights import first_line
@@ -92,6 +92,8 @@ class Trainer:
     def fit(self) -> Path:
         """Train to the end, from wherever the run was left. Returns the run's folder. Raises Stopped if asked to."""
         loading.share_cores(self.accelerator.device)
+        if self.config.precision == "bf16" and not computes_bf16(self.accelerator.device):
+            self.accelerator.print("this processor has no bf16 instructions: --training.precision fp32 is far faster")
         self.resume()
         self.log = Log(self.run / "log.csv", self.step) if self.accelerator.is_main_process else None
         self.clock = Clock(self.step)
@@ -396,6 +398,8 @@ def _accelerator(config: TrainConfig, run: Path) -> Accelerator:
         AcceleratorState._reset_state()
     precision = "bf16" if config.precision == "bf16" else "no"
     cpu = not torch.accelerator.is_available()
-    accelerator = Accelerator(mixed_precision=precision, cpu=cpu, log_with=list(config.trackers), project_dir=run)
+    accelerator = Accelerator(
+        mixed_precision=precision, cpu=cpu, log_with=list(config.trackers) or None, project_dir=run
+    )
     accelerator.init_trackers("tensorboard")
     return accelerator
