@@ -28,8 +28,8 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import mannwhitneyu, norm
 
-from mrm import comparison, metrics, probing
-from mrm.metrics import Estimate
+from mrm import comparison, intervals, metrics, probing
+from mrm.intervals import Estimate
 
 NORMAL, ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)  # ratings 1 to 5, Hanley and McNeil 1982, table I
 PRINTED = {"area": 0.8932, "standard error": 0.0307, "low": 0.83295, "high": 0.95339}  # Stata, [R] roctab
@@ -128,7 +128,7 @@ def interval_rows(seed: int) -> dict[str, tuple[Estimate, float]]:
     called_N = scores_N > 1.0
     yes = labels_N == 1
     rows["sensitivity, Wilson by patient"] = (
-        metrics.proportion(called_N[yes], int(yes.sum()), groups_N[yes]), float(norm.sf(1.0 - APART)),
+        intervals.proportion(called_N[yes], int(yes.sum()), groups_N[yes]), float(norm.sf(1.0 - APART)),
     )  # fmt: skip
     rows[SEEDS] = seeds_row(rng, seed)
     return rows
@@ -198,7 +198,7 @@ def held(sets: int) -> Iterator[tuple[str, Estimate, dict[str, Any]]]:
                 inside.setdefault(name, []).append(e.low <= truth <= e.high)
                 widths.setdefault(name, []).append(e.high - e.low)
     for name, hits in inside.items():
-        share = metrics.proportion(hits, sum(hits))
+        share = intervals.proportion(hits, sum(hits))
         yield name, share, {"mean_width": float(np.mean(widths[name]))}
 
 
@@ -209,7 +209,7 @@ def false_alarms(sets: int) -> Iterator[tuple[str, Estimate, dict[str, Any]]]:
         for name, p in p_values(seed).items():
             alarms.setdefault(name, []).append(p < 0.05)
     for name, hits in alarms.items():
-        yield name, metrics.proportion(hits, sum(hits)), {}
+        yield name, intervals.proportion(hits, sum(hits)), {}
 
 
 def agrees(printed: float, value: float) -> bool:

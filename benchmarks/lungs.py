@@ -28,7 +28,7 @@ import torch
 
 from mrm import checkpoint, images, masks, noise, recipes, runs
 from mrm.classifier import Classifier, ClassifierConfig
-from mrm.metrics import Bootstrap, Estimate
+from mrm.intervals import Bootstrap, Estimate
 from mrm.overlap import Overlap, mean_over, overlap_report
 from mrm.records import Record, Records, read_csv_rows
 

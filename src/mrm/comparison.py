@@ -17,22 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import rankdata
 
-from mrm.metrics import (
-    CELLS,
-    RANKING,
-    Array,
-    Bootstrap,
-    Estimate,
-    Ranked,
-    check_labels,
-    check_pair,
-    check_scores,
-    check_table,
-    draw_ranked,
-    finite_or_none,
-    group_numbers,
-    one_value,
-)
+from mrm.intervals import CELLS, Array, Bootstrap, Estimate, finite_or_none, group_numbers
+from mrm.metrics import RANKING, Ranked, check_labels, check_pair, check_scores, check_table, draw_ranked, one_value
 
 Numbers = NDArray[np.intp]
 

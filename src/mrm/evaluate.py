@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from mrm import calibration, checkpoint, metrics, predict, sampling
+from mrm import calibration, checkpoint, intervals, predict, sampling
 from mrm.audit import compare
 from mrm.calibration import OperatingPoint, Reliability
 from mrm.checkpoint import Card
 from mrm.classifier import Classifier
 from mrm.fingerprints import Fingerprints, fingerprint
-from mrm.metrics import Estimate
+from mrm.intervals import Estimate
 from mrm.records import RecordError, Records, read_csv_rows, resolve_uncertain, write_whole
 from mrm.subgroups import Subgroups, age_in_years, subgroups, values_of
 
@@ -170,7 +170,7 @@ def evidence(card: Card, found: Scored, outlying_N: np.ndarray | None, by: Seque
     outliers = None
     if outlying_N is not None:
         far_N = outlying_N > card.embedding["threshold"]
-        outliers = replace(metrics.proportion(far_N, 0, patients), positives=None)
+        outliers = replace(intervals.proportion(far_N, 0, patients), positives=None)
     groups = tuple(
         subgroups(
             column, values_of(found.records, column), p.labels_NC, p.probabilities_NC, p.classes, patients, draws, seed

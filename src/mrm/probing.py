@@ -18,8 +18,9 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from mrm import metrics
-from mrm.metrics import Array, Bootstrap, Estimate, Ranked, draw_ranked
+from mrm import intervals, metrics
+from mrm.intervals import Array, Bootstrap, Estimate
+from mrm.metrics import Ranked, draw_ranked
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn: the small ones regularise more
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100, 200)
@@ -290,7 +291,7 @@ def reference(
         raise ProbeError(f"the share of known pictures to accept must lie between 0 and 1, not {share:g}")
     read_N = ~np.isnan(features_ND).any(axis=1)
     known_ND = np.asarray(features_ND, dtype=np.float64)[read_N]
-    numbers_N = metrics.group_numbers(groups, len(features_ND))[read_N]
+    numbers_N = intervals.group_numbers(groups, len(features_ND))[read_N]
     gaussian = _gaussian(known_ND)
     if held_out_ND is None:
         scores_N = _crossed(known_ND, numbers_N, seed)

@@ -24,9 +24,9 @@ from mrm import batches, checkpoint, loading, sampling
 from mrm.checkpoint import Card
 from mrm.evaluate import RunError
 from mrm.images import ImageError
+from mrm.intervals import Bootstrap, Estimate
 from mrm.losses import IGNORED
 from mrm.masks import MaskedPictures
-from mrm.metrics import Bootstrap, Estimate
 from mrm.model import normalise
 from mrm.overlap import MEASURES, Overlap, mean_over, overlap_report
 from mrm.records import write_whole

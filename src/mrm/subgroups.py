@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from mrm.comparison import bootstrap_p, holm
-from mrm.metrics import FEW, Array, Bootstrap, Estimate, Ranked, auroc, draw_ranked, finite_or_none
+from mrm.intervals import Array, Bootstrap, Estimate, finite_or_none
+from mrm.metrics import FEW, Ranked, auroc, draw_ranked
 from mrm.records import RecordError, Records
 
 AGES = ("age", "patientage", "ageyears", "ageinyears")  # what a column of ages is called, its letters alone

@@ -21,7 +21,7 @@ from mrm import calibration, checkpoint, probing
 from mrm.calibration import COLDEST, HOTTEST, OperatingPoint
 from mrm.evaluate import CALIBRATED_ON, Predictions, RunError, load_classifier, overlaps, scored, test_records
 from mrm.fingerprints import fingerprint
-from mrm.metrics import Bootstrap, finite_or_none
+from mrm.intervals import Bootstrap, finite_or_none
 from mrm.records import Records
 from mrm.runs.opening import best_device, show_progress, warn_of
 
@@ -154,7 +154,7 @@ def threshold_interval(
 ) -> list[float] | None:
     """Where 95 % of the thresholds lie that the goal gives on resampled patients; None for one patient.
 
-    Percentile bootstrap, as in `metrics.Bootstrap`; resamples with one label value are left out.
+    Percentile bootstrap, as in `intervals.Bootstrap`; resamples with one label value are left out.
     """
     bootstrap = Bootstrap.over(patients, len(labels_N), REDRAWS, seed)
     if bootstrap.patients(labels_N == 1) < 2 or bootstrap.patients(labels_N == 0) < 2:

@@ -21,7 +21,7 @@ from mrm import checkpoint, metrics, noise, pages, predict, probing, recipes
 from mrm.classifier import Classifier
 from mrm.corpora import splits
 from mrm.evaluate import RunError, load_classifier, overlaps
-from mrm.metrics import Estimate
+from mrm.intervals import Estimate
 from mrm.model import MRM
 from mrm.pages import Curve
 from mrm.probing import Labelled
