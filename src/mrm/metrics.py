@@ -208,10 +208,11 @@ def classification_report(
     for name, one, values_MD in zip(classes, ranked, values_CMD, strict=True):
         report[name] = {metric: one.estimate(metric, values_MD[i]) for i, metric in enumerate(RANKING)}
     kept = [c for c, one in enumerate(ranked) if not one.reason]
-    remarks = _remarks(classes, ranked)
+    thin = [classes[c] for c in kept if ranked[c].few[0] < FEW]
+    rough = f"rough: few patients in {', '.join(thin)}" if thin else ""
     for i, metric in enumerate(RANKING):
-        values = [report[classes[c]][metric].value for c in kept]
-        report["mean"][metric] = _mean(values, values_CMD[kept, i], labels_NC[:, kept], bootstrap, *remarks)
+        value = float(mean_or_nan(np.array([report[classes[c]][metric].value for c in kept])))
+        report["mean"][metric] = mean_of_classes(classes, ranked, value, mean_or_nan(values_CMD[kept, i]), rough)
     return report
 
 
@@ -260,6 +261,29 @@ class Ranked:
             return Estimate.undefined(n, positives, self.reason)
         value = RANKING[name][0](self.labels_N, self.scores_N)
         return self.bootstrap.estimate(value, values_D, self.stated_N, positives, self.rough, doubt=self.doubt)
+
+
+def mean_or_nan(values_CX: Array) -> Array:
+    """The mean over classes; NaN where there are none."""
+    return values_CX.mean(axis=0) if len(values_CX) else np.full(values_CX.shape[1:], np.nan)
+
+
+def mean_of_classes(
+    classes: Sequence[str], ranked: Sequence[Ranked], value: float, values_D: Array, *remarks: str, doubt: str = ""
+) -> Estimate:
+    """The macro mean of the defined classes, of which the value and its draws (D,) are given, as an estimate.
+
+    Its `n` counts records with a stated label in one of these classes, its `positives` those with a finding; the note
+    names the classes that are left out.
+    """
+    able = [one for one in ranked if not one.reason]
+    if not able:
+        return Estimate.undefined(0, 0, "no class has both label values")
+    used_N = np.logical_or.reduce([one.stated_N for one in able])
+    positives = int(np.logical_or.reduce([one.positive_N for one in able]).sum())
+    omitted = ", ".join(name for name, one in zip(classes, ranked, strict=True) if one.reason)
+    kept = f"mean of {len(able)} of {len(ranked)} classes, without {omitted}" if omitted else ""
+    return able[0].bootstrap.estimate(value, values_D, used_N, positives, kept, *remarks, doubt=doubt)
 
 
 def draw_ranked(ranked: Sequence[Ranked], names: Sequence[str], bootstrap: Bootstrap) -> Array:
@@ -330,21 +354,3 @@ def _interval_of_function(labels_N: Array, scores_N: Array, metric: Metric, boot
         if times.any():
             values_D[d] = metric(np.repeat(labels, times), np.repeat(scores, times))
     return bootstrap.estimate(value, values_D, stated_N, int(labels.sum()))
-
-
-def _remarks(classes: Sequence[str], ranked: Sequence[Ranked]) -> list[str]:
-    """What the mean must say of itself: the classes that it leaves out, and those with few patients."""
-    pairs = list(zip(classes, ranked, strict=True))
-    omitted = [name for name, one in pairs if one.reason]
-    thin = [name for name, one in pairs if not one.reason and one.few[0] < FEW]
-    kept = f"mean of {len(pairs) - len(omitted)} of {len(pairs)} classes, without {', '.join(omitted)}"
-    return [kept if omitted else "", f"rough: few patients in {', '.join(thin)}" if thin else ""]
-
-
-def _mean(values: Sequence[float], values_CD: Array, labels_NC: Array, bootstrap: Bootstrap, *remarks: str) -> Estimate:
-    """The macro mean of the defined classes; a draw in which one of them is undefined is left out."""
-    if not values:
-        return Estimate.undefined(0, 0, "no class has both label values")
-    used_N = np.asarray((~np.isnan(labels_NC)).any(axis=1))
-    positives = int((labels_NC == 1).any(axis=1).sum())
-    return bootstrap.estimate(float(np.mean(values)), values_CD.mean(axis=0), used_N, positives, *remarks)
