@@ -28,7 +28,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import mannwhitneyu, norm
 
-from mrm import comparison, intervals, metrics, probing
+from mrm import comparison, intervals, metrics, outliers, seeds
 from mrm.intervals import Estimate
 
 NORMAL, ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)  # ratings 1 to 5, Hanley and McNeil 1982, table I
@@ -142,7 +142,7 @@ def seeds_row(rng: np.random.Generator, seed: int, spread: float = 0.15) -> tupl
     scores_SN1 = np.stack([
         a * labels_N + (common_N + rng.normal(size=200)) / math.sqrt(2) for a in apart_S
     ])[:, :, None]  # fmt: skip
-    made = probing.over_seeds(labels_N[:, None], scores_SN1, ["x"], draws=RESAMPLES, seed=seed)
+    made = seeds.over_seeds(labels_N[:, None], scores_SN1, ["x"], draws=RESAMPLES, seed=seed)
     return made["x"], float(norm.cdf(APART / math.sqrt(2 + spread**2)))  # mean AUROC over separations
 
 
@@ -174,8 +174,8 @@ def abstained(seed: int) -> float:
     rng = np.random.default_rng([3, seed])
     mixing_DD = rng.normal(size=(64, 64)) * np.geomspace(1, 0.02, 64)
     known, new = (rng.normal(size=(n, 64)) @ mixing_DD for n in (300, 2_000))
-    reference = probing.reference(known)
-    return float((probing.outlying(new, reference) > reference["threshold"]).mean())
+    reference = outliers.reference(known)
+    return float((outliers.outlying(new, reference) > reference["threshold"]).mean())
 
 
 IGNORED, SEEDS = "(for comparison) DeLong, patients ignored", "mean over three seeds, as `mrm probe`"

@@ -13,7 +13,7 @@ TABLE = """
 0  noise  losses  intervals  store  headers
 0  metrics  shards  sections  similarity
 0  records
-0  calibration  comparison  overlap  reports  dicom  rows
+0  calibration  comparison  seeds  outliers  overlap  reports  dicom  rows
 0  images
 0  masks
 1  inputs  model  classifier  augment

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm import calibration, checkpoint, probing
+from mrm import calibration, checkpoint, outliers
 from mrm.calibration import COLDEST, HOTTEST, OperatingPoint
 from mrm.evaluate import CALIBRATED_ON, Predictions, RunError, load_classifier, overlaps, scored, test_records
 from mrm.fingerprints import fingerprint
@@ -178,11 +178,11 @@ def outlier_reference(
     seed: int,
     workers: int | None,
 ) -> dict[str, Any]:
-    """`probing.reference` of validation features, or of the training records' with validation held out."""
+    """`outliers.reference` of validation features, or of the training records' with validation held out."""
     if train is None:
-        return probing.reference(features_ND, patients, share=known, seed=seed)
+        return outliers.reference(features_ND, patients, share=known, seed=seed)
     seen = scored(network, test_records(network, train, images), train, workers)
-    return probing.reference(seen.features_ND, held_out_ND=features_ND, share=known)
+    return outliers.reference(seen.features_ND, held_out_ND=features_ND, share=known)
 
 
 def note_calibrated(folder: Path, records: Records) -> None:

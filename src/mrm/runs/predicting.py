@@ -128,9 +128,9 @@ def add_findings(model: Classifier, rows: Sequence[Row], values_BK: np.ndarray) 
     for row, own_C in zip(rows, probabilities_BC, strict=True):
         row |= dict(zip(classes, own_C.tolist(), strict=True))
     if card.embedding:
-        from mrm import probing
+        from mrm import outliers
 
-        scores_B = probing.outlying(values_BK[:, len(classes) :], card.embedding)
+        scores_B = outliers.outlying(values_BK[:, len(classes) :], card.embedding)
         for row, score in zip(rows, scores_B, strict=True):
             row |= {"outlier": float(score), "abstain": int(score > card.embedding["threshold"])}
     for row in rows:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, metrics, noise, pages, predict, probing, recipes
+from mrm import checkpoint, metrics, noise, pages, predict, probing, recipes, seeds
 from mrm.classifier import Classifier
 from mrm.corpora import splits
 from mrm.evaluate import RunError, load_classifier, overlaps
@@ -368,7 +368,7 @@ def summarise(
     rows = []
     for (method, model, fraction), same in stacks.items():
         scores_SNC = scores[method, model, fraction]
-        auroc = probing.over_seeds(kept.labels_NC, scores_SNC, kept.classes, **arguments)
+        auroc = seeds.over_seeds(kept.labels_NC, scores_SNC, kept.classes, **arguments)
         row: dict[str, Any] = {
             "method": method,
             "model": model,
@@ -384,7 +384,7 @@ def summarise(
         }
         if model != first:
             other = scores[method, first, fraction]
-            gap = probing.over_seeds(kept.labels_NC, other, kept.classes, against_SNC=scores_SNC, **arguments)
+            gap = seeds.over_seeds(kept.labels_NC, other, kept.classes, against_SNC=scores_SNC, **arguments)
             row["first_less_this"] = {name: e.to_dict() for name, e in gap.items()}
         rows.append(row)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
