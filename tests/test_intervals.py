@@ -56,6 +56,15 @@ def test_sums_are_those_of_the_drawn_records():
     assert Bootstrap.over(None, 0).sums(np.zeros((0, 3))).shape == (3, 2000)
 
 
+def test_means_are_over_the_drawn_records_of_the_mask():
+    rng = np.random.default_rng(13)
+    values, patients, used = rng.normal(size=20), rng.integers(4, size=20), np.arange(20) % 3 == 0
+    bootstrap = Bootstrap.over(patients, 20, draws=50)
+    times = np.hstack(list(bootstrap.weights()))[bootstrap.numbers_N]
+    expected = [np.average(values[used], weights=w) if (w := times[used, d]).any() else NAN for d in range(50)]
+    np.testing.assert_allclose(bootstrap.means(np.where(used, values, NAN), used), expected)
+
+
 # Shares
 
 

@@ -39,6 +39,17 @@ def test_seeds_that_differ_widen_the_interval_and_equal_ones_do_not():
     assert wide.value == pytest.approx(np.mean(each))
 
 
+def test_the_interval_covers_the_truth():
+    """A mean of three seeds that all are 0.01 off by the test set they share, and 0.02 each by themselves."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(1000):
+        value_S = 0.8 + rng.normal(0, 0.01) + rng.normal(0, 0.02, 3)
+        drawn_SD = value_S[:, None] + rng.normal(0, 0.01, 400)
+        low, high = np.quantile(seeds.with_seeds(value_S, drawn_SD, rng), [0.025, 0.975])
+        covered += low <= 0.8 <= high
+    assert 0.93 <= covered / 1000 <= 0.99
+
+
 def test_a_difference_is_paired_and_signed():
     labels_NC, scores = seeded(3, spread=0.5)
     found = seeds.over_seeds(labels_NC, scores, CLASSES, against_SNC=scores * 0.0)

@@ -134,6 +134,11 @@ class Bootstrap:
             return np.zeros((len(sums_KG), self.draws))
         return np.hstack([sums_KG @ weights_GD for weights_GD in self.weights()])
 
+    def means(self, values_N: Array, used_N: Mask) -> Array:
+        """Means (D,), over those records of each draw that a mask (N,) has, of values (N,); NaN where it has none."""
+        sums_D, counts_D = self.sums(np.stack([np.where(used_N, values_N, 0.0), used_N], axis=1))
+        return np.divide(sums_D, counts_D, out=np.full(len(sums_D), np.nan), where=counts_D > 0)
+
     def patients(self, mask_N: Mask) -> int:
         """How many patients have a record in the mask (N,)."""
         return len(np.unique(self.numbers_N[mask_N]))
