@@ -180,7 +180,34 @@ def test_fine_tuning_is_a_method_too(model, sets, tmp_path):
     row = next(r for r in runs.probe(given)["rows"] if r["method"] == "fine-tuning")
     assert row["auroc"]["mean"]["value"] is not None
     assert row["notes"] == [f"batch of {row['records'][0]} in place of 32"]
-    assert (tmp_path / "out" / "runs" / "untrained-fine-tuning-100-seed0" / "best").exists()
+
+
+def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    changes = {"fractions": (1.0,), "seeds": 1, "finetune": "tiny", "max_steps": 4, "against": ()}
+    kept: list[list[str]] = []
+
+    def tuned(settings):
+        """Every step is a checkpoint, and the first is the best."""
+        falling = iter(range(100, 0, -1))
+        steps = replace(settings.training, check_every=1, save_every=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(run_of_probe.metrics, "auroc", lambda *_: next(falling) / 100)
+            run = runs.finetune(replace(settings, training=steps))
+        kept.append(sorted(p.name for p in (run / "checkpoints").iterdir()))
+        return run
+
+    results = run_of_probe.probe(config(model, sets, out, **changes), tuned)
+    assert len(kept[0]) > 1
+    run = out / "runs" / "untrained-fine-tuning-100-seed0"
+    (folder,) = (run / "checkpoints").iterdir()
+    assert folder.name == kept[0][0] == "step-00000001"
+    assert results["rows"][-1]["settings"] == [1]
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "seen"]
+    assert not (run / "last").is_symlink()
+    (out / "units" / f"{run.name}.npz").unlink()
+    again = run_of_probe.probe(config(model, sets, out, **changes), lambda settings: pytest.fail("trained twice"))
+    assert again["rows"] == results["rows"]
 
 
 def test_shares_are_nested_by_patient_and_keep_rare_findings():
