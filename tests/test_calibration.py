@@ -24,9 +24,10 @@ from mrm.calibration import (
     reliability,
     tempered,
 )
-from mrm.evaluate import RunError, read_predictions
+from mrm.evaluate import RunError
 from mrm.metrics import auroc, interval
 from mrm.outliers import OutlierError
+from mrm.predictions import read_predictions
 from mrm.records import Records
 
 NAN = math.nan

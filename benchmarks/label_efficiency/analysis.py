@@ -18,7 +18,8 @@ from units import Study
 
 from mrm import comparison, intervals, metrics
 from mrm.intervals import Estimate
-from mrm.records import Records, write_whole
+from mrm.records import Records
+from mrm.tables import write_whole
 
 MEASURES = ("probe", *(f"finetune/{style}" for style in arms.STYLES))
 FLOORS = ("pixels", "hog")

@@ -18,9 +18,9 @@ import torch
 from mrm import checkpoint, comparison, images, intervals, metrics, pages, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
-from mrm.evaluate import read_predictions
 from mrm.model import MRM
 from mrm.pages import Contender, FilledReport, Story, Word
+from mrm.predictions import read_predictions
 from mrm.records import Records
 from mrm.reports import MASK, mask_words
 

@@ -23,7 +23,7 @@ from mrm.intervals import Estimate
 from mrm.overlap import MEASURES
 from mrm.pages import figures, overlays
 from mrm.pages.figures import Curve, Panel
-from mrm.records import write_whole
+from mrm.tables import write_whole
 
 if TYPE_CHECKING:
     from mrm.comparison import Comparison

@@ -19,9 +19,10 @@ import numpy as np
 
 from mrm import calibration, checkpoint, outliers
 from mrm.calibration import COLDEST, HOTTEST, OperatingPoint
-from mrm.evaluate import CALIBRATED_ON, Predictions, RunError, load_classifier, overlaps, scored, test_records
+from mrm.evaluate import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
 from mrm.fingerprints import fingerprint
 from mrm.intervals import Bootstrap, finite_or_none
+from mrm.predictions import Predictions
 from mrm.records import Records
 from mrm.runs.opening import best_device, show_progress, warn_of
 

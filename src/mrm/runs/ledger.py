@@ -23,12 +23,14 @@ import numpy as np
 from mrm import checkpoint, masks, recipes, seeds, suites
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
-from mrm.evaluate import RunError, read_dice, read_predictions
+from mrm.evaluate import RunError
 from mrm.intervals import Bootstrap
 from mrm.metrics import Ranked, draw_ranked, mean_or_nan
+from mrm.predictions import read_dice, read_predictions
 from mrm.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
-from mrm.records import Records, write_whole
+from mrm.records import Records
 from mrm.suites import Entry, Suite
+from mrm.tables import write_whole
 
 SCRATCH = "scratch"  # the model that is none: random weights
 PHANTOMS = {"pretrain": 1200, "train": 600, "val": 150, "test": 500}  # the suite that draws its own data

@@ -34,10 +34,11 @@ from mrm.images import ImageError
 from mrm.inputs import keys_of, pictures_at
 from mrm.journal import duration
 from mrm.predict import Computed, Encoding, Kind
-from mrm.records import Record, Records, write_whole
+from mrm.records import Record, Records
 from mrm.rows import Partial, Row, check_suffix, write_by, write_table
 from mrm.runs.opening import best_device
 from mrm.segmenter import Segmenter, probabilities
+from mrm.tables import write_whole
 from mrm.training import processes
 from mrm.weights import first_line
 

@@ -27,9 +27,10 @@ from mrm.model import MRM
 from mrm.pages import Curve
 from mrm.probing import Labelled
 from mrm.recipes import FinetuneConfig
-from mrm.records import Records, resolve_uncertain, write_whole
+from mrm.records import Records, resolve_uncertain
 from mrm.runs.opening import best_device, warn_of
 from mrm.saving import STATE
+from mrm.tables import write_whole
 
 RANDOM = "random"  # in place of a model: the first one's architecture with random weights
 FINETUNE = "fine-tuning"
