@@ -28,8 +28,8 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import mannwhitneyu, norm
 
-from mrm import comparison, metrics, probing
-from mrm.metrics import Estimate
+from mrm import comparison, intervals, metrics, outliers, seeds
+from mrm.intervals import Estimate
 
 NORMAL, ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)  # ratings 1 to 5, Hanley and McNeil 1982, table I
 PRINTED = {"area": 0.8932, "standard error": 0.0307, "low": 0.83295, "high": 0.95339}  # Stata, [R] roctab
@@ -128,7 +128,7 @@ def interval_rows(seed: int) -> dict[str, tuple[Estimate, float]]:
     called_N = scores_N > 1.0
     yes = labels_N == 1
     rows["sensitivity, Wilson by patient"] = (
-        metrics.proportion(called_N[yes], int(yes.sum()), groups_N[yes]), float(norm.sf(1.0 - APART)),
+        intervals.proportion(called_N[yes], int(yes.sum()), groups_N[yes]), float(norm.sf(1.0 - APART)),
     )  # fmt: skip
     rows[SEEDS] = seeds_row(rng, seed)
     return rows
@@ -142,7 +142,7 @@ def seeds_row(rng: np.random.Generator, seed: int, spread: float = 0.15) -> tupl
     scores_SN1 = np.stack([
         a * labels_N + (common_N + rng.normal(size=200)) / math.sqrt(2) for a in apart_S
     ])[:, :, None]  # fmt: skip
-    made = probing.over_seeds(labels_N[:, None], scores_SN1, ["x"], draws=RESAMPLES, seed=seed)
+    made = seeds.over_seeds(labels_N[:, None], scores_SN1, ["x"], draws=RESAMPLES, seed=seed)
     return made["x"], float(norm.cdf(APART / math.sqrt(2 + spread**2)))  # mean AUROC over separations
 
 
@@ -174,8 +174,8 @@ def abstained(seed: int) -> float:
     rng = np.random.default_rng([3, seed])
     mixing_DD = rng.normal(size=(64, 64)) * np.geomspace(1, 0.02, 64)
     known, new = (rng.normal(size=(n, 64)) @ mixing_DD for n in (300, 2_000))
-    reference = probing.reference(known)
-    return float((probing.outlying(new, reference) > reference["threshold"]).mean())
+    reference = outliers.reference(known)
+    return float((outliers.outlying(new, reference) > reference["threshold"]).mean())
 
 
 IGNORED, SEEDS = "(for comparison) DeLong, patients ignored", "mean over three seeds, as `mrm probe`"
@@ -198,7 +198,7 @@ def held(sets: int) -> Iterator[tuple[str, Estimate, dict[str, Any]]]:
                 inside.setdefault(name, []).append(e.low <= truth <= e.high)
                 widths.setdefault(name, []).append(e.high - e.low)
     for name, hits in inside.items():
-        share = metrics.proportion(hits, sum(hits))
+        share = intervals.proportion(hits, sum(hits))
         yield name, share, {"mean_width": float(np.mean(widths[name]))}
 
 
@@ -209,7 +209,7 @@ def false_alarms(sets: int) -> Iterator[tuple[str, Estimate, dict[str, Any]]]:
         for name, p in p_values(seed).items():
             alarms.setdefault(name, []).append(p < 0.05)
     for name, hits in alarms.items():
-        yield name, metrics.proportion(hits, sum(hits)), {}
+        yield name, intervals.proportion(hits, sum(hits)), {}
 
 
 def agrees(printed: float, value: float) -> bool:

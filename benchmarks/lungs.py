@@ -28,9 +28,10 @@ import torch
 
 from mrm import checkpoint, images, masks, noise, recipes, runs
 from mrm.classifier import Classifier, ClassifierConfig
-from mrm.metrics import Bootstrap, Estimate
+from mrm.intervals import Bootstrap, Estimate
 from mrm.overlap import Overlap, mean_over, overlap_report
-from mrm.records import Record, Records, read_csv_rows
+from mrm.records import Record, Records
+from mrm.tables import read_csv_rows
 
 SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}
 GRID = 256  # pixels a side of the mean mask

@@ -51,7 +51,7 @@ from mrm import checkpoint, filling, images, metrics, noise, predict, recipes, r
 from mrm.batches import CropConfig, ReportConfig
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
-from mrm.metrics import Bootstrap, Estimate
+from mrm.intervals import Bootstrap, Estimate
 from mrm.model import MRM, normalise
 from mrm.overlap import mean_over
 from mrm.records import Record, Records

@@ -24,9 +24,10 @@ from mrm.calibration import (
     reliability,
     tempered,
 )
-from mrm.evaluate import RunError, read_predictions
+from mrm.evaluate import RunError
 from mrm.metrics import auroc, interval
-from mrm.probing import ProbeError
+from mrm.outliers import OutlierError
+from mrm.predictions import read_predictions
 from mrm.records import Records
 
 NAN = math.nan
@@ -345,7 +346,7 @@ def test_records_that_nothing_can_be_fitted_on_are_refused(model, phantoms, tmp_
     few = Records([replace(r, patient="ab"[i % 2]) for i, r in enumerate(records)], records.classes).to_csv(
         tmp_path / "f.csv"
     )
-    with pytest.raises(ProbeError, match=r"2 patients .* fewer than the 5 folds"):
+    with pytest.raises(OutlierError, match=r"2 patients .* fewer than the 5 folds"):
         runs.calibrate(model, few, workers=0)
     half = Records([replace(r, labels=(r.labels[0], 0.0)) for r in records], records.classes).to_csv(
         tmp_path / "half.csv"

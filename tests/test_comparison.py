@@ -22,8 +22,9 @@ from mrm.comparison import (
     holm,
     sign_flip_test,
 )
-from mrm.evaluate import Predictions, write_results
+from mrm.evaluate import write_results
 from mrm.metrics import auroc, interval
+from mrm.predictions import Predictions
 from mrm.records import RecordError
 
 NAN = math.nan

@@ -10,10 +10,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "mrm"
 
 # One line a rank, lowest first: a module imports from earlier lines only. The digit is the level of the design.
 TABLE = """
-0  noise  losses  metrics  store  headers
-0  shards  sections  similarity
+0  noise  losses  intervals  store  headers  tables
+0  metrics  predictions  shards  sections  similarity
 0  records
-0  calibration  comparison  overlap  reports  dicom  rows
+0  calibration  comparison  seeds  outliers  overlap  reports  dicom  rows
 0  images
 0  masks
 1  inputs  model  classifier  augment

@@ -1,6 +1,5 @@
-"""Values against hand counts and scikit-learn; intervals against plain loops; errors by their words."""
+"""Values against hand counts and scikit-learn; their intervals against plain loops; errors by their words."""
 
-import json
 import math
 
 import numpy as np
@@ -10,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mrm import metrics
-from mrm.metrics import Bootstrap, Estimate, auroc, average_precision, classification_report, interval
+from mrm.intervals import Bootstrap
+from mrm.metrics import auroc, average_precision, classification_report, interval
 
 NAN = math.nan
 ROWS = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(-5, 5)), min_size=2, max_size=40)
@@ -100,30 +100,7 @@ def test_an_undefined_curve_is_empty(curve):
     assert [len(part) for part in curve([1, 1], [0.1, 0.2])] == [0, 0, 0]
 
 
-# Estimates
-
-
-def test_an_estimate_reads_as_a_sentence():
-    assert str(Estimate(0.9131, 0.871, 0.948, 812, 94)) == "0.913 (0.871–0.948), n=812, 94 positive"
-    assert str(interval(np.zeros(44), np.arange(44))) == "undefined (only negatives, n=44)"
-    assert str(interval([], [])) == "undefined (no stated label, n=0)"
-    assert str(Estimate(0.5, NAN, NAN, 4, 2)) == "0.500 (no interval), n=4, 2 positive"
-    assert str(Estimate(NAN, NAN, NAN, 4, 2)) == "undefined (n=4)"
-
-
-def test_an_estimate_goes_to_json():
-    found = json.loads(json.dumps(interval([1, 1], [0.1, 0.2]).to_dict(), allow_nan=False))
-    assert found == {
-        "value": None,
-        "low": None,
-        "high": None,
-        "n": 2,
-        "positives": 2,
-        "note": "only positives",
-    }
-
-
-# The bootstrap
+# With its interval
 
 
 @given(BOTH)
@@ -145,16 +122,6 @@ def test_weighted_draws_equal_repeated_records(rows, patients, seed):
         times = weights_G[bootstrap.numbers_N].astype(int)
         again = np.repeat(labels, times), np.repeat(scores, times)
         assert found[:, d] == pytest.approx([auroc(*again), average_precision(*again)], nan_ok=True, abs=1e-12)
-
-
-def test_draws_do_not_depend_on_the_chunks(monkeypatch):
-    bootstrap = Bootstrap.over(None, 37, draws=101, seed=5)
-    whole = np.hstack(list(bootstrap.weights()))
-    monkeypatch.setattr(metrics, "CELLS", 37 * 8)
-    parts = list(bootstrap.weights())
-    assert len(parts) == 13
-    np.testing.assert_array_equal(np.hstack(parts), whole)
-    np.testing.assert_array_equal(whole.sum(axis=0), 37)
 
 
 def test_a_metric_may_be_named_or_given():
@@ -187,6 +154,12 @@ def test_several_films_of_a_patient_widen_the_interval():
     by_record, by_patient = interval(labels, scores), interval(labels, scores, groups=patients)
     assert by_patient.note == "bootstrap by 100 patients"
     assert (by_patient.high - by_patient.low) / (by_record.high - by_record.low) == pytest.approx(3, rel=0.15)
+
+
+def test_what_has_no_value_says_why():
+    assert str(interval(np.zeros(44), np.arange(44))) == "undefined (only negatives, n=44)"
+    assert str(interval([1, 1], [0.1, 0.2])) == "undefined (only positives, n=2)"
+    assert str(interval([], [])) == "undefined (no stated label, n=0)"
 
 
 def test_seed_and_level_are_obeyed():
@@ -235,32 +208,6 @@ def test_what_is_rough_is_called_rough():
 def test_no_draws_give_values_alone():
     found = interval([0, 1, 1], [1, 2, 0], draws=0)
     assert (found.value, found.note) == (0.5, "no interval asked for")
-
-
-def test_sums_are_those_of_the_drawn_records():
-    rng = np.random.default_rng(12)
-    values, patients = rng.normal(size=(30, 2)), rng.integers(7, size=30)
-    bootstrap = Bootstrap.over(patients, 30, draws=4)
-    times = np.hstack(list(bootstrap.weights()))[bootstrap.numbers_N].astype(int)
-    expected = [[np.repeat(values[:, k], times[:, d]).sum() for d in range(4)] for k in range(2)]
-    np.testing.assert_allclose(bootstrap.sums(values), expected)
-    assert Bootstrap.over(None, 0).sums(np.zeros((0, 3))).shape == (3, 2000)
-
-
-def test_proportions_have_wilson_intervals():
-    found = metrics.proportion([1] * 8 + [0] * 2, 10)  # 8 of 10: 0.490 to 0.943 (Newcombe 1998, method 3)
-    assert (found.value, found.low, found.high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
-    none = metrics.proportion(np.zeros(20), 20)  # upper end z^2 / (n + z^2)
-    assert (none.low, none.high) == pytest.approx((0, 3.8415 / 23.8415), abs=1e-4)
-    assert str(metrics.proportion([], 0)) == "undefined (no record, n=0)"
-
-
-def test_proportions_count_patients_not_films():
-    hits, patients = [1] * 8 + [0] * 2, list(range(10))
-    once, thrice = metrics.proportion(hits, 0, patients), metrics.proportion(hits * 3, 0, patients * 3)
-    assert thrice.low == pytest.approx(once.low, abs=0.02)
-    assert metrics.proportion([1] * 9, 9, list("aaabbbccc")).low == metrics.proportion([1] * 3, 3).low
-    assert thrice.note == "Wilson by 10 patients"
 
 
 # The report over classes

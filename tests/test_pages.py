@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mrm import metrics, pages
-from mrm.metrics import Estimate
+from mrm.intervals import Estimate
 from mrm.pages import Contender, FilledReport, Story, Word, figures
 from mrm.predict import Reconstruction
 

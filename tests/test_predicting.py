@@ -24,7 +24,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from test_training import MICRO
 
 import mrm
-from mrm import batches, calibration, checkpoint, cli, images, inputs, neighbours, predict, rows
+from mrm import batches, calibration, checkpoint, cli, images, inputs, neighbours, outliers, predict, rows
 from mrm.checkpoint import CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
@@ -368,13 +368,10 @@ def test_temperature_comes_before_the_threshold_and_decisions_follow(model, phan
 
 
 def test_a_picture_unlike_those_known_gets_no_decision(model, phantoms, tmp_path):
-    probing = pytest.importorskip("mrm.probing")
     records = Records.load(phantoms / "records.csv")
     features, _ = predict.features(mrm.load(model), records, workers=0)
-    reference = probing.reference(features) if hasattr(probing, "reference") else None
-    if reference is None:
-        pytest.skip("mrm.probing has no reference yet")
-    scores = probing.outlying(features, reference)
+    reference = outliers.reference(features)
+    scores = outliers.outlying(features, reference)
     reference = {**reference, "threshold": float(np.sort(scores)[-3])}
     wary = knowing(model, tmp_path / "wary", thresholds={"nodule": 0.5}, embedding=reference)
     got = run(wary, [phantoms / "records.csv"], tmp_path / "a.csv")

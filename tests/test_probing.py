@@ -1,7 +1,5 @@
-"""Probes against brute force, intervals over seeds against their parts, outliers, and `mrm probe` from end to end."""
+"""Probes against brute force, and `mrm probe` from end to end."""
 
-import json
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -111,115 +109,6 @@ def test_features_that_are_not_finite_are_refused():
         Labelled(np.array([[1.0, np.nan]]), np.array([[1.0]]))
 
 
-# Several seeds ---------------------------------------------------------------------------------------
-
-
-def seeded(seeds=3, n=80, spread=0.0):
-    rng = np.random.default_rng(0)
-    labels_NC = (rng.random((n, 2)) < 0.4).astype(float)
-    base = labels_NC + rng.normal(size=labels_NC.shape)
-    return labels_NC, np.stack([base + spread * rng.normal(size=base.shape) for _ in range(seeds)])
-
-
-def test_one_seed_has_the_interval_of_the_test_records():
-    labels_NC, scores = seeded(1)
-    groups = [i // 2 for i in range(80)]
-    found = probing.over_seeds(labels_NC, scores, CLASSES, groups, draws=400)
-    plain = metrics.classification_report(labels_NC, scores[0], CLASSES, groups, draws=400)
-    for name in ("mean", *CLASSES):
-        expected = plain[name]["auroc"]
-        assert (found[name].value, found[name].low, found[name].high) == (expected.value, expected.low, expected.high)
-        assert "one seed" in found[name].note
-
-
-def test_seeds_that_differ_widen_the_interval_and_equal_ones_do_not():
-    labels_NC, same = seeded(3)
-    _, differing = seeded(3, spread=1.0)
-    equal, wide = (probing.over_seeds(labels_NC, s, CLASSES)["mean"] for s in (same, differing))
-    alone = probing.over_seeds(labels_NC, same[:1], CLASSES)["mean"]
-    assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high))
-    assert wide.high - wide.low > 1.3 * (equal.high - equal.low)
-    each = [metrics.auroc(labels_NC[:, c], s[:, c]) for s in differing for c in range(2)]
-    assert wide.value == pytest.approx(np.mean(each))
-
-
-def test_a_difference_is_paired_and_signed():
-    labels_NC, scores = seeded(3, spread=0.5)
-    found = probing.over_seeds(labels_NC, scores, CLASSES, against_SNC=scores * 0.0)
-    assert found["mean"].value == pytest.approx(probing.over_seeds(labels_NC, scores, CLASSES)["mean"].value - 0.5)
-    nothing = probing.over_seeds(labels_NC, scores, CLASSES, against_SNC=scores)["mean"]
-    assert nothing.value == 0
-    assert "every resample gave the same value" in nothing.note
-
-
-def test_a_class_absent_from_the_test_set_is_undefined_and_left_out_of_the_mean():
-    labels_NC, scores = seeded()
-    labels_NC[:, 1] = 0
-    found = probing.over_seeds(labels_NC, scores, CLASSES)
-    assert not found["cardiomegaly"].defined
-    assert found["mean"].value == found["effusion"].value
-    assert "mean of 1 of 2 classes, without cardiomegaly" in found["mean"].note
-
-
-def test_one_patient_has_no_interval_and_ties_are_chance():
-    labels_NC, scores = seeded()
-    assert not math.isfinite(probing.over_seeds(labels_NC, scores, CLASSES, ["p"] * 80)["mean"].low)
-    tied = probing.over_seeds(labels_NC, scores * 0, CLASSES)["mean"]
-    assert tied.value == 0.5
-
-
-# Outliers --------------------------------------------------------------------------------------------
-
-
-def known_features(n=300, width=20, seed=0):
-    """Correlated features: most of the variance in a few directions, which are those of no axis."""
-    mixing = np.random.default_rng(99).normal(size=(width, width)) * np.geomspace(1, 0.05, width)
-    return np.random.default_rng(seed).normal(size=(n, width)) @ mixing.T + 3
-
-
-def test_pictures_of_another_kind_lie_far_and_new_ones_of_the_same_kind_pass():
-    reference = json.loads(json.dumps(probing.reference(known_features())))
-    new = probing.outlying(known_features(4000, seed=1), reference)
-    assert 0.7 < np.median(new) < 1.3
-    assert (new > reference["threshold"]).mean() < 0.03
-    other = np.random.default_rng(2).normal(size=(200, 20)) * known_features().std() + 3  # as far, in other directions
-    assert (probing.outlying(other, reference) > reference["threshold"]).mean() > 0.95
-
-
-def test_fewer_records_than_features_will_do():
-    reference = probing.reference(known_features(40, width=64))
-    assert (probing.outlying(known_features(500, 64, seed=1), reference) > reference["threshold"]).mean() < 0.2
-    assert "too few for the share" in reference["chosen_on"]
-
-
-def test_a_threshold_can_be_chosen_on_records_held_out():
-    held_out = known_features(999, seed=4)
-    reference = probing.reference(known_features(), held_out_ND=held_out, share=0.95)
-    assert (probing.outlying(held_out, reference) > reference["threshold"]).sum() == 49  # n + 1 - 950
-
-
-def test_rows_that_could_not_be_read_are_left_out_and_have_no_score():
-    features = known_features()
-    broken = np.vstack([features, np.full(20, np.nan)])
-    groups = [str(i // 2) for i in range(301)]
-    assert probing.reference(broken, groups) == probing.reference(features, groups[:300])
-    assert np.isnan(probing.outlying(broken, probing.reference(features))[-1])
-
-
-def test_fewer_patients_than_folds_are_refused():
-    with pytest.raises(ProbeError, match=r"4 patients \(or records\), fewer than the 5 folds"):
-        probing.reference(known_features(40), [str(i % 4) for i in range(40)])
-
-
-def test_other_features_are_refused():
-    with pytest.raises(ProbeError, match="do not vary"):
-        probing.reference(np.ones((30, 4)))
-    with pytest.raises(ProbeError, match="do not fit the model's 20; calibrate the model again"):
-        probing.outlying(np.ones((3, 4)), probing.reference(known_features()))
-    with pytest.raises(ProbeError, match="between 0 and 1"):
-        probing.reference(known_features(), share=1.0)
-
-
 # The command -----------------------------------------------------------------------------------------
 
 
@@ -291,7 +180,34 @@ def test_fine_tuning_is_a_method_too(model, sets, tmp_path):
     row = next(r for r in runs.probe(given)["rows"] if r["method"] == "fine-tuning")
     assert row["auroc"]["mean"]["value"] is not None
     assert row["notes"] == [f"batch of {row['records'][0]} in place of 32"]
-    assert (tmp_path / "out" / "runs" / "untrained-fine-tuning-100-seed0" / "best").exists()
+
+
+def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    changes = {"fractions": (1.0,), "seeds": 1, "finetune": "tiny", "max_steps": 4, "against": ()}
+    kept: list[list[str]] = []
+
+    def tuned(settings):
+        """Every step is a checkpoint, and the first is the best."""
+        falling = iter(range(100, 0, -1))
+        steps = replace(settings.training, check_every=1, save_every=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(run_of_probe.metrics, "auroc", lambda *_: next(falling) / 100)
+            run = runs.finetune(replace(settings, training=steps))
+        kept.append(sorted(p.name for p in (run / "checkpoints").iterdir()))
+        return run
+
+    results = run_of_probe.probe(config(model, sets, out, **changes), tuned)
+    assert len(kept[0]) > 1
+    run = out / "runs" / "untrained-fine-tuning-100-seed0"
+    (folder,) = (run / "checkpoints").iterdir()
+    assert folder.name == kept[0][0] == "step-00000001"
+    assert results["rows"][-1]["settings"] == [1]
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "seen"]
+    assert not (run / "last").is_symlink()
+    (out / "units" / f"{run.name}.npz").unlink()
+    again = run_of_probe.probe(config(model, sets, out, **changes), lambda settings: pytest.fail("trained twice"))
+    assert again["rows"] == results["rows"]
 
 
 def test_shares_are_nested_by_patient_and_keep_rare_findings():

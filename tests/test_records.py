@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mrm.records import Record, RecordError, Records, find_images, read_list, resolve_uncertain, write_whole
+from mrm.records import Record, RecordError, Records, find_images, read_list, resolve_uncertain
 
 NAN = float("nan")
 
@@ -506,20 +506,3 @@ def test_the_fingerprint_is_of_the_values_however_they_came(tmp_path):
     text = "image_path,report_content,patient_id,x,y,z\na.png,clear,p,1.0,-0,\n"
     assert made.fingerprint() == Records.load(write(tmp_path, text), ["x", "y", "z"]).fingerprint()
     assert made.fingerprint() != Records([*made, *made], made.classes).fingerprint()
-
-
-# Writing ----------------------------------------------------------------------------------------------
-
-
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = write_whole(tmp_path / "new" / "labels.csv", b"old")
-
-    def full(self, content):
-        self.open("wb").close()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        cohort(3).to_csv(path)
-    assert [p.name for p in path.parent.iterdir()] == ["labels.csv"]
-    assert path.read_bytes() == b"old"

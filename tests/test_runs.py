@@ -15,8 +15,9 @@ from test_training import trace
 import mrm
 from mrm import checkpoint, images, metrics, recipes, runs
 from mrm.corpora.phantom import FINDINGS
-from mrm.evaluate import RunError, read_predictions
+from mrm.evaluate import RunError
 from mrm.images import ImageError
+from mrm.predictions import read_predictions
 from mrm.records import Record, RecordError, Records
 from mrm.runs import finetuning
 

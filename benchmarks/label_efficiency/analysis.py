@@ -16,9 +16,10 @@ from measuring import Task, mean_auroc, percent
 from scipy.stats import t as student
 from units import Study
 
-from mrm import comparison, metrics
-from mrm.metrics import Estimate
-from mrm.records import Records, write_whole
+from mrm import comparison, intervals, metrics
+from mrm.intervals import Estimate
+from mrm.records import Records
+from mrm.tables import write_whole
 
 MEASURES = ("probe", *(f"finetune/{style}" for style in arms.STYLES))
 FLOORS = ("pixels", "hog")
@@ -42,7 +43,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {k: metrics.finite_or_none(v) if isinstance(v, float) else v for k, v in vars(self).items()}
+        return {k: intervals.finite_or_none(v) if isinstance(v, float) else v for k, v in vars(self).items()}
 
 
 def across(estimate: Estimate, patients: int, runs_PD: np.ndarray) -> Result:
@@ -183,7 +184,7 @@ def measured(scores: Scores, keys: list[str]) -> dict[str, Any]:
         made = {f"{a} - {b}": scores.difference(runs[a], runs[b]).to_dict() for a, b in pairs}
         corrected = comparison.holm([one["p"] if one["p"] is not None else math.nan for one in made.values()])
         for one, p in zip(made.values(), corrected, strict=True):
-            one["p_holm"] = metrics.finite_or_none(float(p))
+            one["p_holm"] = intervals.finite_or_none(float(p))
         found["differences"][key] = made
     return found
 

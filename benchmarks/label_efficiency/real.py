@@ -22,8 +22,9 @@ from units import Study, StudyError, Unit, require_finished
 from mrm import checkpoint, noise, runs
 from mrm.batches import CropConfig, ReportConfig
 from mrm.model import MRM
-from mrm.records import Record, Records, write_whole
+from mrm.records import Record, Records
 from mrm.reports import Tokenizer
+from mrm.tables import write_whole
 
 LUNGS = Path(__file__).parents[1] / "lungs.py"
 LUNG_STEPS = 300

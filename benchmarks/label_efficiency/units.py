@@ -13,7 +13,7 @@ import numpy as np
 from arms import MAIN, Size
 
 from mrm import checkpoint
-from mrm.records import write_whole
+from mrm.tables import write_whole
 
 
 class StudyError(ValueError):

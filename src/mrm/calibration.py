@@ -17,17 +17,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from mrm.metrics import (
-    Array,
-    Bootstrap,
-    Estimate,
-    check_labels,
-    check_pair,
-    check_scores,
-    check_table,
-    one_value,
-    proportion,
-)
+from mrm.intervals import Array, Bootstrap, Estimate, proportion
+from mrm.metrics import check_labels, check_pair, check_scores, check_table, one_value
 
 BINS = 10
 ROUNDING = 1e-12  # a goal of 0.7 is reached by 1 - 3 / 10
@@ -284,7 +275,7 @@ def operating_point(
 ) -> OperatingPoint:
     """What a threshold chosen elsewhere does to labels (N,) and scores (N,): shares with Wilson intervals.
 
-    Patients, `groups` (N,), widen the intervals as in `metrics.proportion`. A share of no records is
+    Patients, `groups` (N,), widen the intervals as in `intervals.proportion`. A share of no records is
     undefined (the predictive value of a positive call, where none is made), and all are for a NaN threshold.
     On the records that the threshold was chosen on, the shares look better than they are. Raises ValueError
     for lengths, labels, scores, groups or a level that are wrong.

@@ -47,7 +47,7 @@ class Card:
     tested: list[dict[str, Any]] = field(default_factory=list)
     thresholds: dict[str, float] = field(default_factory=dict)
     temperatures: dict[str, float] = field(default_factory=dict)  # a class's logits are divided by its own
-    embedding: dict[str, Any] = field(default_factory=dict)  # where the features of known pictures lie: `mrm.probing`
+    embedding: dict[str, Any] = field(default_factory=dict)  # where the features of known pictures lie: `mrm.outliers`
     calibration: dict[str, Any] = field(default_factory=dict)  # on what, for which goal, and how sure
 
 

@@ -17,20 +17,17 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import rankdata
 
+from mrm.intervals import CELLS, Array, Bootstrap, Estimate, finite_or_none, group_numbers
 from mrm.metrics import (
-    CELLS,
     RANKING,
-    Array,
-    Bootstrap,
-    Estimate,
     Ranked,
     check_labels,
     check_pair,
     check_scores,
     check_table,
     draw_ranked,
-    finite_or_none,
-    group_numbers,
+    mean_of_classes,
+    mean_or_nan,
     one_value,
 )
 
@@ -277,7 +274,7 @@ def compare(
     gaps_CD = values_XD[0::2] - values_XD[1::2]
     found = [_compared(pair[0], pair[1], metric, gaps_D) for pair, gaps_D in zip(pairs, gaps_CD, strict=True)]
     corrected = holm([one.p for one in found])
-    report = {"mean": _compared_mean(found, labels_NC, gaps_CD, bootstrap)}
+    report = {"mean": _compared_mean(classes, [pair[0] for pair in pairs], found, gaps_CD)}
     for name, one, p in zip(classes, found, corrected, strict=True):
         report[name] = replace(one, p_holm=float(p))
     return report
@@ -296,18 +293,13 @@ def _compared(first: Ranked, second: Ranked, metric: str, gaps_D: Array) -> Comp
     return Comparison.of(one, other, estimate, *bootstrap_p(gaps_D))
 
 
-def _compared_mean(found: Sequence[Comparison], labels_NC: Array, gaps_CD: Array, bootstrap: Bootstrap) -> Comparison:
-    kept = [c for c, one in enumerate(found) if one.difference.defined]
-    if not kept:
-        return Comparison(math.nan, math.nan, Estimate.undefined(0, 0, "no class has both label values"))
-    one, other = (float(np.mean([getattr(found[c], name) for c in kept])) for name in ("first", "second"))
-    used_N = np.asarray((~np.isnan(labels_NC[:, kept])).any(axis=1))
-    positives = int((labels_NC[:, kept] == 1).any(axis=1).sum())
-    gaps_D = gaps_CD[kept].mean(axis=0)
-    which = f"mean of {len(kept)} of {len(found)} classes" if len(kept) < len(found) else ""
-    return Comparison.of(
-        one, other, bootstrap.estimate(one - other, gaps_D, used_N, positives, which), *bootstrap_p(gaps_D)
-    )
+def _compared_mean(
+    classes: Sequence[str], ranked: Sequence[Ranked], found: Sequence[Comparison], gaps_CD: Array
+) -> Comparison:
+    kept = [c for c, one in enumerate(ranked) if not one.reason]
+    one, other = (float(mean_or_nan(np.array([getattr(found[c], name) for c in kept]))) for name in ("first", "second"))
+    gaps_D = mean_or_nan(gaps_CD[kept])
+    return Comparison.of(one, other, mean_of_classes(classes, ranked, one - other, gaps_D), *bootstrap_p(gaps_D))
 
 
 def _alike(gap: float, gaps_D: Array) -> bool:
@@ -350,8 +342,7 @@ def sign_flip_test(
         return Comparison(math.nan, math.nan, Estimate.undefined(0, None, "no picture with both scores"))
     gaps_N = np.where(used_N, first_N - second_N, 0.0)
     one, other, gap = (float(x[used_N].mean()) for x in (first_N, second_N, gaps_N))
-    sums_D, counts_D = bootstrap.sums(np.stack([gaps_N, used_N], axis=1))
-    gaps_D = np.divide(sums_D, counts_D, out=np.full(draws, np.nan), where=counts_D > 0)
+    gaps_D = bootstrap.means(gaps_N, used_N)
     estimate = bootstrap.estimate(gap, gaps_D, used_N, None)
     sums_G = np.bincount(bootstrap.numbers_N[used_N], gaps_N[used_N], bootstrap.size)
     return Comparison.of(one, other, estimate, _swap_p(sums_G[sums_G != 0], draws, seed), bootstrap_p(gaps_D)[1])

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import checkpoint, comparison, images, metrics, pages, predict, recipes, runs
+from mrm import checkpoint, comparison, images, intervals, metrics, pages, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
-from mrm.evaluate import read_predictions
 from mrm.model import MRM
 from mrm.pages import Contender, FilledReport, Story, Word
+from mrm.predictions import read_predictions
 from mrm.records import Records
 from mrm.reports import MASK, mask_words
 
@@ -91,7 +91,7 @@ def fine_tuned(out: Path, sets: dict[str, Path], init: Path, seed: int, name: st
     return Contender(name, p.labels_NC, p.probabilities_NC, report)
 
 
-def difference(contenders: list[Contender], patients: list[str] | None) -> metrics.Estimate:
+def difference(contenders: list[Contender], patients: list[str] | None) -> intervals.Estimate:
     """Mean AUROC of the first contender less that of the second, on the same resampled patients."""
     first, second = contenders
     compared = comparison.compare(

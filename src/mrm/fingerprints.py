@@ -19,8 +19,9 @@ import numpy as np
 
 from mrm import images
 from mrm.images import ImageError
-from mrm.records import Record, RecordError, Records, write_whole
+from mrm.records import Record, RecordError, Records
 from mrm.similarity import content_hash, perceptual_hash
+from mrm.tables import write_whole
 
 DEPTH = 4  # names are known with up to three folders above the file
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp)$")

@@ -31,8 +31,9 @@ from PIL import Image, UnidentifiedImageError
 from mrm import images, shards
 from mrm.images import Box, ImageError
 from mrm.losses import IGNORED
-from mrm.records import OnError, Record, Records, read_csv_rows
+from mrm.records import OnError, Record, Records
 from mrm.shards import Packed
+from mrm.tables import read_csv_rows
 
 SPLITS = ("training", "validation", "test")
 RELATIVE, ABSOLUTE = "EncodedPixels", "rle"  # columns of run lengths: SIIM's, and the usual ones

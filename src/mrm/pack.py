@@ -31,8 +31,9 @@ import numpy as np
 
 from mrm import images
 from mrm.images import ImageError
-from mrm.records import OnError, Records, write_whole
+from mrm.records import OnError, Records
 from mrm.shards import FAILURES, INDEX, LENGTH, MASK_LENGTH, MASK_OFFSET, OFFSET, SHARD, TABLE, VERSION, File, Index
+from mrm.tables import write_csv, write_whole
 
 PICTURE, MASK = "image_bytes", "mask_bytes"  # columns of the files of pictures
 PLAN = "packing.json"  # what is packed and how, for a command that goes on
@@ -329,7 +330,7 @@ def _finish(source: Source, out: Path, config: PackConfig) -> None:
         name, reason = failures[0]
         raise PackError(f"not one of {len(failures)} pictures could be read; the first, {name}: {reason}")
     table = _write_table(out, files)
-    _write_failures(out, failures)
+    write_csv(out / FAILURES, ("image_path", "reason"), failures)
     index = Index(
         version=VERSION,
         kind=source.kind,
@@ -390,12 +391,6 @@ def _places(column: Any, base: int) -> tuple[np.ndarray, np.ndarray]:
     edges_N = np.frombuffer(edges, np.int64)[column.offset : column.offset + len(column) + 1] if len(column) else np.zeros(1, np.int64)  # fmt: skip
     start = data.address - base if data else 0
     return start + edges_N[:-1], np.diff(edges_N)
-
-
-def _write_failures(out: Path, failures: Sequence[tuple[str, str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("image_path", "reason"), *failures])
-    write_whole(out / FAILURES, text.getvalue().encode())
 
 
 def _read_failures(out: Path) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mrm.optimization import TrainingError
 
+STATE = "training.pt"  # of a checkpoint: what a run goes on from, besides its model
+
 
 class Checkpoints:
     """`checkpoints/step-*` of a run, and the links `last` and `best` to two of them. One process writes."""

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from mrm.comparison import bootstrap_p, holm
-from mrm.metrics import FEW, Array, Bootstrap, Estimate, Ranked, auroc, draw_ranked, finite_or_none
+from mrm.intervals import Array, Bootstrap, Estimate, finite_or_none
+from mrm.metrics import FEW, Ranked, auroc, draw_ranked, mean_of_classes
 from mrm.records import RecordError, Records
 
 AGES = ("age", "patientage", "ageyears", "ageinyears")  # what a column of ages is called, its letters alone
@@ -177,13 +178,8 @@ def _group(name, mask_N, ranked, value_C, drawn_CB, classes, bootstrap, patients
     estimates = {c: one.estimate("auroc", drawn_CB[i]) for i, (c, one) in enumerate(zip(classes, ranked, strict=True))}
     kept = [i for i, one in enumerate(ranked) if not one.reason]
     if kept:
-        used_N = np.logical_or.reduce([ranked[i].stated_N for i in kept])
-        positives = int(np.logical_or.reduce([ranked[i].positive_N for i in kept]).sum())
-        without = f"mean of {len(kept)} of {len(classes)} classes" if len(kept) < len(classes) else ""
         doubt = next(filter(None, (ranked[i].doubt for i in kept)), "")
-        mean = bootstrap.estimate(
-            float(value_C[kept].mean()), drawn_CB[kept].mean(axis=0), used_N, positives, without, doubt=doubt
-        )
+        mean = mean_of_classes(classes, ranked, float(value_C[kept].mean()), drawn_CB[kept].mean(axis=0), doubt=doubt)
     else:
         mean = Estimate.undefined(int(mask_N.sum()), 0, "no class has both label values")
     small = tuple(c for c, one in zip(classes, ranked, strict=True) if one.reason or one.few[0] < FEW)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from mrm import batches, checkpoint, loading, noise, parallel, sampling
 from mrm.journal import Clock, Log, duration
 from mrm.optimization import TrainConfig, TrainingError, build_optimizer, computes_bf16, rate_at, update
-from mrm.saving import Checkpoints
+from mrm.saving import STATE, Checkpoints
 from mrm.tasks import Task
 from mrm.weights import first_line
 
@@ -275,7 +275,7 @@ class Trainer:
 
     def _write(self, folder: Path, model: nn.Module, state: dict[str, Any]) -> None:
         self.write_model(folder, model, self.step)
-        torch.save(state, folder / "training.pt")
+        torch.save(state, folder / STATE)
 
     def _whole_model(self) -> nn.Module:
         """The model as it is saved and checked: the average, if one is kept, and whole."""
@@ -314,7 +314,7 @@ class Trainer:
             )
 
     def _load(self, folder: Path) -> None:
-        state = checkpoint.read_pickle(folder / "training.pt")
+        state = checkpoint.read_pickle(folder / STATE)
         saved = checkpoint.read_weights(folder / "model.safetensors")
         model = self.task.model
         checkpoint.load_strict(model, parallel.own_weights(state["weights"] or saved, model), folder)

@@ -13,6 +13,7 @@ from mrm.evaluate import RunError
 from mrm.explain import ExplainError
 from mrm.images import ImageError
 from mrm.optimization import TrainingError
+from mrm.outliers import OutlierError
 from mrm.pack import PackError
 from mrm.predict import PredictError
 from mrm.probing import ProbeError
@@ -28,6 +29,7 @@ EXPECTED = (
     CheckpointError,
     ImageError,
     ConfigError,
+    OutlierError,
     PackError,
     ProbeError,
     PredictError,

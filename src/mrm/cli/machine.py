@@ -35,8 +35,8 @@ def doctor(
         price_per_hour: of this machine, in any currency; adds the cost of the recipe.
         json: also write the measurements to this file.
     """
-    from mrm.records import write_whole
     from mrm.runs.doctor import examine
+    from mrm.tables import write_whole
 
     found = examine(records, recipe, init, images, batch, pictures, steps, price_per_hour)
     print(found.table())

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from mrm.records import RecordError, Records, read_csv_rows
+from mrm.records import RecordError, Records
+from mrm.tables import read_csv_rows
 
 Purpose = Literal["labels", "reports", "masks"]
 Check = Literal["none", "header", "pixels"]

@@ -13,7 +13,8 @@ import numpy as np
 
 from mrm import images
 from mrm.corpora.phantom import FINDINGS, phantom
-from mrm.records import Record, Records, write_whole
+from mrm.records import Record, Records
+from mrm.tables import write_whole
 
 MASKS = ("lungs", "pneumothorax")
 

@@ -40,7 +40,8 @@ from mrm.corpora.contract import (
 from mrm.corpora.inspection import each
 from mrm.images import ImageError
 from mrm.masks import decode
-from mrm.records import Record, RecordError, Records, write_whole
+from mrm.records import Record, RecordError, Records
+from mrm.tables import write_whole
 
 CLASSES = ("Pneumothorax",)
 FOLDERS = {"train": "training", "val": "validation", "test": "test"}  # split -> folder

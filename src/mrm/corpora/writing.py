@@ -21,7 +21,8 @@ import numpy as np
 
 from mrm.corpora.contract import Exclusion, Options, Release
 from mrm.corpora.splits import LISTS, as_listed
-from mrm.records import UNCERTAIN, RecordError, Records, write_whole
+from mrm.records import UNCERTAIN, RecordError, Records
+from mrm.tables import write_whole
 
 
 @dataclass(frozen=True)

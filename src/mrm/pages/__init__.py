@@ -18,12 +18,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from mrm import metrics
-from mrm.metrics import Estimate
+from mrm import intervals, metrics
+from mrm.intervals import Estimate
 from mrm.overlap import MEASURES
 from mrm.pages import figures, overlays
 from mrm.pages.figures import Curve, Panel
-from mrm.records import write_whole
+from mrm.tables import write_whole
 
 if TYPE_CHECKING:
     from mrm.comparison import Comparison
@@ -373,5 +373,5 @@ def totals(reports: Sequence[FilledReport]) -> dict[str, Estimate]:
     for name, key in (("with the picture", "with_image"), ("without the picture", "without_image")):
         tried = [(i, right(getattr(word, key), word)) for i, word in masked if getattr(word, key)]
         hits = [hit for _, hit in tried]
-        shares[name] = metrics.proportion(hits, sum(hits), groups=[i for i, _ in tried] if tried else None)
+        shares[name] = intervals.proportion(hits, sum(hits), groups=[i for i, _ in tried] if tried else None)
     return shares

@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mrm import calibration, images, metrics
-from mrm.metrics import Estimate
+from mrm.intervals import Estimate
 
 INK, MUTED, FAINT = "#17222c", "#5c6872", "#cdd4da"
 SERIES = ("#0b5c8a", "#b0500f", "#6b3fa0", "#1c6b3c")  # first model, second model, ...

@@ -20,7 +20,7 @@ from mrm.checkpoint import Card
 from mrm.evaluate import RunError, overlaps
 from mrm.fingerprints import read_names
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
-from mrm.records import Records, resolve_uncertain, write_whole
+from mrm.records import Records, resolve_uncertain
 from mrm.reports import Tokenizer, select_sections
 from mrm.runs import evaluating, ledger, probing, segmenting
 from mrm.runs.calibrating import calibrate  # noqa: F401
@@ -32,6 +32,7 @@ from mrm.runs.predicting import embed, predict_files, predict_masks, similar  # 
 from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, run_tokenizer
 from mrm.runs.probing import ProbeConfig
 from mrm.sampling import Balanced, order_of
+from mrm.tables import write_whole
 from mrm.tasks import ClassifyTask, PretrainTask, SegmentTask
 from mrm.training import Trainer
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from mrm import calibration, checkpoint, probing
+from mrm import calibration, checkpoint, outliers
 from mrm.calibration import COLDEST, HOTTEST, OperatingPoint
-from mrm.evaluate import CALIBRATED_ON, Predictions, RunError, load_classifier, overlaps, scored, test_records
+from mrm.evaluate import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
 from mrm.fingerprints import fingerprint
-from mrm.metrics import Bootstrap, finite_or_none
+from mrm.intervals import Bootstrap, finite_or_none
+from mrm.predictions import Predictions
 from mrm.records import Records
 from mrm.runs.opening import best_device, show_progress, warn_of
 
@@ -154,7 +155,7 @@ def threshold_interval(
 ) -> list[float] | None:
     """Where 95 % of the thresholds lie that the goal gives on resampled patients; None for one patient.
 
-    Percentile bootstrap, as in `metrics.Bootstrap`; resamples with one label value are left out.
+    Percentile bootstrap, as in `intervals.Bootstrap`; resamples with one label value are left out.
     """
     bootstrap = Bootstrap.over(patients, len(labels_N), REDRAWS, seed)
     if bootstrap.patients(labels_N == 1) < 2 or bootstrap.patients(labels_N == 0) < 2:
@@ -178,11 +179,11 @@ def outlier_reference(
     seed: int,
     workers: int | None,
 ) -> dict[str, Any]:
-    """`probing.reference` of validation features, or of the training records' with validation held out."""
+    """`outliers.reference` of validation features, or of the training records' with validation held out."""
     if train is None:
-        return probing.reference(features_ND, patients, share=known, seed=seed)
+        return outliers.reference(features_ND, patients, share=known, seed=seed)
     seen = scored(network, test_records(network, train, images), train, workers)
-    return probing.reference(seen.features_ND, held_out_ND=features_ND, share=known)
+    return outliers.reference(seen.features_ND, held_out_ND=features_ND, share=known)
 
 
 def note_calibrated(folder: Path, records: Records) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrm import checkpoint, metrics, pages, probing
+from mrm import checkpoint, metrics, outliers, pages
 from mrm.evaluate import (
     CALIBRATED_ON,
     evidence,
@@ -48,7 +48,7 @@ def evaluate_findings(
         draws=draws,
         seed=seed,
     )
-    outlying_N = probing.outlying(found.features_ND, card.embedding) if card.embedding else None
+    outlying_N = outliers.outlying(found.features_ND, card.embedding) if card.embedding else None
     shown = evidence(card, found, outlying_N, by, draws, seed)
     folder = checkpoint.find_model(model)
     leaks = overlaps(folder / "seen", tested, "test", also=folder / CALIBRATED_ON)

@@ -21,8 +21,9 @@ from mrm.explain import Method
 from mrm.images import ImageError
 from mrm.inputs import pictures_at
 from mrm.pages import sheets
-from mrm.records import Record, write_whole
+from mrm.records import Record
 from mrm.runs.opening import best_device, csv_of, output_names, plain, show_progress
+from mrm.tables import write_whole
 
 COLUMNS = ("picture", "finding", "probability", "method", "overlay", "array", "sheet", "error")
 

@@ -7,8 +7,8 @@ are written anew after every cell, so that what is there is always what is known
 
 from __future__ import annotations
 
+import io
 import json
-import math
 import shlex
 import time
 import traceback
@@ -19,24 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
-from scipy.stats import t as student
 
-from mrm import checkpoint, masks, recipes, suites
+from mrm import checkpoint, masks, recipes, seeds, suites
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.evaluate import RunError
+from mrm.intervals import Bootstrap
+from mrm.metrics import Ranked, draw_ranked, mean_or_nan
+from mrm.predictions import read_dice, read_predictions
 from mrm.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
-from mrm.records import Records, write_whole
+from mrm.records import Records
 from mrm.suites import Entry, Suite
+from mrm.tables import write_whole
 
 SCRATCH = "scratch"  # the model that is none: random weights
 PHANTOMS = {"pretrain": 1200, "train": 600, "val": 150, "test": 500}  # the suite that draws its own data
 PHANTOM_SIZE = 192
-
-
-class Stopped(RunError):
-    """A run of the benchmark that was asked to stop before its end."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +159,7 @@ def _phantom_model(config: BenchmarkConfig, data: Path, commands: Commands) -> P
     recipe = recipes.tiny(data / "pretrain" / "records.csv", run)
     training = replace(recipe.training, epochs=8.0, global_batch=16, log_every=25)
     made = replace(recipe, training=training, max_steps=config.max_steps)
-    _require_whole(commands.pretrain(made), made.training.shortened(config.max_steps), len(Records.load(made.records)))
-    return run
+    return commands.pretrain(made)
 
 
 # One cell ---------------------------------------------------------------------------------------------
@@ -184,15 +181,14 @@ def status(config: BenchmarkConfig, cell: Cell) -> str:
 def _attempt(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[str], commands: Commands) -> None:
     """Fine-tune, test, and note how it went. What is wrong with one cell must not keep the others from their turn."""
     folder, began = folder_of(config, cell), time.perf_counter()
-    (folder / "cell.json").unlink(missing_ok=True)
+    for name in ("cell.json", "resamples.npy"):
+        (folder / name).unlink(missing_ok=True)
     note: dict[str, Any] = {"model": cell.model, "entry": cell.entry.name, "seed": cell.seed}
     try:
         settings = _settings(config, cell, data, models)
         note |= {"command": _command(config, cell, settings)}
         note |= {"status": "done", **_measure(config, cell, settings, data, commands)}
-    except Stopped:
-        raise
-    except Exception as error:
+    except Exception as error:  # `training.Stopped` is none: a run that was asked to stop stops the benchmark too
         note |= {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
         print(f"{cell.name}: failed: {note['reason']}", flush=True)
     note["seconds"] = time.perf_counter() - began
@@ -256,7 +252,6 @@ def _measure(
     else:
         commands.finetune(settings)
         records, tested = Records.load(settings.train, None, config.images), _set(data, entry.test)
-    _require_whole(run, settings.training.shortened(config.max_steps), len(records))
     results = commands.evaluate(run, tested, test, images=config.images, draws=config.draws)
     classes = results["classes"]
     estimate = (classes.get("mean") or next(iter(classes.values())))[entry.metric]
@@ -270,13 +265,6 @@ def _measure(
         "unreadable": len(results.get("unreadable", ())),
         "steps": int(checkpoint.read_card(run / "last").origin["step"]),
     }
-
-
-def _require_whole(run: Path, training: recipes.TrainConfig, records: int) -> None:
-    """A run that was asked to stop ends early without an error; then the benchmark stops too."""
-    reached, (steps, _) = int(checkpoint.read_card(run / "last").origin["step"]), training.plan(records)
-    if reached < steps:
-        raise Stopped(f"{run}: stopped at step {reached} of {steps}; the same command goes on")
 
 
 # The ledger -------------------------------------------------------------------------------------------
@@ -304,7 +292,7 @@ def _row(config: BenchmarkConfig, entry: Entry, model: str, cells: Sequence[Cell
     """One model by one recipe: the mean over seeds, its interval, and its distance from the published number."""
     notes = [_note(config, cell) for cell in cells]
     done = [note for note in notes if note["status"] == "done"]
-    ours = over_seeds([note["estimate"] for note in done])
+    ours = _over_seeds(config, cells, notes)
     gap = None
     if ours and entry.published is not None and not config.max_steps:
         gap = {k: None if ours[k] is None else ours[k] - entry.published for k in ("value", "low", "high")}
@@ -330,34 +318,49 @@ def _note(config: BenchmarkConfig, cell: Cell) -> dict[str, Any]:
     return {"seed": cell.seed, "status": status(config, cell)}
 
 
-def over_seeds(estimates: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The mean over seeds, with an interval over patients and seeds; None without any.
-
-    All seeds are tested on the same patients, so their error is the mean standard error over patients (an upper
-    bound: as if the seeds' errors were one); the seeds' own variance over their number comes on top, with
-    Satterthwaite's degrees of freedom. One seed says nothing about seeds, and the note says so.
-    """
-    stated = [e for e in estimates if e["value"] is not None]
+def _over_seeds(
+    config: BenchmarkConfig, cells: Sequence[Cell], notes: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """The mean over the seeds that are done, with an interval over test patients and seeds; None without any."""
+    done = [(c, note) for c, note in zip(cells, notes, strict=True) if note["status"] == "done"]
+    stated = [(cell, note) for cell, note in done if note["estimate"]["value"] is not None]
     if not stated:
         return None
-    values = np.array([e["value"] for e in stated])
-    value, n, positives = float(values.mean()), stated[0]["n"], stated[0]["positives"]
-    told = {"value": value, "n": n, "positives": positives, "seeds": len(stated)}
-    if any(e["low"] is None for e in stated):
-        return {**told, "low": None, "high": None, "note": next(e["note"] for e in stated if e["low"] is None)}
-    patients = float(np.mean([(e["high"] - e["low"]) / (2 * ndtri(0.975)) for e in stated])) ** 2
-    if len(stated) == 1:
-        return {
-            **told,
-            "low": stated[0]["low"],
-            "high": stated[0]["high"],
-            "note": "one seed: interval over patients only",
-        }
-    among = float(values.var(ddof=1)) / len(stated)
-    total = patients + among
-    freedom = total**2 * (len(stated) - 1) / among**2 if among else math.inf
-    half = float(student.ppf(0.975, freedom)) * math.sqrt(total)
-    return {**told, "low": value - half, "high": value + half, "note": "interval over patients and seeds"}
+    estimates = [note["estimate"] for _, note in stated]
+    value_S = np.array([e["value"] for e in estimates])
+    told = {"value": float(value_S.mean()), **{k: estimates[0][k] for k in ("n", "positives")}, "seeds": len(stated)}
+    without = [e["note"] for e in estimates if e["low"] is None]
+    if len({(note["fingerprints"]["test"], note["estimate"]["n"]) for _, note in stated}) > 1:
+        without.append("interval undefined: the seeds were not tested on the same records")
+    if without:
+        return {**told, "low": None, "high": None, "note": without[0]}
+    drawn_SD = np.stack([_resamples(config, cell) for cell, _ in stated])
+    spread_D = seeds.with_seeds(value_S, drawn_SD, np.random.default_rng(0))
+    low, high = np.nanquantile(spread_D, [0.025, 0.975]).tolist()
+    return {**told, "low": low, "high": high, "note": seeds.remark_of(len(stated))}
+
+
+def _resamples(config: BenchmarkConfig, cell: Cell) -> np.ndarray:
+    """The cell's metric in each resample of the test patients (D,), the same patients for all seeds; kept in a file."""
+    file = folder_of(config, cell) / "resamples.npy"
+    if not file.is_file():
+        content = io.BytesIO()
+        np.save(content, _drawn(file.with_name("test"), cell.entry.metric, config.draws))
+        write_whole(file, content.getvalue())
+    return np.load(file)
+
+
+def _drawn(test: Path, metric: str, draws: int) -> np.ndarray:
+    """A metric in the resamples (D,) that `mrm evaluate` drew for its interval, from what it wrote of each record."""
+    if (test / "pictures.csv").is_file():
+        names, positive_N, published_N = next(iter(read_dice(test / "pictures.csv").values()))
+        dice_N = {"dice_positive": positive_N, "dice_published": published_N}[metric]
+        return Bootstrap.over(None, len(names), draws).means(dice_N, ~np.isnan(dice_N))
+    p = read_predictions(test / "predictions.csv")
+    bootstrap = Bootstrap.over(p.patients, len(p.names), draws)
+    pairs = zip(p.labels_NC.T, p.probabilities_NC.T, strict=True)
+    ranked = [one for pair in pairs if not (one := Ranked(*pair, bootstrap)).reason]
+    return mean_or_nan(draw_ranked(ranked, [metric], bootstrap)[:, 0])
 
 
 HEAD = ("entry", "model", "metric", "published", "ours", "gap", "tested on", "state")

@@ -24,8 +24,9 @@ from mrm.checkpoint import Card
 from mrm.evaluate import RunError
 from mrm.fingerprints import fingerprint
 from mrm.recipes import FinetuneConfig, SegmentConfig
-from mrm.records import Records, write_whole
+from mrm.records import Records
 from mrm.reports import Tokenizer
+from mrm.tables import write_whole
 from mrm.training import processes
 
 Model = TypeVar("Model", bound=nn.Module)

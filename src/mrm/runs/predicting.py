@@ -34,10 +34,11 @@ from mrm.images import ImageError
 from mrm.inputs import keys_of, pictures_at
 from mrm.journal import duration
 from mrm.predict import Computed, Encoding, Kind
-from mrm.records import Record, Records, write_whole
+from mrm.records import Record, Records
 from mrm.rows import Partial, Row, check_suffix, write_by, write_table
 from mrm.runs.opening import best_device
 from mrm.segmenter import Segmenter, probabilities
+from mrm.tables import write_whole
 from mrm.training import processes
 from mrm.weights import first_line
 
@@ -128,9 +129,9 @@ def add_findings(model: Classifier, rows: Sequence[Row], values_BK: np.ndarray) 
     for row, own_C in zip(rows, probabilities_BC, strict=True):
         row |= dict(zip(classes, own_C.tolist(), strict=True))
     if card.embedding:
-        from mrm import probing
+        from mrm import outliers
 
-        scores_B = probing.outlying(values_BK[:, len(classes) :], card.embedding)
+        scores_B = outliers.outlying(values_BK[:, len(classes) :], card.embedding)
         for row, score in zip(rows, scores_B, strict=True):
             row |= {"outlier": float(score), "abstain": int(score > card.embedding["threshold"])}
     for row in rows:

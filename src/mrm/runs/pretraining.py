@@ -17,9 +17,10 @@ from mrm.batches import PretrainData
 from mrm.loading import loader
 from mrm.model import MRM
 from mrm.recipes import PretrainConfig
-from mrm.records import Record, Records, write_whole
+from mrm.records import Record, Records
 from mrm.reports import Tokenizer, select_sections
 from mrm.sampling import in_order
+from mrm.tables import write_whole
 from mrm.tasks import PretrainTask
 from mrm.training import processes
 

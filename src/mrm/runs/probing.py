@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,17 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, metrics, noise, pages, predict, probing, recipes
+from mrm import checkpoint, metrics, noise, pages, predict, probing, recipes, seeds
 from mrm.classifier import Classifier
 from mrm.corpora import splits
 from mrm.evaluate import RunError, load_classifier, overlaps
-from mrm.metrics import Estimate
+from mrm.intervals import Estimate
 from mrm.model import MRM
 from mrm.pages import Curve
 from mrm.probing import Labelled
 from mrm.recipes import FinetuneConfig
-from mrm.records import Records, resolve_uncertain, write_whole
+from mrm.records import Records, resolve_uncertain
 from mrm.runs.opening import best_device, warn_of
+from mrm.saving import STATE
+from mrm.tables import write_whole
 
 RANDOM = "random"  # in place of a model: the first one's architecture with random weights
 FINETUNE = "fine-tuning"
@@ -95,6 +98,7 @@ def probe(config: ProbeConfig, tune: Tune) -> dict[str, Any]:
             else:
                 made = probed(unit, tables[unit.model], records, chosen)
             write_unit(file, made)
+        keep_model(run_of(config, unit))
         made = read_unit(file)
         print(f"{number} of {len(units)}: {unit.name}: validation AUROC {float(made['val_auroc']):.3f}", flush=True)
     results = summarise(config, records, models, parts, units, leaks)
@@ -289,7 +293,7 @@ def fine_tuned(
     }
     recipe = recipes.find(recipes.FINETUNE, config.finetune)
     made = recipe.make(
-        lists["train"], lists["val"], path or config.model, Path(config.out) / "runs" / unit.name,
+        lists["train"], lists["val"], path or config.model, run_of(config, unit),
         scratch=path is None, seed=unit.seed, classes=records["train"].classes,
         on_error="skip", max_steps=config.max_steps,
     )  # fmt: skip
@@ -298,8 +302,9 @@ def fine_tuned(
     made = replace(made, training=replace(made.training, global_batch=batch))
     if config.workers is not None:
         made = replace(made, training=replace(made.training, workers=config.workers))
-    run = tune(made)
-    network = load_classifier(run).to(best_device())
+    if not only_model(made.out):
+        tune(made)
+    network = load_classifier(made.out).to(best_device())
     scores = {
         name: predict.classify(network, records[name], workers=config.workers).logits_NC for name in ("val", "test")
     }
@@ -311,11 +316,34 @@ def fine_tuned(
     return {
         "scores": scores["test"],
         "val_auroc": np.array(np.nanmean([metrics.auroc(*pair) for pair in pairs])),
-        "setting": np.array(checkpoint.read_card(checkpoint.find_model(run)).origin.get("step", math.nan)),
+        "setting": np.array(checkpoint.read_card(checkpoint.find_model(made.out)).origin.get("step", math.nan)),
         "n": np.array(len(chosen)),
         "untaught": np.array(untaught, dtype=np.intp),
         "note": np.array(lowered),
     }
+
+
+def run_of(config: ProbeConfig, unit: Unit) -> Path:
+    """Where a unit is fine-tuned."""
+    return Path(config.out) / "runs" / unit.name
+
+
+def keep_model(run: Path) -> None:
+    """Of a run whose model is scored, keep that model and the log: many runs' checkpoints would fill the disk."""
+    if not (run / "checkpoints").is_dir():
+        return
+    kept = checkpoint.find_model(run).resolve()
+    for folder in (run / "checkpoints").iterdir():
+        if folder.resolve() != kept:
+            shutil.rmtree(folder)
+    if not (run / "last").exists():
+        (run / "last").unlink(missing_ok=True)
+    (kept / STATE).unlink(missing_ok=True)  # last: without it the model is known to be all there is to the run
+
+
+def only_model(run: Path) -> bool:
+    """Whether `keep_model` has been here, so that there is nothing to train any more."""
+    return any((run / n / "config.json").is_file() and not (run / n / STATE).is_file() for n in ("best", "last"))
 
 
 def write_list(config: ProbeConfig, name: str, records: Records) -> Path:
@@ -368,7 +396,7 @@ def summarise(
     rows = []
     for (method, model, fraction), same in stacks.items():
         scores_SNC = scores[method, model, fraction]
-        auroc = probing.over_seeds(kept.labels_NC, scores_SNC, kept.classes, **arguments)
+        auroc = seeds.over_seeds(kept.labels_NC, scores_SNC, kept.classes, **arguments)
         row: dict[str, Any] = {
             "method": method,
             "model": model,
@@ -384,7 +412,7 @@ def summarise(
         }
         if model != first:
             other = scores[method, first, fraction]
-            gap = probing.over_seeds(kept.labels_NC, other, kept.classes, against_SNC=scores_SNC, **arguments)
+            gap = seeds.over_seeds(kept.labels_NC, other, kept.classes, against_SNC=scores_SNC, **arguments)
             row["first_less_this"] = {name: e.to_dict() for name, e in gap.items()}
         rows.append(row)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}

@@ -19,9 +19,9 @@ from mrm.images import ImageError
 from mrm.inputs import pictures_at
 from mrm.model import MRM
 from mrm.pages import sheets
-from mrm.records import write_whole
 from mrm.reports import ReportError, Tokenizer
 from mrm.runs.opening import best_device, csv_of, output_names, show_progress
+from mrm.tables import write_whole
 
 MAX_OTHERS = 64  # other pictures that are looked at
 MAX_BYTES = 1_000_000  # of a file with a report

@@ -1,0 +1,160 @@
+"""Predictions of a test as files: what `mrm evaluate` writes of each record, read again, and paired with another model's."""
+
+# Shapes: N records, C classes
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mrm.tables import RecordError, read_csv_rows, write_csv
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of records it could read: labels and probabilities (N, C), row by row."""
+
+    names: list[str]
+    patients: list[str] | None
+    classes: tuple[str, ...]
+    labels_NC: np.ndarray
+    probabilities_NC: np.ndarray
+
+
+def write_predictions(path: Path, p: Predictions) -> Path:
+    """A `predictions.csv`: name, patient, a label and a probability column for each class."""
+    header = ["name", "patient_id", *(f"{c} label" for c in p.classes), *p.classes]
+    rows = []
+    for i, name in enumerate(p.names):
+        labels = ["" if v != v else f"{v:g}" for v in p.labels_NC[i]]
+        rows.append([name, p.patients[i] if p.patients else "", *labels, *map(repr, p.probabilities_NC[i].tolist())])
+    return write_csv(path, header, rows)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """The predictions in a `predictions.csv`. Raises RecordError for another table, or values that cannot be."""
+    header, lines = read_csv_rows(path)
+    classes = tuple(h.removesuffix(" label") for h in header if h.endswith(" label"))
+    if header[:2] != ["name", "patient_id"] or not classes or len(header) != 2 + 2 * len(classes):
+        raise RecordError(f"{path}: not a predictions.csv of `mrm evaluate`; its columns are {', '.join(header)}")
+    rows = list(lines)
+    for number, row in rows:
+        if len(row) != len(header):
+            raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
+    numbers = np.array([[_number(v, path, n, row[0]) for v in row[2:]] for n, row in rows]).reshape(len(rows), -1)
+    labels_NC, probabilities_NC = np.hsplit(numbers, 2)
+    for what, wrong_NC in (
+        ("label {:g} is not 1, 0 or empty (not stated)", ~(np.isnan(labels_NC) | np.isin(labels_NC, (0, 1)))),
+        ("probability {:g} is outside 0 to 1 (is it a logit?)", ~((probabilities_NC >= 0) & (probabilities_NC <= 1))),
+    ):
+        if wrong_NC.any():
+            i, c = np.argwhere(wrong_NC)[0]
+            value = (labels_NC if what.startswith("label") else probabilities_NC)[i, c]
+            raise RecordError(
+                f"{path}: line {rows[i][0]}: {rows[i][1][0]}, {classes[c]}: {what.format(value)}"
+                + (f"; {wrong_NC.sum():,} such values in all" if wrong_NC.sum() > 1 else "")
+            )
+    patients = [row[1] for _, row in rows]
+    return Predictions(
+        [row[0] for _, row in rows], patients if all(patients) else None, classes, labels_NC, probabilities_NC
+    )
+
+
+def _number(text: str, path: Path, line: int, name: str) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        raise RecordError(f"{path}: line {line}: {name}: {text!r} is no number") from None
+
+
+def read_dice(path: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
+    """Of each class in a `pictures.csv`: names, Dice of pictures with a lesion (else NaN), and the published Dice.
+
+    Raises RecordError for another table.
+    """
+    header, lines = read_csv_rows(path)
+    needed = ("name", "class", "predicted", "true", "dice")
+    if any(column not in header for column in needed):
+        raise RecordError(f"{path}: not a pictures.csv of `mrm evaluate`; its columns are {', '.join(header)}")
+    at = {column: header.index(column) for column in needed}
+    found: dict[str, list[tuple[str, float, float]]] = {}
+    for number, row in lines:
+        if len(row) != len(header):
+            raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
+        name = row[at["name"]]
+        predicted, true, dice = (_number(row[at[c]], path, number, name) for c in ("predicted", "true", "dice"))
+        if dice < 0 or dice > 1 or (true > 0) != (dice == dice):
+            raise RecordError(
+                f"{path}: line {number}: {name}: Dice {row[at['dice']] or 'empty'} with {true:g} true pixels"
+            )
+        published = dice if true > 0 else float(predicted == 0)
+        found.setdefault(row[at["class"]], []).append((name, dice, published))
+    return {
+        label: ([r[0] for r in rows], np.array([r[1] for r in rows]), np.array([r[2] for r in rows]))
+        for label, rows in found.items()
+    }
+
+
+# Two sets of predictions of the same records -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two classifiers' predictions of the same records, in the same order, for the classes of both."""
+
+    names: list[str]
+    patients: list[str] | None
+    classes: tuple[str, ...]
+    labels_NC: np.ndarray
+    first_NC: np.ndarray
+    second_NC: np.ndarray
+    left_out: tuple[str, ...]  # classes that one of them lacks
+
+
+def pair(first: Predictions, second: Predictions, names: tuple[str, str]) -> Paired:
+    """Two sets of predictions side by side. `names` are what errors call them.
+
+    Raises RecordError where they do not cover the same records, a record comes twice, their labels or patients
+    differ, or they have no class in common.
+    """
+    order = same_order(first.names, second.names, names)
+    classes = tuple(c for c in first.classes if c in second.classes)
+    if not classes:
+        raise RecordError(f"{names[0]} and {names[1]} have no class in common: {first.classes} and {second.classes}")
+    a, b = ([one.classes.index(c) for c in classes] for one in (first, second))
+    labels_NC, others_NC = first.labels_NC[:, a], second.labels_NC[order][:, b]
+    differ_NC = ~((labels_NC == others_NC) | (np.isnan(labels_NC) & np.isnan(others_NC)))
+    if differ_NC.any():
+        i, c = np.argwhere(differ_NC)[0]
+        raise RecordError(
+            f"{differ_NC.sum():,} labels differ between {names[0]} and {names[1]}; the first is {classes[c]} of "
+            f"{first.names[i]}: {labels_NC[i, c]:g} and {others_NC[i, c]:g}; test both on the same labels"
+        )
+    patients = first.patients or (second.patients and [second.patients[i] for i in order])
+    if first.patients and second.patients and first.patients != [second.patients[i] for i in order]:
+        raise RecordError(f"{names[0]} and {names[1]} name other patients for the same records")
+    left_out = tuple(sorted(set(first.classes) ^ set(second.classes)))
+    return Paired(
+        first.names, patients, classes, labels_NC, first.probabilities_NC[:, a],
+        second.probabilities_NC[order][:, b], left_out,
+    )  # fmt: skip
+
+
+def same_order(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> list[int]:
+    """Where the second has each of the first's records. Raises RecordError, naming them, unless both have the same."""
+    for called, listed in zip(names, (first, second), strict=True):
+        if twice := [name for name, n in Counter(listed).items() if n > 1]:
+            raise RecordError(f"{called}: {len(twice):,} records come more than once, the first is {twice[0]}")
+    places = {name: i for i, name in enumerate(second)}
+    only = [n for n in first if n not in places], [n for n in second if n not in set(first)]
+    if any(only):
+        told = "; ".join(
+            f"{len(lone):,} of {len(listed):,} only in {called} (first: {lone[0]})"
+            for called, listed, lone in zip(names, (first, second), only, strict=True)
+            if lone
+        )
+        raise RecordError(f"the two do not cover the same records: {told}; test both models on one file of records")
+    return [places[name] for name in first]

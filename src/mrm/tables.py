@@ -1,0 +1,124 @@
+"""Tables of text in files: CSV and Parquet, read row by row; and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+class RecordError(ValueError):
+    """A file of records that cannot be used as it is. The message says what, where, and what to do."""
+
+
+# Reading ------------------------------------------------------------------------------------------------
+
+
+def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Header and (line number, fields) of a CSV: UTF-8, spaces after commas and quoted line breaks allowed.
+
+    The file may be packed: `.gz`, or alone in a `.zip`, as publishers ship them. Bytes that are not UTF-8
+    become U+FFFD, with a warning that says on how many lines.
+    """
+    raw = _unpacked(path)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        text = raw.decode("utf-8-sig", errors="replace")
+        bad = text.count("\ufffd")
+        line = raw[: error.start].count(b"\n") + 1
+        warnings.warn(f"{path}: {bad} bytes are not UTF-8 (first on line {line}); shown as \ufffd", stacklevel=3)
+    rows = _csv_rows(path, text)
+    _, header = next(rows, (0, []))
+    if not header:
+        raise RecordError(f"{path}: empty file; a header line with the column image_path is expected")
+    return [h.strip() for h in header], rows
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """(first line, fields) of each record; blank ones are left out.
+
+    A quote never closed would swallow all that follows it, silently: an end mark shows whether one is open.
+    """
+    end = "\x04end of file\x04"
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(io.StringIO(f"{text}\n{end}", newline=""), skipinitialspace=True)
+    line = 1
+    for row in reader:
+        if row and row[-1].endswith(f"\n{end}"):
+            raise RecordError(f"{path}: line {line}: a quote that opens there is never closed; close or double it")
+        if row != [end] and any(cell.strip() for cell in row):
+            yield line, row
+        line = reader.line_num + 1
+
+
+def read_parquet_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Column names and (row number, fields as text) of a Parquet file; null and NaN are empty."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        columns = pyarrow.parquet.read_table(path).to_pydict()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise RecordError(f"{path}: not a Parquet file, or a damaged one ({error})") from error
+    rows = zip(*columns.values(), strict=True)
+    return list(columns), enumerate((["" if v is None or v != v else str(v) for v in row] for row in rows), 1)
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        if path.suffix == ".gz":
+            return gzip.decompress(path.read_bytes())
+        if path.suffix != ".zip":
+            return path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if len(names) != 1:
+                raise RecordError(f"{path}: {len(names)} files in it, where one table is expected; unpack it")
+            return archive.read(names[0])
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise RecordError(f"{path}: damaged archive ({error}); get it again") from None
+
+
+# Writing ------------------------------------------------------------------------------------------------
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+    """Write a CSV that `read_csv_rows` gives back."""
+    text = io.StringIO()
+    bare = any("\r" in str(cell) for row in rows for cell in row)  # Python before 3.13 does not quote it
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return write_whole(path, text.getvalue().encode())
+
+
+def write_parquet(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
+    """The table of `write_csv` as Parquet, every column text."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = [list(c) for c in zip(*rows, strict=True)] or [[] for _ in header]
+    arrays = [pyarrow.array(c, pyarrow.string()) for c in columns]
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(dict(zip(header, arrays, strict=True))), sink)
+    return write_whole(path, sink.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file that exists either whole or not at all: a temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,84 @@
+"""Estimates by their words; draws of patients against plain loops; shares against published intervals."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from mrm import intervals
+from mrm.intervals import Bootstrap, Estimate, proportion
+
+NAN = math.nan
+
+# Estimates
+
+
+def test_an_estimate_reads_as_a_sentence():
+    assert str(Estimate(0.9131, 0.871, 0.948, 812, 94)) == "0.913 (0.871–0.948), n=812, 94 positive"
+    assert str(Estimate.undefined(44, 0, "only negatives")) == "undefined (only negatives, n=44)"
+    assert str(Estimate(0.5, NAN, NAN, 4, 2)) == "0.500 (no interval), n=4, 2 positive"
+    assert str(Estimate(NAN, NAN, NAN, 4, 2)) == "undefined (n=4)"
+
+
+def test_an_estimate_goes_to_json():
+    found = json.loads(json.dumps(Estimate.undefined(2, 2, "only positives").to_dict(), allow_nan=False))
+    assert found == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 2,
+        "positives": 2,
+        "note": "only positives",
+    }
+
+
+# The bootstrap
+
+
+def test_draws_do_not_depend_on_the_chunks(monkeypatch):
+    bootstrap = Bootstrap.over(None, 37, draws=101, seed=5)
+    whole = np.hstack(list(bootstrap.weights()))
+    monkeypatch.setattr(intervals, "CELLS", 37 * 8)
+    parts = list(bootstrap.weights())
+    assert len(parts) == 13
+    np.testing.assert_array_equal(np.hstack(parts), whole)
+    np.testing.assert_array_equal(whole.sum(axis=0), 37)
+
+
+def test_sums_are_those_of_the_drawn_records():
+    rng = np.random.default_rng(12)
+    values, patients = rng.normal(size=(30, 2)), rng.integers(7, size=30)
+    bootstrap = Bootstrap.over(patients, 30, draws=4)
+    times = np.hstack(list(bootstrap.weights()))[bootstrap.numbers_N].astype(int)
+    expected = [[np.repeat(values[:, k], times[:, d]).sum() for d in range(4)] for k in range(2)]
+    np.testing.assert_allclose(bootstrap.sums(values), expected)
+    assert Bootstrap.over(None, 0).sums(np.zeros((0, 3))).shape == (3, 2000)
+
+
+def test_means_are_over_the_drawn_records_of_the_mask():
+    rng = np.random.default_rng(13)
+    values, patients, used = rng.normal(size=20), rng.integers(4, size=20), np.arange(20) % 3 == 0
+    bootstrap = Bootstrap.over(patients, 20, draws=50)
+    times = np.hstack(list(bootstrap.weights()))[bootstrap.numbers_N]
+    expected = [np.average(values[used], weights=w) if (w := times[used, d]).any() else NAN for d in range(50)]
+    np.testing.assert_allclose(bootstrap.means(np.where(used, values, NAN), used), expected)
+
+
+# Shares
+
+
+def test_proportions_have_wilson_intervals():
+    found = proportion([1] * 8 + [0] * 2, 10)  # 8 of 10: 0.490 to 0.943 (Newcombe 1998, method 3)
+    assert (found.value, found.low, found.high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
+    none = proportion(np.zeros(20), 20)  # upper end z^2 / (n + z^2)
+    assert (none.low, none.high) == pytest.approx((0, 3.8415 / 23.8415), abs=1e-4)
+    assert str(proportion([], 0)) == "undefined (no record, n=0)"
+
+
+def test_proportions_count_patients_not_films():
+    hits, patients = [1] * 8 + [0] * 2, list(range(10))
+    once, thrice = proportion(hits, 0, patients), proportion(hits * 3, 0, patients * 3)
+    assert thrice.low == pytest.approx(once.low, abs=0.02)
+    assert proportion([1] * 9, 9, list("aaabbbccc")).low == proportion([1] * 3, 3).low
+    assert thrice.note == "Wilson by 10 patients"

@@ -1,0 +1,68 @@
+"""Tables come back as they were written; what is packed is unpacked; what is damaged is named."""
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mrm.tables import RecordError, read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
+
+CELL = st.text(max_size=20).map(str.strip)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(CELL.filter(bool), CELL), max_size=5))
+@pytest.mark.parametrize(("write", "read"), [(write_csv, read_csv_rows), (write_parquet, read_parquet_rows)])
+def test_a_table_comes_back_as_it_was_written(tmp_path, write, read, rows):
+    header, again = read(write(tmp_path / "table", ["name", "a, b"], rows))
+    assert header == ["name", "a, b"]
+    assert [tuple(fields) for _, fields in again] == rows
+
+
+def test_lines_are_numbered_where_they_begin(tmp_path):
+    path = write_whole(tmp_path / "t.csv", b'a,b\n1,"two\nlines"\n\n3,4\n')
+    assert list(read_csv_rows(path)[1]) == [(2, ["1", "two\nlines"]), (5, ["3", "4"])]
+
+
+def zipped(path: Path, **files: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_a_packed_table_is_read_as_a_plain_one(tmp_path):
+    text = b"a,b\n1,2\n"
+    for path in (
+        write_whole(tmp_path / "t.csv", text),
+        write_whole(tmp_path / "t.csv.gz", gzip.compress(text)),
+        zipped(tmp_path / "t.zip", table=text),
+    ):
+        header, rows = read_csv_rows(path)
+        assert (header, list(rows)) == (["a", "b"], [(2, ["1", "2"])])
+
+
+def test_an_archive_that_is_damaged_or_holds_several_files_is_named(tmp_path):
+    with pytest.raises(RecordError, match=r"t\.csv\.gz: damaged archive .*; get it again"):
+        read_csv_rows(write_whole(tmp_path / "t.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-9]))
+    with pytest.raises(RecordError, match=r"t\.zip: damaged archive"):
+        read_csv_rows(write_whole(tmp_path / "t.zip", b"PK but not really"))
+    with pytest.raises(RecordError, match=r"two\.zip: 2 files in it, where one table is expected"):
+        read_csv_rows(zipped(tmp_path / "two.zip", a=b"a\n", b=b"b\n"))
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = write_whole(tmp_path / "new" / "labels.csv", b"old")
+
+    def full(self, content):
+        self.open("wb").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_csv(path, ["name"], [["a"], ["b"]])
+    assert [p.name for p in path.parent.iterdir()] == ["labels.csv"]
+    assert path.read_bytes() == b"old"
