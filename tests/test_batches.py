@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.multiprocessing import reductions
 
 from mrm import images
 from mrm.batches import CropConfig, LabelData, PretrainData, ReportConfig, test_picture
@@ -365,6 +366,17 @@ def test_batches_are_not_made_before_they_are_asked_for(pretrain, records):
     """An order is endless; a loader that read ahead without bound would never begin."""
     stream = loader(pretrain(records), ([s] for s in shuffled(0, 7, 0)), workers=1)
     assert next(stream).keys_B.shape == (1,)
+
+
+def test_nothing_is_kept_of_batches_that_are_gone(pretrain, records):
+    """What is kept lies between the activations in memory, which then grows by megabytes a batch."""
+    stream = loader(pretrain(records), in_order(7, 1), workers=1)
+    tensors, known = 0, []
+    for batch in stream:
+        tensors = sum(isinstance(value, torch.Tensor) for value in vars(batch).values())
+        known.append(len(reductions.shared_cache))
+    assert len(known) == 7
+    assert tensors <= max(known) <= 2 * tensors  # this batch's and the last one's
 
 
 # Pictures that cannot be read -------------------------------------------------------------------------

@@ -1,6 +1,10 @@
 """DICOM: the same picture whatever the encoding, the standard's transformations, and clear refusals."""
 
 import io
+import itertools
+import struct
+import subprocess
+import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +17,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     MPEG2MPML,
+    UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -333,6 +338,75 @@ def test_a_stream_cut_off_inside_a_whole_file_is_refused(film):
         made["PixelData"].is_undefined_length = True
         with pytest.raises(ImageError, match="cut off"):
             images.read(saved(made))
+
+
+def encoded(film: np.ndarray, syntax: UID, frame: bytes, **tags) -> bytes:
+    """A DICOM file whose header is that of `film` and whose compressed data are `frame`."""
+    made = dataset(film, **tags)
+    made.file_meta.TransferSyntaxUID = syntax
+    made.PixelData = encapsulate([frame])
+    made["PixelData"].is_undefined_length = True
+    return saved(made)
+
+
+def rle(*segments: bytes) -> bytes:
+    """An RLE frame of segments as they are (PS3.5, G.5)."""
+    starts = itertools.accumulate(map(len, segments[:-1]), initial=64)
+    return struct.pack("<16I", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [
+        (b"\x81\0" * 169, "more than 21,600 bytes where the header says 10,800"),  # 2 bytes for 128
+        (b"\x80" * 9 + b"\x7f" + bytes(128) + b"\x81\0" * 3, "only 512 bytes where the header says 10,800"),
+        (b"", "only 0 bytes"),
+    ],
+)
+def test_run_lengths_that_disagree_with_the_header_are_refused_before_decoding(film, segment, message, monkeypatch):
+    monkeypatch.setattr(dicom, "pixel_array", lambda *a, **k: pytest.fail("it was decoded"))
+    with pytest.raises(ImageError, match=message):
+        images.read(encoded(film, RLELossless, rle(segment)))
+
+
+def test_run_lengths_are_counted_as_they_are_decoded():
+    runs = b"\x80" + b"\xf7\x05" + b"\x02abc" + b"\x81\xff" + b"\x7f" + bytes(range(128))  # 10 + 3 + 128 + 128
+    shape = np.zeros((1, 269), np.uint8)
+    expected = [5] * 10 + [*b"abc"] + [255] * 128 + [*range(128)]
+    np.testing.assert_array_equal(images.read(encoded(shape, RLELossless, rle(runs)))[0], expected)
+    filled_up = encoded(shape, RLELossless, rle(runs + bytes(64)))  # as some writers do
+    np.testing.assert_array_equal(images.read(filled_up)[0], expected)
+    with pytest.raises(ImageError, match="only 141 bytes"):
+        images.read(encoded(shape, RLELossless, rle(runs[:-129])))
+
+
+def test_a_bomb_of_run_lengths_costs_no_memory(film, tmp_path):
+    """What 16 MB unpack to would be 1 GB, in the decoder that every installation has; a process of its own counts."""
+    (tmp_path / "good.dcm").write_bytes(encoded(film, RLELossless, rle(b"\x81\0" * 84 + b"\xd1\0")))
+    (tmp_path / "bomb.dcm").write_bytes(encoded(film, RLELossless, rle(b"\x81\0" * 8_000_000)))
+    program = (
+        "import functools, resource, sys; from mrm import dicom, images\n"
+        "dicom.pixel_array = functools.partial(dicom.pixel_array, decoding_plugin='pydicom')  # others stop by themselves\n"
+        "held = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == 'linux' else 1048576)\n"
+        "images.read(sys.argv[1] + '/good.dcm'); before = held()\n"
+        "try: images.read(sys.argv[1] + '/bomb.dcm')\n"
+        "except images.ImageError as error: print(held() - before, error)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    grown, reason = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(" ", 1)
+    assert "unpacks to more than 21,600 bytes" in reason
+    assert int(grown) < 128  # MiB: the file, a few times
+
+
+def test_streams_of_more_channels_than_the_header_says_are_refused_before_decoding(film, monkeypatch):
+    monkeypatch.setattr(dicom, "pixel_array", lambda *a, **k: pytest.fail("it was decoded"))
+    jpeg = bytearray(images.encode_jpeg(film))
+    jpeg[jpeg.index(b"\xff\xc0") + 9] = 200  # components of the frame
+    with pytest.raises(ImageError, match="90 x 120 pixels of 200 channels, the header says 90 x 120 pixels;"):
+        images.read(encoded(film, JPEGBaseline8Bit, bytes(jpeg)))
+    size = struct.pack(">HHHIIIIIIIIH", 0xFF51, 41, 0, 120, 90, 0, 0, 120, 90, 0, 0, 16384)
+    with pytest.raises(ImageError, match="of 16384 channels"):
+        images.read(encoded(film, JPEG2000Lossless, b"\xff\x4f" + size + bytes(60) + b"\xff\xd9"))
 
 
 def test_a_missing_plugin_names_the_extra(film, monkeypatch):

@@ -29,6 +29,7 @@ from mrm.checkpoint import CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
 from mrm.evaluate import RunError
+from mrm.headers import MAX_BYTES
 from mrm.model import MRM
 from mrm.records import Record, RecordError, Records
 from mrm.rows import Partial
@@ -211,6 +212,8 @@ def awkward(phantoms, tmp_path_factory) -> Path:
         (folder / name).write_bytes(content)
     (folder / "11-gone.png").symlink_to(folder / "nowhere.png")
     os.mkfifo(folder / "12-pipe.png")
+    with open(folder / "13-video.dcm", "wb") as file:
+        file.truncate(MAX_BYTES + 1)  # takes no room on the disk
     return folder
 
 
@@ -227,6 +230,7 @@ REASONS = {
     "10": "bytes of pixel data",
     "11": "no such file",
     "12": "a pipe or a device",
+    "13": "more than any radiograph",
 }
 
 

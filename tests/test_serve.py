@@ -28,6 +28,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    RLELossless,
     generate_uid,
 )
 from test_training import MICRO
@@ -103,6 +104,14 @@ def dicom(picture_HW, syntax=ExplicitVRLittleEndian, frame=None, **values) -> by
     for key, value in values.items():
         setattr(dataset, key, value)
     out = io.BytesIO()
+    pydicom.dcmwrite(out, dataset, enforce_file_format=True)
+    return out.getvalue()
+
+
+def without_pixels(data: bytes) -> bytes:
+    """The same DICOM file without its picture, as reports and presentation states are."""
+    dataset, out = pydicom.dcmread(io.BytesIO(data)), io.BytesIO()
+    del dataset.PixelData
     pydicom.dcmwrite(out, dataset, enforce_file_format=True)
     return out.getvalue()
 
@@ -345,7 +354,12 @@ BAD = {
     "100 megapixels": (lambda: png_of_size(10_000, 10_000), "up to 32 megapixels"),
     "bomb": (lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 2**31 - 1, 2**31 - 1), "megapixels"),
     "noise": (lambda: np.random.default_rng(0).bytes(5000), "not a JPEG, PNG, TIFF or DICOM"),
-    "DICOM without pixels": (lambda: dicom(SMALL, Rows=0), "no picture in this DICOM"),
+    "DICOM without rows": (lambda: dicom(SMALL, Rows=0), "no picture in this DICOM"),
+    "DICOM without pixels": (lambda: without_pixels(dicom(SMALL)), "no pixel data in this DICOM"),
+    "run lengths of more than the header says": (
+        lambda: dicom(SMALL, RLELossless, struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 1_000_000),
+        "more than 8,192 bytes where the header says 4,096",
+    ),
     "frames": (lambda: dicom(np.tile(SMALL, (2, 1)), Rows=64, NumberOfFrames=2), "2 frames"),
     "wrong size": (lambda: dicom(SMALL, Rows=640), "header wrong"),
     "a JPEG larger than its header": (
@@ -673,11 +687,14 @@ def test_every_answer_is_locked_down(client):
         ({"token": "twelve chars with spaces"}, "without spaces"),
         ({"port": 99999}, "cannot listen"),
         ({"model": "nowhere"}, "no such file or folder"),
+        ({"model": "incomplete"}, "no model.safetensors"),
         ({"mrm": "classifier"}, "--mrm takes a pre-trained model"),
         ({"model": "pretrained", "mrm": "pretrained"}, "leave out --mrm"),
     ],
 )
 def test_a_service_that_cannot_be_says_why(folder, settings, message):
+    (folder / "incomplete").mkdir(exist_ok=True)
+    (folder / "incomplete" / "config.json").write_bytes((folder / "classifier" / "config.json").read_bytes())
     paths = {k: folder / v for k, v in settings.items() if k in ("model", "mrm")}
     with pytest.raises(EXPECTED, match=message):
         serve.serve(**{"model": folder / "classifier", **settings, **paths})

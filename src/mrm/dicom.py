@@ -10,6 +10,7 @@ Stands on `mrm.headers` and below `mrm.images`, which calls it for files that ar
 """
 
 import io
+import itertools
 import math
 import re
 import struct
@@ -132,7 +133,7 @@ def _check(dataset: pydicom.Dataset, name: str) -> None:
         _check_decoder(_syntax(dataset), name)
         if _syntax(dataset) != RLELossless and b"\xff\xd9" not in dataset.PixelData:
             raise ImageError(f"{name}: cut off, the pixel data have no end marker; get the file again")
-        _check_stream(next(generate_frames(dataset.PixelData, number_of_frames=1)), (rows, columns), name)
+        _check_stream(next(generate_frames(dataset.PixelData, number_of_frames=1)), dataset, name)
         return
     halved = dataset.get("PhotometricInterpretation") == "YBR_FULL_422"  # two chroma values for two pixels
     samples = int(dataset.get("SamplesPerPixel") or 1) - halved
@@ -144,21 +145,58 @@ def _check(dataset: pydicom.Dataset, name: str) -> None:
         )
 
 
-def _check_stream(frame: bytes, shape: tuple[int, int], name: str) -> None:
-    """Refuse a JPEG or JPEG 2000 stream of another size than the header says, before it costs memory to decode."""
-    sizes = [shape]
+def _check_stream(frame: bytes, dataset: pydicom.Dataset, name: str) -> None:
+    """Refuse a stream that decodes to something else than the header says, before it costs memory to decode."""
+    if _syntax(dataset) == RLELossless:
+        _check_runs(frame, math.prod(_shape(dataset, name)), name)
+        return
+    wanted = (*_shape(dataset, name), int(dataset.get("SamplesPerPixel") or 1))
+    sizes = [wanted]
     if frame.startswith(b"\xff\xd8"):
         stream = parse(frame, name)
-        sizes = [(stream.height, stream.width)]
+        sizes = [(stream.height, stream.width, stream.channels)]
     elif JPEG_2000 in frame:  # at its start, or inside a JP2 file: the first in a bare stream, there every one
         starts = [0] if frame.startswith(JPEG_2000) else [m.start() for m in re.finditer(JPEG_2000, frame)]
-        areas = [struct.unpack_from(">4I", frame, at + 8) for at in starts]  # SIZ, ITU-T T.800, A.5.1
-        sizes = [(bottom - top, right - left) for right, bottom, left, top in areas]
-    if wrong := [size for size in sizes if size != shape]:
+        areas = [struct.unpack_from(">4I16xH", frame, at + 8) for at in starts]  # SIZ, ITU-T T.800, A.5.1
+        sizes = [(bottom - top, right - left, channels) for right, bottom, left, top, channels in areas]
+    if wrong := [size for size in sizes if size != wanted]:
         raise ImageError(
-            f"{name}: the compressed picture has {wrong[0][0]} x {wrong[0][1]} pixels, the header says "
-            f"{shape[0]} x {shape[1]}; one of them lies, get the file again"
+            f"{name}: the compressed picture has {_by(wrong[0])}, the header says {_by(wanted)}; one of them lies, "
+            "get the file again"
         )
+
+
+def _by(size: tuple[int, int, int]) -> str:
+    height, width, channels = size
+    return f"{height} x {width} pixels" + (f" of {channels} channels" if channels > 1 else "")
+
+
+def _check_runs(frame: bytes, pixels: int, name: str) -> None:
+    """Refuse RLE whose segments unpack to less than a byte a pixel, or to far more: 2 bytes can say 128 (PS3.5, G.3).
+
+    Some writers fill segments up, so more is refused from twice the size on.
+    """
+    count, *starts = struct.unpack_from("<16I", frame)
+    for start, end in itertools.pairwise([*starts[:count], len(frame)]):
+        size = _unpacked(frame[start:end], 2 * pixels)
+        if not pixels <= size <= 2 * pixels:
+            what = f"only {size:,}" if size < pixels else f"more than {2 * pixels:,}"
+            raise ImageError(
+                f"{name}: an RLE segment unpacks to {what} bytes where the header says {pixels:,}; the file is cut "
+                "off or its header wrong, get it again"
+            )
+
+
+def _unpacked(segment: bytes, most: int) -> int:
+    """To how many bytes the runs of an RLE segment unpack; counted until there are more than `most`."""
+    at = size = 0
+    while at < len(segment) and size <= most:
+        first = segment[at]
+        if first < 128:  # as many bytes and one more follow
+            at, size = at + first + 2, size + first + 1
+        else:  # one byte follows, and stands for many; 128 says nothing
+            at, size = (at + 2, size + 257 - first) if first > 128 else (at + 1, size)
+    return size - max(0, at - len(segment))  # the last run may be cut off
 
 
 def _syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID:

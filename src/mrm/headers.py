@@ -40,6 +40,7 @@ class Header:
     kind: str  # "jpeg", "png", "tiff" or "dicom"
     height: int
     width: int
+    channels: int = 1  # JPEG
     scan: int = 0  # JPEG: where the compressed data start
     patches: tuple[tuple[int, bytes], ...] = ()  # TIFF: (offset, bytes) to change before OpenCV decodes
     inverted: bool = False  # TIFF: 0 is white; OpenCV turns 8-bit pictures itself and leaves deeper ones
@@ -126,7 +127,7 @@ def _guess(head: bytes) -> str:
 
 def _jpeg(data: Bytes) -> Header:
     """Walk the segments to the frame header and on to the first scan (ITU-T T.81, annex B)."""
-    at, shape = 2, (0, 0)
+    at, shape = 2, (0, 0, 0)
     while True:
         if data[at] != 0xFF:
             raise IndexError("no marker where one must be")
@@ -137,7 +138,7 @@ def _jpeg(data: Bytes) -> Header:
         if marker == 0xDA:
             return Header("jpeg", *shape, scan=at + 1 + length)
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:  # the last is JPEG-LS
-            shape = struct.unpack_from(">HH", data, at + 4)
+            shape = struct.unpack_from(">HHB", data, at + 4)
         at += 1 + length
 
 
