@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, get_origin, get_type_hints
 
 import tyro
 
@@ -23,4 +24,28 @@ def commands(*functions: Callable[..., None]) -> dict[str, Command]:
 def _command(function: Callable[..., None]) -> tuple[str, Command]:
     name = function.__name__.replace("_", "-")
     about = (function.__doc__ or "").splitlines()[0]
-    return name, Command(about, lambda argv: tyro.cli(function, prog=f"mrm {name}", args=argv))
+    function.__annotations__ = _named(function)
+    return name, Command(
+        about, lambda argv: tyro.cli(function, prog=f"mrm {name}", args=argv, config=(tyro.conf.DisallowNone,))
+    )
+
+
+def _named(function: Callable[..., None]) -> dict[str, object]:
+    """The types of a function's arguments, as the help shows them.
+
+    What goes without an option's name is called by its own, `[NAME]` if it may be left out, `NAME ...` if there may be
+    several. An empty default says nothing, so the help does not either.
+    """
+    types = get_type_hints(function, include_extras=True)
+    shown = {}
+    for p in inspect.signature(function).parameters.values():
+        several = get_origin(types[p.name]) is tuple
+        metavar, hint = None, None
+        if p.kind is p.POSITIONAL_ONLY:
+            metavar = p.name.upper() + (" ..." if several else "")
+            metavar = metavar if p.default is p.empty else f"[{metavar}]"
+            hint = "" if several else None
+        if p.default in (None, "", ()):
+            hint = ""
+        shown[p.name] = Annotated[types[p.name], tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)]
+    return types | shown

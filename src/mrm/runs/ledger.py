@@ -14,7 +14,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import t as student
 
-from mrm import checkpoint, masks, recipes, suites
+from mrm import checkpoint, masks, pages, recipes, suites
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.evaluate import RunError
@@ -296,7 +295,7 @@ def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[
     }
     write_whole(config.out / "ledger.json", (json.dumps(ledger, indent=2) + "\n").encode())
     write_whole(config.out / "ledger.md", markdown(ledger).encode())
-    write_whole(config.out / "ledger.html", page(ledger).encode())
+    pages.ledger(config.out / "ledger.html", ledger, HEAD, [_cells(row) for row in ledger["rows"]], _details(ledger))
     return ledger
 
 
@@ -415,27 +414,3 @@ def markdown(ledger: dict[str, Any]) -> str:
     for title, details in _details(ledger):
         lines += [f"## {title}", "", *(f"- `{line}`" for line in details), ""]
     return "\n".join(lines)
-
-
-def page(ledger: dict[str, Any]) -> str:
-    """The ledger as a page that opens from disk."""
-    head = "".join(f"<th>{escape(h)}</th>" for h in HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in _cells(row)) + "</tr>" for row in ledger["rows"])
-    details = "".join(
-        f"<h2>{escape(title)}</h2><ul>" + "".join(f"<li><code>{escape(line)}</code></li>" for line in lines) + "</ul>"
-        for title, lines in _details(ledger)
-    )
-    warning = (
-        f"<p><strong>A rehearsal: {escape(ledger['rehearsal'])}. Nothing here can be compared with a published number.</strong></p>"
-        if ledger["rehearsal"]
-        else ""
-    )
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Reproduction ledger: {escape(ledger['suite'])}</title>"
-        "<style>body{font:16px/1.5 sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}"
-        "th,td{border-bottom:1px solid #ccc;padding:.4rem .7rem;text-align:left;vertical-align:top}code{overflow-wrap:anywhere}"
-        f"</style></head><body><h1>Reproduction ledger: {escape(ledger['suite'])}</h1><p>{escape(ledger['about'])}.</p>{warning}"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        "<p>95 % intervals. A gap is ours less the published number, whose own uncertainty is not known.</p>"
-        f"{details}<p><strong>Research software, not for clinical use.</strong></p></body></html>"
-    )
