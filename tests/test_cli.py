@@ -30,6 +30,18 @@ def test_every_command_explains_itself(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
     assert "usage" in out
+    for slip in ("{None}", "(default: )", "(default: None)", "type: ignore"):
+        assert slip not in out
+
+
+def test_what_goes_without_an_option_has_a_name(capsys):
+    for command, words in {
+        "compare": "FIRST SECOND --out",
+        "predict": "MODEL PATHS ...",
+        "recipes": "[-h] [NAME]",
+        "benchmark": "SUITE",
+    }.items():
+        assert words in run(capsys, command, "--help")[1].splitlines()[0]
 
 
 @pytest.mark.parametrize(("command", "recipe"), [(c, r) for c, t in training.TRAINING.items() for r in t.recipes])

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from mrm import metrics, pages
+from mrm import calibration, comparison, metrics, pages
+from mrm.evaluate import Evidence
 from mrm.intervals import Estimate
 from mrm.pages import Contender, FilledReport, Story, Word, figures
 from mrm.predict import Reconstruction
@@ -96,7 +98,9 @@ def check_whole(text: str) -> None:
     assert len(page.ids) == len(set(page.ids))
     for address in page.addresses:
         inside = address.startswith("#") and address[1:] in page.ids
-        assert inside or address.startswith("data:image/") or address in ("roc.png", "pr.png"), address
+        assert inside or address.startswith("data:image/") or address in ("roc.png", "pr.png", "reliability.png"), (
+            address
+        )
     assert not re.search(r"url\((?!#)|@import|https?://", text)
     assert text.count("<h1") == 1
     assert "not for clinical use" in text
@@ -118,6 +122,99 @@ def test_evaluation_shows_every_number(tmp_path):
 
 def test_no_warning_where_there_is_no_reason(tmp_path):
     assert "Before you read" not in evaluated(tmp_path, ["effusion", "nodule"], *scored(2))[0]
+
+
+def test_it_says_when_and_that_it_is_not_for_care_before_any_number(tmp_path):
+    text, _ = evaluated(tmp_path, ["effusion", "nodule"], *scored(2))
+    before = text[: text.index("<h1")]
+    assert "not for clinical use" in before
+    assert pages.today() in before
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.6, 0.8, "better than chance"),
+        (0.2, 0.4, "worse than chance"),
+        (0.4, 0.7, "does not show"),
+        (0.5, 0.7, "does not"),
+    ],
+)
+def test_whether_it_is_more_than_chance_is_said_beside_the_number(low, high, said):
+    assert said in pages.verdict(Estimate((low + high) / 2, low, high, 100, 50))
+    assert "cannot say" in pages.verdict(Estimate(0.7, float("nan"), float("nan"), 3, 1))
+
+
+def test_a_value_below_a_coin_is_drawn_where_it_lies(tmp_path):
+    labels_NC, probabilities_NC = scored(2)
+    axis = lambda text: re.findall(r'text-anchor="middle">([\d.]+)<', text)  # noqa: E731
+    marks = lambda text: text.count("<circle")  # noqa: E731
+    text, _ = evaluated(tmp_path, ["effusion", "nodule"], labels_NC, probabilities_NC)
+    assert axis(text) == ["0.5", "0.75", "1"]
+    text, _ = evaluated(tmp_path, ["effusion", "nodule"], labels_NC, 1 - probabilities_NC)
+    assert axis(text) == ["0", "0.5", "1"]
+    assert marks(text) == 3
+
+
+def test_it_says_where_the_thresholds_were_chosen(tmp_path):
+    labels_NC, probabilities_NC = scored(1)
+    point = calibration.operating_point(labels_NC[:, 0], probabilities_NC[:, 0], 0.4)
+    report = metrics.classification_report(labels_NC, probabilities_NC, ["x"], draws=50)
+    chosen = {"records": "val.csv", "fingerprint": "abc123", "n": 104, "goal": "sensitivity 0.9"}
+    origin = {"n": 172, "patients": 96, "records": "train.csv"}
+    results = {"patients": None, "calibrated_on": chosen, "origin": origin}
+    given = report, labels_NC, probabilities_NC, ["x"], Evidence(points={"x": point})
+    text = " ".join(pages.evaluation(tmp_path, results, *given).read_text().split())
+    assert "104 records of val.csv (fingerprint <code>abc123</code>), to reach a sensitivity 0.9 there" in text
+    assert "172 records of 96 patients (train.csv)" in text
+    assert "<td>0.4</td>" in text
+    results["calibrated_on"] = chosen | {"goal": "Youden"}
+    assert "are largest (Youden)" in pages.evaluation(tmp_path, results, *given).read_text()
+
+
+def test_comparison_says_first_what_was_found_and_what_a_model_had_seen(tmp_path):
+    labels_NC, probabilities_NC = scored(2)
+    worse_NC = np.random.default_rng(3).random(labels_NC.shape)
+    facts = {"kind": "predictions", "first": "runs/a/predictions.csv", "second": "runs/b/predictions.csv", "draws": 50}
+    facts |= {"n": 120, "patients": None, "left_out": [], "overlap": {"first": ["3 records shared"], "second": []}}
+    for second_NC, said in (
+        (worse_NC, "The first is better"),
+        (probabilities_NC, "does not tell the two models apart"),
+    ):
+        found = comparison.compare(labels_NC, probabilities_NC, second_NC, ["effusion", "nodule"], draws=200)
+        compared = {name: {"auroc": one} for name, one in found.items()}
+        text = pages.comparison(tmp_path, facts, compared).read_text()
+        check_whole(text)
+        assert said in text
+        assert "The first model: 3 records shared" in text
+        assert "<h1>runs/a against runs/b</h1>" in text
+
+
+def test_ledger_warns_before_its_numbers(tmp_path):
+    facts = {"suite": "nih", "about": "Fourteen findings", "rehearsal": "every run squeezed into 5 steps"}
+    facts["rows"] = [{"entry": "nih-1", "model": "runs/<a>", "overlap": ["3 records shared"]}]
+    details = [("nih-1, runs/<a>", ["seed 0: mrm finetune"])]
+    page = pages.ledger(
+        tmp_path / "ledger.html", facts, ("entry", "ours"), [("nih-1", "0.700 (0.600 to 0.800)")], details
+    )
+    text = page.read_text()
+    check_whole(text)
+    for told in ("A rehearsal: every run squeezed into 5 steps", "3 records shared"):
+        assert text.index(told) < text.index("<table")
+    assert "0.700 (0.600 to 0.800)" in text
+    assert "viewport" in text
+
+
+def test_axes_of_a_reliability_diagram_end_where_its_points_do():
+    rng = np.random.default_rng(0)
+    scores_N = rng.random(4000) * 0.05
+    rare = figures.Panel("rare", (rng.random(4000) < scores_N).astype(float), {"m": scores_N})
+    labels_NC, probabilities_NC = scored(1)
+    common = figures.Panel("common", labels_NC[:, 0], {"m": probabilities_NC[:, 0]})
+    for panel, end in ((rare, 0.1), (common, 1.0)):
+        axes = Figure().add_subplot()
+        figures.reliability(axes, panel)
+        assert axes.get_xlim() == axes.get_ylim() == pytest.approx((-0.02 * end, 1.02 * end))
 
 
 def test_undefined_class_is_words_not_a_number(tmp_path):
@@ -150,7 +247,7 @@ def test_one_class_has_no_mean(tmp_path):
     text, _ = evaluated(tmp_path, ["iscovid"], *scored(1))
     check_whole(text)
     assert "Mean" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
-    assert "Records with iscovid" in text
+    assert "Positive for iscovid" in text
 
 
 def test_fourteen_classes(tmp_path):

@@ -238,6 +238,7 @@ def summary(
         "patients": len(set(predictions.patients)) if predictions.patients else None,
         "unreadable": unreadable,
         "overlap": overlap,
+        "calibrated_on": {k: v for k, v in card.calibration.items() if k in ("records", "fingerprint", "n", "goal")},
         "classes": {c: {m: e.to_dict() for m, e in per.items()} for c, per in report.items()},
         "origin": card.origin,
     }

@@ -6,15 +6,16 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from mrm.cli.command import Command, commands
+from mrm.cli.command import Command, commands, without_empty_defaults
 from mrm.corpora.contract import Options
 from mrm.recipes import ConfigError
 
 
+@without_empty_defaults
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions(Options):
     """Make audited records of a public corpus, from the folder it was downloaded to.
@@ -24,7 +25,9 @@ class PrepareOptions(Options):
 
     source: Path  # the download; it is only read
     out: Path  # folder for records, label lists, corpus.json and audit.json
-    columns: tuple[str, ...] = ()  # type: ignore[assignment]  # custom: ours=theirs, e.g. image_path=File report_content=Text
+    columns: Annotated[
+        tuple[str, ...], tyro.conf.arg(help="custom: ours=theirs, e.g. image_path=File report_content=Text")
+    ] = ()  # type: ignore[assignment]
 
     def options(self) -> Options:
         """These options as a corpus takes them."""
@@ -40,7 +43,7 @@ def prepare(argv: list[str]) -> None:
     from mrm import runs
 
     corpus, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("CORPUS", argv)
-    asked = tyro.cli(PrepareOptions, prog=f"mrm prepare {corpus}", args=rest)
+    asked = tyro.cli(PrepareOptions, prog=f"mrm prepare {corpus}", args=rest, config=(tyro.conf.DisallowNone,))
     runs.prepare(corpus, asked.source, asked.out, asked.options())
 
 

@@ -55,7 +55,11 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
 
 
 def recipes(name: str = "", /) -> None:
-    """List the recipes, or print one in full."""
+    """List the recipes, or print one in full.
+
+    Args:
+        name: one of those that are listed.
+    """
     shown = [(c, n, r) for c, training in TRAINING.items() for n, r in training.recipes.items() if name in ("", n)]
     if not shown:
         raise ConfigError(f"no recipe {name!r}; `mrm recipes` lists them")

@@ -8,8 +8,9 @@ Shapes: N records, C classes, H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+import mrm
 from mrm import intervals, metrics
 from mrm.intervals import Estimate
 from mrm.overlap import MEASURES
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from mrm.evaluate import Evidence
     from mrm.predict import Reconstruction
 
+Details = tuple[str, Sequence[str]]  # a title and the lines under it
 Report = dict[str, dict[str, Estimate]]  # as `metrics.classification_report` gives it
 
 FEW_RECORDS, FEW_POSITIVES = 100, 10  # below: the page warns that intervals are wide
@@ -171,8 +174,24 @@ def comparison(out: Path, facts: dict[str, Any], compared: dict[str, dict[str, C
     `compared` has for each class, and "mean", comparisons by measure (a key of `MEASURES_COMPARED`).
     """
     measures = {m: title for m, title in MEASURES_COMPARED.items() if any(m in per for per in compared.values())}
-    page = template("comparison.html").render(facts=facts, compared=compared, measures=measures)
+    notes = [f"The {which} model: {line}" for which, lines in facts.get("overlap", {}).items() for line in lines]
+    page = template("comparison.html").render(facts=facts, compared=compared, measures=measures, warnings=notes)
     return write_whole(Path(out) / "index.html", page.encode())
+
+
+def ledger(
+    file: Path, facts: dict[str, Any], head: Sequence[str], rows: Sequence[Sequence[str]], details: Sequence[Details]
+) -> Path:
+    """Write the reproduction ledger of `mrm benchmark` as a page; return it.
+
+    Of `facts`, `suite`, `about`, `rehearsal` and the overlaps of its `rows` are shown. Each of `rows` has a text for each of `head`; `details` are
+    titles with lines to know under the table: commands, fingerprints, overlaps, failures.
+    """
+    notes = [f"{row['entry']}, {short(row['model'])}: {line}" for row in facts["rows"] for line in row["overlap"]]
+    if facts["rehearsal"]:
+        notes.insert(0, f"A rehearsal: {facts['rehearsal']}. Nothing here can be compared with a published number.")
+    page = template("ledger.html").render(facts=facts, head=head, rows=rows, details=details, warnings=notes)
+    return write_whole(file, page.encode())
 
 
 def label_efficiency(out: Path, results: dict[str, Any], curves: Sequence[Curve]) -> Path:
@@ -252,10 +271,13 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {f.__name__: f for f in (span, remarks, across, short, share, signed, p_value)}
+    environment.filters |= {
+        f.__name__: f for f in (span, remarks, across, axis_start, verdict, short, share, signed, p_value)
+    }
     environment.tests["right"] = right
     style = (Path(__file__).parent / "style.css").read_text()
-    return environment.get_template(name, globals={"style": Markup(style), "many": MANY})
+    shared = {"style": Markup(style), "many": MANY, "today": today, "version": mrm.__version__}
+    return environment.get_template(name, globals=shared)
 
 
 # Numbers in words ---------------------------------------------------------------------------------------
@@ -294,9 +316,35 @@ def across(value: float, low: float = 0.5, high: float = 1.0) -> float:
     return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 2)
 
 
+def axis_start(estimates: Iterable[Estimate]) -> float:
+    """Where the axis of AUROC begins: at 0.5, a coin, or at 0 where a value lies below, so that none is out of sight."""
+    return 0.0 if any(e.value < 0.5 for e in estimates) else 0.5
+
+
+def verdict(auroc: Estimate) -> str:
+    """Whether the interval tells the model from a coin, in words."""
+    if not span(auroc):
+        return "There is no interval, so this test cannot say whether that is more than chance."
+    if auroc.low > 0.5:
+        return "The interval lies above 0.5: better than chance."
+    if auroc.high < 0.5:
+        return "The interval lies below 0.5: worse than chance, as if labels or classes were swapped."
+    return "The interval holds 0.5: this test does not show that the model is better than chance."
+
+
+def today() -> str:
+    """'4 March 2026'"""
+    day = date.today()
+    return f"{day.day} {day:%B %Y}"
+
+
 def short(path: str) -> str:
-    """The last two parts of a path: enough to know it by, without the folders of a machine."""
-    return "/".join(Path(path).parts[-2:]) or path
+    """The last two parts of a path: enough to know it by, without the folders of a machine.
+
+    The tables of `mrm evaluate` are called by their folder.
+    """
+    known = Path(path).parent if Path(path).name in ("predictions.csv", "pictures.csv") else Path(path)
+    return "/".join(known.parts[-2:]) or path
 
 
 def share(estimate: Estimate) -> str:

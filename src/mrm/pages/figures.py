@@ -29,6 +29,7 @@ INK, MUTED, FAINT = "#17222c", "#5c6872", "#cdd4da"
 SERIES = ("#0b5c8a", "#b0500f", "#6b3fa0", "#1c6b3c")  # first model, second model, ...
 STROKES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))  # also told apart without colour
 MARKERS = ("o", "s", "^", "D")
+ENDS = (0.1, 0.2, 0.5, 1.0)  # where the axes of a reliability diagram may end: rare findings have small probabilities
 NAMES = ("--first", "--second", "--third", "--fourth")
 VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line", **dict(zip(SERIES, NAMES, strict=True))}
 # matplotlib takes these from its settings alone; they are set around a drawing and put back
@@ -80,11 +81,13 @@ def precision_recall(axes: Axes, panel: Panel) -> None:
 def reliability(axes: Axes, panel: Panel) -> None:
     """Share of positives against mean probability in ten bins of equally many records, with 95 % Wilson intervals."""
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+    top = 0.0
     for scores_N, color, marker in zip(panel.scores.values(), SERIES, MARKERS, strict=False):
         r = calibration.reliability(panel.labels_N, scores_N, spacing="mass")
         axes.vlines(r.predicted, r.low, r.high, color=color, linewidth=1.2)
         axes.plot(r.predicted, r.observed, color=color, linewidth=0.8, marker=marker, markersize=4)
-    unit_square(axes, "probability given", "share with the finding")
+        top = max(top, *r.high, *r.predicted)
+    unit_square(axes, "probability given", "share with the finding", next((end for end in ENDS if end >= top), 1.0))
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def efficiency(axes: Axes, curves: Sequence[Curve]) -> None:
             across, [e.value for _, e in drawn], color=color, linestyle=STROKES[number], linewidth=1.4,
             marker=MARKERS[number], markersize=4.5, label=curve.model,
         )  # fmt: skip
+    axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))  # a coin; out of sight where all do better
     axes.set_xscale("log")
     axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
     axes.minorticks_off()
@@ -158,11 +162,12 @@ def recall_steps(labels_N: np.ndarray, scores_N: np.ndarray) -> tuple[np.ndarray
     return np.append(0.0, recall_K[found]), np.append(precision_K[found[0]], precision_K[found])
 
 
-def unit_square(axes: Axes, across: str, up: str) -> None:
-    """Both axes from 0 to 1, with few ticks."""
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=across, ylabel=up)
-    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+def unit_square(axes: Axes, across: str, up: str, end: float = 1.0) -> None:
+    """Both axes from 0 to 1, or to an earlier end, with few ticks."""
+    limits, ticks = (-0.02 * end, 1.02 * end), [0, end / 2, end]
+    axes.set(xlim=limits, ylim=limits, xlabel=across, ylabel=up)
+    for set_ticks in (axes.set_xticks, axes.set_yticks):
+        set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     plain(axes)
 
 

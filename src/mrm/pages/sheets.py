@@ -4,6 +4,7 @@ Shapes: H W pixels.
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -19,6 +20,7 @@ from mrm.predict import Reconstruction
 
 SIDE = 512  # pixels of the longer side of a picture on a sheet; the files beside it have them all
 ACROSS = 4  # pictures in a row
+MEANING = "Colour: share of each map's greatest value, covering at most {:.0f} %. A map shows what moved its number, not where disease is."
 
 
 def heat_sheet(
@@ -29,17 +31,20 @@ def heat_sheet(
     rows = math.ceil((1 + len(overlays)) / columns)
     across, up = _panel_inches(picture_HW.shape)
     with matplotlib.rc_context(TEXT):
-        size = (across * columns + 0.9, (up + 0.45) * rows + 0.45)
+        wide = across * columns + 0.9
+        told = _wrapped(f"{heading}\n{MEANING.format(100 * opacity)}", wide)
+        size = (wide, (up + 0.45) * rows + 0.3 + 0.15 * len(told.splitlines()))
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         _show(grid[0], _small(picture_HW), "picture", cmap="gray", vmin=0, vmax=255)
         for axes, overlay, title in zip(grid[1:], overlays, titles, strict=False):
-            _show(axes, np.stack([_small(channel) for channel in np.moveaxis(overlay, -1, 0)], axis=-1), title)
+            small = np.stack([_small(channel) for channel in np.moveaxis(overlay, -1, 0)], axis=-1)
+            _show(axes, small, _wrapped(title, across))
         for axes in grid[1 + len(overlays) :]:
             axes.set_axis_off()
-        figure.suptitle(heading, fontsize=9, color=MUTED, x=0.01, ha="left", parse_math=False)
+        figure.suptitle(told, fontsize=9, color=MUTED, x=0.01, ha="left", parse_math=False)
         bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=list(grid), shrink=0.8, pad=0.02)
-        bar.set_label(f"relative to the greatest of each map; covers at most {opacity:.0%}", color=INK, fontsize=8)
+        bar.set_label("share of the greatest", color=INK, fontsize=8)
         return png(figure)
 
 
@@ -60,6 +65,11 @@ def restored_sheet(shown: Reconstruction, heading: str) -> bytes:
         bar.set_label("grey levels of 255", color=INK, fontsize=8)
         figure.suptitle(heading, fontsize=9, color=MUTED, x=0.01, ha="left", parse_math=False)
         return png(figure)
+
+
+def _wrapped(text: str, inches: float) -> str:
+    """Lines that fit a width, at the size of a title."""
+    return "\n".join(textwrap.fill(line, max(12, int(13 * inches))) for line in text.split("\n"))
 
 
 def _show(axes: Axes, picture: np.ndarray, title: str, **how):

@@ -32,11 +32,22 @@ def compare_models(first: Path, second: Path, out: Path, draws: int = 2000, seed
     compare = compare_findings if kinds[0] == "predictions" else compare_masks
     compared, facts = compare(paths["first"], paths["second"], draws, seed)
     facts = {"first": str(paths["first"]), "second": str(paths["second"]), "draws": draws, "seed": seed, **facts}
+    facts["overlap"] = {which: overlap_beside(path) for which, path in paths.items()}
     plain = {c: {m: one.to_dict() for m, one in per.items()} for c, per in compared.items()}
     write_whole(Path(out) / "comparison.json", (json.dumps({**facts, "classes": plain}, indent=2) + "\n").encode())
     pages.comparison(out, facts, compared)
     print(table(compared, facts))
     return compared
+
+
+def overlap_beside(table: Path) -> list[str]:
+    """What `mrm evaluate` found that the model had seen of these records, from the results.json beside its table."""
+    results = table.with_name("results.json")
+    if not results.is_file():
+        return [
+            "no results.json lies beside its table, so overlap of its training with these records cannot be ruled out"
+        ]
+    return list(json.loads(results.read_text()).get("overlap") or [])
 
 
 def _file(path: Path) -> Path:
@@ -109,6 +120,7 @@ def table(compared: Compared, facts: dict[str, Any]) -> str:
         for measure, one in per.items():
             values = f"{one.first:.3f} {one.second:.3f}" if one.difference.defined else "-     -    "
             lines.append(f"{name:24} {pages.MEASURES_COMPARED[measure]:32} {values} {one}")
+    lines += [f"the {which} model: {line}" for which, found in facts["overlap"].items() for line in found]
     if facts["left_out"]:
         lines.append(f"left out, since one model lacks them: {', '.join(facts['left_out'])}")
     return "\n".join(lines)

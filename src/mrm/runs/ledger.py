@@ -14,13 +14,12 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, masks, recipes, seeds, suites
+from mrm import checkpoint, masks, pages, recipes, seeds, suites
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.evaluate import RunError
@@ -272,19 +271,19 @@ def _measure(
 
 def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
     """`ledger.json`, `ledger.md` and `ledger.html` from the cells there are. Returns the first."""
-    rows = list(dict.fromkeys((c.entry, c.model) for c in cells))
+    rows = [
+        _row(config, entry, model, [c for c in cells if (c.entry, c.model) == (entry, model)])
+        for entry, model in dict.fromkeys((c.entry, c.model) for c in cells)
+    ]
     ledger = {
         "suite": suite.name,
         "about": suite.about,
         "rehearsal": f"every run squeezed into {config.max_steps} steps" if config.max_steps else None,
-        "rows": [
-            _row(config, entry, model, [c for c in cells if (c.entry, c.model) == (entry, model)])
-            for entry, model in rows
-        ],
+        "rows": rows,
     }
     write_whole(config.out / "ledger.json", (json.dumps(ledger, indent=2) + "\n").encode())
     write_whole(config.out / "ledger.md", markdown(ledger).encode())
-    write_whole(config.out / "ledger.html", page(ledger).encode())
+    pages.ledger(config.out / "ledger.html", ledger, HEAD, [_cells(row) for row in rows], _details(ledger))
     return ledger
 
 
@@ -418,27 +417,3 @@ def markdown(ledger: dict[str, Any]) -> str:
     for title, details in _details(ledger):
         lines += [f"## {title}", "", *(f"- `{line}`" for line in details), ""]
     return "\n".join(lines)
-
-
-def page(ledger: dict[str, Any]) -> str:
-    """The ledger as a page that opens from disk."""
-    head = "".join(f"<th>{escape(h)}</th>" for h in HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in _cells(row)) + "</tr>" for row in ledger["rows"])
-    details = "".join(
-        f"<h2>{escape(title)}</h2><ul>" + "".join(f"<li><code>{escape(line)}</code></li>" for line in lines) + "</ul>"
-        for title, lines in _details(ledger)
-    )
-    warning = (
-        f"<p><strong>A rehearsal: {escape(ledger['rehearsal'])}. Nothing here can be compared with a published number.</strong></p>"
-        if ledger["rehearsal"]
-        else ""
-    )
-    return (
-        f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Reproduction ledger: {escape(ledger['suite'])}</title>"
-        "<style>body{font:16px/1.5 sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}"
-        "th,td{border-bottom:1px solid #ccc;padding:.4rem .7rem;text-align:left;vertical-align:top}code{overflow-wrap:anywhere}"
-        f"</style></head><body><h1>Reproduction ledger: {escape(ledger['suite'])}</h1><p>{escape(ledger['about'])}.</p>{warning}"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        "<p>95 % intervals. A gap is ours less the published number, whose own uncertainty is not known.</p>"
-        f"{details}<p><strong>Research software, not for clinical use.</strong></p></body></html>"
-    )

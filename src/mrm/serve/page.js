@@ -19,8 +19,8 @@ const INFERNO =  // 256 colours, as red green blue: the map that mrm.explain use
   "f3f586f3f68af4f88ef5f992f6fa96f8fb9af9fc9dfafda1fcffa4";
 const COLOUR = Uint8Array.from(INFERNO.match(/../g), (pair) => parseInt(pair, 16));
 const METHOD = {
-  gradcam: ["gradient", "which patches raise this finding"],
-  rollout: ["attention", "the same for each finding"],
+  gradcam: ["gradient", "which patches raise this number; not where disease is"],
+  rollout: ["attention", "where the model attends, the same for each finding"],
 };
 
 const $ = (id) => document.getElementById(id);
@@ -160,7 +160,7 @@ function list(prediction) {
   if (explains) $("findings").append(none());
   const decided = prediction.findings.filter((finding) => finding.decision !== null);
   const above = decided.filter((finding) => finding.decision);
-  const where = prediction.mask ? "Choose one to see its outline." : explains ? "Choose one to see where it comes from." : "";
+  const where = prediction.mask ? "Choose one to see its outline." : explains ? "Choose one to see what in the picture raises it." : "";
   say("findings-about", `Probability of each finding by this model; the upright mark is its threshold. ${where}`);
   if (prediction.abstain) status("Done. The model abstains from decisions on this picture.");
   else if (prediction.mask) status(`Done. ${above.length} of ${order.length} findings outlined.`);
@@ -202,7 +202,7 @@ function none() {
   return make("label", { className: "none" }, radio, "No overlay");
 }
 
-/** Show where a finding comes from. Maps are kept as long as the picture is. */
+/** Show what raises a finding's number. Maps are kept as long as the picture is. */
 async function choose(name) {
   shown.finding = name;
   shown.heat = null;
@@ -224,7 +224,7 @@ async function heatOf(name, method) {
   const key = `${method} ${name}`;
   if (!shown.heats.has(key)) {
     const own = shown;
-    status(`Looking where “${name}” comes from …`);
+    status(`Looking for what raises the number of ${name} …`);
     const answer = await askAbout("/explain", { finding: name, method });
     own.heats.set(key, (await values(answer.heat)).values);
     if (own === shown) status(`Heat map of ${name}.`);
@@ -313,7 +313,7 @@ async function restore() {
   shown.seed += 1;
   const figures = [
     ["masked", "what the model saw"], ["restored", "what it restored"], ["original", "the picture"],
-    ["residual", "the difference"],
+    ["residual", "the difference, brighter where larger"],
   ];
   $("restored").replaceChildren(...figures.map(([key, about]) => make("figure", {},
     make("img", { src: `data:image/png;base64,${answer[key]}`, alt: about }),
