@@ -9,7 +9,6 @@ from typing import Annotated, NamedTuple, TypeVar, get_origin, get_type_hints
 
 import tyro
 
-
 Options = TypeVar("Options", bound=type)
 EMPTY = (None, "", ())  # defaults that say nothing, so the help does not name them
 
