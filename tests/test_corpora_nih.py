@@ -130,7 +130,7 @@ def test_a_path_that_leads_out_is_refused_with_its_line(source, tmp_path, name):
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\0\0", b"<html>"])
 def test_an_official_list_that_names_nothing_is_refused(source, tmp_path, content):
     (source / "test_list.txt").write_bytes(content)
-    with pytest.raises(RecordError, match="test_list.txt: names no picture"):
+    with pytest.raises(RecordError, match=r"test_list.txt: names no picture"):
         prepare("nih", source, tmp_path / "out")
 
 

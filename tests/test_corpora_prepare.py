@@ -253,7 +253,9 @@ def test_workers_end_with_a_command_that_is_killed(source, tmp_path):
     (tmp_path / "command.py").write_text(code)
     command = subprocess.Popen([sys.executable, tmp_path / "command.py"], stdout=subprocess.PIPE)
     command.stdout.readline()
-    workers = [int(n) for t in Path(f"/proc/{command.pid}/task").iterdir() for n in (t / "children").read_text().split()]
+    workers = [
+        int(n) for t in Path(f"/proc/{command.pid}/task").iterdir() for n in (t / "children").read_text().split()
+    ]
     command.kill()
     command.wait()
     assert len(workers) >= 2
