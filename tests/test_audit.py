@@ -238,6 +238,14 @@ def test_a_verdict_comes_back_from_json():
             Verdict.from_json(bad)
 
 
+def test_one_set_is_no_comparison():
+    one = {"a": listed("x", "y")}
+    assert not audit(one).compared
+    assert "nothing was compared" in audit(one).table()
+    assert audit(one, within=True).compared
+    assert Verdict.from_json(audit(one).to_json()) == audit(one)
+
+
 def test_progress_counts_pictures(tmp_path):
     calls = []
     records = Records([saved(tmp_path, f"{i}.png", film(i)) for i in range(3)])

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mrm import runs
 from mrm.corpora import prepare
 from mrm.corpora.contract import Options
 from mrm.corpora.covid import CLASSES, labels_of
@@ -105,14 +106,31 @@ def test_published_lists(source, tmp_path):
     (lists / "isviral_val.txt").write_text("2.jpg 0\n")
     corpus = prepare("covid", source, tmp_path / "out", Options(splits=lists))
     assert {k: [r.name for r in part] for k, part in corpus.splits.items()} == {
-        "iscovid_train": ["images/0.jpg", "images/4.jpg", "images/unlisted.jpg"],
-        "isviral_val": ["images/2.jpg"],
+        "iscovid/train": ["images/0.jpg", "images/4.jpg", "images/unlisted.jpg"],
+        "isviral/val": ["images/2.jpg"],
     }
-    assert corpus.splits["iscovid_train"].classes == ("covid19",)
+    assert corpus.splits["iscovid/train"].classes == ("covid19",)
     assert corpus.facts["excluded"] == {"duplicate row": 1, "picture absent": 1}
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecordError, match="no label lists"):
         prepare("covid", source, tmp_path / "out", Options(splits=tmp_path / "empty"))
+
+
+def test_the_sets_of_published_lists_are_audited(source, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "iscovid_train.txt").write_text("0.jpg 1\n2.jpg 0\n")
+    (lists / "iscovid_val.txt").write_text("1.jpg 1\n2.jpg 0\n")
+    verdict = runs.prepare("covid", source, tmp_path / "out", Options(splits=lists))
+    assert {(o.first, o.second, o.kind) for o in verdict.overlaps if o.kind in ("patient", "file")} == {
+        ("iscovid/train", "iscovid/val", "patient"),
+        ("iscovid/train", "iscovid/val", "file"),
+    }
+
+
+def test_an_unknown_task_is_named(source, tmp_path):
+    with pytest.raises(RecordError, match="no class flu; there are covid19, viral"):
+        prepare("covid", source, tmp_path / "out", Options(classes=("flu",)))
 
 
 def test_what_is_left_out_and_why(tmp_path):
@@ -183,7 +201,7 @@ def test_the_published_lists_join(shared_data, tmp_path):
     options = Options(splits=shared_data / "covid-cxr" / "splits", workers=1)
     corpus = prepare("covid", shared_data / "covid-cxr", tmp_path / "out", options)
     sizes = {name: len(part) for name, part in corpus.splits.items()}
-    assert sizes == {"iscovid_train": 264, "iscovid_val": 44, "isviral_train": 229, "isviral_val": 32}
+    assert sizes == {"iscovid/train": 264, "iscovid/val": 44, "isviral/train": 229, "isviral/val": 32}
     without = {r.name for part in corpus.splits.values() for r in part if not r.patient}
     assert len(without) == 61
 

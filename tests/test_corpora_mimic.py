@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -175,6 +176,34 @@ def test_reports_that_are_not_utf8_are_told(source, tmp_path):
     with pytest.warns(UserWarning, match="1 reports hold bytes that are not UTF-8"):
         corpus = prepare("mimic", source, tmp_path / "out")
     assert corpus.records[0].report == "IMPRESSION: caf\ufffd."
+
+
+@pytest.mark.parametrize(("local", "central", "value"), [(6, 8, 1), (8, 10, 99)])  # encrypted; another packing
+def test_an_archive_that_cannot_be_opened_is_named(source, tmp_path, local, central, value):
+    archive = source / "mimic-cxr-reports.zip"
+    content = bytearray(archive.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        at = -1
+        while (at := content.find(mark, at + 1)) >= 0:
+            content[at + offset] = value
+    archive.write_bytes(content)
+    with pytest.raises(RecordError, match=r"mimic-cxr-reports.zip: not one report in it can be read"):
+        prepare("mimic", source, tmp_path / "out")
+
+
+def test_rows_that_contradict_each_other_decide_nothing(source, tmp_path):
+    rewrite(source, "split", lambda text: f"{text}\n096052b7,57375967,10000764,train")
+    rewrite(source, "chexpert", lambda text: f"{text}\n10000032,50414267,0.0,0.0,-1.0" + "," * 11)
+    corpus = prepare("mimic", source, tmp_path / "out")
+    assert reasons(corpus) == {"rows contradict each other": 2, "picture without split": 1}
+    assert not corpus.splits.get("val")
+    assert all(v != v for r in corpus.records if r.study == "50414267" for v in r.labels)
+
+
+def test_without_pictures_that_is_what_is_said(source, tmp_path):
+    shutil.rmtree(source / "files")
+    with pytest.raises(RecordError, match="are the pictures unpacked"):
+        prepare("mimic", source, tmp_path / "out")
 
 
 def test_an_archive_of_other_reports_is_refused(source, tmp_path):

@@ -87,6 +87,8 @@ def test_corpus_json_has_counts_hashes_and_reasons(source, tmp_path):
     assert facts["found"]["rows"] == 82
     assert facts["expected"]["pictures"] == 112_120
     assert facts["complete"] is False
+    assert set(facts["versions"]) == {"mrm", "python", "opencv", "pydicom", "numpy"}
+    assert facts["options"]["seed"] == 0
     assert {i["file"] for i in facts["inputs"]} == {table.name, "train_val_list.txt", "test_list.txt"}
 
 
@@ -114,6 +116,21 @@ def test_published_lists_take_the_place_of_our_splits(source, tmp_path):
 def test_another_table_under_this_name_is_refused(source, tmp_path):
     (source / "Data_Entry_2017_v2020.csv").write_text("file,label\na.png,1\n")
     with pytest.raises(RecordError, match=r"no column Image Index, .*the columns found are file, label"):
+        prepare("nih", source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere/a.png", "/etc/a.png"])
+def test_a_path_that_leads_out_is_refused_with_its_line(source, tmp_path, name):
+    table = source / "Data_Entry_2017_v2020.csv"
+    table.write_text(table.read_text().replace("00000001_000.png", name))
+    with pytest.raises(RecordError, match=r"Data_Entry_2017_v2020.csv, line 4: .* leads out of the source folder"):
+        prepare("nih", source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0\0", b"<html>"])
+def test_an_official_list_that_names_nothing_is_refused(source, tmp_path, content):
+    (source / "test_list.txt").write_bytes(content)
+    with pytest.raises(RecordError, match=r"test_list.txt: names no picture"):
         prepare("nih", source, tmp_path / "out")
 
 

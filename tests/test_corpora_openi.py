@@ -124,6 +124,25 @@ def test_what_does_not_fit_is_counted_by_reason(source, tmp_path):
     assert "CXR6_a.png" in detail
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda b: b"",
+        lambda b: b[: len(b) // 2],
+        lambda b: b"\0\x7f" * 99,
+        lambda b: b.replace(b"cough", b"c\xf6ugh"),  # not in the encoding that it names
+        lambda b: b.replace(b"utf-8", b"klingon"),
+        lambda b: b"<a>" * 100_000,
+    ],
+)
+def test_a_damaged_report_is_counted_and_the_others_kept(source, tmp_path, damage):
+    file = source / "NLMCXR_reports/ecgen-radiology/1.xml"
+    file.write_bytes(damage(file.read_bytes()))
+    corpus = prepare("openi", source, tmp_path / "out")
+    assert corpus.facts["excluded"] == {"report cut off or not XML": 1, "picture of no report": 2}
+    assert len(corpus.records) == 4
+
+
 def test_a_folder_without_reports_or_without_pictures_is_named(source, tmp_path):
     with pytest.raises(RecordError, match=r"unpack NLMCXR_reports\.tgz"):
         prepare("openi", source / "NLMCXR_png", tmp_path / "out")

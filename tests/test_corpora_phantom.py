@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS, phantom
+from mrm.records import RecordError
 
 TERMS = {
     "atelectasis": r"atelectasis",
@@ -70,8 +72,16 @@ def test_another_index_or_seed_is_another_study():
 
 @pytest.mark.parametrize("arguments", [(-1, 0, 64), (0, -1, 64), (0, 0, 16)])
 def test_bad_arguments_are_refused(arguments):
-    with pytest.raises(ValueError, match="needs seed"):
+    with pytest.raises(RecordError, match="needs seed"):
         phantom(*arguments)
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"count": 0}, "0 phantoms"), ({"size": 8}, "size >= 32"), ({"masks": ("heart",)}, "no phantom mask heart"),
+])  # fmt: skip
+def test_files_that_cannot_be_drawn_are_refused(tmp_path, wrong, message):
+    with pytest.raises(RecordError, match=message):
+        phantom_files.write(**{"out": tmp_path, "count": 2, "size": 64, **wrong})
 
 
 def test_labels_are_the_regions_and_lie_in_the_picture(studies):

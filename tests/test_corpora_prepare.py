@@ -4,13 +4,17 @@ import errno
 import gzip
 import json
 import os
+import subprocess
+import sys
+import time
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from corpora_trees import write_picture
 
-from mrm import corpora
+from mrm import corpora, fingerprints, runs
 from mrm.corpora import inspection, nih, prepare
 from mrm.corpora.contract import Options, Release, find_table, inside, list_pictures, read_table
 from mrm.records import Record, RecordError, Records
@@ -174,6 +178,97 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(source, tmp_path, 
     monkeypatch.setattr(os, "replace", move)
     prepare("nih", source, tmp_path / "out")
     assert json.loads((tmp_path / "out/corpus.json").read_text())["found"]["pictures"] == 30
+
+
+def test_what_an_interrupted_preparation_wrote_does_not_stay_for_another(source, tmp_path, use, monkeypatch):
+    use(release_of(source))
+    monkeypatch.setattr("mrm.corpora.writing._facts", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare("nih", source, tmp_path / "out")
+    assert (tmp_path / "out/train_10.csv").is_file()
+    monkeypatch.undo()
+    use(release_of(source))
+    corpus = prepare("nih", source, tmp_path / "out", Options(fractions=()))
+    assert "train_10" not in corpus.splits
+    assert not list((tmp_path / "out").glob("train_10*"))
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_verdict_on_other_sets_does_not_stay(source, tmp_path, use, monkeypatch):
+    use(release_of(source))
+    out = tmp_path / "out"
+    runs.prepare("nih", source, out)
+    assert (out / "audit.json").is_file()
+    monkeypatch.setattr(runs, "audit_splits", lambda *_: 1 / 0)  # interrupted in the audit
+    with pytest.raises(ZeroDivisionError):
+        runs.prepare("nih", source, out, Options(seed=1))
+    assert (out / "corpus.json").is_file()
+    assert not (out / "audit.json").exists()
+
+
+def test_an_interrupted_audit_reads_no_picture_twice(source, tmp_path, use, monkeypatch):
+    use(release_of(source))
+    out, whole = tmp_path / "out", runs.prepare("nih", source, tmp_path / "whole")
+    read, hashed = fingerprints.images.read, []
+
+    def read_some(image, *rest):
+        hashed.append(image)
+        if len(hashed) == 12:
+            raise KeyboardInterrupt
+        return read(image, *rest)
+
+    monkeypatch.setattr(fingerprints.images, "read", read_some)
+    with pytest.raises(KeyboardInterrupt):
+        runs.prepare("nih", source, out)
+    first = len(hashed)
+    assert runs.prepare("nih", source, out) == whole
+    assert len(hashed) - first <= sum(c.pictures for c in whole.sets.values()) - 5
+    assert not (out / ".audited.jsonl").exists()
+
+
+def test_one_set_alone_is_not_called_clean(source, tmp_path, use, capsys):
+    use(release_of(source))
+    verdict = runs.prepare("nih", source, tmp_path / "out", Options(val=0, test=0))
+    assert not verdict.compared
+    assert "nothing was compared" in capsys.readouterr().out
+    assert not (tmp_path / "out/audit.json").exists()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"size": -5}, "size -5: give 0 or more"),
+    ({"workers": -1}, "workers -1: give 0 or more"),
+    ({"classes": ("A", "B", "A")}, "classes: A is named twice"),
+])  # fmt: skip
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(RecordError, match=message):
+        Options(**options)
+
+
+def test_workers_end_with_a_command_that_is_killed(source, tmp_path):
+    code = (
+        "import time; from mrm.corpora.inspection import each\n"
+        "if __name__ == '__main__':\n"
+        "    for _ in each(time.sleep, [0.1] * 2000, 2): print('.', flush=True)\n"
+    )
+    (tmp_path / "command.py").write_text(code)
+    command = subprocess.Popen([sys.executable, tmp_path / "command.py"], stdout=subprocess.PIPE)
+    command.stdout.readline()
+    workers = [
+        int(n) for t in Path(f"/proc/{command.pid}/task").iterdir() for n in (t / "children").read_text().split()
+    ]
+    command.kill()
+    command.wait()
+    assert len(workers) >= 2
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{n}").exists() for n in workers) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not [n for n in workers if Path(f"/proc/{n}").exists()]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("Path,Effusion,Effusion,,\na,1,0,,\n")
+    with pytest.raises(RecordError, match="several columns are called Effusion"):
+        read_table(tmp_path / "t.csv", ("Path",))
 
 
 def test_an_output_that_is_a_file_is_named(source, tmp_path, use):

@@ -149,6 +149,13 @@ def test_a_mask_beyond_its_picture_and_an_unreadable_one_are_counted(source, tmp
     assert not list((tmp_path / "out").rglob(f"{ID.format(3)}.png"))
 
 
+@pytest.mark.parametrize("text", ["4 9223372036854775807 9 9", "4 99999999999999999999999", "4 2 1"])
+def test_run_lengths_of_no_picture_are_counted(source, tmp_path, text):
+    table = source / "train-rle.csv"
+    table.write_text(f"{table.read_text()}{ID.format(3)},{text}\n")
+    assert prepare("siim", source, tmp_path / "out").facts["excluded"] == {"mask does not fit the picture": 1}
+
+
 def test_repeated_and_contradictory_rows_are_counted(source, tmp_path):
     table = source / "train-rle.csv"
     table.write_text(table.read_text() + f"{ID.format(1)},-1\n{ID.format(3)},-1\n")

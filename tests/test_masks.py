@@ -187,11 +187,18 @@ def test_run_lengths_that_do_not_fit(tmp_path):
     (tmp_path / "annotations" / "training").rmdir()
     table = tmp_path / "annotations" / "training.csv"
     table.write_text("ImageId,EncodedPixels\na,590 20\n")
-    refused(tmp_path, r"training.csv, a: runs end at pixel 610, the picture has 600; .* at its published size")
+    refused(tmp_path, r"training.csv, a: runs lie between pixels 590 and 610, the picture has 600; .* published size")
     table.write_text("ImageId,EncodedPixels\na,3 x\n")
     refused(tmp_path, r"line 2: '3 x' is no run length")
     table.write_text("name,mask\na,1\n")
     refused(tmp_path, "columns ImageId and EncodedPixels")
+
+
+def test_run_lengths_from_the_start_may_stand_in_any_order():
+    assert (masks.decode_absolute("7 2 1 3", 3, 4) == masks.decode("0 3 3 2", 3, 4)).all()
+    for text in ("0 3", "11 3", "3", "1 99999999999999999999"):
+        with pytest.raises(ValueError, match=r"runs lie between|pairs are expected"):
+            masks.decode_absolute(text, 3, 4)
 
 
 def test_bad_pictures_can_be_left_out(tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 
 from mrm.fingerprints import DEPTH, Fingerprints, fingerprint
 from mrm.records import RecordError, Records
+from mrm.resuming import Journal
 from mrm.similarity import THRESHOLD, near_pairs
 
 KINDS = ("patient", "study", "file", "picture", "similar picture")
@@ -186,6 +187,7 @@ class Verdict:
 
     overlaps: tuple[Overlap, ...]
     sets: Mapping[str, Coverage] = field(default_factory=dict)
+    compared: bool = True  # False for a single set that was not searched for repeats
 
     @property
     def clean(self) -> bool:
@@ -215,8 +217,15 @@ class Verdict:
             pairs = [f"  {o.kind}: {a} = {b}" for o in self.overlaps for a, b in o.examples]
             parts.append("\n".join(["examples", *pairs]))
         parts += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
-        parts.append("clean: nothing that was compared overlaps" if self.clean else "NOT clean: the sets overlap")
+        parts.append(self._conclusion())
         return "\n\n".join(parts)
+
+    def _conclusion(self) -> str:
+        if not self.clean:
+            return "NOT clean: the sets overlap"
+        if not self.compared:
+            return "nothing was compared: it takes two sets, or a look within one"
+        return "clean: nothing that was compared overlaps"
 
     def to_json(self) -> str:
         """The whole verdict; `from_json` reads it back."""
@@ -228,7 +237,7 @@ class Verdict:
         try:
             content = json.loads(text)
             sets = {name: Coverage(**c | {"unreadable": tuple(c["unreadable"])}) for name, c in content["sets"].items()}
-            return Verdict(tuple(_overlap(o) for o in content["overlaps"]), sets)
+            return Verdict(tuple(_overlap(o) for o in content["overlaps"]), sets, content.get("compared", True))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"no verdict of an audit, or damaged ({error!r}); run mrm audit again") from None
 
@@ -242,15 +251,16 @@ def audit(
     examples: int = 5,
     workers: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    journal: Journal | None = None,
 ) -> Verdict:
     """Compare all pairs of sets and, with `within`, look for repeats in each.
 
-    `progress` is called with (set, pictures done, pictures in all).
+    `progress` is called with (set, pictures done, pictures in all); an open `journal` keeps the hashes of pictures.
     """
     prints = {}
     for name, records in sets.items():
         report = (lambda done, n, name=name: progress(name, done, n)) if progress else None
-        prints[name] = fingerprint(records, pictures, workers, report)
+        prints[name] = fingerprint(records, pictures, workers, report, journal)
     return judge(prints, within, kinds, threshold, examples)
 
 
@@ -269,7 +279,7 @@ def judge(
         found += compare(prints[a], prints[b], (a, b), kinds, threshold, examples)
     for name in prints if within else ():
         found += repeats(prints[name], name, kinds, threshold, examples)
-    return Verdict(tuple(found), {name: _coverage(p) for name, p in prints.items()})
+    return Verdict(tuple(found), {name: _coverage(p) for name, p in prints.items()}, within or len(prints) > 1)
 
 
 def _coverage(prints: Fingerprints) -> Coverage:

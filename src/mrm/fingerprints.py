@@ -20,10 +20,12 @@ import numpy as np
 from mrm import images
 from mrm.images import ImageError
 from mrm.records import Record, RecordError, Records
+from mrm.resuming import Journal, file_state
 from mrm.similarity import content_hash, perceptual_hash
 from mrm.tables import write_whole
 
 DEPTH = 4  # names are known with up to three folders above the file
+Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp)$")
 
 # How published file names give the patient, and the study where they do. RSNA's names tell films apart, not
@@ -110,20 +112,23 @@ def fingerprint(
     records: Records,
     pictures: bool = True,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> Fingerprints:
     """The fingerprints of a set. A picture that cannot be read is listed in `unreadable`, never fatal.
 
     Where not one picture file of the set exists (a label list alone), pictures are not looked at and `read`
     is False. `progress` is called with (pictures done, pictures in all); `workers` threads read, one per core
-    unless given.
+    unless given. What an open `journal` knows of a file is not read again.
     """
     origins = [infer_origin(r.name) for r in records]
     people = [_identity(r, o) for r, o in zip(records, origins, strict=True)]
     names = [_name_keys(r.name, o) for r, o in zip(records, origins, strict=True)]
     names_ND = np.array(names, np.uint64).reshape(-1, DEPTH)
     read = pictures and any(not isinstance(r.image, Path) or r.image.is_file() for r in records)
-    exact, perceptual, unreadable = _hash_pictures(records if read else records[:0], len(records), workers, progress)
+    exact, perceptual, unreadable = _hash_pictures(
+        records if read else records[:0], len(records), workers, progress, journal
+    )
     return Fingerprints(
         patients=np.array([p for p, _ in people], np.uint64),
         studies=np.array([s for _, s in people], np.uint64),
@@ -188,22 +193,30 @@ def _depths(names_ND: np.ndarray) -> np.ndarray:
     return needed[np.searchsorted(files, names_ND[:, 0])]
 
 
-def _hash_pictures(records: Sequence[Record], n: int, workers: int | None, progress) -> tuple:
+def _hash_pictures(
+    records: Sequence[Record], n: int, workers: int | None, progress: Progress | None, journal: Journal | None
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     exact, perceptual, unreadable = np.zeros(n, np.uint64), np.zeros((n, 4), np.uint64), []
+    keys = [file_state(r.image) if journal and isinstance(r.image, Path) else "" for r in records]
+    known = journal.known if journal else {}
+    hash_one = lambda record, key: known.get(key) or _hash_picture(record)  # noqa: E731
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        for index, result in enumerate(pool.map(_hash_picture, records)):
+        for index, result in enumerate(pool.map(hash_one, records, keys)):
             if isinstance(result, str):
-                unreadable.append(result)
+                unreadable.append(f"{records[index].name}: {result}")
             else:
-                exact[index], perceptual[index] = result
+                exact[index], *perceptual[index] = result
+            if journal and keys[index] and keys[index] not in known:
+                journal.add(keys[index], result)
             if progress:
                 progress(index + 1, n)
     return exact, perceptual, tuple(unreadable)
 
 
-def _hash_picture(record: Record) -> tuple[int, np.ndarray] | str:
+def _hash_picture(record: Record) -> list[int] | str:
+    """The exact hash and the four words of the perceptual one, or why the picture cannot be read."""
     try:
         picture = images.read(record.image)
     except ImageError as error:
-        return f"{record.name}: {error}"
-    return content_hash(picture), perceptual_hash(picture)
+        return str(error)
+    return [content_hash(picture), *perceptual_hash(picture).tolist()]

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import cv2
@@ -327,7 +328,7 @@ def draw_runs(mask: RunLengths, height: int, width: int) -> np.ndarray:
     drawn_HW = np.zeros((height, width), np.uint8)
     for kind, text in mask.runs:
         try:
-            drawn_HW[decode(text if mask.relative else _relative(text), height, width)] = kind
+            drawn_HW[(decode if mask.relative else decode_absolute)(text, height, width)] = kind
         except ValueError as error:
             raise MaskError(f"{mask}: {error}; run lengths need the picture at its published size") from None
     return drawn_HW
@@ -335,14 +336,31 @@ def draw_runs(mask: RunLengths, height: int, width: int) -> np.ndarray:
 
 def decode(text: str, height: int, width: int) -> np.ndarray:
     """Relative run lengths as (height, width) bool. Raises ValueError if they run beyond the picture."""
-    numbers = np.array(text.split(), dtype=np.int64)
-    if numbers.size % 2:
-        raise ValueError(f"{numbers.size} numbers, where pairs of gap and length are expected")
-    edges = np.cumsum(numbers)  # start, end, start, end, ...
-    if numbers.size and (edges[-1] > height * width or numbers.min() < 0):
-        raise ValueError(f"runs end at pixel {edges[-1]:,}, the picture has {height * width:,}")
+    edges = list(accumulate(_numbers(text)))  # start, end, start, end, ...
+    return _filled(list(zip(edges[::2], edges[1::2], strict=True)), height, width)
+
+
+def decode_absolute(text: str, height: int, width: int) -> np.ndarray:
+    """Run lengths as starts, from 1, and lengths, in any order. Raises ValueError if they run beyond the picture."""
+    numbers = _numbers(text)
+    runs = zip(numbers[::2], numbers[1::2], strict=True)
+    return _filled([(start - 1, start - 1 + length) for start, length in runs], height, width)
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(number) for number in text.split()]  # Python's have no largest one to run over
+    if len(numbers) % 2:
+        raise ValueError(f"{len(numbers)} numbers, where pairs are expected")
+    return numbers
+
+
+def _filled(runs: Sequence[tuple[int, int]], height: int, width: int) -> np.ndarray:
+    """True from each start up to its end, down the columns; pixels counted from 0."""
+    if any(not 0 <= start <= end <= height * width for start, end in runs):
+        first, last = min(start for start, _ in runs), max(end for _, end in runs)
+        raise ValueError(f"runs lie between pixels {first:,} and {last:,}, the picture has {height * width:,}")
     flat = np.zeros(height * width, dtype=bool)
-    for start, end in edges.reshape(-1, 2):
+    for start, end in runs:
         flat[start:end] = True
     return flat.reshape(width, height).T
 
@@ -352,16 +370,6 @@ def encode(mask_HW: np.ndarray) -> str:
     flat = np.concatenate(([0], mask_HW.T.reshape(-1) != 0, [0])).astype(np.int8)
     edges = np.flatnonzero(np.diff(flat))
     return " ".join(map(str, np.diff(edges, prepend=0))) if edges.size else "-1"
-
-
-def _relative(text: str) -> str:
-    """Starts from 1 and lengths as gaps and lengths."""
-    pairs = np.array(text.split(), dtype=np.int64)
-    if pairs.size % 2:
-        raise ValueError(f"{pairs.size} numbers, where pairs of start and length are expected")
-    starts, lengths = pairs.reshape(-1, 2).T
-    gaps = starts - 1 - np.concatenate(([0], (starts - 1 + lengths)[:-1]))
-    return " ".join(map(str, np.stack([gaps, lengths], axis=1).ravel()))
 
 
 # Geometry -----------------------------------------------------------------------------------------------

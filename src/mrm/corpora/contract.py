@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -57,6 +58,13 @@ class Options:
     size: int = 0  # segmentation: longer side of the pictures written, 0 as they are
     check: Check = "header"  # each picture is opened for its size and end, decoded whole (pixels), or not opened
     workers: int = 0  # processes; 0 means one per core
+
+    def __post_init__(self) -> None:
+        for name in ("size", "workers"):
+            if getattr(self, name) < 0:
+                raise RecordError(f"{name} {getattr(self, name)}: give 0 or more")
+        if twice := [c for c, n in Counter(self.classes).items() if n > 1]:
+            raise RecordError(f"classes: {', '.join(twice)} is named twice; name each once")
 
 
 def file_stem(name: str) -> str:
@@ -124,6 +132,8 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     if not path.is_file():
         raise RecordError(f"{path}: no such file; it comes with the corpus, is the source folder right?")
     header, lines = read_csv_rows(path)
+    if twice := [c for c, n in Counter(header).items() if c and n > 1]:
+        raise RecordError(f"{path}: several columns are called {', '.join(twice)}; rename all but one")
     if missing := [c for c in columns if c not in header]:
         raise RecordError(
             f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}. "

@@ -31,7 +31,7 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
-from mrm.corpora.splits import divide
+from mrm.corpora.splits import LISTS, divide
 from mrm.records import Record, RecordError, Records, read_list
 
 COLUMNS = ("patientid", "finding", "view", "modality", "filename")
@@ -55,6 +55,8 @@ def read(source: Path, options: Options) -> Release:
     With `options.splits`, the published lists (`iscovid_train.txt`, `isviral_val.txt`, ...) say which pictures,
     whatever the view, and the labels; a listed picture without row in the table has no patient.
     """
+    if unknown := set(options.classes) - set(CLASSES):
+        raise RecordError(f"no class {', '.join(sorted(unknown))}; there are {', '.join(CLASSES)}")
     table = source / "metadata.csv"
     rows = read_table(table, COLUMNS)
     excluded: list[Exclusion] = []
@@ -159,7 +161,7 @@ def _cut(records: Records, number: int, options: Options) -> Mapping[str, Record
 
 
 def _published(records: Records, folder: Path, excluded: list[Exclusion]) -> dict[str, Records]:
-    """The sets of the published lists in `folder`, under the names of their files. Raises RecordError."""
+    """The sets of the published lists in `folder`: `iscovid/train` of iscovid_train.txt. Raises RecordError."""
     files = sorted(folder.glob("*.txt"))
     if not files:
         raise RecordError(f"{folder}: no label lists (iscovid_train.txt, isviral_val.txt, ...) in it")
@@ -174,7 +176,8 @@ def _published(records: Records, folder: Path, excluded: list[Exclusion]) -> dic
                 excluded.append(Exclusion(entry.name, DUPLICATE if record else ABSENT, file.name))
             else:
                 rows[entry.name] = replace(record, labels=entry.labels)
-        parts[file.stem] = Records(list(rows.values()), (name,), file.name)
+        task, _, part = file.stem.rpartition("_")
+        parts[f"{task}/{part}" if part in LISTS else file.stem] = Records(list(rows.values()), (name,), file.name)
     return parts
 
 

@@ -55,6 +55,8 @@ NO_NAME = "row without picture name"
 def read(source: Path, options: Options) -> Release:
     """Records of a table, or of a folder where there is no table. Raises RecordError for absent columns."""
     table = options.table or _only_table(source)
+    if table and not table.is_file():
+        raise RecordError(f"--table {table}: no such file")
     excluded: list[Exclusion] = []
     pictures = list_pictures(source)
     if not pictures:

@@ -7,10 +7,11 @@ which corpora that write pictures use too.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,8 +25,10 @@ import pydicom
 from mrm import headers, images
 from mrm.corpora.contract import UNREADABLE, Check, Exclusion, Options
 from mrm.records import Record, Records
+from mrm.resuming import Journal, file_state
 
-ALONE = 1000  # so few pictures are done sooner in this process than others start
+KEPT = ".inspected.jsonl"
+QUICK, SLOW = 1000, 50  # so many headers, or whole pictures, are done in the time that a process takes to start
 END = {"jpeg": b"\xff\xd9", "png": b"IEND", "dicom": b"\xff\xd9"}  # DICOM: of the JPEG or JPEG 2000 inside
 _TAGS = {"patient": "PatientID", "study": "StudyInstanceUID", "view": "ViewPosition", "sex": "PatientSex"}
 
@@ -38,12 +41,12 @@ def inspect(records: Records, out: Path, options: Options) -> tuple[Records, lis
     """
     if options.check == "none":
         return records, []
-    journal = Journal(out / ".inspected.jsonl")
-    keys = [_state(r.image) for r in records]
+    journal = Journal(out / KEPT)
+    keys = [f"{options.check}|{file_state(Path(str(r.image)))}" for r in records]
     todo = [(k, r.image) for k, r in zip(keys, records, strict=True) if k not in journal.known]
-    look = partial(_look, options.check)
+    look, alone = partial(_look, options.check), SLOW if options.check == "pixels" else QUICK
     with journal:
-        facts = each(look, [image for _, image in todo], options.workers, "looking at pictures")
+        facts = each(look, [image for _, image in todo], options.workers, "looking at pictures", alone)
         for (key, _), fact in zip(todo, facts, strict=True):
             journal.add(key, fact)
     seen = [journal.known[k] for k in keys]
@@ -54,7 +57,7 @@ def inspect(records: Records, out: Path, options: Options) -> tuple[Records, lis
 
 def forget(out: Path) -> None:
     """Drop what `inspect` kept; the corpus is complete."""
-    (out / ".inspected.jsonl").unlink(missing_ok=True)
+    Journal(out / KEPT).forget()
 
 
 def _look(check: Check, image: Path) -> dict[str, str]:
@@ -100,58 +103,36 @@ def _with_facts(record: Record, facts: dict[str, str]) -> Record:
     )
 
 
-def _state(image: object) -> str:
-    assert isinstance(image, Path), "a corpus file gives paths"
-    try:
-        state = image.stat()
-    except OSError:
-        return f"{image}|gone"
-    return f"{image}|{state.st_size}|{state.st_mtime_ns}"
+def each(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int = 0, what: str = "", alone: int = QUICK
+) -> Iterator[Any]:
+    """`function` of each item, in order, with progress, on `workers` processes (0: one per core).
 
-
-class Journal:
-    """Results by key in a file of JSON lines. A line that an interruption cut is done again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.known = path, dict[str, Any]()
-        if path.is_file():
-            for line in path.read_text(errors="replace").splitlines():
-                try:
-                    key, value = json.loads(line)
-                except ValueError:
-                    continue
-                self.known[key] = value
-
-    def __enter__(self) -> Journal:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("a")
-        if self.path.stat().st_size:
-            self.file.write("\n")  # ends a line that was cut
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.file.close()
-
-    def add(self, key: str, value: Any) -> None:
-        self.known[key] = value
-        self.file.write(json.dumps([key, value]) + "\n")
-
-
-def each(function: Callable[[Any], Any], items: Sequence[Any], workers: int = 0, what: str = "") -> Iterator[Any]:
-    """`function` of each item, in order, on `workers` processes (0: one per core), with progress."""
-    processes = min(workers or os.cpu_count() or 1, max(1, len(items) // ALONE))
+    Each process has `alone` items at the least, and with fewer than two of them this one does all.
+    """
+    processes = min(workers or os.cpu_count() or 1, max(1, len(items) // alone))
     if processes == 1:
         yield from _progress(map(function, items), len(items), what)
         return
     context = multiprocessing.get_context("spawn")  # the caller may hold threads of OpenCV and PyTorch
-    with ProcessPoolExecutor(processes, context, initializer=_quiet) as pool:
-        yield from _progress(pool.map(function, items, chunksize=32), len(items), what)
+    with ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
+        yield from _progress(pool.map(function, items, chunksize=min(32, alone)), len(items), what)
 
 
-def _quiet() -> None:
+def _start_worker() -> None:
+    """One thread for pictures, for one process per core is enough; and an end with the command, however that ends."""
     import cv2
 
-    cv2.setNumThreads(0)  # one process per core is enough
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself tells the user
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)  # a pool's worker would wait for ever for what a killed command no longer sends
 
 
 def _progress(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:

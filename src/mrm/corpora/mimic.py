@@ -57,7 +57,7 @@ def read(source: Path, options: Options) -> Release:
     tables = {name: find_table(source, f"mimic-cxr-2.0.0-{name}.csv") for name in ("metadata", "split")}
     excluded: list[Exclusion] = []
     rows, split_of = _wanted(source, tables, excluded)
-    labels, notes = _labels(source, tables)
+    labels, notes = _labels(source, tables, excluded)
     reports = read_reports(source, options.reports, {row["study_id"] for _, row in rows})
     excluded += reports.unreadable
     texts, untitled = _chosen_sections(reports.texts, options.sections)
@@ -89,8 +89,8 @@ def _wanted(
     source: Path, tables: Mapping[str, Path], excluded: list[Exclusion]
 ) -> tuple[list[tuple[str, Row]], dict[str, str]]:
     """(picture, metadata row) of every picture that is there and in a split; and the splits."""
-    split_rows = read_table(tables["split"], ("dicom_id", "split"))
-    split_of = {row["dicom_id"]: SPLITS.get(row["split"], "") for row in split_rows}
+    split_rows = unique_rows(read_table(tables["split"], ("dicom_id", "split")), lambda r: r["dicom_id"], excluded)
+    split_of = {dicom: SPLITS.get(row["split"], "") for dicom, row in split_rows}
     needed = ("dicom_id", "subject_id", "study_id", "ViewPosition")
     files = list_pictures(source, "files")
     stems = {name.rpartition(".")[0]: name for name in files}  # the DICOM of MIMIC-CXR serves as well
@@ -128,7 +128,9 @@ def _record(source, name, row, texts, labels, split_of) -> Record:
     )
 
 
-def _labels(source: Path, tables: dict[str, Path]) -> tuple[dict[str, tuple[float, ...]], list[str]]:
+def _labels(
+    source: Path, tables: dict[str, Path], excluded: list[Exclusion]
+) -> tuple[dict[str, tuple[float, ...]], list[str]]:
     """The CheXpert labels of each study: 1, 0, -1 uncertain, empty not stated. The file may be missing."""
     try:
         path = find_table(source, "mimic-cxr-2.0.0-chexpert.csv")
@@ -136,9 +138,9 @@ def _labels(source: Path, tables: dict[str, Path]) -> tuple[dict[str, tuple[floa
         return {}, ["mimic-cxr-2.0.0-chexpert.csv is missing: no labels"]
     tables["chexpert"] = path
     found = {}
-    for row in read_table(path, ("study_id", *CLASSES)):
+    for study, row in unique_rows(read_table(path, ("study_id", *CLASSES)), lambda r: r["study_id"], excluded):
         try:
-            found[row["study_id"]] = tuple(float(row[c] or "nan") for c in CLASSES)
+            found[study] = tuple(float(row[c] or "nan") for c in CLASSES)
         except ValueError as error:
             raise RecordError(f"{row.where}: {error}; a label is 1.0, 0.0, -1.0 or empty") from error
     return found, []
@@ -180,7 +182,9 @@ def read_reports(source: Path, given: Path | None, studies: set[str]) -> Reports
             found.texts[study] = text.strip()
     if replaced:
         warnings.warn(f"{place}: {replaced} reports hold bytes that are not UTF-8; shown as \ufffd", stacklevel=2)
-    if not found.texts:
+    if studies and found.unreadable and not found.texts:
+        raise RecordError(f"{place}: not one report in it can be read: damaged or encrypted; get it again")
+    if studies and not found.texts:
         raise RecordError(f"{place}: no report of these studies in it; files/p10/p10000032/s50414267.txt is expected")
     return found
 
@@ -210,7 +214,7 @@ def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, by
             if (match := _REPORT.search(member.filename)) and match[1] in studies:
                 try:
                     yield match[1], member.filename, archive.read(member)
-                except (zipfile.BadZipFile, zlib.error, EOFError):
+                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):  # the last: encrypted, other packing
                     yield match[1], member.filename, None
 
 

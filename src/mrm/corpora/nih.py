@@ -18,6 +18,7 @@ from mrm.corpora.contract import (
     Release,
     Row,
     find_table,
+    inside,
     list_pictures,
     read_table,
     unique_rows,
@@ -60,7 +61,7 @@ def read(source: Path, options: Options) -> Release:
     excluded: list[Exclusion] = []
     files = _by_name(list_pictures(source, suffixes=(".png",)), excluded)
     records = []
-    for name, row in unique_rows(rows, lambda r: r["Image Index"], excluded):
+    for name, row in unique_rows(rows, lambda r: inside(source, r["Image Index"], r.where), excluded):
         labels = _labels(row)
         if name in files:
             records.append(_record(source, files[name], row, labels))
@@ -124,7 +125,11 @@ def _official(source: Path, records: Records) -> tuple[dict[str, Records], dict[
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().split()
+    """The file names of an official list. Raises RecordError for a list of none."""
+    names = path.read_text(errors="replace").split()
+    if not any(name.endswith(".png") for name in names):
+        raise RecordError(f"{path}: names no picture (00000001_000.png, ...); get the publisher's list, or remove it")
+    return names
 
 
 def _chosen(records: Records, names: Iterable[str]) -> Records:

@@ -80,7 +80,7 @@ def read(source: Path, options: Options) -> Release:
 
 
 def read_report(content: bytes, name: str) -> Report:
-    """One XML report. Raises ElementTree.ParseError where it is cut off."""
+    """One XML report. Raises ElementTree.ParseError where it is cut off, LookupError or ValueError for its encoding."""
     root = ElementTree.fromstring(content)
     uid = root.find("uId")
     texts: dict[str, str] = {}
@@ -107,7 +107,7 @@ def _read_reports(files: dict[str, Path], excluded: list[Exclusion]) -> list[Rep
     for name, file in sorted(files.items(), key=lambda item: (len(item[0]), item[0])):  # 2.xml before 10.xml
         try:
             report = read_report(file.read_bytes(), name)
-        except (ElementTree.ParseError, UnicodeDecodeError, ValueError) as error:
+        except (ElementTree.ParseError, LookupError, ValueError) as error:
             excluded.append(Exclusion(name, CUT, str(error)))
             continue
         if report.uid in found:

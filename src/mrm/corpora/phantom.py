@@ -14,6 +14,7 @@ import numpy as np
 
 from mrm.corpora.phantom_anatomy import Anatomy
 from mrm.corpora.phantom_drawing import Finding, draw, nodule_mm
+from mrm.records import RecordError
 
 FINDINGS = (
     "atelectasis",
@@ -49,10 +50,10 @@ class Phantom:
 def phantom(seed: int, index: int, size: int = 512) -> Phantom:
     """Study `index` of the corpus `seed`; equal arguments give equal bytes, other sizes the same study.
 
-    Raises ValueError for a negative seed or index, or a size below 32.
+    Raises RecordError for a negative seed or index, or a size below 32.
     """
     if seed < 0 or index < 0 or size < 32:
-        raise ValueError(f"phantom needs seed >= 0, index >= 0 and size >= 32, not {seed}, {index} and {size}")
+        raise RecordError(f"phantom needs seed >= 0, index >= 0 and size >= 32, not {seed}, {index} and {size}")
     number, visit = _patient_of(seed, index)
     patient = _patient(np.random.default_rng([seed, number, 1]))
     rng = np.random.default_rng([seed, index])

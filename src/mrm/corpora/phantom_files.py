@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from mrm import images
+from mrm.corpora.inspection import SLOW, each
 from mrm.corpora.phantom import FINDINGS, phantom
-from mrm.records import Record, Records
+from mrm.records import Record, RecordError, Records
 from mrm.tables import write_whole
 
 MASKS = ("lungs", "pneumothorax")
@@ -28,14 +26,11 @@ def write(
     and age. `masks` names what is also written as PNG (0 and 255) under a folder of that name.
     """
     if unknown := set(masks) - set(MASKS):
-        raise ValueError(f"no phantom mask {sorted(unknown)}; there are {', '.join(MASKS)}")
+        raise RecordError(f"no phantom mask {', '.join(sorted(unknown))}; there are {', '.join(MASKS)}")
+    if count < 1:
+        raise RecordError(f"{count} phantoms: at least one can be drawn")
     draw = partial(_write_one, Path(out), seed, size, tuple(masks))
-    processes = min(workers or len(os.sched_getaffinity(0)), max(1, count // 50))
-    if processes == 1:
-        rows = [draw(i) for i in range(count)]
-    else:  # spawned, not forked: the caller may hold threads of PyTorch and OpenCV
-        with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-            rows = list(pool.map(draw, range(count), chunksize=16))
+    rows = list(each(draw, range(count), workers or 0, "drawing phantoms", SLOW))
     records = Records(rows, FINDINGS, f"phantoms, seed {seed}")
     records.to_csv(Path(out) / "records.csv")
     return records

@@ -37,7 +37,7 @@ from mrm.corpora.contract import (
     read_table,
     without_label,
 )
-from mrm.corpora.inspection import each
+from mrm.corpora.inspection import SLOW, each
 from mrm.images import ImageError
 from mrm.masks import decode
 from mrm.records import Record, RecordError, Records
@@ -136,7 +136,7 @@ def write_folders(
     made_from = hashlib.sha256(repr((options.size, sorted(runs.items()))).encode()).hexdigest()
     _remove_strangers(out, jobs, made_from)
     todo = [j for j in jobs.values() if not all(file.is_file() for place in j.places for file in place)]
-    results = each(write_pair, todo, options.workers, "writing pictures and masks")
+    results = each(write_pair, todo, options.workers, "writing pictures and masks", SLOW)
     return [result for result in results if result is not None]
 
 

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import json
+import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import pydicom
 
 from mrm.corpora.contract import Exclusion, Options, Release
 from mrm.corpora.splits import LISTS, as_listed
 from mrm.records import UNCERTAIN, RecordError, Records
 from mrm.tables import write_whole
+
+AUDIT = "audit.json"  # the verdict on the sets, which `mrm.runs.prepare` adds
+PLANNED = ".planned.json"  # the files of a preparation that is not complete
 
 
 @dataclass(frozen=True)
@@ -57,20 +63,24 @@ def write(
     name: str, source: Path, out: Path, options: Options, release: Release, splits: Mapping[str, Records]
 ) -> Corpus:
     """Write records, sets, label lists, `excluded.csv` and `corpus.json`. Raises RecordError."""
+    tables = {"records": release.records, **_file_names(splits, release)}
+    lists = {} if release.purpose == "reports" else {_list_name(split): split for split in splits}
+    files = ["excluded.csv", *(f"{stem}{suffix}" for stem in tables for suffix in (".csv", ".parquet"))]
     with writing_to(out):
         _remove_previous(out)
-        files, notes = ["excluded.csv"], list(release.notes)
-        for stem, records in {"records": release.records, **_file_names(splits, release)}.items():
+        write_whole(out / PLANNED, json.dumps({"files": [*files, *lists]}).encode())
+        for stem, records in tables.items():
             records.to_csv(out / f"{stem}.csv")
             records.to_parquet(out / f"{stem}.parquet")
-            files += [f"{stem}.csv", f"{stem}.parquet"]
-        if release.purpose != "reports":
-            for split, records in splits.items():
-                files += _write_list(out, split, records, release, options, notes)
+        notes = list(release.notes)
+        files += [
+            f for f, split in lists.items() if _write_list(out / f, split, splits[split], release, options, notes)
+        ]
         _write_excluded(out / "excluded.csv", release.excluded)
         facts = _facts(name, source, options, release, splits)
         facts |= {"notes": notes, "files": {f: digest(out / f) for f in sorted(files)}}
         write_whole(out / "corpus.json", (json.dumps(facts, indent=1, default=str) + "\n").encode())
+        (out / PLANNED).unlink()
     return Corpus(name, out, release.records, splits, release.excluded, facts)
 
 
@@ -87,38 +97,46 @@ def _file_names(splits: Mapping[str, Records], release: Release) -> dict[str, Re
 
 
 def _remove_previous(out: Path) -> None:
-    """The files of an earlier preparation here, for one of other options must not be taken for this one."""
-    try:
-        earlier = json.loads((out / "corpus.json").read_text())["files"]
-    except (FileNotFoundError, ValueError, KeyError):
-        return
-    (out / "corpus.json").unlink()
-    for name in earlier:
-        if ".." not in Path(name).parts:
-            (out / name).unlink(missing_ok=True)
+    """The files of an earlier preparation here, whole or interrupted: one of other options, or its verdict, must not
+    be taken for this one."""
+    (out / AUDIT).unlink(missing_ok=True)
+    for file in (out / "corpus.json", out / PLANNED):
+        try:
+            earlier = json.loads(file.read_text())["files"]
+        except (FileNotFoundError, ValueError, KeyError):
+            continue
+        for name in earlier:
+            if ".." not in Path(name).parts:
+                (out / name).unlink(missing_ok=True)
+        file.unlink()
 
 
-def _write_list(
-    out: Path, split: str, records: Records, release: Release, options: Options, notes: list[str]
-) -> list[str]:
-    """The published format: `name 0 1 ...`, for segmentation the name alone. All labels must be stated."""
-    folder, _, last = split.rpartition("/")
-    name = "/".join(filter(None, (folder, f"{LISTS.get(last, last)}.txt")))
+def _list_name(split: str) -> str:
+    """`covid1/val` -> `covid1/val_list.txt`, `train_10` -> `train_10.txt`."""
+    folder, slash, last = split.rpartition("/")
+    return f"{folder}{slash}{LISTS.get(last, last)}.txt"
+
+
+def _write_list(path: Path, split: str, records: Records, release: Release, options: Options, notes: list[str]) -> bool:
+    """The published format: `name 0 1 ...`, for segmentation the name alone. All labels must be stated.
+
+    False where no record can be in it; then there is no file.
+    """
     if release.purpose == "masks":
         bare = [replace(r, labels=(), name=release.key(r.name)) for r in records]
-        Records(bare).to_list(out / name)
-        return [name]
+        Records(bare).to_list(path)
+        return True
     listed = as_listed(records, release, options.uncertain)
     whole = listed.where(lambda r: all(v in (0, 1) for v in r.labels) and not any(map(str.isspace, r.name)))
     if len(whole) < len(listed):
         notes.append(
-            f"{name}: {len(listed) - len(whole):,} of {len(listed):,} records are in {split}.csv only, for they "
+            f"{_list_name(split)}: {len(listed) - len(whole):,} of {len(listed):,} records are in {split}.csv only, for they "
             "have a label that is not stated or uncertain, or a name with spaces"
         )
     if not whole or not whole.classes:
-        return []
-    whole.to_list(out / name)
-    return [name]
+        return False
+    whole.to_list(path)
+    return True
 
 
 def _write_excluded(path: Path, excluded: Sequence[Exclusion]) -> None:
@@ -142,10 +160,10 @@ def _facts(
     return {
         "corpus": name,
         "release": release.version,
-        "mrm": _own_version(),
+        "versions": {"mrm": _own_version(), "python": platform.python_version(), **_VERSIONS},
         "source": str(source.resolve()),
         "purpose": release.purpose,
-        "options": {k: v for k, v in vars(options).items() if v},
+        "options": {k: dict(v) if isinstance(v, Mapping) else v for k, v in vars(options).items()},
         "inputs": [_input(p, source) for p in release.inputs],
         "complete": len(records) >= pictures if pictures else None,
         "expected": dict(release.expected),
@@ -158,6 +176,10 @@ def _facts(
         },
         "excluded": dict(Counter(e.reason for e in release.excluded).most_common()),
     }
+
+
+# of what reads pictures: another may decode a pixel otherwise, and so change the audit's hashes
+_VERSIONS = {"opencv": cv2.__version__, "pydicom": pydicom.__version__, "numpy": np.__version__}
 
 
 def _own_version() -> str:

@@ -22,6 +22,7 @@ from mrm.fingerprints import read_names
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.records import Records, resolve_uncertain
 from mrm.reports import Tokenizer, select_sections
+from mrm.resuming import Journal
 from mrm.runs import evaluating, ledger, probing, segmenting
 from mrm.runs.calibrating import calibrate  # noqa: F401
 from mrm.runs.comparing import compare_models  # noqa: F401
@@ -38,28 +39,39 @@ from mrm.training import Trainer
 
 
 def prepare(name: str, source: Path, out: Path, options: corpora.Options | None = None) -> Verdict:
-    """Records, label lists and facts of a public corpus, from its download; and an audit of its sets."""
+    """Records, label lists and facts of a public corpus, from its download; and an audit of its sets.
+
+    Interrupted, each of the two goes on where it was: `corpus.json` ends the first, `audit.json` the second.
+    """
     corpus = corpora.prepare(name, source, out, options)
-    verdict = audit_splits(corpus.splits)
-    write_whole(Path(out) / "audit.json", verdict.to_json().encode())
+    with corpora.writing.writing_to(out), Journal(Path(out) / ".audited.jsonl") as journal:
+        verdict = audit_splits(corpus.splits, journal)
+        if verdict.compared:
+            write_whole(Path(out) / corpora.writing.AUDIT, verdict.to_json().encode())
+        journal.forget()
     print(verdict.table())
     return verdict
 
 
-def audit_splits(splits: Mapping[str, Records]) -> Verdict:
+def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) -> Verdict:
     """Audit train, val and test; where a corpus has several tasks (`covid1/train`), within each of them."""
     tasks: dict[str, dict[str, Records]] = {}
     for name, records in splits.items():
         task, _, part = name.rpartition("/")
         if part in corpora.splits.LISTS:  # shares such as train_10 lie within train
             tasks.setdefault(task, {})[name] = records
-    verdicts = [audit(sets, progress=show_progress) for sets in tasks.values()]
+    verdicts = [audit(sets, progress=show_progress, journal=journal) for sets in tasks.values()]
     covered = {name: coverage for v in verdicts for name, coverage in v.sets.items()}
-    return Verdict(tuple(overlap for v in verdicts for overlap in v.overlaps), covered)
+    overlaps = tuple(overlap for v in verdicts for overlap in v.overlaps)
+    return Verdict(overlaps, covered, any(v.compared for v in verdicts))
 
 
 def compare_sets(sets: Sequence[Path], json: Path | None, pictures: bool, within: bool, examples: int) -> Verdict:
     """Audit files of records against each other; prints the verdict, and writes it to `json` if given."""
+    if len(sets) < 2 and not within:
+        raise RunError(
+            "an audit compares two sets or more; name another, or look for repeats in this one with --within"
+        )
     base = Path(os.path.commonpath([path.absolute().parent for path in sets]))  # short names for the tables
     short = [str(path.absolute().relative_to(base)) for path in sets]
     names = [name if short.count(name) == 1 else f"{name} (no. {i})" for i, name in enumerate(short, 1)]
