@@ -35,6 +35,12 @@ def test_another_table_is_refused_with_its_columns(tmp_path, text):
         read_predictions(tmp_path / "predictions.csv")
 
 
+def test_a_header_alone_is_no_predictions(tmp_path):
+    (tmp_path / "predictions.csv").write_text("name,patient_id,x label,x\n")
+    with pytest.raises(RecordError, match=r"predictions\.csv: no predictions in it"):
+        read_predictions(tmp_path / "predictions.csv")
+
+
 # Files that cannot be ---------------------------------------------------------------------------------
 
 

@@ -110,7 +110,9 @@ def read_index(path: Path) -> Index:
         else:
             raise RecordError(f"{path}: an index ends in .parquet or .npy; make one with `mrm embed`")
         shape = facts["shape"]
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, pyarrow.ArrowException) as error:
+    except RecordError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
         raise RecordError(f"{path}: no index that `mrm embed` wrote ({error})") from error
     if len(shape) != 1:
         raise RecordError(f"{path}: features of patches; make an index with `mrm embed --kind pooled`")

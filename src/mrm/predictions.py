@@ -41,10 +41,12 @@ def read_predictions(path: Path) -> Predictions:
     if header[:2] != ["name", "patient_id"] or not classes or len(header) != 2 + 2 * len(classes):
         raise RecordError(f"{path}: not a predictions.csv of `mrm evaluate`; its columns are {', '.join(header)}")
     rows = list(lines)
+    if not rows:
+        raise RecordError(f"{path}: no predictions in it")
     for number, row in rows:
         if len(row) != len(header):
             raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
-    numbers = np.array([[_number(v, path, n, row[0]) for v in row[2:]] for n, row in rows]).reshape(len(rows), -1)
+    numbers = np.array([[_number(v, path, n, row[0]) for v in row[2:]] for n, row in rows])
     labels_NC, probabilities_NC = np.hsplit(numbers, 2)
     for what, wrong_NC in (
         ("label {:g} is not 1, 0 or empty (not stated)", ~(np.isnan(labels_NC) | np.isin(labels_NC, (0, 1)))),
