@@ -72,7 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precisions", nargs="*", default=["fp32", "bf16"], choices=("fp32", "bf16"))
     parser.add_argument(
-        "--memory", nargs="*", type=int, default=[200, 2000], help="numbers of pictures; none = leave out"
+        "--memory", nargs="*", type=int, default=[200, 1000, 2000, 5000], help="numbers of pictures; none = leave out"
     )
     return parser.parse_args()
 

@@ -422,3 +422,34 @@ def test_a_bigtiff_header():
     data = b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2) + body + bytes(8)
     header = parse(data, "big.tif")
     assert (header.height, header.width) == (20, 30)
+
+
+def tiff(*entries: tuple[int, int, int]) -> bytes:
+    """A grey TIFF of 20 x 30 pixels, uncompressed; `entries` are tag, type and value of its size."""
+    rest = ((258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, 20), (279, 4, 600))
+    packed = b"".join(struct.pack("<HHIi", tag, kind, 1, value) for tag, kind, value in (*entries, *rest))
+    count = struct.pack("<H", len(entries) + len(rest))
+    return b"II*\0" + struct.pack("<I", 608) + bytes(range(150)) * 4 + count + packed + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        ((256, 4, 30), (257, 4, 20)),
+        ((256, 4, 30), (256, 4, 2), (257, 4, 20), (257, 4, 3)),  # said twice
+        ((256, 9, 30), (257, 8, 20)),  # signed
+    ],
+)
+def test_the_size_of_a_tiff_is_the_one_it_is_decoded_to(size, monkeypatch):
+    """Else a bomb that gives two sizes passes by the small one."""
+    picture = images.read(tiff(*size))
+    np.testing.assert_array_equal(picture.ravel(), [*range(150)] * 4)
+    monkeypatch.setattr(images, "MAX_PIXELS", 599)
+    with pytest.raises(ImageError, match="says it has 20 x 30 pixels"):
+        images.read(tiff(*size))
+
+
+def test_a_large_signed_size_is_seen_whole():
+    assert images.size(tiff((256, 9, 100_000), (257, 9, 100_000))) == (100_000, 100_000)
+    with pytest.raises(ImageError, match="has 20 x -30 pixels"):
+        images.size(tiff((256, 9, -30), (257, 9, 20)))

@@ -15,6 +15,8 @@ from typing import Protocol
 Bytes = bytes | memoryview
 MAX_BYTES = 1 << 31  # of a file; no radiograph comes near, and whole files are held in memory
 
+INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}  # types of TIFF, as `struct` calls them
+
 _OTHERS = {
     b"PK": "a zip archive",
     b"\x1f\x8b": "a gzip file",
@@ -159,10 +161,12 @@ def _tiff(data: Bytes) -> Header:
     patches = []
     for at in range(first, first + min(entries, 4096) * step, step):
         tag, kind, count = struct.unpack_from(order + "HH" + word, data, at)
-        code = order + {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind, "B")
+        code = order + INTEGERS.get(kind, "B")
         value_at = at + 4 + struct.calcsize(order + word)
         if count * struct.calcsize(code) > struct.calcsize(order + word):
             continue  # several values, kept elsewhere; none of those asked for here
+        if tag in tags:
+            continue  # said twice: libtiff takes the first, so it is the one to judge by
         (tags[tag],) = struct.unpack_from(code, data, value_at)
         if tag in (274, 338) and tags[tag] != 1:  # orientation: do not turn; alpha: do not multiply by it
             patches.append((value_at, struct.pack(code, 1)))
