@@ -24,9 +24,9 @@ class PrepareOptions(Options):
 
     source: Path  # the download; it is only read
     out: Path  # folder for records, label lists, corpus.json and audit.json
-    columns: Annotated[  # type: ignore[assignment]
+    columns: Annotated[
         tuple[str, ...], tyro.conf.arg(help="custom: ours=theirs, e.g. image_path=File report_content=Text")
-    ] = ()
+    ] = ()  # type: ignore[assignment]
 
     def options(self) -> Options:
         """These options as a corpus takes them."""

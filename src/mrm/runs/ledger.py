@@ -284,7 +284,7 @@ def _require_whole(run: Path, training: recipes.TrainConfig, records: int) -> No
 def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
     """`ledger.json`, `ledger.md` and `ledger.html` from the cells there are. Returns the first."""
     rows = list(dict.fromkeys((c.entry, c.model) for c in cells))
-    ledger = {
+    ledger: dict[str, Any] = {
         "suite": suite.name,
         "about": suite.about,
         "rehearsal": f"every run squeezed into {config.max_steps} steps" if config.max_steps else None,
