@@ -73,6 +73,14 @@ def test_errors_are_one_line_and_exit_with_two(capsys, tmp_path, arguments, mess
     assert "Traceback" not in err
 
 
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "demo", cli.COMMANDS["demo"]._replace(run=interrupted))
+    assert run(capsys, "demo") == (130, "", "mrm: interrupted\n")
+
+
 def test_a_run_can_be_given_back_as_its_yaml(capsys, phantoms, tmp_path):
     options = ["--max-steps", "2", "--training.global-batch", "4", "--training.workers", "0", "--audit", "names"]
     code, out, err = run(

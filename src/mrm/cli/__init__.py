@@ -51,7 +51,7 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; expected errors print one line and exit with 2."""
+    """Run a command; expected errors print one line and exit with 2, Ctrl-C exits with 130."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     warnings.formatwarning = lambda message, *_, **__: f"mrm: warning: {message}\n"
     name = argv[0] if argv else "--help"
@@ -65,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except EXPECTED as error:
         print(f"mrm: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("mrm: interrupted", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stdout = None
 
