@@ -9,9 +9,10 @@ files (phantoms, `--side` pixels, or those of `--folder`), and take turns; the o
 predict` is timed with all it does: finding the pictures, journal, table; both without the start of Python, and both
 after a batch that is not timed. The probabilities of both are compared, so that the same work is timed.
 
-Memory is the most that a fresh `mrm predict` holds, its readers included, looked at twenty times a second: anonymous
-and shared memory, pages that its processes share counted once (Linux, Pss_Anon and Pss_Shmem of smaps_rollup). Mapped
-files, the libraries above all, are left out: they are the system's to keep or to drop.
+Memory is the most that a fresh `mrm predict` has held when so many pictures were done, its readers included, looked at
+twenty times a second: anonymous and shared memory, pages that its processes share counted once (Linux, Pss_Anon and
+Pss_Shmem of smaps_rollup). Mapped files, the libraries above all, are left out: they are the system's to keep or to
+drop. `--precisions` without a word leaves out the timing, `--memory` without a number the memory.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from mrm import checkpoint
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
+from mrm.rows import Partial
 from mrm.runs import predicting
 
 
@@ -56,7 +58,7 @@ def main() -> None:
             **{kind: timed(model, files, kind, folder, asked) for kind in asked.precisions},
         }
         if asked.memory:
-            report["memory_mib"] = {str(n): peak_of(model, files, n, folder, asked) for n in asked.memory}
+            report["memory_mib"] = memory_curve(model, files, folder, asked)
     print(json.dumps(report))
 
 
@@ -72,7 +74,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precisions", nargs="*", default=["fp32", "bf16"], choices=("fp32", "bf16"))
     parser.add_argument(
-        "--memory", nargs="*", type=int, default=[200, 1000, 2000, 5000], help="numbers of pictures; none = leave out"
+        "--memory",
+        nargs="*",
+        type=int,
+        default=[200, 1000, 2000, 5000],
+        help="numbers of pictures done at which it is noted; none: leave out",
     )
     return parser.parse_args()
 
@@ -164,20 +170,30 @@ def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: a
     }
 
 
-def peak_of(model: Path, files: list[Path], count: int, folder: Path, asked: argparse.Namespace) -> float:
-    """The most MiB that a fresh `mrm predict` of so many pictures holds, its readers included."""
-    many = folder / f"list-{count}.csv"
-    many.write_text("image_path\n" + "".join(f"{files[i % len(files)].absolute()}\n" for i in range(count)))
-    words = [str(model), str(many), "--out", str(folder / f"{count}.csv"), "--batch", str(asked.batch)]
-    command = [sys.executable, "-m", "mrm", "predict", *words, "--workers", str(asked.workers)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    most = 0
+def memory_curve(model: Path, files: list[Path], folder: Path, asked: argparse.Namespace) -> dict[str, float]:
+    """The most MiB that one fresh `mrm predict` had held when so many pictures were done, its readers included."""
+    counts, out = sorted(asked.memory), folder / "memory.csv"
+    many = folder / "many.csv"
+    many.write_text("image_path\n" + "".join(f"{files[i % len(files)].absolute()}\n" for i in range(counts[-1])))
+    words = [str(model), str(many), "--out", str(out), "--batch", str(asked.batch), "--workers", str(asked.workers)]
+    process = subprocess.Popen([sys.executable, "-m", "mrm", "predict", *words], stdout=subprocess.DEVNULL)
+    most, curve = 0, {}
     while process.poll() is None:
         most = max(most, sum(resident(p) for p in (process.pid, *children(process.pid))))
+        done = rows_done(out)
+        curve |= {str(n): round(most / 2**20, 1) for n in counts if n <= done and str(n) not in curve}
         time.sleep(0.05)
     if process.returncode:
-        raise SystemExit(f"predicting {count} pictures failed")
-    return round(most / 2**20, 1)
+        raise SystemExit(f"predicting {counts[-1]} pictures failed")
+    return curve | {str(counts[-1]): round(most / 2**20, 1)}  # with the writing of the table
+
+
+def rows_done(out: Path) -> int:
+    """Rows that a table which is being made has so far."""
+    try:
+        return (Partial(out).folder / "part-0.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 def children(pid: int) -> list[int]:
