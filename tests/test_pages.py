@@ -343,6 +343,20 @@ def test_demo_marks_guesses_and_counts_them(tmp_path):
     assert text.count("✗</span> <span") == 1
     assert "with the picture <strong>1 of 1 (100 %" in text
     assert "without the picture <strong>0 of 1 (0 %" in text
+    assert "did not help" not in text
+
+
+def test_demo_does_not_count_full_stops_and_says_when_the_picture_did_not_help(tmp_path):
+    words = [Word(".", True, (".", 0.9), ("x", 0.1)), Word("nodule", True, ("the", 0.2), ("the", 0.2))]
+    told = Story(reports=[FilledReport(np.zeros((8, 8), np.uint8), words)])
+    text = pages.demo(tmp_path, told).read_text()
+    assert "with the picture <strong>0 of 1" in text
+    assert "did not help" in text
+
+
+@pytest.mark.parametrize(("least", "start"), [(0.51, 0.5), (0.46, 0.4), (0.25, 0.2), (0.1, 0.0), (float("nan"), 0.5)])
+def test_axis_begins_below_the_least_value(least, start):
+    assert pages.axis_start([Estimate(0.8, 0.7, 0.9, 9, 3), Estimate(least, least, least, 9, 3)]) == start
 
 
 @pytest.mark.parametrize("told", [Story(), Story(losses={"image": [], "other": [(0, 1.0)]}, classes=("x",))])

@@ -317,8 +317,9 @@ def across(value: float, low: float = 0.5, high: float = 1.0) -> float:
 
 
 def axis_start(estimates: Iterable[Estimate]) -> float:
-    """Where the axis of AUROC begins: at 0.5, a coin, or at 0 where a value lies below, so that none is out of sight."""
-    return 0.0 if any(e.value < 0.5 for e in estimates) else 0.5
+    """Where the axis of AUROC begins: at 0.5, a coin, or further down where a value is less, so that none is out of sight."""
+    least = min((e.value for e in estimates if e.defined), default=1.0)
+    return next(start for start in (0.5, 0.4, 0.2, 0.0) if start <= least)
 
 
 def verdict(auroc: Estimate) -> str:
@@ -415,8 +416,12 @@ def right(guess: tuple[str, float] | None, word: Word) -> bool:
 
 
 def totals(reports: Sequence[FilledReport]) -> dict[str, Estimate]:
-    """The share of masked words guessed right, with and without the picture; a report counts as a group."""
-    masked = [(i, word) for i, report in enumerate(reports) for word in report.words if word.masked]
+    """The share of masked words guessed right, with and without the picture; a report counts as a group.
+
+    Full stops and the like are left out: they are every fifth word, and say nothing.
+    """
+    words = [(i, word) for i, report in enumerate(reports) for word in report.words]
+    masked = [(i, word) for i, word in words if word.masked and any(letter.isalnum() for letter in word.text)]
     shares = {}
     for name, key in (("with the picture", "with_image"), ("without the picture", "without_image")):
         tried = [(i, right(getattr(word, key), word)) for i, word in masked if getattr(word, key)]
