@@ -25,6 +25,7 @@ from mrm.corpora.phantom import FINDINGS
 from mrm.evaluate import RunError
 from mrm.intervals import Bootstrap
 from mrm.metrics import Ranked, draw_ranked, mean_or_nan
+from mrm.pages import ledger_text
 from mrm.predictions import read_dice, read_predictions
 from mrm.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.records import Records
@@ -219,17 +220,8 @@ def _set(data: Path, name: str) -> Path:
 def _command(config: BenchmarkConfig, cell: Cell, settings: FinetuneConfig | SegmentConfig) -> str:
     """What one would type to make the cell alone: the ledger has it so that anyone can check a number."""
     entry = cell.entry
-    words: list[object] = [
-        "mrm",
-        entry.kind,
-        entry.recipe,
-        "--train",
-        settings.train,
-        "--val",
-        settings.val,
-        "--init",
-        settings.init,
-    ]
+    words: list[object] = ["mrm", entry.kind, entry.recipe]
+    words += ["--train", settings.train, "--val", settings.val, "--init", settings.init]
     words += ["--out", settings.out, "--seed", settings.seed, *(["--scratch"] if settings.scratch else [])]
     words += ["--max-steps", config.max_steps] if config.max_steps else []
     if isinstance(settings, SegmentConfig):
@@ -282,8 +274,9 @@ def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[
         "rows": rows,
     }
     write_whole(config.out / "ledger.json", (json.dumps(ledger, indent=2) + "\n").encode())
-    write_whole(config.out / "ledger.md", markdown(ledger).encode())
-    pages.ledger(config.out / "ledger.html", ledger, HEAD, [_cells(row) for row in rows], _details(ledger))
+    write_whole(config.out / "ledger.md", ledger_text.markdown(ledger).encode())
+    told = ledger_text.HEAD, [ledger_text.cells(row) for row in rows], ledger_text.details(ledger)
+    pages.ledger(config.out / "ledger.html", ledger, *told)
     return ledger
 
 
@@ -360,60 +353,3 @@ def _drawn(test: Path, metric: str, draws: int) -> np.ndarray:
     pairs = zip(p.labels_NC.T, p.probabilities_NC.T, strict=True)
     ranked = [one for pair in pairs if not (one := Ranked(*pair, bootstrap)).reason]
     return mean_or_nan(draw_ranked(ranked, [metric], bootstrap)[:, 0])
-
-
-HEAD = ("entry", "model", "metric", "published", "ours", "gap", "tested on", "state")
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row in words."""
-    ours, gap = row["ours"], row["gap"]
-    states = [note["status"] for note in row["cells"]]
-    state = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
-    published = "none" if row["published"] is None else f"{row['published']:.3f} (no interval published)"
-    size = (
-        f"n={ours['n']:,}" + (f", {ours['positives']:,} positive" if ours["positives"] is not None else "")
-        if ours
-        else ""
-    )
-    model = row["model"] if row["model"] == SCRATCH else Path(row["model"]).name
-    return (row["entry"], model, row["metric"], published, _span(ours), _span(gap, "+"), size, state)
-
-
-def _span(e: dict[str, Any] | None, sign: str = "") -> str:
-    """'0.794 (0.781 to 0.806), 3 seeds'"""
-    if e is None:
-        return ""
-    span = f" ({e['low']:{sign}.3f} to {e['high']:{sign}.3f})" if e["low"] is not None else " (no interval)"
-    seeds = f", {e['seeds']} seed{'s' if e['seeds'] > 1 else ''}" if "seeds" in e else ""
-    return f"{e['value']:{sign}.3f}{span}{seeds}"
-
-
-def _details(ledger: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    """What lies under each row: commands, fingerprints, overlaps, failures."""
-    found = []
-    for row in ledger["rows"]:
-        lines: list[str] = []
-        for note in row["cells"]:
-            lines += [f"seed {note['seed']}: {note['command']}"] if "command" in note else []
-            lines += [f"seed {note['seed']} failed: {note['reason']}"] if "reason" in note else []
-        lines += [f"data: {prints}" for prints in row["fingerprints"]]
-        lines += [f"OVERLAP: {line}" for line in row["overlap"]]
-        found.append((f"{row['entry']}, {row['model']}", lines))
-    return found
-
-
-def markdown(ledger: dict[str, Any]) -> str:
-    """The ledger as Markdown."""
-    lines = [f"# Reproduction ledger: {ledger['suite']}", "", ledger["about"] + ".", ""]
-    lines += (
-        [f"**A rehearsal: {ledger['rehearsal']}. Nothing here can be compared with a published number.**", ""]
-        if ledger["rehearsal"]
-        else []
-    )
-    lines += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in ledger["rows"]]
-    lines += ["", "95 % intervals. A gap is ours less the published number, whose own uncertainty is not known.", ""]
-    for title, details in _details(ledger):
-        lines += [f"## {title}", "", *(f"- `{line}`" for line in details), ""]
-    return "\n".join(lines)
