@@ -249,10 +249,14 @@ def test_only_a_hub_folder_is_replaced(folder, hub, tmp_path):
     assert export.hub_folder(folder, hub) == hub
     assert (hub / "model.safetensors").read_bytes() == before
     (tmp_path / "thesis.docx").write_text("mine")
-    with pytest.raises(CheckpointError, match="is there and no hub folder"):
+    for name in ("README.md", "config.json", "model.safetensors"):  # as a checkout of a project has them
+        with pytest.raises(CheckpointError, match="is there and holds more than a hub folder"):
+            export.hub_folder(folder, tmp_path)
+        (tmp_path / name).write_text("mine too")
+    with pytest.raises(CheckpointError, match="is there and holds more than a hub folder"):
         export.hub_folder(folder, tmp_path)
     assert (tmp_path / "thesis.docx").read_text() == "mine"
-    with pytest.raises(CheckpointError, match=r"is the model itself|no hub folder"):
+    with pytest.raises(CheckpointError, match=r"is the model itself|more than a hub folder"):
         export.hub_folder(folder, folder)
     with pytest.raises(CheckpointError, match="is the model itself"):
         export.hub_folder(hub, hub)

@@ -246,7 +246,8 @@ def shown(one: dict[str, Any] | None, sign: str = "") -> str:
     if one is None:
         return ""
     value, low, high = (f"{one[k]:{sign}.3f}" if one[k] is not None else "?" for k in ("value", "low", "high"))
-    tail = f", p {one['p_holm']:.3f}" if one.get("p_holm") is not None else ""
+    p = one.get("p_holm")
+    tail = "" if p is None else ", p < 0.001" if p < 0.001 else f", p {p:.3f}"
     return f"{value} ({low} to {high}){tail}, {one['pretrainings']} x {one['subsets']} runs"
 
 

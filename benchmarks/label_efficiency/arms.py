@@ -113,11 +113,11 @@ MAIN: dict[str, Change | None] = {
     "none": None,  # random weights
 }
 ABLATIONS: dict[str, Change] = {
+    "cross": lambda c: replace(c, model=replace(c.model, image_decoder="cross")),
     "target-1x": lambda c: replace(c, model=replace(c.model, target_scale=1)),
     "words-15": lambda c: replace(c, report=replace(c.report, mask=0.15)),
     "words-75": lambda c: replace(c, report=replace(c.report, mask=0.75)),
     "all-tokens": lambda c: replace(c, report=replace(c.report, loss="all")),
-    "cross": lambda c: replace(c, model=replace(c.model, image_decoder="cross")),
     "patches-90": lambda c: _keep(c, 20 / 196),  # as in the recipe mimic-modern
 }
 SAYS = {

@@ -33,6 +33,7 @@ from mrm.segmenter import Segmenter
 from mrm.weights import first_line
 
 TOLERANCE = 1e-4  # by which ONNX may differ from PyTorch, as a share of the largest value of an output, or of 1
+HUB_FILES = {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
 LARGEST = 2_000_000_000  # bytes of weights that one ONNX file can hold
 Model = MRM | Classifier | Segmenter
 
@@ -247,8 +248,8 @@ def hub_folder(source: Path, out: Path) -> Path:
     folder as it is. Raises CheckpointError where `out` holds something else, or cannot be written.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "README.md").is_file())):
-        raise CheckpointError(f"{out}: is there and no hub folder; choose another --out")
+    if out.exists() and not _replaceable(out):
+        raise CheckpointError(f"{out}: is there and holds more than a hub folder; choose another --out")
     if out.resolve() == (Path(source) if Path(source).is_file() else checkpoint.find_model(Path(source))).resolve():
         raise CheckpointError(f"{out}: is the model itself; choose another --out")
     model = checkpoint.load(source)
@@ -264,6 +265,14 @@ def hub_folder(source: Path, out: Path) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"{out}: cannot be written ({error})") from error
     return out
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether a folder is empty, or holds the files of a hub folder and nothing else."""
+    if not folder.is_dir():
+        return False
+    names = {p.name for p in folder.iterdir()}
+    return not names or HUB_FILES - {"tokenizer.json"} <= names <= HUB_FILES
 
 
 def shareable(card: Card) -> Card:

@@ -230,7 +230,7 @@ class DecoderBlock(Block):
     ) -> Tensor:
         """Attention and the two-layer network. `qkv_BLG` if it is known already; only the rows `asked_BM` if given."""
         qkv_BLG = self.project(x_BLE) if qkv_BLG is None else qkv_BLG
-        q_BLE, kv_BLF = qkv_BLG.tensor_split((x_BLE.shape[-1],), dim=-1)
+        q_BLE, kv_BLF = qkv_BLG.split((x_BLE.shape[-1], 2 * x_BLE.shape[-1]), dim=-1)
         if asked_BM is not None:  # the other rows serve as keys and values alone
             x_BLE, q_BLE = take(x_BLE, asked_BM), take(q_BLE, asked_BM)
         x_BLE = x_BLE + self.attn.proj(attend(q_BLE, kv_BLF, self.attn.num_heads))
@@ -297,7 +297,7 @@ class ImageDecoder(nn.Module):
     def _filled(self, seen_BSX: Tensor, blank_LX: Tensor, kept_BK: Tensor) -> Tensor:
         """Rows of all patches, (B, L, X) behind the prefix: the kept ones from what was seen, the others blank."""
         index_BKX = kept_BK[:, :, None].expand(-1, -1, blank_LX.shape[-1])
-        prefix_BX, kept_BKX = seen_BSX.tensor_split((self.prefix,), dim=1)
+        prefix_BX, kept_BKX = seen_BSX.split((self.prefix, kept_BK.shape[1]), dim=1)
         blank_BLX = blank_LX.to(seen_BSX.dtype).expand(len(seen_BSX), -1, -1)
         return torch.cat([prefix_BX, blank_BLX.scatter(1, index_BKX, kept_BKX)], dim=1)
 

@@ -6,6 +6,7 @@ import csv
 import io
 import platform
 import re
+import shlex
 import shutil
 import sys
 import warnings
@@ -80,8 +81,14 @@ def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
         "init": None if getattr(config, "scratch", False) or not config.init else Path(config.init).name,
         "seed": config.seed,
         "versions": {"mrm": mrm.__version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
     }  # fmt: skip
+
+
+def _program() -> str:
+    """What was started, as a person would write it."""
+    name = Path(sys.argv[0]).name
+    return "mrm" if name == "__main__.py" else name
 
 
 def audit_beside(path: Path) -> dict[str, Any] | None:
