@@ -7,7 +7,7 @@ The plain loop is what timm's documentation shows: PIL opens and converts to RGB
 Normalize, a DataLoader with as many workers and as large batches, and the same weights. Both are given the same JPEG
 files (phantoms, `--side` pixels, or those of `--folder`), and take turns; the order changes with each repeat. `mrm
 predict` is timed with all it does: finding the pictures, journal, table; both without the start of Python, and both
-after a batch that is not timed. The probabilities of both are compared, so that the same work is timed.
+after a batch that is not timed. The plain loop has the threads that PyTorch starts with, `mrm predict` those it chooses. The probabilities of both are compared, so that the same work is timed.
 
 Memory is the most that a fresh `mrm predict` has held when so many pictures were done, its readers included, looked at
 twenty times a second: anonymous and shared memory, pages that its processes share counted once (Linux, Pss_Anon and
@@ -80,7 +80,9 @@ def arguments() -> argparse.Namespace:
         default=[200, 1000, 2000, 5000],
         help="numbers of pictures done at which it is noted; none: leave out",
     )
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.threads = torch.get_num_threads()  # those that PyTorch starts with, which the plain loop uses
+    return asked
 
 
 def write_model(folder: Path, encoder: str) -> Path:
@@ -143,14 +145,17 @@ def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: a
     reading = predicting.Reading(batch=asked.batch, workers=asked.workers, precision=precision)
     loaded = mrm.load(model).to(predicting.device_of(reading))
     answers: dict[str, np.ndarray] = {}
+    threads = {"timm": asked.threads}
 
     def ours(some: list[Path]) -> None:
         out = folder / "out.jsonl"
         predicting.predict_table(model, some, out, reading)
+        threads["mrm"] = torch.get_num_threads()  # what it has chosen
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         answers["mrm"] = np.array([[row[c] for c in FINDINGS] for row in rows])
 
     def plain(some: list[Path]) -> None:
+        torch.set_num_threads(asked.threads)
         answers["timm"] = plain_loop(loaded.encoder, loaded.config, some, precision, asked)
 
     ways, rates = {"mrm": ours, "timm": plain}, {"mrm": [], "timm": []}
@@ -165,6 +170,7 @@ def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: a
     return {
         "pictures_a_second": medians,
         "each": rates,
+        "threads": threads,
         "mrm_over_timm": round(medians["mrm"] / medians["timm"], 3),
         "greatest_difference_of_probabilities": float(np.abs(answers["mrm"] - answers["timm"]).max()),
     }
