@@ -7,7 +7,8 @@ The plain loop is what timm's documentation shows: PIL opens and converts to RGB
 Normalize, a DataLoader with as many workers and as large batches, and the same weights. Both are given the same JPEG
 files (phantoms, `--side` pixels, or those of `--folder`), and take turns; the order changes with each repeat. `mrm
 predict` is timed with all it does: finding the pictures, journal, table; both without the start of Python, and both
-after a batch that is not timed. The plain loop has the threads that PyTorch starts with, `mrm predict` those it chooses. The probabilities of both are compared, so that the same work is timed.
+after a batch that is not timed, and both with the threads that PyTorch starts with. The probabilities of both are
+compared, so that the same work is timed.
 
 Memory is the most that a fresh `mrm predict` has held when so many pictures were done, its readers included, looked at
 twenty times a second: anonymous and shared memory, pages that its processes share counted once (Linux, Pss_Anon and

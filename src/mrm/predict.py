@@ -55,7 +55,6 @@ def compute_over(
     """
     config, device = model.config, next(model.parameters()).device
     data = batches.PictureData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
-    loading.share_cores(device)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for loaded in loading.loader(data, wanted, workers, pin=device.type == "cuda"):
             index_B = loaded.index_B.numpy()
