@@ -46,11 +46,12 @@ import mrm
 from mrm import images, noise, pack, parallel, recipes
 from mrm.batches import PretrainBatch, PretrainData
 from mrm.losses import NO_WORD
+from mrm.machine import computes_bf16, cores, device_name, share_of_peak
 from mrm.model import MRM, ModelConfig, normalise
-from mrm.optimization import TrainConfig, build_optimizer, computes_bf16
+from mrm.optimization import TrainConfig, build_optimizer
 from mrm.records import Record, Records
 from mrm.reports import Tokenizer
-from mrm.runs.doctor import Stopwatch, device_name, flops_of_step, share_of_peak
+from mrm.runs.doctor import Stopwatch, flops_of_step
 from mrm.tasks import PretrainTask
 from mrm.training import Trainer
 
@@ -601,11 +602,6 @@ def machine() -> dict[str, Any]:
 def threads() -> str:
     """How many threads compute."""
     return f"{torch.get_num_threads()} threads" if best_device().type == "cpu" else device_name(best_device())
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def best_device() -> torch.device:

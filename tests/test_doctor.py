@@ -60,11 +60,11 @@ def advice(found: Diagnosis, tmp_path) -> str:
 
 
 def test_a_slow_loader_is_told_to_pack_and_to_use_more_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor, "_cores", lambda: 16)
+    monkeypatch.setattr(doctor.machine, "cores", lambda: 16)
     said = advice(diagnosis(reading=0.08, step=0.01), tmp_path)
     assert "mrm pack" in said
     assert "--training.workers 8" in said
-    monkeypatch.setattr(doctor, "_cores", lambda: 4)
+    monkeypatch.setattr(doctor.machine, "cores", lambda: 4)
     assert "8 cores would feed this step; this machine has 4" in advice(diagnosis(0.08, 0.01), tmp_path)
 
 

@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "mrm"
 
 # One line a rank, lowest first: a module imports from earlier lines only. The digit is the level of the design.
 TABLE = """
-0  noise  losses  intervals  store  headers  tables  resuming
+0  noise  losses  intervals  store  headers  tables  resuming  machine
 0  metrics  predictions  shards  sections  similarity
 0  records
 0  calibration  comparison  seeds  outliers  overlap  reports  dicom  rows

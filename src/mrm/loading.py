@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import torch
 from torch.multiprocessing import reductions
 from torch.utils.data import DataLoader, Dataset
 
-from mrm import images
+from mrm import images, machine
 from mrm.batches import Data, Skipped
 from mrm.sampling import Sample, fetched_files
 from mrm.shards import WINDOW, ShardFile
@@ -68,7 +67,7 @@ def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = No
 
     Raises ImageError for a picture that cannot be read, unless the data skips such records.
     """
-    count = default_workers("cuda" if pin else "cpu") if workers is None else workers
+    count = machine.default_workers("cuda" if pin else "cpu") if workers is None else workers
     files = fetched_files(getattr(data, "records", ()) or getattr(data, "masked", ()))
     loaded = DataLoader(
         _Batched(data),
@@ -134,22 +133,6 @@ def _fetched_ahead(batches: Iterator[list[Sample]], files: list[ShardFile]) -> I
         yield from waiting
     finally:
         fetcher.close()
-
-
-def default_workers(device: str) -> int:
-    """Processes that read: for a GPU a core each but one, 16 at the most; on a CPU one core in eight, at least one."""
-    cores = len(os.sched_getaffinity(0))
-    return min(16, cores - 1) if device == "cuda" else min(cores - 1, max(1, cores // 8))
-
-
-def share_cores(device: torch.device) -> None:
-    """On a CPU, leave the readers' cores to the readers: threads that wait for each other's cores stall the step.
-
-    The number of threads depends on the machine alone, not on the workers asked for, so that these change no
-    bit of a run. `OMP_NUM_THREADS` overrides.
-    """
-    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - default_workers("cpu")))
 
 
 def _start_worker(_: int) -> None:

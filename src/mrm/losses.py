@@ -4,7 +4,7 @@ A mean of means weighs a short report's words more than a long one's, and change
 processes; a sum and a count do not.
 """
 
-# Shapes: B samples, M masked patches, P values predicted of one patch, Q values of its target, W masked words, V vocabulary, C classes, H W pixels
+# Shapes: B samples, M masked patches, P values predicted of one patch, Q values of its target, W masked words, V vocabulary, C classes or channels, H W pixels
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -48,9 +48,9 @@ def masked_patch_loss(predicted_BMP: Tensor, target_BMQ: Tensor, normalise: bool
     size = predicted_BMP.shape[-1]
     repeats = size // target_BMQ.shape[-1]
     target_BMQ = normalise_patches(target_BMQ, repeats) if normalise else target_BMQ
-    target_BMP = target_BMQ[..., None].expand(-1, -1, -1, repeats).flatten(2)
-    error = F.mse_loss(predicted_BMP.float(), target_BMP, reduction="sum") / size
-    return Term(error, error.new_full((), target_BMP[..., 0].numel()))
+    difference_BMQC = predicted_BMP.float().unflatten(-1, (-1, repeats)) - target_BMQ[..., None]
+    error = difference_BMQC.square().sum() / size
+    return Term(error, error.new_full((), target_BMQ[..., 0].numel()))
 
 
 def masked_token_loss(logits_WV: Tensor, targets_W: Tensor) -> Term:

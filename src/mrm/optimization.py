@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -81,13 +80,6 @@ class TrainConfig:
     def peak(self) -> float:
         """The learning rate after warm-up."""
         return self.rate * (self.global_batch / self.rate_per if self.rate_per else 1.0)
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bf16. An x86 processor without them takes many times as long as in fp32."""
-    if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def rate_at(step: int, *, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:

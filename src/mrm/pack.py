@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mrm import images
+from mrm import images, machine
 from mrm.images import ImageError
 from mrm.records import OnError, Records
 from mrm.shards import FAILURES, INDEX, LENGTH, MASK_LENGTH, MASK_OFFSET, OFFSET, SHARD, TABLE, VERSION, File, Index
@@ -123,7 +123,7 @@ def pack(
     try:
         with _only_one(out, _plan(source, config)) as finished:
             if not finished:
-                _write_files(source, out, config, workers or len(os.sched_getaffinity(0)), progress)
+                _write_files(source, out, config, workers or machine.cores(), progress)
                 _finish(source, out, config)
     except OSError as error:
         raise PackError(

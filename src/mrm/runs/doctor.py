@@ -6,7 +6,6 @@ The loader's stages are timed on one thread, as one worker runs them; the step's
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import checkpoint, headers, images, loading, noise
+from mrm import checkpoint, headers, images, machine, noise
 from mrm.batches import PretrainBatch, PretrainData
 from mrm.evaluate import RunError
 from mrm.journal import duration
@@ -35,7 +34,6 @@ from mrm.tasks import PretrainTask
 
 PICTURES, STEPS = 32, 3  # measured unless told otherwise
 TEXTS = 2000  # reports that a stand-in vocabulary is learned from
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12}  # dense bf16, 1/s
 READING, STEP = ("read", "decode", "augment", "words and masks"), ("transfer", "forward", "backward", "optimiser")
 
 
@@ -80,7 +78,7 @@ class Diagnosis:
             lines.append(f"{stage.name:16} {times} {stage.n:4}")
         share = f", {self.peak_share:.1%} of its bf16 peak" if self.peak_share is not None else ""
         lines += [
-            f"loader: {self.loader:.2f} pictures/s with {max(self.workers, 1)} of {_cores()} cores",
+            f"loader: {self.loader:.2f} pictures/s with {max(self.workers, 1)} of {machine.cores()} cores",
             f"step:   {self.step:.2f} pictures/s on {self.device}, {self.precision}, batches of {self.batch}"
             f" ({self.flops * self.step / 1e9:.0f} GFLOP/s{share})",
             f"the {self.bound} bounds the run; the recipe's {self.pictures:,} pictures would take "
@@ -129,7 +127,8 @@ def examine(
     if not readable:
         name, reason = next(iter(unreadable.items()))
         raise RunError(f"{records}: not one of {len(tried)} pictures tried could be read; the first, {name}: {reason}")
-    loading.share_cores(device)
+    machine.share_cores(device)
+    machine.keep_freed_memory(device)
     data = pretrain_data(config, readable, model, tokenizer)
     size = batch or _micro_batch(config, device)
     bench = StepBench(model.to(device).train(), config, data)
@@ -138,11 +137,11 @@ def examine(
     reading = sum(s.median for s in stages if s.name in READING)
     step = 1 / sum(s.median for s in stages if s.name in STEP)
     half = _rate(bench.stages(size // 2, config.training.precision, steps)) if size > 1 else None
-    workers = loading.default_workers(device.type) if config.training.workers is None else config.training.workers
+    workers = machine.default_workers(device.type) if config.training.workers is None else config.training.workers
     loader = max(workers, 1) / reading
     together = 1 / (1 / step + reading) if workers == 0 else min(step, loader)  # without workers they take turns
     total = config.training.plan(len(loaded))[0] * config.training.global_batch
-    name, flops = device_name(device), flops_of_step(model, bench.batch(size))
+    name, flops = machine.device_name(device), flops_of_step(model, bench.batch(size))
     found = Diagnosis(
         stages=tuple(stages),
         device=name,
@@ -154,7 +153,7 @@ def examine(
         other_precision=_rate(bench.stages(size, other, steps)),
         half_batch=half,
         flops=flops,
-        peak_share=share_of_peak(flops * step, name),
+        peak_share=machine.share_of_peak(flops * step, name),
         bound="loader" if loader < step else "step",
         pictures=total,
         seconds=total / together,
@@ -181,10 +180,10 @@ def _advice(found: Diagnosis, records: Sequence[Any]) -> list[str]:
                 f"reading and decoding take {(times['read'] + times['decode']) / reading:.0%} of the loader's time: pack "
                 "shards (`mrm pack RECORDS --out DIR`) and train on those"
             )
-        if needed > found.workers and needed < _cores():
+        if needed > found.workers and needed < machine.cores():
             lines.append(f"more workers: --training.workers {needed} feed this step")
-        elif needed >= _cores():
-            lines.append(f"{needed} cores would feed this step; this machine has {_cores()}")
+        elif needed >= machine.cores():
+            lines.append(f"{needed} cores would feed this step; this machine has {machine.cores()}")
     faster = found.other_precision > 1.1 * found.step
     if faster and found.precision == "fp32":
         lines.append(
@@ -345,31 +344,9 @@ def flops_per_sample(model: MRM, tokens: float, words: float, batch: int = 1, le
     return embedding + encoding + restoring + reading + naming
 
 
-def share_of_peak(flops: float, device: str) -> float | None:
-    """Floating-point operations a second as a share of a GPU's dense bf16 rate; None where that is not known."""
-    return next((flops / peak for name, peak in PEAKS.items() if name in device), None)
-
-
-def device_name(device: torch.device) -> str:
-    """What the machine itself calls its GPU or processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    named = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"CPU {named[0] if named else 'unnamed'}, {torch.get_num_threads()} threads"
-
-
-def _cpuinfo() -> list[str]:
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.is_file() else []
-
-
 def _weights(module: Any) -> int:
     """Weights of a module's linear layers."""
     return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _stage(name: str, seconds: Sequence[float]) -> Stage:
