@@ -46,7 +46,7 @@ import mrm
 from mrm import images, noise, pack, parallel, recipes
 from mrm.batches import PretrainBatch, PretrainData
 from mrm.losses import NO_WORD
-from mrm.machine import computes_bf16, cores, device_name, share_of_peak
+from mrm.machine import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak
 from mrm.model import MRM, ModelConfig, normalise
 from mrm.optimization import TrainConfig, build_optimizer
 from mrm.records import Record, Records
@@ -75,11 +75,11 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
     parser.add_argument("--pictures", type=Path, help="a folder of radiographs, of which the largest are taken")
     parser.add_argument("--quick", action="store_true", help="small models and pictures, to see that everything works")
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # this command starts itself
+    parser.add_argument("--step-of", nargs=2, help=argparse.SUPPRESS)  # this command starts itself
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.memory_of:
-        print(json.dumps(memory_here(asked.memory_of, asked.quick)))
+    if asked.step_of:
+        take_steps(asked.step_of[0], int(asked.step_of[1]), asked.quick)
         return
     if asked.train:
         train_in_processes(asked.train, asked.quick)
@@ -206,25 +206,65 @@ def on_device(data: PretrainData, count: int) -> float:
 
 
 def step(quick: bool) -> dict[str, Any]:
-    """Seconds of a step of each variant, in turns, and each one's peak memory in a process of its own."""
+    """Seconds of a step of each variant, in turns with the baseline's, and each one's peak memory."""
     size, repeats = (4, 2) if quick else (8, 7)
-    names = ["baseline", *(n for n, (_, precision) in VARIANTS.items() if precision == fitting(precision))]
+    names = [n for n, (_, precision) in VARIANTS.items() if precision == fitting(precision)]
     without = [n for n in VARIANTS if n not in names]
-    steps = variants(quick, size, names)
-    for run in steps.values():
-        run()  # to warm up
-    seconds = in_turns(steps, repeats)
-    steps.clear()
-    memory = {name: memory_of(name, quick) for name in names}
+    seconds: dict[str, list[float]] = {"baseline": []}
+    ratios, memory = {}, {}
+    for name in names:
+        with Stepper("baseline", quick, size) as plain, Stepper(name, quick, size) as ours:
+            pair = in_turns({"baseline": plain.step, name: ours.step}, repeats)
+            memory |= {"baseline": plain.memory, name: ours.memory}
+        ratios[f"{name} against baseline"] = ratio(pair, "baseline", name)
+        seconds = {**seconds, name: pair[name], "baseline": seconds["baseline"] + pair["baseline"]}
     left_out = f"; left out: {', '.join(without)} (this processor has no bf16 instructions)" if without else ""
     return {
         "what": f"batch of {size}, {threads()}; forward, backward and optimiser{left_out}",
         "unit": "seconds a step",
         "seconds": {k: spread(v) for k, v in seconds.items()},
-        "ratios": {f"{k} against baseline": ratio(seconds, "baseline", k) for k in names[1:]},
+        "ratios": ratios,
         "memory": memory,
         "memory_unit": "GiB at the peak of a process of its own (on a GPU: allocated there)",
     }
+
+
+class Stepper:
+    """A variant in a process of its own, which takes a step when it is told to.
+
+    In one process the variants would share what the allocator keeps, and so each would gain or lose by the others.
+    """
+
+    def __init__(self, name: str, quick: bool, size: int) -> None:
+        self.command = [sys.executable, __file__, "--step-of", name, str(size), *(["--quick"] if quick else [])]
+        self.memory = math.nan  # GiB, at the peak so far
+
+    def __enter__(self) -> Stepper:
+        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.step(), self.step()  # to warm up
+        return self
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print("step", file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{' '.join(self.command)}: ended with {self.process.wait()}")
+        seconds, self.memory = json.loads(answer)
+        return seconds
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()  # no more lines: it ends
+
+
+def take_steps(name: str, size: int, quick: bool) -> None:
+    """What the process of a `Stepper` does: for each line a step, answered by its seconds and the peak memory."""
+    run = variant(name, quick, size)
+    for _ in sys.stdin:
+        seconds = run()
+        print(json.dumps([seconds, peak_memory()]), flush=True)
 
 
 def fitting(precision: str) -> str:
@@ -232,21 +272,16 @@ def fitting(precision: str) -> str:
     return precision if computes_bf16(best_device()) else "fp32"
 
 
-def variants(quick: bool, size: int, names: Sequence[str] = ("baseline", *VARIANTS)) -> dict[str, Callable[[], float]]:
-    """A step of each, by name; it returns its seconds. fp32 and bf16 share the model of a decoder."""
-    device, made = best_device(), {}
-    models: dict[str, tuple[PretrainTask, torch.optim.Optimizer]] = {}
-    for name in names:
-        if name == "baseline":
-            made[name] = baseline_step(quick, size, device)
-            continue
-        decoder, precision = VARIANTS[name]
-        if decoder not in models:
-            model = new_model(quick, decoder).to(device).train()
-            models[decoder] = PretrainTask(model).train(), build_optimizer(model, TrainConfig())
-        task, optimizer = models[decoder]
-        made[name] = our_step(task, optimizer, batch_for(task.model, size).to(device), precision)
-    return made
+def variant(name: str, quick: bool, size: int) -> Callable[[], float]:
+    """A step of the baseline or of one of VARIANTS; it returns its seconds."""
+    device = best_device()
+    if name == "baseline":
+        return baseline_step(quick, size, device)
+    decoder, precision = VARIANTS[name]
+    keep_freed_memory(device)  # as the training loop does
+    model = new_model(quick, decoder).to(device).train()
+    batch = batch_for(model, size).to(device)
+    return our_step(PretrainTask(model).train(), build_optimizer(model, TrainConfig()), batch, precision)
 
 
 def our_step(
@@ -320,19 +355,8 @@ def batch_for(model: MRM, size: int) -> PretrainBatch:
     return data.collate([data.sample(0, i) for i in range(size)], [])
 
 
-def memory_of(name: str, quick: bool) -> float:
-    """Peak memory of two steps of a variant, in a process of its own."""
-    command = [sys.executable, __file__, "--memory-of", name, *(["--quick"] if quick else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr[-500:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def memory_here(name: str, quick: bool) -> float:
-    """The most this process has held (CPU) or allocated (GPU) for two steps, in GiB."""
-    run = variants(quick, 4 if quick else 8, [name])[name]
-    run(), run()
+def peak_memory() -> float:
+    """The most this process has held (CPU) or allocated (GPU), in GiB."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**30, 3)
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())  # ru_maxrss would be the parent's
@@ -532,7 +556,7 @@ def sweep_row(name: str, size: int, repeats: int, quick: bool) -> dict[str, Any]
     device = best_device()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    run = variants(quick, size, [name])[name]
+    run = variant(name, quick, size)
     run(), run()
     seconds = [run() for _ in range(repeats)]
     rate = size / median(seconds)

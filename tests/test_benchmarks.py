@@ -96,6 +96,15 @@ def test_times_are_taken_in_turns_and_ratios_within_a_turn(speed):
     assert (found["each"], found["median"], found["min"], found["max"]) == ([2.0, 2.0, 3.0], 2.0, 2.0, 3.0)
 
 
+def test_a_variant_steps_in_a_process_of_its_own(speed):
+    with speed.Stepper("fp32 cross", quick=True, size=2) as ours:
+        assert 0 < ours.step() < 60
+    assert 0.1 < ours.memory < 10  # GiB
+    assert ours.process.returncode == 0
+    with pytest.raises(SystemExit, match="--step-of fp8"):
+        speed.Stepper("fp8", quick=True, size=2).__enter__()
+
+
 def test_the_loop_is_timed_in_parts_that_make_the_whole(speed, tmp_path):
     trainer = speed.trainer_for(tmp_path / "run", micro(), 3, 4, "fp32")
     trainer.watch()
