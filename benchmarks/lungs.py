@@ -35,6 +35,7 @@ from mrm.tables import read_csv_rows
 
 SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}
 GRID = 256  # pixels a side of the mean mask
+LUNGS = ("lungs",)
 SHOWN = ("dice_positive", "iou_mean", "surface_distance", "hausdorff_95")
 
 
@@ -144,12 +145,12 @@ def write_pretraining(data: Path, path: Path, test: Records) -> None:
 # Training -----------------------------------------------------------------------------------------------
 
 
-def configure(asked, folder: Path, start: Path, run: Path, steps: int, scratch: bool) -> recipes.SegmentConfig:
+def configure(
+    asked, folder: Path, start: Path, run: Path, steps: int, scratch: bool, classes: tuple[str, ...] = LUNGS
+) -> recipes.SegmentConfig:
     """The recipe `tiny`, of so many steps."""
-    recipe = recipes.SEGMENT["tiny"].make(
-        folder, folder, start, run, classes=("lungs",), scratch=scratch, seed=asked.seed
-    )
-    check = max(1, min(100, steps // 8))
+    recipe = recipes.SEGMENT["tiny"].make(folder, folder, start, run, classes=classes, scratch=scratch, seed=asked.seed)
+    check = max(1, steps // 8)
     training = replace(
         recipe.training, steps=steps, warmup_steps=max(1, steps // 15), global_batch=asked.batch, workers=asked.workers,
         check_every=check, save_every=check,
@@ -164,13 +165,12 @@ def random_encoder(folder: Path) -> Path:
         return checkpoint.save(folder, Classifier(shape))
 
 
-def steps_within(asked, folder: Path, start: Path) -> int:
+def steps_within(asked, folder: Path, start: Path, classes: tuple[str, ...] = LUNGS) -> int:
     """How many steps fit into --minutes, from the time that ten of them take here and now."""
     times = []
     for steps in (3, 13):
         began = time.perf_counter()
-        run = asked.out / f"timing-{time.time_ns()}"
-        config = configure(asked, folder, start, run, steps, True)
+        config = configure(asked, folder, start, asked.out / f"timing-{time.time_ns()}", steps, True, classes)
         runs.segment(replace(config, audit="names", training=replace(config.training, check_every=99, save_every=99)))
         times.append(time.perf_counter() - began)
     each = max(1e-3, (times[1] - times[0]) / 10)

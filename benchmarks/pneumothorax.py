@@ -12,15 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from lungs import random_encoder, shown
+from lungs import configure, random_encoder, shown, steps_within
 
-from mrm import recipes, runs
+from mrm import runs
 from mrm.corpora import phantom_files
 
+CLASSES = ("pneumothorax",)
 COUNTS = {"training": 1500, "validation": 300, "test": 600}
 SHOWN = ("dice_positive", "dice_published", "dice_pooled", "sensitivity", "false_positives")
 
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="of training, for each encoder")
     parser.add_argument("--steps", type=int, help="instead of --minutes")
     parser.add_argument("--size", type=int, default=192, help="pixels a side of the input")
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--share", type=float, default=1.0, help="of the number of phantoms")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
@@ -40,12 +41,12 @@ def main() -> None:
     counts = {split: max(20, round(asked.share * n)) for split, n in COUNTS.items()}
     folder = draw(asked.out / "phantoms", counts, asked.seed)
     start = asked.init or random_encoder(asked.out / "random-encoder")
-    steps = asked.steps or steps_within(asked, folder, start)
+    steps = asked.steps or steps_within(asked, folder, start, CLASSES)
     report = {"pictures": counts, "steps": steps, "threads": torch.get_num_threads(), "seconds": {}, "results": {}}
     for name, scratch in {"random encoder": True, **({"pre-trained encoder": False} if asked.init else {})}.items():
         began = time.perf_counter()
         run = asked.out / f"{name.replace(' ', '-')}-{steps}"
-        runs.segment(configure(asked, folder, start, run, steps, scratch))
+        runs.segment(configure(asked, folder, start, run, steps, scratch, CLASSES))
         report["seconds"][name] = time.perf_counter() - began
         report["results"][name] = runs.evaluate(run, folder, run / "test")["classes"]["pneumothorax"]
     (asked.out / "pneumothorax.json").write_text(json.dumps(report, indent=2) + "\n")
@@ -66,29 +67,6 @@ def draw(out: Path, counts: dict[str, int], seed: int) -> Path:
             if not (out / kind / split).exists():
                 (out / kind / split).symlink_to((drawn / source).absolute())
     return out
-
-
-def configure(asked, folder: Path, start: Path, run: Path, steps: int, scratch: bool) -> recipes.SegmentConfig:
-    """The recipe `tiny`, of so many steps."""
-    classes = ("pneumothorax",)
-    recipe = recipes.SEGMENT["tiny"].make(folder, folder, start, run, classes=classes, scratch=scratch, seed=asked.seed)
-    check = max(1, steps // 8)
-    training = replace(
-        recipe.training, steps=steps, warmup_steps=max(1, steps // 15), workers=asked.workers, check_every=check,
-        save_every=check,
-    )  # fmt: skip
-    return replace(recipe, image_size=(asked.size, asked.size), training=training)
-
-
-def steps_within(asked, folder: Path, start: Path) -> int:
-    """How many steps fit into --minutes, from the time that ten of them take here and now."""
-    times = []
-    for steps in (3, 13):
-        began = time.perf_counter()
-        config = configure(asked, folder, start, asked.out / f"timing-{time.time_ns()}", steps, True)
-        runs.segment(replace(config, audit="names", training=replace(config.training, check_every=99, save_every=99)))
-        times.append(time.perf_counter() - began)
-    return max(20, int(0.85 * 60 * asked.minutes / max(1e-3, (times[1] - times[0]) / 10)))
 
 
 if __name__ == "__main__":

@@ -129,6 +129,36 @@ def test_the_interval_over_patients_and_runs_covers_the_truth(study_modules):
     assert 0.93 <= covered / 1000 <= 0.99
 
 
+def test_styles_of_fine_tuning_are_compared_on_the_same_labels(study_modules, tmp_path):
+    """Scores that are the truth under noise of two sizes: the less noisy style is better, and by how much is known."""
+    analysis, _ = study_modules
+    from arms import SIZES
+    from measuring import Task, mean_auroc
+    from units import Study
+
+    rng, here = np.random.default_rng(0), Study(tmp_path, "quick", SIZES["quick"])
+    labels = rng.integers(0, 2, (400, 2)).astype(float)
+    lines = [f"{i}.png,p{i},{a:.0f},{b:.0f}" for i, (a, b) in enumerate(labels)]
+    (tmp_path / "test.csv").write_text("\n".join(["image_path,patient_id,a,b", *lines]))
+    task, expected = Task("made", ("a", "b"), lambda study, name: study.out / f"{name}.csv", (), (1, 1, 400)), []
+    for number in range(2):
+        scores = {
+            style: labels + rng.normal(0, noise, labels.shape) for style, noise in (("modern", 1), ("published", 3))
+        }
+        for style, scores_NC in scores.items():
+            name = task.unit("finetune", f"both-0/{style}-50-{number}")
+            here.keep_arrays(name, scores=scores_NC[None])
+            here.write("units", name, {})
+        expected.append(mean_auroc(labels, scores["modern"]) - mean_auroc(labels, scores["published"]))
+    found = analysis.styles(here, task, ["50", "100"])
+    assert list(found["50"]) == ["both: modern - published"]
+    assert found["100"] == {}
+    gap = found["50"]["both: modern - published"]
+    assert gap["value"] == pytest.approx(np.mean(expected))
+    assert gap["p_holm"] < 0.05
+    assert "| both: modern - published | +0.1" in "\n".join(analysis._differences(found, "style"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

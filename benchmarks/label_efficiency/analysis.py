@@ -24,6 +24,7 @@ from mrm.tables import write_whole
 MEASURES = ("probe", *(f"finetune/{style}" for style in arms.STYLES))
 FLOORS = ("pixels", "hog")
 DRAWS = 1000  # of patients, for an interval
+STYLE_PAIRS = (("modern", "published"), ("tiny", "published"), ("modern", "tiny"))
 PAIRS = (("both", "none"), ("both", "image"), ("both", "report"), ("image", "none"), ("report", "none"))
 
 
@@ -148,6 +149,7 @@ def summarise(study: Study) -> dict[str, Any]:
             task.name: {
                 "sets": {s: counted(task.load(study, s)) for s in arms.SETS[1:]},
                 "measures": {measure: measured(Scores(study, task, measure), keys) for measure in MEASURES},
+                "styles": styles(study, task, keys),
             }
             for task in tasks
         },
@@ -182,11 +184,32 @@ def measured(scores: Scores, keys: list[str]) -> dict[str, Any]:
         found["means"][key] = {arm: scores.mean(s).to_dict() for arm, s in runs.items()}
         pairs = [(a, b) for a, b in (*PAIRS, *ablations) if a in runs and b in runs]
         made = {f"{a} - {b}": scores.difference(runs[a], runs[b]).to_dict() for a, b in pairs}
-        corrected = comparison.holm([one["p"] if one["p"] is not None else math.nan for one in made.values()])
-        for one, p in zip(made.values(), corrected, strict=True):
-            one["p_holm"] = intervals.finite_or_none(float(p))
-        found["differences"][key] = made
+        found["differences"][key] = corrected(made)
     return found
+
+
+def styles(study: Study, task: Task, keys: list[str]) -> dict[str, Any]:
+    """Differences of the styles of fine-tuning, at equal steps, from the same encoder and on the same labels."""
+    tuned = {style: Scores(study, task, f"finetune/{style}") for style in arms.STYLES}
+    found: dict[str, Any] = {}
+    for key in keys:
+        made = {}
+        for arm in arms.MAIN:
+            for first, second in STYLE_PAIRS:
+                runs = tuned[first].runs(arm, key), tuned[second].runs(arm, key)
+                if runs[0] is not None and runs[1] is not None:
+                    made[f"{arm}: {first} - {second}"] = tuned[first].difference(runs[0], runs[1]).to_dict()
+        found[key] = corrected(made)
+    return found
+
+
+def corrected(made: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same differences, each with its p value by Holm's correction over all of them."""
+    values = comparison.holm([one["p"] if one["p"] is not None else math.nan for one in made.values()])
+    return {
+        name: {**one, "p_holm": intervals.finite_or_none(float(p))}
+        for (name, one), p in zip(made.items(), values, strict=True)
+    }
 
 
 def table(report: dict[str, Any]) -> str:
@@ -218,6 +241,7 @@ def table(report: dict[str, Any]) -> str:
         lines[-1] += ", ".join(f"{c} {n:,}" for c, n in test["positives"].items()) + "."
         for measure, found in task["measures"].items():
             lines += _measure_table(measure, found)
+        lines += _differences(task["styles"], "style of fine-tuning")
     for name, one in report["other"].items():
         lines += ["", f"## {name}", "", "```", one["table"], "```"]
     hours = report["seconds"] / 3600
@@ -235,10 +259,17 @@ def _measure_table(measure: str, found: dict[str, Any]) -> list[str]:
     for arm, says in arms.SAYS.items():
         if any(arm in found["means"][k] for k in keys):
             lines.append(f"| {says} | " + " | ".join(shown(found["means"][k].get(arm)) for k in keys) + " |")
-    lines += ["", f"| difference | {head} |", "| --- |" + " --- |" * len(keys)]
-    for pair in dict.fromkeys(p for k in keys for p in found["differences"][k]):
-        lines.append(f"| {pair} | " + " | ".join(shown(found["differences"][k].get(pair), "+") for k in keys) + " |")
-    return lines
+    return lines + _differences(found["differences"], "difference")
+
+
+def _differences(found: dict[str, Any], title: str) -> list[str]:
+    keys = [k for k, made in found.items() if made]
+    if not keys:
+        return []
+    head = " | ".join(f"{k} % of labels" for k in keys)
+    lines = ["", f"| {title} | {head} |", "| --- |" + " --- |" * len(keys)]
+    pairs = dict.fromkeys(p for k in keys for p in found[k])
+    return lines + [f"| {pair} | " + " | ".join(shown(found[k].get(pair), "+") for k in keys) + " |" for pair in pairs]
 
 
 def shown(one: dict[str, Any] | None, sign: str = "") -> str:

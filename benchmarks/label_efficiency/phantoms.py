@@ -34,30 +34,33 @@ def main_units(study: Study) -> list[Unit]:
     units = [Unit(f"draw/{name}", partial(draw, name=name), seconds=0.009 * size.phantoms[name]) for name in arms.SETS]
     units.append(Unit("tokenizer", learn_words, ("draw/pretrain",), 5))
     for run in range(study.pretrainings):
-        units += [unit for arm in study.arms for unit in encoder_units(study, arm, run)]
+        units += [unit for arm in arms.MAIN if arm in study.arms for unit in encoder_units(study, arm, run)]
     units += [probe_unit(study, task, floor, ()) for floor in ("pixels", "hog")]
     return units + [
         finetune_unit(study, task, f"{arm}-{run}", "tiny", fraction, number, (f"pretrain/{arm}-{run}",))
         for number in range(size.finetune_draws)
         for run in range(study.pretrainings)
         for fraction in size.fractions
-        for arm in study.arms
+        for arm in arms.MAIN
+        if arm in study.arms
     ]
 
 
 def ablation_units(study: Study) -> list[Unit]:
     """One change each against both losses, by the probe; and styles of fine-tuning at equal steps."""
     size, task = study.size, labelled(study)
-    units = main_units(study)
-    for arm in arms.ABLATIONS:
-        units += encoder_units(study, arm, 0)
-    return units + [
+    main = main_units(study)
+    tuned = [unit for unit in main if "/finetune/" in unit.name]
+    units = [unit for unit in main if unit not in tuned]
+    units += [unit for arm in arms.ABLATIONS if arm in study.arms for unit in encoder_units(study, arm, 0)]
+    units += [
         finetune_unit(study, task, f"{arm}-0", style, fraction, number, (f"pretrain/{arm}-0",))
         for number in range(size.finetune_draws)
         for fraction in size.fractions
         for arm in ("both", "none")
         for style in ("published", "modern")
     ]
+    return units + tuned
 
 
 def labelled(study: Study) -> Task:

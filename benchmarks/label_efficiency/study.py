@@ -30,7 +30,7 @@ import analysis
 import phantoms
 import real
 import torch
-from arms import MAIN, SIZES
+from arms import ABLATIONS, MAIN, SIZES
 from units import Study, StudyError, Unit
 
 from mrm.tables import write_whole
@@ -68,7 +68,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--pretrainings", type=int, default=1, help="runs of each main arm, each with a seed of its own"
     )
-    parser.add_argument("--arms", nargs="+", choices=list(MAIN), default=list(MAIN), help="main arms; else all")
+    arms = [*MAIN, *ABLATIONS]
+    parser.add_argument("--arms", nargs="+", choices=arms, default=arms, help="of what --part pre-trains; else all")
     parser.add_argument("--dry-run", action="store_true", help="list the units and what is left to do, in hours")
     return parser.parse_args()
 

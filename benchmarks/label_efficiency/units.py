@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import MAIN, Size
+from arms import ABLATIONS, MAIN, Size
 
 from mrm import checkpoint
 from mrm.tables import write_whole
@@ -39,7 +39,7 @@ class Study:
     size: Size
     data: Path | None = None
     pretrainings: int = 1
-    arms: tuple[str, ...] = tuple(MAIN)
+    arms: tuple[str, ...] = (*MAIN, *ABLATIONS)
 
     def file(self, kind: str, name: str, ending: str) -> Path:
         """Where something of a unit is."""
