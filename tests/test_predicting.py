@@ -555,11 +555,12 @@ def test_values_without_their_line_and_lines_without_their_values_are_dropped(tm
     assert set(once_more.places()) == {"a", "b"}
 
 
-def test_a_table_without_rows_has_columns(tmp_path):
-    for name in ("a.csv", "a.parquet"):
+def test_a_table_without_rows_is_whole(tmp_path):
+    for name in ("a.csv", "a.parquet", "a.json", "a.jsonl"):
         rows.write_table(tmp_path / name, {"x": str, "y": float}, [])
     assert (tmp_path / "a.csv").read_text() == "x,y\n"
     assert pyarrow.parquet.read_table(tmp_path / "a.parquet").column_names == ["x", "y"]
+    assert json.loads((tmp_path / "a.json").read_text()) == [] and not (tmp_path / "a.jsonl").read_text()
 
 
 # ---- features and neighbours ---------------------------------------------------------------------------------
