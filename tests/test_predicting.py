@@ -103,6 +103,32 @@ def test_a_folder_leaves_out_what_is_no_picture_and_a_picture_may_have_any_name(
     assert [r.name for r in inputs.pictures_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
 
 
+def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_picture_once(phantoms, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
+    wanted = [tmp_path / "in" / name for name in ("a.jpg", "deep/b.jpg")]
+    for file in wanted:
+        file.write_bytes(one)
+    for pattern in ("in/**", "**", "*", "**/*.jpg"):
+        assert [r.image for r in inputs.pictures_at([str(tmp_path / pattern)])] == wanted
+
+
+def test_results_in_the_folder_of_the_pictures_are_not_taken_for_pictures(model, phantoms, tmp_path, monkeypatch):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes((phantoms / "images" / "S0-000000.jpg").read_bytes())
+    one = replace(HERE, batch=1)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(Stopped):
+            run(model, [tmp_path], tmp_path / "a.csv", one)
+    assert [r["error"] for r in run(model, [tmp_path], tmp_path / "a.csv", one)] == ["", ""]
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "a.png").write_bytes(images.encode_png(np.zeros((8, 8), np.uint8)))
+    found = [Path(r.name).name for r in inputs.pictures_at([tmp_path], out=tmp_path / "maps")]
+    assert found == ["a.jpg", "b.jpg"]
+    assert len(inputs.pictures_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -44,7 +44,7 @@ def explain(
     """
     network = load_classifier(model).to(best_device())
     numbers = finding_numbers(network, findings)
-    records, out = pictures_at(paths, folder), Path(out)
+    records, out = pictures_at(paths, folder, Path(out)), Path(out)
     rows: list[dict[str, Any]] = []
     names = output_names([r.name for r in records])
     for done, (record, name) in enumerate(zip(records, names, strict=True), 1):

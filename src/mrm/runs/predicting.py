@@ -278,7 +278,7 @@ def predict_masks(
     """
     if reading.crop_borders:
         raise RunError("a mask is of the whole picture, so --crop-borders is for classifiers; leave it out")
-    records = pictures_at(paths, reading.images)
+    records = pictures_at(paths, reading.images, Path(out))
     names = mask_names(records)
     if dicom and any(is_dicom(r) for r in records):
         dicom_seg.require_highdicom()

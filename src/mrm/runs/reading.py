@@ -60,7 +60,7 @@ def reconstruct(
     keep = network.config.keep if keep is None else keep
     if not 0 < keep < network.patches:
         raise RunError(f"--keep must be from 1 to {network.patches - 1} of the {network.patches} patches, not {keep}")
-    records = pictures_at(paths, folder)
+    records = pictures_at(paths, folder, Path(out))
     names = output_names([r.name for r in records])
     rows: list[dict[str, Any]] = []
     for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
