@@ -378,6 +378,9 @@ def test_reconstruct_writes_a_sheet_a_picture_and_their_errors(capsys, folder, t
     code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(tmp_path), "--keep", "99")
     assert code == 2
     assert "--keep must be from 1 to 15" in err
+    code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(folder))
+    assert code == 2
+    assert "film.png: is read, and would be overwritten" in err
 
 
 def test_reconstruct_takes_the_published_file_and_refuses_what_it_cannot_use(capsys, folder, tmp_path):

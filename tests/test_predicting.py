@@ -377,6 +377,21 @@ def test_csv_parquet_json_and_lines_hold_the_same(model, phantoms, tmp_path):
             predicting.predict_table(model, given, tmp_path / name, HERE)
 
 
+def test_what_is_read_is_never_overwritten(model, pretrained, phantoms, tmp_path):
+    table_, picture = tmp_path / "films.csv", tmp_path / "film.jpg"
+    table_.write_bytes((phantoms / "records.csv").read_bytes())
+    picture.write_bytes((phantoms / "images" / "S0-000000.jpg").read_bytes())
+    (tmp_path / "film.csv").symlink_to(picture)  # a picture may have any name
+    with pytest.raises(RunError, match=r"films\.csv: is read, and would be overwritten; choose another --out"):
+        predicting.predict_table(model, [table_], table_, replace(HERE, images=phantoms))
+    with pytest.raises(RunError, match=r"films\.csv: is read"):  # the names beside the array
+        predicting.embed(pretrained, [table_], tmp_path / "films.npy", "pooled", replace(HERE, images=phantoms))
+    with pytest.raises(RunError, match=r"film\.csv: is read"):
+        predicting.predict_table(model, [picture], tmp_path / "film.csv", HERE)
+    assert table_.read_bytes() == (phantoms / "records.csv").read_bytes()
+    predicting.embed(pretrained, [picture], tmp_path / "films.parquet", "pooled", HERE)  # which writes no films.csv
+
+
 # ---- thresholds, temperatures, outliers ----------------------------------------------------------------------
 
 
@@ -418,6 +433,11 @@ def test_another_kind_of_model_and_a_broken_one_are_refused(model, pretrained, p
     for command in (predicting.predict_table, predicting.embed):
         with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
             command(tmp_path / "m", [phantoms / "images"], tmp_path / "a.parquet", reading=HERE)
+
+
+def test_windows_over_a_picture_are_for_segmenters(model, phantoms, tmp_path):
+    with pytest.raises(RunError, match="--slide is for segmenters"):
+        predicting.predict_files(model, [phantoms / "images"], tmp_path / "a.csv", HERE, slide=True)
 
 
 def test_devices_and_numbers_that_are_not_there_are_refused(model, phantoms, tmp_path):

@@ -362,6 +362,18 @@ def test_masks_are_written_at_the_size_of_the_picture(trained, folder, tmp_path,
     assert 2 * (true & (found > 0)).sum() / (true.sum() + (found > 0).sum()) > 0.6
 
 
+def test_masks_never_overwrite_pictures_and_want_a_folder(trained, folder, tmp_path):
+    picture = folder / "images" / "test" / "test00.png"
+    (tmp_path / "x.png").write_bytes(picture.read_bytes())
+    with pytest.raises(RunError, match=r"x\.png: is read, and would be overwritten; choose another --out"):
+        predicting.predict_masks(trained, [tmp_path], tmp_path)
+    assert (tmp_path / "x.png").read_bytes() == picture.read_bytes()
+    with pytest.raises(RunError, match=r"x\.png: cannot be made a folder for results"):
+        predicting.predict_masks(trained, [picture], tmp_path / "x.png")
+    for _ in range(2):  # the second time the masks of the first are there
+        assert predicting.predict_masks(trained, [tmp_path], tmp_path / "masks").n == 1
+
+
 def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_path):
     highdicom = pytest.importorskip("highdicom")
     import pydicom

@@ -37,7 +37,7 @@ def predict(
         out: a table (.csv, .parquet, .json, .jsonl); for a segmenter a folder, for NAME.png (class numbers, in
             colours), NAME.seg.dcm and masks.csv.
         images: where relative names in lists and tables are; else beside them.
-        batch: pictures computed at once.
+        batch: pictures computed at once; a segmenter takes one at a time.
         workers: processes that read pictures; by default what this machine has.
         precision: bf16 is faster where the hardware has it, and less exact.
         device: auto, cpu, cuda, cuda:1, ...
