@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import mrm
-from mrm import checkpoint, noise, recipes
+from mrm import checkpoint, masks, noise, recipes
 from mrm.audit import Verdict
 from mrm.checkpoint import Card
 from mrm.evaluate import RunError
@@ -184,11 +184,11 @@ def output_names(names: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     found = []
     for given in names:
-        stem = plain(Path(given).stem) or "picture"
-        name, number = stem, 1
+        own = plain(masks.stem(Path(given).name)) or "picture"
+        name, number = own, 1
         while name.lower() in taken:  # some file systems know no difference between capitals and small letters
             number += 1
-            name = f"{stem}-{number}"
+            name = f"{own}-{number}"
         taken.add(name.lower())
         found.append(name)
     return found
