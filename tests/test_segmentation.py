@@ -390,6 +390,22 @@ def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_p
     np.testing.assert_array_equal(made.pixel_array.squeeze() > 0, png == 1)
 
 
+def test_a_radiograph_that_no_segmentation_can_refer_to_keeps_its_mask(trained, shared_data, tmp_path):
+    pytest.importorskip("highdicom")
+    import pydicom
+
+    radiograph = pydicom.dcmread(next((shared_data / "dicom").glob("1.2.276*.dcm")))
+    del radiograph.StudyInstanceUID
+    radiograph.save_as(tmp_path / "film.dcm")
+    with pytest.warns(UserWarning, match="no DICOM Segmentation can refer to it"):
+        assert predicting.predict_masks(trained, [tmp_path / "film.dcm"], tmp_path / "out").unreadable == 0
+    [row] = table(tmp_path / "out" / "masks.csv")
+    found = masks.read_mask(masks.MaskedPicture("a", tmp_path / "film.dcm", tmp_path / "out" / "film.png"))
+    assert float(row["disc area"]) == pytest.approx((found == 1).mean())
+    assert (row["mask"], row["error"]) == ("film.png", "")
+    assert "no DICOM Segmentation" in row["warning"]
+
+
 def test_without_highdicom_the_extra_is_named(trained, shared_data, tmp_path, monkeypatch):
     import importlib.util
 

@@ -303,7 +303,10 @@ def predict_masks(
         write_by(work.out / f"{name}.png", partial(write_mask, mask_HW))
         if dicom and isinstance(record.image, Path) and is_dicom(record):
             version = str(network.card.origin.get("versions", {}).get("mrm", "unknown"))
-            dicom_seg.write(work.out / f"{name}.seg.dcm", record.image, mask_HW, classes, version)
+            try:
+                dicom_seg.write(work.out / f"{name}.seg.dcm", record.image, mask_HW, classes, version)
+            except masks.MaskError as error:  # the mask is there, and is worth keeping
+                warnings.warn(str(error), stacklevel=1)
         areas = {f"{c} area": float((mask_HW == k).mean()) for k, c in enumerate(classes, 1)}
         return {"mask": f"{name}.png", **areas}
 
