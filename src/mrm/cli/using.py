@@ -228,7 +228,7 @@ def fill_in(
         model: a run of `mrm pretrain`, its model folder, or MRM.pth.
         picture: the radiograph.
         report: a text file, or the text itself; blanks are ____ (three or more) or [MASK].
-        top: words for each blank.
+        top: words for each blank, up to 100.
         surprise: score each sentence instead: is it better explained by other pictures than by this one?
         others: pictures of other patients, of the kind the model was trained on, to compare with (files, folders,
             lists; 64 are taken at the most); else phantoms stand in for "no picture".
