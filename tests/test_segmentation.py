@@ -301,6 +301,18 @@ def test_a_trained_segmenter_finds_discs_and_says_how_well(trained, folder, tmp_
         assert words in page
 
 
+def test_what_a_test_would_ignore_or_could_not_write_is_refused_at_once(trained, encoder, folder, tmp_path):
+    with pytest.raises(RunError, match="a segmenter; --by groups the records"):
+        runs.evaluate(trained, folder, tmp_path / "out", by=["view"])
+    for changes in ({"slide": True}, {"split": "validation"}):
+        with pytest.raises(RunError, match="no segmenter; --split and --slide are for"):
+            runs.evaluate(encoder, folder, tmp_path / "out", **changes)
+    (tmp_path / "file").touch()
+    for model in (trained, encoder):  # before hours of work, not after them
+        with pytest.raises(RunError, match="file: cannot be made a folder for results"):
+            runs.evaluate(model, folder, tmp_path / "file")
+
+
 def test_sliding_windows_and_a_named_split(trained, folder, tmp_path):
     results = runs.evaluate(trained, folder, tmp_path / "test", draws=0, split="validation", slide=True)
     assert results["inference"] == "sliding windows"
