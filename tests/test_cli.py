@@ -73,6 +73,16 @@ def test_errors_are_one_line_and_exit_with_two(capsys, tmp_path, arguments, mess
     assert "Traceback" not in err
 
 
+def test_a_place_that_cannot_be_written_to_is_one_line(capsys, phantoms, tmp_path):
+    (tmp_path / "file").touch()
+    file, out = str(phantoms / "records.csv"), str(tmp_path / "file" / "t.json")
+    code, _, err = run(capsys, "tokenizer", file, "--out", out)
+    assert code == 2
+    assert err.startswith("mrm: error: ")
+    assert err.count("\n") == 1
+    assert "right to write" in err
+
+
 def test_ctrl_c_is_one_line(capsys, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt

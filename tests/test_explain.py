@@ -247,6 +247,13 @@ def test_the_command_names_bad_input_in_one_line(capsys, folder, tmp_path, argum
     assert "Traceback" not in err
 
 
+def test_results_want_a_folder(capsys, folder):
+    file = str(folder / "broken.png")
+    code, _, err = run(capsys, "explain", str(folder / "model"), str(folder / "a"), "--out", file)
+    assert code == 2
+    assert f"{file}: cannot be made a folder for results" in err
+
+
 # On phantoms -----------------------------------------------------------------------------------------
 
 

@@ -114,6 +114,14 @@ def test_the_share_of_words_by_pieces_counts_words_and_not_punctuation(model):
     np.testing.assert_allclose(filling.piece_shares(model.tokenizer, ids), expected / expected.sum())
 
 
+@pytest.mark.parametrize("text", ["____", "____ [MASK]", "____. ____!"])
+def test_a_text_of_nothing_but_blanks_is_filled_in(model, text):
+    assert filling.piece_shares(model.tokenizer, [MASK]) == [1 / 3, 1 / 3, 1 / 3]
+    blanks = filling.fill_in(model, film(True, 50), text)
+    assert [text[b.start : b.end] for b in blanks] == filling.BLANK.findall(text)
+    assert all(len(b.with_image) == 5 for b in blanks)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -151,8 +159,9 @@ def test_a_long_report_is_read_around_its_blank(model):
 
 
 def test_other_bad_input_is_named(model):
-    with pytest.raises(ReportError, match="top"):
-        filling.fill_in(model, film(True, 0), "a ____", top=0)
+    for top in (0, 101):  # a beam as wide as the vocabulary would not end
+        with pytest.raises(ReportError, match=f"top must be from 1 to 100, not {top}"):
+            filling.fill_in(model, film(True, 0), "a ____", top=top)
     bare = MRM(MICRO)
     with pytest.raises(ReportError, match="no tokenizer"):
         filling.fill_in(bare, film(True, 0), "a ____")
@@ -378,6 +387,9 @@ def test_reconstruct_writes_a_sheet_a_picture_and_their_errors(capsys, folder, t
     code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(tmp_path), "--keep", "99")
     assert code == 2
     assert "--keep must be from 1 to 15" in err
+    code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(folder))
+    assert code == 2
+    assert "film.png: is read, and would be overwritten" in err
 
 
 def test_reconstruct_takes_the_published_file_and_refuses_what_it_cannot_use(capsys, folder, tmp_path):

@@ -190,6 +190,9 @@ def test_run_lengths_that_do_not_fit(tmp_path):
     refused(tmp_path, r"training.csv, a: runs lie between pixels 590 and 610, the picture has 600; .* published size")
     table.write_text("ImageId,EncodedPixels\na,3 x\n")
     refused(tmp_path, r"line 2: '3 x' is no run length")
+    for number in ("0", "255", "300", "x"):  # numbered from 0, the first class would be drawn as background
+        table.write_text(f"ImageId,rle,ClassId\na,1 2,{number}\n")
+        refused(tmp_path, f"line 2: ClassId '{number}' is no class number; they are 1 to 254, 0 is the background")
     table.write_text("name,mask\na,1\n")
     refused(tmp_path, "columns ImageId and EncodedPixels")
 

@@ -103,6 +103,32 @@ def test_a_folder_leaves_out_what_is_no_picture_and_a_picture_may_have_any_name(
     assert [r.name for r in inputs.pictures_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
 
 
+def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_picture_once(phantoms, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
+    wanted = [tmp_path / "in" / name for name in ("a.jpg", "deep/b.jpg")]
+    for file in wanted:
+        file.write_bytes(one)
+    for pattern in ("in/**", "**", "*", "**/*.jpg"):
+        assert [r.image for r in inputs.pictures_at([str(tmp_path / pattern)])] == wanted
+
+
+def test_results_in_the_folder_of_the_pictures_are_not_taken_for_pictures(model, phantoms, tmp_path, monkeypatch):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes((phantoms / "images" / "S0-000000.jpg").read_bytes())
+    one = replace(HERE, batch=1)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(Stopped):
+            run(model, [tmp_path], tmp_path / "a.csv", one)
+    assert [r["error"] for r in run(model, [tmp_path], tmp_path / "a.csv", one)] == ["", ""]
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "a.png").write_bytes(images.encode_png(np.zeros((8, 8), np.uint8)))
+    found = [Path(r.name).name for r in inputs.pictures_at([tmp_path], out=tmp_path / "maps")]
+    assert found == ["a.jpg", "b.jpg"]
+    assert len(inputs.pictures_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -351,6 +377,21 @@ def test_csv_parquet_json_and_lines_hold_the_same(model, phantoms, tmp_path):
             predicting.predict_table(model, given, tmp_path / name, HERE)
 
 
+def test_what_is_read_is_never_overwritten(model, pretrained, phantoms, tmp_path):
+    table_, picture = tmp_path / "films.csv", tmp_path / "film.jpg"
+    table_.write_bytes((phantoms / "records.csv").read_bytes())
+    picture.write_bytes((phantoms / "images" / "S0-000000.jpg").read_bytes())
+    (tmp_path / "film.csv").symlink_to(picture)  # a picture may have any name
+    with pytest.raises(RunError, match=r"films\.csv: is read, and would be overwritten; choose another --out"):
+        predicting.predict_table(model, [table_], table_, replace(HERE, images=phantoms))
+    with pytest.raises(RunError, match=r"films\.csv: is read"):  # the names beside the array
+        predicting.embed(pretrained, [table_], tmp_path / "films.npy", "pooled", replace(HERE, images=phantoms))
+    with pytest.raises(RunError, match=r"film\.csv: is read"):
+        predicting.predict_table(model, [picture], tmp_path / "film.csv", HERE)
+    assert table_.read_bytes() == (phantoms / "records.csv").read_bytes()
+    predicting.embed(pretrained, [picture], tmp_path / "films.parquet", "pooled", HERE)  # which writes no films.csv
+
+
 # ---- thresholds, temperatures, outliers ----------------------------------------------------------------------
 
 
@@ -392,6 +433,11 @@ def test_another_kind_of_model_and_a_broken_one_are_refused(model, pretrained, p
     for command in (predicting.predict_table, predicting.embed):
         with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
             command(tmp_path / "m", [phantoms / "images"], tmp_path / "a.parquet", reading=HERE)
+
+
+def test_windows_over_a_picture_are_for_segmenters(model, phantoms, tmp_path):
+    with pytest.raises(RunError, match="--slide is for segmenters"):
+        predicting.predict_files(model, [phantoms / "images"], tmp_path / "a.csv", HERE, slide=True)
 
 
 def test_devices_and_numbers_that_are_not_there_are_refused(model, phantoms, tmp_path):
@@ -555,11 +601,13 @@ def test_values_without_their_line_and_lines_without_their_values_are_dropped(tm
     assert set(once_more.places()) == {"a", "b"}
 
 
-def test_a_table_without_rows_has_columns(tmp_path):
-    for name in ("a.csv", "a.parquet"):
+def test_a_table_without_rows_is_whole(tmp_path):
+    for name in ("a.csv", "a.parquet", "a.json", "a.jsonl"):
         rows.write_table(tmp_path / name, {"x": str, "y": float}, [])
     assert (tmp_path / "a.csv").read_text() == "x,y\n"
     assert pyarrow.parquet.read_table(tmp_path / "a.parquet").column_names == ["x", "y"]
+    assert json.loads((tmp_path / "a.json").read_text()) == []
+    assert not (tmp_path / "a.jsonl").read_text()
 
 
 # ---- features and neighbours ---------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from mrm.evaluate import RunError
 from mrm.images import ImageError
 from mrm.predictions import read_predictions
 from mrm.records import Record, RecordError, Records
-from mrm.runs import finetuning
+from mrm.runs import finetuning, opening
 
 
 @pytest.fixture(scope="module")
@@ -291,3 +291,9 @@ def test_restored_pictures_are_written_beside_the_checkpoints(pretrained):
     assert picture.shape == (4 * 128, 3 * 128)
     masked, _, original = np.hsplit(picture[:128], 3)
     assert (masked == original).mean() > 0.2  # the visible patches are the original's
+
+
+def test_files_of_results_are_called_as_their_pictures_and_all_differ():
+    names = ["a/film.png", "b/Film.jpg", "1.2.840.1", "1.2.840.2", "1.2.840.2.dcm", "ä b.dcm", "...."]
+    expected = ["film", "Film-2", "1.2.840.1", "1.2.840.2", "1.2.840.2-2", "ä_b", "picture"]
+    assert opening.output_names(names) == expected  # a DICOM identifier has no ending to take off

@@ -301,6 +301,18 @@ def test_a_trained_segmenter_finds_discs_and_says_how_well(trained, folder, tmp_
         assert words in page
 
 
+def test_what_a_test_would_ignore_or_could_not_write_is_refused_at_once(trained, encoder, folder, tmp_path):
+    with pytest.raises(RunError, match="a segmenter; --by groups the records"):
+        runs.evaluate(trained, folder, tmp_path / "out", by=["view"])
+    for changes in ({"slide": True}, {"split": "validation"}):
+        with pytest.raises(RunError, match="no segmenter; --split and --slide are for"):
+            runs.evaluate(encoder, folder, tmp_path / "out", **changes)
+    (tmp_path / "file").touch()
+    for model in (trained, encoder):  # before hours of work, not after them
+        with pytest.raises(RunError, match="file: cannot be made a folder for results"):
+            runs.evaluate(model, folder, tmp_path / "file")
+
+
 def test_sliding_windows_and_a_named_split(trained, folder, tmp_path):
     results = runs.evaluate(trained, folder, tmp_path / "test", draws=0, split="validation", slide=True)
     assert results["inference"] == "sliding windows"
@@ -362,6 +374,18 @@ def test_masks_are_written_at_the_size_of_the_picture(trained, folder, tmp_path,
     assert 2 * (true & (found > 0)).sum() / (true.sum() + (found > 0).sum()) > 0.6
 
 
+def test_masks_never_overwrite_pictures_and_want_a_folder(trained, folder, tmp_path):
+    picture = folder / "images" / "test" / "test00.png"
+    (tmp_path / "x.png").write_bytes(picture.read_bytes())
+    with pytest.raises(RunError, match=r"x\.png: is read, and would be overwritten; choose another --out"):
+        predicting.predict_masks(trained, [tmp_path], tmp_path)
+    assert (tmp_path / "x.png").read_bytes() == picture.read_bytes()
+    with pytest.raises(RunError, match=r"x\.png: cannot be made a folder for results"):
+        predicting.predict_masks(trained, [picture], tmp_path / "x.png")
+    for _ in range(2):  # the second time the masks of the first are there
+        assert predicting.predict_masks(trained, [tmp_path], tmp_path / "masks").n == 1
+
+
 def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_path):
     highdicom = pytest.importorskip("highdicom")
     import pydicom
@@ -376,6 +400,22 @@ def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_p
     assert [made.get_segment_description(1).segment_label] == ["disc"]
     png = masks.read_mask(masks.MaskedPicture("a", file, tmp_path / f"{file.stem}.png"))
     np.testing.assert_array_equal(made.pixel_array.squeeze() > 0, png == 1)
+
+
+def test_a_radiograph_that_no_segmentation_can_refer_to_keeps_its_mask(trained, shared_data, tmp_path):
+    pytest.importorskip("highdicom")
+    import pydicom
+
+    radiograph = pydicom.dcmread(next((shared_data / "dicom").glob("1.2.276*.dcm")))
+    del radiograph.StudyInstanceUID
+    radiograph.save_as(tmp_path / "film.dcm")
+    with pytest.warns(UserWarning, match="no DICOM Segmentation can refer to it"):
+        assert predicting.predict_masks(trained, [tmp_path / "film.dcm"], tmp_path / "out").unreadable == 0
+    [row] = table(tmp_path / "out" / "masks.csv")
+    found = masks.read_mask(masks.MaskedPicture("a", tmp_path / "film.dcm", tmp_path / "out" / "film.png"))
+    assert float(row["disc area"]) == pytest.approx((found == 1).mean())
+    assert (row["mask"], row["error"]) == ("film.png", "")
+    assert "no DICOM Segmentation" in row["warning"]
 
 
 def test_without_highdicom_the_extra_is_named(trained, shared_data, tmp_path, monkeypatch):

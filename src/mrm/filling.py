@@ -31,6 +31,7 @@ from mrm.reports import CLS, MASK, SPECIAL, UNK, ReportError, Tokenizer
 
 BLANK = re.compile(r"_{3,}|\[MASK\]")
 MAX_BLANKS = 64
+MAX_TOP = 100  # words for a blank; a beam is as wide
 MAX_PIECES = 3  # of a word that is filled in
 STAND_INS = 16  # phantoms, where no other pictures are given
 CELLS = 2**25  # logits at a time: 128 MiB
@@ -77,15 +78,15 @@ def fill_in(
     `top`, up to three pieces, its probability the product of theirs. The network is told by the number of masks how
     many pieces a word has, so words of k pieces are weighted with the share of such words in the text itself, (n_k + 1)
     / (n + 3). Punctuation is no word and keeps its probability: the words of a blank need not add up to 1.
-    Raises ReportError for no blank, more than 64, `top` below 1, or a model without tokenizer.
+    Raises ReportError for no blank, more than 64, `top` outside 1 to 100, or a model without tokenizer.
     """
     found = [match.span() for match in BLANK.finditer(text)]
     if not found or len(found) > MAX_BLANKS:
         raise ReportError(
             f"the text has {len(found):,} blanks, and 1 to {MAX_BLANKS} can be filled in; mark each missing word by ____ or [MASK]"
         )
-    if top < 1:
-        raise ReportError(f"top must be at least 1, not {top}")
+    if not 1 <= top <= MAX_TOP:
+        raise ReportError(f"top must be from 1 to {MAX_TOP}, not {top:,}")
     tokenizer = tokenizer_of(model)
     ids, places = _with_blanks(tokenizer, text, found)
     shares = piece_shares(tokenizer, ids)
@@ -116,7 +117,7 @@ def tokenizer_of(model: MRM) -> Tokenizer:
 def piece_shares(tokenizer: Tokenizer, ids: Sequence[int]) -> list[float]:
     """The share of words of 1, 2 and 3 (or more) pieces in a text, each counted once more than seen."""
     starts = [i for i, token in enumerate(ids) if token != MASK and not tokenizer.continues[token]]
-    ends = [*starts[1:], len(ids)]
+    ends = [*starts, len(ids)][1:]
     counts = np.ones(MAX_PIECES)
     for start, end in zip(starts, ends, strict=True):
         pieces = 1 + sum(bool(tokenizer.continues[token]) for token in ids[start + 1 : end])

@@ -25,12 +25,13 @@ NO_PICTURES = (  # not looked at in a folder, whose other files are all taken: D
 )
 
 
-def pictures_at(paths: Sequence[Path | str], images: Path | None = None) -> Records:
+def pictures_at(paths: Sequence[Path | str], images: Path | None = None, out: Path | None = None) -> Records:
     """Records of all pictures at `paths`, in their order, those of a folder sorted; without labels.
 
     A path is a picture, a folder (searched through), a shard folder, a glob, a table of records (`Records.load`), or
-    a list: a path a line, or `name 0 1 ...` lines. `images` is where relative names of tables and lists are. Raises
-    RecordError for a path that is not there, a folder without pictures, and a list or table that cannot be used.
+    a list: a path a line, or `name 0 1 ...` lines. `images` is where relative names of tables and lists are. `out` is
+    where results go: where it lies in a folder that is searched, what is in it is left out. Raises RecordError for a
+    path that is not there, a folder without pictures, and a list or table that cannot be used.
     """
     rows: list[Record] = []
     for given in paths:
@@ -38,7 +39,7 @@ def pictures_at(paths: Sequence[Path | str], images: Path | None = None) -> Reco
             rows += Records.load(given).rows
             continue
         for path in _expanded(Path(given)):
-            rows += _rows_at(path, Path(images) if images else None)
+            rows += _rows_at(path, Path(images) if images else None, out)
     if not rows:
         raise RecordError("no pictures given; name files, folders, globs, lists or tables")
     return Records([_without_labels(r) for r in rows], source=", ".join(map(str, paths)))
@@ -61,12 +62,13 @@ def _expanded(path: Path) -> list[Path]:
     found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
     if not found:
         raise RecordError(f"{path}: nothing matches this pattern")
-    return found
+    folders = {p for p in found if p.is_dir()}
+    return [p for p in found if folders.isdisjoint(p.parents)]  # `**` matches a folder and all in it: once is enough
 
 
-def _rows_at(path: Path, images: Path | None) -> Sequence[Record]:
+def _rows_at(path: Path, images: Path | None, out: Path | None) -> Sequence[Record]:
     if path.is_dir():
-        return Records.load(path).rows if shards.found(path) else _in_folder(path)
+        return Records.load(path).rows if shards.found(path) else _in_folder(path, out)
     if not os.path.lexists(path):
         raise RecordError(f"{path}: no such file or folder")
     if path.suffix not in (*TABLES, *LISTS) or _is_picture(path):
@@ -78,8 +80,10 @@ def _rows_at(path: Path, images: Path | None) -> Sequence[Record]:
     return records.rows
 
 
-def _in_folder(folder: Path) -> Sequence[Record]:
+def _in_folder(folder: Path, out: Path | None) -> Sequence[Record]:
     found = sorted(p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and not p.is_dir())
+    if out and folder.absolute() in out.absolute().parents:  # results of an earlier run
+        found = [p for p in found if out.absolute() not in p.absolute().parents]
     taken = [p for p in found if p.suffix.lower() not in NO_PICTURES and p.name != "DICOMDIR"]
     if not taken:
         raise RecordError(f"{folder}: no pictures in it")
@@ -87,7 +91,8 @@ def _in_folder(folder: Path) -> Sequence[Record]:
 
 
 def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    """Whether a name on the way begins with a dot, or is that of an unfinished table (`mrm.rows.Partial`)."""
+    return any(part.startswith(".") or part.endswith(".partial") for part in path.parts)
 
 
 def _is_picture(path: Path) -> bool:

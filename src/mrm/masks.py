@@ -37,6 +37,7 @@ from mrm.shards import Packed
 from mrm.tables import read_csv_rows
 
 SPLITS = ("training", "validation", "test")
+CLASSES = frozenset(map(str, range(1, IGNORED)))  # as a table of run lengths has them; 0 is the background
 RELATIVE, ABSOLUTE = "EncodedPixels", "rle"  # columns of run lengths: SIIM's, and the usual ones
 
 
@@ -303,7 +304,7 @@ def read_run_lengths(table: Path) -> dict[str, RunLengths]:
     """The masks of a CSV by picture: ImageId, EncodedPixels (SIIM's relative runs; -1 for none), a row for each lesion.
 
     A column `rle` in its place has the usual runs: start, from 1, and length; empty for none. Both count down
-    the columns of the picture. An optional column ClassId has class numbers. Raises MaskError.
+    the columns of the picture. An optional column ClassId has class numbers, from 1. Raises MaskError.
     """
     header, lines = read_csv_rows(table)
     column = RELATIVE if RELATIVE in header else ABSOLUTE
@@ -315,8 +316,13 @@ def read_run_lengths(table: Path) -> dict[str, RunLengths]:
     for number, fields in lines:
         row = dict(zip(header, (f.strip() for f in fields), strict=False))
         text, kind = row.get(column, ""), row.get("ClassId") or "1"
-        if not kind.isdigit() or not (text == "-1" or all(n.isdigit() for n in text.split())):
-            raise MaskError(f"{table}: line {number}: {text[:40]!r} is no run length, or {kind!r} no class number")
+        if not (text == "-1" or all(n.isascii() and n.isdigit() for n in text.split())):
+            raise MaskError(f"{table}: line {number}: {text[:40]!r} is no run length; pairs of numbers are expected")
+        if kind not in CLASSES:
+            raise MaskError(
+                f"{table}: line {number}: ClassId {kind!r} is no class number; they are 1 to {IGNORED - 1}, 0 is the "
+                "background"
+            )
         known = runs.setdefault(stem(row["ImageId"]), [])
         known += [(int(kind), text)] if text not in ("", "-1") else []
     where = f"{table}, {{}}"

@@ -184,8 +184,9 @@ def _write_csv(path: Path, columns: Mapping[str, type], rows: Iterable[Row], _: 
 
 def _write_json(path: Path, columns: Mapping[str, type], rows: Iterable[Row], _: Mapping[str, Any]) -> None:
     with open(path, "w", encoding="utf-8") as file:
+        file.write("[")
         for number, row in enumerate(rows):
-            file.write(("[\n" if number == 0 else ",\n") + _as_json(columns, row))
+            file.write(("\n" if number == 0 else ",\n") + _as_json(columns, row))
         file.write("\n]\n")
 
 

@@ -70,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stdout = None
+    except OSError as error:  # a disk that is full, a folder that is none
+        print(
+            f"mrm: error: {error}; see that it is there, and that there is room and the right to write", file=sys.stderr
+        )
+        sys.exit(2)
 
 
 def usage() -> str:

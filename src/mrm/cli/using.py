@@ -37,7 +37,7 @@ def predict(
         out: a table (.csv, .parquet, .json, .jsonl); for a segmenter a folder, for NAME.png (class numbers, in
             colours), NAME.seg.dcm and masks.csv.
         images: where relative names in lists and tables are; else beside them.
-        batch: pictures computed at once.
+        batch: pictures computed at once; a segmenter takes one at a time.
         workers: processes that read pictures; by default what this machine has.
         precision: bf16 is faster where the hardware has it, and less exact.
         device: auto, cpu, cuda, cuda:1, ...
@@ -228,7 +228,7 @@ def fill_in(
         model: a run of `mrm pretrain`, its model folder, or MRM.pth.
         picture: the radiograph.
         report: a text file, or the text itself; blanks are ____ (three or more) or [MASK].
-        top: words for each blank.
+        top: words for each blank, up to 100.
         surprise: score each sentence instead: is it better explained by other pictures than by this one?
         others: pictures of other patients, of the kind the model was trained on, to compare with (files, folders,
             lists; 64 are taken at the most); else phantoms stand in for "no picture".

@@ -174,6 +174,8 @@ def evaluate(
         if by:
             raise RunError(f"{model}: a segmenter; --by groups the records of a classifier's test")
         return segmenting.evaluate_masks(model, records, out, split, slide, draws, seed)
+    if slide or split != "test":
+        raise RunError(f"{model}: no segmenter; --split and --slide are for the folders of a segmenter's test")
     return evaluating.evaluate_findings(model, records, out, images, draws, seed, workers, by)
 
 

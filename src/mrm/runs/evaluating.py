@@ -19,7 +19,7 @@ from mrm.evaluate import (
     test_records,
     write_results,
 )
-from mrm.runs.opening import best_device, warn_of
+from mrm.runs.opening import best_device, results_folder, warn_of
 
 
 def evaluate_findings(
@@ -36,7 +36,7 @@ def evaluate_findings(
 
     Probabilities are at the model's temperatures. `by` are columns of the records to group by.
     """
-    network = load_classifier(model)
+    network, out = load_classifier(model), results_folder(Path(out))
     card, tested = network.card, test_records(network, records, images)
     found = scored(network.to(best_device()), tested, records, workers)
     predictions = predictions_of(card, found)

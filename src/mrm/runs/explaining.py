@@ -22,7 +22,7 @@ from mrm.images import ImageError
 from mrm.inputs import pictures_at
 from mrm.pages import sheets
 from mrm.records import Record
-from mrm.runs.opening import best_device, csv_of, output_names, plain, show_progress
+from mrm.runs.opening import best_device, csv_of, output_names, plain, results_folder, show_progress, spare_inputs
 from mrm.tables import write_whole
 
 COLUMNS = ("picture", "finding", "probability", "method", "overlay", "array", "sheet", "error")
@@ -44,9 +44,10 @@ def explain(
     """
     network = load_classifier(model).to(best_device())
     numbers = finding_numbers(network, findings)
-    records, out = pictures_at(paths, folder), Path(out)
+    records, out = pictures_at(paths, folder, Path(out)), results_folder(Path(out))
     rows: list[dict[str, Any]] = []
     names = output_names([r.name for r in records])
+    spare_inputs(paths, records, [out / "maps.csv"])
     for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
         try:
             rows += explain_one(network, record, name, out, numbers, method, opacity)

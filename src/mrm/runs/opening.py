@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import mrm
-from mrm import checkpoint, noise, recipes
+from mrm import checkpoint, masks, noise, recipes
 from mrm.audit import Verdict
 from mrm.checkpoint import Card
 from mrm.evaluate import RunError
@@ -162,16 +162,33 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def results_folder(out: Path) -> Path:
+    """Make the folder for results. Raises RunError where that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be made a folder for results ({error}); choose another --out") from error
+    return out
+
+
+def spare_inputs(paths: Sequence[Path | str], records: Records, written: Sequence[Path]) -> None:
+    """Raises RunError where a file that is to be written is a picture, list or table that is read."""
+    there = {file.resolve(): file for file in written if file.exists()}
+    for given in (*paths, *(r.image for r in records)) if there else ():
+        if isinstance(given, Path | str) and (file := there.get(Path(given).resolve())):
+            raise RunError(f"{file}: is read, and would be overwritten; choose another --out")
+
+
 def output_names(names: Sequence[str]) -> list[str]:
     """Names for files of results, all different: a picture's own without its ending, numbered where it comes again."""
     taken: set[str] = set()
     found = []
     for given in names:
-        stem = plain(Path(given).stem) or "picture"
-        name, number = stem, 1
+        own = plain(masks.stem(Path(given).name)) or "picture"
+        name, number = own, 1
         while name.lower() in taken:  # some file systems know no difference between capitals and small letters
             number += 1
-            name = f"{stem}-{number}"
+            name = f"{own}-{number}"
         taken.add(name.lower())
         found.append(name)
     return found

@@ -36,7 +36,7 @@ from mrm.journal import duration
 from mrm.predict import Computed, Encoding, Kind
 from mrm.records import Record, Records
 from mrm.rows import Partial, Row, check_suffix, write_by, write_table
-from mrm.runs.opening import best_device
+from mrm.runs.opening import best_device, results_folder, spare_inputs
 from mrm.segmenter import Segmenter, probabilities
 from mrm.tables import write_whole
 from mrm.training import processes
@@ -45,6 +45,7 @@ from mrm.weights import first_line
 COLOURS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table
 NOTES: dict[str, type] = {"warning": str, "error": str}  # the last ones
+BESIDE = {".npy": (".csv", ".json"), ".parquet": ()}  # what features are written as, and what is written with them
 SHOWN = 5  # warnings of pictures that are printed; the table has them all
 
 
@@ -85,6 +86,8 @@ def predict_files(
     """What a model says of pictures: a classifier's table of findings, or a segmenter's folder of masks."""
     if checkpoint.kind_at(model) == "segmenter":
         return predict_masks(model, paths, out, slide, dicom_seg, reading)
+    if slide:
+        raise RunError(f"{model}: a classifier sees the whole picture at once; --slide is for segmenters, leave it out")
     return predict_table(model, paths, out, reading)
 
 
@@ -102,7 +105,9 @@ def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: 
     columns = {**KNOWN, **finding_columns(network), **NOTES}
     if len(columns) < len(KNOWN) + len(finding_columns(network)) + len(NOTES):
         raise RunError(f"{model}: a class of it has the name of another column; the columns are {', '.join(columns)}")
-    work = Work("predicting", network, model, pictures_at(paths, reading.images), Path(out), reading)
+    records = pictures_at(paths, reading.images)
+    spare_inputs(paths, records, [Path(out)])
+    work = Work("predicting", network, model, records, Path(out), reading)
     compute = predict.scores_and_features(network) if network.card.embedding else network
     work.run(partial(add_findings, network), compute)
     return work.finish(lambda rows: write_table(Path(out), columns, rows(), work.facts()))
@@ -152,14 +157,15 @@ def embed(
     Row i of the array is row i of the CSV; a picture that could not be read is NaN (null in Parquet). Raises as
     `predict_table` does.
     """
-    suffix = check_suffix(Path(out), [".npy"])
-    if suffix not in (".npy", ".parquet"):
+    suffix = check_suffix(Path(out), list(BESIDE))
+    if suffix not in BESIDE:
         raise RunError(f"{out}: features are written as .npy or .parquet; choose another name for --out")
     network = load_encoding(model).to(device_of(reading))
     shape = predict.feature_shape(network, kind)
     compute = predict.feature_function(network, kind)
     settings = {"kind": kind, "shape": list(shape)}
     records = pictures_at(paths, reading.images)
+    spare_inputs(paths, records, [Path(out).with_suffix(s) for s in {suffix, *BESIDE[suffix]}])
     work = Work("embedding", network, model, records, Path(out), reading, settings, int(np.prod(shape)))
     work.run(lambda rows, values: None, compute)
     columns: dict[str, Any] = {**KNOWN, **NOTES}
@@ -278,15 +284,17 @@ def predict_masks(
     """
     if reading.crop_borders:
         raise RunError("a mask is of the whole picture, so --crop-borders is for classifiers; leave it out")
-    records = pictures_at(paths, reading.images)
+    records = pictures_at(paths, reading.images, Path(out))
     names = mask_names(records)
+    spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
     if dicom and any(is_dicom(r) for r in records):
         dicom_seg.require_highdicom()
     network = segmentation.load_segmenter(model).to(device_of(reading))
     classes = network.config.classes
     thresholds = segmentation.read_thresholds(network.card, classes)
-    work = Work("outlining", network, model, records, Path(out), reading, {"slide": slide, "dicom_seg": dicom})
-    work.out.mkdir(parents=True, exist_ok=True)
+    work = Work(
+        "outlining", network, model, records, results_folder(Path(out)), reading, {"slide": slide, "dicom_seg": dicom}
+    )
 
     def outline(record: Record, name: str) -> Row:
         picture_HW = images.read(record.image)
@@ -295,7 +303,10 @@ def predict_masks(
         write_by(work.out / f"{name}.png", partial(write_mask, mask_HW))
         if dicom and isinstance(record.image, Path) and is_dicom(record):
             version = str(network.card.origin.get("versions", {}).get("mrm", "unknown"))
-            dicom_seg.write(work.out / f"{name}.seg.dcm", record.image, mask_HW, classes, version)
+            try:
+                dicom_seg.write(work.out / f"{name}.seg.dcm", record.image, mask_HW, classes, version)
+            except masks.MaskError as error:  # the mask is there, and is worth keeping
+                warnings.warn(str(error), stacklevel=1)
         areas = {f"{c} area": float((mask_HW == k).mean()) for k, c in enumerate(classes, 1)}
         return {"mask": f"{name}.png", **areas}
 

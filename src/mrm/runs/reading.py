@@ -20,7 +20,7 @@ from mrm.inputs import pictures_at
 from mrm.model import MRM
 from mrm.pages import sheets
 from mrm.reports import ReportError, Tokenizer
-from mrm.runs.opening import best_device, csv_of, output_names, show_progress
+from mrm.runs.opening import best_device, csv_of, output_names, results_folder, show_progress, spare_inputs
 from mrm.tables import write_whole
 
 MAX_OTHERS = 64  # other pictures that are looked at
@@ -60,8 +60,9 @@ def reconstruct(
     keep = network.config.keep if keep is None else keep
     if not 0 < keep < network.patches:
         raise RunError(f"--keep must be from 1 to {network.patches - 1} of the {network.patches} patches, not {keep}")
-    records = pictures_at(paths, folder)
+    records, out = pictures_at(paths, folder, Path(out)), results_folder(Path(out))
     names = output_names([r.name for r in records])
+    spare_inputs(paths, records, [out / "errors.csv", *(out / f"{name}.png" for name in names)])
     rows: list[dict[str, Any]] = []
     for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
         try:
@@ -75,14 +76,14 @@ def reconstruct(
             f"{Path(record.name).name}: {keep} of {network.patches} patches visible, seed {seed}; error of the hidden ones "
             f"{shown.error:.3f} as in training, {levels:.1f} grey levels"
         )
-        write_whole(Path(out) / f"{name}.png", sheets.restored_sheet(shown, heading))
+        write_whole(out / f"{name}.png", sheets.restored_sheet(shown, heading))
         rows.append(
             {"picture": record.name, "error_normalised": f"{shown.error:.6f}", "error_grey": f"{levels:.4f}"}
             | {"keep": keep, "seed": seed, "file": f"{name}.png"}
         )
         show_progress("restoring", done, len(records))
     columns = ("picture", "error_normalised", "error_grey", "keep", "seed", "file", "error")
-    table = write_whole(Path(out) / "errors.csv", csv_of(columns, rows))
+    table = write_whole(out / "errors.csv", csv_of(columns, rows))
     if all(row.get("error") for row in rows):
         raise RunError(f"not one of {len(records)} pictures could be read; the first: {rows[0]['error']}")
     return table

@@ -15,7 +15,7 @@ from mrm import checkpoint, masks, pages, segmentation
 from mrm.evaluate import RunError, overlaps
 from mrm.masks import MaskedPictures
 from mrm.recipes import SegmentConfig
-from mrm.runs.opening import best_device, on_encoder, show_progress, warn_of
+from mrm.runs.opening import best_device, on_encoder, results_folder, show_progress, warn_of
 from mrm.segmentation import Threshold
 from mrm.segmenter import Segmenter, SegmenterConfig, probabilities
 
@@ -103,7 +103,7 @@ def evaluate_masks(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Test a segmenter: `results.json`, `pictures.csv`, and a page with overlays. Returns the results."""
-    network = segmentation.load_segmenter(model).to(best_device())
+    network, out = segmentation.load_segmenter(model).to(best_device()), results_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     thresholds = segmentation.read_thresholds(network.card, classes)
