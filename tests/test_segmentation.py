@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -339,6 +340,24 @@ def test_ignored_pixels_count_nowhere(trained, folder, tmp_path):
     (row,) = table(tmp_path / "test" / "pictures.csv")
     assert int(row["pixels"]) == 80 * 40
     assert int(row["true"]) == (mask == 1).sum()
+
+
+def test_255_is_never_ignored_in_training_and_the_lesion_in_a_test(folder, encoder, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(folder, mixed)
+    for split in ("training", "validation"):
+        for file in (mixed / "annotations" / split).iterdir():
+            mask = (images.read(file) > 0).astype(np.uint8)
+            mask[0] = 255  # nobody has labelled the first row
+            file.write_bytes(images.encode_png(mask))
+    run = runs.segment(config(mixed, encoder, tmp_path / "run", steps=1, check_every=1, save_every=1))
+    with pytest.raises(RunError, match="test: its masks have 255 and no 1"):
+        runs.evaluate(run, mixed, tmp_path / "out")
+    assert runs.evaluate(run, mixed, tmp_path / "out", split="validation", draws=20)
+    shutil.rmtree(mixed / "annotations" / "validation")
+    shutil.copytree(folder / "annotations" / "validation", mixed / "annotations" / "validation")
+    with pytest.raises(RunError, match="validation: its masks have 255 and no 1"):
+        runs.segment(config(mixed, encoder, tmp_path / "other"))
 
 
 def test_surface_distances_by_hand():

@@ -82,6 +82,7 @@ class MaskedPictures(Sequence[MaskedPicture]):
     classes: tuple[str, ...]
     areas_NC: np.ndarray  # pixels of each class
     lesion_is_255: bool
+    ignores_255: bool  # neither is so where no mask has such a pixel
     source: str
 
     def __len__(self) -> int:
@@ -146,7 +147,8 @@ def load(
         raise MaskError(f"{source}: no picture with a mask of {split}")
     values = [255] if lesion_is_255 else range(1, len(classes) + 1)
     areas = [[scan.values.get(v, 0) for v in values] for _, scan in kept]  # type: ignore[union-attr]
-    return MaskedPictures([r for r, _ in kept], tuple(classes), np.array(areas), lesion_is_255, source)
+    ignores_255 = not lesion_is_255 and any(IGNORED in s.values for s in read)
+    return MaskedPictures([r for r, _ in kept], tuple(classes), np.array(areas), lesion_is_255, ignores_255, source)
 
 
 def listed(folder: Path | str, split: str) -> tuple[list[MaskedPicture], list[str], str]:

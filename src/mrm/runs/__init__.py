@@ -140,7 +140,8 @@ def segment(config: SegmentConfig) -> Path:
     data = MaskData(train, config.image_size, config.crop, config.seed, config.on_error)
     order = Balanced(train.positive_N, config.negatives)
     records = train.records()
-    card = Card("segmenter", asdict(model.config), origin(config, records, config.train))
+    facts = origin(config, records, config.train) | {"ignores_255": train.ignores_255}
+    card = Card("segmenter", asdict(model.config), facts)
     seen = note_seen(config, "segmentation", records)
     warn_of(overlaps(seen, val.records(), "validation"))
     thresholds = segmenting.last_thresholds(config.out)

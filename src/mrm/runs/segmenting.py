@@ -31,7 +31,17 @@ def masked_pictures(config: SegmentConfig) -> tuple[MaskedPictures, MaskedPictur
             raise RunError(
                 f"{found.source}: not one of {len(found)} masks has a pixel of {', '.join(config.classes)}: {why}"
             )
+    require_meaning(val, train.ignores_255)
     return train, val
+
+
+def require_meaning(masked: MaskedPictures, ignores_255: bool) -> None:
+    """Raises RunError where 255, ignored in what a model was trained on, would be the lesion in what it is tested on."""
+    if masked.lesion_is_255 and ignores_255:
+        raise RunError(
+            f"{masked.source}: its masks have 255 and no 1, so 255 would be the lesion, but the masks that the model "
+            "is trained on have it beside 1, as ignored. Write the lesion as 1, or leave these pictures out"
+        )
 
 
 def segmenter(config: SegmentConfig) -> Segmenter:
@@ -106,6 +116,7 @@ def evaluate_masks(
     network, out = segmentation.load_segmenter(model).to(best_device()), results_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
+    require_meaning(masked, network.card.origin.get("ignores_255", False))
     thresholds = segmentation.read_thresholds(network.card, classes)
     show = lambda done, n: show_progress("outlining", done, n)  # noqa: E731
     tested = segmentation.test(network, masked, thresholds, slide, show)
