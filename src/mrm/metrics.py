@@ -284,7 +284,9 @@ def mean_of_classes(
     positives = int(np.logical_or.reduce([one.positive_N for one in able]).sum())
     omitted = ", ".join(name for name, one in zip(classes, ranked, strict=True) if one.reason)
     kept = f"mean of {len(able)} of {len(ranked)} classes, without {omitted}" if omitted else ""
-    doubts = (f"{one.doubt} in {name}" for name, one in zip(classes, ranked, strict=True) if one.doubt and not one.reason)
+    doubts = (
+        f"{one.doubt} in {name}" for name, one in zip(classes, ranked, strict=True) if one.doubt and not one.reason
+    )
     doubt = next(doubts, "")
     return able[0].bootstrap.estimate(value, values_D, used_N, positives, kept, *remarks, doubt=doubt)
 
