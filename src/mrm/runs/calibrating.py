@@ -22,9 +22,10 @@ from mrm.calibration import HOTTEST, OperatingPoint
 from mrm.evaluate import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
 from mrm.fingerprints import fingerprint
 from mrm.intervals import Bootstrap, finite_or_none
+from mrm.journal import Progress
 from mrm.predictions import Predictions
 from mrm.records import Records
-from mrm.runs.opening import best_device, show_progress, warn_of
+from mrm.runs.opening import best_device, warn_of
 
 STAGE = "calibration"
 REDRAWS = 500  # resamples for the interval of a threshold
@@ -192,9 +193,7 @@ def note_calibrated(folder: Path, records: Records) -> None:
     place = folder / CALIBRATED_ON
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    fingerprint(records, progress=lambda done, n: show_progress("looking at " + STAGE, done, n)).save(
-        place / f"{STAGE}.npz"
-    )
+    fingerprint(records, progress=Progress("looking at " + STAGE)).save(place / f"{STAGE}.npz")
 
 
 def table(told: dict[str, Any], embedding: dict[str, Any]) -> str:
