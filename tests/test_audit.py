@@ -59,6 +59,12 @@ def test_every_kind_is_found(tmp_path):
     ]
 
 
+def test_no_examples_have_no_heading(tmp_path):
+    one = Records([saved(tmp_path, "a/one.png", film(1), patient="7")])
+    assert "examples" in audit({"a": one, "b": one}).table()
+    assert "examples" not in audit({"a": one, "b": one}, examples=0).table()
+
+
 def test_sets_apart_are_clean(tmp_path):
     a = Records([saved(tmp_path, f"a/{i}.png", film(i), patient=f"a{i}") for i in range(4)])
     b = Records([saved(tmp_path, f"b/{i + 50}.png", film(i + 50), patient=f"b{i}") for i in range(4)])
@@ -249,7 +255,7 @@ def test_one_set_is_no_comparison():
 def test_progress_counts_pictures(tmp_path):
     calls = []
     records = Records([saved(tmp_path, f"{i}.png", film(i)) for i in range(3)])
-    audit({"set": records}, progress=lambda *call: calls.append(call))
+    audit({"set": records}, progress=lambda name: lambda *call: calls.append((name, *call)))
     assert calls == [("set", 1, 3), ("set", 2, 3), ("set", 3, 3)]
 
 

@@ -136,9 +136,18 @@ def test_temperatures_that_cannot_be_fitted():
     logits = np.array([[-1, -2, 2, 0], [1, 2, -1, 0], [0.5, 1, 1, 3]])
     temperatures = fit_temperatures(labels, logits)
     assert np.isnan(temperatures[[0, 3]]).all()
-    assert temperatures[1] == pytest.approx(0.05, rel=1e-3)  # perfect: as cold as allowed
+    assert temperatures[1] == pytest.approx(0.1, rel=1e-3)  # perfect: as cold as allowed, 2 / 20
     assert temperatures[2] == pytest.approx(20, rel=1e-3)  # upside down: as hot as allowed
     np.testing.assert_allclose(tempered(logits, temperatures)[:, 0], expit(logits[:, 0]))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 5, 30])
+def test_no_temperature_makes_logits_tie(scale):
+    labels, logits = np.repeat([0.0, 1.0], 20)[:, None], scale * np.linspace(-2, 2, 40, dtype=np.float32)[:, None]
+    temperatures = fit_temperatures(labels, logits)  # perfectly ranked: as cold as allowed
+    others = 1.1 * logits  # a test set, where the model is surer yet
+    assert len(np.unique(tempered(others, temperatures))) == len(np.unique(tempered(others, [1.0])))
+    assert temperatures[0] < 1.001
 
 
 # Operating points

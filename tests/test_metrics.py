@@ -247,6 +247,16 @@ def test_the_mean_tells_of_classes_with_few_patients():
     assert report["mean"]["auroc"].note.endswith("rough: few patients in b")
 
 
+def test_the_mean_has_no_interval_where_one_of_its_classes_has_none():
+    labels, scores = binormal(np.random.default_rng(8), n=60)
+    lone = (np.arange(60) == 7).astype(float)  # what its AUROC would be with another patient, no draw can tell
+    report = classification_report(np.stack([labels, lone], 1), np.stack([scores] * 2, 1), ["a", "b"], draws=200)
+    mean = report["mean"]["auroc"]
+    assert mean.defined
+    assert math.isnan(mean.low)
+    assert mean.note.startswith("interval undefined: one positive record only in b")
+
+
 def test_the_mean_is_drawn_jointly():
     labels, scores = binormal(np.random.default_rng(7))
     twice = classification_report(np.stack([labels] * 2, 1), np.stack([scores] * 2, 1), ["a", "b"], draws=500)

@@ -253,6 +253,20 @@ def test_two_commands_do_not_write_one_folder(phantoms, tmp_path):
     assert tried == [20, 40, 48]
 
 
+def test_two_commands_that_start_at_once_do_not_write_one_folder(phantoms, tmp_path, monkeypatch):
+    """The second looked into the folder just before the first wrote its plan there."""
+    source, is_file = open_source(phantoms / "records.csv"), Path.is_file
+
+    def second(done, n):
+        with monkeypatch.context() as before:
+            before.setattr(Path, "is_file", lambda path: path.name != "packing.json" and is_file(path))
+            before.setattr(Path, "iterdir", lambda path: iter(()))
+            with pytest.raises(PackError, match="another process is packing into it"):
+                pack(source, tmp_path / "out", SMALL, workers=1)
+
+    assert pack(source, tmp_path / "out", SMALL, workers=1, progress=second).index.rows == 48
+
+
 def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(phantoms, packed, tmp_path):
     """Stopped inside the second file: the first is kept as it is, the second is written anew."""
     source = open_source(phantoms / "records.csv")

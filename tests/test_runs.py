@@ -20,6 +20,7 @@ from mrm.images import ImageError
 from mrm.predictions import read_predictions
 from mrm.records import Record, RecordError, Records
 from mrm.runs import finetuning, opening
+from mrm.tasks import ClassifyTask
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,21 @@ def test_the_encoder_is_the_pretrained_one_and_scratch_is_not(phantoms, pretrain
     assert torch.equal(tuned["blocks.1.mlp.fc1.weight"], start["blocks.1.mlp.fc1.weight"])
     assert not torch.equal(scratch["blocks.1.mlp.fc1.weight"], start["blocks.1.mlp.fc1.weight"])
     assert tuned.keys() == scratch.keys()
+
+
+def test_checkpointing_computes_blocks_twice_and_changes_no_gradient(phantoms, pretrained, tmp_path):
+    gradients = []
+    for checkpointing in (False, True):
+        cfg = finetune_config(phantoms, pretrained, tmp_path / "a", drop_path=0.5, checkpointing=checkpointing)
+        task, calls = ClassifyTask(finetuning.classifier(cfg, FINDINGS, {})).train(), []
+        block, size = task.model.encoder.blocks[0], task.model.config.image_size
+        block.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        task.sample_keys.keys_B = torch.arange(4)  # dropped paths must be the same ones when computed again
+        logits = task.logits((torch.arange(4 * size * size) % 251).to(torch.uint8).reshape(4, size, size))
+        (logits - 1).square().sum().backward()
+        gradients.append(block.attn.qkv.weight.grad)
+        assert len(calls) == 1 + checkpointing
+    torch.testing.assert_close(*gradients)
 
 
 def test_fine_tuning_learns_its_training_records(phantoms, pretrained, tmp_path):

@@ -215,7 +215,7 @@ class Verdict:
         if self.overlaps:
             parts.append(_aligned([["first", "second", "same", "count", "records"], *map(_row, self.overlaps)]))
             pairs = [f"  {o.kind}: {a} = {b}" for o in self.overlaps for a, b in o.examples]
-            parts.append("\n".join(["examples", *pairs]))
+            parts += ["\n".join(["examples", *pairs])] if pairs else []
         parts += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
         parts.append(self._conclusion())
         return "\n\n".join(parts)
@@ -250,16 +250,17 @@ def audit(
     threshold: int = THRESHOLD,
     examples: int = 5,
     workers: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Callable[[str], Callable[[int, int], None]] | None = None,
     journal: Journal | None = None,
 ) -> Verdict:
     """Compare all pairs of sets and, with `within`, look for repeats in each.
 
-    `progress` is called with (set, pictures done, pictures in all); an open `journal` keeps the hashes of pictures.
+    `progress` is called with the name of each set, and what it gives with (pictures done, pictures in all); an open
+    `journal` keeps the hashes of pictures.
     """
     prints = {}
     for name, records in sets.items():
-        report = (lambda done, n, name=name: progress(name, done, n)) if progress else None
+        report = progress(name) if progress else None
         prints[name] = fingerprint(records, pictures, workers, report, journal)
     return judge(prints, within, kinds, threshold, examples)
 

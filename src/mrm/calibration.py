@@ -23,6 +23,7 @@ from mrm.metrics import check_labels, check_pair, check_scores, check_table, one
 BINS = 10
 ROUNDING = 1e-12  # a goal of 0.7 is reached by 1 - 3 / 10
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures are sought between these
+SUREST = 20.0  # logit / temperature at the most: beyond, probabilities of float64 near 1 begin to tie
 Spacing = Literal["width", "mass"]
 
 
@@ -169,7 +170,7 @@ def fit_temperatures(labels: ArrayLike, logits: ArrayLike) -> Array:
 
     Each makes sigmoid(logit / temperature) most likely (least binary cross-entropy); above 1 the model was
     too sure of itself. Order, and so AUROC, does not change. Guo et al. 2017, arXiv:1706.04599, per finding.
-    Sought from 0.05 to 20; NaN, not fitted, where the stated labels have one value. Raises ValueError for
+    Sought from `coldest` to 20; NaN, not fitted, where the stated labels have one value. Raises ValueError for
     shapes that differ, and labels or logits that are wrong.
     """
     labels_NC, logits_NC = check_labels(labels), check_scores(logits)
@@ -177,8 +178,14 @@ def fit_temperatures(labels: ArrayLike, logits: ArrayLike) -> Array:
     return np.array([_temperature(*pair) for pair in zip(labels_NC.T, logits_NC.T, strict=True)])
 
 
+def coldest(logits: ArrayLike) -> Array:
+    """The lowest temperature (C,) for logits (N, C): 0.05, or what keeps the largest apart from its neighbours once it
+    is a probability (|logit| / temperature <= 20), though never above 1."""
+    return np.clip(np.abs(check_scores(logits)).max(axis=0, initial=0.0) / SUREST, COLDEST, 1.0)
+
+
 def _temperature(labels_N: Array, logits_N: Array) -> float:
-    stated_N = ~np.isnan(labels_N)
+    least, stated_N = float(coldest(logits_N)), ~np.isnan(labels_N)
     labels_N, logits_N = labels_N[stated_N], logits_N[stated_N]
     if one_value(labels_N):
         return math.nan
@@ -187,7 +194,7 @@ def _temperature(labels_N: Array, logits_N: Array) -> float:
         scaled_N = logits_N * math.exp(-log_temperature)
         return float(np.mean(np.logaddexp(0.0, scaled_N) - labels_N * scaled_N))
 
-    bounds = (math.log(COLDEST), math.log(HOTTEST))
+    bounds = (math.log(least), math.log(HOTTEST))
     best = minimize_scalar(cross_entropy, bounds=bounds, method="bounded", options={"xatol": 1e-8})
     return math.exp(best.x)
 

@@ -299,7 +299,11 @@ def _compared_mean(
     kept = [c for c, one in enumerate(ranked) if not one.reason]
     one, other = (float(mean_or_nan(np.array([getattr(found[c], name) for c in kept]))) for name in ("first", "second"))
     gaps_D = mean_or_nan(gaps_CD[kept])
-    return Comparison.of(one, other, mean_of_classes(classes, ranked, one - other, gaps_D), *bootstrap_p(gaps_D))
+    estimate = mean_of_classes(classes, ranked, one - other, gaps_D)
+    if _alike(one - other, gaps_D) and not any(ranked[c].doubt for c in kept):
+        alike = replace(estimate, low=0.0, high=0.0, note="the models rank alike in every resample")
+        return Comparison.of(one, other, alike, 1.0, 0.0)
+    return Comparison.of(one, other, estimate, *bootstrap_p(gaps_D))
 
 
 def _alike(gap: float, gaps_D: Array) -> bool:

@@ -20,6 +20,7 @@ from mrm.checkpoint import Card
 from mrm.classifier import Classifier
 from mrm.fingerprints import Fingerprints, fingerprint
 from mrm.intervals import Estimate
+from mrm.journal import Progress
 from mrm.predictions import Predictions, write_predictions
 from mrm.records import Records, resolve_uncertain
 from mrm.subgroups import Subgroups, age_in_years, subgroups, values_of
@@ -78,10 +79,12 @@ def scored(model: Classifier, records: Records, path: Path, workers: int | None 
     classes = len(model.config.classes)
     values_NK = np.full((len(records), classes + model.encoder.embed_dim), np.nan)
     unreadable: dict[str, str] = {}
-    wanted = sampling.in_order(len(records), batch)
+    wanted, progress, count = sampling.in_order(len(records), batch), Progress("testing"), 0
     for done in predict.compute_over(model, records, predict.scores_and_features(model), wanted, workers):
         values_NK[done.index_B] = done.values
         unreadable |= {record.name: record.reason for record in done.skipped}
+        count += len(done.index_B) + len(done.skipped)
+        progress(count, len(records))
     read = np.flatnonzero(~np.isnan(values_NK).any(axis=1))
     if not len(read):
         reason = next(iter(unreadable.values()), "the model gives no finite number for any of them")

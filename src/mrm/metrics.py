@@ -269,12 +269,13 @@ def mean_or_nan(values_CX: Array) -> Array:
 
 
 def mean_of_classes(
-    classes: Sequence[str], ranked: Sequence[Ranked], value: float, values_D: Array, *remarks: str, doubt: str = ""
+    classes: Sequence[str], ranked: Sequence[Ranked], value: float, values_D: Array, *remarks: str
 ) -> Estimate:
     """The macro mean of the defined classes, of which the value and its draws (D,) are given, as an estimate.
 
     Its `n` counts records with a stated label in one of these classes, its `positives` those with a finding; the note
-    names the classes that are left out.
+    names the classes that are left out. There is no interval where one of the classes has none: a single positive
+    patient, the same in every draw, may be most of what is not known of the mean.
     """
     able = [one for one in ranked if not one.reason]
     if not able:
@@ -283,6 +284,10 @@ def mean_of_classes(
     positives = int(np.logical_or.reduce([one.positive_N for one in able]).sum())
     omitted = ", ".join(name for name, one in zip(classes, ranked, strict=True) if one.reason)
     kept = f"mean of {len(able)} of {len(ranked)} classes, without {omitted}" if omitted else ""
+    doubts = (
+        f"{one.doubt} in {name}" for name, one in zip(classes, ranked, strict=True) if one.doubt and not one.reason
+    )
+    doubt = next(doubts, "")
     return able[0].bootstrap.estimate(value, values_D, used_N, positives, kept, *remarks, doubt=doubt)
 
 

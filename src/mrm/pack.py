@@ -194,18 +194,21 @@ def _only_one(out: Path, plan: dict[str, Any]) -> Iterator[bool]:
         raise PackError(f"{out}: is a file; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     file = out / PLAN
-    if not file.is_file():
-        if any(out.iterdir()):
-            raise PackError(f"{out}: is not empty and holds no shards; choose another --out")
-        write_whole(file, json.dumps(plan, indent=1).encode())
-    with open(file, "r+b") as held:
+    if not file.is_file() and any(out.iterdir()):
+        raise PackError(f"{out}: is not empty and holds no shards; choose another --out")
+    with open(file, "a+b") as held:  # never replaced: two that start at once lock the same file
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PackError(
                 f"{out}: another process is packing into it; wait for it, or choose another --out"
             ) from None
-        _same_plan(out, held.read(), plan)
+        held.seek(0)
+        if before := held.read():
+            _same_plan(out, before, plan)
+        else:
+            held.write(json.dumps(plan, indent=1).encode())
+            held.flush()
         yield (out / INDEX).is_file()
 
 

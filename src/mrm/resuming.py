@@ -22,7 +22,7 @@ class Journal:
 
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("a")
+        self.file = self.path.open("a", buffering=1)  # line by line: a kill closes no file
         if self.path.stat().st_size:
             self.file.write("\n")  # ends a line that was cut
         return self

@@ -90,7 +90,9 @@ class Index:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             if isinstance(error, ShardError):
                 raise
-            raise ShardError(f"{where}: not the index of a shard folder, or damaged ({error}); pack again") from None
+            raise ShardError(
+                f"{where}: not the index of a shard folder, or damaged ({error}); remove the folder and pack again"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +170,15 @@ def open_folder(place: Path | str) -> Shards:
     where = _inside(folder, index.table.name)
     content = _read(where)
     if hashlib.sha256(content).hexdigest() != index.table.sha256:
-        raise ShardError(f"{where}: damaged, it has another checksum than {INDEX} says; copy it or pack again")
+        raise ShardError(
+            f"{where}: damaged, it has another checksum than {INDEX} says; copy it again, or remove the folder and pack again"
+        )
     try:
         columns = pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
-        raise ShardError(f"{where}: cannot be read ({error}); copy it or pack again") from None
+        raise ShardError(
+            f"{where}: cannot be read ({error}); copy it again, or remove the folder and pack again"
+        ) from None
     places = {name: columns.pop(name) for name in PLACES if name in columns}
     return Shards(
         folder, index, columns, _packed(files, places, OFFSET, LENGTH), _packed(files, places, MASK_OFFSET, MASK_LENGTH)
@@ -217,7 +223,7 @@ def _wrong_with(file: ShardFile) -> str:
     except (ShardError, store.StoreError) as error:
         return str(error)
     if hashlib.sha256(view).hexdigest() != file.sha256:
-        return f"{file.place}: damaged, it has another checksum than {INDEX} says; copy it or pack again"
+        return f"{file.place}: damaged, it has another checksum than {INDEX} says; copy it again, or remove the folder and pack again"
     return ""
 
 
@@ -246,9 +252,13 @@ def _require(path: Path, size: int) -> None:
     try:
         actual = path.stat().st_size
     except OSError as error:
-        raise ShardError(f"{path}: cannot be opened ({error.strerror}); copy the whole folder, or pack again") from None
+        raise ShardError(
+            f"{path}: cannot be opened ({error.strerror}); copy the whole folder, or remove it and pack again"
+        ) from None
     if actual != size:
-        raise ShardError(f"{path}: has {actual:,} bytes, {INDEX} says {size:,}; copy it again, or pack again")
+        raise ShardError(
+            f"{path}: has {actual:,} bytes, {INDEX} says {size:,}; copy it again, or remove the folder and pack again"
+        )
 
 
 def _inside(folder: str, name: str) -> str:
@@ -261,4 +271,6 @@ def _read(where: str) -> Any:
     try:
         return Path(where).read_bytes()
     except OSError as error:
-        raise ShardError(f"{where}: cannot be read ({error.strerror}); copy the whole folder, or pack again") from None
+        raise ShardError(
+            f"{where}: cannot be read ({error.strerror}); copy the whole folder, or remove it and pack again"
+        ) from None

@@ -178,8 +178,7 @@ def _group(name, mask_N, ranked, value_C, drawn_CB, classes, bootstrap, patients
     estimates = {c: one.estimate("auroc", drawn_CB[i]) for i, (c, one) in enumerate(zip(classes, ranked, strict=True))}
     kept = [i for i, one in enumerate(ranked) if not one.reason]
     if kept:
-        doubt = next(filter(None, (ranked[i].doubt for i in kept)), "")
-        mean = mean_of_classes(classes, ranked, float(value_C[kept].mean()), drawn_CB[kept].mean(axis=0), doubt=doubt)
+        mean = mean_of_classes(classes, ranked, float(value_C[kept].mean()), drawn_CB[kept].mean(axis=0))
     else:
         mean = Estimate.undefined(int(mask_N.sum()), 0, "no class has both label values")
     small = tuple(c for c, one in zip(classes, ranked, strict=True) if one.reason or one.few[0] < FEW)

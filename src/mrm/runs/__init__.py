@@ -19,6 +19,7 @@ from mrm.batches import LabelData, MaskData
 from mrm.checkpoint import Card
 from mrm.evaluate import RunError, overlaps
 from mrm.fingerprints import read_names
+from mrm.journal import Progress
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.records import Records, resolve_uncertain
 from mrm.reports import Tokenizer, select_sections
@@ -28,7 +29,7 @@ from mrm.runs.calibrating import calibrate  # noqa: F401
 from mrm.runs.comparing import compare_models  # noqa: F401
 from mrm.runs.finetuning import auroc_check, classifier, label_records, require_both_values, uncertain_policy
 from mrm.runs.ledger import BenchmarkConfig
-from mrm.runs.opening import model_writer, note_seen, open_run, origin, show_progress, warn_of
+from mrm.runs.opening import model_writer, note_seen, open_run, origin, warn_of
 from mrm.runs.predicting import embed, predict_files, predict_masks, similar  # noqa: F401
 from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, run_tokenizer
 from mrm.runs.probing import ProbeConfig
@@ -60,7 +61,7 @@ def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) 
         task, _, part = name.rpartition("/")
         if part in corpora.splits.LISTS:  # shares such as train_10 lie within train
             tasks.setdefault(task, {})[name] = records
-    verdicts = [audit(sets, progress=show_progress, journal=journal) for sets in tasks.values()]
+    verdicts = [audit(sets, progress=Progress, journal=journal) for sets in tasks.values()]
     covered = {name: coverage for v in verdicts for name, coverage in v.sets.items()}
     overlaps = tuple(overlap for v in verdicts for overlap in v.overlaps)
     return Verdict(overlaps, covered, any(v.compared for v in verdicts))
@@ -76,7 +77,7 @@ def compare_sets(sets: Sequence[Path], json: Path | None, pictures: bool, within
     short = [str(path.absolute().relative_to(base)) for path in sets]
     names = [name if short.count(name) == 1 else f"{name} (no. {i})" for i, name in enumerate(short, 1)]
     loaded = {name: read_names(path) for name, path in zip(names, sets, strict=True)}
-    verdict = audit(loaded, pictures, within, examples=examples, progress=show_progress)
+    verdict = audit(loaded, pictures, within, examples=examples, progress=Progress)
     if json:
         write_whole(json, verdict.to_json().encode())
     print(verdict.table())

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from mrm import calibration, checkpoint, outliers
-from mrm.calibration import COLDEST, HOTTEST, OperatingPoint
+from mrm.calibration import HOTTEST, OperatingPoint
 from mrm.evaluate import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
 from mrm.fingerprints import fingerprint
 from mrm.intervals import Bootstrap, finite_or_none
+from mrm.journal import Progress
 from mrm.predictions import Predictions
 from mrm.records import Records
-from mrm.runs.opening import best_device, show_progress, warn_of
+from mrm.runs.opening import best_device, warn_of
 
 STAGE = "calibration"
 REDRAWS = 500  # resamples for the interval of a threshold
@@ -77,7 +78,7 @@ def calibrate(
     found = scored(network.to(best_device()), records, val, workers)
     labels_NC, patients = found.records.labels_NC, found.records.patients
     temperatures_C = calibration.fit_temperatures(labels_NC, found.logits_NC)
-    check_fitted(temperatures_C, classes, val)
+    check_fitted(temperatures_C, calibration.coldest(found.logits_NC), classes, val)
     after_NC = calibration.tempered(found.logits_NC, temperatures_C)
     before_NC = calibration.tempered(found.logits_NC, np.full(len(classes), math.nan))
     points = {
@@ -106,7 +107,7 @@ def calibrate(
     return told
 
 
-def check_fitted(temperatures_C: np.ndarray, classes: Sequence[str], val: Path) -> None:
+def check_fitted(temperatures_C: np.ndarray, coldest_C: np.ndarray, classes: Sequence[str], val: Path) -> None:
     """Say what could not be fitted. Raises RunError where nothing could."""
     missing = [name for name, t in zip(classes, temperatures_C, strict=True) if math.isnan(t)]
     if len(missing) == len(classes):
@@ -115,10 +116,11 @@ def check_fitted(temperatures_C: np.ndarray, classes: Sequence[str], val: Path) 
         warnings.warn(
             f"{val}: {', '.join(missing)}: only one label value; no temperature and no threshold", stacklevel=3
         )
-    at_end = [name for name, t in zip(classes, temperatures_C, strict=True) if t < COLDEST * 1.01 or t > HOTTEST / 1.01]
+    fitted = zip(classes, temperatures_C, coldest_C, strict=True)
+    at_end = [f"{name} ({t:.3g})" for name, t, least in fitted if t < least * 1.01 or t > HOTTEST / 1.01]
     if at_end:
         warnings.warn(
-            f"{val}: {', '.join(at_end)}: the temperature ended at the limit ({COLDEST:g} or {HOTTEST:g}): records ranked "
+            f"{val}: {', '.join(at_end)}: the temperature ended at its limit: records ranked "
             "perfectly, or at random, are too few to calibrate on; do not trust these probabilities",
             stacklevel=3,
         )
@@ -191,9 +193,7 @@ def note_calibrated(folder: Path, records: Records) -> None:
     place = folder / CALIBRATED_ON
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    fingerprint(records, progress=lambda done, n: show_progress("looking at " + STAGE, done, n)).save(
-        place / f"{STAGE}.npz"
-    )
+    fingerprint(records, progress=Progress("looking at " + STAGE)).save(place / f"{STAGE}.npz")
 
 
 def table(told: dict[str, Any], embedding: dict[str, Any]) -> str:

@@ -20,9 +20,10 @@ from mrm.evaluate import RunError, load_classifier
 from mrm.explain import Method
 from mrm.images import ImageError
 from mrm.inputs import pictures_at
+from mrm.journal import Progress
 from mrm.pages import sheets
 from mrm.records import Record
-from mrm.runs.opening import best_device, csv_of, output_names, plain, results_folder, show_progress, spare_inputs
+from mrm.runs.opening import best_device, csv_of, output_names, plain, results_folder, spare_inputs
 from mrm.tables import write_whole
 
 COLUMNS = ("picture", "finding", "probability", "method", "overlay", "array", "sheet", "error")
@@ -46,7 +47,7 @@ def explain(
     numbers = finding_numbers(network, findings)
     records, out = pictures_at(paths, folder, Path(out)), results_folder(Path(out))
     rows: list[dict[str, Any]] = []
-    names = output_names([r.name for r in records])
+    names, progress = output_names([r.name for r in records]), Progress("explaining")
     spare_inputs(paths, records, [out / "maps.csv"])
     for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
         try:
@@ -54,7 +55,7 @@ def explain(
         except (ImageError, OSError) as error:
             rows.append({"picture": record.name, "method": method, "error": str(error)})
             warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
-        show_progress("explaining", done, len(records))
+        progress(done, len(records))
     table = write_whole(out / "maps.csv", csv_of(COLUMNS, rows))
     if all(row.get("error") for row in rows):
         raise RunError(f"not one of {len(records)} pictures could be read; the first: {rows[0]['error']}")

@@ -24,6 +24,7 @@ from mrm.audit import Verdict
 from mrm.checkpoint import Card
 from mrm.evaluate import RunError
 from mrm.fingerprints import fingerprint
+from mrm.journal import Progress
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.records import Records
 from mrm.reports import Tokenizer
@@ -127,8 +128,8 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
             if before and before.is_dir() and (checkpoint.find_model(before) / "seen").is_dir():
                 shutil.copytree(checkpoint.find_model(before) / "seen", folder, dirs_exist_ok=True)
             folder.mkdir(exist_ok=True)
-            show = lambda done, n: show_progress("looking at " + stage, done, n)  # noqa: E731
-            fingerprint(records, pictures=config.audit == "pictures", progress=show).save(folder / f"{stage}.npz")
+            prints = fingerprint(records, config.audit == "pictures", progress=Progress("looking at " + stage))
+            prints.save(folder / f"{stage}.npz")
     return folder
 
 
@@ -149,12 +150,6 @@ def warn_of(found: list[str]) -> None:
     """Say each overlap of records as a warning."""
     for overlap in found:
         warnings.warn(overlap, stacklevel=3)
-
-
-def show_progress(what: str, done: int, n: int) -> None:
-    """A line that counts up in place on a terminal, and nothing elsewhere."""
-    if sys.stderr.isatty():
-        print(f"\r{what}: {done} of {n}", end="\n" if done == n else "", file=sys.stderr, flush=True)
 
 
 def best_device() -> torch.device:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from mrm import shards
+from mrm.journal import Progress
 from mrm.pack import PackConfig, Packing, open_source
 from mrm.pack import pack as pack_source
 from mrm.records import OnError
@@ -58,30 +57,3 @@ def check_shards(folder: Path | str) -> int:
         )
     print(f"{folder}: {len(found) + 1} files as they were written")
     return len(found) + 1
-
-
-class Progress:
-    """A line with count, rate and time left: in place on a terminal, else every half minute."""
-
-    def __init__(self, what: str) -> None:
-        self.what, self.start, self.last = what, time.monotonic(), time.monotonic()
-        self.first: int | None = None
-
-    def __call__(self, done: int, n: int) -> None:
-        """Show that `done` of `n` are done."""
-        now = time.monotonic()
-        if self.first is None:
-            self.first, self.start = done, now  # what an earlier command has done says nothing of the rate
-        terminal = sys.stderr.isatty()
-        if done < n and now - self.last < (0.2 if terminal else 30):
-            return
-        self.last = now
-        rate = (done - self.first) / max(1e-9, now - self.start)
-        left = f", {rate:,.0f}/s, {(n - done) / rate:,.0f} s left" if rate and done < n else ""
-        end = "" if terminal and done < n else "\n"
-        print(
-            f"{chr(13) if terminal else ''}{self.what}: {done:,} of {n:,}{left}   ",
-            end=end,
-            file=sys.stderr,
-            flush=True,
-        )

@@ -17,10 +17,11 @@ from mrm.evaluate import RunError
 from mrm.filling import Blank, SentenceScore
 from mrm.images import ImageError
 from mrm.inputs import pictures_at
+from mrm.journal import Progress
 from mrm.model import MRM
 from mrm.pages import sheets
 from mrm.reports import ReportError, Tokenizer
-from mrm.runs.opening import best_device, csv_of, output_names, results_folder, show_progress, spare_inputs
+from mrm.runs.opening import best_device, csv_of, output_names, results_folder, spare_inputs
 from mrm.tables import write_whole
 
 MAX_OTHERS = 64  # other pictures that are looked at
@@ -61,7 +62,7 @@ def reconstruct(
     if not 0 < keep < network.patches:
         raise RunError(f"--keep must be from 1 to {network.patches - 1} of the {network.patches} patches, not {keep}")
     records, out = pictures_at(paths, folder, Path(out)), results_folder(Path(out))
-    names = output_names([r.name for r in records])
+    names, progress = output_names([r.name for r in records]), Progress("restoring")
     spare_inputs(paths, records, [out / "errors.csv", *(out / f"{name}.png" for name in names)])
     rows: list[dict[str, Any]] = []
     for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
@@ -81,7 +82,7 @@ def reconstruct(
             {"picture": record.name, "error_normalised": f"{shown.error:.6f}", "error_grey": f"{levels:.4f}"}
             | {"keep": keep, "seed": seed, "file": f"{name}.png"}
         )
-        show_progress("restoring", done, len(records))
+        progress(done, len(records))
     columns = ("picture", "error_normalised", "error_grey", "keep", "seed", "file", "error")
     table = write_whole(out / "errors.csv", csv_of(columns, rows))
     if all(row.get("error") for row in rows):

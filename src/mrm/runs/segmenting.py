@@ -13,9 +13,10 @@ from torch import nn
 
 from mrm import checkpoint, masks, pages, segmentation
 from mrm.evaluate import RunError, overlaps
+from mrm.journal import Progress
 from mrm.masks import MaskedPictures
 from mrm.recipes import SegmentConfig
-from mrm.runs.opening import best_device, on_encoder, results_folder, show_progress, warn_of
+from mrm.runs.opening import best_device, on_encoder, results_folder, warn_of
 from mrm.segmentation import Threshold
 from mrm.segmenter import Segmenter, SegmenterConfig, probabilities
 
@@ -118,8 +119,7 @@ def evaluate_masks(
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
     thresholds = segmentation.read_thresholds(network.card, classes)
-    show = lambda done, n: show_progress("outlining", done, n)  # noqa: E731
-    tested = segmentation.test(network, masked, thresholds, slide, show)
+    tested = segmentation.test(network, masked, thresholds, slide, Progress("outlining"))
     report = segmentation.report_of(tested, classes, draws, seed)
     leaks = overlaps(checkpoint.find_model(model) / "seen", masked.records(), "test")
     warn_of(leaks)
