@@ -12,7 +12,7 @@ import arms
 import numpy as np
 import phantoms
 import real
-from measuring import Task, mean_auroc, percent
+from measuring import CELLS, Task, mean_auroc, percent
 from scipy.stats import t as student
 from units import Study
 
@@ -21,7 +21,7 @@ from mrm.intervals import Estimate
 from mrm.records import Records
 from mrm.tables import write_whole
 
-MEASURES = ("probe", *(f"finetune/{style}" for style in arms.STYLES))
+MEASURES = (*CELLS, *(f"finetune/{style}" for style in arms.STYLES))
 FLOORS = ("pixels", "hog")
 DRAWS = 1000  # of patients, for an interval
 STYLE_PAIRS = (("modern", "published"), ("tiny", "published"), ("modern", "tiny"))
@@ -70,7 +70,7 @@ def across(estimate: Estimate, patients: int, runs_PD: np.ndarray) -> Result:
 
 
 class Scores:
-    """The finished runs of one measure, `probe` or `finetune/STYLE`, with the labels of the task's test set."""
+    """The finished runs of one measure, one of CELLS or `finetune/STYLE`, with the labels of the task's test set."""
 
     def __init__(self, study: Study, task: Task, measure: str) -> None:
         self.study, self.task, self.measure = study, task, measure
@@ -85,8 +85,8 @@ class Scores:
         return np.stack([s[:subsets] for s in found]) if found else None
 
     def _of(self, encoder: str, key: str) -> np.ndarray | None:
-        if self.measure == "probe":
-            name = self.task.unit("probe", encoder)
+        if self.measure in CELLS:
+            name = self.task.unit(self.measure, encoder)
             return self.study.arrays(name)[key] if self.study.done(name) else None
         style = self.measure.removeprefix("finetune/")
         names = [

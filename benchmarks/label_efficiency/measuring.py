@@ -18,6 +18,8 @@ from units import Study, Unit, require_finished
 from mrm import checkpoint, metrics, predict, runs
 from mrm.records import Records
 
+CELLS = {"probe": 1, "probe-places": 4}  # of each side: one mean of all patches, or means that keep their places
+
 
 @dataclass(frozen=True)
 class Task:
@@ -63,24 +65,24 @@ def mean_auroc(labels_NC: np.ndarray, scores_NC: np.ndarray) -> float:
 # Probe --------------------------------------------------------------------------------------------------
 
 
-def probe_unit(study: Study, task: Task, encoder: str, needs: tuple[str, ...]) -> Unit:
-    """Logistic regressions on an encoder's features, or on `pixels` or `hog`."""
+def probe_unit(study: Study, task: Task, encoder: str, needs: tuple[str, ...], kind: str = "probe") -> Unit:
+    """Logistic regressions on an encoder's features, or on `pixels` or `hog`; `kind` is one of CELLS."""
     return Unit(
-        task.unit("probe", encoder),
-        partial(probe, task=task, encoder=encoder),
+        task.unit(kind, encoder),
+        partial(probe, task=task, encoder=encoder, kind=kind),
         (*needs, *task.needs),
         sum(task.pictures) / 300 + 60,
     )
 
 
-def probe(study: Study, task: Task, encoder: str) -> dict[str, Any]:
+def probe(study: Study, task: Task, encoder: str, kind: str = "probe") -> dict[str, Any]:
     """Probe every label subset; keeps the scores of the test pictures."""
     sets = {s: task.load(study, s) for s in arms.SETS[1:]}
     if encoder in probes.FLOORS:
         table = {s: probes.FLOORS[encoder](records) for s, records in sets.items()}
     else:
         model = checkpoint.load(encoder_folder(study, encoder))
-        table = {s: probes.encoder_features(model, records) for s, records in sets.items()}
+        table = {s: probes.encoder_features(model, records, CELLS[kind]) for s, records in sets.items()}
     labels = {s: records.labels_NC for s, records in sets.items()}
     kept, chosen, aurocs = {}, {}, {}
     for fraction in study.size.fractions:
@@ -92,7 +94,7 @@ def probe(study: Study, task: Task, encoder: str) -> dict[str, Any]:
         kept[key] = np.stack([scores_NC for scores_NC, _ in found]).astype(np.float32)
         chosen[key] = [c for _, c in found]
         aurocs[key] = [mean_auroc(labels["test"], scores_NC) for scores_NC in kept[key]]
-    study.keep_arrays(task.unit("probe", encoder), **kept)
+    study.keep_arrays(task.unit(kind, encoder), **kept)
     says = ", ".join(f"{k} %: {np.mean(v):.3f}" for k, v in aurocs.items())
     return {"auroc": aurocs, "regularisation": chosen, "features": table["test"].shape[1], "says": says}
 

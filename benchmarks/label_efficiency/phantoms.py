@@ -36,6 +36,12 @@ def main_units(study: Study) -> list[Unit]:
     for run in range(study.pretrainings):
         units += [unit for arm in arms.MAIN if arm in study.arms for unit in encoder_units(study, arm, run)]
     units += [probe_unit(study, task, floor, ()) for floor in ("pixels", "hog")]
+    units += [
+        probe_unit(study, task, f"{arm}-{run}", (f"pretrain/{arm}-{run}",), "probe-places")
+        for run in range(study.pretrainings)
+        for arm in arms.MAIN
+        if arm in study.arms
+    ]
     return units + [
         finetune_unit(study, task, f"{arm}-{run}", "tiny", fraction, number, (f"pretrain/{arm}-{run}",))
         for number in range(size.finetune_draws)

@@ -1,6 +1,6 @@
 """Features of pictures, and logistic regressions on them."""
 
-# Shapes: N records, C classes, F features
+# Shapes: N records, C classes, F features of a probe, L patches, D encoder width
 from __future__ import annotations
 
 import warnings
@@ -17,9 +17,12 @@ from mrm.records import Records
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: weak ones fit few labels better
 
 
-def encoder_features(model: MRM, records: Records) -> np.ndarray:
-    """Mean of the patch features, all patches visible, (N, D)."""
-    return predict.features(model, records, workers=0)[0].astype(np.float32)
+def encoder_features(model: MRM, records: Records, cells: int = 1) -> np.ndarray:
+    """Means of the patch features over each of cells x cells parts of the picture, all patches visible: (N, cells^2 D)."""
+    features_NLD = predict.features(model, records, "patches", workers=0)[0]
+    n, patches, width = features_NLD.shape
+    part = int(patches**0.5) // cells
+    return features_NLD.reshape(n, cells, part, cells, part, width).mean(axis=(2, 4)).reshape(n, -1)
 
 
 def pixels(records: Records) -> np.ndarray:
