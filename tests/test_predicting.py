@@ -426,7 +426,7 @@ def test_a_picture_unlike_those_known_gets_no_decision(model, phantoms, tmp_path
 
 
 def test_another_kind_of_model_and_a_broken_one_are_refused(model, pretrained, phantoms, tmp_path):
-    with pytest.raises(RunError, match="a mrm, not a classifier"):
+    with pytest.raises(RunError, match="kind mrm, not a classifier"):
         predicting.predict_table(pretrained, [phantoms / "images"], tmp_path / "a.csv", HERE)
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_bytes((model / "config.json").read_bytes())

@@ -38,7 +38,7 @@ def load_classifier(path: Path) -> Classifier:
     model = checkpoint.load(path)
     if not isinstance(model, Classifier):
         raise RunError(
-            f"{path}: a {checkpoint.kind_of(model)}, not a classifier; fine-tune it first with `mrm finetune`"
+            f"{path}: a model of the kind {checkpoint.kind_of(model)}, not a classifier; fine-tune it first with `mrm finetune`"
         )
     return model
 

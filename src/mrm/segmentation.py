@@ -135,7 +135,9 @@ def load_segmenter(path: Path) -> Segmenter:
     """The segmenter at `path`. Raises RunError for another kind of model."""
     model = checkpoint.load(path)
     if not isinstance(model, Segmenter):
-        raise RunError(f"{path}: a {checkpoint.kind_of(model)}, not a segmenter; train one with `mrm segment`")
+        raise RunError(
+            f"{path}: a model of the kind {checkpoint.kind_of(model)}, not a segmenter; train one with `mrm segment`"
+        )
     return model
 
 
