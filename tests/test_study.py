@@ -150,6 +150,10 @@ def test_styles_of_fine_tuning_are_compared_on_the_same_labels(study_modules, tm
             here.keep_arrays(name, scores=scores_NC[None])
             here.write("units", name, {})
         expected.append(mean_auroc(labels, scores["modern"]) - mean_auroc(labels, scores["published"]))
+    for style in ("modern", "published"):  # draw 1 without draw 0: nothing to pair it with
+        late = task.unit("finetune", f"both-0/{style}-100-1")
+        here.keep_arrays(late, scores=labels[None])
+        here.write("units", late, {})
     found = analysis.styles(here, task, ["50", "100"])
     assert list(found["50"]) == ["both: modern - published"]
     assert found["100"] == {}

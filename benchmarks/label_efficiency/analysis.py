@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import arms
@@ -92,7 +93,8 @@ class Scores:
         names = [
             self.task.unit("finetune", f"{encoder}/{style}-{key}-{d}") for d in range(self.study.size.finetune_draws)
         ]
-        kept = [self.study.arrays(name)["scores"][0] for name in names if self.study.done(name)]
+        first = takewhile(self.study.done, names)  # draws are paired by their place: none may be left out between
+        kept = [self.study.arrays(name)["scores"][0] for name in first]
         return np.stack(kept) if kept else None
 
     def mean(self, scores_PDNC: np.ndarray) -> Result:
