@@ -3,6 +3,9 @@
     python benchmarks/lungs.py --data covid-cxr --out lungs --prepare-only
     mrm pretrain small --records lungs/pretraining.csv --out lungs/pretrained
     python benchmarks/lungs.py --data covid-cxr --out lungs --init lungs/pretrained --minutes 15
+    python benchmarks/lungs.py --data covid-cxr --out lungs --init study/encoders/real-both-0 --steps 1000
+
+The last command takes the encoder of `label_efficiency/study.py --part real`, which saw no test patient either.
 
 DATA is the COVID-19 Image Data Collection: `images/`, `masks/` (PNG, 0 and 255), `metadata.csv` with patientid and
 filename, `training.csv` with image-text pairs. A fifth of the patients with masks is the test set (pictures of unknown
