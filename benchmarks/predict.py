@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -36,12 +34,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import mrm
-from mrm import checkpoint
+from mrm import checkpoint, machine
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.rows import Partial
 from mrm.runs import predicting
+from mrm.runs.opening import best_device
 
 
 def main() -> None:
@@ -54,7 +53,7 @@ def main() -> None:
         report = {
             **vars(asked),
             "folder": asked.folder.name if asked.folder else None,
-            "device": device_name(),
+            "device": machine.device_name(best_device()),
             "torch": torch.__version__,
             **{kind: timed(model, files, kind, folder, asked) for kind in asked.precisions},
         }
@@ -219,13 +218,6 @@ def resident(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return 0
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
-
-
-def device_name() -> str:
-    """The GPU, or the processor and its threads."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads of {len(os.sched_getaffinity(0))} cores"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import recipes
+from mrm import machine, recipes
 from mrm.batches import MaskBatch
 from mrm.optimization import build_optimizer
 from mrm.segmenter import Segmenter, SegmenterConfig
@@ -52,7 +52,7 @@ def main() -> None:
         "seconds a step": round(float(np.median(times)), 4),
         "pictures a second": round(asked.batch / float(np.median(times)), 3),
         "memory, GiB": round(peak_memory(device), 2),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "device": machine.device_name(device),
         "machine": platform.machine(),
         "torch": torch.__version__,
     }

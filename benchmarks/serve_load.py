@@ -13,7 +13,6 @@ import argparse
 import io
 import json
 import math
-import os
 import platform
 import random
 import subprocess
@@ -35,7 +34,7 @@ import torch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from mrm import checkpoint, images, predict
+from mrm import checkpoint, images, machine, predict
 from mrm.calibration import tempered
 from mrm.corpora.phantom import phantom
 from mrm.records import Record, Records
@@ -82,7 +81,7 @@ def main() -> None:
             ended = process.wait(60)
         log.seek(0)
         report |= {"log": log.read().splitlines()[:20], "exit status": ended}
-    print(json.dumps(report | {"cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}, indent=2))
+    print(json.dumps(report | {"cores": machine.cores(), "machine": platform.machine()}, indent=2))
     sys.exit(0 if not report["wrong"] and report["alive after"] else 1)
 
 

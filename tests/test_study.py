@@ -132,7 +132,7 @@ def test_the_interval_over_patients_and_runs_covers_the_truth(study_modules):
 def test_styles_of_fine_tuning_are_compared_on_the_same_labels(study_modules, tmp_path):
     """Scores that are the truth under noise of two sizes: the less noisy style is better, and by how much is known."""
     analysis, _ = study_modules
-    from arms import SIZES
+    from arms import SIZES, STYLES
     from measuring import Task, mean_auroc
     from units import Study
 
@@ -154,7 +154,8 @@ def test_styles_of_fine_tuning_are_compared_on_the_same_labels(study_modules, tm
         late = task.unit("finetune", f"both-0/{style}-100-1")
         here.keep_arrays(late, scores=labels[None])
         here.write("units", late, {})
-    found = analysis.styles(here, task, ["50", "100"])
+    tuned = {style: analysis.Scores(here, task, f"finetune/{style}") for style in STYLES}
+    found = analysis.styles(tuned, ["50", "100"])
     assert list(found["50"]) == ["both: modern - published"]
     assert found["100"] == {}
     gap = found["50"]["both: modern - published"]

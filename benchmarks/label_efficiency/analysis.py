@@ -150,8 +150,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "tasks": {
             task.name: {
                 "sets": {s: counted(task.load(study, s)) for s in arms.SETS[1:]},
-                "measures": {measure: measured(Scores(study, task, measure), keys) for measure in MEASURES},
-                "styles": styles(study, task, keys),
+                **compared({measure: Scores(study, task, measure) for measure in MEASURES}, keys),
             }
             for task in tasks
         },
@@ -190,17 +189,23 @@ def measured(scores: Scores, keys: list[str]) -> dict[str, Any]:
     return found
 
 
-def styles(study: Study, task: Task, keys: list[str]) -> dict[str, Any]:
+def compared(scores: dict[str, Scores], keys: list[str]) -> dict[str, Any]:
+    """Encoders by each measure, and styles of fine-tuning with each other."""
+    tuned = {style: scores[f"finetune/{style}"] for style in arms.STYLES}
+    return {"measures": {name: measured(one, keys) for name, one in scores.items()}, "styles": styles(tuned, keys)}
+
+
+def styles(tuned: dict[str, Scores], keys: list[str]) -> dict[str, Any]:
     """Differences of the styles of fine-tuning, at equal steps, from the same encoder and on the same labels."""
-    tuned = {style: Scores(study, task, f"finetune/{style}") for style in arms.STYLES}
     found: dict[str, Any] = {}
     for key in keys:
         made = {}
         for arm in arms.MAIN:
+            runs = {style: s for style, one in tuned.items() if (s := one.runs(arm, key)) is not None}
             for first, second in STYLE_PAIRS:
-                runs = tuned[first].runs(arm, key), tuned[second].runs(arm, key)
-                if runs[0] is not None and runs[1] is not None:
-                    made[f"{arm}: {first} - {second}"] = tuned[first].difference(runs[0], runs[1]).to_dict()
+                if first in runs and second in runs:
+                    gap = tuned[first].difference(runs[first], runs[second])
+                    made[f"{arm}: {first} - {second}"] = gap.to_dict()
         found[key] = corrected(made)
     return found
 

@@ -5,7 +5,6 @@ two sets of which only the fingerprints are at hand, such as the training record
 """
 
 import json
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mrm import machine
 from mrm.fingerprints import DEPTH, Fingerprints, fingerprint
 from mrm.records import RecordError, Records
 from mrm.resuming import Journal
@@ -131,7 +131,7 @@ def _shared_names(first: Fingerprints, second: Fingerprints) -> _Shared:
 def _similar(first: Fingerprints, second: Fingerprints, threshold: int) -> _Shared:
     mine, my_row, my_hash = _distinct(first)
     theirs, their_row, their_hash = _distinct(second)
-    near = near_pairs(mine, theirs, threshold, os.cpu_count() or 1)
+    near = near_pairs(mine, theirs, threshold, machine.cores())
     in_first = np.isin(my_hash, near[:, 0])
     in_second = np.isin(their_hash, near[:, 1]) & ~np.isin(second.exact, first.exact)
     nearest = near[np.argsort(near[:, 2], kind="stable")]
@@ -144,7 +144,7 @@ def _alike_within(prints: Fingerprints, threshold: int) -> np.ndarray:
     """(P, 2) pairs of different pictures that look alike, the most alike first."""
     hashes, row, which = _distinct(prints)
     same = _chains(np.where(which >= 0, which + 1, 0))
-    near = near_pairs(hashes, None, threshold, os.cpu_count() or 1)
+    near = near_pairs(hashes, None, threshold, machine.cores())
     near = near[np.argsort(near[:, 2], kind="stable")]
     pairs = np.concatenate([same, row[near[:, :2]]])
     return pairs[prints.exact[pairs[:, 0]] != prints.exact[pairs[:, 1]]]

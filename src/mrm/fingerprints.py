@@ -6,7 +6,6 @@ records, so that years later, without the pictures, a test set can be compared w
 
 import hashlib
 import io
-import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrm import images
+from mrm import images, machine
 from mrm.images import ImageError
 from mrm.records import Record, RecordError, Records
 from mrm.resuming import Journal, file_state
@@ -200,7 +199,7 @@ def _hash_pictures(
     keys = [file_state(r.image) if journal and isinstance(r.image, Path) else "" for r in records]
     known = journal.known if journal else {}
     hash_one = lambda record, key: known.get(key) or _hash_picture(record)  # noqa: E731
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or machine.cores()) as pool:
         for index, result in enumerate(pool.map(hash_one, records, keys)):
             if isinstance(result, str):
                 unreadable.append(f"{records[index].name}: {result}")

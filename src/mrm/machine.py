@@ -58,14 +58,10 @@ def device_name(device: torch.device) -> str:
     """What the machine itself calls its GPU or processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
-    named = [line.split(":", 1)[1].strip() for line in cpuinfo() if line.startswith("model name")]
+    file = Path("/proc/cpuinfo")  # of Linux
+    lines = file.read_text().splitlines() if file.is_file() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"CPU {named[0] if named else 'unnamed'}, {torch.get_num_threads()} threads"
-
-
-def cpuinfo() -> list[str]:
-    """The lines of what Linux knows of its processors; none elsewhere."""
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.is_file() else []
 
 
 def share_of_peak(flops: float, device: str) -> float | None:

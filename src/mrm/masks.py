@@ -16,7 +16,6 @@ What a file's values mean is settled for all masks of a set together:
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mrm import images, shards
+from mrm import images, machine, shards
 from mrm.images import Box, ImageError
 from mrm.losses import IGNORED
 from mrm.records import OnError, Record, Records
@@ -133,7 +132,7 @@ def load(
     rows, problems, source = listed(folder, split)
     if only:
         rows, problems = choose(rows, only), []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, machine.cores())) as pool:
         scans = list(pool.map(_scanned, rows))
     read = [s for s in scans if isinstance(s, Scan)]
     lesion_is_255 = len(classes) == 1 and not any(1 in s.values for s in read) and any(255 in s.values for s in read)

@@ -22,7 +22,7 @@ from typing import Any
 
 import pydicom
 
-from mrm import headers, images
+from mrm import headers, images, machine
 from mrm.corpora.contract import UNREADABLE, Check, Exclusion, Options
 from mrm.records import Record, Records
 from mrm.resuming import Journal, file_state
@@ -110,7 +110,7 @@ def each(
 
     Each process has `alone` items at the least, and with fewer than two of them this one does all.
     """
-    processes = min(workers or os.cpu_count() or 1, max(1, len(items) // alone))
+    processes = min(workers or machine.cores(), max(1, len(items) // alone))
     if processes == 1:
         yield from _progress(map(function, items), len(items), what)
         return

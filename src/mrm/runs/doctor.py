@@ -62,7 +62,7 @@ class Diagnosis:
     other_precision: float  # pictures a second of the step in bf16 or fp32, the other of the two
     half_batch: float | None  # pictures a second of the step with half the pictures
     flops: float  # of a picture, forward and backward
-    peak_share: float | None  # of the device's bf16 rate; None: not a device of `PEAKS`
+    peak_share: float | None  # of the device's bf16 rate; None: not a device of `machine.PEAKS`
     bound: str  # "loader" or "step"
     pictures: int  # that the recipe trains on, over all epochs
     seconds: float  # the recipe would take
