@@ -34,7 +34,7 @@ from mrm.classifier import Classifier, ClassifierConfig
 from mrm.intervals import Bootstrap, Estimate
 from mrm.overlap import Overlap, mean_over, overlap_report
 from mrm.records import Record, Records
-from mrm.tables import read_csv_rows
+from mrm.system.tables import read_csv_rows
 
 SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}
 GRID = 256  # pixels a side of the mean mask

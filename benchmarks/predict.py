@@ -34,13 +34,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import mrm
-from mrm import checkpoint, machine
+from mrm import checkpoint
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
-from mrm.rows import Partial
 from mrm.runs import predicting
 from mrm.runs.opening import best_device
+from mrm.system import hardware
+from mrm.system.partial_results import Partial
 
 
 def main() -> None:
@@ -53,7 +54,7 @@ def main() -> None:
         report = {
             **vars(asked),
             "folder": asked.folder.name if asked.folder else None,
-            "device": machine.device_name(best_device()),
+            "device": hardware.device_name(best_device()),
             "torch": torch.__version__,
             **{kind: timed(model, files, kind, folder, asked) for kind in asked.precisions},
         }

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import machine, recipes
+from mrm import recipes
 from mrm.batches import MaskBatch
 from mrm.optimization import build_optimizer
 from mrm.segmenter import Segmenter, SegmenterConfig
+from mrm.system import hardware
 from mrm.tasks import SegmentTask
 
 
@@ -52,7 +53,7 @@ def main() -> None:
         "seconds a step": round(float(np.median(times)), 4),
         "pictures a second": round(asked.batch / float(np.median(times)), 3),
         "memory, GiB": round(peak_memory(device), 2),
-        "device": machine.device_name(device),
+        "device": hardware.device_name(device),
         "machine": platform.machine(),
         "torch": torch.__version__,
     }

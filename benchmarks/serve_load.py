@@ -34,10 +34,11 @@ import torch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from mrm import checkpoint, images, machine, predict
+from mrm import checkpoint, images, predict
 from mrm.calibration import tempered
 from mrm.corpora.phantom import phantom
 from mrm.records import Record, Records
+from mrm.system import hardware
 
 MOST = 1e-5  # by which a probability may differ: a batch adds its numbers in another order
 MB = 1_000_000
@@ -81,7 +82,7 @@ def main() -> None:
             ended = process.wait(60)
         log.seek(0)
         report |= {"log": log.read().splitlines()[:20], "exit status": ended}
-    print(json.dumps(report | {"cores": machine.cores(), "machine": platform.machine()}, indent=2))
+    print(json.dumps(report | {"cores": hardware.cores(), "machine": platform.machine()}, indent=2))
     sys.exit(0 if not report["wrong"] and report["alive after"] else 1)
 
 

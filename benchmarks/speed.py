@@ -46,12 +46,12 @@ import mrm
 from mrm import images, noise, pack, parallel, recipes
 from mrm.batches import PretrainBatch, PretrainData
 from mrm.losses import NO_WORD
-from mrm.machine import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak
 from mrm.model import MRM, ModelConfig, normalise
 from mrm.optimization import TrainConfig, build_optimizer
 from mrm.records import Record, Records
 from mrm.reports import Tokenizer
 from mrm.runs.doctor import Stopwatch, flops_of_step
+from mrm.system.hardware import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak
 from mrm.tasks import PretrainTask
 from mrm.training import Trainer
 

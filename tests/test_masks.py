@@ -81,7 +81,7 @@ def test_run_lengths_there_and_back():
 
 def test_a_published_mask_lies_in_its_picture(shared_data):
     """The published run lengths of the one SIIM picture at hand fit its DICOM file."""
-    from mrm.tables import read_csv_rows
+    from mrm.system.tables import read_csv_rows
 
     file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
     _, rows = read_csv_rows(shared_data / "official" / "siim-pneumothorax-train-rle.csv.gz")

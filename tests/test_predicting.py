@@ -24,7 +24,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from test_training import MICRO
 
 import mrm
-from mrm import batches, calibration, checkpoint, cli, images, inputs, neighbours, outliers, predict, rows
+from mrm import batches, calibration, checkpoint, cli, images, inputs, neighbours, outliers, predict
 from mrm.checkpoint import CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
@@ -32,9 +32,10 @@ from mrm.evaluate import RunError
 from mrm.headers import MAX_BYTES
 from mrm.model import MRM
 from mrm.records import Record, RecordError, Records
-from mrm.rows import Partial
 from mrm.runs import predicting
 from mrm.runs.predicting import Reading
+from mrm.system import partial_results
+from mrm.system.partial_results import Partial
 
 HERE = Reading(batch=8, workers=0)  # read in this process: the tests are many, and small
 
@@ -603,7 +604,7 @@ def test_values_without_their_line_and_lines_without_their_values_are_dropped(tm
 
 def test_a_table_without_rows_is_whole(tmp_path):
     for name in ("a.csv", "a.parquet", "a.json", "a.jsonl"):
-        rows.write_table(tmp_path / name, {"x": str, "y": float}, [])
+        partial_results.write_table(tmp_path / name, {"x": str, "y": float}, [])
     assert (tmp_path / "a.csv").read_text() == "x,y\n"
     assert pyarrow.parquet.read_table(tmp_path / "a.parquet").column_names == ["x", "y"]
     assert json.loads((tmp_path / "a.json").read_text()) == []

@@ -241,7 +241,7 @@ def test_bf16_follows_fp32(whole, phantoms, tmp_path):
 
 @pytest.mark.parametrize(("precision", "able", "warned"), [("bf16", False, 1), ("bf16", True, 0), ("fp32", False, 0)])
 def test_bf16_without_instructions_for_it_is_said(phantoms, tmp_path, monkeypatch, capsys, precision, able, warned):
-    monkeypatch.setattr("mrm.machine.computes_bf16", lambda _: able)
+    monkeypatch.setattr("mrm.system.hardware.computes_bf16", lambda _: able)
     runs.pretrain(config(phantoms, tmp_path / "run", steps=1, warmup_steps=0, precision=precision))
     assert capsys.readouterr().out.count("no bf16 instructions: --training.precision fp32") == warned
 

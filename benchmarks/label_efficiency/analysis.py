@@ -20,7 +20,7 @@ from units import Study
 from mrm import comparison, intervals, metrics
 from mrm.intervals import Estimate
 from mrm.records import Records
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 MEASURES = (*CELLS, *(f"finetune/{style}" for style in arms.STYLES))
 FLOORS = ("pixels", "hog")

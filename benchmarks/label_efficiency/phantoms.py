@@ -22,7 +22,7 @@ from mrm.model import MRM
 from mrm.records import Records
 from mrm.reports import Tokenizer, select_sections
 from mrm.runs.pretraining import pretrain_data
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 from mrm.tasks import PretrainTask
 
 ROLL = 8  # pictures on, another patient: one has three studies at the most

@@ -24,7 +24,7 @@ from mrm.batches import CropConfig, ReportConfig
 from mrm.model import MRM
 from mrm.records import Record, Records
 from mrm.reports import Tokenizer
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 LUNGS = Path(__file__).parents[1] / "lungs.py"
 LUNG_STEPS = 300

@@ -33,7 +33,7 @@ import torch
 from arms import ABLATIONS, MAIN, SIZES
 from units import Study, StudyError, Unit
 
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 PARTS = {"phantoms": phantoms.main_units, "ablations": phantoms.ablation_units, "real": real.units}
 

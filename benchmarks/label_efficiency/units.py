@@ -13,7 +13,7 @@ import numpy as np
 from arms import ABLATIONS, MAIN, Size
 
 from mrm import checkpoint
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 
 class StudyError(ValueError):

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrm import machine
 from mrm.fingerprints import DEPTH, Fingerprints, fingerprint
 from mrm.records import RecordError, Records
-from mrm.resuming import Journal
 from mrm.similarity import THRESHOLD, near_pairs
+from mrm.system import hardware
+from mrm.system.journal import Journal
 
 KINDS = ("patient", "study", "file", "picture", "similar picture")
 
@@ -131,7 +131,7 @@ def _shared_names(first: Fingerprints, second: Fingerprints) -> _Shared:
 def _similar(first: Fingerprints, second: Fingerprints, threshold: int) -> _Shared:
     mine, my_row, my_hash = _distinct(first)
     theirs, their_row, their_hash = _distinct(second)
-    near = near_pairs(mine, theirs, threshold, machine.cores())
+    near = near_pairs(mine, theirs, threshold, hardware.cores())
     in_first = np.isin(my_hash, near[:, 0])
     in_second = np.isin(their_hash, near[:, 1]) & ~np.isin(second.exact, first.exact)
     nearest = near[np.argsort(near[:, 2], kind="stable")]
@@ -144,7 +144,7 @@ def _alike_within(prints: Fingerprints, threshold: int) -> np.ndarray:
     """(P, 2) pairs of different pictures that look alike, the most alike first."""
     hashes, row, which = _distinct(prints)
     same = _chains(np.where(which >= 0, which + 1, 0))
-    near = near_pairs(hashes, None, threshold, machine.cores())
+    near = near_pairs(hashes, None, threshold, hardware.cores())
     near = near[np.argsort(near[:, 2], kind="stable")]
     pairs = np.concatenate([same, row[near[:, :2]]])
     return pairs[prints.exact[pairs[:, 0]] != prints.exact[pairs[:, 1]]]

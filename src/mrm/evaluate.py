@@ -20,11 +20,11 @@ from mrm.checkpoint import Card
 from mrm.classifier import Classifier
 from mrm.fingerprints import Fingerprints, fingerprint
 from mrm.intervals import Estimate
-from mrm.journal import Progress
 from mrm.predictions import Predictions, write_predictions
 from mrm.records import Records, resolve_uncertain
 from mrm.subgroups import Subgroups, age_in_years, subgroups, values_of
-from mrm.tables import write_whole
+from mrm.system.progress import Progress
+from mrm.system.tables import write_whole
 
 CALIBRATED_ON = "calibrated-on"  # folder of a model: fingerprints of the records that its calibration saw
 

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrm import images, machine
+from mrm import images
 from mrm.images import ImageError
 from mrm.records import Record, RecordError, Records
-from mrm.resuming import Journal, file_state
 from mrm.similarity import content_hash, perceptual_hash
-from mrm.tables import write_whole
+from mrm.system import hardware
+from mrm.system.journal import Journal, file_state
+from mrm.system.tables import write_whole
 
 DEPTH = 4  # names are known with up to three folders above the file
 Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
@@ -199,7 +200,7 @@ def _hash_pictures(
     keys = [file_state(r.image) if journal and isinstance(r.image, Path) else "" for r in records]
     known = journal.known if journal else {}
     hash_one = lambda record, key: known.get(key) or _hash_picture(record)  # noqa: E731
-    with ThreadPoolExecutor(workers or machine.cores()) as pool:
+    with ThreadPoolExecutor(workers or hardware.cores()) as pool:
         for index, result in enumerate(pool.map(hash_one, records, keys)):
             if isinstance(result, str):
                 unreadable.append(f"{records[index].name}: {result}")

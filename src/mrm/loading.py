@@ -13,11 +13,12 @@ import torch
 from torch.multiprocessing import reductions
 from torch.utils.data import DataLoader, Dataset
 
-from mrm import images, machine
+from mrm import images
 from mrm.batches import Data, Skipped
 from mrm.sampling import Sample, fetched_files
 from mrm.shards import WINDOW, ShardFile
-from mrm.store import Fetcher, StoreError, default_cache
+from mrm.system import hardware
+from mrm.system.object_store import Fetcher, StoreError, default_cache
 
 
 class _Failed(NamedTuple):
@@ -67,7 +68,7 @@ def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = No
 
     Raises ImageError for a picture that cannot be read, unless the data skips such records.
     """
-    count = machine.default_workers("cuda" if pin else "cpu") if workers is None else workers
+    count = hardware.default_workers("cuda" if pin else "cpu") if workers is None else workers
     files = fetched_files(getattr(data, "records", ()) or getattr(data, "masked", ()))
     loaded = DataLoader(
         _Batched(data),

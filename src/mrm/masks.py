@@ -28,12 +28,13 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mrm import images, machine, shards
+from mrm import images, shards
 from mrm.images import Box, ImageError
 from mrm.losses import IGNORED
 from mrm.records import OnError, Record, Records
 from mrm.shards import Packed
-from mrm.tables import read_csv_rows
+from mrm.system import hardware
+from mrm.system.tables import read_csv_rows
 
 SPLITS = ("training", "validation", "test")
 CLASSES = frozenset(map(str, range(1, IGNORED)))  # as a table of run lengths has them; 0 is the background
@@ -132,7 +133,7 @@ def load(
     rows, problems, source = listed(folder, split)
     if only:
         rows, problems = choose(rows, only), []
-    with ThreadPoolExecutor(min(8, machine.cores())) as pool:
+    with ThreadPoolExecutor(min(8, hardware.cores())) as pool:
         scans = list(pool.map(_scanned, rows))
     read = [s for s in scans if isinstance(s, Scan)]
     lesion_is_255 = len(classes) == 1 and not any(1 in s.values for s in read) and any(255 in s.values for s in read)

@@ -18,8 +18,8 @@ import pyarrow
 import pyarrow.parquet
 
 from mrm.records import RecordError
-from mrm.rows import Row
-from mrm.tables import read_csv_rows
+from mrm.system.partial_results import Row
+from mrm.system.tables import read_csv_rows
 
 NAMED = ("path", "patient_id", "study_id")  # what is known of each row
 BLOCK = 16_384  # rows of an index that are compared at a time

@@ -29,11 +29,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mrm import images, machine
+from mrm import images
 from mrm.images import ImageError
 from mrm.records import OnError, Records
 from mrm.shards import FAILURES, INDEX, LENGTH, MASK_LENGTH, MASK_OFFSET, OFFSET, SHARD, TABLE, VERSION, File, Index
-from mrm.tables import write_csv, write_whole
+from mrm.system import hardware
+from mrm.system.tables import write_csv, write_whole
 
 PICTURE, MASK = "image_bytes", "mask_bytes"  # columns of the files of pictures
 PLAN = "packing.json"  # what is packed and how, for a command that goes on
@@ -123,7 +124,7 @@ def pack(
     try:
         with _only_one(out, _plan(source, config)) as finished:
             if not finished:
-                _write_files(source, out, config, workers or machine.cores(), progress)
+                _write_files(source, out, config, workers or hardware.cores(), progress)
                 _finish(source, out, config)
     except OSError as error:
         raise PackError(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrm.tables import RecordError, read_csv_rows, write_csv
+from mrm.system.tables import RecordError, read_csv_rows, write_csv
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from typing import Literal, overload
 
 import numpy as np
 
-from mrm import shards, store
+from mrm import shards
 from mrm.headers import Stored
-from mrm.tables import RecordError, read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
+from mrm.system import object_store
+from mrm.system.tables import RecordError, read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
 
 OnError = Literal["stop", "skip"]
 UNCERTAIN = -1.0  # CheXpert's "may be present"; an uncertain policy turns it into 1, 0 or NaN before training
@@ -286,7 +287,7 @@ def _from_shards(place: Path | str, classes: Sequence[str] | None, on_error: OnE
             )
         names = dict(zip(opened.index.classes, classes, strict=True))
         header = [names.get(column, column) for column in header]
-    at = store.address(place) or place
+    at = object_store.address(place) or place
     return _from_table(at, header, opened.rows(), classes, None, on_error, opened.pictures)
 
 

@@ -30,7 +30,7 @@ from mrm.masks import MaskedPictures
 from mrm.model import normalise
 from mrm.overlap import MEASURES, Overlap, mean_over, overlap_report
 from mrm.segmenter import Segmenter, probabilities
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 LEVELS = 100  # steps of probability at which a threshold may lie
 AREAS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # least areas that are tried, as shares of the picture

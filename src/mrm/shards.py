@@ -23,8 +23,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from mrm import store
 from mrm.headers import ImageError
+from mrm.system import object_store
 
 VERSION = 1
 INDEX, TABLE, FAILURES = "shards.json", "records.parquet", "failures.csv"
@@ -106,7 +106,7 @@ class ShardFile:
     @property
     def remote(self) -> bool:
         """Whether it has to be fetched."""
-        return store.address(self.place) is not None
+        return object_store.address(self.place) is not None
 
     def view(self) -> memoryview:
         """The whole file, mapped into memory. Raises ShardError, StoreError."""
@@ -146,7 +146,7 @@ class Shards:
 
 def found(place: Path | str) -> bool:
     """Whether `place` is a shard folder, or its index, or an address, where nothing else is looked for."""
-    if store.address(place):
+    if object_store.address(place):
         return True
     path = Path(place)
     return path.name == INDEX or (path / INDEX).is_file()
@@ -194,7 +194,7 @@ def _packed(files: list[ShardFile], places: dict[str, list[int]], offset: str, l
 
 def folder_of(place: Path | str) -> str:
     """The folder or its address, where its index may have been named."""
-    uri = store.address(place)
+    uri = object_store.address(place)
     if uri is None:
         return str(Path(place).parent if Path(place).name == INDEX else place)
     path, mark, options = uri.partition("?")
@@ -204,7 +204,7 @@ def folder_of(place: Path | str) -> str:
 def read_index(folder: str) -> Index:
     """What the folder's `shards.json` says. Raises ShardError, StoreError."""
     where = _inside(folder, INDEX)
-    if store.address(folder) is None and not Path(where).is_file():
+    if object_store.address(folder) is None and not Path(where).is_file():
         raise ShardError(f"{where}: no such file; a folder that `mrm pack` has finished is expected")
     return Index.from_json(_read(where), where)
 
@@ -220,7 +220,7 @@ def damaged(place: Path | str) -> Iterator[tuple[str, str]]:
 def _wrong_with(file: ShardFile) -> str:
     try:
         view = file.view() if file.remote else _mapped.__wrapped__(file)  # as it is now, not as it was first mapped
-    except (ShardError, store.StoreError) as error:
+    except (ShardError, object_store.StoreError) as error:
         return str(error)
     if hashlib.sha256(view).hexdigest() != file.sha256:
         return f"{file.place}: damaged, it has another checksum than {INDEX} says; copy it again, or remove the folder and pack again"
@@ -238,7 +238,7 @@ def _mapped(file: ShardFile) -> memoryview:
 
 @lru_cache(maxsize=2 * WINDOW)  # few, for a file that the cache drops takes disk space until all have let go of it
 def _fetched(file: ShardFile) -> memoryview:
-    return _view(store.default_cache().open(file.place, file.bytes, file.sha256))
+    return _view(object_store.default_cache().open(file.place, file.bytes, file.sha256))
 
 
 def _view(descriptor: int) -> memoryview:
@@ -262,12 +262,12 @@ def _require(path: Path, size: int) -> None:
 
 
 def _inside(folder: str, name: str) -> str:
-    return store.within(folder, name) if store.address(folder) else str(Path(folder) / name)
+    return object_store.within(folder, name) if object_store.address(folder) else str(Path(folder) / name)
 
 
 def _read(where: str) -> Any:
-    if store.address(where):
-        return store.read(where)
+    if object_store.address(where):
+        return object_store.read(where)
     try:
         return Path(where).read_bytes()
     except OSError as error:

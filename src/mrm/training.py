@@ -23,10 +23,11 @@ from accelerate.state import AcceleratorState
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from mrm import batches, checkpoint, loading, machine, noise, parallel, sampling
-from mrm.journal import Clock, Log, duration
+from mrm import batches, checkpoint, loading, noise, parallel, sampling
 from mrm.optimization import TrainConfig, TrainingError, build_optimizer, rate_at, update
 from mrm.saving import STATE, Checkpoints
+from mrm.system import hardware
+from mrm.system.progress import Clock, Log, duration
 from mrm.tasks import Task
 from mrm.weights import first_line
 
@@ -91,9 +92,9 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the end, from wherever the run was left. Returns the run's folder. Raises Stopped if asked to."""
-        machine.share_cores(self.accelerator.device)
-        machine.keep_freed_memory(self.accelerator.device)
-        if self.config.precision == "bf16" and not machine.computes_bf16(self.accelerator.device):
+        hardware.share_cores(self.accelerator.device)
+        hardware.keep_freed_memory(self.accelerator.device)
+        if self.config.precision == "bf16" and not hardware.computes_bf16(self.accelerator.device):
             self.accelerator.print("this processor has no bf16 instructions: --training.precision fp32 is far faster")
         self.resume()
         self.log = Log(self.run / "log.csv", self.step) if self.accelerator.is_main_process else None

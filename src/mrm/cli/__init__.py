@@ -21,7 +21,7 @@ from mrm.recipes import ConfigError
 from mrm.records import RecordError
 from mrm.reports import ReportError
 from mrm.segmenter import SegmenterError
-from mrm.store import StoreError
+from mrm.system.object_store import StoreError
 
 EXPECTED = (
     AugmentError,

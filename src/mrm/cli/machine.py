@@ -36,7 +36,7 @@ def doctor(
         json: also write the measurements to this file.
     """
     from mrm.runs.doctor import examine
-    from mrm.tables import write_whole
+    from mrm.system.tables import write_whole
 
     found = examine(records, recipe, init, images, batch, pictures, steps, price_per_hour)
     print(found.table())

@@ -108,13 +108,13 @@ def similar(
         device: auto, cpu, cuda, cuda:1, ...
         crop_borders: as the index was made.
     """
-    from mrm import rows
     from mrm.runs import predicting
+    from mrm.system import partial_results
 
     reading = predicting.Reading(precision=precision, device=device, crop_borders=crop_borders)
     answers = predicting.similar(queries, index, model, top, reading)
     if out:
-        print(f"wrote {rows.write_table(out, predicting.SIMILAR, answers)}: {len(answers):,} neighbours")
+        print(f"wrote {partial_results.write_table(out, predicting.SIMILAR, answers)}: {len(answers):,} neighbours")
         return
     for answer in answers:
         if answer["rank"] == 1:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from mrm.records import RecordError, Records
-from mrm.tables import read_csv_rows
+from mrm.system.tables import read_csv_rows
 
 Purpose = Literal["labels", "reports", "masks"]
 Check = Literal["none", "header", "pixels"]

@@ -22,10 +22,11 @@ from typing import Any
 
 import pydicom
 
-from mrm import headers, images, machine
+from mrm import headers, images
 from mrm.corpora.contract import UNREADABLE, Check, Exclusion, Options
 from mrm.records import Record, Records
-from mrm.resuming import Journal, file_state
+from mrm.system import hardware
+from mrm.system.journal import Journal, file_state
 
 KEPT = ".inspected.jsonl"
 QUICK, SLOW = 1000, 50  # so many headers, or whole pictures, are done in the time that a process takes to start
@@ -110,7 +111,7 @@ def each(
 
     Each process has `alone` items at the least, and with fewer than two of them this one does all.
     """
-    processes = min(workers or machine.cores(), max(1, len(items) // alone))
+    processes = min(workers or hardware.cores(), max(1, len(items) // alone))
     if processes == 1:
         yield from _progress(map(function, items), len(items), what)
         return

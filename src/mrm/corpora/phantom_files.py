@@ -12,7 +12,7 @@ from mrm import images
 from mrm.corpora.inspection import SLOW, each
 from mrm.corpora.phantom import FINDINGS, phantom
 from mrm.records import Record, RecordError, Records
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 MASKS = ("lungs", "pneumothorax")
 

@@ -41,7 +41,7 @@ from mrm.corpora.inspection import SLOW, each
 from mrm.images import ImageError
 from mrm.masks import decode
 from mrm.records import Record, RecordError, Records
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 CLASSES = ("Pneumothorax",)
 FOLDERS = {"train": "training", "val": "validation", "test": "test"}  # split -> folder

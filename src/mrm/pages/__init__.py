@@ -25,7 +25,7 @@ from mrm.intervals import Estimate
 from mrm.overlap import MEASURES
 from mrm.pages import figures, overlays
 from mrm.pages.figures import Curve, Panel
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 if TYPE_CHECKING:
     from mrm.comparison import Comparison

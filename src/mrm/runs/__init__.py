@@ -19,11 +19,9 @@ from mrm.batches import LabelData, MaskData
 from mrm.checkpoint import Card
 from mrm.evaluate import RunError, overlaps
 from mrm.fingerprints import read_names
-from mrm.journal import Progress
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.records import Records, resolve_uncertain
 from mrm.reports import Tokenizer, select_sections
-from mrm.resuming import Journal
 from mrm.runs import evaluating, ledger, probing, segmenting
 from mrm.runs.calibrating import calibrate  # noqa: F401
 from mrm.runs.comparing import compare_models  # noqa: F401
@@ -34,7 +32,9 @@ from mrm.runs.predicting import embed, predict_files, predict_masks, similar  # 
 from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, run_tokenizer
 from mrm.runs.probing import ProbeConfig
 from mrm.sampling import Balanced, order_of
-from mrm.tables import write_whole
+from mrm.system.journal import Journal
+from mrm.system.progress import Progress
+from mrm.system.tables import write_whole
 from mrm.tasks import ClassifyTask, PretrainTask, SegmentTask
 from mrm.training import Trainer
 

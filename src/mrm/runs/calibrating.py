@@ -22,10 +22,10 @@ from mrm.calibration import HOTTEST, OperatingPoint
 from mrm.evaluate import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
 from mrm.fingerprints import fingerprint
 from mrm.intervals import Bootstrap, finite_or_none
-from mrm.journal import Progress
 from mrm.predictions import Predictions
 from mrm.records import Records
 from mrm.runs.opening import best_device, warn_of
+from mrm.system.progress import Progress
 
 STAGE = "calibration"
 REDRAWS = 500  # resamples for the interval of a threshold

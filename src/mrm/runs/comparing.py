@@ -13,7 +13,7 @@ from mrm import comparison, metrics, pages
 from mrm.comparison import Comparison
 from mrm.predictions import pair, read_dice, read_predictions, same_order
 from mrm.records import RecordError
-from mrm.tables import read_csv_rows, write_whole
+from mrm.system.tables import read_csv_rows, write_whole
 
 DICE = ("dice_positive", "dice_published")
 Compared = dict[str, dict[str, Comparison]]  # class: measure: comparison

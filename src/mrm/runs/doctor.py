@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import checkpoint, headers, images, machine, noise
+from mrm import checkpoint, headers, images, noise
 from mrm.batches import PretrainBatch, PretrainData
 from mrm.evaluate import RunError
-from mrm.journal import duration
 from mrm.model import MRM
 from mrm.optimization import build_optimizer
 from mrm.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml
@@ -30,6 +29,8 @@ from mrm.records import Records
 from mrm.reports import Tokenizer, select_sections
 from mrm.runs.opening import best_device
 from mrm.runs.pretraining import pretrain_data
+from mrm.system import hardware
+from mrm.system.progress import duration
 from mrm.tasks import PretrainTask
 
 PICTURES, STEPS = 32, 3  # measured unless told otherwise
@@ -78,7 +79,7 @@ class Diagnosis:
             lines.append(f"{stage.name:16} {times} {stage.n:4}")
         share = f", {self.peak_share:.1%} of its bf16 peak" if self.peak_share is not None else ""
         lines += [
-            f"loader: {self.loader:.2f} pictures/s with {max(self.workers, 1)} of {machine.cores()} cores",
+            f"loader: {self.loader:.2f} pictures/s with {max(self.workers, 1)} of {hardware.cores()} cores",
             f"step:   {self.step:.2f} pictures/s on {self.device}, {self.precision}, batches of {self.batch}"
             f" ({self.flops * self.step / 1e9:.0f} GFLOP/s{share})",
             f"the {self.bound} bounds the run; the recipe's {self.pictures:,} pictures would take "
@@ -127,8 +128,8 @@ def examine(
     if not readable:
         name, reason = next(iter(unreadable.items()))
         raise RunError(f"{records}: not one of {len(tried)} pictures tried could be read; the first, {name}: {reason}")
-    machine.share_cores(device)
-    machine.keep_freed_memory(device)
+    hardware.share_cores(device)
+    hardware.keep_freed_memory(device)
     data = pretrain_data(config, readable, model, tokenizer)
     size = batch or _micro_batch(config, device)
     bench = StepBench(model.to(device).train(), config, data)
@@ -137,11 +138,11 @@ def examine(
     reading = sum(s.median for s in stages if s.name in READING)
     step = 1 / sum(s.median for s in stages if s.name in STEP)
     half = _rate(bench.stages(size // 2, config.training.precision, steps)) if size > 1 else None
-    workers = machine.default_workers(device.type) if config.training.workers is None else config.training.workers
+    workers = hardware.default_workers(device.type) if config.training.workers is None else config.training.workers
     loader = max(workers, 1) / reading
     together = 1 / (1 / step + reading) if workers == 0 else min(step, loader)  # without workers they take turns
     total = config.training.plan(len(loaded))[0] * config.training.global_batch
-    name, flops = machine.device_name(device), flops_of_step(model, bench.batch(size))
+    name, flops = hardware.device_name(device), flops_of_step(model, bench.batch(size))
     found = Diagnosis(
         stages=tuple(stages),
         device=name,
@@ -153,7 +154,7 @@ def examine(
         other_precision=_rate(bench.stages(size, other, steps)),
         half_batch=half,
         flops=flops,
-        peak_share=machine.share_of_peak(flops * step, name),
+        peak_share=hardware.share_of_peak(flops * step, name),
         bound="loader" if loader < step else "step",
         pictures=total,
         seconds=total / together,
@@ -180,10 +181,10 @@ def _advice(found: Diagnosis, records: Sequence[Any]) -> list[str]:
                 f"reading and decoding take {(times['read'] + times['decode']) / reading:.0%} of the loader's time: pack "
                 "shards (`mrm pack RECORDS --out DIR`) and train on those"
             )
-        if needed > found.workers and needed < machine.cores():
+        if needed > found.workers and needed < hardware.cores():
             lines.append(f"more workers: --training.workers {needed} feed this step")
-        elif needed >= machine.cores():
-            lines.append(f"{needed} cores would feed this step; this machine has {machine.cores()}")
+        elif needed >= hardware.cores():
+            lines.append(f"{needed} cores would feed this step; this machine has {hardware.cores()}")
     faster = found.other_precision > 1.1 * found.step
     if faster and found.precision == "fp32":
         lines.append(

@@ -20,11 +20,11 @@ from mrm.evaluate import RunError, load_classifier
 from mrm.explain import Method
 from mrm.images import ImageError
 from mrm.inputs import pictures_at
-from mrm.journal import Progress
 from mrm.pages import sheets
 from mrm.records import Record
 from mrm.runs.opening import best_device, csv_of, output_names, plain, results_folder, spare_inputs
-from mrm.tables import write_whole
+from mrm.system.progress import Progress
+from mrm.system.tables import write_whole
 
 COLUMNS = ("picture", "finding", "probability", "method", "overlay", "array", "sheet", "error")
 

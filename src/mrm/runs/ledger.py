@@ -30,7 +30,7 @@ from mrm.predictions import read_dice, read_predictions
 from mrm.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.records import Records
 from mrm.suites import Entry, Suite
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 SCRATCH = "scratch"  # the model that is none: random weights
 PHANTOMS = {"pretrain": 1200, "train": 600, "val": 150, "test": 500}  # the suite that draws its own data

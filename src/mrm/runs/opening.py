@@ -24,11 +24,11 @@ from mrm.audit import Verdict
 from mrm.checkpoint import Card
 from mrm.evaluate import RunError
 from mrm.fingerprints import fingerprint
-from mrm.journal import Progress
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.records import Records
 from mrm.reports import Tokenizer
-from mrm.tables import write_whole
+from mrm.system.progress import Progress
+from mrm.system.tables import write_whole
 from mrm.training import processes
 
 Model = TypeVar("Model", bound=nn.Module)

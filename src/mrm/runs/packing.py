@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrm import shards
-from mrm.journal import Progress
 from mrm.pack import PackConfig, Packing, open_source
 from mrm.pack import pack as pack_source
 from mrm.records import OnError
 from mrm.shards import FAILURES, ShardError
+from mrm.system.progress import Progress
 
 
 def pack(

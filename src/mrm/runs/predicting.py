@@ -32,13 +32,13 @@ from mrm.evaluate import RunError, load_classifier
 from mrm.headers import kind_of, load
 from mrm.images import ImageError
 from mrm.inputs import keys_of, pictures_at
-from mrm.journal import duration
 from mrm.predict import Computed, Encoding, Kind
 from mrm.records import Record, Records
-from mrm.rows import Partial, Row, check_suffix, write_by, write_table
 from mrm.runs.opening import best_device, results_folder, spare_inputs
 from mrm.segmenter import Segmenter, probabilities
-from mrm.tables import write_whole
+from mrm.system.partial_results import Partial, Row, check_suffix, write_by, write_table
+from mrm.system.progress import duration
+from mrm.system.tables import write_whole
 from mrm.training import processes
 from mrm.weights import first_line
 

@@ -20,7 +20,7 @@ from mrm.recipes import PretrainConfig
 from mrm.records import Record, Records
 from mrm.reports import Tokenizer, select_sections
 from mrm.sampling import in_order
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 from mrm.tasks import PretrainTask
 from mrm.training import processes
 

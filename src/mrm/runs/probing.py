@@ -30,7 +30,7 @@ from mrm.recipes import FinetuneConfig
 from mrm.records import Records, resolve_uncertain
 from mrm.runs.opening import best_device, warn_of
 from mrm.saving import STATE
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 RANDOM = "random"  # in place of a model: the first one's architecture with random weights
 FINETUNE = "fine-tuning"

@@ -17,12 +17,12 @@ from mrm.evaluate import RunError
 from mrm.filling import Blank, SentenceScore
 from mrm.images import ImageError
 from mrm.inputs import pictures_at
-from mrm.journal import Progress
 from mrm.model import MRM
 from mrm.pages import sheets
 from mrm.reports import ReportError, Tokenizer
 from mrm.runs.opening import best_device, csv_of, output_names, results_folder, spare_inputs
-from mrm.tables import write_whole
+from mrm.system.progress import Progress
+from mrm.system.tables import write_whole
 
 MAX_OTHERS = 64  # other pictures that are looked at
 MAX_BYTES = 1_000_000  # of a file with a report

@@ -13,12 +13,12 @@ from torch import nn
 
 from mrm import checkpoint, masks, pages, segmentation
 from mrm.evaluate import RunError, overlaps
-from mrm.journal import Progress
 from mrm.masks import MaskedPictures
 from mrm.recipes import SegmentConfig
 from mrm.runs.opening import best_device, on_encoder, results_folder, warn_of
 from mrm.segmentation import Threshold
 from mrm.segmenter import Segmenter, SegmenterConfig, probabilities
+from mrm.system.progress import Progress
 
 # Training -----------------------------------------------------------------------------------------------
 

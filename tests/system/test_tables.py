@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mrm.tables import RecordError, read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
+from mrm.system.tables import RecordError, read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
 
 CELL = st.text(max_size=20).map(str.strip)
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrm.records import RecordError
-from mrm.tables import write_whole
+from mrm.system.tables import write_whole
 
 TYPES = {str: "string", float: "float64", int: "int64"}  # of columns, as Parquet calls them
 CHUNK = 1000  # rows of Parquet in memory

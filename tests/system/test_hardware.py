@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from mrm import machine
+from mrm.system import hardware
 
 FAULTS = """
 import resource, torch
@@ -32,36 +32,36 @@ def page_faults(keep, **environment):
     return int(done.stdout)
 
 
-@pytest.mark.skipif(machine.platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.skipif(hardware.platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_that_is_kept_is_not_handed_out_anew():
     assert page_faults(keep=False) > 1000  # 64 MiB are 16,384 pages
     assert page_faults(keep=True) < 500
 
 
-@pytest.mark.skipif(machine.platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.skipif(hardware.platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_what_the_user_has_chosen_for_the_allocator_stands():
     assert page_faults(keep=True, MALLOC_MMAP_THRESHOLD_="65536") > 1000
 
 
 def test_workers_leave_a_core_and_do_not_grow_without_bound(monkeypatch):
     for cores, cpu, cuda in ((1, 0, 0), (2, 1, 1), (16, 2, 15), (64, 8, 16)):
-        monkeypatch.setattr(machine, "cores", lambda cores=cores: cores)
-        assert (machine.default_workers("cpu"), machine.default_workers("cuda")) == (cpu, cuda)
+        monkeypatch.setattr(hardware, "cores", lambda cores=cores: cores)
+        assert (hardware.default_workers("cpu"), hardware.default_workers("cuda")) == (cpu, cuda)
 
 
 def test_threads_are_what_readers_leave_unless_the_user_said(monkeypatch):
     chosen = []
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    monkeypatch.setattr(machine, "cores", lambda: 16)
+    monkeypatch.setattr(hardware, "cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    machine.share_cores(torch.device("cpu"))
-    machine.share_cores(torch.device("cuda"))
+    hardware.share_cores(torch.device("cpu"))
+    hardware.share_cores(torch.device("cuda"))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    machine.share_cores(torch.device("cpu"))
+    hardware.share_cores(torch.device("cpu"))
     assert chosen == [14]
 
 
 def test_a_share_of_the_peak_is_given_only_where_the_peak_is_known():
-    assert machine.share_of_peak(494.5e12, "NVIDIA H100 80GB HBM3") == pytest.approx(0.5)
-    assert machine.share_of_peak(1e12, "some other GPU") is None
-    assert machine.device_name(torch.device("cpu")).startswith("CPU ")
+    assert hardware.share_of_peak(494.5e12, "NVIDIA H100 80GB HBM3") == pytest.approx(0.5)
+    assert hardware.share_of_peak(1e12, "some other GPU") is None
+    assert hardware.device_name(torch.device("cpu")).startswith("CPU ")

@@ -1,6 +1,6 @@
 """Results kept as they come: found again whole, whatever cut the work short."""
 
-from mrm.resuming import Journal, file_state
+from mrm.system.journal import Journal, file_state
 
 
 def test_results_come_back_as_they_were(tmp_path):

@@ -4,14 +4,14 @@ import re
 
 import pytest
 
-from mrm import journal
-from mrm.journal import Progress
+from mrm.system import progress
+from mrm.system.progress import Progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
 
 

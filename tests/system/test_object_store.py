@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from test_training import MICRO, config, trace
 
-from mrm import batches, images, loading, recipes, runs, sampling, shards, store
+from mrm import batches, images, loading, recipes, runs, sampling, shards
 from mrm.corpora.phantom import FINDINGS
 from mrm.pack import PackConfig, open_source, pack
 from mrm.records import Records
-from mrm.store import Cache, Fetcher, StoreError
+from mrm.system import object_store
+from mrm.system.object_store import Cache, Fetcher, StoreError
 from mrm.training import Trainer
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -91,12 +92,13 @@ def held(cache: Path) -> int:
 
 def test_an_address_survives_being_a_path():
     whole = "s3://films/a/b?endpoint_override=localhost:9000&scheme=http"
-    assert store.address(whole) == store.address(Path(whole)) == whole
+    assert object_store.address(whole) == object_store.address(Path(whole)) == whole
     assert recipes.from_yaml(recipes.PretrainConfig, recipes.to_yaml(config(Path("a"), Path("b")))).records
-    assert store.address(Path("records.csv")) is None
-    assert store.address("/data/s3/x") is None
+    assert object_store.address(Path("records.csv")) is None
+    assert object_store.address("/data/s3/x") is None
     assert (
-        store.within(whole, "shards.json") == "s3://films/a/b/shards.json?endpoint_override=localhost:9000&scheme=http"
+        object_store.within(whole, "shards.json")
+        == "s3://films/a/b/shards.json?endpoint_override=localhost:9000&scheme=http"
     )
 
 
@@ -110,7 +112,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown():
 
 
 def test_records_are_the_same_and_pictures_come_when_they_are_read(uploaded, packed, cache):
-    for place in (uploaded, Path(uploaded), store.within(uploaded, "shards.json")):
+    for place in (uploaded, Path(uploaded), object_store.within(uploaded, "shards.json")):
         records = Records.load(place, FINDINGS)
         assert records.fingerprint() == Records.load(packed, FINDINGS).fingerprint()
     assert not cache.exists()
@@ -238,12 +240,12 @@ def test_a_file_takes_its_name_while_nobody_counts_the_folder(cache, monkeypatch
         arrived.set()
         assert counting.wait(10)
 
-    monkeypatch.setattr(store, "_chunks", chunks)
+    monkeypatch.setattr(object_store, "_chunks", chunks)
     digest = hashlib.sha256(b"film").hexdigest()
     fetching = threading.Thread(target=Cache(cache, 100).fetch, args=("s3://films/one", 4, digest))
     fetching.start()
     assert arrived.wait(10)
-    with store._locked(cache / "room.lock"):
+    with object_store._locked(cache / "room.lock"):
         counting.set()
         fetching.join(0.3)
         assert [f.name for f in cache.iterdir() if f.suffix != ".lock"] == [f"{digest}.part"]
@@ -294,7 +296,7 @@ def test_a_cache_too_small_for_the_windows_is_refused_at_once(uploaded, monkeypa
 def test_a_limit_that_is_no_number_is_refused(monkeypatch, text):
     monkeypatch.setenv("MRM_CACHE_GB", text)
     with pytest.raises(StoreError, match="MRM_CACHE_GB is"):
-        store.default_cache()
+        object_store.default_cache()
 
 
 def test_a_cache_that_cannot_be_written_is_named(files, tmp_path):
@@ -337,7 +339,7 @@ def test_a_fork_says_that_it_cannot_read(uploaded):
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
         try:
-            store.read(store.within(uploaded, "shards.json"))
+            object_store.read(object_store.within(uploaded, "shards.json"))
             said = "read"
         except StoreError as error:
             said = str(error)
