@@ -30,9 +30,9 @@ from mrm import checkpoint, explain, metrics, noise, predict, recipes, runs
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS, Phantom, phantom
+from mrm.data.records import Records
 from mrm.intervals import Bootstrap, Estimate
 from mrm.overlap import mean_over
-from mrm.records import Records
 
 PLACED = ("atelectasis", "cardiomegaly", "consolidation", "effusion", "nodule", "pneumothorax")
 

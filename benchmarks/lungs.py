@@ -29,11 +29,12 @@ import cv2
 import numpy as np
 import torch
 
-from mrm import checkpoint, images, masks, noise, recipes, runs
+from mrm import checkpoint, noise, recipes, runs
 from mrm.classifier import Classifier, ClassifierConfig
+from mrm.data import images, masks
+from mrm.data.records import Record, Records
 from mrm.intervals import Bootstrap, Estimate
 from mrm.overlap import Overlap, mean_over, overlap_report
-from mrm.records import Record, Records
 from mrm.system.tables import read_csv_rows
 
 SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from mrm import recipes
-from mrm.batches import MaskBatch
+from mrm.data.samples import MaskBatch
 from mrm.optimization import build_optimizer
 from mrm.segmenter import Segmenter, SegmenterConfig
 from mrm.system import hardware

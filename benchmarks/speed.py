@@ -43,13 +43,14 @@ import torch
 import torchvision
 
 import mrm
-from mrm import images, noise, pack, parallel, recipes
-from mrm.batches import PretrainBatch, PretrainData
+from mrm import noise, parallel, recipes
+from mrm.data import images, packing
+from mrm.data.records import Record, Records
+from mrm.data.reports import Tokenizer
+from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.losses import NO_WORD
 from mrm.model import MRM, ModelConfig, normalise
 from mrm.optimization import TrainConfig, build_optimizer
-from mrm.records import Record, Records
-from mrm.reports import Tokenizer
 from mrm.runs.doctor import Stopwatch, flops_of_step
 from mrm.system.hardware import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak
 from mrm.tasks import PretrainTask
@@ -120,7 +121,7 @@ def loader(folder: Path, quick: bool) -> dict[str, Any]:
             write(Path(place) / f"{i}-small.jpg", shorter_side(images.read(p), PACKED)) for i, p in enumerate(originals)
         ]
         records = Records([Record(path, report=text) for path, text in zip(originals, reports(count), strict=True)])
-        pack.pack(pack.of_records(records), Path(place) / "shards", pack.PackConfig(size=PACKED), workers=1)
+        packing.pack(packing.of_records(records), Path(place) / "shards", packing.PackConfig(size=PACKED), workers=1)
         packed = Records.load(Path(place) / "shards")
         ours = {
             "ours, originals": samples_of(records),

@@ -47,15 +47,16 @@ import phantom_encoder
 import torch
 from torch import Tensor
 
-from mrm import checkpoint, filling, images, metrics, noise, predict, recipes, runs
-from mrm.batches import CropConfig, ReportConfig
+from mrm import checkpoint, filling, metrics, noise, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import images
+from mrm.data.records import Record, Records
+from mrm.data.reports import MASK, PAD, Tokenizer, mask_words, select_sections
+from mrm.data.samples import CropConfig, ReportConfig
 from mrm.intervals import Bootstrap, Estimate
 from mrm.model import MRM, normalise
 from mrm.overlap import mean_over
-from mrm.records import Record, Records
-from mrm.reports import MASK, PAD, Tokenizer, mask_words, select_sections
 
 REFERENCES = 24  # training pictures that stand for "others"
 PARTNERS = 10  # other test pictures to compare with, a report

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 
-from mrm import images
+from mrm.data import images
 
 
 def picture(seed: int, height: int = 24, width: int = 20) -> np.ndarray:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from test_similarity import film
 
-from mrm import images
 from mrm.audit import KINDS, Verdict, audit, compare, judge, repeats
+from mrm.data import images
+from mrm.data.records import Record, RecordError, Records
 from mrm.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
-from mrm.records import Record, RecordError, Records
 
 
 def saved(folder, name: str, picture: np.ndarray, **known) -> Record:

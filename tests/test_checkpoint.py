@@ -19,8 +19,8 @@ import mrm
 from mrm import checkpoint, noise
 from mrm.checkpoint import Card, CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
+from mrm.data.reports import Tokenizer
 from mrm.model import MRM
-from mrm.reports import Tokenizer
 
 VIT_B = replace(SMALL, encoder="vit_base_patch16_224", encoder_options={}, image_size=224, keep=49)
 CLASSES = ("effusion", "mass, left", "edema")

@@ -22,10 +22,10 @@ from mrm.comparison import (
     holm,
     sign_flip_test,
 )
+from mrm.data.records import RecordError
 from mrm.evaluate import write_results
 from mrm.metrics import auroc, interval
 from mrm.predictions import Predictions
-from mrm.records import RecordError
 
 NAN = math.nan
 

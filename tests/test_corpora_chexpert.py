@@ -7,7 +7,7 @@ from corpora_trees import contents, write_picture
 
 from mrm.corpora import chexpert, prepare, splits
 from mrm.corpora.contract import Options, Release, read_table
-from mrm.records import RecordError, Records
+from mrm.data.records import RecordError, Records
 
 HEADER = ",".join(chexpert.COLUMNS)
 CELLS = {"Cardiomegaly": "1.0", "Atelectasis": "-1.0", "Consolidation": "-1.0", "Edema": "0.0", "Fracture": "-1.0"}

@@ -8,7 +8,7 @@ import pytest
 
 from mrm.corpora import prepare
 from mrm.corpora.contract import Options
-from mrm.records import RecordError, Records
+from mrm.data.records import RecordError, Records
 
 COLUMNS = {"image_path": "Path", "report_content": "Text", "patient_id": "MRN", "study_id": "Accession"}
 

@@ -21,8 +21,8 @@ from test_training import config as pretrain_config
 
 from mrm import checkpoint, noise, recipes, runs
 from mrm.corpora.contract import Options
+from mrm.data.records import RecordError, Records
 from mrm.model import MRM
-from mrm.records import RecordError, Records
 
 SHORT = {"steps": 2, "warmup_steps": 1, "global_batch": 2, "check_every": 2, "save_every": 2}
 

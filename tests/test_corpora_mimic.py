@@ -13,7 +13,7 @@ import pytest
 from mrm.corpora import prepare
 from mrm.corpora.contract import Options
 from mrm.corpora.mimic import CLASSES
-from mrm.records import RecordError, Records
+from mrm.data.records import RecordError, Records
 
 METADATA = (
     "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"

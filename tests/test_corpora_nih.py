@@ -7,7 +7,7 @@ from corpora_trees import contents, write_picture
 
 from mrm.corpora import nih, prepare, splits
 from mrm.corpora.contract import Options, Release, read_table
-from mrm.records import RecordError, Records
+from mrm.data.records import RecordError, Records
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

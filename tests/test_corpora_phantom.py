@@ -10,7 +10,7 @@ import pytest
 
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS, phantom
-from mrm.records import RecordError
+from mrm.data.records import RecordError
 
 TERMS = {
     "atelectasis": r"atelectasis",

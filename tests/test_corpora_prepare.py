@@ -17,7 +17,7 @@ from corpora_trees import write_picture
 from mrm import corpora, fingerprints, runs
 from mrm.corpora import inspection, nih, prepare
 from mrm.corpora.contract import Options, Release, find_table, inside, list_pictures, read_table
-from mrm.records import Record, RecordError, Records
+from mrm.data.records import Record, RecordError, Records
 
 LABELS = {"0": 0.0, "1": 1.0, "": float("nan"), "-": -1.0}
 

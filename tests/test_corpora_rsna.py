@@ -5,7 +5,7 @@ from corpora_trees import contents, write_dicom
 
 from mrm.corpora import inspection, prepare, rsna, splits
 from mrm.corpora.contract import Options, Release, read_table
-from mrm.records import RecordError, Records
+from mrm.data.records import RecordError, Records
 
 HEADER = "patientId,x,y,width,height,Target"
 

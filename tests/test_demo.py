@@ -3,7 +3,7 @@
 import pytest
 
 from mrm import demo
-from mrm.records import Records
+from mrm.data.records import Records
 
 
 @pytest.fixture(scope="module")

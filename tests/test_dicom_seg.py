@@ -6,7 +6,7 @@ import pytest
 from corpora_trees import write_dicom
 
 from mrm import dicom_seg
-from mrm.masks import MaskError
+from mrm.data.masks import MaskError
 
 hd = pytest.importorskip("highdicom")
 

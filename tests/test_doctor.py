@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from mrm import cli, recipes
+from mrm.data.records import Record
 from mrm.evaluate import RunError
 from mrm.recipes import ConfigError
-from mrm.records import Record
 from mrm.runs import doctor
 from mrm.runs.doctor import Diagnosis, Stage
 

@@ -11,9 +11,9 @@ from test_training import MICRO
 import mrm
 from mrm import checkpoint, predict, runs
 from mrm.classifier import Classifier, ClassifierConfig
+from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import people
 from mrm.predictions import read_predictions
-from mrm.records import Record, RecordError, Records
 
 CLASSES = ("effusion", "cardiomegaly")
 

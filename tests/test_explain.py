@@ -11,9 +11,10 @@ import torch
 from test_cli import run
 from test_training import MICRO
 
-from mrm import checkpoint, explain, images, noise
+from mrm import checkpoint, explain, noise
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import images
 from mrm.model import normalise
 
 CLASSES = ("square", "ring")

@@ -15,8 +15,8 @@ import mrm
 from mrm import checkpoint, cli, export, noise, predict
 from mrm.checkpoint import Card, CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
+from mrm.data.reports import Tokenizer
 from mrm.model import MRM, normalise
-from mrm.reports import Tokenizer
 from mrm.segmenter import Segmenter, SegmenterConfig
 
 CLASSES = ("nodule", "effusion")

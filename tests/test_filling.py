@@ -11,12 +11,13 @@ import torch
 from test_cli import run
 from test_training import MICRO
 
-from mrm import checkpoint, filling, images, noise, predict
-from mrm.batches import CropConfig, PretrainData
+from mrm import checkpoint, filling, noise, predict
+from mrm.data import images
+from mrm.data.records import Record, Records
+from mrm.data.reports import MASK, ReportError, Tokenizer
+from mrm.data.samples import CropConfig, PretrainData
+from mrm.data.sampling import in_order
 from mrm.model import MRM
-from mrm.records import Record, Records
-from mrm.reports import MASK, ReportError, Tokenizer
-from mrm.sampling import in_order
 from mrm.tasks import PretrainTask
 
 TEXTS = ("Findings: the chest is bright. There is cardiomegaly.", "Findings: the chest is dark. There is nothing.")

@@ -11,10 +11,10 @@ from mrm import checkpoint, metrics, noise, overlap, seeds, suites
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.cli import main
 from mrm.corpora.phantom import FINDINGS
+from mrm.data.records import Records
 from mrm.evaluate import RunError, write_results
 from mrm.predictions import Predictions, read_predictions
 from mrm.recipes import ConfigError
-from mrm.records import Records
 from mrm.runs import ledger
 from mrm.runs.ledger import BenchmarkConfig, Commands
 from mrm.training import Stopped

@@ -8,12 +8,13 @@ import torch
 from test_training import MICRO
 
 import mrm
-from mrm import batches, images, metrics, predict
+from mrm import metrics, predict
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import images, samples
+from mrm.data.records import Record, Records
 from mrm.model import MRM, normalise
 from mrm.predict import PredictError
-from mrm.records import Record, Records
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_a_film_that_is_not_square_is_seen_whole_unless_its_centre_is_asked_for(
     film[:, :40] = 255  # a bright stripe at the side
     path = tmp_path / "film.png"
     path.write_bytes(images.encode_png(film))
-    from mrm.batches import test_picture as picture_for
+    from mrm.data.samples import test_picture as picture_for
 
     assert picture_for(Record(path), 64, "whole")[:, :8].min() > 200
     assert picture_for(Record(path), 64, "centre").max() == 0
@@ -122,7 +123,7 @@ def test_a_class_of_one_value_keeps_its_head(records, classifier):
 
 def test_features_are_the_mean_of_the_patches_or_the_patches_after_the_last_norm(model, classifier, records):
     few = records[:5]
-    pictures = torch.from_numpy(np.stack([batches.test_picture(r, MICRO.image_size) for r in few]))
+    pictures = torch.from_numpy(np.stack([samples.test_picture(r, MICRO.image_size) for r in few]))
     normal = normalise(pictures, MICRO.mean, MICRO.std)
     with torch.inference_mode():
         tokens = model.encode(normal)[:, 1:]  # without the class token

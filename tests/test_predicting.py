@@ -24,14 +24,15 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from test_training import MICRO
 
 import mrm
-from mrm import batches, calibration, checkpoint, cli, images, inputs, neighbours, outliers, predict
+from mrm import calibration, checkpoint, cli, neighbours, outliers, predict
 from mrm.checkpoint import CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import finding, images, samples
+from mrm.data.headers import MAX_BYTES
+from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import RunError
-from mrm.headers import MAX_BYTES
 from mrm.model import MRM
-from mrm.records import Record, RecordError, Records
 from mrm.runs import predicting
 from mrm.runs.predicting import Reading
 from mrm.system import partial_results
@@ -81,15 +82,15 @@ def test_files_folders_globs_lists_and_tables_name_the_same_pictures(phantoms, t
     label_list.write_text("".join(f"{f.name} 0 1 0\n" for f in files))
     ways = [files, [phantoms / "images"], [str(phantoms / "images" / "*.jpg")], [plain], [listed], [label_list]]
     for given in ways:
-        found = inputs.pictures_at(given, phantoms / "images" if given[0] in (plain, label_list) else None)
+        found = finding.pictures_at(given, phantoms / "images" if given[0] in (plain, label_list) else None)
         assert [Path(r.image).resolve() for r in found] == [f.resolve() for f in files], given
-    known = inputs.pictures_at([phantoms / "records.csv"])
+    known = finding.pictures_at([phantoms / "records.csv"])
     assert {Path(r.image).name for r in known} == {f.name for f in files}
     assert all(r.patient and r.study for r in known)
 
 
 def test_shards_are_given_as_their_folder(model, phantoms, tmp_path):
-    pack = pytest.importorskip("mrm.pack")
+    pack = pytest.importorskip("mrm.data.packing")
     pack.pack(pack.open_source(phantoms / "records.csv"), tmp_path / "packed", pack.PackConfig(size=64), workers=1)
     got = run(model, [tmp_path / "packed"], tmp_path / "a.csv")
     assert [r["path"] for r in got] == [r.name for r in Records.load(phantoms / "records.csv")]
@@ -100,8 +101,8 @@ def test_a_folder_leaves_out_what_is_no_picture_and_a_picture_may_have_any_name(
     one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
     for name in ("a.jpg", "b", "c.123", "labels.csv", "notes.txt", ".hidden.jpg", "DICOMDIR"):
         (tmp_path / name).write_bytes(one)
-    assert [r.name for r in inputs.pictures_at([tmp_path])] == [str(tmp_path / n) for n in ("a.jpg", "b", "c.123")]
-    assert [r.name for r in inputs.pictures_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
+    assert [r.name for r in finding.pictures_at([tmp_path])] == [str(tmp_path / n) for n in ("a.jpg", "b", "c.123")]
+    assert [r.name for r in finding.pictures_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
 
 
 def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_picture_once(phantoms, tmp_path):
@@ -111,7 +112,7 @@ def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_picture_o
     for file in wanted:
         file.write_bytes(one)
     for pattern in ("in/**", "**", "*", "**/*.jpg"):
-        assert [r.image for r in inputs.pictures_at([str(tmp_path / pattern)])] == wanted
+        assert [r.image for r in finding.pictures_at([str(tmp_path / pattern)])] == wanted
 
 
 def test_results_in_the_folder_of_the_pictures_are_not_taken_for_pictures(model, phantoms, tmp_path, monkeypatch):
@@ -125,9 +126,9 @@ def test_results_in_the_folder_of_the_pictures_are_not_taken_for_pictures(model,
     assert [r["error"] for r in run(model, [tmp_path], tmp_path / "a.csv", one)] == ["", ""]
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "a.png").write_bytes(images.encode_png(np.zeros((8, 8), np.uint8)))
-    found = [Path(r.name).name for r in inputs.pictures_at([tmp_path], out=tmp_path / "maps")]
+    found = [Path(r.name).name for r in finding.pictures_at([tmp_path], out=tmp_path / "maps")]
     assert found == ["a.jpg", "b.jpg"]
-    assert len(inputs.pictures_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
+    assert len(finding.pictures_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
 
 
 @pytest.mark.parametrize(
@@ -156,13 +157,13 @@ def test_lists_and_paths_that_cannot_be_used_are_one_line(model, tmp_path, capsy
     assert error.startswith("mrm: error: ")
     assert error.count("\n") == 1
     with pytest.raises(RecordError, match=message):
-        inputs.pictures_at([path])
+        finding.pictures_at([path])
     assert not list(tmp_path.glob("out.csv*"))
 
 
 def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(RecordError, match="no pictures in it"):
-        inputs.pictures_at([tmp_path])
+        finding.pictures_at([tmp_path])
 
 
 # ---- one row a picture ---------------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ def test_a_large_jpeg_is_decoded_smaller_than_its_dicom_and_they_agree(model, ph
     (tmp_path / "large.jpg").write_bytes(images.encode_jpeg(images.resize(film, 1000, 800)))
     (tmp_path / "large.dcm").write_bytes(dicom(images.read(tmp_path / "large.jpg")))
     seen = [
-        batches.test_picture(Record(tmp_path / n), MICRO.image_size).astype(int) for n in ("large.jpg", "large.dcm")
+        samples.test_picture(Record(tmp_path / n), MICRO.image_size).astype(int) for n in ("large.jpg", "large.dcm")
     ]
     assert 0 < np.abs(seen[0] - seen[1]).max() <= 3  # grey levels of 255
     first, second = run(model, [tmp_path / "large.jpg", tmp_path / "large.dcm"], tmp_path / "a.csv")
@@ -618,7 +619,7 @@ def test_a_table_without_rows_is_whole(tmp_path):
 def test_features_are_those_of_the_encoder_as_npy_and_as_parquet(pretrained, phantoms, tmp_path, kind):
     (tmp_path / "bad.png").write_bytes(b"")
     given = [phantoms / "images", tmp_path / "bad.png"]
-    expected, unreadable = predict.features(mrm.load(pretrained), inputs.pictures_at(given), kind, workers=0)
+    expected, unreadable = predict.features(mrm.load(pretrained), finding.pictures_at(given), kind, workers=0)
     assert len(unreadable) == 1
     for name in ("f.npy", "f.parquet"):
         written = predicting.embed(pretrained, given, tmp_path / name, kind, HERE)
@@ -661,7 +662,7 @@ def index(request, pretrained, phantoms, tmp_path_factory) -> Path:
 
 def test_neighbours_are_the_nearest_by_cosine(index, pretrained, phantoms, tmp_path):
     files = sorted((phantoms / "images").iterdir())
-    features = predict.features(mrm.load(pretrained), inputs.pictures_at(files), workers=0)[0]
+    features = predict.features(mrm.load(pretrained), finding.pictures_at(files), workers=0)[0]
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     expected = unit @ unit[5]
     copy = tmp_path / "copy.jpg"  # a picture that the index does not know by its path

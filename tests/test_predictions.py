@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mrm.data.records import RecordError
 from mrm.predictions import Predictions, pair, read_predictions, write_predictions
-from mrm.records import RecordError
 
 CLASSES = ("effusion", "cardiomegaly")
 

@@ -10,10 +10,10 @@ from test_training import MICRO
 
 import mrm
 from mrm import checkpoint, cli, metrics, probing, runs
+from mrm.data.records import Record, Records
 from mrm.evaluate import RunError
 from mrm.model import MRM
 from mrm.probing import Labelled, ProbeError
-from mrm.records import Record, Records
 from mrm.runs import probing as run_of_probe
 from mrm.runs.probing import ProbeConfig
 

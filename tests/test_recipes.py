@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from mrm import checkpoint, explain, predict, runs
-from mrm.augment import NONE, STRONG
-from mrm.batches import CropConfig
 from mrm.classifier import Classifier, ClassifierConfig
+from mrm.data.augmentation import NONE, STRONG
+from mrm.data.records import Records
+from mrm.data.samples import CropConfig
 from mrm.model import MRM, ModelConfig
 from mrm.noise import seeded
 from mrm.optimization import rate_at
@@ -25,7 +26,6 @@ from mrm.recipes import (
     from_yaml,
     to_yaml,
 )
-from mrm.records import Records
 
 PLACES = {"records": Path("data/training.csv"), "out": Path("runs/a")}
 LISTS = {"train": Path("train.txt"), "val": Path("val.txt"), "init": Path("MRM.pth"), "out": Path("runs/b")}

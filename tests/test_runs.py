@@ -13,12 +13,13 @@ from test_training import config as pretrain_config
 from test_training import trace
 
 import mrm
-from mrm import checkpoint, images, metrics, recipes, runs
+from mrm import checkpoint, metrics, recipes, runs
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import images
+from mrm.data.images import ImageError
+from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import RunError
-from mrm.images import ImageError
 from mrm.predictions import read_predictions
-from mrm.records import Record, RecordError, Records
 from mrm.runs import finetuning, opening
 from mrm.tasks import ClassifyTask
 

@@ -15,13 +15,14 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mrm import checkpoint, cli, images, masks, noise, recipes, runs
+from mrm import checkpoint, cli, noise, recipes, runs
 from mrm.classifier import Classifier, ClassifierConfig
+from mrm.data import images, masks
+from mrm.data.masks import MaskError
+from mrm.data.records import RecordError
 from mrm.evaluate import RunError
 from mrm.losses import IGNORED
-from mrm.masks import MaskError
 from mrm.optimization import TrainConfig
-from mrm.records import RecordError
 from mrm.runs import predicting
 from mrm.segmentation import LEVELS, Threshold, choose, levels_of, outline, surface_distances
 from mrm.segmenter import SegmenterError

@@ -10,9 +10,9 @@ import torch
 from timm.layers import resample_abs_pos_embed
 
 from mrm import checkpoint, noise
-from mrm.batches import MaskBatch
 from mrm.checkpoint import CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
+from mrm.data.samples import MaskBatch
 from mrm.losses import IGNORED, dice_loss, focal_loss
 from mrm.optimization import TrainConfig, build_optimizer
 from mrm.segmenter import Segmenter, SegmenterConfig, SegmenterError, probabilities, window_starts

@@ -34,14 +34,15 @@ from pydicom.uid import (
 from test_training import MICRO
 
 import mrm
-from mrm import checkpoint, explain, filling, images, predict, serve
+from mrm import checkpoint, explain, filling, predict, serve
 from mrm.checkpoint import Card
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.cli import EXPECTED
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import images
+from mrm.data.records import Record, Records
+from mrm.data.reports import Tokenizer
 from mrm.model import MRM
-from mrm.records import Record, Records
-from mrm.reports import Tokenizer
 from mrm.runs.predicting import predict_table
 from mrm.segmenter import Segmenter, SegmenterConfig
 from mrm.serve.limits import Limits, Refused, Room

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from test_serve import SMALL, TOKEN, ask, dicom, png_of_size, running, write_models
 
-from mrm import checkpoint, explain, images, noise, serve
+from mrm import checkpoint, explain, noise, serve
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import images
 from mrm.segmenter import Segmenter, SegmenterConfig
 
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrm import images
+from mrm.data import images
 from mrm.similarity import BITS, THRESHOLD, content_hash, distance, near_pairs, perceptual_hash
 
 

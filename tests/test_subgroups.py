@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrm import metrics
-from mrm.records import Record, RecordError, Records
+from mrm.data.records import Record, RecordError, Records
 from mrm.subgroups import UNSTATED, age_band, age_in_years, subgroups, values_of
 
 CLASSES = ("effusion", "nodule")

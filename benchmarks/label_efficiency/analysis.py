@@ -18,8 +18,8 @@ from scipy.stats import t as student
 from units import Study
 
 from mrm import comparison, intervals, metrics
+from mrm.data.records import Records
 from mrm.intervals import Estimate
-from mrm.records import Records
 from mrm.system.tables import write_whole
 
 MEASURES = (*CELLS, *(f"finetune/{style}" for style in arms.STYLES))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mrm import recipes
-from mrm.batches import CropConfig, ReportConfig
+from mrm.data.samples import CropConfig, ReportConfig
 from mrm.model import ModelConfig
 from mrm.optimization import TrainConfig
 from mrm.recipes import FinetuneConfig, PretrainConfig

@@ -16,7 +16,7 @@ import probes
 from units import Study, Unit, require_finished
 
 from mrm import checkpoint, metrics, predict, runs
-from mrm.records import Records
+from mrm.data.records import Records
 
 CELLS = {"probe": 1, "probe-places": 4}  # of each side: one mean of all patches, or means that keep their places
 

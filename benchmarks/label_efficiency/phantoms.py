@@ -15,12 +15,13 @@ import torch
 from measuring import Task, encoder_folder, finetune_unit, probe_unit
 from units import Study, Unit, require_finished
 
-from mrm import checkpoint, loading, noise, runs, sampling
+from mrm import checkpoint, noise, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import loader, sampling
+from mrm.data.records import Records
+from mrm.data.reports import Tokenizer, select_sections
 from mrm.model import MRM
-from mrm.records import Records
-from mrm.reports import Tokenizer, select_sections
 from mrm.runs.pretraining import pretrain_data
 from mrm.system.tables import write_whole
 from mrm.tasks import PretrainTask
@@ -149,7 +150,7 @@ def report_losses(study: Study, config) -> dict[str, float]:
     )
     task, sums, words = PretrainTask(model).eval(), np.zeros(4), 0
     with torch.inference_mode():
-        for batch in loading.loader(data, sampling.in_order(len(data) - len(data) % 100 or len(data), 100), 0):
+        for batch in loader.loader(data, sampling.in_order(len(data) - len(data) % 100 or len(data), 100), 0):
             swapped = replace(batch, picture_BHW=batch.picture_BHW.roll(ROLL, 0))
             asked_W = batch.targets_W[batch.targets_W >= 0].numpy()
             terms = task(batch)

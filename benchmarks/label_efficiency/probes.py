@@ -10,9 +10,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from mrm import images, metrics, predict
+from mrm import metrics, predict
+from mrm.data import images
+from mrm.data.records import Records
 from mrm.model import MRM
-from mrm.records import Records
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: weak ones fit few labels better
 

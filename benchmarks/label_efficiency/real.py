@@ -20,10 +20,10 @@ from measuring import Task, encoder_folder, finetune_unit, probe_unit
 from units import Study, StudyError, Unit, require_finished
 
 from mrm import checkpoint, noise, runs
-from mrm.batches import CropConfig, ReportConfig
+from mrm.data.records import Record, Records
+from mrm.data.reports import Tokenizer
+from mrm.data.samples import CropConfig, ReportConfig
 from mrm.model import MRM
-from mrm.records import Record, Records
-from mrm.reports import Tokenizer
 from mrm.system.tables import write_whole
 
 LUNGS = Path(__file__).parents[1] / "lungs.py"

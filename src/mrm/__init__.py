@@ -5,8 +5,8 @@ Start reading at `mrm.runs`: each command is one function there.
 
 from mrm import noise
 from mrm.checkpoint import load, load_encoder
+from mrm.data.records import Record, Records
 from mrm.model import MRM, ModelConfig, pretrain_losses
-from mrm.records import Record, Records
 
 __version__ = "0.1.0"
 __all__ = ["MRM", "ModelConfig", "Record", "Records", "load", "load_encoder", "noise", "pretrain_losses"]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mrm.data.records import RecordError, Records
 from mrm.fingerprints import DEPTH, Fingerprints, fingerprint
-from mrm.records import RecordError, Records
 from mrm.similarity import THRESHOLD, near_pairs
 from mrm.system import hardware
 from mrm.system.journal import Journal

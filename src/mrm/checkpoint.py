@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from mrm import noise
 from mrm.classifier import Classifier, ClassifierConfig, build_encoder
+from mrm.data.reports import Tokenizer
 from mrm.model import MRM, ModelConfig
 from mrm.published import BERT, HEAD, own_names, to_published
-from mrm.reports import Tokenizer
 from mrm.segmenter import Segmenter, SegmenterConfig
 from mrm.weights import CheckpointError, KeyReport, first_line, load_strict, match, read_pickle, read_weights
 

@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import checkpoint, comparison, images, intervals, metrics, pages, predict, recipes, runs
+from mrm import checkpoint, comparison, intervals, metrics, pages, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import images
+from mrm.data.records import Records
+from mrm.data.reports import MASK, mask_words
 from mrm.model import MRM
 from mrm.pages import Contender, FilledReport, Story, Word
 from mrm.predictions import read_predictions
-from mrm.records import Records
-from mrm.reports import MASK, mask_words
 
 SIZE = 256  # pixels of a phantom
 COUNTS = {"pretrain": 1200, "train": 300, "val": 150, "test": 500}

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from mrm.masks import MaskError
+from mrm.data.masks import MaskError
 
 # SNOMED CT category and type of a class, by a word in its name; others are called lesions
 CODES = {

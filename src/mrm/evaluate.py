@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from mrm import calibration, checkpoint, intervals, predict, sampling
+from mrm import calibration, checkpoint, intervals, predict
 from mrm.audit import compare
 from mrm.calibration import OperatingPoint, Reliability
 from mrm.checkpoint import Card
 from mrm.classifier import Classifier
+from mrm.data import sampling
+from mrm.data.records import Records, resolve_uncertain
 from mrm.fingerprints import Fingerprints, fingerprint
 from mrm.intervals import Estimate
 from mrm.predictions import Predictions, write_predictions
-from mrm.records import Records, resolve_uncertain
 from mrm.subgroups import Subgroups, age_in_years, subgroups, values_of
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole

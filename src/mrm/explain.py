@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mrm import images
 from mrm.classifier import Classifier
+from mrm.data import images
 from mrm.model import normalise
 
 Method = Literal["gradcam", "rollout"]

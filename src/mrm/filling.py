@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from mrm.corpora.phantom import phantom
+from mrm.data.reports import CLS, MASK, SPECIAL, UNK, ReportError, Tokenizer
 from mrm.model import MRM
 from mrm.predict import context_of
-from mrm.reports import CLS, MASK, SPECIAL, UNK, ReportError, Tokenizer
 
 BLANK = re.compile(r"_{3,}|\[MASK\]")
 MAX_BLANKS = 64

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrm import images
-from mrm.images import ImageError
-from mrm.records import Record, RecordError, Records
+from mrm.data import images
+from mrm.data.images import ImageError
+from mrm.data.records import Record, RecordError, Records
 from mrm.similarity import content_hash, perceptual_hash
 from mrm.system import hardware
 from mrm.system.journal import Journal, file_state

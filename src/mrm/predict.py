@@ -13,12 +13,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from mrm import batches, images, loading, sampling
 from mrm.classifier import Classifier
+from mrm.data import images, loader, samples, sampling
+from mrm.data.records import Record, Records
+from mrm.data.reports import MASK
 from mrm.losses import normalise_patches
 from mrm.model import MRM, complement, normalise, patchify, take, unpatchify
-from mrm.records import Record, Records
-from mrm.reports import MASK
 
 Encoding = MRM | Classifier
 Kind = Literal["pooled", "patches"]
@@ -36,8 +36,8 @@ class Computed(NamedTuple):
 
     index_B: np.ndarray
     values: np.ndarray
-    skipped: list[batches.Skipped]
-    warned: list[batches.Skipped]
+    skipped: list[samples.Skipped]
+    warned: list[samples.Skipped]
 
 
 def compute_over(
@@ -54,9 +54,9 @@ def compute_over(
     Pictures are read by other processes meanwhile; no more than some batches are in memory, however many there are.
     """
     config, device = model.config, next(model.parameters()).device
-    data = batches.PictureData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
+    data = samples.PictureData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for loaded in loading.loader(data, wanted, workers, pin=device.type == "cuda"):
+        for loaded in loader.loader(data, wanted, workers, pin=device.type == "cuda"):
             index_B = loaded.index_B.numpy()
             pictures_BHW = loaded.picture_BHW.to(device, non_blocking=True)
             computed = compute(normalise(pictures_BHW, config.mean, config.std))

@@ -17,11 +17,11 @@ import cattrs.preconf.pyyaml
 import cattrs.v
 import yaml
 
-from mrm.augment import STRONG, AugmentConfig, AugmentError
-from mrm.batches import CropConfig, ReportConfig
+from mrm.data.augmentation import STRONG, AugmentConfig, AugmentError
+from mrm.data.records import OnError
+from mrm.data.samples import CropConfig, ReportConfig
 from mrm.model import ModelConfig
 from mrm.optimization import TrainConfig, TrainingError
-from mrm.records import OnError
 
 
 class ConfigError(ValueError):

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from mrm import batches, checkpoint, loading, sampling
+from mrm import checkpoint
 from mrm.checkpoint import Card
+from mrm.data import loader, samples, sampling
+from mrm.data.images import ImageError
+from mrm.data.masks import MaskedPictures
 from mrm.evaluate import RunError
-from mrm.images import ImageError
 from mrm.intervals import Bootstrap, Estimate
 from mrm.losses import IGNORED
-from mrm.masks import MaskedPictures
 from mrm.model import normalise
 from mrm.overlap import MEASURES, Overlap, mean_over, overlap_report
 from mrm.segmenter import Segmenter, probabilities
@@ -76,12 +77,12 @@ def held_out_levels(
     precision: str = "fp32",
 ) -> np.ndarray:
     """`levels_of` pictures (N, C, 2, L), at the size of the input. A rank of several leaves the others' rows zero."""
-    data = batches.MaskData(masked, model.config.image_size)
+    data = samples.MaskData(masked, model.config.image_size)
     device = next(model.parameters()).device
     levels_NC2L = np.zeros((len(masked), len(masked.classes), 2, LEVELS + 1), dtype=np.int64)
     mine = (b for i, b in enumerate(sampling.in_order(len(masked), batch)) if i % world == rank)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for loaded in loading.loader(data, mine, workers, pin=device.type == "cuda"):
+        for loaded in loader.loader(data, mine, workers, pin=device.type == "cuda"):
             picture_BHW = loaded.picture_BHW.to(device)
             logits_BCHW = model(normalise(picture_BHW, model.config.mean, model.config.std)).logits_BCHW
             found_BCHW = logits_BCHW.float().sigmoid().cpu().numpy()

@@ -30,8 +30,8 @@ from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from mrm import images
-from mrm.masks import fit
+from mrm.data import images
+from mrm.data.masks import fit
 from mrm.model import normalise
 
 SHARES = (1 / 3, 1 / 2, 2 / 3, 1)  # of an encoder's depth: after blocks 4, 6, 8, 12 of 12

@@ -23,7 +23,8 @@ from accelerate.state import AcceleratorState
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from mrm import batches, checkpoint, loading, noise, parallel, sampling
+from mrm import checkpoint, noise, parallel
+from mrm.data import loader, samples, sampling
 from mrm.optimization import TrainConfig, TrainingError, build_optimizer, rate_at, update
 from mrm.saving import STATE, Checkpoints
 from mrm.system import hardware
@@ -48,7 +49,7 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        data: batches.Data,
+        data: samples.Data,
         config: TrainConfig,
         run: Path,
         write_model: Callable[[Path, nn.Module, int], None],
@@ -125,7 +126,7 @@ class Trainer:
             state.process_index,
             state.num_processes,
         )
-        return loading.loader(self.data, wanted, self.config.workers, pin=state.device.type == "cuda")
+        return loader.loader(self.data, wanted, self.config.workers, pin=state.device.type == "cuda")
 
     # One step --------------------------------------------------------------------------------------
 
@@ -252,7 +253,7 @@ class Trainer:
         self.best = metrics["score"] if better else self.best
         return better
 
-    def _note_skipped(self, skipped: list[batches.Skipped]) -> None:
+    def _note_skipped(self, skipped: list[samples.Skipped]) -> None:
         """Say each unreadable record once, and list it in `skipped.csv`."""
         for record in skipped:
             if record.name in self.skipped:

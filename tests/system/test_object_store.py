@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from test_training import MICRO, config, trace
 
-from mrm import batches, images, loading, recipes, runs, sampling, shards
+from mrm import recipes, runs
 from mrm.corpora.phantom import FINDINGS
-from mrm.pack import PackConfig, open_source, pack
-from mrm.records import Records
+from mrm.data import images, loader, samples, sampling, shards
+from mrm.data.packing import PackConfig, open_source, pack
+from mrm.data.records import Records
 from mrm.system import object_store
 from mrm.system.object_store import Cache, Fetcher, StoreError
 from mrm.training import Trainer
@@ -287,9 +288,9 @@ def test_a_cache_that_cannot_hold_a_file_says_so(files, cache):
 
 def test_a_cache_too_small_for_the_windows_is_refused_at_once(uploaded, monkeypatch):
     monkeypatch.setenv("MRM_CACHE_GB", "0.00001")
-    data = batches.LabelData(Records.load(uploaded, FINDINGS), 64)
+    data = samples.LabelData(Records.load(uploaded, FINDINGS), 64)
     with pytest.raises(StoreError, match=r"too few to read from 16 files at once; set MRM_CACHE_GB to 0\.1 at least"):
-        next(loading.loader(data, sampling.in_order(len(data), 4), workers=0))
+        next(loader.loader(data, sampling.in_order(len(data), 4), workers=0))
 
 
 @pytest.mark.parametrize("text", ["many", "0", "-3", "inf", ""])
@@ -325,8 +326,8 @@ def test_the_loader_fetches_what_is_to_come(uploaded, cache, monkeypatch):
     wanted: list[str] = []
     monkeypatch.setattr(Fetcher, "want", lambda self, uri, size, sha: wanted.append(uri))
     records = Records.load(uploaded, FINDINGS)
-    data = batches.LabelData(records, 64)
-    stream = loading.loader(data, sampling.in_order(len(data), 4), workers=0)
+    data = samples.LabelData(records, 64)
+    stream = loader.loader(data, sampling.in_order(len(data), 4), workers=0)
     next(stream)
     assert wanted == [r.image.file.place for r in records][: 4 * 9 : 4]
     rest = list(stream)

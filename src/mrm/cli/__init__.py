@@ -6,20 +6,20 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from mrm.augment import AugmentError
 from mrm.checkpoint import CheckpointError
 from mrm.cli import data, machine, testing, training, using
+from mrm.data.augmentation import AugmentError
+from mrm.data.images import ImageError
+from mrm.data.packing import PackError
+from mrm.data.records import RecordError
+from mrm.data.reports import ReportError
 from mrm.evaluate import RunError
 from mrm.explain import ExplainError
-from mrm.images import ImageError
 from mrm.optimization import TrainingError
 from mrm.outliers import OutlierError
-from mrm.pack import PackError
 from mrm.predict import PredictError
 from mrm.probing import ProbeError
 from mrm.recipes import ConfigError
-from mrm.records import RecordError
-from mrm.reports import ReportError
 from mrm.segmenter import SegmenterError
 from mrm.system.object_store import StoreError
 

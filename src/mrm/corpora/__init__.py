@@ -13,7 +13,7 @@ from pathlib import Path
 from mrm.corpora import inspection, splits, writing
 from mrm.corpora.contract import Exclusion, Options, Release
 from mrm.corpora.writing import Corpus
-from mrm.records import RecordError, Records
+from mrm.data.records import RecordError, Records
 
 CORPORA = {  # name -> what it is; each has the module of its name
     "nih": "NIH ChestX-ray14",

@@ -26,7 +26,7 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
-from mrm.records import Record, RecordError, Records
+from mrm.data.records import Record, RecordError, Records
 
 OBSERVATIONS = (
     "No Finding",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from mrm.records import RecordError, Records
+from mrm.data.records import RecordError, Records
 from mrm.system.tables import read_csv_rows
 
 Purpose = Literal["labels", "reports", "masks"]

@@ -32,7 +32,7 @@ from mrm.corpora.contract import (
     without_label,
 )
 from mrm.corpora.splits import LISTS, divide
-from mrm.records import Record, RecordError, Records, read_list
+from mrm.data.records import Record, RecordError, Records, read_list
 
 COLUMNS = ("patientid", "finding", "view", "modality", "filename")
 TASKS = {"covid": "covid19", "viral": "viral"}  # name of the lists -> class

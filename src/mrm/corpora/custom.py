@@ -31,8 +31,8 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
-from mrm.records import RESERVED, UNCERTAIN, Record, RecordError, Records
-from mrm.sections import select_sections
+from mrm.data.records import RESERVED, UNCERTAIN, Record, RecordError, Records
+from mrm.data.sections import select_sections
 
 NAMES = (*RESERVED, "split", "sex", "age")
 SPLITS = {

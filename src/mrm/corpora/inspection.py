@@ -22,9 +22,9 @@ from typing import Any
 
 import pydicom
 
-from mrm import headers, images
 from mrm.corpora.contract import UNREADABLE, Check, Exclusion, Options
-from mrm.records import Record, Records
+from mrm.data import headers, images
+from mrm.data.records import Record, Records
 from mrm.system import hardware
 from mrm.system.journal import Journal, file_state
 

@@ -30,8 +30,8 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
-from mrm.records import Record, RecordError, Records
-from mrm.sections import sections, select_sections
+from mrm.data.records import Record, RecordError, Records
+from mrm.data.sections import sections, select_sections
 
 # The columns of mimic-cxr-2.0.0-chexpert.csv, in its order.
 CLASSES = (

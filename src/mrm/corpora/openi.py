@@ -23,8 +23,8 @@ from mrm.corpora.contract import (
     inside,
     list_pictures,
 )
-from mrm.records import Record, RecordError, Records
-from mrm.sections import select_sections
+from mrm.data.records import Record, RecordError, Records
+from mrm.data.sections import select_sections
 
 EXPECTED = {"pictures": 7_470, "reports": 3_955}
 CUT = "report cut off or not XML"

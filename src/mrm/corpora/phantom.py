@@ -14,7 +14,7 @@ import numpy as np
 
 from mrm.corpora.phantom_anatomy import Anatomy
 from mrm.corpora.phantom_drawing import Finding, draw, nodule_mm
-from mrm.records import RecordError
+from mrm.data.records import RecordError
 
 FINDINGS = (
     "atelectasis",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mrm import images
 from mrm.corpora.inspection import SLOW, each
 from mrm.corpora.phantom import FINDINGS, phantom
-from mrm.records import Record, RecordError, Records
+from mrm.data import images
+from mrm.data.records import Record, RecordError, Records
 from mrm.system.tables import write_whole
 
 MASKS = ("lungs", "pneumothorax")

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrm import images
 from mrm.corpora.contract import (
     ABSENT,
     CONTRADICTORY,
@@ -38,9 +37,10 @@ from mrm.corpora.contract import (
     without_label,
 )
 from mrm.corpora.inspection import SLOW, each
-from mrm.images import ImageError
-from mrm.masks import decode
-from mrm.records import Record, RecordError, Records
+from mrm.data import images
+from mrm.data.images import ImageError
+from mrm.data.masks import decode
+from mrm.data.records import Record, RecordError, Records
 from mrm.system.tables import write_whole
 
 CLASSES = ("Pneumothorax",)

@@ -22,7 +22,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mrm import calibration, images, metrics
+from mrm import calibration, metrics
+from mrm.data import images
 from mrm.intervals import Estimate
 
 INK, MUTED, FAINT = "#17222c", "#5c6872", "#cdd4da"

@@ -6,7 +6,7 @@ import base64
 import cv2
 import numpy as np
 
-from mrm import images
+from mrm.data import images
 
 TRUE, PREDICTED = (64, 176, 255), (232, 160, 60)  # blue, green, red: an amber line, a blue tint
 SIDE = 512  # pixels of the longer side of a drawn picture

@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from mrm import images
+from mrm.data import images
 from mrm.pages.figures import INK, MUTED, TEXT, png
 from mrm.predict import Reconstruction
 

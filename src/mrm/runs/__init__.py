@@ -15,13 +15,14 @@ from typing import Any
 
 from mrm import checkpoint, corpora, predict
 from mrm.audit import Verdict, audit
-from mrm.batches import LabelData, MaskData
 from mrm.checkpoint import Card
+from mrm.data.records import Records, resolve_uncertain
+from mrm.data.reports import Tokenizer, select_sections
+from mrm.data.samples import LabelData, MaskData
+from mrm.data.sampling import Balanced, order_of
 from mrm.evaluate import RunError, overlaps
 from mrm.fingerprints import read_names
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
-from mrm.records import Records, resolve_uncertain
-from mrm.reports import Tokenizer, select_sections
 from mrm.runs import evaluating, ledger, probing, segmenting
 from mrm.runs.calibrating import calibrate  # noqa: F401
 from mrm.runs.comparing import compare_models  # noqa: F401
@@ -31,7 +32,6 @@ from mrm.runs.opening import model_writer, note_seen, open_run, origin, warn_of
 from mrm.runs.predicting import embed, predict_files, predict_masks, similar  # noqa: F401
 from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, run_tokenizer
 from mrm.runs.probing import ProbeConfig
-from mrm.sampling import Balanced, order_of
 from mrm.system.journal import Journal
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole

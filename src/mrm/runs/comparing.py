@@ -11,8 +11,8 @@ from typing import Any
 
 from mrm import comparison, metrics, pages
 from mrm.comparison import Comparison
+from mrm.data.records import RecordError
 from mrm.predictions import pair, read_dice, read_predictions, same_order
-from mrm.records import RecordError
 from mrm.system.tables import read_csv_rows, write_whole
 
 DICE = ("dice_positive", "dice_published")

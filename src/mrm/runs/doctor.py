@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import checkpoint, headers, images, noise
-from mrm.batches import PretrainBatch, PretrainData
+from mrm import checkpoint, noise
+from mrm.data import headers, images
+from mrm.data.records import Records
+from mrm.data.reports import Tokenizer, select_sections
+from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.evaluate import RunError
 from mrm.model import MRM
 from mrm.optimization import build_optimizer
 from mrm.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml
-from mrm.records import Records
-from mrm.reports import Tokenizer, select_sections
 from mrm.runs.opening import best_device
 from mrm.runs.pretraining import pretrain_data
 from mrm.system import hardware

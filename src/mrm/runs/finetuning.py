@@ -12,9 +12,9 @@ from accelerate import Accelerator
 
 from mrm import checkpoint, metrics, predict
 from mrm.classifier import Classifier, ClassifierConfig
+from mrm.data.records import UNCERTAIN, Records
 from mrm.evaluate import RunError
 from mrm.recipes import FinetuneConfig
-from mrm.records import UNCERTAIN, Records
 from mrm.runs.opening import on_encoder
 
 

@@ -19,16 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, masks, pages, recipes, seeds, suites
+from mrm import checkpoint, pages, recipes, seeds, suites
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import masks
+from mrm.data.records import Records
 from mrm.evaluate import RunError
 from mrm.intervals import Bootstrap
 from mrm.metrics import Ranked, draw_ranked, mean_or_nan
 from mrm.pages import ledger_text
 from mrm.predictions import read_dice, read_predictions
 from mrm.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
-from mrm.records import Records
 from mrm.suites import Entry, Suite
 from mrm.system.tables import write_whole
 

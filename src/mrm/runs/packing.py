@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrm import shards
-from mrm.pack import PackConfig, Packing, open_source
-from mrm.pack import pack as pack_source
-from mrm.records import OnError
-from mrm.shards import FAILURES, ShardError
+from mrm.data import shards
+from mrm.data.packing import PackConfig, Packing, open_source
+from mrm.data.packing import pack as pack_source
+from mrm.data.records import OnError
+from mrm.data.shards import FAILURES, ShardError
 from mrm.system.progress import Progress
 
 

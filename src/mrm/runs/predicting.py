@@ -25,15 +25,16 @@ import torch
 from PIL import Image
 
 import mrm
-from mrm import checkpoint, dicom_seg, images, masks, neighbours, predict, sampling, segmentation
+from mrm import checkpoint, dicom_seg, neighbours, predict, segmentation
 from mrm.calibration import tempered
 from mrm.classifier import Classifier
+from mrm.data import images, masks, sampling
+from mrm.data.finding import keys_of, pictures_at
+from mrm.data.headers import kind_of, load
+from mrm.data.images import ImageError
+from mrm.data.records import Record, Records
 from mrm.evaluate import RunError, load_classifier
-from mrm.headers import kind_of, load
-from mrm.images import ImageError
-from mrm.inputs import keys_of, pictures_at
 from mrm.predict import Computed, Encoding, Kind
-from mrm.records import Record, Records
 from mrm.runs.opening import best_device, results_folder, spare_inputs
 from mrm.segmenter import Segmenter, probabilities
 from mrm.system.partial_results import Partial, Row, check_suffix, write_by, write_table

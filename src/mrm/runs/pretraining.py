@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from mrm import checkpoint, images, noise, predict
-from mrm.batches import PretrainData
-from mrm.loading import loader
+from mrm import checkpoint, noise, predict
+from mrm.data import images
+from mrm.data.loader import loader
+from mrm.data.records import Record, Records
+from mrm.data.reports import Tokenizer, select_sections
+from mrm.data.samples import PretrainData
+from mrm.data.sampling import in_order
 from mrm.model import MRM
 from mrm.recipes import PretrainConfig
-from mrm.records import Record, Records
-from mrm.reports import Tokenizer, select_sections
-from mrm.sampling import in_order
 from mrm.system.tables import write_whole
 from mrm.tasks import PretrainTask
 from mrm.training import processes

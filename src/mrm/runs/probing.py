@@ -21,13 +21,13 @@ import numpy as np
 from mrm import checkpoint, metrics, noise, pages, predict, probing, recipes, seeds
 from mrm.classifier import Classifier
 from mrm.corpora import splits
+from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluate import RunError, load_classifier, overlaps
 from mrm.intervals import Estimate
 from mrm.model import MRM
 from mrm.pages import Curve
 from mrm.probing import Labelled
 from mrm.recipes import FinetuneConfig
-from mrm.records import Records, resolve_uncertain
 from mrm.runs.opening import best_device, warn_of
 from mrm.saving import STATE
 from mrm.system.tables import write_whole

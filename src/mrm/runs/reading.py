@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, filling, images, predict
+from mrm import checkpoint, filling, predict
+from mrm.data import images
+from mrm.data.finding import pictures_at
+from mrm.data.images import ImageError
+from mrm.data.reports import ReportError, Tokenizer
 from mrm.evaluate import RunError
 from mrm.filling import Blank, SentenceScore
-from mrm.images import ImageError
-from mrm.inputs import pictures_at
 from mrm.model import MRM
 from mrm.pages import sheets
-from mrm.reports import ReportError, Tokenizer
 from mrm.runs.opening import best_device, csv_of, output_names, results_folder, spare_inputs
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import checkpoint, masks, pages, segmentation
+from mrm import checkpoint, pages, segmentation
+from mrm.data import masks
+from mrm.data.masks import MaskedPictures
 from mrm.evaluate import RunError, overlaps
-from mrm.masks import MaskedPictures
 from mrm.recipes import SegmentConfig
 from mrm.runs.opening import best_device, on_encoder, results_folder, warn_of
 from mrm.segmentation import Threshold

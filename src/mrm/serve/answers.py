@@ -13,14 +13,15 @@ import cv2
 import numpy as np
 import torch
 
-from mrm import batches, checkpoint, explain, filling, images, predict, segmentation, segmenter
+from mrm import checkpoint, explain, filling, predict, segmentation, segmenter
 from mrm.classifier import Classifier
+from mrm.data import images, samples
+from mrm.data.headers import kind_of
+from mrm.data.images import ImageError
+from mrm.data.records import Record
+from mrm.data.reports import ReportError
 from mrm.evaluate import RunError
-from mrm.headers import kind_of
-from mrm.images import ImageError
 from mrm.model import MRM, normalise
-from mrm.records import Record
-from mrm.reports import ReportError
 from mrm.runs import predicting
 from mrm.serve.limits import Limits, Refused
 
@@ -186,7 +187,7 @@ def read(data: bytes, limits: Limits, as_tested: tuple[int, str] | None = None) 
     """Decode a picture, whole, or as a classifier is tested on it (size, view). Raises Refused (422)."""
     height, width = picture_size(data, limits)
     record = Record(data)
-    picture_HW = readable(lambda: batches.test_picture(record, *as_tested) if as_tested else images.read(data))
+    picture_HW = readable(lambda: samples.test_picture(record, *as_tested) if as_tested else images.read(data))
     return Read(picture_HW, height, width, doubts(data))
 
 
@@ -194,7 +195,7 @@ def doubts(data: bytes) -> list[str]:
     """What a DICOM file says of itself that no chest radiograph would."""
     if kind_of(data, "") != "dicom":
         return []
-    from mrm import dicom
+    from mrm.data import dicom
 
     return readable(lambda: dicom.doubts(data))
 

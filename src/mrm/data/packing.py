@@ -29,10 +29,22 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mrm import images
-from mrm.images import ImageError
-from mrm.records import OnError, Records
-from mrm.shards import FAILURES, INDEX, LENGTH, MASK_LENGTH, MASK_OFFSET, OFFSET, SHARD, TABLE, VERSION, File, Index
+from mrm.data import images
+from mrm.data.images import ImageError
+from mrm.data.records import OnError, Records
+from mrm.data.shards import (
+    FAILURES,
+    INDEX,
+    LENGTH,
+    MASK_LENGTH,
+    MASK_OFFSET,
+    OFFSET,
+    SHARD,
+    TABLE,
+    VERSION,
+    File,
+    Index,
+)
 from mrm.system import hardware
 from mrm.system.tables import write_csv, write_whole
 
@@ -158,8 +170,8 @@ def of_records(records: Records, named: bool = True) -> Source:
 
 def _masked(folder: Path) -> Source:
     """All splits of a segmentation folder. A picture without a mask is an error of the folder, not of a picture."""
-    from mrm import masks
-    from mrm.records import Record
+    from mrm.data import masks
+    from mrm.data.records import Record
 
     rows, items = [], []
     for split in masks.SPLITS:
@@ -430,7 +442,7 @@ def _shrunk_mask(item: Any, size: tuple[int, int], new: tuple[int, int]) -> np.n
     """The mask's values at the packed picture's size, by nearest neighbours. Raises MaskError."""
     import cv2
 
-    from mrm import masks
+    from mrm.data import masks
 
     mask_HW = masks.read_mask(item)
     if mask_HW.shape != size:

@@ -13,10 +13,10 @@ import torch
 from torch.multiprocessing import reductions
 from torch.utils.data import DataLoader, Dataset
 
-from mrm import images
-from mrm.batches import Data, Skipped
-from mrm.sampling import Sample, fetched_files
-from mrm.shards import WINDOW, ShardFile
+from mrm.data import images
+from mrm.data.samples import Data, Skipped
+from mrm.data.sampling import Sample, fetched_files
+from mrm.data.shards import WINDOW, ShardFile
 from mrm.system import hardware
 from mrm.system.object_store import Fetcher, StoreError, default_cache
 

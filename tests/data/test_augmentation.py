@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from mrm import augment as augmentation
-from mrm.augment import NONE, STRONG, AugmentConfig, AugmentError, augment
-from mrm.batches import CropConfig, LabelData
 from mrm.corpora.phantom import FINDINGS
-from mrm.records import Records
+from mrm.data import augmentation as augmentation
+from mrm.data.augmentation import NONE, STRONG, AugmentConfig, AugmentError, augment
+from mrm.data.records import Records
+from mrm.data.samples import CropConfig, LabelData
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.multiprocessing import reductions
 
-from mrm import images
-from mrm.batches import CropConfig, LabelData, PretrainData, ReportConfig, test_picture
-from mrm.loading import loader
+from mrm.data import images
+from mrm.data.loader import loader
+from mrm.data.records import Record, Records
+from mrm.data.reports import CLS, MASK, PAD, Tokenizer
+from mrm.data.samples import CropConfig, LabelData, PretrainData, ReportConfig, test_picture
+from mrm.data.sampling import Sample, in_order, micro_batches, shuffled
 from mrm.losses import NO_WORD
-from mrm.records import Record, Records
-from mrm.reports import CLS, MASK, PAD, Tokenizer
-from mrm.sampling import Sample, in_order, micro_batches, shuffled
 
 LENGTH = 12  # tokens of a report
 REPORTS = [

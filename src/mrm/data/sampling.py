@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrm.records import Records
-from mrm.shards import WINDOW, Packed, ShardFile
+from mrm.data.records import Records
+from mrm.data.shards import WINDOW, Packed, ShardFile
 
 
 class Sample(NamedTuple):

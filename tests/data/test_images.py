@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrm import images
-from mrm.headers import parse
-from mrm.images import Box, ImageError
+from mrm.data import images
+from mrm.data.headers import parse
+from mrm.data.images import Box, ImageError
 
 
 @pytest.fixture(scope="module")

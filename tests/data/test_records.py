@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mrm.records import Record, RecordError, Records, find_images, read_list, resolve_uncertain
+from mrm.data.records import Record, RecordError, Records, find_images, read_list, resolve_uncertain
 
 NAN = float("nan")
 

@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from mrm.headers import ImageError
+from mrm.data.headers import ImageError
 from mrm.system import object_store
 
 VERSION = 1

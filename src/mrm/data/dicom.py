@@ -33,7 +33,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mrm.headers import ImageError, kind_of, load, parse
+from mrm.data.headers import ImageError, kind_of, load, parse
 
 RADIOGRAPHS = {"CR", "DX", "RG"}
 TOLERATED = {"", "OT", "SC"}  # captures and converted files, which do not say what they show

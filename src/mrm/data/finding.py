@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mrm import shards
-from mrm.headers import ImageError, kind_of, load
-from mrm.records import Record, RecordError, Records, find_images
+from mrm.data import shards
+from mrm.data.headers import ImageError, kind_of, load
+from mrm.data.records import Record, RecordError, Records, find_images
 
 TABLES = (".csv", ".parquet", ".gz", ".zip")
 LISTS = (".txt",)

@@ -14,17 +14,18 @@ import pytest
 from test_runs import finetune_config
 from test_training import MICRO, config, trace, weights
 
-from mrm import images, runs, shards
+from mrm import runs
 from mrm.audit import audit
-from mrm.batches import CropConfig, LabelData, PretrainData
 from mrm.corpora.phantom import FINDINGS
+from mrm.data import images, shards
+from mrm.data.loader import loader
+from mrm.data.packing import PackConfig, open_source, pack
+from mrm.data.records import RecordError, Records
+from mrm.data.reports import Tokenizer
+from mrm.data.samples import CropConfig, LabelData, PretrainData
+from mrm.data.sampling import InWindows, Sample, order_of, shuffled
+from mrm.data.shards import ShardError
 from mrm.evaluate import RunError
-from mrm.loading import loader
-from mrm.pack import PackConfig, open_source, pack
-from mrm.records import RecordError, Records
-from mrm.reports import Tokenizer
-from mrm.sampling import InWindows, Sample, order_of, shuffled
-from mrm.shards import ShardError
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mrm import images, masks
-from mrm.batches import CropConfig, MaskData
+from mrm.data import images, masks
+from mrm.data.masks import MaskError, decode, encode, fit, fit_mask
+from mrm.data.samples import CropConfig, MaskData
+from mrm.data.sampling import Balanced
 from mrm.losses import IGNORED
-from mrm.masks import MaskError, decode, encode, fit, fit_mask
-from mrm.sampling import Balanced
 
 LESION = np.zeros((20, 30), np.uint8)
 LESION[4:9, 10:22] = 1

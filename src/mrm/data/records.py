@@ -18,8 +18,8 @@ from typing import Literal, overload
 
 import numpy as np
 
-from mrm import shards
-from mrm.headers import Stored
+from mrm.data import shards
+from mrm.data.headers import Stored
 from mrm.system import object_store
 from mrm.system.tables import RecordError, read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mrm.headers import Header, ImageError, Stored, check_whole, kind_of, load, parse
+from mrm.data.headers import Header, ImageError, Stored, check_whole, kind_of, load, parse
 
 Source = Path | str | bytes | memoryview | Stored | np.ndarray
 
@@ -130,7 +130,7 @@ def _name(source: Source) -> str:
 def _header(data: bytes | memoryview, name: str) -> Header:
     if kind_of(data, name) != "dicom":
         return parse(data, name)
-    from mrm.dicom import dicom_size
+    from mrm.data.dicom import dicom_size
 
     return Header("dicom", *dicom_size(bytes(data), name=name))
 
@@ -142,7 +142,7 @@ def _decode(data: bytes | memoryview, header: Header, name: str, by: int) -> np.
             "shrink it first, or raise mrm.images.MAX_PIXELS if it is genuine"
         )
     if header.kind == "dicom":
-        from mrm.dicom import read_dicom
+        from mrm.data.dicom import read_dicom
 
         return read_dicom(bytes(data), name=name)
     flags = _REDUCED[by] if header.kind == "jpeg" else cv2.IMREAD_ANYDEPTH

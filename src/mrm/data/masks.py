@@ -28,11 +28,11 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from mrm import images, shards
-from mrm.images import Box, ImageError
+from mrm.data import images, shards
+from mrm.data.images import Box, ImageError
+from mrm.data.records import OnError, Record, Records
+from mrm.data.shards import Packed
 from mrm.losses import IGNORED
-from mrm.records import OnError, Record, Records
-from mrm.shards import Packed
 from mrm.system import hardware
 from mrm.system.tables import read_csv_rows
 

@@ -18,10 +18,11 @@ import pyarrow
 import pytest
 from PIL import Image
 
-from mrm import cli, images, masks, shards
-from mrm.images import ImageError
-from mrm.pack import PackConfig, PackError, encode, of_records, open_source, pack, shrunk
-from mrm.records import Record, RecordError, Records
+from mrm import cli
+from mrm.data import images, masks, shards
+from mrm.data.images import ImageError
+from mrm.data.packing import PackConfig, PackError, encode, of_records, open_source, pack, shrunk
+from mrm.data.records import Record, RecordError, Records
 from mrm.runs import packing
 
 SMALL = PackConfig(size=64, rows=20)
@@ -422,7 +423,7 @@ def test_segmentation_shards_give_what_the_same_files_give(outlined, tmp_path, c
 
 
 def test_a_segmenters_samples_are_the_same_bits_from_shards(outlined, tmp_path):
-    from mrm.batches import CropConfig, MaskData
+    from mrm.data.samples import CropConfig, MaskData
 
     pack(open_source(outlined), tmp_path / "shards", PackConfig(48), workers=1)
     files = unpacked(tmp_path / "shards", tmp_path / "files")

@@ -14,9 +14,9 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from mrm.sections import ReportError as ReportError
-from mrm.sections import sections as sections
-from mrm.sections import select_sections as select_sections
+from mrm.data.sections import ReportError as ReportError
+from mrm.data.sections import sections as sections
+from mrm.data.sections import select_sections as select_sections
 
 PAD, UNK, CLS, MASK = 0, 1, 2, 3
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")

@@ -26,9 +26,9 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mrm import dicom, images
-from mrm.dicom import dicom_size, read_dicom
-from mrm.images import ImageError
+from mrm.data import dicom, images
+from mrm.data.dicom import dicom_size, read_dicom
+from mrm.data.images import ImageError
 
 
 @pytest.fixture(scope="module")

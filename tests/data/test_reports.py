@@ -9,7 +9,7 @@ from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrm.reports import CLS, MASK, PAD, SPECIAL, UNK, ReportError, Tokenizer, mask_words
+from mrm.data.reports import CLS, MASK, PAD, SPECIAL, UNK, ReportError, Tokenizer, mask_words
 
 TEXTS = [
     "FINDINGS: The heart is normal in size. No pleural effusion or pneumothorax.",
@@ -79,7 +79,7 @@ def test_published_tokenizer_is_written_as_it_was_read(published, tmp_path):
 
 def test_published_tokenizer_reads_real_reports(published, shared_data):
     """Known words come back as they went in, lower case; hardly any word of real reports is unknown."""
-    from mrm.records import Records
+    from mrm.data.records import Records
 
     reports = [r.report for r in Records.load(shared_data / "covid-cxr" / "training.csv")]
     ids = np.concatenate(published.encode(reports))
