@@ -320,7 +320,7 @@ def test_a_goal_of_specificity_and_no_outliers(model, phantoms):
 
 
 def test_a_set_that_overlaps_the_training_set_is_warned_of(model, phantoms):
-    from mrm.fingerprints import fingerprint
+    from mrm.audit.fingerprints import fingerprint
 
     (model / "seen").mkdir()
     fingerprint(Records.load(phantoms / "records.csv")).save(model / "seen" / "fine-tuning.npz")

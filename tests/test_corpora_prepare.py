@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from corpora_trees import write_picture
 
-from mrm import corpora, fingerprints, runs
+from mrm import corpora, runs
+from mrm.audit import fingerprints
 from mrm.corpora import inspection, nih, prepare
 from mrm.corpora.contract import Options, Release, find_table, inside, list_pictures, read_table
 from mrm.data.records import Record, RecordError, Records

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from mrm import calibration, checkpoint, intervals, predict
-from mrm.audit import compare
+from mrm.audit.fingerprints import Fingerprints, fingerprint
+from mrm.audit.overlaps import compare
 from mrm.calibration import OperatingPoint, Reliability
 from mrm.checkpoint import Card
 from mrm.classifier import Classifier
 from mrm.data import sampling
 from mrm.data.records import Records, resolve_uncertain
-from mrm.fingerprints import Fingerprints, fingerprint
 from mrm.intervals import Estimate
 from mrm.predictions import Predictions, write_predictions
 from mrm.subgroups import Subgroups, age_in_years, subgroups, values_of

@@ -15,7 +15,7 @@ from test_runs import finetune_config
 from test_training import MICRO, config, trace, weights
 
 from mrm import runs
-from mrm.audit import audit
+from mrm.audit.overlaps import audit
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images, shards
 from mrm.data.loader import loader

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from mrm import checkpoint, corpora, predict
-from mrm.audit import Verdict, audit
+from mrm.audit.fingerprints import read_names
+from mrm.audit.overlaps import Verdict, audit
 from mrm.checkpoint import Card
 from mrm.data.records import Records, resolve_uncertain
 from mrm.data.reports import Tokenizer, select_sections
 from mrm.data.samples import LabelData, MaskData
 from mrm.data.sampling import Balanced, order_of
 from mrm.evaluate import RunError, overlaps
-from mrm.fingerprints import read_names
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.runs import evaluating, ledger, probing, segmenting
 from mrm.runs.calibrating import calibrate  # noqa: F401

@@ -20,13 +20,13 @@ from torch import nn
 
 import mrm
 from mrm import checkpoint, noise, recipes
-from mrm.audit import Verdict
+from mrm.audit.fingerprints import fingerprint
+from mrm.audit.overlaps import Verdict
 from mrm.checkpoint import Card
 from mrm.data import masks
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.evaluate import RunError
-from mrm.fingerprints import fingerprint
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole

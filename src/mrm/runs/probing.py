@@ -189,7 +189,7 @@ def weights_of(path: Path) -> str:
 
 def shared(config: ProbeConfig, records: Mapping[str, Records], models: Mapping[str, Path | None]) -> Iterator[str]:
     """What test records share with training and validation, and with what the models were trained on."""
-    from mrm.audit import audit
+    from mrm.audit.overlaps import audit
 
     verdict = audit(dict(records), pictures=False)
     yield from (str(o) for o in verdict.overlaps if not o.series and o.first != o.second)

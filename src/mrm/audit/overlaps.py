@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mrm.audit.fingerprints import DEPTH, Fingerprints, fingerprint
+from mrm.audit.perceptual_hashes import THRESHOLD, near_pairs
 from mrm.data.records import RecordError, Records
-from mrm.fingerprints import DEPTH, Fingerprints, fingerprint
-from mrm.similarity import THRESHOLD, near_pairs
 from mrm.system import hardware
 from mrm.system.journal import Journal
 

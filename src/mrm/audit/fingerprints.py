@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrm.audit.perceptual_hashes import content_hash, perceptual_hash
 from mrm.data import images
 from mrm.data.images import ImageError
 from mrm.data.records import Record, RecordError, Records
-from mrm.similarity import content_hash, perceptual_hash
 from mrm.system import hardware
 from mrm.system.journal import Journal, file_state
 from mrm.system.tables import write_whole

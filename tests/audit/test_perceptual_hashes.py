@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrm.audit.perceptual_hashes import BITS, THRESHOLD, content_hash, distance, near_pairs, perceptual_hash
 from mrm.data import images
-from mrm.similarity import BITS, THRESHOLD, content_hash, distance, near_pairs, perceptual_hash
 
 
 def film(seed: int, side: int = 256) -> np.ndarray:

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_similarity import film
+from test_perceptual_hashes import film
 
-from mrm.audit import KINDS, Verdict, audit, compare, judge, repeats
+from mrm.audit.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
+from mrm.audit.overlaps import KINDS, Verdict, audit, compare, judge, repeats
 from mrm.data import images
 from mrm.data.records import Record, RecordError, Records
-from mrm.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
 
 
 def saved(folder, name: str, picture: np.ndarray, **known) -> Record:
