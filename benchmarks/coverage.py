@@ -28,8 +28,9 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import mannwhitneyu, norm
 
-from mrm import comparison, intervals, metrics, outliers, seeds
-from mrm.intervals import Estimate
+from mrm import outliers
+from mrm.statistics import comparison, intervals, ranking, seeds
+from mrm.statistics.intervals import Estimate
 
 NORMAL, ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)  # ratings 1 to 5, Hanley and McNeil 1982, table I
 PRINTED = {"area": 0.8932, "standard error": 0.0307, "low": 0.83295, "high": 0.95339}  # Stata, [R] roctab
@@ -72,7 +73,7 @@ def identities(sets: int = 200) -> dict[str, float]:
         positive, negative = scores_NM[labels_N == 1, 0], scores_NM[labels_N == 0, 0]
         u = mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative))
         for name, gap in (
-            ("mann_whitney", abs(u - metrics.auroc(labels_N, scores_NM[:, 0]))),
+            ("mann_whitney", abs(u - ranking.auroc(labels_N, scores_NM[:, 0]))),
             ("delong_area", np.abs(areas - direct).max()),
             ("delong_covariance", np.abs(covariance - direct_covariance).max()),
         ):
@@ -106,14 +107,14 @@ def interval_rows(seed: int) -> dict[str, tuple[Estimate, float]]:
     labels_N, scores_N1, _ = films(rng, 200, 1)
     single = scores_N1[:, 0]
     rows["AUROC, bootstrap, 200 patients of one film"] = (
-        metrics.interval(labels_N, single, draws=RESAMPLES, seed=seed),
+        ranking.interval(labels_N, single, draws=RESAMPLES, seed=seed),
         AUROC,
     )
     rows["AUROC, DeLong, 200 patients of one film"] = comparison.delong_interval(labels_N, single), AUROC
     labels_N, scores_N2, groups_N = films(rng, 150, 4, models=2)
     scores_N = scores_N2[:, 0]
     rows["AUROC, bootstrap by patient, 150 of 1 to 4 films"] = (
-        metrics.interval(labels_N, scores_N, groups=groups_N, draws=RESAMPLES, seed=seed), AUROC,
+        ranking.interval(labels_N, scores_N, groups=groups_N, draws=RESAMPLES, seed=seed), AUROC,
     )  # fmt: skip
     rows["AUROC, DeLong by patient, 150 of 1 to 4 films"] = (
         comparison.delong_interval(labels_N, scores_N, groups_N),

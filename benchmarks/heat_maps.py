@@ -26,13 +26,14 @@ import phantom_encoder
 import torch
 from torch import nn
 
-from mrm import checkpoint, explain, metrics, noise, predict, recipes, runs
+from mrm import checkpoint, explain, noise, predict, recipes, runs
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS, Phantom, phantom
 from mrm.data.records import Records
-from mrm.intervals import Bootstrap, Estimate
-from mrm.overlap import mean_over
+from mrm.statistics import ranking
+from mrm.statistics.dice import mean_over
+from mrm.statistics.intervals import Bootstrap, Estimate
 
 PLACED = ("atelectasis", "cardiomegaly", "consolidation", "effusion", "nodule", "pneumothorax")
 
@@ -118,7 +119,7 @@ def aurocs(model: Classifier, asked: argparse.Namespace) -> dict[str, Estimate]:
         return {}
     records = Records.load(asked.out / "val" / "records.csv", FINDINGS)
     scores_NC = predict.classify(model, records, workers=0).logits_NC
-    report = metrics.classification_report(records.labels_NC, scores_NC, FINDINGS, groups=records.patients)
+    report = ranking.classification_report(records.labels_NC, scores_NC, FINDINGS, groups=records.patients)
     return {name: each["auroc"] for name, each in report.items()}
 
 

@@ -33,8 +33,8 @@ from mrm import checkpoint, noise, recipes, runs
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.data import images, masks
 from mrm.data.records import Record, Records
-from mrm.intervals import Bootstrap, Estimate
-from mrm.overlap import Overlap, mean_over, overlap_report
+from mrm.statistics.dice import Overlap, mean_over, overlap_report
+from mrm.statistics.intervals import Bootstrap, Estimate
 from mrm.system.tables import read_csv_rows
 
 SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}

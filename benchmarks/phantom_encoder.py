@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import checkpoint, metrics, noise
+from mrm import checkpoint, noise
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS, phantom
 from mrm.model import normalise
+from mrm.statistics import ranking
 
 SEEN = 0.15  # of a patch must be covered to say that it shows a finding
 
@@ -109,8 +110,8 @@ def report(model: Classifier, head: nn.Module, pictures_NHW: torch.Tensor, shown
     logits_NLC = torch.cat([head(patches_of(model, part)) for part in pictures_NHW.split(50)]).numpy()
     lines = ["AUROC of other patients    patches  pictures"]
     for c, name in enumerate(FINDINGS):
-        patches = metrics.auroc(shown_NLC[..., c].flatten(), logits_NLC[..., c].ravel())
-        pictures = metrics.auroc(shown_NLC[..., c].amax(1), logits_NLC[..., c].max(axis=1))
+        patches = ranking.auroc(shown_NLC[..., c].flatten(), logits_NLC[..., c].ravel())
+        pictures = ranking.auroc(shown_NLC[..., c].amax(1), logits_NLC[..., c].max(axis=1))
         lines.append(f"  {name:24} {patches:.3f}    {pictures:.3f}")
     return "\n".join(lines)
 

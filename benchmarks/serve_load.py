@@ -35,10 +35,10 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
 from mrm import checkpoint, predict
-from mrm.calibration import tempered
 from mrm.corpora.phantom import phantom
 from mrm.data import images
 from mrm.data.records import Record, Records
+from mrm.statistics.calibration import tempered
 from mrm.system import hardware
 
 MOST = 1e-5  # by which a probability may differ: a batch adds its numbers in another order

@@ -47,16 +47,17 @@ import phantom_encoder
 import torch
 from torch import Tensor
 
-from mrm import checkpoint, filling, metrics, noise, predict, recipes, runs
+from mrm import checkpoint, filling, noise, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK, PAD, Tokenizer, mask_words, select_sections
 from mrm.data.samples import CropConfig, ReportConfig
-from mrm.intervals import Bootstrap, Estimate
 from mrm.model import MRM, normalise
-from mrm.overlap import mean_over
+from mrm.statistics import ranking
+from mrm.statistics.dice import mean_over
+from mrm.statistics.intervals import Bootstrap, Estimate
 
 REFERENCES = 24  # training pictures that stand for "others"
 PARTNERS = 10  # other test pictures to compare with, a report
@@ -333,8 +334,8 @@ def compared(
     won_NP = (own_N[:, None] > other_NP) + 0.5 * (own_N[:, None] == other_NP)
     won_N = np.where(used_NP, won_NP, 0).sum(1) / np.maximum(used_NP.sum(1), 1)
     return {
-        "AUROC by surprise": metrics.interval(labels, by_surprise, groups=groups, draws=asked.draws),
-        "AUROC by ln p alone": metrics.interval(labels, plain, groups=groups, draws=asked.draws),
+        "AUROC by surprise": ranking.interval(labels, by_surprise, groups=groups, draws=asked.draws),
+        "AUROC by ln p alone": ranking.interval(labels, plain, groups=groups, draws=asked.draws),
         "own beats other": mean_over(won_N, has_N, np.ones(n, dtype=bool), Bootstrap.over(patients, n, asked.draws)),
     }
 

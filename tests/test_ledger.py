@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrm import checkpoint, metrics, noise, overlap, seeds, suites
+from mrm import checkpoint, noise, suites
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.cli import main
 from mrm.corpora.phantom import FINDINGS
@@ -17,6 +17,7 @@ from mrm.predictions import Predictions, read_predictions
 from mrm.recipes import ConfigError
 from mrm.runs import ledger
 from mrm.runs.ledger import BenchmarkConfig, Commands
+from mrm.statistics import dice, ranking, seeds
 from mrm.training import Stopped
 
 
@@ -64,7 +65,7 @@ class Pretended:
         common_N, own_N = (np.random.default_rng(s).normal(size=100) for s in (99, seed))
         scores_N1 = 1 / (1 + np.exp(-(1.2 * labels_N + common_N + 0.3 * own_N)))[:, None]
         found = Predictions([f"{i}.png" for i in range(100)], patients, ("nodule",), labels_N[:, None], scores_N1)
-        report = metrics.classification_report(found.labels_NC, scores_N1, found.classes, patients, draws)
+        report = ranking.classification_report(found.labels_NC, scores_N1, found.classes, patients, draws)
         write_results(out, {}, found)
         return {
             "classes": {"mean": {"auroc": report["mean"]["auroc"].to_dict()}},
@@ -192,12 +193,12 @@ def test_seeds_tested_on_other_records_have_no_interval(tmp_path, lists, model):
 def test_dice_is_resampled_as_the_test_of_a_segmenter_does(tmp_path, metric):
     rng = np.random.default_rng(0)
     true, predicted = rng.integers(0, 3, 40) * 10, rng.integers(0, 3, 40) * 10
-    counts = overlap.Overlap(np.minimum(true, predicted) // 2, predicted, true, np.full(40, 100))
+    counts = dice.Overlap(np.minimum(true, predicted) // 2, predicted, true, np.full(40, 100))
     shown = ["" if v != v else repr(float(v)) for v in counts.dice()]
     lines = [f"{i}.png,nodule,{p},{t},{d}" for i, (p, t, d) in enumerate(zip(predicted, true, shown, strict=True))]
     (tmp_path / "pictures.csv").write_text("\n".join(["name,class,predicted,true,dice", *lines]) + "\n")
     found = np.nanquantile(ledger._drawn(tmp_path, metric, 2000), [0.025, 0.975])
-    expected = overlap.overlap_report(counts)[metric]
+    expected = dice.overlap_report(counts)[metric]
     assert found == pytest.approx((expected.low, expected.high))
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mrm import calibration, comparison, metrics, pages
+from mrm import pages
 from mrm.evaluate import Evidence
-from mrm.intervals import Estimate
 from mrm.pages import Contender, FilledReport, Story, Word, figures
 from mrm.predict import Reconstruction
+from mrm.statistics import calibration, comparison, ranking
+from mrm.statistics.intervals import Estimate
 
 VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
 PHONE = 390
@@ -30,7 +31,7 @@ def scored(classes: int, n: int = 120, seed: int = 0):
 def evaluated(out: Path, classes, labels_NC, probabilities_NC, patients: int | None = 60, **results):
     """The text of an evaluation page, and the report in it."""
     groups = [i % patients for i in range(len(labels_NC))] if patients else None
-    report = metrics.classification_report(labels_NC, probabilities_NC, classes, groups=groups, draws=100)
+    report = ranking.classification_report(labels_NC, probabilities_NC, classes, groups=groups, draws=100)
     given = {"model": "a/runs/x", "records": "b/test.csv", "n": len(labels_NC), "patients": patients, **results}
     page = pages.evaluation(out, given, report, labels_NC, probabilities_NC, classes)
     return page.read_text(), report
@@ -42,7 +43,7 @@ def story(classes: tuple[str, ...] = ("effusion", "nodule")) -> Story:
     rng = np.random.default_rng(1)
     picture = rng.integers(0, 256, (48, 48), dtype=np.uint8)
     contenders = [
-        Contender(name, labels_NC, p, metrics.classification_report(labels_NC, p, classes, draws=100))
+        Contender(name, labels_NC, p, ranking.classification_report(labels_NC, p, classes, draws=100))
         for name, p in (("Pre-trained", probabilities_NC), ("Random start", rng.random(labels_NC.shape)))
     ]
     words = [
@@ -159,7 +160,7 @@ def test_a_value_below_a_coin_is_drawn_where_it_lies(tmp_path):
 def test_it_says_where_the_thresholds_were_chosen(tmp_path):
     labels_NC, probabilities_NC = scored(1)
     point = calibration.operating_point(labels_NC[:, 0], probabilities_NC[:, 0], 0.4)
-    report = metrics.classification_report(labels_NC, probabilities_NC, ["x"], draws=50)
+    report = ranking.classification_report(labels_NC, probabilities_NC, ["x"], draws=50)
     chosen = {"records": "val.csv", "fingerprint": "abc123", "n": 104, "goal": "sensitivity 0.9"}
     origin = {"n": 172, "patients": 96, "records": "train.csv"}
     results = {"patients": None, "calibrated_on": chosen, "origin": origin}
@@ -370,7 +371,7 @@ def test_empty_demo_says_so(tmp_path, told):
 def test_demo_with_an_undefined_class_and_no_masked_word(tmp_path):
     labels_NC, probabilities_NC = scored(2)
     labels_NC[:, 0] = 0
-    report = metrics.classification_report(labels_NC, probabilities_NC, ["a", "b"], draws=50)
+    report = ranking.classification_report(labels_NC, probabilities_NC, ["a", "b"], draws=50)
     picture = np.zeros((16, 16), np.uint8)
     told = Story(
         reports=[FilledReport(picture, [Word("clear"), Word("lungs", True)])],
@@ -394,7 +395,7 @@ def test_area_below_the_drawn_recall_steps_is_average_precision():
     labels_NC, probabilities_NC = scored(1)
     recall_K, precision_K = figures.recall_steps(labels_NC[:, 0], probabilities_NC[:, 0])
     area = (np.diff(recall_K) * precision_K[1:]).sum()
-    assert area == pytest.approx(metrics.average_precision(labels_NC[:, 0], probabilities_NC[:, 0]), abs=1e-12)
+    assert area == pytest.approx(ranking.average_precision(labels_NC[:, 0], probabilities_NC[:, 0]), abs=1e-12)
 
 
 def test_figures_take_their_colours_from_the_page_and_leave_no_trace():

@@ -8,13 +8,14 @@ import torch
 from test_training import MICRO
 
 import mrm
-from mrm import metrics, predict
+from mrm import predict
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images, samples
 from mrm.data.records import Record, Records
 from mrm.model import MRM, normalise
 from mrm.predict import PredictError
+from mrm.statistics import ranking
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +104,11 @@ def test_a_fitted_head_is_a_linear_probe_of_the_features(records):
         model = Classifier(shape).eval()
     labels = records.labels_NC
     before = [
-        metrics.auroc(labels[:, c], predict.classify(model, records, workers=0).logits_NC[:, c]) for c in range(8)
+        ranking.auroc(labels[:, c], predict.classify(model, records, workers=0).logits_NC[:, c]) for c in range(8)
     ]
     predict.fit_head(model, records, workers=0)
     scores = predict.classify(model, records, workers=0)
-    after = [metrics.auroc(labels[:, c], scores.logits_NC[:, c]) for c in range(8)]
+    after = [ranking.auroc(labels[:, c], scores.logits_NC[:, c]) for c in range(8)]
     assert np.nanmean(after) > np.nanmean(before) + 0.1
     np.testing.assert_allclose(scores.probabilities_NC.mean(0), labels.mean(0), atol=0.02)  # a fit intercept calibrates
 

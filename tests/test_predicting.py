@@ -24,7 +24,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from test_training import MICRO
 
 import mrm
-from mrm import calibration, checkpoint, cli, neighbours, outliers, predict
+from mrm import checkpoint, cli, neighbours, outliers, predict
 from mrm.checkpoint import CheckpointError
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
@@ -35,6 +35,7 @@ from mrm.evaluate import RunError
 from mrm.model import MRM
 from mrm.runs import predicting
 from mrm.runs.predicting import Reading
+from mrm.statistics import calibration
 from mrm.system import partial_results
 from mrm.system.partial_results import Partial
 

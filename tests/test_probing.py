@@ -9,13 +9,14 @@ from test_pages import check_whole
 from test_training import MICRO
 
 import mrm
-from mrm import checkpoint, cli, metrics, probing, runs
+from mrm import checkpoint, cli, probing, runs
 from mrm.data.records import Record, Records
 from mrm.evaluate import RunError
 from mrm.model import MRM
 from mrm.probing import Labelled, ProbeError
 from mrm.runs import probing as run_of_probe
 from mrm.runs.probing import ProbeConfig
+from mrm.statistics import ranking
 
 CLASSES = ("effusion", "cardiomegaly")
 
@@ -42,14 +43,14 @@ def test_the_linear_probe_is_the_regression_that_ranks_validation_best():
         models = [LogisticRegression(C=strength, max_iter=1000).fit(standard[0], y) for y in train.labels_NC.T]
         by_strength[strength] = [np.stack([m.decision_function(x) for m in models], 1) for x in standard[1:]]
     aurocs = {
-        s: np.mean([metrics.auroc(y, x) for y, x in zip(val.labels_NC.T, scores[0].T, strict=True)])
+        s: np.mean([ranking.auroc(y, x) for y, x in zip(val.labels_NC.T, scores[0].T, strict=True)])
         for s, scores in by_strength.items()
     }
     best = max(aurocs, key=aurocs.get)
     assert found.setting == best
     assert found.val_auroc == pytest.approx(aurocs[best], abs=1e-3)
     np.testing.assert_allclose(found.scores_NC, by_strength[best][1], atol=0.02)
-    assert metrics.auroc(test.labels_NC[:, 0], found.scores_NC[:, 0]) > 0.7
+    assert ranking.auroc(test.labels_NC[:, 0], found.scores_NC[:, 0]) > 0.7
 
 
 def test_neighbours_are_weighted_by_cosine_and_only_those_with_a_label_count():
@@ -84,7 +85,7 @@ def test_a_class_with_one_value_in_training_is_told_and_scores_alike(method):
     found = probing.METHODS[method](train, val, test)
     assert found.untaught == (1,)
     assert (found.scores_NC[:, 1] == 0).all()
-    assert metrics.auroc(test.labels_NC[:, 1], found.scores_NC[:, 1]) == 0.5
+    assert ranking.auroc(test.labels_NC[:, 1], found.scores_NC[:, 1]) == 0.5
     assert found.scores_NC[:, 0].std() > 0
 
 
@@ -101,7 +102,7 @@ def test_one_label_value_only_is_refused(method, which):
 def test_features_that_are_all_the_same_rank_nothing(method):
     train, val, test = (replace(made(n, n), features_ND=np.full((n, 5), 3.0)) for n in (30, 40, 50))
     found = probing.METHODS[method](train, val, test)
-    assert metrics.auroc(test.labels_NC[:, 0], found.scores_NC[:, 0]) == 0.5
+    assert ranking.auroc(test.labels_NC[:, 0], found.scores_NC[:, 0]) == 0.5
 
 
 def test_features_that_are_not_finite_are_refused():

@@ -13,7 +13,7 @@ from test_training import config as pretrain_config
 from test_training import trace
 
 import mrm
-from mrm import checkpoint, metrics, recipes, runs
+from mrm import checkpoint, recipes, runs
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.images import ImageError
@@ -21,6 +21,7 @@ from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import RunError
 from mrm.predictions import read_predictions
 from mrm.runs import finetuning, opening
+from mrm.statistics import ranking
 from mrm.tasks import ClassifyTask
 
 
@@ -106,7 +107,7 @@ def test_results_hold_n_positives_and_intervals_and_agree_with_the_predictions(t
         entry = results["classes"][name]["auroc"]
         assert entry["n"] == 48
         assert entry["positives"] == predictions.labels_NC[:, c].sum()
-        expected = metrics.auroc(predictions.labels_NC[:, c], predictions.probabilities_NC[:, c])
+        expected = ranking.auroc(predictions.labels_NC[:, c], predictions.probabilities_NC[:, c])
         assert entry["value"] == pytest.approx(expected)
         assert entry["low"] <= entry["value"] <= entry["high"]
     assert (out / "index.html").stat().st_size > 10_000

@@ -116,7 +116,7 @@ def test_two_processes_share_the_units(study_modules, tmp_path):
 def test_the_interval_over_patients_and_runs_covers_the_truth(study_modules):
     """Simulated: a true mean, errors of test patients shared by all runs, of pre-trainings and of label subsets."""
     analysis, _ = study_modules
-    from mrm.intervals import Estimate
+    from mrm.statistics.intervals import Estimate
 
     rng, covered = np.random.default_rng(0), 0
     for _ in range(1000):

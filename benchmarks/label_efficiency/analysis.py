@@ -17,9 +17,9 @@ from measuring import CELLS, Task, mean_auroc, percent
 from scipy.stats import t as student
 from units import Study
 
-from mrm import comparison, intervals, metrics
 from mrm.data.records import Records
-from mrm.intervals import Estimate
+from mrm.statistics import comparison, intervals, ranking
+from mrm.statistics.intervals import Estimate
 from mrm.system.tables import write_whole
 
 MEASURES = (*CELLS, *(f"finetune/{style}" for style in arms.STYLES))
@@ -100,7 +100,7 @@ class Scores:
     def mean(self, scores_PDNC: np.ndarray) -> Result:
         """Mean AUROC over classes and runs."""
         labels, scores, classes = self._flat(scores_PDNC)
-        report = metrics.classification_report(labels, scores, classes, groups=self.patients, draws=DRAWS)
+        report = ranking.classification_report(labels, scores, classes, groups=self.patients, draws=DRAWS)
         return across(report["mean"]["auroc"], self._count(), self._each(scores_PDNC))
 
     def difference(self, first_PDNC: np.ndarray, second_PDNC: np.ndarray) -> Result:

@@ -15,8 +15,9 @@ import numpy as np
 import probes
 from units import Study, Unit, require_finished
 
-from mrm import checkpoint, metrics, predict, runs
+from mrm import checkpoint, predict, runs
 from mrm.data.records import Records
+from mrm.statistics import ranking
 
 CELLS = {"probe": 1, "probe-places": 4}  # of each side: one mean of all patches, or means that keep their places
 
@@ -59,7 +60,7 @@ def subset(n: int, fraction: float, number: int) -> np.ndarray:
 
 def mean_auroc(labels_NC: np.ndarray, scores_NC: np.ndarray) -> float:
     """Mean over classes."""
-    return float(np.nanmean([metrics.auroc(y, s) for y, s in zip(labels_NC.T, scores_NC.T, strict=True)]))
+    return float(np.nanmean([ranking.auroc(y, s) for y, s in zip(labels_NC.T, scores_NC.T, strict=True)]))
 
 
 # Probe --------------------------------------------------------------------------------------------------

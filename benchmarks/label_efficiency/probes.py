@@ -10,10 +10,11 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from mrm import metrics, predict
+from mrm import predict
 from mrm.data import images
 from mrm.data.records import Records
 from mrm.model import MRM
+from mrm.statistics import ranking
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: weak ones fit few labels better
 
@@ -64,7 +65,7 @@ def fit(table: dict[str, np.ndarray], labels: dict[str, np.ndarray], chosen: np.
     best, answer, strength = -1.0, np.zeros(0), 0.0
     for c in STRENGTHS:
         val_NC, test_NC = _logits(standard, standard["train"][chosen], known_labels, c)
-        found = float(np.nanmean([metrics.auroc(y, s) for y, s in zip(labels["val"].T, val_NC.T, strict=True)]))
+        found = float(np.nanmean([ranking.auroc(y, s) for y, s in zip(labels["val"].T, val_NC.T, strict=True)]))
         if found > best:
             best, answer, strength = found, test_NC, c
     return answer, strength

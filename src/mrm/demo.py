@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import checkpoint, comparison, intervals, metrics, pages, predict, recipes, runs
+from mrm import checkpoint, pages, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
@@ -24,6 +24,7 @@ from mrm.data.reports import MASK, mask_words
 from mrm.model import MRM
 from mrm.pages import Contender, FilledReport, Story, Word
 from mrm.predictions import read_predictions
+from mrm.statistics import comparison, intervals, ranking
 
 SIZE = 256  # pixels of a phantom
 COUNTS = {"pretrain": 1200, "train": 300, "val": 150, "test": 500}
@@ -89,7 +90,7 @@ def fine_tuned(out: Path, sets: dict[str, Path], init: Path, seed: int, name: st
     runs.finetune(replace(recipe, max_steps=STEPS, training=training, probe_first=True))
     runs.evaluate(folder, sets["test"], folder / "test")
     p = read_predictions(folder / "test" / "predictions.csv")
-    report = metrics.classification_report(p.labels_NC, p.probabilities_NC, p.classes, groups=p.patients)
+    report = ranking.classification_report(p.labels_NC, p.probabilities_NC, p.classes, groups=p.patients)
     return Contender(name, p.labels_NC, p.probabilities_NC, report)
 
 

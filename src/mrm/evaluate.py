@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from mrm import calibration, checkpoint, intervals, predict
+from mrm import checkpoint, predict
 from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.audit.overlaps import compare
-from mrm.calibration import OperatingPoint, Reliability
 from mrm.checkpoint import Card
 from mrm.classifier import Classifier
 from mrm.data import sampling
 from mrm.data.records import Records, resolve_uncertain
-from mrm.intervals import Estimate
 from mrm.predictions import Predictions, write_predictions
-from mrm.subgroups import Subgroups, age_in_years, subgroups, values_of
+from mrm.statistics import calibration, intervals
+from mrm.statistics.calibration import OperatingPoint, Reliability
+from mrm.statistics.intervals import Estimate
+from mrm.statistics.subgroups import Subgroups, age_in_years, subgroups, values_of
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm.intervals import Array, group_numbers
+from mrm.statistics.intervals import Array, group_numbers
 
 DIRECTIONS, EXPLAINED = 32, 0.95  # of a reference: at the most, and of the variance
 FOLDS = 5

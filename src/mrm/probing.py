@@ -15,8 +15,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from mrm import metrics
-from mrm.intervals import Array
+from mrm.statistics import ranking
+from mrm.statistics.intervals import Array
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn: the small ones regularise more
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100, 200)
@@ -163,7 +163,7 @@ def _untaught(train: Labelled, val: Labelled) -> tuple[int, ...]:
 
 
 def _both_values(labels_NC: Array) -> set[int]:
-    return {c for c, labels_N in enumerate(labels_NC.T) if not metrics.one_value(labels_N[~np.isnan(labels_N)])}
+    return {c for c, labels_N in enumerate(labels_NC.T) if not ranking.one_value(labels_N[~np.isnan(labels_N)])}
 
 
 def _best(
@@ -176,7 +176,7 @@ def _best(
     chosen: Probe | None = None
     for setting in settings:
         val_scores_NC, test_NC = scores(setting)
-        each = [metrics.auroc(val_NC[:, c], val_scores_NC[:, c]) for c in range(val_NC.shape[1]) if c not in untaught]
+        each = [ranking.auroc(val_NC[:, c], val_scores_NC[:, c]) for c in range(val_NC.shape[1]) if c not in untaught]
         found = float(np.nanmean(each))
         if chosen is None or found > chosen.val_auroc + 1e-12:
             chosen = Probe(test_NC.copy(), float(setting), found, untaught)

@@ -26,11 +26,11 @@ from mrm.data import loader, samples, sampling
 from mrm.data.images import ImageError
 from mrm.data.masks import MaskedPictures
 from mrm.evaluate import RunError
-from mrm.intervals import Bootstrap, Estimate
 from mrm.losses import IGNORED
 from mrm.model import normalise
-from mrm.overlap import MEASURES, Overlap, mean_over, overlap_report
 from mrm.segmenter import Segmenter, probabilities
+from mrm.statistics.dice import MEASURES, Overlap, mean_over, overlap_report
+from mrm.statistics.intervals import Bootstrap, Estimate
 from mrm.system.tables import write_whole
 
 LEVELS = 100  # steps of probability at which a threshold may lie

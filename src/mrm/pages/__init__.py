@@ -20,17 +20,17 @@ import numpy as np
 from markupsafe import Markup
 
 import mrm
-from mrm import intervals, metrics
-from mrm.intervals import Estimate
-from mrm.overlap import MEASURES
 from mrm.pages import figures, overlays
 from mrm.pages.figures import Curve, Panel
+from mrm.statistics import intervals, ranking
+from mrm.statistics.dice import MEASURES
+from mrm.statistics.intervals import Estimate
 from mrm.system.tables import write_whole
 
 if TYPE_CHECKING:
-    from mrm.comparison import Comparison
     from mrm.evaluate import Evidence
     from mrm.predict import Reconstruction
+    from mrm.statistics.comparison import Comparison
 
 Details = tuple[str, Sequence[str]]  # a title and the lines under it
 Report = dict[str, dict[str, Estimate]]  # as `metrics.classification_report` gives it
@@ -163,7 +163,7 @@ def evaluation(
         roc=drawn(panels, figures.roc, "ROC curve"),
         precision_recall=drawn(panels, figures.precision_recall, "Precision-recall curve"),
         listed=LISTED,
-        few=metrics.FEW,
+        few=ranking.FEW,
     )
     return write_whole(Path(out) / "index.html", page.encode())
 

@@ -22,9 +22,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mrm import calibration, metrics
 from mrm.data import images
-from mrm.intervals import Estimate
+from mrm.statistics import calibration, ranking
+from mrm.statistics.intervals import Estimate
 
 INK, MUTED, FAINT = "#17222c", "#5c6872", "#cdd4da"
 SERIES = ("#0b5c8a", "#b0500f", "#6b3fa0", "#1c6b3c")  # first model, second model, ...
@@ -49,7 +49,7 @@ class Panel:
     def why_empty(self) -> str:
         """'undefined (only negatives, n=44)', or '' where there is a curve."""
         stated_N = self.labels_N[~np.isnan(self.labels_N)]
-        reason = metrics.one_value(stated_N)
+        reason = ranking.one_value(stated_N)
         return f"undefined ({reason}, n={len(stated_N):,})" if reason else ""
 
     @property
@@ -65,7 +65,7 @@ def roc(axes: Axes, panel: Panel) -> None:
     """Sensitivity against 1 - specificity, one line per model, with the line of chance."""
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     for scores_N, color, stroke in zip(panel.scores.values(), SERIES, STROKES, strict=False):
-        false_K, true_K, _ = metrics.roc_curve(panel.labels_N, scores_N)
+        false_K, true_K, _ = ranking.roc_curve(panel.labels_N, scores_N)
         axes.plot(false_K, true_K, color=color, linewidth=1.6, linestyle=stroke)
     unit_square(axes, "1 − specificity", "sensitivity")
 
@@ -157,7 +157,7 @@ def efficiency_png(methods: dict[str, Sequence[Curve]], limits: tuple[float, flo
 
 def recall_steps(labels_N: np.ndarray, scores_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each recall, and the precision where it is first reached: the area below is average precision."""
-    recall_K, precision_K, _ = metrics.pr_curve(labels_N, scores_N)
+    recall_K, precision_K, _ = ranking.pr_curve(labels_N, scores_N)
     reached_K, first_K = np.unique(recall_K, return_index=True)
     found = first_K[reached_K > 0]
     return np.append(0.0, recall_K[found]), np.append(precision_K[found[0]], precision_K[found])

@@ -17,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from mrm import calibration, checkpoint, outliers
+from mrm import checkpoint, outliers
 from mrm.audit.fingerprints import fingerprint
-from mrm.calibration import HOTTEST, OperatingPoint
 from mrm.data.records import Records
 from mrm.evaluate import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
-from mrm.intervals import Bootstrap, finite_or_none
 from mrm.predictions import Predictions
 from mrm.runs.opening import best_device, warn_of
+from mrm.statistics import calibration
+from mrm.statistics.calibration import HOTTEST, OperatingPoint
+from mrm.statistics.intervals import Bootstrap, finite_or_none
 from mrm.system.progress import Progress
 
 STAGE = "calibration"

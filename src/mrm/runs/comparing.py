@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mrm import comparison, metrics, pages
-from mrm.comparison import Comparison
+from mrm import pages
 from mrm.data.records import RecordError
 from mrm.predictions import pair, read_dice, read_predictions, same_order
+from mrm.statistics import comparison, ranking
+from mrm.statistics.comparison import Comparison
 from mrm.system.tables import read_csv_rows, write_whole
 
 DICE = ("dice_positive", "dice_published")
@@ -72,7 +73,7 @@ def compare_findings(first: Path, second: Path, draws: int, seed: int) -> tuple[
     """AUROC by DeLong and by bootstrap, and average precision by bootstrap, for each class; and the mean of all."""
     p = pair(read_predictions(first), read_predictions(second), (str(first), str(second)))
     arrays = p.labels_NC, p.first_NC, p.second_NC
-    drawn = {m: comparison.compare(*arrays, p.classes, m, p.patients, draws, seed) for m in metrics.RANKING}
+    drawn = {m: comparison.compare(*arrays, p.classes, m, p.patients, draws, seed) for m in ranking.RANKING}
     by_delong = [
         comparison.delong_test(p.labels_NC[:, c], p.first_NC[:, c], p.second_NC[:, c], p.patients)
         for c in range(len(p.classes))

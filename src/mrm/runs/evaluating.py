@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrm import checkpoint, metrics, outliers, pages
+from mrm import checkpoint, outliers, pages
 from mrm.evaluate import (
     CALIBRATED_ON,
     evidence,
@@ -20,6 +20,7 @@ from mrm.evaluate import (
     write_results,
 )
 from mrm.runs.opening import best_device, results_folder, warn_of
+from mrm.statistics import ranking
 
 
 def evaluate_findings(
@@ -40,7 +41,7 @@ def evaluate_findings(
     card, tested = network.card, test_records(network, records, images)
     found = scored(network.to(best_device()), tested, records, workers)
     predictions = predictions_of(card, found)
-    report = metrics.classification_report(
+    report = ranking.classification_report(
         predictions.labels_NC,
         predictions.probabilities_NC,
         predictions.classes,

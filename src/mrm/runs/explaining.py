@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from mrm import explain as maps
-from mrm.calibration import tempered
 from mrm.classifier import Classifier
 from mrm.data import images
 from mrm.data.finding import pictures_at
@@ -23,6 +22,7 @@ from mrm.evaluate import RunError, load_classifier
 from mrm.explain import Method
 from mrm.pages import sheets
 from mrm.runs.opening import best_device, csv_of, output_names, plain, results_folder, spare_inputs
+from mrm.statistics.calibration import tempered
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from mrm import checkpoint, metrics, predict
+from mrm import checkpoint, predict
 from mrm.classifier import Classifier, ClassifierConfig
 from mrm.data.records import UNCERTAIN, Records
 from mrm.evaluate import RunError
 from mrm.recipes import FinetuneConfig
 from mrm.runs.opening import on_encoder
+from mrm.statistics import ranking
 
 
 def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
@@ -86,7 +87,7 @@ def auroc_check(config: FinetuneConfig, val: Records):
             raise RunError(f"{config.val}: {len(scores.unreadable)} pictures cannot be read, first {name}: {reason}")
         logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
         read = ~np.isnan(logits).any(axis=1)
-        per_class = [metrics.auroc(y, s) for y, s in zip(val.labels_NC[read].T, logits[read].T, strict=True)]
+        per_class = [ranking.auroc(y, s) for y, s in zip(val.labels_NC[read].T, logits[read].T, strict=True)]
         mean = float(np.nanmean(per_class))
         return {"val_auroc": mean, "score": mean}
 

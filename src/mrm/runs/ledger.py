@@ -19,17 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, pages, recipes, seeds, suites
+from mrm import checkpoint, pages, recipes, suites
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import masks
 from mrm.data.records import Records
 from mrm.evaluate import RunError
-from mrm.intervals import Bootstrap
-from mrm.metrics import Ranked, draw_ranked, mean_or_nan
 from mrm.pages import ledger_text
 from mrm.predictions import read_dice, read_predictions
 from mrm.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.statistics import seeds
+from mrm.statistics.intervals import Bootstrap
+from mrm.statistics.ranking import Ranked, draw_ranked, mean_or_nan
 from mrm.suites import Entry, Suite
 from mrm.system.tables import write_whole
 

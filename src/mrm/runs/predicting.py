@@ -26,7 +26,6 @@ from PIL import Image
 
 import mrm
 from mrm import checkpoint, dicom_seg, neighbours, predict, segmentation
-from mrm.calibration import tempered
 from mrm.classifier import Classifier
 from mrm.data import images, masks, sampling
 from mrm.data.finding import keys_of, pictures_at
@@ -37,6 +36,7 @@ from mrm.evaluate import RunError, load_classifier
 from mrm.predict import Computed, Encoding, Kind
 from mrm.runs.opening import best_device, results_folder, spare_inputs
 from mrm.segmenter import Segmenter, probabilities
+from mrm.statistics.calibration import tempered
 from mrm.system.partial_results import Partial, Row, check_suffix, write_by, write_table
 from mrm.system.progress import duration
 from mrm.system.tables import write_whole

@@ -18,18 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, metrics, noise, pages, predict, probing, recipes, seeds
+from mrm import checkpoint, noise, pages, predict, probing, recipes
 from mrm.classifier import Classifier
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluate import RunError, load_classifier, overlaps
-from mrm.intervals import Estimate
 from mrm.model import MRM
 from mrm.pages import Curve
 from mrm.probing import Labelled
 from mrm.recipes import FinetuneConfig
 from mrm.runs.opening import best_device, warn_of
 from mrm.saving import STATE
+from mrm.statistics import ranking, seeds
+from mrm.statistics.intervals import Estimate
 from mrm.system.tables import write_whole
 
 RANDOM = "random"  # in place of a model: the first one's architecture with random weights
@@ -134,7 +135,7 @@ def labelled_records(config: ProbeConfig) -> dict[str, Records]:
         found[name] = resolve_uncertain(loaded, config.uncertain)
     for name in ("train", "val"):  # of a test set, what is missing is said in the table
         labels_NC = found[name].labels_NC
-        if all(metrics.one_value(labels_N[~np.isnan(labels_N)]) for labels_N in labels_NC.T):
+        if all(ranking.one_value(labels_N[~np.isnan(labels_N)]) for labels_N in labels_NC.T):
             raise RunError(
                 f"{getattr(config, name)}: no class has both positives and negatives, so nothing can be probed"
             )
@@ -312,10 +313,10 @@ def fine_tuned(
     read_N = ~np.isnan(scores["val"]).any(axis=1)
     pairs = zip(val_NC[read_N].T, scores["val"][read_N].T, strict=True)
     chosen_NC = records["train"].select(chosen).labels_NC
-    untaught = [c for c, labels_N in enumerate(chosen_NC.T) if metrics.one_value(labels_N[~np.isnan(labels_N)])]
+    untaught = [c for c, labels_N in enumerate(chosen_NC.T) if ranking.one_value(labels_N[~np.isnan(labels_N)])]
     return {
         "scores": scores["test"],
-        "val_auroc": np.array(np.nanmean([metrics.auroc(*pair) for pair in pairs])),
+        "val_auroc": np.array(np.nanmean([ranking.auroc(*pair) for pair in pairs])),
         "setting": np.array(checkpoint.read_card(checkpoint.find_model(made.out)).origin.get("step", math.nan)),
         "n": np.array(len(chosen)),
         "untaught": np.array(untaught, dtype=np.intp),

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
-from mrm.intervals import Array, Bootstrap, Estimate, proportion
-from mrm.metrics import check_labels, check_pair, check_scores, check_table, one_value
+from mrm.statistics.intervals import Array, Bootstrap, Estimate, proportion
+from mrm.statistics.ranking import check_labels, check_pair, check_scores, check_table, one_value
 
 BINS = 10
 ROUNDING = 1e-12  # a goal of 0.7 is reached by 1 - 3 / 10

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrm.overlap import MEASURES, Overlap, overlap_report
+from mrm.statistics.dice import MEASURES, Overlap, overlap_report
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mrm import metrics, seeds
+from mrm.statistics import ranking, seeds
 
 CLASSES = ("effusion", "cardiomegaly")
 
@@ -21,7 +21,7 @@ def test_one_seed_has_the_interval_of_the_test_records():
     labels_NC, scores = seeded(1)
     groups = [i // 2 for i in range(80)]
     found = seeds.over_seeds(labels_NC, scores, CLASSES, groups, draws=400)
-    plain = metrics.classification_report(labels_NC, scores[0], CLASSES, groups, draws=400)
+    plain = ranking.classification_report(labels_NC, scores[0], CLASSES, groups, draws=400)
     for name in ("mean", *CLASSES):
         expected = plain[name]["auroc"]
         assert (found[name].value, found[name].low, found[name].high) == (expected.value, expected.low, expected.high)
@@ -35,7 +35,7 @@ def test_seeds_that_differ_widen_the_interval_and_equal_ones_do_not():
     alone = seeds.over_seeds(labels_NC, same[:1], CLASSES)["mean"]
     assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high))
     assert wide.high - wide.low > 1.3 * (equal.high - equal.low)
-    each = [metrics.auroc(labels_NC[:, c], s[:, c]) for s in differing for c in range(2)]
+    each = [ranking.auroc(labels_NC[:, c], s[:, c]) for s in differing for c in range(2)]
     assert wide.value == pytest.approx(np.mean(each))
 
 

@@ -12,7 +12,10 @@ from scipy.special import expit
 from test_pages import check_whole
 
 from mrm import cli, runs
-from mrm.comparison import (
+from mrm.data.records import RecordError
+from mrm.evaluate import write_results
+from mrm.predictions import Predictions
+from mrm.statistics.comparison import (
     bootstrap_test,
     compare,
     delong,
@@ -22,10 +25,7 @@ from mrm.comparison import (
     holm,
     sign_flip_test,
 )
-from mrm.data.records import RecordError
-from mrm.evaluate import write_results
-from mrm.metrics import auroc, interval
-from mrm.predictions import Predictions
+from mrm.statistics.ranking import auroc, interval
 
 NAN = math.nan
 

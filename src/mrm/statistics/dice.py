@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mrm.intervals import Array, Bootstrap, Estimate, Mask, proportion
+from mrm.statistics.intervals import Array, Bootstrap, Estimate, Mask, proportion
 
 MEASURES = {
     "dice_positive": "mean Dice of the pictures with a lesion",

@@ -19,7 +19,7 @@ from scipy import sparse
 from scipy.stats import rankdata
 from sklearn import metrics as sklearn_metrics
 
-from mrm.intervals import Array, Bootstrap, Estimate, Mask
+from mrm.statistics.intervals import Array, Bootstrap, Estimate, Mask
 
 Metric = Callable[[Array, Array], float]  # (labels_N, scores_N) -> value
 

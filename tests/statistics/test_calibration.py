@@ -14,7 +14,12 @@ from sklearn.metrics import brier_score_loss, log_loss
 from test_evaluate import probed_classifier
 
 from mrm import checkpoint, cli, runs
-from mrm.calibration import (
+from mrm.data import images
+from mrm.data.records import Records
+from mrm.evaluate import RunError
+from mrm.outliers import OutlierError
+from mrm.predictions import read_predictions
+from mrm.statistics.calibration import (
     brier_score,
     calibration_report,
     choose_threshold,
@@ -24,12 +29,7 @@ from mrm.calibration import (
     reliability,
     tempered,
 )
-from mrm.data import images
-from mrm.data.records import Records
-from mrm.evaluate import RunError
-from mrm.metrics import auroc, interval
-from mrm.outliers import OutlierError
-from mrm.predictions import read_predictions
+from mrm.statistics.ranking import auroc, interval
 
 NAN = math.nan
 LABELS = [0, 0, 1, 0, 1, 1]

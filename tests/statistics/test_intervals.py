@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from mrm import intervals
-from mrm.intervals import Bootstrap, Estimate, proportion
+from mrm.statistics import intervals
+from mrm.statistics.intervals import Bootstrap, Estimate, proportion
 
 NAN = math.nan
 

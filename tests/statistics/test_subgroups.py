@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from mrm import metrics
 from mrm.data.records import Record, RecordError, Records
-from mrm.subgroups import UNSTATED, age_band, age_in_years, subgroups, values_of
+from mrm.statistics import ranking
+from mrm.statistics.subgroups import UNSTATED, age_band, age_in_years, subgroups, values_of
 
 CLASSES = ("effusion", "nodule")
 
@@ -28,7 +28,7 @@ def test_each_group_has_the_numbers_of_its_records_alone():
     assert [g.name for g in found.groups] == ["F", "M"]
     for place, group in enumerate(found.groups):
         rows = slice(300 * place, 300 * (place + 1))
-        alone = metrics.classification_report(labels_NC[rows], scores_NC[rows], CLASSES, groups[rows], draws=200)
+        alone = ranking.classification_report(labels_NC[rows], scores_NC[rows], CLASSES, groups[rows], draws=200)
         assert (group.n, group.patients, group.small) == (300, 150, ())
         for name in ("mean", *CLASSES):
             expected = alone[name]["auroc"]

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import rankdata
 
-from mrm.intervals import CELLS, Array, Bootstrap, Estimate, finite_or_none, group_numbers
-from mrm.metrics import (
+from mrm.statistics.intervals import CELLS, Array, Bootstrap, Estimate, finite_or_none, group_numbers
+from mrm.statistics.ranking import (
     RANKING,
     Ranked,
     check_labels,

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from mrm import metrics
-from mrm.intervals import Bootstrap
-from mrm.metrics import auroc, average_precision, classification_report, interval
+from mrm.statistics import ranking
+from mrm.statistics.intervals import Bootstrap
+from mrm.statistics.ranking import auroc, average_precision, classification_report, interval
 
 NAN = math.nan
 ROWS = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.integers(-5, 5)), min_size=2, max_size=40)
@@ -86,16 +86,16 @@ def test_ties_everywhere_are_chance():
 
 def test_curves_have_the_area_of_the_metrics():
     labels, scores = binormal(np.random.default_rng(0))
-    false_positives, sensitivity, thresholds = metrics.roc_curve(labels, scores)
+    false_positives, sensitivity, thresholds = ranking.roc_curve(labels, scores)
     assert np.trapezoid(sensitivity, false_positives) == pytest.approx(auroc(labels, scores))
     assert np.all(np.diff(thresholds) < 0)
-    recall, precision, thresholds = metrics.pr_curve(labels, scores)
+    recall, precision, thresholds = ranking.pr_curve(labels, scores)
     assert (recall[0], precision[0], thresholds[0]) == (0, 1, np.inf)
     assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(average_precision(labels, scores))
     assert len(recall) == len(precision) == len(thresholds)
 
 
-@pytest.mark.parametrize("curve", [metrics.roc_curve, metrics.pr_curve])
+@pytest.mark.parametrize("curve", [ranking.roc_curve, ranking.pr_curve])
 def test_an_undefined_curve_is_empty(curve):
     assert [len(part) for part in curve([1, 1], [0.1, 0.2])] == [0, 0, 0]
 
@@ -106,7 +106,7 @@ def test_an_undefined_curve_is_empty(curve):
 @given(BOTH)
 def test_unit_weights_give_the_plain_metrics(rows):
     labels, scores = split(rows)
-    ranked = metrics.Ranked(labels, scores, Bootstrap.over(None, len(labels)))
+    ranked = ranking.Ranked(labels, scores, Bootstrap.over(None, len(labels)))
     found = ranked.weigh(np.ones((len(labels), 1)), ["auroc", "average_precision"])[:, 0]
     assert found == pytest.approx([auroc(labels, scores), average_precision(labels, scores)], abs=1e-12)
 
@@ -117,7 +117,7 @@ def test_weighted_draws_equal_repeated_records(rows, patients, seed):
     labels, scores = split(rows)
     bootstrap = Bootstrap.over(np.arange(len(rows)) % patients, len(rows), draws=5, seed=seed)
     weights_GD = next(bootstrap.weights())
-    found = metrics.Ranked(labels, scores, bootstrap).weigh(weights_GD, ["auroc", "average_precision"])
+    found = ranking.Ranked(labels, scores, bootstrap).weigh(weights_GD, ["auroc", "average_precision"])
     for d, weights_G in enumerate(weights_GD.T):
         times = weights_G[bootstrap.numbers_N].astype(int)
         again = np.repeat(labels, times), np.repeat(scores, times)
@@ -274,7 +274,7 @@ def test_a_report_without_any_defined_class():
 # Errors
 
 
-@pytest.mark.parametrize("function", [auroc, average_precision, metrics.roc_curve, metrics.pr_curve, interval])
+@pytest.mark.parametrize("function", [auroc, average_precision, ranking.roc_curve, ranking.pr_curve, interval])
 @pytest.mark.parametrize(
     ("labels", "scores", "words"),
     [
@@ -330,7 +330,7 @@ def test_the_place_in_a_table_is_told():
 
 def test_probabilities_are_checked_where_they_are_needed():
     with pytest.raises(ValueError, match="1 of 2 probabilities are outside 0 to 1; the first is 3 at index 1"):
-        metrics.check_scores([0.5, 3], probabilities=True)
+        ranking.check_scores([0.5, 3], probabilities=True)
 
 
 def test_bootstrap_interval_covers_the_truth():

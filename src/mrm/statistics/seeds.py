@@ -8,8 +8,8 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from mrm.intervals import Array, Bootstrap, Estimate
-from mrm.metrics import (
+from mrm.statistics.intervals import Array, Bootstrap, Estimate
+from mrm.statistics.ranking import (
     Ranked,
     auroc,
     check_labels,
