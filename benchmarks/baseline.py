@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
-from mrm.model import ModelConfig, patchify, sine_cosine
+from mrm.models.mrm import ModelConfig, patchify, sine_cosine
 
 
 def picture_transform(size: int = 448, mean: float = 0.4978, std: float = 0.2449) -> transforms.Compose:

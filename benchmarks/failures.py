@@ -32,7 +32,7 @@ import numpy as np
 
 from mrm import recipes, runs
 from mrm.corpora import phantom_files
-from mrm.model import ModelConfig
+from mrm.models.mrm import ModelConfig
 from mrm.optimization import TrainConfig
 
 MODEL = ModelConfig(

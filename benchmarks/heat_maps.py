@@ -26,11 +26,12 @@ import phantom_encoder
 import torch
 from torch import nn
 
-from mrm import checkpoint, explain, noise, predict, recipes, runs
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import explain, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS, Phantom, phantom
 from mrm.data.records import Records
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.statistics import ranking
 from mrm.statistics.dice import mean_over
 from mrm.statistics.intervals import Bootstrap, Estimate
@@ -50,7 +51,7 @@ def main() -> None:
 def benchmark(asked: argparse.Namespace) -> dict:
     """Train, make maps with the trained and with random weights, and locate them."""
     began = time.perf_counter()
-    model = checkpoint.load(asked.model or train(asked))
+    model = model_folder.load(asked.model or train(asked))
     trained = time.perf_counter() - began
     test = [phantom(2, i, asked.picture) for i in range(asked.test)]
     networks = {"trained": model, "randomised": randomised(model, asked.seed)}
@@ -93,7 +94,7 @@ def train(asked: argparse.Namespace) -> Path:
     if start is None:
         shape = ClassifierConfig(("unused",), "vit_tiny_patch16_224", {"depth": 6}, image_size=asked.size)
         with noise.seeded(asked.seed):
-            start = checkpoint.save(asked.out / "random-encoder", Classifier(shape))
+            start = model_folder.save(asked.out / "random-encoder", Classifier(shape))
     files = [asked.out / name / "records.csv" for name in ("train", "val")]
     recipe = recipes.tiny_finetune(*files, start, asked.out / "run", seed=asked.seed)
     training = replace(

@@ -29,10 +29,11 @@ import cv2
 import numpy as np
 import torch
 
-from mrm import checkpoint, noise, recipes, runs
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import recipes, runs
 from mrm.data import images, masks
 from mrm.data.records import Record, Records
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.statistics.dice import Overlap, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap, Estimate
 from mrm.system.tables import read_csv_rows
@@ -166,7 +167,7 @@ def random_encoder(folder: Path) -> Path:
     """A small encoder with random weights, where none is given: half a ViT-Tiny, as in `mrm pretrain tiny`."""
     shape = ClassifierConfig(("unused",), "vit_tiny_patch16_224", {"depth": 6}, image_size=96)
     with noise.seeded(0):
-        return checkpoint.save(folder, Classifier(shape))
+        return model_folder.save(folder, Classifier(shape))
 
 
 def steps_within(asked, folder: Path, start: Path, classes: tuple[str, ...] = LUNGS) -> int:

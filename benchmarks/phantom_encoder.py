@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import checkpoint, noise
-from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS, phantom
-from mrm.model import normalise
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.mrm import normalise
 from mrm.statistics import ranking
 
 SEEN = 0.15  # of a patch must be covered to say that it shows a finding
@@ -66,7 +66,7 @@ def teach(out: Path, count: int, steps: int, size: int, batch: int = 32, rate: f
                 flush=True,
             )
     print(report(model.eval(), head, *draw(2_000_000 + seed, 300, size)))
-    return checkpoint.save(out, model)
+    return model_folder.save(out, model)
 
 
 def draw(seed: int, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:

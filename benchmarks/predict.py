@@ -34,10 +34,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import mrm
-from mrm import checkpoint
-from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
+from mrm.models import model_folder
+from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.runs import predicting
 from mrm.runs.opening import best_device
 from mrm.system import hardware
@@ -88,10 +88,10 @@ def arguments() -> argparse.Namespace:
 
 def write_model(folder: Path, encoder: str) -> Path:
     """A classifier with random weights, those of its head large enough that probabilities differ."""
-    with mrm.noise.seeded(0):
+    with noise.seeded(0):
         model = Classifier(ClassifierConfig(FINDINGS, encoder))
         torch.nn.init.normal_(model.encoder.head.weight, std=0.1)
-    return checkpoint.save(folder, model.eval())
+    return model_folder.save(folder, model.eval())
 
 
 def pictures(folder: Path, asked: argparse.Namespace) -> list[Path]:

@@ -20,8 +20,8 @@ import torch
 
 from mrm import recipes
 from mrm.data.samples import MaskBatch
+from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.optimization import build_optimizer
-from mrm.segmenter import Segmenter, SegmenterConfig
 from mrm.system import hardware
 from mrm.tasks import SegmentTask
 

@@ -34,10 +34,11 @@ import torch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from mrm import checkpoint, predict
+from mrm import predict
 from mrm.corpora.phantom import phantom
 from mrm.data import images
 from mrm.data.records import Record, Records
+from mrm.models import model_folder
 from mrm.statistics.calibration import tempered
 from mrm.system import hardware
 
@@ -95,7 +96,7 @@ def made(model: Path, count: int, broken: int, size: int) -> list[Request]:
     pictures = [phantom(1, 6 * i, size=size).image for i in range(12)]
     writers = (images.encode_png, images.encode_jpeg, dicom)
     bodies = [writers[i % 3](picture_HW) for i, picture_HW in enumerate(pictures)]
-    network = checkpoint.load(model)
+    network = model_folder.load(model)
     classes = network.config.classes
     records = Records([Record(b, labels=(math.nan,) * len(classes)) for b in bodies], classes)
     logits_NC = predict.classify(network, records, workers=0).logits_NC

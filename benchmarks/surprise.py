@@ -47,14 +47,15 @@ import phantom_encoder
 import torch
 from torch import Tensor
 
-from mrm import checkpoint, filling, noise, predict, recipes, runs
+from mrm import filling, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK, PAD, Tokenizer, mask_words, select_sections
 from mrm.data.samples import CropConfig, ReportConfig
-from mrm.model import MRM, normalise
+from mrm.models import model_folder, noise
+from mrm.models.mrm import MRM, normalise
 from mrm.statistics import ranking
 from mrm.statistics.dice import mean_over
 from mrm.statistics.intervals import Bootstrap, Estimate
@@ -74,7 +75,7 @@ def main() -> None:
         run = runs.pretrain(replace(configure(asked), init=run))
     trained = time.perf_counter() - began
     began = time.perf_counter()
-    report = measure(checkpoint.load(run), sets["train"], of_sections(sets["test"], asked.sections), asked)
+    report = measure(model_folder.load(run), sets["train"], of_sections(sets["test"], asked.sections), asked)
     report |= {
         "corpus": asked.corpus,
         "steps": None
@@ -206,12 +207,12 @@ def started(asked: argparse.Namespace, train: Records) -> Path:
     with noise.seeded(asked.seed):
         model = MRM(replace(config, vocabulary=tokenizer.size)).eval()
     if encoder:
-        print(f"{encoder}: {checkpoint.start_from(model, encoder)}")
+        print(f"{encoder}: {model_folder.start_from(model, encoder)}")
     if asked.context:
         print(f"what is seen of pictures, scaled by {spread_contexts(model, train[:64], asked.context):.1f}")
     if asked.words:
         learn_words(model, tokenizer, train, asked)
-    return checkpoint.save(folder, model, tokenizer=tokenizer)
+    return model_folder.save(folder, model, tokenizer=tokenizer)
 
 
 def spread_contexts(model: MRM, records: Sequence[Record], spread: float) -> float:

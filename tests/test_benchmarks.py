@@ -13,9 +13,9 @@ from PIL import Image
 from test_training import MICRO
 from torch.utils.flop_counter import FlopCounterMode
 
-from mrm import noise
 from mrm.data import images
-from mrm.model import MRM
+from mrm.models import noise
+from mrm.models.mrm import MRM
 from mrm.runs.doctor import flops_of_step
 from mrm.tasks import PretrainTask
 

@@ -19,10 +19,11 @@ from test_segmentation import encoder  # noqa: F401
 from test_training import MICRO, trace
 from test_training import config as pretrain_config
 
-from mrm import checkpoint, noise, recipes, runs
+from mrm import recipes, runs
 from mrm.corpora.contract import Options
 from mrm.data.records import RecordError, Records
-from mrm.model import MRM
+from mrm.models import model_folder, noise
+from mrm.models.mrm import MRM
 
 SHORT = {"steps": 2, "warmup_steps": 1, "global_batch": 2, "check_every": 2, "save_every": 2}
 
@@ -30,7 +31,7 @@ SHORT = {"steps": 2, "warmup_steps": 1, "global_batch": 2, "check_every": 2, "sa
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory) -> Path:
     with noise.seeded(0):
-        return checkpoint.save(tmp_path_factory.mktemp("model") / "mrm", MRM(MICRO))
+        return model_folder.save(tmp_path_factory.mktemp("model") / "mrm", MRM(MICRO))
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_reports_and_pictures_pretrain(request, tmp_path, name, pairs):
     run = runs.pretrain(cfg)
     assert len(trace(run)) == 2
     assert float(trace(run)[-1]["report"]) > 0  # words were asked for
-    origin = checkpoint.load(run).card.origin
+    origin = model_folder.load(run).card.origin
     assert (origin["n"], origin["with_report"]) == (len(records), sum(bool(r.report) for r in records))
     verdict = json.loads((out / "audit.json").read_text())
     assert origin["audit"]["clean"] == verdict["clean"]
@@ -84,10 +85,10 @@ def test_labels_fine_tune_and_test(request, tmp_path, pretrained, name, folder, 
     cfg = recipes.FinetuneConfig(train, val, pretrained, tmp_path / "run", training=training, audit="names", **changes)
     run = runs.finetune(cfg)
     results = runs.evaluate(run, test, tmp_path / "test", draws=20, workers=0)
-    tested = Records.load(test, checkpoint.load(run).config.classes)
+    tested = Records.load(test, model_folder.load(run).config.classes)
     assert results["n"] == len(tested)
     assert set(results["classes"]) == {*tested.classes, "mean"} if len(tested.classes) > 1 else True
-    assert results["origin"]["audit"] == checkpoint.load(run).card.origin["audit"]
+    assert results["origin"]["audit"] == model_folder.load(run).card.origin["audit"]
 
 
 def test_shares_of_the_labels_fine_tune(request, tmp_path, pretrained):
@@ -122,7 +123,7 @@ def test_an_audit_that_found_something_follows_into_the_model_and_its_results(re
     cfg = recipes.tiny_finetune(out / "train.csv", out / "val.csv", pretrained, tmp_path / "run")
     with pytest.warns(UserWarning, match="share a"):
         run = runs.finetune(replace(cfg, training=replace(cfg.training, workers=0, **SHORT)))
-    found = checkpoint.load(run).card.origin["audit"]
+    found = model_folder.load(run).card.origin["audit"]
     assert not found["clean"]
     assert any("patient" in line for line in found["overlaps"])
 

@@ -9,10 +9,11 @@ from test_pages import PHONE, check_whole, chromium, widths  # noqa: F401 (a fix
 from test_training import MICRO
 
 import mrm
-from mrm import checkpoint, predict, runs
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import predict, runs
 from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import people
+from mrm.models import model_folder
+from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.predictions import read_predictions
 
 CLASSES = ("effusion", "cardiomegaly")
@@ -20,10 +21,10 @@ CLASSES = ("effusion", "cardiomegaly")
 
 def probed_classifier(phantoms, folder):
     """A model folder: a random encoder of which a linear probe of the phantoms is the head."""
-    with mrm.noise.seeded(0):
+    with noise.seeded(0):
         model = Classifier(ClassifierConfig(CLASSES, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)).eval()
     predict.fit_head(model, Records.load(phantoms / "records.csv", CLASSES), workers=0)
-    return checkpoint.save(folder, model)
+    return model_folder.save(folder, model)
 
 
 @pytest.fixture(scope="module")

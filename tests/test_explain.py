@@ -11,11 +11,12 @@ import torch
 from test_cli import run
 from test_training import MICRO
 
-from mrm import checkpoint, explain, noise
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import explain
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
-from mrm.model import normalise
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.mrm import normalise
 
 CLASSES = ("square", "ring")
 
@@ -196,7 +197,7 @@ def test_an_overlay_leaves_cold_places_as_they_are_and_colours_get_lighter_with_
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("model")
-    checkpoint.save(out / "model", model)
+    model_folder.save(out / "model", model)
     rng = np.random.default_rng(0)
     for name in ("a/film.png", "b/film.png"):
         (out / name).parent.mkdir()

@@ -12,12 +12,13 @@ import yaml
 from test_training import MICRO
 
 import mrm
-from mrm import checkpoint, cli, export, noise, predict
-from mrm.checkpoint import Card, CheckpointError
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import cli, export, predict
 from mrm.data.reports import Tokenizer
-from mrm.model import MRM, normalise
-from mrm.segmenter import Segmenter, SegmenterConfig
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.model_folder import Card, CheckpointError
+from mrm.models.mrm import MRM, normalise
+from mrm.models.segmenter import Segmenter, SegmenterConfig
 
 CLASSES = ("nodule", "effusion")
 ORIGIN = {
@@ -51,7 +52,7 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="module")
 def folder(classifier, tmp_path_factory) -> Path:
-    return checkpoint.save(tmp_path_factory.mktemp("models") / "classifier", classifier)
+    return model_folder.save(tmp_path_factory.mktemp("models") / "classifier", classifier)
 
 
 def segmenter(head: str) -> Segmenter:
@@ -226,7 +227,7 @@ def test_encoders_and_segmenters_have_cards_too(tmp_path, monkeypatch):
     model = encoder()
     model.tokenizer = Tokenizer.train(["the heart is large", "no effusion"], 40)
     for name, made in (("mrm", model), ("segmenter", segmenter("linear"))):
-        out = export.hub_folder(checkpoint.save(tmp_path / name, made), tmp_path / f"hub-{name}")
+        out = export.hub_folder(model_folder.save(tmp_path / name, made), tmp_path / f"hub-{name}")
         text = (out / "README.md").read_text()
         assert "The model folder does not say what it was trained on" in text
         assert "It was not tested" in text

@@ -11,13 +11,14 @@ import torch
 from test_cli import run
 from test_training import MICRO
 
-from mrm import checkpoint, filling, noise, predict
+from mrm import filling, predict
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK, ReportError, Tokenizer
 from mrm.data.samples import CropConfig, PretrainData
 from mrm.data.sampling import in_order
-from mrm.model import MRM
+from mrm.models import model_folder, noise
+from mrm.models.mrm import MRM
 from mrm.tasks import PretrainTask
 
 TEXTS = ("Findings: the chest is bright. There is cardiomegaly.", "Findings: the chest is dark. There is nothing.")
@@ -295,7 +296,7 @@ def test_sentences_are_cut_where_reports_end_them(text, expected):
 @pytest.fixture(scope="module")
 def folder(model, others, tmp_path_factory):
     out = tmp_path_factory.mktemp("model")
-    checkpoint.save(out / "model", model)
+    model_folder.save(out / "model", model)
     (out / "others").mkdir()
     for i, other in enumerate(others):
         (out / "others" / f"{i}.png").write_bytes(images.encode_png(other))
@@ -383,7 +384,7 @@ def test_reconstruct_writes_a_sheet_a_picture_and_their_errors(capsys, folder, t
     assert lines[1].split(",")[3:6] == ["5", "0", "film.png"]
     sheet = images.read(tmp_path / "film.png")
     assert sheet.shape[1] > 3 * sheet.shape[0]
-    error = predict.reconstruct(checkpoint.load(folder / "model"), film(True, 50), 0, 5).error
+    error = predict.reconstruct(model_folder.load(folder / "model"), film(True, 50), 0, 5).error
     assert float(lines[1].split(",")[1]) == pytest.approx(error, abs=1e-5)
     code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(tmp_path), "--keep", "99")
     assert code == 2
@@ -394,7 +395,7 @@ def test_reconstruct_writes_a_sheet_a_picture_and_their_errors(capsys, folder, t
 
 
 def test_reconstruct_takes_the_published_file_and_refuses_what_it_cannot_use(capsys, folder, tmp_path):
-    checkpoint.export_published(checkpoint.load(folder / "model"), tmp_path / "MRM.pth")
+    model_folder.export_published(model_folder.load(folder / "model"), tmp_path / "MRM.pth")
     common = [str(tmp_path / "MRM.pth"), str(folder / "film.png")]
     code, _, err = run(capsys, "reconstruct", *common, "--out", str(tmp_path / "out"))
     assert code == 0, err

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrm import checkpoint, noise, suites
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import suites
 from mrm.cli import main
 from mrm.corpora.phantom import FINDINGS
 from mrm.data.records import Records
 from mrm.evaluate import RunError, write_results
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.predictions import Predictions, read_predictions
 from mrm.recipes import ConfigError
 from mrm.runs import ledger
@@ -35,7 +36,7 @@ def model(tmp_path) -> Path:
     with noise.seeded(0):
         options = {"depth": 1, "embed_dim": 24, "num_heads": 1}
         shape = ClassifierConfig(("a",), "vit_tiny_patch16_224", options, image_size=32)
-        return checkpoint.save(tmp_path / "start", Classifier(shape))
+        return model_folder.save(tmp_path / "start", Classifier(shape))
 
 
 class Pretended:
@@ -53,8 +54,8 @@ class Pretended:
             shape = ClassifierConfig(
                 FINDINGS, "vit_tiny_patch16_224", {"depth": 1, "embed_dim": 24, "num_heads": 1}, 32
             )
-        checkpoint.save(
-            config.out / "last", Classifier(shape), checkpoint.Card("classifier", vars(shape), {"step": steps})
+        model_folder.save(
+            config.out / "last", Classifier(shape), model_folder.Card("classifier", vars(shape), {"step": steps})
         )
         return config.out
 
@@ -249,7 +250,7 @@ def test_wrong_names_are_answered_with_the_right_ones(tmp_path, lists, model):
         ledger.benchmark(config(tmp_path / "d", lists, model, models=("scratch",)), commands)
     with pytest.raises(ConfigError, match="at least one seed"):
         ledger.benchmark(config(tmp_path / "e", lists, model, seeds=()), commands)
-    with pytest.raises(checkpoint.CheckpointError, match="no such file or folder"):
+    with pytest.raises(model_folder.CheckpointError, match="no such file or folder"):
         ledger.benchmark(config(tmp_path / "f", lists, model, models=("nowhere",)), commands)
 
 

@@ -9,24 +9,24 @@ from test_training import MICRO
 
 import mrm
 from mrm import predict
-from mrm.classifier import Classifier, ClassifierConfig
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images, samples
 from mrm.data.records import Record, Records
-from mrm.model import MRM, normalise
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.mrm import MRM, normalise
 from mrm.predict import PredictError
 from mrm.statistics import ranking
 
 
 @pytest.fixture(scope="module")
 def model():
-    with mrm.noise.seeded(0):
+    with noise.seeded(0):
         return MRM(MICRO).eval()
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    with mrm.noise.seeded(0):
+    with noise.seeded(0):
         model = Classifier(ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size))
         torch.nn.init.normal_(model.encoder.head.weight)
         return model.eval()
@@ -99,7 +99,7 @@ def test_words_depend_on_the_picture_and_are_probabilities(model, records):
 
 
 def test_a_fitted_head_is_a_linear_probe_of_the_features(records):
-    with mrm.noise.seeded(0):
+    with noise.seeded(0):
         shape = ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)
         model = Classifier(shape).eval()
     labels = records.labels_NC

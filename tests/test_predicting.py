@@ -24,15 +24,16 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from test_training import MICRO
 
 import mrm
-from mrm import checkpoint, cli, neighbours, outliers, predict
-from mrm.checkpoint import CheckpointError
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import cli, neighbours, outliers, predict
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import finding, images, samples
 from mrm.data.headers import MAX_BYTES
 from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import RunError
-from mrm.model import MRM
+from mrm.models import model_folder
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.model_folder import CheckpointError
+from mrm.models.mrm import MRM
 from mrm.runs import predicting
 from mrm.runs.predicting import Reading
 from mrm.statistics import calibration
@@ -44,16 +45,16 @@ HERE = Reading(batch=8, workers=0)  # read in this process: the tests are many, 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    with mrm.noise.seeded(0):
+    with noise.seeded(0):
         classifier = Classifier(ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size))
         torch.nn.init.normal_(classifier.encoder.head.weight)
-    return checkpoint.save(tmp_path_factory.mktemp("model") / "classifier", classifier.eval())
+    return model_folder.save(tmp_path_factory.mktemp("model") / "classifier", classifier.eval())
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory) -> Path:
-    with mrm.noise.seeded(0):
-        return checkpoint.save(tmp_path_factory.mktemp("model") / "mrm", MRM(MICRO).eval())
+    with noise.seeded(0):
+        return model_folder.save(tmp_path_factory.mktemp("model") / "mrm", MRM(MICRO).eval())
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -64,7 +65,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def knowing(source: Path, folder: Path, **changes) -> Path:
     """The same model with another card."""
     loaded = mrm.load(source)
-    return checkpoint.save(folder, loaded, replace(loaded.card, **changes))
+    return model_folder.save(folder, loaded, replace(loaded.card, **changes))
 
 
 def run(model: Path, paths, out: Path, reading: Reading = HERE) -> list[dict[str, str]]:
@@ -528,8 +529,8 @@ def test_another_model_or_other_options_are_refused(model, phantoms, tmp_path, m
         run(model, given, out, replace(HERE, crop_borders=True))
     with pytest.raises(RecordError, match="card was"):
         run(knowing(model, tmp_path / "cut", thresholds={"nodule": 0.5}), given, out)
-    with mrm.noise.seeded(1):
-        other = checkpoint.save(tmp_path / "other", Classifier(mrm.load(model).config))
+    with noise.seeded(1):
+        other = model_folder.save(tmp_path / "other", Classifier(mrm.load(model).config))
     with pytest.raises(RecordError, match="model was"):
         run(other, given, out)
     assert len(run(model, given, out, replace(HERE, batch=3, workers=1))) == 48  # these may change

@@ -9,10 +9,11 @@ from test_pages import check_whole
 from test_training import MICRO
 
 import mrm
-from mrm import checkpoint, cli, probing, runs
+from mrm import cli, probing, runs
 from mrm.data.records import Record, Records
 from mrm.evaluate import RunError
-from mrm.model import MRM
+from mrm.models import model_folder
+from mrm.models.mrm import MRM
 from mrm.probing import Labelled, ProbeError
 from mrm.runs import probing as run_of_probe
 from mrm.runs.probing import ProbeConfig
@@ -115,8 +116,8 @@ def test_features_that_are_not_finite_are_refused():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    with mrm.noise.seeded(3):
-        return checkpoint.save(tmp_path_factory.mktemp("probed") / "untrained", MRM(MICRO).eval())
+    with noise.seeded(3):
+        return model_folder.save(tmp_path_factory.mktemp("probed") / "untrained", MRM(MICRO).eval())
 
 
 @pytest.fixture(scope="module")

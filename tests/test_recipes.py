@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mrm import checkpoint, explain, predict, runs
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import explain, predict, runs
 from mrm.data.augmentation import NONE, STRONG
 from mrm.data.records import Records
 from mrm.data.samples import CropConfig
-from mrm.model import MRM, ModelConfig
-from mrm.noise import seeded
+from mrm.models import model_folder
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.mrm import MRM, ModelConfig
+from mrm.models.noise import seeded
 from mrm.optimization import rate_at
 from mrm.recipes import (
     FINETUNE,
@@ -260,16 +261,16 @@ def test_attention_pooling_is_saved_loaded_and_put_to_use(tmp_path, phantoms):
     options = {"depth": 1, "embed_dim": 24, "num_heads": 1}
     with seeded(0):
         plain = Classifier(ClassifierConfig(("a",), "vit_tiny_patch16_224", options, image_size=32))
-    checkpoint.save(start, plain)
+    model_folder.save(start, plain)
     records = phantoms / "records.csv"
     config = find(FINETUNE, "tiny-modern").make(records, records, start, tmp_path / "run", pooling="attention")
     short = replace(config.training, steps=2, warmup_steps=0, global_batch=8, check_every=2, workers=0, trackers=())
     run = runs.finetune(replace(config, training=short, audit="names"))
-    model = checkpoint.load(run)
+    model = model_folder.load(run)
     assert model.config.pooling == "attention"
     assert model.encoder.attn_pool is not None
     picture = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    encoder = checkpoint.load_encoder(run, num_classes=len(model.config.classes)).eval()
+    encoder = model_folder.load_encoder(run, num_classes=len(model.config.classes)).eval()
     assert encoder.attn_pool is not None
     torch.testing.assert_close(encoder(picture), model(picture))
     swapped = picture.flip(-1)

@@ -13,12 +13,13 @@ from test_training import config as pretrain_config
 from test_training import trace
 
 import mrm
-from mrm import checkpoint, recipes, runs
+from mrm import recipes, runs
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.images import ImageError
 from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import RunError
+from mrm.models import model_folder
 from mrm.predictions import read_predictions
 from mrm.runs import finetuning, opening
 from mrm.statistics import ranking
@@ -55,7 +56,7 @@ def tested(phantoms, tuned, tmp_path_factory):
 
 def test_the_encoder_is_the_pretrained_one_and_scratch_is_not(phantoms, pretrained, tmp_path):
     cfg = finetune_config(phantoms, pretrained, tmp_path / "a")
-    start = checkpoint.load(pretrained).encoder.state_dict()
+    start = model_folder.load(pretrained).encoder.state_dict()
     tuned = finetuning.classifier(cfg, FINDINGS, {}).encoder.state_dict()
     scratch = finetuning.classifier(replace(cfg, scratch=True), FINDINGS, {}).encoder.state_dict()
     assert torch.equal(tuned["blocks.1.mlp.fc1.weight"], start["blocks.1.mlp.fc1.weight"])
@@ -94,7 +95,7 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(phantoms, pretrained, tu
         runs.finetune(finetune_config(phantoms, pretrained, run))
     monkeypatch.undo()
     runs.finetune(finetune_config(phantoms, pretrained, tmp_path / "run"))
-    one, other = (checkpoint.read_weights(r / "last" / "model.safetensors") for r in (run, tuned))
+    one, other = (model_folder.read_weights(r / "last" / "model.safetensors") for r in (run, tuned))
     assert all(torch.equal(one[k], other[k]) for k in other)
 
 
@@ -120,7 +121,7 @@ def test_the_model_says_where_it_comes_from_what_it_was_tested_on_and_what_it_ha
     assert card.origin["records"] == "records.csv"
     assert card.origin["n"] == 48
     assert card.tested[-1]["mean"]["auroc"]["value"] == tested[1]["classes"]["mean"]["auroc"]["value"]
-    seen = {p.stem for p in (checkpoint.find_model(tuned) / "seen").glob("*.npz")}
+    seen = {p.stem for p in (model_folder.find_model(tuned) / "seen").glob("*.npz")}
     assert seen == {"pre-training", "fine-tuning"}
 
 
@@ -142,7 +143,7 @@ def test_an_exported_run_loads_into_plain_timm(phantoms, tmp_path):
     cfg = pretrain_config(phantoms, tmp_path / "run", steps=1, warmup_steps=0)
     model = replace(cfg.model, encoder="vit_base_patch16_224", encoder_options={}, image_size=224, keep=49)
     run = runs.pretrain(replace(cfg, model=model, audit="names"))
-    path = checkpoint.export_published(mrm.load(run), tmp_path / "MRM.pth")
+    path = model_folder.export_published(mrm.load(run), tmp_path / "MRM.pth")
     plain = timm.create_model("vit_base_patch16_224", num_classes=14, global_pool="avg", drop_path_rate=0.1)
     loaded = plain.load_state_dict(torch.load(path, weights_only=True)["model"], strict=False)
     assert set(loaded.missing_keys) == {"head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias"}

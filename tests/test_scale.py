@@ -16,7 +16,8 @@ import torch
 from test_training import MICRO, command, config, trace, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mrm import checkpoint, parallel, runs
+from mrm import parallel, runs
+from mrm.models import model_folder
 from mrm.optimization import TrainConfig, TrainingError, build_optimizer, update
 from mrm.training import Stopped, Trainer
 
@@ -80,7 +81,7 @@ def test_two_processes_equal_one(whole, halves, sharding):
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
-    checkpoint.load(halves[sharding])
+    model_folder.load(halves[sharding])
     state = torch.load(halves[sharding] / "last" / "training.pt", weights_only=True)
     moments = torch.load(whole / "last" / "training.pt", weights_only=True)["optimizer"]["state"]
     for number, values in state["optimizer"]["state"].items():
@@ -289,7 +290,7 @@ def test_a_compiled_run_is_the_same_run_in_few_graphs(phantoms, tmp_path):
     assert weights(out).keys() == weights(plain).keys()
     assert counters["stats"]["unique_graphs"] <= 2  # reports of up to 96 and up to 100 tokens
     assert not counters["graph_break"]
-    assert checkpoint.load(out).config.image_size == MICRO.image_size
+    assert model_folder.load(out).config.image_size == MICRO.image_size
 
 
 @pytest.mark.slow

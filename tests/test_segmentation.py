@@ -15,17 +15,18 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mrm import checkpoint, cli, noise, recipes, runs
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import cli, recipes, runs
 from mrm.data import images, masks
 from mrm.data.masks import MaskError
 from mrm.data.records import RecordError
 from mrm.evaluate import RunError
 from mrm.losses import IGNORED
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.segmenter import SegmenterError
 from mrm.optimization import TrainConfig
 from mrm.runs import predicting
 from mrm.segmentation import LEVELS, Threshold, choose, levels_of, outline, surface_distances
-from mrm.segmenter import SegmenterError
 
 ENCODER = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64)
 
@@ -58,7 +59,7 @@ def folder(tmp_path_factory) -> Path:
 def encoder(tmp_path_factory) -> Path:
     """A tiny encoder to start from."""
     with noise.seeded(0):
-        return checkpoint.save(tmp_path_factory.mktemp("encoder") / "model", Classifier(ENCODER))
+        return model_folder.save(tmp_path_factory.mktemp("encoder") / "model", Classifier(ENCODER))
 
 
 def config(folder: Path, encoder: Path, out: Path, **changes):
@@ -123,9 +124,9 @@ def test_stop_and_resume_is_the_same_run(whole, folder, encoder, tmp_path, stop_
     resumed = True
     runs.segment(config(folder, encoder, tmp_path / "run"))
     assert trace(run) == trace(whole)
-    ours, theirs = (checkpoint.read_weights(r / "last" / "model.safetensors") for r in (run, whole))
+    ours, theirs = (model_folder.read_weights(r / "last" / "model.safetensors") for r in (run, whole))
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
-    assert checkpoint.read_card(run / "last").thresholds == checkpoint.read_card(whole / "last").thresholds
+    assert model_folder.read_card(run / "last").thresholds == model_folder.read_card(whole / "last").thresholds
 
 
 def test_4_by_1_equals_1_by_4(whole, folder, encoder, tmp_path):
@@ -163,12 +164,12 @@ def test_batch_size_one_works(folder, encoder, tmp_path):
 @pytest.mark.parametrize("head", ["dpt", "linear"])
 def test_lighter_heads_train(folder, encoder, tmp_path, head):
     run = runs.segment(config(folder, encoder, tmp_path / "run", head=head, steps=2, ema=0.9))
-    assert checkpoint.load(run).config.head == head
+    assert model_folder.load(run).config.head == head
 
 
 def test_random_weights_for_comparison(folder, encoder, tmp_path):
     run = runs.segment(config(folder, encoder, tmp_path / "run", scratch=True, steps=1))
-    assert checkpoint.load(run).card.origin["init"] is None
+    assert model_folder.load(run).card.origin["init"] is None
 
 
 # Bad input ---------------------------------------------------------------------------------------------
@@ -284,7 +285,7 @@ def test_a_trained_segmenter_finds_discs_and_says_how_well(trained, folder, tmp_
     assert disc["dice_published"]["n"] == 12
     assert set(disc) == set(results["measures"])
     assert disc["surface_distance"]["value"] < 4
-    card = checkpoint.read_card(trained / "best")
+    card = model_folder.read_card(trained / "best")
     assert results["thresholds"]["disc"]["probability"] == card.thresholds["disc"]
     assert card.tested[0]["n"] == 12
     rows = table(tmp_path / "test" / "pictures.csv")

@@ -34,17 +34,18 @@ from pydicom.uid import (
 from test_training import MICRO
 
 import mrm
-from mrm import checkpoint, explain, filling, predict, serve
-from mrm.checkpoint import Card
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import explain, filling, predict, serve
 from mrm.cli import EXPECTED
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
-from mrm.model import MRM
+from mrm.models import model_folder
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.model_folder import Card
+from mrm.models.mrm import MRM
+from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.runs.predicting import predict_table
-from mrm.segmenter import Segmenter, SegmenterConfig
 from mrm.serve.limits import Limits, Refused, Room
 from mrm.serve.queue import Worker
 
@@ -60,14 +61,14 @@ NAN = float("nan")
 def write_models(folder):
     """A classifier with temperatures and two thresholds, and a pre-trained MRM with a tokenizer."""
     tokenizer = Tokenizer.train(["the heart is large. no effusion. the lungs are clear."] * 3, 300)
-    with mrm.noise.seeded(0):
+    with noise.seeded(0):
         config = ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)
         classifier, pretrained = Classifier(config), MRM(replace(MICRO, vocabulary=tokenizer.size))
         torch.nn.init.normal_(classifier.encoder.head.weight)
     card = Card("classifier", vars(config), thresholds={FINDINGS[0]: 0.5, FINDINGS[1]: 0.4})
     card = replace(card, temperatures={FINDINGS[0]: 1.7, FINDINGS[2]: 0.6})
-    checkpoint.save(folder / "classifier", classifier, card)
-    checkpoint.save(folder / "pretrained", pretrained, tokenizer=tokenizer)
+    model_folder.save(folder / "classifier", classifier, card)
+    model_folder.save(folder / "pretrained", pretrained, tokenizer=tokenizer)
     return folder
 
 
@@ -163,7 +164,7 @@ def running(app):
 
 def test_the_numbers_are_those_of_predict(client, folder, phantoms, tmp_path):
     files = sorted((phantoms / "images").iterdir())[:6]
-    model = checkpoint.load(folder / "classifier")
+    model = model_folder.load(folder / "classifier")
     direct = predict.classify(
         model, Records([Record(f.read_bytes(), labels=(NAN,) * 8) for f in files], FINDINGS), workers=0
     )
@@ -214,7 +215,7 @@ def test_a_ct_slice_is_answered_with_a_warning(client, picture):
 @pytest.mark.parametrize("method", explain.METHODS)
 def test_explain_gives_the_heat_map_as_pictures_and_as_numbers(client, folder, picture, method):
     data, finding = images.encode_png(picture), FINDINGS[2]
-    expected = explain.heat_map(checkpoint.load(folder / "classifier"), picture, 2, method)
+    expected = explain.heat_map(model_folder.load(folder / "classifier"), picture, 2, method)
     answer = ask(client, "/explain", data, finding=finding, method=method).json()
     np.testing.assert_allclose(shown(answer["heat"]) / 255, expected, atol=0.003)
     np.testing.assert_array_equal(shown(answer["overlay"])[..., ::-1], explain.overlay(picture, expected))
@@ -227,7 +228,7 @@ def test_explain_gives_the_heat_map_as_pictures_and_as_numbers(client, folder, p
 
 def test_blanks_are_filled_as_the_library_fills_them(client, folder, picture):
     text = "The heart is ____. No [MASK]."
-    expected = filling.fill_in(checkpoint.load(folder / "pretrained"), picture, text, 3)
+    expected = filling.fill_in(model_folder.load(folder / "pretrained"), picture, text, 3)
     answer = ask(client, "/fill-in", images.encode_png(picture), report=text, top="3")
     assert answer.status_code == 200
     for blank, true in zip(answer.json()["blanks"], expected, strict=True):
@@ -240,7 +241,7 @@ def test_blanks_are_filled_as_the_library_fills_them(client, folder, picture):
 
 
 def test_a_reconstruction_is_that_of_the_library(client, folder, picture):
-    expected = predict.reconstruct(checkpoint.load(folder / "pretrained"), picture, 3)
+    expected = predict.reconstruct(model_folder.load(folder / "pretrained"), picture, 3)
     answer = ask(client, "/reconstruct", images.encode_png(picture), seed="3").json()
     for key in ("masked", "restored", "original"):
         np.testing.assert_array_equal(shown(answer[key]), getattr(expected, key))
@@ -256,7 +257,7 @@ def test_a_preview_is_what_the_reader_sees(client, picture):
 
 
 def test_a_segmenter_answers_with_its_mask(tmp_path, picture):
-    with mrm.noise.seeded(0):
+    with noise.seeded(0):
         config = SegmenterConfig(
             ("lung", "heart"),
             MICRO.encoder,
@@ -267,7 +268,7 @@ def test_a_segmenter_answers_with_its_mask(tmp_path, picture):
             channels=16,
         )
         model = Segmenter(config).eval()
-    checkpoint.save(tmp_path / "segmenter", model)
+    model_folder.save(tmp_path / "segmenter", model)
     with fastapi_testclient.TestClient(serve.application(tmp_path / "segmenter"), BASE) as client:
         answer = ask(client, "/predict", images.encode_png(picture)).json()
         mask = shown(answer["mask"])
@@ -708,9 +709,9 @@ def test_limits_that_are_none_are_refused(changes):
 
 
 def test_a_model_of_damaged_weights_is_refused_at_the_start(folder, tmp_path):
-    model = checkpoint.load(folder / "classifier")
+    model = model_folder.load(folder / "classifier")
     model.encoder.head.bias.data[0] = NAN
-    checkpoint.save(tmp_path / "broken", model)
+    model_folder.save(tmp_path / "broken", model)
     with pytest.raises(EXPECTED, match="no finite number"):
         serve.application(tmp_path / "broken")
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from test_serve import SMALL, TOKEN, ask, dicom, png_of_size, running, write_models
 
-from mrm import checkpoint, explain, noise, serve
+from mrm import explain, serve
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
-from mrm.segmenter import Segmenter, SegmenterConfig
+from mrm.models import model_folder, noise
+from mrm.models.segmenter import Segmenter, SegmenterConfig
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -155,7 +156,7 @@ def test_heat_map_opacity_window_and_level_change_the_picture(page, folder, pict
     plain = canvas(page)
     page.locator(f'.finding[data-finding="{FINDINGS[0]}"]').click()
     until(page, "shown.heat")
-    heat = explain.heat_map(checkpoint.load(folder / "classifier"), picture, 0)
+    heat = explain.heat_map(model_folder.load(folder / "classifier"), picture, 0)
     slide(page, "opacity", 100)
     full = canvas(page)
     np.testing.assert_allclose(full.astype(int), explain.overlay(picture, heat, 1.0), atol=3)
@@ -334,7 +335,7 @@ def test_a_segmenter_shows_its_outline(browser, tmp_path):
                 channels=16,
             )
         ).eval()
-    checkpoint.save(tmp_path / "segmenter", model)
+    model_folder.save(tmp_path / "segmenter", model)
     with running(serve.application(tmp_path / "segmenter")) as address, opened(browser, address) as page:
         drop(page, images.encode_png(SMALL), "a.png")
         findings_of(page)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from mrm import checkpoint, recipes, runs
-from mrm.model import ModelConfig
+from mrm import recipes, runs
+from mrm.models import model_folder
+from mrm.models.mrm import ModelConfig
 from mrm.optimization import TrainConfig, TrainingError, rate_at
 from mrm.training import Stopped, Trainer
 
@@ -52,7 +53,7 @@ def trace(run: Path) -> list[dict[str, str]]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return checkpoint.read_weights(run / "last" / "model.safetensors")
+    return model_folder.read_weights(run / "last" / "model.safetensors")
 
 
 def command(tmp_path: Path, cfg: recipes.PretrainConfig, *launcher: str, env=None) -> subprocess.Popen:
@@ -200,14 +201,14 @@ def test_old_checkpoints_go_and_the_best_stays(phantoms, tmp_path):
 
 def test_a_full_disk_loses_nothing(whole, phantoms, tmp_path, monkeypatch):
     cfg = config(phantoms, tmp_path / "run")
-    write = checkpoint.write_into
+    write = model_folder.write_into
 
     def full(folder, *rest):
         write(folder, *rest)
         if "00000008" in folder.name:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_into", full)
+    monkeypatch.setattr(model_folder, "write_into", full)
     with pytest.raises(TrainingError, match=r"cannot write a checkpoint.*No space left"):
         runs.pretrain(cfg)
     monkeypatch.undo()
@@ -264,7 +265,7 @@ def test_the_published_schedule_in_steps():
 
 
 def test_biases_norms_do_not_decay():
-    from mrm.model import MRM
+    from mrm.models.mrm import MRM
     from mrm.optimization import parameter_groups
 
     model = MRM(MICRO)
@@ -276,7 +277,7 @@ def test_biases_norms_do_not_decay():
 
 
 def test_layer_decay_lowers_the_rate_block_by_block():
-    from mrm.classifier import Classifier, ClassifierConfig
+    from mrm.models.classifier import Classifier, ClassifierConfig
     from mrm.optimization import build_optimizer
 
     shape = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 3}, image_size=64)

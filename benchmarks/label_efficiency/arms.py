@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mrm import recipes
 from mrm.data.samples import CropConfig, ReportConfig
-from mrm.model import ModelConfig
+from mrm.models.mrm import ModelConfig
 from mrm.optimization import TrainConfig
 from mrm.recipes import FinetuneConfig, PretrainConfig
 

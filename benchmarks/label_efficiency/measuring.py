@@ -15,8 +15,9 @@ import numpy as np
 import probes
 from units import Study, Unit, require_finished
 
-from mrm import checkpoint, predict, runs
+from mrm import predict, runs
 from mrm.data.records import Records
+from mrm.models import model_folder
 from mrm.statistics import ranking
 
 CELLS = {"probe": 1, "probe-places": 4}  # of each side: one mean of all patches, or means that keep their places
@@ -82,7 +83,7 @@ def probe(study: Study, task: Task, encoder: str, kind: str = "probe") -> dict[s
     if encoder in probes.FLOORS:
         table = {s: probes.FLOORS[encoder](records) for s, records in sets.items()}
     else:
-        model = checkpoint.load(encoder_folder(study, encoder))
+        model = model_folder.load(encoder_folder(study, encoder))
         table = {s: probes.encoder_features(model, records, CELLS[kind]) for s, records in sets.items()}
     labels = {s: records.labels_NC for s, records in sets.items()}
     kept, chosen, aurocs = {}, {}, {}
@@ -127,7 +128,7 @@ def finetune(
     runs.finetune(config)
     require_finished(run, config.training.steps)
     test = task.load(study, "test")
-    scores_NC = predict.classify(checkpoint.load(run), test, workers=0).logits_NC
+    scores_NC = predict.classify(model_folder.load(run), test, workers=0).logits_NC
     study.keep_arrays(name, scores=scores_NC[None].astype(np.float32))
     shutil.rmtree(run)
     auroc = mean_auroc(test.labels_NC, scores_NC)

@@ -15,13 +15,14 @@ import torch
 from measuring import Task, encoder_folder, finetune_unit, probe_unit
 from units import Study, Unit, require_finished
 
-from mrm import checkpoint, noise, runs
+from mrm import runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import loader, sampling
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer, select_sections
-from mrm.model import MRM
+from mrm.models import model_folder, noise
+from mrm.models.mrm import MRM
 from mrm.runs.pretraining import pretrain_data
 from mrm.system.tables import write_whole
 from mrm.tasks import PretrainTask
@@ -127,7 +128,7 @@ def pretrain(study: Study, arm: str, run: int) -> dict[str, Any]:
     if change is None:
         with noise.seeded(run):
             model = MRM(replace(config.model, vocabulary=Tokenizer.load(tokenizer).size))
-        checkpoint.save(folder, model, tokenizer=Tokenizer.load(tokenizer))
+        model_folder.save(folder, model, tokenizer=Tokenizer.load(tokenizer))
         return {"arm": arm, "run": run, "says": "random weights"}
     config = change(config)
     runs.pretrain(config)
@@ -141,7 +142,7 @@ def pretrain(study: Study, arm: str, run: int) -> dict[str, Any]:
 
 def report_losses(study: Study, config) -> dict[str, float]:
     """Nats a masked word of the test reports: with its picture, with another patient's, and by frequency of words alone."""
-    model = checkpoint.load(config.out)
+    model = model_folder.load(config.out)
     config = replace(config, report=replace(config.report, loss="masked"))
     data = pretrain_data(config, load(study, "test"), model, model.tokenizer)
     learnt = pretrain_data(config, load(study, "pretrain"), model, model.tokenizer).tokens

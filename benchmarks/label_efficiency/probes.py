@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from mrm import predict
 from mrm.data import images
 from mrm.data.records import Records
-from mrm.model import MRM
+from mrm.models.mrm import MRM
 from mrm.statistics import ranking
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: weak ones fit few labels better

@@ -19,11 +19,12 @@ import arms
 from measuring import Task, encoder_folder, finetune_unit, probe_unit
 from units import Study, StudyError, Unit, require_finished
 
-from mrm import checkpoint, noise, runs
+from mrm import runs
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import CropConfig, ReportConfig
-from mrm.model import MRM
+from mrm.models import model_folder, noise
+from mrm.models.mrm import MRM
 from mrm.system.tables import write_whole
 
 LUNGS = Path(__file__).parents[1] / "lungs.py"
@@ -151,7 +152,7 @@ def pretrain(study: Study, arm: str) -> dict[str, Any]:
     if change is None:
         with noise.seeded(0):
             model = MRM(replace(config.model, vocabulary=Tokenizer.load(tokenizer).size))
-        checkpoint.save(folder, model, tokenizer=Tokenizer.load(tokenizer))
+        model_folder.save(folder, model, tokenizer=Tokenizer.load(tokenizer))
         return {"arm": arm, "says": "random weights"}
     runs.pretrain(change(config))
     require_finished(folder, study.size.steps)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from arms import ABLATIONS, MAIN, Size
 
-from mrm import checkpoint
+from mrm.models import model_folder
 from mrm.system.tables import write_whole
 
 
@@ -71,6 +71,6 @@ class Study:
 
 def require_finished(run: Path, steps: int) -> None:
     """A run that was asked to stop ends early without an error; so the study stops too, and goes on there next time."""
-    reached = int(checkpoint.read_card(run / "last").origin["step"])
+    reached = int(model_folder.read_card(run / "last").origin["step"])
     if reached < steps:
         raise KeyboardInterrupt(f"{run}: stopped at step {reached} of {steps}")

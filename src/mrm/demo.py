@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import checkpoint, pages, predict, recipes, runs
+from mrm import pages, predict, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Records
 from mrm.data.reports import MASK, mask_words
-from mrm.model import MRM
+from mrm.models import model_folder
+from mrm.models.mrm import MRM
 from mrm.pages import Contender, FilledReport, Story, Word
 from mrm.predictions import read_predictions
 from mrm.statistics import comparison, intervals, ranking
@@ -47,7 +48,7 @@ def demo(out: Path, seed: int = 0) -> Path:
         fine_tuned(out, sets, run, seed, "pre-trained encoder", scratch=False),
         fine_tuned(out, sets, run, seed, "random encoder", scratch=True),
     ]
-    model, test = checkpoint.load(run), Records.load(sets["test"])
+    model, test = model_folder.load(run), Records.load(sets["test"])
     pictures = [images.read(r.image) for r in test[:24]]
     story = Story(
         losses=read_losses(run / "log.csv"),

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, predict
+from mrm import predict
 from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.audit.overlaps import compare
-from mrm.checkpoint import Card
-from mrm.classifier import Classifier
 from mrm.data import sampling
 from mrm.data.records import Records, resolve_uncertain
+from mrm.models import model_folder
+from mrm.models.classifier import Classifier
+from mrm.models.model_folder import Card
 from mrm.predictions import Predictions, write_predictions
 from mrm.statistics import calibration, intervals
 from mrm.statistics.calibration import OperatingPoint, Reliability
@@ -37,10 +38,10 @@ class RunError(ValueError):
 
 def load_classifier(path: Path) -> Classifier:
     """The classifier at `path`. Raises RunError for another kind of model."""
-    model = checkpoint.load(path)
+    model = model_folder.load(path)
     if not isinstance(model, Classifier):
         raise RunError(
-            f"{path}: a model of the kind {checkpoint.kind_of(model)}, not a classifier; fine-tune it first with `mrm finetune`"
+            f"{path}: a model of the kind {model_folder.kind_of(model)}, not a classifier; fine-tune it first with `mrm finetune`"
         )
     return model
 
@@ -257,8 +258,8 @@ def write_results(out: Path, results: dict[str, Any], predictions: Predictions) 
 
 def note_test(path: Path, results: dict[str, Any]) -> None:
     """Write into the model folder what it was tested on, and how it did."""
-    folder = checkpoint.find_model(Path(path))
-    card = checkpoint.read_card(folder)
+    folder = model_folder.find_model(Path(path))
+    card = model_folder.read_card(folder)
     entry = {
         "records": Path(results["records"]).name,
         "fingerprint": results["fingerprint"],
@@ -267,4 +268,4 @@ def note_test(path: Path, results: dict[str, Any]) -> None:
         "mean": results["classes"]["mean"],
     }
     others = [t for t in card.tested if t["fingerprint"] != entry["fingerprint"]]
-    checkpoint.write_card(folder, replace(card, tested=[*others, entry]))
+    model_folder.write_card(folder, replace(card, tested=[*others, entry]))

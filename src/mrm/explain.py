@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mrm.classifier import Classifier
 from mrm.data import images
-from mrm.model import normalise
+from mrm.models.classifier import Classifier
+from mrm.models.mrm import normalise
 
 Method = Literal["gradcam", "rollout"]
 METHODS = get_args(Method)

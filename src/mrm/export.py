@@ -24,13 +24,13 @@ import torch
 from torch import Tensor, nn
 
 import mrm
-from mrm import checkpoint
-from mrm.checkpoint import Card, CheckpointError
-from mrm.classifier import Classifier
-from mrm.model import MRM, normalise
+from mrm.models import model_folder
+from mrm.models.classifier import Classifier
+from mrm.models.model_folder import Card, CheckpointError
+from mrm.models.mrm import MRM, normalise
+from mrm.models.segmenter import Segmenter
+from mrm.models.weights import first_line
 from mrm.predict import feature_function
-from mrm.segmenter import Segmenter
-from mrm.weights import first_line
 
 TOLERANCE = 1e-4  # by which ONNX may differ from PyTorch, as a share of the largest value of an output, or of 1
 HUB_FILES = {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
@@ -217,7 +217,7 @@ def preparation(model: Model) -> dict[str, Any]:
         "fit": f"scaled until it just fits into {height} x {width}, its shape kept, in the middle of black",
     }
     facts: dict[str, Any] = {
-        "kind": checkpoint.kind_of(model),
+        "kind": model_folder.kind_of(model),
         "mrm": mrm.__version__,
         "input": {
             "name": "picture",
@@ -250,14 +250,14 @@ def hub_folder(source: Path, out: Path) -> Path:
     out = Path(out)
     if out.exists() and not _replaceable(out):
         raise CheckpointError(f"{out}: is there and holds more than a hub folder; choose another --out")
-    if out.resolve() == (Path(source) if Path(source).is_file() else checkpoint.find_model(Path(source))).resolve():
+    if out.resolve() == (Path(source) if Path(source).is_file() else model_folder.find_model(Path(source))).resolve():
         raise CheckpointError(f"{out}: is the model itself; choose another --out")
-    model = checkpoint.load(source)
+    model = model_folder.load(source)
     card = shareable(model.card)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        checkpoint.write_into(temporary, model, card)
+        model_folder.write_into(temporary, model, card)
         (temporary / "README.md").write_text(model_card(model, card, out.name), encoding="utf-8")
         shutil.rmtree(out, ignore_errors=True)
         os.replace(temporary, out)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mrm.corpora.phantom import phantom
 from mrm.data.reports import CLS, MASK, SPECIAL, UNK, ReportError, Tokenizer
-from mrm.model import MRM
+from mrm.models.mrm import MRM
 from mrm.predict import context_of
 
 BLANK = re.compile(r"_{3,}|\[MASK\]")

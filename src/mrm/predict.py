@@ -13,12 +13,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from mrm.classifier import Classifier
 from mrm.data import images, loader, samples, sampling
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK
 from mrm.losses import normalise_patches
-from mrm.model import MRM, complement, normalise, patchify, take, unpatchify
+from mrm.models.classifier import Classifier
+from mrm.models.mrm import MRM, complement, normalise, patchify, take, unpatchify
 
 Encoding = MRM | Classifier
 Kind = Literal["pooled", "patches"]

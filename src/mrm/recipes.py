@@ -20,7 +20,7 @@ import yaml
 from mrm.data.augmentation import STRONG, AugmentConfig, AugmentError
 from mrm.data.records import OnError
 from mrm.data.samples import CropConfig, ReportConfig
-from mrm.model import ModelConfig
+from mrm.models.mrm import ModelConfig
 from mrm.optimization import TrainConfig, TrainingError
 
 

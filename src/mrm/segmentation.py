@@ -20,15 +20,15 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from mrm import checkpoint
-from mrm.checkpoint import Card
 from mrm.data import loader, samples, sampling
 from mrm.data.images import ImageError
 from mrm.data.masks import MaskedPictures
 from mrm.evaluate import RunError
 from mrm.losses import IGNORED
-from mrm.model import normalise
-from mrm.segmenter import Segmenter, probabilities
+from mrm.models import model_folder
+from mrm.models.model_folder import Card
+from mrm.models.mrm import normalise
+from mrm.models.segmenter import Segmenter, probabilities
 from mrm.statistics.dice import MEASURES, Overlap, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap, Estimate
 from mrm.system.tables import write_whole
@@ -134,10 +134,10 @@ def read_thresholds(card: Card, classes: Sequence[str]) -> list[Threshold]:
 
 def load_segmenter(path: Path) -> Segmenter:
     """The segmenter at `path`. Raises RunError for another kind of model."""
-    model = checkpoint.load(path)
+    model = model_folder.load(path)
     if not isinstance(model, Segmenter):
         raise RunError(
-            f"{path}: a model of the kind {checkpoint.kind_of(model)}, not a segmenter; train one with `mrm segment`"
+            f"{path}: a model of the kind {model_folder.kind_of(model)}, not a segmenter; train one with `mrm segment`"
         )
     return model
 
@@ -293,9 +293,9 @@ def write_results(out: Path, results: dict[str, Any], tested: Tested, classes: S
 
 def note_test(path: Path, results: dict[str, Any]) -> None:
     """Write into the model folder what it was tested on, and how it did."""
-    folder = checkpoint.find_model(Path(path))
-    card = checkpoint.read_card(folder)
+    folder = model_folder.find_model(Path(path))
+    card = model_folder.read_card(folder)
     keys = ("fingerprint", "n", "positives", "overlap", "classes")
     entry = {"records": "/".join(Path(results["records"]).parts[-3:]), **{k: results[k] for k in keys}}
     others = [t for t in card.tested if t["fingerprint"] != entry["fingerprint"]]
-    checkpoint.write_card(folder, replace(card, tested=[*others, entry]))
+    model_folder.write_card(folder, replace(card, tested=[*others, entry]))

@@ -23,14 +23,15 @@ from accelerate.state import AcceleratorState
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from mrm import checkpoint, noise, parallel
+from mrm import parallel
 from mrm.data import loader, samples, sampling
+from mrm.models import model_folder, noise
+from mrm.models.weights import first_line
 from mrm.optimization import TrainConfig, TrainingError, build_optimizer, rate_at, update
 from mrm.saving import STATE, Checkpoints
 from mrm.system import hardware
 from mrm.system.progress import Clock, Log, duration
 from mrm.tasks import Task
-from mrm.weights import first_line
 
 Check = Callable[[nn.Module, int, Accelerator], dict[str, float]]  # model, step -> metrics; "score": higher is better
 
@@ -317,10 +318,10 @@ class Trainer:
             )
 
     def _load(self, folder: Path) -> None:
-        state = checkpoint.read_pickle(folder / STATE)
-        saved = checkpoint.read_weights(folder / "model.safetensors")
+        state = model_folder.read_pickle(folder / STATE)
+        saved = model_folder.read_weights(folder / "model.safetensors")
         model = self.task.model
-        checkpoint.load_strict(model, parallel.own_weights(state["weights"] or saved, model), folder)
+        model_folder.load_strict(model, parallel.own_weights(state["weights"] or saved, model), folder)
         if self.ema:
             self.ema.module.load_state_dict(parallel.own_weights(saved, self.ema.module))
         parallel.load_state(self.optimizer, state["optimizer"])

@@ -13,10 +13,11 @@ from scipy.special import expit
 from sklearn.metrics import brier_score_loss, log_loss
 from test_evaluate import probed_classifier
 
-from mrm import checkpoint, cli, runs
+from mrm import cli, runs
 from mrm.data import images
 from mrm.data.records import Records
 from mrm.evaluate import RunError
+from mrm.models import model_folder
 from mrm.outliers import OutlierError
 from mrm.predictions import read_predictions
 from mrm.statistics.calibration import (
@@ -254,7 +255,7 @@ def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, ph
     before = runs.evaluate(model, phantoms / "records.csv", tmp_path / "before", draws=20, workers=0)
     raw = read_predictions(tmp_path / "before" / "predictions.csv")
     calibrate(model, phantoms, "--sensitivity", "0.8")
-    card = checkpoint.read_card(model)
+    card = model_folder.read_card(model)
     logits = np.log(raw.probabilities_NC / (1 - raw.probabilities_NC))
     fitted = fit_temperatures(raw.labels_NC, logits)
     assert list(card.temperatures.values()) == pytest.approx(fitted, rel=1e-4)
@@ -305,7 +306,7 @@ def test_predict_abstains_on_a_picture_of_another_kind(model, phantoms, tmp_path
     )
     with open(tmp_path / "p.csv", newline="") as text:
         rows = list(csv.DictReader(text))
-    threshold = checkpoint.read_card(model).embedding["threshold"]
+    threshold = model_folder.read_card(model).embedding["threshold"]
     assert [float(r["outlier"]) > threshold for r in rows] == [True] + [False] * 6
     assert [r["effusion decision"] == "" for r in rows] == [True] + [False] * 6
 
@@ -313,7 +314,7 @@ def test_predict_abstains_on_a_picture_of_another_kind(model, phantoms, tmp_path
 @pytest.mark.filterwarnings("ignore:it is not known which records")
 def test_a_goal_of_specificity_and_no_outliers(model, phantoms):
     calibrate(model, phantoms, "--specificity", "0.9", "--no-outliers")
-    card = checkpoint.read_card(model)
+    card = model_folder.read_card(model)
     assert card.embedding == {}
     for one in card.calibration["classes"].values():
         assert one["operating_point"]["specificity"]["value"] >= 0.9
@@ -326,7 +327,7 @@ def test_a_set_that_overlaps_the_training_set_is_warned_of(model, phantoms):
     fingerprint(Records.load(phantoms / "records.csv")).save(model / "seen" / "fine-tuning.npz")
     with pytest.warns(UserWarning, match="48 records of calibration share a patient with fine-tuning"):
         calibrate(model, phantoms, "--no-outliers")
-    assert any("share a patient" in o for o in checkpoint.read_card(model).calibration["overlap"])
+    assert any("share a patient" in o for o in model_folder.read_card(model).calibration["overlap"])
 
 
 @pytest.mark.parametrize(
@@ -344,7 +345,7 @@ def test_goals_that_cannot_be_are_refused_and_nothing_is_written(model, phantoms
         calibrate(model, phantoms, *options)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
-    assert checkpoint.read_card(model).temperatures == {}
+    assert model_folder.read_card(model).temperatures == {}
 
 
 @pytest.mark.filterwarnings("ignore:it is not known which records")
@@ -363,4 +364,4 @@ def test_records_that_nothing_can_be_fitted_on_are_refused(model, phantoms, tmp_
     )
     with pytest.warns(UserWarning, match="cardiomegaly: only one label value; no temperature and no threshold"):
         runs.calibrate(model, half, workers=0)
-    assert list(checkpoint.read_card(model).thresholds) == ["effusion"]
+    assert list(model_folder.read_card(model).thresholds) == ["effusion"]

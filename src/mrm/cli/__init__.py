@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from mrm.checkpoint import CheckpointError
 from mrm.cli import data, machine, testing, training, using
 from mrm.data.augmentation import AugmentError
 from mrm.data.images import ImageError
@@ -15,12 +14,13 @@ from mrm.data.records import RecordError
 from mrm.data.reports import ReportError
 from mrm.evaluate import RunError
 from mrm.explain import ExplainError
+from mrm.models.model_folder import CheckpointError
+from mrm.models.segmenter import SegmenterError
 from mrm.optimization import TrainingError
 from mrm.outliers import OutlierError
 from mrm.predict import PredictError
 from mrm.probing import ProbeError
 from mrm.recipes import ConfigError
-from mrm.segmenter import SegmenterError
 from mrm.system.object_store import StoreError
 
 EXPECTED = (

@@ -142,15 +142,15 @@ def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "m
         format: mrm, the published layout of a pre-trained model, which loads into timm; onnx; hub.
         push: with hub: upload the folder to this repository, USER/NAME; a new one is private.
     """
-    from mrm import checkpoint
     from mrm import export as exporting
+    from mrm.models import model_folder
 
     if push and format != "hub":
         raise ConfigError(f"--push goes with --format hub, not with {format}")
     if format == "mrm":
-        print(f"wrote {checkpoint.export_published(checkpoint.load(model), out)}")
+        print(f"wrote {model_folder.export_published(model_folder.load(model), out)}")
     elif format == "onnx":
-        difference = exporting.export_onnx(checkpoint.load(model), out)
+        difference = exporting.export_onnx(model_folder.load(model), out)
         print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
     else:
         print(f"wrote {exporting.hub_folder(model, out)}; read its README.md before you publish it")

@@ -13,15 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mrm import checkpoint, corpora, predict
+from mrm import corpora, predict
 from mrm.audit.fingerprints import read_names
 from mrm.audit.overlaps import Verdict, audit
-from mrm.checkpoint import Card
 from mrm.data.records import Records, resolve_uncertain
 from mrm.data.reports import Tokenizer, select_sections
 from mrm.data.samples import LabelData, MaskData
 from mrm.data.sampling import Balanced, order_of
 from mrm.evaluate import RunError, overlaps
+from mrm.models import model_folder
+from mrm.models.model_folder import Card
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.runs import evaluating, ledger, probing, segmenting
 from mrm.runs.calibrating import calibrate  # noqa: F401
@@ -172,7 +173,7 @@ def evaluate(
     by: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Test a classifier or a segmenter: `results.json`, one line a picture in a CSV, one page. Returns the results."""
-    if checkpoint.kind_at(model) == "segmenter":
+    if model_folder.kind_at(model) == "segmenter":
         if by:
             raise RunError(f"{model}: a segmenter; --by groups the records of a classifier's test")
         return segmenting.evaluate_masks(model, records, out, split, slide, draws, seed)

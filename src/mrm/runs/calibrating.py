@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, outliers
+from mrm import outliers
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.records import Records
 from mrm.evaluate import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
+from mrm.models import model_folder
 from mrm.predictions import Predictions
 from mrm.runs.opening import best_device, warn_of
 from mrm.statistics import calibration
@@ -71,7 +72,7 @@ def calibrate(
     `train` are records to learn from what known pictures look like, else those of `val`. Returns what the card keeps of
     it under "calibration". Raises RunError where no class has both label values.
     """
-    network, folder = load_classifier(model), checkpoint.find_model(model)
+    network, folder = load_classifier(model), model_folder.find_model(model)
     classes = network.config.classes
     records = test_records(network, val, images)
     leaks = overlaps(folder / "seen", records, STAGE)
@@ -97,11 +98,11 @@ def calibrate(
     embedding = {}
     if outliers:
         embedding = outlier_reference(network, found.features_ND, patients, train, images, known, seed, workers)
-    card = checkpoint.read_card(folder)
+    card = model_folder.read_card(folder)
     fitted = {name: float(t) for name, t in zip(classes, temperatures_C, strict=True) if not math.isnan(t)}
     thresholds = {name: point.threshold for name, point in points.items()}
     note_calibrated(folder, records)
-    checkpoint.write_card(
+    model_folder.write_card(
         folder, replace(card, temperatures=fitted, thresholds=thresholds, embedding=embedding, calibration=told)
     )
     print(table(told, embedding))

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import checkpoint, noise
 from mrm.data import headers, images
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer, select_sections
 from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.evaluate import RunError
-from mrm.model import MRM
+from mrm.models import model_folder, noise
+from mrm.models.mrm import MRM
 from mrm.optimization import build_optimizer
 from mrm.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml
 from mrm.runs.opening import best_device
@@ -122,7 +122,7 @@ def examine(
         model = MRM(config.model)
     model.checkpointing = config.training.checkpointing
     if config.init:
-        print(f"{config.init}: {checkpoint.start_from(model, config.init)}")
+        print(f"{config.init}: {model_folder.start_from(model, config.init)}")
     tried = _spread(loaded, pictures)
     loader_stages, unreadable = _loader_stages(pretrain_data(config, tried, model, tokenizer))
     readable = [r for r in tried if r.name not in unreadable]
@@ -386,7 +386,7 @@ def _config(recipe: str, records: Path, init: Path | None) -> PretrainConfig:
 def _with_tokenizer(config: PretrainConfig, records: Records) -> tuple[Tokenizer, PretrainConfig]:
     """The tokenizer of `--init` and its vocabulary; else one learned from some reports, and the recipe's vocabulary."""
     if config.init and Path(config.init).is_dir():
-        file = checkpoint.find_model(Path(config.init)) / "tokenizer.json"
+        file = model_folder.find_model(Path(config.init)) / "tokenizer.json"
         if file.is_file():
             tokenizer = Tokenizer.load(file)
             return tokenizer, replace(config, model=replace(config.model, vocabulary=tokenizer.size))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrm import checkpoint, outliers, pages
+from mrm import outliers, pages
 from mrm.evaluate import (
     CALIBRATED_ON,
     evidence,
@@ -19,6 +19,7 @@ from mrm.evaluate import (
     test_records,
     write_results,
 )
+from mrm.models import model_folder
 from mrm.runs.opening import best_device, results_folder, warn_of
 from mrm.statistics import ranking
 
@@ -51,7 +52,7 @@ def evaluate_findings(
     )
     outlying_N = outliers.outlying(found.features_ND, card.embedding) if card.embedding else None
     shown = evidence(card, found, outlying_N, by, draws, seed)
-    folder = checkpoint.find_model(model)
+    folder = model_folder.find_model(model)
     leaks = overlaps(folder / "seen", tested, "test", also=folder / CALIBRATED_ON)
     warn_of(leaks)
     results = summary(model, card, records, tested, predictions, report, found.unreadable, leaks, shown)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from mrm import checkpoint, predict
-from mrm.classifier import Classifier, ClassifierConfig
+from mrm import predict
 from mrm.data.records import UNCERTAIN, Records
 from mrm.evaluate import RunError
+from mrm.models import model_folder
+from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import FinetuneConfig
 from mrm.runs.opening import on_encoder
 from mrm.statistics import ranking
@@ -54,7 +55,7 @@ def require_both_values(val: Records, path: Path) -> None:
 
 def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[str, str]) -> Classifier:
     """A classifier on the encoder of `--init`, with its weights unless `--scratch`."""
-    source = checkpoint.architecture(config.init)
+    source = model_folder.architecture(config.init)
     shape = ClassifierConfig(
         classes=classes,
         encoder=source.encoder,

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, pages, recipes, suites
+from mrm import pages, recipes, suites
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import masks
 from mrm.data.records import Records
 from mrm.evaluate import RunError
+from mrm.models import model_folder
 from mrm.pages import ledger_text
 from mrm.predictions import read_dice, read_predictions
 from mrm.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
@@ -141,7 +142,7 @@ def _ready(config: BenchmarkConfig, suite: Suite, commands: Commands) -> tuple[P
         raise ConfigError(f"models must differ in their last name, by which the ledger calls them: {', '.join(models)}")
     for model in models:
         if model != SCRATCH:
-            checkpoint.architecture(model)
+            model_folder.architecture(model)
     if not config.seeds:
         raise ConfigError("a benchmark needs at least one seed: --seeds 0")
     return data, tuple(models)
@@ -256,7 +257,7 @@ def _measure(
         "patients": results.get("patients"),
         "overlap": results["overlap"],
         "unreadable": len(results.get("unreadable", ())),
-        "steps": int(checkpoint.read_card(run / "last").origin["step"]),
+        "steps": int(model_folder.read_card(run / "last").origin["step"]),
     }
 
 

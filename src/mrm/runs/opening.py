@@ -19,14 +19,15 @@ import torch
 from torch import nn
 
 import mrm
-from mrm import checkpoint, noise, recipes
+from mrm import recipes
 from mrm.audit.fingerprints import fingerprint
 from mrm.audit.overlaps import Verdict
-from mrm.checkpoint import Card
 from mrm.data import masks
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.evaluate import RunError
+from mrm.models import model_folder, noise
+from mrm.models.model_folder import Card
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
@@ -113,7 +114,7 @@ def on_encoder(kind: type[Model], shape: Any, config: FinetuneConfig | SegmentCo
         model = kind(shape)
     model.get_submodule("encoder").set_grad_checkpointing(config.training.checkpointing)  # type: ignore[operator]
     if not config.scratch:
-        print(f"{config.init}: {checkpoint.start_from(model, config.init)}")
+        print(f"{config.init}: {model_folder.start_from(model, config.init)}")
     return model
 
 
@@ -126,8 +127,8 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
     with processes().main_process_first():
         if not (folder / f"{stage}.npz").is_file():
             before = Path(config.init) if config.init and not getattr(config, "scratch", False) else None
-            if before and before.is_dir() and (checkpoint.find_model(before) / "seen").is_dir():
-                shutil.copytree(checkpoint.find_model(before) / "seen", folder, dirs_exist_ok=True)
+            if before and before.is_dir() and (model_folder.find_model(before) / "seen").is_dir():
+                shutil.copytree(model_folder.find_model(before) / "seen", folder, dirs_exist_ok=True)
             folder.mkdir(exist_ok=True)
             prints = fingerprint(records, config.audit == "pictures", progress=Progress("looking at " + stage))
             prints.save(folder / f"{stage}.npz")
@@ -141,7 +142,7 @@ def model_writer(
 
     def write(folder: Path, model: nn.Module, step: int) -> None:
         now = replace(card, origin={**card.origin, "step": step}, thresholds=dict(thresholds or {}))
-        checkpoint.write_into(folder, model, now, tokenizer)
+        model_folder.write_into(folder, model, now, tokenizer)
         shutil.copytree(seen, folder / "seen")
 
     return write

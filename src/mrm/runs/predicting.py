@@ -25,23 +25,24 @@ import torch
 from PIL import Image
 
 import mrm
-from mrm import checkpoint, dicom_seg, neighbours, predict, segmentation
-from mrm.classifier import Classifier
+from mrm import dicom_seg, neighbours, predict, segmentation
 from mrm.data import images, masks, sampling
 from mrm.data.finding import keys_of, pictures_at
 from mrm.data.headers import kind_of, load
 from mrm.data.images import ImageError
 from mrm.data.records import Record, Records
 from mrm.evaluate import RunError, load_classifier
+from mrm.models import model_folder
+from mrm.models.classifier import Classifier
+from mrm.models.segmenter import Segmenter, probabilities
+from mrm.models.weights import first_line
 from mrm.predict import Computed, Encoding, Kind
 from mrm.runs.opening import best_device, results_folder, spare_inputs
-from mrm.segmenter import Segmenter, probabilities
 from mrm.statistics.calibration import tempered
 from mrm.system.partial_results import Partial, Row, check_suffix, write_by, write_table
 from mrm.system.progress import duration
 from mrm.system.tables import write_whole
 from mrm.training import processes
-from mrm.weights import first_line
 
 COLOURS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table
@@ -85,7 +86,7 @@ def predict_files(
     dicom_seg: bool = True,
 ) -> Written:
     """What a model says of pictures: a classifier's table of findings, or a segmenter's folder of masks."""
-    if checkpoint.kind_at(model) == "segmenter":
+    if model_folder.kind_at(model) == "segmenter":
         return predict_masks(model, paths, out, slide, dicom_seg, reading)
     if slide:
         raise RunError(f"{model}: a classifier sees the whole picture at once; --slide is for segmenters, leave it out")
@@ -192,7 +193,7 @@ def _write_npy(work: Work, shape: Sequence[int], columns: Mapping[str, type], ro
 
 def load_encoding(path: Path) -> Encoding:
     """The MRM or classifier at `path`. Raises RunError for another kind of model."""
-    model = checkpoint.load(path)
+    model = model_folder.load(path)
     if isinstance(model, Segmenter):
         raise RunError(f"{path}: a segmenter has no features of its own; give the model that it was made from")
     return model
@@ -481,7 +482,7 @@ class Work:
     def facts(self) -> dict[str, Any]:
         """What is to be known of a table: by which model and how it was made."""
         kept = {k: v for k, v in self.settings.items() if k != "card"}
-        return {**kept, "model_kind": checkpoint.kind_of(self.model), "mrm": mrm.__version__}
+        return {**kept, "model_kind": model_folder.kind_of(self.model), "mrm": mrm.__version__}
 
 
 class Progress:
@@ -544,7 +545,7 @@ def named_failures(reading: Reading) -> Iterator[None]:
 
 def weights_of(path: Path) -> str:
     """Sixteen hex digits that change with any weight of the model at `path`."""
-    file = Path(path) if Path(path).is_file() else checkpoint.find_model(Path(path)) / "model.safetensors"
+    file = Path(path) if Path(path).is_file() else model_folder.find_model(Path(path)) / "model.safetensors"
     digest = hashlib.blake2b(digest_size=8)
     with open(file, "rb") as content:
         while block := content.read(1 << 20):

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from mrm import checkpoint, noise, predict
+from mrm import predict
 from mrm.data import images
 from mrm.data.loader import loader
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer, select_sections
 from mrm.data.samples import PretrainData
 from mrm.data.sampling import in_order
-from mrm.model import MRM
+from mrm.models import model_folder, noise
+from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
 from mrm.system.tables import write_whole
 from mrm.tasks import PretrainTask
@@ -31,7 +32,7 @@ def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
     if config.tokenizer:
         return Tokenizer.load(config.tokenizer)
     if config.init and Path(config.init).is_dir():
-        file = checkpoint.find_model(Path(config.init)) / "tokenizer.json"
+        file = model_folder.find_model(Path(config.init)) / "tokenizer.json"
         if file.is_file():
             return Tokenizer.load(file)
     own = Path(config.out) / "tokenizer.json"
@@ -52,7 +53,7 @@ def pretrain_model(config: PretrainConfig, tokenizer: Tokenizer) -> MRM:
         model = MRM(replace(config.model, vocabulary=tokenizer.size))
     model.checkpointing = config.training.checkpointing
     if config.init:
-        print(f"{config.init}: {checkpoint.start_from(model, config.init)}")
+        print(f"{config.init}: {model_folder.start_from(model, config.init)}")
     return model
 
 

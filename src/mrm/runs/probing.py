@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, noise, pages, predict, probing, recipes
-from mrm.classifier import Classifier
+from mrm import pages, predict, probing, recipes
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluate import RunError, load_classifier, overlaps
-from mrm.model import MRM
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier
+from mrm.models.mrm import MRM
 from mrm.pages import Curve
 from mrm.probing import Labelled
 from mrm.recipes import FinetuneConfig
@@ -181,7 +182,7 @@ def open_folder(config: ProbeConfig, records: Mapping[str, Records], models: Map
 def weights_of(path: Path) -> str:
     """Sixteen hex digits that change with any weight of the model at `path`."""
     digest = hashlib.blake2b(digest_size=8)
-    file = path if path.is_file() else checkpoint.find_model(path) / "model.safetensors"
+    file = path if path.is_file() else model_folder.find_model(path) / "model.safetensors"
     with open(file, "rb") as content:
         while block := content.read(1 << 20):
             digest.update(block)
@@ -196,7 +197,9 @@ def shared(config: ProbeConfig, records: Mapping[str, Records], models: Mapping[
     yield from (str(o) for o in verdict.overlaps if not o.series and o.first != o.second)
     for name, path in models.items():
         if path is not None and path.is_dir():
-            yield from (f"{name}: {o}" for o in overlaps(checkpoint.find_model(path) / "seen", records["test"], "test"))
+            yield from (
+                f"{name}: {o}" for o in overlaps(model_folder.find_model(path) / "seen", records["test"], "test")
+            )
 
 
 def subsets(train: Records, fractions: Sequence[float], seed: int) -> dict[float, np.ndarray]:
@@ -246,10 +249,10 @@ def features_of(
 
 def opened(config: ProbeConfig, path: Path | None) -> MRM | Classifier:
     """The model at a path; for none, the architecture of the first with random weights."""
-    model = checkpoint.load(path or config.model)
+    model = model_folder.load(path or config.model)
     if not isinstance(model, MRM | Classifier):
         raise RunError(
-            f"{path or config.model}: a {checkpoint.kind_of(model)}; probe a pre-trained model or a classifier"
+            f"{path or config.model}: a {model_folder.kind_of(model)}; probe a pre-trained model or a classifier"
         )
     if path is None:
         with noise.seeded(0):
@@ -317,7 +320,7 @@ def fine_tuned(
     return {
         "scores": scores["test"],
         "val_auroc": np.array(np.nanmean([ranking.auroc(*pair) for pair in pairs])),
-        "setting": np.array(checkpoint.read_card(checkpoint.find_model(made.out)).origin.get("step", math.nan)),
+        "setting": np.array(model_folder.read_card(model_folder.find_model(made.out)).origin.get("step", math.nan)),
         "n": np.array(len(chosen)),
         "untaught": np.array(untaught, dtype=np.intp),
         "note": np.array(lowered),
@@ -333,7 +336,7 @@ def keep_model(run: Path) -> None:
     """Of a run whose model is scored, keep that model and the log: many runs' checkpoints would fill the disk."""
     if not (run / "checkpoints").is_dir():
         return
-    kept = checkpoint.find_model(run).resolve()
+    kept = model_folder.find_model(run).resolve()
     for folder in (run / "checkpoints").iterdir():
         if folder.resolve() != kept:
             shutil.rmtree(folder)

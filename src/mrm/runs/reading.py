@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from mrm import checkpoint, filling, predict
+from mrm import filling, predict
 from mrm.data import images
 from mrm.data.finding import pictures_at
 from mrm.data.images import ImageError
 from mrm.data.reports import ReportError, Tokenizer
 from mrm.evaluate import RunError
 from mrm.filling import Blank, SentenceScore
-from mrm.model import MRM
+from mrm.models import model_folder
+from mrm.models.mrm import MRM
 from mrm.pages import sheets
 from mrm.runs.opening import best_device, csv_of, output_names, results_folder, spare_inputs
 from mrm.system.progress import Progress
@@ -31,10 +32,10 @@ MAX_BYTES = 1_000_000  # of a file with a report
 
 def load_mrm(path: Path, tokenizer: Path | None = None) -> MRM:
     """The MRM at `path`, on the best device. Raises RunError for another kind of model."""
-    model = checkpoint.load(path)
+    model = model_folder.load(path)
     if not isinstance(model, MRM):
         raise RunError(
-            f"{path}: a {checkpoint.kind_of(model)}, which has no decoder of pictures and reports; give the run of "
+            f"{path}: a {model_folder.kind_of(model)}, which has no decoder of pictures and reports; give the run of "
             "`mrm pretrain` that it came from, or MRM.pth"
         )
     if tokenizer:

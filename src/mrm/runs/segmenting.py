@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import checkpoint, pages, segmentation
+from mrm import pages, segmentation
 from mrm.data import masks
 from mrm.data.masks import MaskedPictures
 from mrm.evaluate import RunError, overlaps
+from mrm.models import model_folder
+from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities
 from mrm.recipes import SegmentConfig
 from mrm.runs.opening import best_device, on_encoder, results_folder, warn_of
 from mrm.segmentation import Threshold
-from mrm.segmenter import Segmenter, SegmenterConfig, probabilities
 from mrm.system.progress import Progress
 
 # Training -----------------------------------------------------------------------------------------------
@@ -48,7 +49,7 @@ def require_meaning(masked: MaskedPictures, ignores_255: bool) -> None:
 
 def segmenter(config: SegmentConfig) -> Segmenter:
     """A segmenter on the encoder of `--init`, with its weights unless `--scratch`."""
-    source = checkpoint.architecture(config.init)
+    source = model_folder.architecture(config.init)
     shape = SegmenterConfig(
         classes=config.classes,
         encoder=source.encoder,
@@ -67,7 +68,7 @@ def segmenter(config: SegmentConfig) -> Segmenter:
 
 def last_thresholds(run: Path) -> dict[str, float]:
     """Those of a run's last checkpoint, for a run that is taken up again; none for a new one."""
-    return dict(checkpoint.read_card(run / "last").thresholds) if (run / "last" / "config.json").is_file() else {}
+    return dict(model_folder.read_card(run / "last").thresholds) if (run / "last" / "config.json").is_file() else {}
 
 
 def dice_check(config: SegmentConfig, val: MaskedPictures, chosen: dict[str, float]):
@@ -122,7 +123,7 @@ def evaluate_masks(
     thresholds = segmentation.read_thresholds(network.card, classes)
     tested = segmentation.test(network, masked, thresholds, slide, Progress("outlining"))
     report = segmentation.report_of(tested, classes, draws, seed)
-    leaks = overlaps(checkpoint.find_model(model) / "seen", masked.records(), "test")
+    leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
     warn_of(leaks)
     results = segmentation.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole picture"}

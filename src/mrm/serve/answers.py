@@ -13,15 +13,16 @@ import cv2
 import numpy as np
 import torch
 
-from mrm import checkpoint, explain, filling, predict, segmentation, segmenter
-from mrm.classifier import Classifier
+from mrm import explain, filling, predict, segmentation
 from mrm.data import images, samples
 from mrm.data.headers import kind_of
 from mrm.data.images import ImageError
 from mrm.data.records import Record
 from mrm.data.reports import ReportError
 from mrm.evaluate import RunError
-from mrm.model import MRM, normalise
+from mrm.models import model_folder, segmenter
+from mrm.models.classifier import Classifier
+from mrm.models.mrm import MRM, normalise
 from mrm.runs import predicting
 from mrm.serve.limits import Limits, Refused
 
@@ -255,7 +256,7 @@ class Models:
     @property
     def kind(self) -> str:
         """ "classifier", "segmenter" or "mrm"."""
-        return checkpoint.kind_of(self.model)
+        return model_folder.kind_of(self.model)
 
     @property
     def as_tested(self) -> tuple[int, str] | None:
@@ -372,10 +373,10 @@ def tinted(picture_HW: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
 
 def load(model: Path, pretrained: Path | None, device: torch.device) -> Models:
     """The models of a service, tried once on a black picture. Raises CheckpointError, RunError."""
-    main: Any = checkpoint.load(model).to(device)
-    mrm: Any = checkpoint.load(pretrained).to(device) if pretrained else None
+    main: Any = model_folder.load(model).to(device)
+    mrm: Any = model_folder.load(pretrained).to(device) if pretrained else None
     if mrm is not None and not isinstance(mrm, MRM):
-        raise RunError(f"{pretrained}: a {checkpoint.kind_of(mrm)}; --mrm takes a pre-trained model")
+        raise RunError(f"{pretrained}: a {model_folder.kind_of(mrm)}; --mrm takes a pre-trained model")
     if isinstance(main, MRM) and mrm is not None:
         raise RunError(f"{model}: is itself a pre-trained model; leave out --mrm, or give a classifier first")
     named = pretrained.resolve().name if pretrained else None

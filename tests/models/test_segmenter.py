@@ -9,13 +9,13 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from mrm import checkpoint, noise
-from mrm.checkpoint import CheckpointError
-from mrm.classifier import Classifier, ClassifierConfig
 from mrm.data.samples import MaskBatch
 from mrm.losses import IGNORED, dice_loss, focal_loss
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.model_folder import CheckpointError
+from mrm.models.segmenter import Segmenter, SegmenterConfig, SegmenterError, probabilities, window_starts
 from mrm.optimization import TrainConfig, build_optimizer
-from mrm.segmenter import Segmenter, SegmenterConfig, SegmenterError, probabilities, window_starts
 from mrm.tasks import SegmentTask
 
 OPTIONS = {"depth": 4, "embed_dim": 48, "num_heads": 3}
@@ -95,10 +95,10 @@ def test_a_size_that_the_patch_does_not_divide():
 
 def test_a_checkpoint_at_224_starts_a_larger_model_with_positions_as_timm_resamples_them(tmp_path):
     small = ClassifierConfig(("a",), "vit_tiny_patch16_224", OPTIONS, image_size=224)
-    folder = checkpoint.save(tmp_path / "small", Classifier(small))
-    given = checkpoint.load(folder).encoder
+    folder = model_folder.save(tmp_path / "small", Classifier(small))
+    given = model_folder.load(folder).encoder
     model = build(image_size=(512, 512))
-    report = checkpoint.start_from(model, folder)
+    report = model_folder.start_from(model, folder)
     assert all(name.startswith(("head.", "auxiliary.")) for name in report.missing)
     expected = resample_abs_pos_embed(given.pos_embed, new_size=(32, 32), num_prefix_tokens=1)
     torch.testing.assert_close(model.encoder.pos_embed, expected, rtol=0, atol=0)
@@ -112,7 +112,7 @@ def test_a_checkpoint_at_224_starts_a_larger_model_with_positions_as_timm_resamp
 
 def test_a_segmenter_is_a_model_folder_like_any_other(tmp_path):
     model = build(head="dpt")
-    again = checkpoint.load(checkpoint.save(tmp_path / "model", model))
+    again = model_folder.load(model_folder.save(tmp_path / "model", model))
     assert again.config == model.config
     assert again.card.kind == "segmenter"
     image = torch.randn(1, 3, 64, 96)
@@ -121,9 +121,9 @@ def test_a_segmenter_is_a_model_folder_like_any_other(tmp_path):
 
 def test_a_folder_of_another_encoder_is_refused(tmp_path):
     other = ClassifierConfig(("a",), "vit_tiny_patch16_224", {**OPTIONS, "embed_dim": 96}, image_size=64)
-    folder = checkpoint.save(tmp_path / "other", Classifier(other))
+    folder = model_folder.save(tmp_path / "other", Classifier(other))
     with pytest.raises(CheckpointError, match="another encoder"):
-        checkpoint.start_from(build(), folder)
+        model_folder.start_from(build(), folder)
 
 
 def test_layer_decay_goes_by_depth_and_spares_the_heads():

@@ -22,13 +22,13 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mrm import noise
-from mrm.classifier import Classifier, ClassifierConfig, build_encoder
 from mrm.data.reports import Tokenizer
-from mrm.model import MRM, ModelConfig
-from mrm.published import BERT, HEAD, own_names, to_published
-from mrm.segmenter import Segmenter, SegmenterConfig
-from mrm.weights import CheckpointError, KeyReport, first_line, load_strict, match, read_pickle, read_weights
+from mrm.models import noise
+from mrm.models.classifier import Classifier, ClassifierConfig, build_encoder
+from mrm.models.mrm import MRM, ModelConfig
+from mrm.models.published_layout import BERT, HEAD, own_names, to_published
+from mrm.models.segmenter import Segmenter, SegmenterConfig
+from mrm.models.weights import CheckpointError, KeyReport, first_line, load_strict, match, read_pickle, read_weights
 
 KINDS: dict[str, tuple[type[nn.Module], type]] = {
     "mrm": (MRM, ModelConfig),

@@ -12,15 +12,15 @@ import pytest
 import safetensors
 import timm
 import torch
-from test_model import SMALL
+from test_mrm import SMALL
 from timm.models.vision_transformer import checkpoint_filter_fn
 
 import mrm
-from mrm import checkpoint, noise
-from mrm.checkpoint import Card, CheckpointError
-from mrm.classifier import Classifier, ClassifierConfig
 from mrm.data.reports import Tokenizer
-from mrm.model import MRM
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.model_folder import Card, CheckpointError
+from mrm.models.mrm import MRM
 
 VIT_B = replace(SMALL, encoder="vit_base_patch16_224", encoder_options={}, image_size=224, keep=49)
 CLASSES = ("effusion", "mass, left", "edema")
@@ -61,7 +61,7 @@ def answers(model) -> torch.Tensor:
 @pytest.mark.parametrize("make", [small_mrm, small_classifier])
 def test_a_model_answers_after_loading_as_before_saving(make, tmp_path):
     model = make(seed=3)
-    loaded = mrm.load(checkpoint.save(tmp_path / "model", model))
+    loaded = mrm.load(model_folder.save(tmp_path / "model", model))
     assert torch.equal(answers(loaded), answers(model))
     assert not torch.equal(answers(loaded), answers(make(seed=4)))
     assert loaded.config == model.config
@@ -76,11 +76,11 @@ def test_what_a_folder_knows_of_its_model_comes_back(tmp_path):
         tested=[{"fingerprint": "ab", "n": 20, "mean": {"auroc": {"value": 0.8, "low": 0.7}}}],
         thresholds={"edema": 0.25},
     )
-    folder = checkpoint.save(tmp_path / "model", small_classifier(), card)
+    folder = model_folder.save(tmp_path / "model", small_classifier(), card)
     read = mrm.load(folder).card
     assert replace(read, architecture={}) == replace(card, architecture={})
     assert mrm.load(folder).config == FEW
-    checkpoint.write_card(folder, replace(read, thresholds={"edema": 0.5}))
+    model_folder.write_card(folder, replace(read, thresholds={"edema": 0.5}))
     assert mrm.load(folder).card.thresholds == {"edema": 0.5}
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
 
@@ -88,19 +88,19 @@ def test_what_a_folder_knows_of_its_model_comes_back(tmp_path):
 def test_a_model_loaded_and_saved_again_keeps_its_card_and_tokenizer(tmp_path):
     tokenizer = Tokenizer.train(["no effusion"], 50)
     card = Card("mrm", asdict(SMALL), origin={"seed": 7})
-    first = mrm.load(checkpoint.save(tmp_path / "a", small_mrm(), card, tokenizer))
-    again = mrm.load(checkpoint.save(tmp_path / "b", first))
+    first = mrm.load(model_folder.save(tmp_path / "a", small_mrm(), card, tokenizer))
+    again = mrm.load(model_folder.save(tmp_path / "b", first))
     assert again.card.origin == {"seed": 7}
     assert again.tokenizer.to_json() == tokenizer.to_json()
 
 
 def test_a_folder_without_a_tokenizer_has_none(tmp_path):
-    assert mrm.load(checkpoint.save(tmp_path / "m", small_mrm())).tokenizer is None
+    assert mrm.load(model_folder.save(tmp_path / "m", small_mrm())).tokenizer is None
 
 
 def test_saving_over_a_model_replaces_it_and_leaves_nothing_beside_it(tmp_path):
-    checkpoint.save(tmp_path / "model", small_mrm(1), tokenizer=Tokenizer.train(["x"], 50))
-    checkpoint.save(tmp_path / "model", small_mrm(2))
+    model_folder.save(tmp_path / "model", small_mrm(1), tokenizer=Tokenizer.train(["x"], 50))
+    model_folder.save(tmp_path / "model", small_mrm(2))
     assert torch.equal(answers(mrm.load(tmp_path / "model")), answers(small_mrm(2)))
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
     assert not (tmp_path / "model" / "tokenizer.json").exists()
@@ -108,16 +108,16 @@ def test_saving_over_a_model_replaces_it_and_leaves_nothing_beside_it(tmp_path):
 
 @pytest.mark.parametrize("failing", ["save_file", "write_text"])
 def test_a_full_disk_leaves_the_old_model_and_nothing_else(tmp_path, monkeypatch, failing):
-    folder = checkpoint.save(tmp_path / "model", small_mrm(1))
+    folder = model_folder.save(tmp_path / "model", small_mrm(1))
 
     def full(*_, **__):
         if failing == "save_file":
             raise safetensors.SafetensorError("No space left on device")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((checkpoint, "save_file") if failing == "save_file" else (Path, "write_text")), full)
+    monkeypatch.setattr(*((model_folder, "save_file") if failing == "save_file" else (Path, "write_text")), full)
     with pytest.raises(CheckpointError, match=r"model: cannot be written .*No space left"):
-        checkpoint.save(folder, small_mrm(2))
+        model_folder.save(folder, small_mrm(2))
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
     assert torch.equal(answers(mrm.load(folder)), answers(small_mrm(1)))
 
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_else(tmp_path, monkeypatch
 def test_a_run_is_loaded_by_its_best_checkpoint_else_its_last(tmp_path):
     run = tmp_path / "run"
     for step, link in enumerate(("last", "best"), 1):
-        checkpoint.save(run / "checkpoints" / f"step-{step}", small_mrm(step))
+        model_folder.save(run / "checkpoints" / f"step-{step}", small_mrm(step))
         (run / link).symlink_to(Path("checkpoints") / f"step-{step}")
         assert torch.equal(answers(mrm.load(run)), answers(small_mrm(step)))
     (run / "best").unlink()
@@ -137,7 +137,7 @@ def test_a_run_is_loaded_by_its_best_checkpoint_else_its_last(tmp_path):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    return checkpoint.save(tmp_path_factory.mktemp("whole") / "model", small_mrm())
+    return model_folder.save(tmp_path_factory.mktemp("whole") / "model", small_mrm())
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_truncated_safetensors_are_named(folder, share):
 )
 def test_weights_are_found_bare_or_wrapped_as_training_scripts_do(tmp_path, wrapped):
     torch.save(wrapped, tmp_path / "w.pth")
-    read = checkpoint.read_weights(tmp_path / "w.pth")
+    read = model_folder.read_weights(tmp_path / "w.pth")
     assert list(read) == ["a"]
     assert torch.equal(read["a"], TENSORS["a"])
 
@@ -259,7 +259,7 @@ def test_the_arguments_of_a_training_script_are_let_through_as_data(tmp_path, le
     """MAE and the published MRM keep `argparse.Namespace` beside their weights."""
     content = {"model": TENSORS, "args": argparse.Namespace(lr=1e-3, name="mrm"), "epoch": 199}
     torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
-    assert torch.equal(checkpoint.read_weights(tmp_path / "w.pth")["a"], TENSORS["a"])
+    assert torch.equal(model_folder.read_weights(tmp_path / "w.pth")["a"], TENSORS["a"])
     with pytest.raises(pickle.UnpicklingError):  # the exception is made for one read, not for the process
         torch.load(tmp_path / "w.pth", weights_only=True)
 
@@ -282,7 +282,7 @@ def test_a_pickle_with_code_is_refused_with_what_it_asks_for_and_not_run(tmp_pat
         path.write_bytes(pickle.dumps({"extra": Attack(mark)}, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    for read in (mrm.load, mrm.load_encoder, checkpoint.read_pickle):
+    for read in (mrm.load, mrm.load_encoder, model_folder.read_pickle):
         with pytest.raises(
             CheckpointError, match=r"w\.pth: refused, it asks for posix\.mkdir, .*ask its author for \.safetensors"
         ):
@@ -297,7 +297,7 @@ def test_a_pickle_of_another_protocol_is_not_run_either(tmp_path):
     mark, path = tmp_path / "was run", tmp_path / "w.pth"
     path.write_bytes(pickle.dumps({"extra": Attack(mark)}, protocol=4))
     with pytest.raises(CheckpointError, match=r"w\.pth: "):
-        checkpoint.read_weights(path)
+        model_folder.read_weights(path)
     assert not mark.exists()
 
 
@@ -308,7 +308,7 @@ def test_a_truncated_pth_is_named(tmp_path, legacy, share):
     torch.save({"model": {"a": torch.zeros(1000)}}, path, _use_new_zipfile_serialization=not legacy)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(CheckpointError, match=r"w\.pth: (truncated or not|no file of weights|no state dict).*"):
-        checkpoint.read_weights(path)
+        model_folder.read_weights(path)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_a_truncated_pth_is_named(tmp_path, legacy, share):
 def test_a_file_that_is_something_else_is_not_called_dangerous(tmp_path, content):
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"w\.pth: no file of weights") as error:
-        checkpoint.read_weights(tmp_path / "w.pth")
+        model_folder.read_weights(tmp_path / "w.pth")
     assert "refused" not in str(error.value)
 
 
@@ -325,12 +325,12 @@ def test_a_file_that_is_something_else_is_not_called_dangerous(tmp_path, content
 def test_a_file_without_a_state_dict_is_named(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"w\.pth: no state dict in it"):
-        checkpoint.read_weights(tmp_path / "w.pth")
+        model_folder.read_weights(tmp_path / "w.pth")
 
 
 def test_weights_that_are_not_there_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pth: no such file"):
-        checkpoint.read_weights(tmp_path / "none.pth")
+        model_folder.read_weights(tmp_path / "none.pth")
 
 
 # The published layout ---------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def test_weights_that_are_not_there_are_named(tmp_path):
 
 def test_an_exported_model_answers_the_same_when_it_is_loaded(tmp_path):
     model = small_mrm(5)
-    loaded = mrm.load(checkpoint.export_published(model, tmp_path / "MRM.pth"))
+    loaded = mrm.load(model_folder.export_published(model, tmp_path / "MRM.pth"))
     assert loaded.config == SMALL
     assert torch.equal(answers(loaded), answers(model))
     assert [p.name for p in tmp_path.iterdir()] == ["MRM.pth"]
@@ -346,16 +346,16 @@ def test_an_exported_model_answers_the_same_when_it_is_loaded(tmp_path):
 
 def test_token_types_of_a_published_file_are_folded_into_its_positions(tmp_path):
     """The published BERT adds the vector of type 0 everywhere; of type 1 nothing is ever."""
-    weights = checkpoint.to_published(small_mrm())
+    weights = model_folder.to_published(small_mrm())
     types = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
-    weights[f"{checkpoint.BERT}embeddings.token_type_embeddings.weight"] = types
+    weights[f"{model_folder.BERT}embeddings.token_type_embeddings.weight"] = types
     torch.save({"model": weights, "config": asdict(SMALL)}, tmp_path / "MRM.pth")
     positions = mrm.load(tmp_path / "MRM.pth").report_decoder.positions.weight
     torch.testing.assert_close(positions, small_mrm().report_decoder.positions.weight + types[0])
 
 
 def test_published_weights_with_a_part_missing_say_which(tmp_path):
-    weights = checkpoint.to_published(small_mrm())
+    weights = model_folder.to_published(small_mrm())
     for name in [n for n in weights if "layer.1.attention.self.key" in n or "position_embeddings" in n]:
         del weights[name]
     torch.save({"model": weights, "config": asdict(SMALL)}, tmp_path / "MRM.pth")
@@ -365,11 +365,11 @@ def test_published_weights_with_a_part_missing_say_which(tmp_path):
 
 def test_a_classifier_has_no_published_layout(tmp_path):
     with pytest.raises(CheckpointError, match="only a pre-trained MRM has the published layout, not a classifier"):
-        checkpoint.export_published(small_classifier(), tmp_path / "x.pth")
+        model_folder.export_published(small_classifier(), tmp_path / "x.pth")
 
 
 def test_a_failed_export_says_so_and_leaves_the_old_file(tmp_path, monkeypatch):
-    path = checkpoint.export_published(small_mrm(1), tmp_path / "MRM.pth")
+    path = model_folder.export_published(small_mrm(1), tmp_path / "MRM.pth")
     before = path.read_bytes()
 
     def full(_, file):
@@ -378,7 +378,7 @@ def test_a_failed_export_says_so_and_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(CheckpointError, match=r"MRM\.pth: cannot be written \(\[enforce fail"):
-        checkpoint.export_published(small_mrm(2), path)
+        model_folder.export_published(small_mrm(2), path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["MRM.pth"]
 
@@ -402,7 +402,7 @@ def vit_b(tmp_path_factory):
     """A ViT-B/16 with small decoders, and its export: its tensors have the published names."""
     with noise.seeded(0):
         model = MRM(VIT_B)
-    return model, checkpoint.export_published(model, tmp_path_factory.mktemp("vit_b") / "MRM.pth")
+    return model, model_folder.export_published(model, tmp_path_factory.mktemp("vit_b") / "MRM.pth")
 
 
 def test_an_exported_file_loads_into_plain_timm_as_the_published_one_does(vit_b):
@@ -453,7 +453,7 @@ def test_a_model_starts_from_mae_weights_positions_and_all(tmp_path):
     torch.save({"model": weights}, tmp_path / "mae.pth")
     model = small_mrm(2)
     before = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("encoder.")}
-    report = checkpoint.start_from(model, tmp_path / "mae.pth")
+    report = model_folder.start_from(model, tmp_path / "mae.pth")
     assert not report.unexpected
     assert not report.mismatched
     assert sorted(report.matched) == sorted(f"encoder.{k}" for k in weights)
@@ -470,7 +470,7 @@ def test_the_decoder_of_a_full_mae_checkpoint_is_left_where_it_does_not_fit(tmp_
         "decoder_blocks.7.mlp.fc1.bias": torch.zeros(4),
     }
     torch.save({"model": weights}, tmp_path / "mae.pth")
-    report = checkpoint.start_from(small_mrm(2), tmp_path / "mae.pth")
+    report = model_folder.start_from(small_mrm(2), tmp_path / "mae.pth")
     assert report.mismatched == {"image_decoder.embed.weight": "file (32, 48), model (48, 48)"}
     assert report.unexpected == ["image_decoder.blocks.7.mlp.fc1.bias"]
     assert "other shape: image_decoder.embed.weight: file (32, 48), model (48, 48)" in str(report)
@@ -480,7 +480,7 @@ def test_positions_of_another_grid_are_resampled_as_timm_does(tmp_path):
     weights = mae_weights(small_mrm(1))
     torch.save({"model": weights}, tmp_path / "mae.pth")
     model = small_mrm(2, image_size=96)
-    checkpoint.start_from(model, tmp_path / "mae.pth")
+    model_folder.start_from(model, tmp_path / "mae.pth")
     plain = timm.create_model(SMALL.encoder, img_size=96, num_classes=0, **SMALL.encoder_options)
     expected = checkpoint_filter_fn(dict(weights), plain)["pos_embed"]
     torch.testing.assert_close(model.encoder.pos_embed, expected)
@@ -490,11 +490,11 @@ def test_positions_of_another_grid_are_resampled_as_timm_does(tmp_path):
 def test_a_classifier_starts_from_a_folder_a_run_or_a_published_file(whole, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last").symlink_to(whole)
-    exported = checkpoint.export_published(mrm.load(whole), tmp_path / "MRM.pth")
+    exported = model_folder.export_published(mrm.load(whole), tmp_path / "MRM.pth")
     expected = mrm.load(whole).encoder.state_dict()
     for path in (whole, whole / "model.safetensors", tmp_path / "run", exported):
         model = small_classifier(7)
-        report = checkpoint.start_from(model, path)
+        report = model_folder.start_from(model, path)
         assert sorted(report.missing) == [
             f"encoder.{k}" for k in ("fc_norm.bias", "fc_norm.weight", "head.bias", "head.weight")
         ]
@@ -504,9 +504,9 @@ def test_a_classifier_starts_from_a_folder_a_run_or_a_published_file(whole, tmp_
 
 
 def test_a_classifier_starts_from_a_classifier_of_other_classes_without_its_head(tmp_path):
-    folder = checkpoint.save(tmp_path / "m", small_classifier(1, classes=("edema",), uncertain={}))
+    folder = model_folder.save(tmp_path / "m", small_classifier(1, classes=("edema",), uncertain={}))
     model = small_classifier(2)
-    report = checkpoint.start_from(model, folder)
+    report = model_folder.start_from(model, folder)
     assert sorted(report.mismatched) == ["encoder.head.bias", "encoder.head.weight"]
     assert torch.equal(model.encoder.fc_norm.weight, small_classifier(1).encoder.fc_norm.weight)
     assert torch.equal(model.encoder.head.weight, small_classifier(2).encoder.head.weight)
@@ -518,25 +518,25 @@ def test_weights_of_another_encoder_are_refused_with_the_first_that_does_not_fit
         CheckpointError,
         match=r"weights of another encoder; 24 of 24 block tensors do not fit, first encoder\.blocks\.0\.norm1\.weight \(file \(48,\), model \(96,\)\)",
     ):
-        checkpoint.start_from(wide, whole)
+        model_folder.start_from(wide, whole)
     deep = small_mrm(0, encoder_options={"depth": 3, "embed_dim": 48, "num_heads": 3})
     before = answers(deep)
     with pytest.raises(
         CheckpointError, match=r"12 of 36 block tensors .*encoder\.blocks\.2\.norm1\.weight \(not in the file\)"
     ):
-        checkpoint.start_from(deep, whole)
+        model_folder.start_from(deep, whole)
     assert torch.equal(answers(deep), before)  # nothing half-loaded
 
 
 def test_the_architecture_of_an_encoder_is_known_without_its_weights(whole, tmp_path):
-    exported = checkpoint.export_published(mrm.load(whole), tmp_path / "MRM.pth")
-    assert checkpoint.architecture(whole) == checkpoint.architecture(exported) == SMALL
-    assert checkpoint.architecture(checkpoint.save(tmp_path / "c", small_classifier())) == FEW
+    exported = model_folder.export_published(mrm.load(whole), tmp_path / "MRM.pth")
+    assert model_folder.architecture(whole) == model_folder.architecture(exported) == SMALL
+    assert model_folder.architecture(model_folder.save(tmp_path / "c", small_classifier())) == FEW
 
 
 def test_an_encoder_is_loaded_from_a_fine_tuned_classifier_with_its_head(tmp_path):
     model = small_classifier(1)
-    encoder = mrm.load_encoder(checkpoint.save(tmp_path / "c", model), num_classes=3).eval()
+    encoder = mrm.load_encoder(model_folder.save(tmp_path / "c", model), num_classes=3).eval()
     picture = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(encoder(picture), model(picture))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mrm.model import MRM
+from mrm.models.mrm import MRM
 
 BERT = "bert_encoder.model.bert."
 HEAD = "bert_encoder.model.cls.predictions."

@@ -9,10 +9,11 @@ import torch
 from conftest import SHARED
 
 import mrm
-from mrm import checkpoint, noise, predict, recipes, runs
-from mrm import published as published_layout
+from mrm import predict, recipes, runs
 from mrm.losses import NO_WORD
-from mrm.model import MRM, ModelConfig, complement, normalise, patchify, sine_cosine, take, unpatchify
+from mrm.models import model_folder, noise
+from mrm.models import published_layout as published_layout
+from mrm.models.mrm import MRM, ModelConfig, complement, normalise, patchify, sine_cosine, take, unpatchify
 from mrm.optimization import TrainConfig
 from mrm.tasks import PretrainTask
 
@@ -124,7 +125,7 @@ def test_classifier_logits_equal_the_published_implementation(golden, published)
 
 
 def test_exported_weights_have_the_published_names_and_shapes(golden, published, tmp_path):
-    exported = checkpoint.export_published(published[1], tmp_path / "again.pth")
+    exported = model_folder.export_published(published[1], tmp_path / "again.pth")
     weights = torch.load(exported, weights_only=True)["model"]
     assert {k: list(v.shape) for k, v in weights.items()} == golden.expected()["state_dict_shapes"]
 
@@ -143,7 +144,7 @@ def small_batch(batch=3, seed=0):
 def small_model(**changes):
     from dataclasses import replace
 
-    with mrm.noise.seeded(0):
+    with noise.seeded(0):
         return MRM(replace(SMALL, **changes)).eval()
 
 
@@ -335,7 +336,7 @@ def test_a_grey_channel_seen_three_times_is_shrunk_as_three():
 
 def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path):
     model = small_model(image_decoder="cross")
-    back = mrm.load(checkpoint.export_published(model, tmp_path / "MRM.pth"))
+    back = mrm.load(model_folder.export_published(model, tmp_path / "MRM.pth"))
     assert back.config == model.config
     for name, value in model.state_dict().items():
         assert torch.equal(back.state_dict()[name], value), name
@@ -343,7 +344,7 @@ def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path):
     report = small_model().encoder.load_state_dict(weights, strict=False)
     assert not report.missing_keys
     other = small_model()  # the full decoder starts from what both have in common, and says what it lacks
-    assert "image_decoder.blocks.0.attn.qkv.weight" in checkpoint.start_from(other, tmp_path / "MRM.pth").missing
+    assert "image_decoder.blocks.0.attn.qkv.weight" in model_folder.start_from(other, tmp_path / "MRM.pth").missing
 
 
 @pytest.mark.parametrize(

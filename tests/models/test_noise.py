@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mrm import noise
+from mrm.models import noise
 
 KEYS = torch.tensor([3, 99, 2**31 - 1, 0])
 
