@@ -33,7 +33,7 @@ import numpy as np
 from mrm import recipes, runs
 from mrm.corpora import phantom_files
 from mrm.models.mrm import ModelConfig
-from mrm.optimization import TrainConfig
+from mrm.training.optimization import TrainConfig
 
 MODEL = ModelConfig(
     encoder="vit_tiny_patch16_224", encoder_options={"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64, keep=4,

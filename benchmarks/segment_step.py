@@ -21,9 +21,9 @@ import torch
 from mrm import recipes
 from mrm.data.samples import MaskBatch
 from mrm.models.segmenter import Segmenter, SegmenterConfig
-from mrm.optimization import build_optimizer
 from mrm.system import hardware
-from mrm.tasks import SegmentTask
+from mrm.training.optimization import build_optimizer
+from mrm.training.tasks import SegmentTask
 
 
 def main() -> None:

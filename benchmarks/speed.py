@@ -43,19 +43,20 @@ import torch
 import torchvision
 
 import mrm
-from mrm import parallel, recipes
+from mrm import recipes
 from mrm.data import images, packing
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import PretrainBatch, PretrainData
-from mrm.losses import NO_WORD
 from mrm.models import noise
 from mrm.models.mrm import MRM, ModelConfig, normalise
-from mrm.optimization import TrainConfig, build_optimizer
 from mrm.runs.doctor import Stopwatch, flops_of_step
 from mrm.system.hardware import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak
-from mrm.tasks import PretrainTask
-from mrm.training import Trainer
+from mrm.training import parallel
+from mrm.training.losses import NO_WORD
+from mrm.training.optimization import TrainConfig, build_optimizer
+from mrm.training.tasks import PretrainTask
+from mrm.training.trainer import Trainer
 
 PARTS = ("loader", "step", "loop", "processes", "sweep")
 ORIGINAL = (3056, 2544)  # height, width of a MIMIC-CXR radiograph

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_training import MICRO
+from test_trainer import MICRO
 from torch.utils.flop_counter import FlopCounterMode
 
 from mrm.data import images
 from mrm.models import noise
 from mrm.models.mrm import MRM
 from mrm.runs.doctor import flops_of_step
-from mrm.tasks import PretrainTask
+from mrm.training.tasks import PretrainTask
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

@@ -16,8 +16,8 @@ from test_corpora_rsna import source as rsna  # noqa: F401
 from test_corpora_siim import source as siim  # noqa: F401
 from test_segmentation import config as segment_config
 from test_segmentation import encoder  # noqa: F401
-from test_training import MICRO, trace
-from test_training import config as pretrain_config
+from test_trainer import MICRO, trace
+from test_trainer import config as pretrain_config
 
 from mrm import recipes, runs
 from mrm.corpora.contract import Options

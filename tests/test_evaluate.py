@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_pages import PHONE, check_whole, chromium, widths  # noqa: F401 (a fixture)
-from test_training import MICRO
+from test_trainer import MICRO
 
-import mrm
 from mrm import predict, runs
 from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import people

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_cli import run
-from test_training import MICRO
+from test_trainer import MICRO
 
 from mrm import explain
 from mrm.corpora.phantom import FINDINGS

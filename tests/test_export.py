@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_training import MICRO
+from test_trainer import MICRO
 
 import mrm
 from mrm import cli, export, predict

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from test_cli import run
-from test_training import MICRO
+from test_trainer import MICRO
 
 from mrm import filling, predict
 from mrm.data import images
@@ -19,7 +19,7 @@ from mrm.data.samples import CropConfig, PretrainData
 from mrm.data.sampling import in_order
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.tasks import PretrainTask
+from mrm.training.tasks import PretrainTask
 
 TEXTS = ("Findings: the chest is bright. There is cardiomegaly.", "Findings: the chest is dark. There is nothing.")
 BLANKED = "Findings: the chest is ____. There is [MASK]."

@@ -19,7 +19,7 @@ from mrm.recipes import ConfigError
 from mrm.runs import ledger
 from mrm.runs.ledger import BenchmarkConfig, Commands
 from mrm.statistics import dice, ranking, seeds
-from mrm.training import Stopped
+from mrm.training.trainer import Stopped
 
 
 @pytest.fixture

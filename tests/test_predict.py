@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_training import MICRO
+from test_trainer import MICRO
 
-import mrm
 from mrm import predict
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images, samples

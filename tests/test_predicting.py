@@ -21,7 +21,7 @@ import pydicom
 import pytest
 import torch
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from test_training import MICRO
+from test_trainer import MICRO
 
 import mrm
 from mrm import cli, neighbours, outliers, predict

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from test_pages import check_whole
-from test_training import MICRO
+from test_trainer import MICRO
 
-import mrm
 from mrm import cli, probing, runs
 from mrm.data.records import Record, Records
 from mrm.evaluate import RunError

@@ -15,7 +15,6 @@ from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM, ModelConfig
 from mrm.models.noise import seeded
-from mrm.optimization import rate_at
 from mrm.recipes import (
     FINETUNE,
     PRETRAIN,
@@ -27,6 +26,7 @@ from mrm.recipes import (
     from_yaml,
     to_yaml,
 )
+from mrm.training.optimization import rate_at
 
 PLACES = {"records": Path("data/training.csv"), "out": Path("runs/a")}
 LISTS = {"train": Path("train.txt"), "val": Path("val.txt"), "init": Path("MRM.pth"), "out": Path("runs/b")}

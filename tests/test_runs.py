@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from test_training import config as pretrain_config
-from test_training import trace
+from test_trainer import config as pretrain_config
+from test_trainer import trace
 
 import mrm
 from mrm import recipes, runs
@@ -23,7 +23,7 @@ from mrm.models import model_folder
 from mrm.predictions import read_predictions
 from mrm.runs import finetuning, opening
 from mrm.statistics import ranking
-from mrm.tasks import ClassifyTask
+from mrm.training.tasks import ClassifyTask
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_fine_tuning_learns_its_training_records(phantoms, pretrained, tmp_path)
 
 
 def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(phantoms, pretrained, tuned, tmp_path, monkeypatch):
-    from mrm.training import Stopped, Trainer
+    from mrm.training.trainer import Stopped, Trainer
 
     after = Trainer._after_step
     monkeypatch.setattr(Trainer, "_after_step", lambda self: (after(self), setattr(self, "stop", self.step == 5))[0])

@@ -20,13 +20,13 @@ from mrm.data import images, masks
 from mrm.data.masks import MaskError
 from mrm.data.records import RecordError
 from mrm.evaluate import RunError
-from mrm.losses import IGNORED
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.segmenter import SegmenterError
-from mrm.optimization import TrainConfig
 from mrm.runs import predicting
 from mrm.segmentation import LEVELS, Threshold, choose, levels_of, outline, surface_distances
+from mrm.training.losses import IGNORED
+from mrm.training.optimization import TrainConfig
 
 ENCODER = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64)
 
@@ -106,7 +106,7 @@ def trained(folder, encoder, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("stop_at", [1, 4])
 def test_stop_and_resume_is_the_same_run(whole, folder, encoder, tmp_path, stop_at, monkeypatch):
-    from mrm.training import Stopped, Trainer
+    from mrm.training.trainer import Stopped, Trainer
 
     after = Trainer._after_step
 

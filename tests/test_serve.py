@@ -31,9 +31,8 @@ from pydicom.uid import (
     RLELossless,
     generate_uid,
 )
-from test_training import MICRO
+from test_trainer import MICRO
 
-import mrm
 from mrm import explain, filling, predict, serve
 from mrm.cli import EXPECTED
 from mrm.corpora.phantom import FINDINGS

@@ -9,8 +9,8 @@ from pathlib import Path
 from mrm import recipes
 from mrm.data.samples import CropConfig, ReportConfig
 from mrm.models.mrm import ModelConfig
-from mrm.optimization import TrainConfig
 from mrm.recipes import FinetuneConfig, PretrainConfig
+from mrm.training.optimization import TrainConfig
 
 SETS = ("pretrain", "train", "val", "test")  # phantoms; the place is the seed, so no patient is in two of them
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from mrm.data import images, loader, samples, sampling
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK
-from mrm.losses import normalise_patches
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, complement, normalise, patchify, take, unpatchify
+from mrm.training.losses import normalise_patches
 
 Encoding = MRM | Classifier
 Kind = Literal["pooled", "patches"]

@@ -21,7 +21,7 @@ from mrm.data.augmentation import STRONG, AugmentConfig, AugmentError
 from mrm.data.records import OnError
 from mrm.data.samples import CropConfig, ReportConfig
 from mrm.models.mrm import ModelConfig
-from mrm.optimization import TrainConfig, TrainingError
+from mrm.training.optimization import TrainConfig, TrainingError
 
 
 class ConfigError(ValueError):

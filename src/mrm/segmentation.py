@@ -24,7 +24,6 @@ from mrm.data import loader, samples, sampling
 from mrm.data.images import ImageError
 from mrm.data.masks import MaskedPictures
 from mrm.evaluate import RunError
-from mrm.losses import IGNORED
 from mrm.models import model_folder
 from mrm.models.model_folder import Card
 from mrm.models.mrm import normalise
@@ -32,6 +31,7 @@ from mrm.models.segmenter import Segmenter, probabilities
 from mrm.statistics.dice import MEASURES, Overlap, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap, Estimate
 from mrm.system.tables import write_whole
+from mrm.training.losses import IGNORED
 
 LEVELS = 100  # steps of probability at which a threshold may lie
 AREAS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # least areas that are tried, as shares of the picture

@@ -9,7 +9,7 @@ from mrm.data import images, masks
 from mrm.data.masks import MaskError, decode, encode, fit, fit_mask
 from mrm.data.samples import CropConfig, MaskData
 from mrm.data.sampling import Balanced
-from mrm.losses import IGNORED
+from mrm.training.losses import IGNORED
 
 LESION = np.zeros((20, 30), np.uint8)
 LESION[4:9, 10:22] = 1

@@ -14,7 +14,7 @@ from mrm.data.records import Record, Records
 from mrm.data.reports import CLS, MASK, PAD, Tokenizer
 from mrm.data.samples import CropConfig, LabelData, PretrainData, ReportConfig, test_picture
 from mrm.data.sampling import Sample, in_order, micro_batches, shuffled
-from mrm.losses import NO_WORD
+from mrm.training.losses import NO_WORD
 
 LENGTH = 12  # tokens of a report
 REPORTS = [

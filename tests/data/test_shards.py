@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_runs import finetune_config
-from test_training import MICRO, config, trace, weights
+from test_trainer import MICRO, config, trace, weights
 
 from mrm import runs
 from mrm.audit.overlaps import audit

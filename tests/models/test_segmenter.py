@@ -10,13 +10,13 @@ import torch
 from timm.layers import resample_abs_pos_embed
 
 from mrm.data.samples import MaskBatch
-from mrm.losses import IGNORED, dice_loss, focal_loss
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.model_folder import CheckpointError
 from mrm.models.segmenter import Segmenter, SegmenterConfig, SegmenterError, probabilities, window_starts
-from mrm.optimization import TrainConfig, build_optimizer
-from mrm.tasks import SegmentTask
+from mrm.training.losses import IGNORED, dice_loss, focal_loss
+from mrm.training.optimization import TrainConfig, build_optimizer
+from mrm.training.tasks import SegmentTask
 
 OPTIONS = {"depth": 4, "embed_dim": 48, "num_heads": 3}
 MICRO = SegmenterConfig(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_training import MICRO, config, trace
+from test_trainer import MICRO, config, trace
 
 from mrm import recipes, runs
 from mrm.corpora.phantom import FINDINGS
@@ -22,7 +22,7 @@ from mrm.data.packing import PackConfig, open_source, pack
 from mrm.data.records import Records
 from mrm.system import object_store
 from mrm.system.object_store import Cache, Fetcher, StoreError
-from mrm.training import Trainer
+from mrm.training.trainer import Trainer
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 

@@ -16,12 +16,12 @@ from mrm.evaluate import RunError
 from mrm.explain import ExplainError
 from mrm.models.model_folder import CheckpointError
 from mrm.models.segmenter import SegmenterError
-from mrm.optimization import TrainingError
 from mrm.outliers import OutlierError
 from mrm.predict import PredictError
 from mrm.probing import ProbeError
 from mrm.recipes import ConfigError
 from mrm.system.object_store import StoreError
+from mrm.training.optimization import TrainingError
 
 EXPECTED = (
     AugmentError,

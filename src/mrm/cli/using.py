@@ -124,7 +124,7 @@ def similar(
 
 def _say(what: str) -> None:
     """Print, but once, whichever processes there are."""
-    from mrm.training import processes
+    from mrm.training.trainer import processes
 
     if processes().is_main_process:
         print(what)

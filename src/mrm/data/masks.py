@@ -32,9 +32,9 @@ from mrm.data import images, shards
 from mrm.data.images import Box, ImageError
 from mrm.data.records import OnError, Record, Records
 from mrm.data.shards import Packed
-from mrm.losses import IGNORED
 from mrm.system import hardware
 from mrm.system.tables import read_csv_rows
+from mrm.training.losses import IGNORED
 
 SPLITS = ("training", "validation", "test")
 CLASSES = frozenset(map(str, range(1, IGNORED)))  # as a table of run lengths has them; 0 is the background

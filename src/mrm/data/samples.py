@@ -21,7 +21,7 @@ from mrm.data.augmentation import NONE, AugmentConfig, augment
 from mrm.data.masks import MaskedPictures, MaskError, fit, fit_mask
 from mrm.data.records import OnError, Record, Records
 from mrm.data.reports import CLS, MASK, PAD, Tokenizer, mask_words, select_sections
-from mrm.losses import NO_WORD
+from mrm.training.losses import NO_WORD
 
 Batch = TypeVar("Batch", bound="_Batch")
 EXACT = 3  # times the size wanted: a JPEG decoded no smaller is within 3 grey levels of itself decoded whole

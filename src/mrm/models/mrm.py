@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mrm.data.reports import PAD
-from mrm.losses import masked_patch_loss, masked_token_loss
 from mrm.models import noise
+from mrm.training.losses import masked_patch_loss, masked_token_loss
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # as in the ViT; BERT keeps its own 1e-12
 

@@ -36,8 +36,8 @@ from mrm.runs.probing import ProbeConfig
 from mrm.system.journal import Journal
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
-from mrm.tasks import ClassifyTask, PretrainTask, SegmentTask
-from mrm.training import Trainer
+from mrm.training.tasks import ClassifyTask, PretrainTask, SegmentTask
+from mrm.training.trainer import Trainer
 
 
 def prepare(name: str, source: Path, out: Path, options: corpora.Options | None = None) -> Verdict:

@@ -26,13 +26,13 @@ from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.evaluate import RunError
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.optimization import build_optimizer
 from mrm.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml
 from mrm.runs.opening import best_device
 from mrm.runs.pretraining import pretrain_data
 from mrm.system import hardware
 from mrm.system.progress import duration
-from mrm.tasks import PretrainTask
+from mrm.training.optimization import build_optimizer
+from mrm.training.tasks import PretrainTask
 
 PICTURES, STEPS = 32, 3  # measured unless told otherwise
 TEXTS = 2000  # reports that a stand-in vocabulary is learned from

@@ -31,7 +31,7 @@ from mrm.models.model_folder import Card
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
-from mrm.training import processes
+from mrm.training.trainer import processes
 
 Model = TypeVar("Model", bound=nn.Module)
 FREE = (

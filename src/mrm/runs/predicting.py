@@ -42,7 +42,7 @@ from mrm.statistics.calibration import tempered
 from mrm.system.partial_results import Partial, Row, check_suffix, write_by, write_table
 from mrm.system.progress import duration
 from mrm.system.tables import write_whole
-from mrm.training import processes
+from mrm.training.trainer import processes
 
 COLOURS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table

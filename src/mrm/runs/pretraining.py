@@ -23,8 +23,8 @@ from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
 from mrm.system.tables import write_whole
-from mrm.tasks import PretrainTask
-from mrm.training import processes
+from mrm.training.tasks import PretrainTask
+from mrm.training.trainer import processes
 
 
 def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:

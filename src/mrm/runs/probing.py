@@ -29,10 +29,10 @@ from mrm.pages import Curve
 from mrm.probing import Labelled
 from mrm.recipes import FinetuneConfig
 from mrm.runs.opening import best_device, warn_of
-from mrm.saving import STATE
 from mrm.statistics import ranking, seeds
 from mrm.statistics.intervals import Estimate
 from mrm.system.tables import write_whole
+from mrm.training.checkpoints import STATE
 
 RANDOM = "random"  # in place of a model: the first one's architecture with random weights
 FINETUNE = "fine-tuning"

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import MICRO, command, config, trace, weights
+from test_trainer import MICRO, command, config, trace, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mrm import parallel, runs
+from mrm import runs
 from mrm.models import model_folder
-from mrm.optimization import TrainConfig, TrainingError, build_optimizer, update
-from mrm.training import Stopped, Trainer
+from mrm.training import parallel
+from mrm.training.optimization import TrainConfig, TrainingError, build_optimizer, update
+from mrm.training.trainer import Stopped, Trainer
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 pytestmark = pytest.mark.filterwarnings("ignore:.*No CUDA runtime.*")
@@ -321,7 +322,7 @@ def test_a_model_in_parts_is_not_compiled():
 
 # Under SLURM -------------------------------------------------------------------------------------------
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "slurm_pretrain.sh"
+SCRIPT = Path(__file__).parents[2] / "examples" / "slurm_pretrain.sh"
 
 
 def submitted(tmp_path: Path, step: str, **environment: str) -> tuple[int, str, str]:

@@ -17,8 +17,8 @@ import torch
 from mrm import recipes, runs
 from mrm.models import model_folder
 from mrm.models.mrm import ModelConfig
-from mrm.optimization import TrainConfig, TrainingError, rate_at
-from mrm.training import Stopped, Trainer
+from mrm.training.optimization import TrainConfig, TrainingError, rate_at
+from mrm.training.trainer import Stopped, Trainer
 
 MICRO = ModelConfig(
     encoder="vit_tiny_patch16_224",
@@ -149,7 +149,7 @@ def test_two_processes_equal_one(whole, phantoms, tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_is_not_stepped_and_a_run_of_them_stops(phantoms, tmp_path, monkeypatch, capsys):
-    from mrm import tasks
+    from mrm.training import tasks
 
     broken = {3, 4}
     forward, calls = tasks.PretrainTask.forward, []
@@ -266,7 +266,7 @@ def test_the_published_schedule_in_steps():
 
 def test_biases_norms_do_not_decay():
     from mrm.models.mrm import MRM
-    from mrm.optimization import parameter_groups
+    from mrm.training.optimization import parameter_groups
 
     model = MRM(MICRO)
     groups = parameter_groups(model, TrainConfig())
@@ -278,7 +278,7 @@ def test_biases_norms_do_not_decay():
 
 def test_layer_decay_lowers_the_rate_block_by_block():
     from mrm.models.classifier import Classifier, ClassifierConfig
-    from mrm.optimization import build_optimizer
+    from mrm.training.optimization import build_optimizer
 
     shape = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 3}, image_size=64)
     model = Classifier(shape)

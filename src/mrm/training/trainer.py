@@ -23,15 +23,15 @@ from accelerate.state import AcceleratorState
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from mrm import parallel
 from mrm.data import loader, samples, sampling
 from mrm.models import model_folder, noise
 from mrm.models.weights import first_line
-from mrm.optimization import TrainConfig, TrainingError, build_optimizer, rate_at, update
-from mrm.saving import STATE, Checkpoints
 from mrm.system import hardware
 from mrm.system.progress import Clock, Log, duration
-from mrm.tasks import Task
+from mrm.training import parallel
+from mrm.training.checkpoints import STATE, Checkpoints
+from mrm.training.optimization import TrainConfig, TrainingError, build_optimizer, rate_at, update
+from mrm.training.tasks import Task
 
 Check = Callable[[nn.Module, int, Accelerator], dict[str, float]]  # model, step -> metrics; "score": higher is better
 

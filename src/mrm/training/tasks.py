@@ -7,11 +7,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from mrm.data.samples import LabelBatch, MaskBatch, PretrainBatch
-from mrm.losses import IGNORED, NO_WORD, Term, dice_loss, focal_loss, label_loss, masked_patch_loss, masked_token_loss
 from mrm.models import noise
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, normalise, target_patches
 from mrm.models.segmenter import Segmenter
+from mrm.training.losses import (
+    IGNORED,
+    NO_WORD,
+    Term,
+    dice_loss,
+    focal_loss,
+    label_loss,
+    masked_patch_loss,
+    masked_token_loss,
+)
 
 
 class Task(nn.Module):
