@@ -28,7 +28,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import mannwhitneyu, norm
 
-from mrm import outliers
+from mrm.inference import outliers
 from mrm.statistics import comparison, intervals, ranking, seeds
 from mrm.statistics.intervals import Estimate
 

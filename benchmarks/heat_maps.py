@@ -26,10 +26,11 @@ import phantom_encoder
 import torch
 from torch import nn
 
-from mrm import explain, predict, recipes, runs
+from mrm import recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS, Phantom, phantom
 from mrm.data.records import Records
+from mrm.inference import heat_maps, predict
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.statistics import ranking
@@ -135,7 +136,7 @@ def of_layer(pick: Callable[[Classifier], nn.Module], weigh: str) -> Map:
     def make(model: Classifier, picture_HW: np.ndarray, class_index: int) -> np.ndarray:
         from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
 
-        image, box = explain.test_view(model, picture_HW)
+        image, box = heat_maps.test_view(model, picture_HW)
         layer, image = pick(model), image.clone()
         with torch.enable_grad():
             if weigh == "integrated":
@@ -147,7 +148,7 @@ def of_layer(pick: Callable[[Classifier], nn.Module], weigh: str) -> Map:
             else:
                 each = grad_cam(model, layer, image, class_index)
         tokens = each.detach() if len(each) > model.encoder.patch_embed.num_patches else pad(model, each.detach())
-        return explain.spread(explain._grid(model, tokens).clip(0), picture_HW.shape, box)
+        return heat_maps.spread(heat_maps._grid(model, tokens).clip(0), picture_HW.shape, box)
 
     return make
 
@@ -169,8 +170,8 @@ def grad_cam(model: Classifier, layer: nn.Module, image: torch.Tensor, class_ind
 
 
 METHODS: dict[str, Map] = {
-    "gradcam": lambda model, picture, index: explain.heat_map(model, picture, index, "gradcam"),
-    "rollout": lambda model, picture, index: explain.heat_map(model, picture, index, "rollout"),
+    "gradcam": lambda model, picture, index: heat_maps.heat_map(model, picture, index, "gradcam"),
+    "rollout": lambda model, picture, index: heat_maps.heat_map(model, picture, index, "rollout"),
     "product-last": of_layer(lambda m: m.encoder.blocks[-1].norm1, "product"),
     "product-before-last": of_layer(lambda m: m.encoder.blocks[-2].norm1, "product"),
     "product-end": of_layer(lambda m: m.encoder.norm, "product"),

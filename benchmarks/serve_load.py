@@ -34,10 +34,10 @@ import torch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from mrm import predict
 from mrm.corpora.phantom import phantom
 from mrm.data import images
 from mrm.data.records import Record, Records
+from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.statistics.calibration import tempered
 from mrm.system import hardware

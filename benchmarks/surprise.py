@@ -47,13 +47,14 @@ import phantom_encoder
 import torch
 from torch import Tensor
 
-from mrm import filling, predict, recipes, runs
+from mrm import recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK, PAD, Tokenizer, mask_words, select_sections
 from mrm.data.samples import CropConfig, ReportConfig
+from mrm.inference import predict, report_filling
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM, normalise
 from mrm.statistics import ranking
@@ -278,7 +279,7 @@ def measure(model: MRM, train: Records, test: Records, asked: argparse.Namespace
     other_NP = np.zeros(partners_NP.shape)
     for i, record in enumerate(test):
         contexts_CR = torch.cat([contexts_NR[[i, *partners_NP[i].tolist()]], none_1R, references_CR])
-        scores_CW = filling.read_words(
+        scores_CW = report_filling.read_words(
             model, contexts_CR, record.report, asked.parts, asked.rounds, asked.seed
         ).scores_CW
         mean_C = scores_CW.mean(axis=1)

@@ -8,9 +8,10 @@ import pytest
 from test_pages import PHONE, check_whole, chromium, widths  # noqa: F401 (a fixture)
 from test_trainer import MICRO
 
-from mrm import predict, runs
+from mrm import runs
 from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import people
+from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.predictions import read_predictions

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from mrm import pages
 from mrm.evaluate import Evidence
+from mrm.inference.predict import Reconstruction
 from mrm.pages import Contender, FilledReport, Story, Word, figures
-from mrm.predict import Reconstruction
 from mrm.statistics import calibration, comparison, ranking
 from mrm.statistics.intervals import Estimate
 

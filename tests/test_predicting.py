@@ -24,12 +24,13 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from test_trainer import MICRO
 
 import mrm
-from mrm import cli, neighbours, outliers, predict
+from mrm import cli
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import finding, images, samples
 from mrm.data.headers import MAX_BYTES
 from mrm.data.records import Record, RecordError, Records
 from mrm.evaluate import RunError
+from mrm.inference import neighbours, outliers, predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.model_folder import CheckpointError

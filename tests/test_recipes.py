@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mrm import explain, predict, runs
+from mrm import runs
 from mrm.data.augmentation import NONE, STRONG
 from mrm.data.records import Records
 from mrm.data.samples import CropConfig
+from mrm.inference import heat_maps, predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM, ModelConfig
@@ -275,7 +276,7 @@ def test_attention_pooling_is_saved_loaded_and_put_to_use(tmp_path, phantoms):
     torch.testing.assert_close(encoder(picture), model(picture))
     swapped = picture.flip(-1)
     assert not torch.allclose(model(picture), model(swapped))
-    heat = explain.heat_map(model, np.full((40, 50), 128, np.uint8), 0)
+    heat = heat_maps.heat_map(model, np.full((40, 50), 128, np.uint8), 0)
     assert heat.shape == (40, 50)
     features, unreadable = predict.features(model, Records.load(records)[:3], workers=0)
     assert (features.shape, unreadable) == ((3, 24), {})

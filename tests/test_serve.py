@@ -33,12 +33,13 @@ from pydicom.uid import (
 )
 from test_trainer import MICRO
 
-from mrm import explain, filling, predict, serve
+from mrm import serve
 from mrm.cli import EXPECTED
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
+from mrm.inference import heat_maps, predict, report_filling
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.model_folder import Card
@@ -211,13 +212,13 @@ def test_a_ct_slice_is_answered_with_a_warning(client, picture):
     assert "body part is HEAD" in warning
 
 
-@pytest.mark.parametrize("method", explain.METHODS)
+@pytest.mark.parametrize("method", heat_maps.METHODS)
 def test_explain_gives_the_heat_map_as_pictures_and_as_numbers(client, folder, picture, method):
     data, finding = images.encode_png(picture), FINDINGS[2]
-    expected = explain.heat_map(model_folder.load(folder / "classifier"), picture, 2, method)
+    expected = heat_maps.heat_map(model_folder.load(folder / "classifier"), picture, 2, method)
     answer = ask(client, "/explain", data, finding=finding, method=method).json()
     np.testing.assert_allclose(shown(answer["heat"]) / 255, expected, atol=0.003)
-    np.testing.assert_array_equal(shown(answer["overlay"])[..., ::-1], explain.overlay(picture, expected))
+    np.testing.assert_array_equal(shown(answer["overlay"])[..., ::-1], heat_maps.overlay(picture, expected))
     raw = ask(client, "/explain", data, finding=finding, method=method, format="array").json()
     array = np.frombuffer(base64.b64decode(raw["array"]), "<f4").reshape(raw["height"], raw["width"])
     np.testing.assert_allclose(array, expected, atol=1e-5)
@@ -227,7 +228,7 @@ def test_explain_gives_the_heat_map_as_pictures_and_as_numbers(client, folder, p
 
 def test_blanks_are_filled_as_the_library_fills_them(client, folder, picture):
     text = "The heart is ____. No [MASK]."
-    expected = filling.fill_in(model_folder.load(folder / "pretrained"), picture, text, 3)
+    expected = report_filling.fill_in(model_folder.load(folder / "pretrained"), picture, text, 3)
     answer = ask(client, "/fill-in", images.encode_png(picture), report=text, top="3")
     assert answer.status_code == 200
     for blank, true in zip(answer.json()["blanks"], expected, strict=True):

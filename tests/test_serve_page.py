@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from test_serve import SMALL, TOKEN, ask, dicom, png_of_size, running, write_models
 
-from mrm import explain, serve
+from mrm import serve
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
+from mrm.inference import heat_maps
 from mrm.models import model_folder, noise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 
@@ -156,10 +157,10 @@ def test_heat_map_opacity_window_and_level_change_the_picture(page, folder, pict
     plain = canvas(page)
     page.locator(f'.finding[data-finding="{FINDINGS[0]}"]').click()
     until(page, "shown.heat")
-    heat = explain.heat_map(model_folder.load(folder / "classifier"), picture, 0)
+    heat = heat_maps.heat_map(model_folder.load(folder / "classifier"), picture, 0)
     slide(page, "opacity", 100)
     full = canvas(page)
-    np.testing.assert_allclose(full.astype(int), explain.overlay(picture, heat, 1.0), atol=3)
+    np.testing.assert_allclose(full.astype(int), heat_maps.overlay(picture, heat, 1.0), atol=3)
     slide(page, "opacity", 20)
     faint = canvas(page)
     change = lambda a: np.abs(a.astype(int) - plain).sum()  # noqa: E731

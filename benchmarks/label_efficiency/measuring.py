@@ -15,8 +15,9 @@ import numpy as np
 import probes
 from units import Study, Unit, require_finished
 
-from mrm import predict, runs
+from mrm import runs
 from mrm.data.records import Records
+from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.statistics import ranking
 

@@ -10,9 +10,9 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from mrm import predict
 from mrm.data import images
 from mrm.data.records import Records
+from mrm.inference import predict
 from mrm.models.mrm import MRM
 from mrm.statistics import ranking
 

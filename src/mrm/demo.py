@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import pages, predict, recipes, runs
+from mrm import pages, recipes, runs
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Records
 from mrm.data.reports import MASK, mask_words
+from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages import Contender, FilledReport, Story, Word

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from mrm import predict
 from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.audit.overlaps import compare
 from mrm.data import sampling
 from mrm.data.records import Records, resolve_uncertain
+from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.model_folder import Card

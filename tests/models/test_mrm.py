@@ -9,7 +9,8 @@ import torch
 from conftest import SHARED
 
 import mrm
-from mrm import predict, recipes, runs
+from mrm import recipes, runs
+from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models import published_layout as published_layout
 from mrm.models.mrm import MRM, ModelConfig, complement, normalise, patchify, sine_cosine, take, unpatchify

@@ -17,8 +17,8 @@ from mrm import cli, runs
 from mrm.data import images
 from mrm.data.records import Records
 from mrm.evaluate import RunError
+from mrm.inference.outliers import OutlierError
 from mrm.models import model_folder
-from mrm.outliers import OutlierError
 from mrm.predictions import read_predictions
 from mrm.statistics.calibration import (
     brier_score,

@@ -142,7 +142,7 @@ def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "m
         format: mrm, the published layout of a pre-trained model, which loads into timm; onnx; hub.
         push: with hub: upload the folder to this repository, USER/NAME; a new one is private.
     """
-    from mrm import export as exporting
+    from mrm.inference import export as exporting
     from mrm.models import model_folder
 
     if push and format != "hub":

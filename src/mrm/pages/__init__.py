@@ -29,7 +29,7 @@ from mrm.system.tables import write_whole
 
 if TYPE_CHECKING:
     from mrm.evaluate import Evidence
-    from mrm.predict import Reconstruction
+    from mrm.inference.predict import Reconstruction
     from mrm.statistics.comparison import Comparison
 
 Details = tuple[str, Sequence[str]]  # a title and the lines under it

@@ -15,8 +15,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from mrm.data import images
+from mrm.inference.predict import Reconstruction
 from mrm.pages.figures import INK, MUTED, TEXT, png
-from mrm.predict import Reconstruction
 
 SIDE = 512  # pixels of the longer side of a picture on a sheet; the files beside it have them all
 ACROSS = 4  # pictures in a row

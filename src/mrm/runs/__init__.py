@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mrm import corpora, predict
+from mrm import corpora
 from mrm.audit.fingerprints import read_names
 from mrm.audit.overlaps import Verdict, audit
 from mrm.data.records import Records, resolve_uncertain
@@ -21,6 +21,7 @@ from mrm.data.reports import Tokenizer, select_sections
 from mrm.data.samples import LabelData, MaskData
 from mrm.data.sampling import Balanced, order_of
 from mrm.evaluate import RunError, overlaps
+from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.model_folder import Card
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from mrm import outliers
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.records import Records
 from mrm.evaluate import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
+from mrm.inference import outliers
 from mrm.models import model_folder
 from mrm.predictions import Predictions
 from mrm.runs.opening import best_device, warn_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrm import outliers, pages
+from mrm import pages
 from mrm.evaluate import (
     CALIBRATED_ON,
     evidence,
@@ -19,6 +19,7 @@ from mrm.evaluate import (
     test_records,
     write_results,
 )
+from mrm.inference import outliers
 from mrm.models import model_folder
 from mrm.runs.opening import best_device, results_folder, warn_of
 from mrm.statistics import ranking

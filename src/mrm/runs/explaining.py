@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mrm import explain as maps
 from mrm.data import images
 from mrm.data.finding import pictures_at
 from mrm.data.images import ImageError
 from mrm.data.records import Record
 from mrm.evaluate import RunError, load_classifier
-from mrm.explain import Method
+from mrm.inference import heat_maps as maps
+from mrm.inference.heat_maps import Method
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
 from mrm.runs.opening import best_device, csv_of, output_names, plain, results_folder, spare_inputs

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from mrm import predict
 from mrm.data.records import UNCERTAIN, Records
 from mrm.evaluate import RunError
+from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import FinetuneConfig

@@ -25,18 +25,19 @@ import torch
 from PIL import Image
 
 import mrm
-from mrm import dicom_seg, neighbours, predict, segmentation
+from mrm import segmentation
 from mrm.data import images, masks, sampling
 from mrm.data.finding import keys_of, pictures_at
 from mrm.data.headers import kind_of, load
 from mrm.data.images import ImageError
 from mrm.data.records import Record, Records
 from mrm.evaluate import RunError, load_classifier
+from mrm.inference import dicom_seg, neighbours, predict
+from mrm.inference.predict import Computed, Encoding, Kind
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.models.weights import first_line
-from mrm.predict import Computed, Encoding, Kind
 from mrm.runs.opening import best_device, results_folder, spare_inputs
 from mrm.statistics.calibration import tempered
 from mrm.system.partial_results import Partial, Row, check_suffix, write_by, write_table
@@ -136,7 +137,7 @@ def add_findings(model: Classifier, rows: Sequence[Row], values_BK: np.ndarray) 
     for row, own_C in zip(rows, probabilities_BC, strict=True):
         row |= dict(zip(classes, own_C.tolist(), strict=True))
     if card.embedding:
-        from mrm import outliers
+        from mrm.inference import outliers
 
         scores_B = outliers.outlying(values_BK[:, len(classes) :], card.embedding)
         for row, score in zip(rows, scores_B, strict=True):

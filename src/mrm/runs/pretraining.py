@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from mrm import predict
 from mrm.data import images
 from mrm.data.loader import loader
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer, select_sections
 from mrm.data.samples import PretrainData
 from mrm.data.sampling import in_order
+from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig

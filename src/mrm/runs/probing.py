@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from mrm import pages, predict, probing, recipes
+from mrm import pages, probing, recipes
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluate import RunError, load_classifier, overlaps
+from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from mrm import filling, predict
 from mrm.data import images
 from mrm.data.finding import pictures_at
 from mrm.data.images import ImageError
 from mrm.data.reports import ReportError, Tokenizer
 from mrm.evaluate import RunError
-from mrm.filling import Blank, SentenceScore
+from mrm.inference import predict, report_filling
+from mrm.inference.report_filling import Blank, SentenceScore
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages import sheets
@@ -115,7 +115,7 @@ def fill_in(
     Raises ReportError for a text without blanks or with too many, RunError and ImageError.
     """
     network, text = load_mrm(model, tokenizer), report_text(report)
-    blanks = filling.fill_in(network, images.read(picture), text, top, other_pictures(others, picture))
+    blanks = report_filling.fill_in(network, images.read(picture), text, top, other_pictures(others, picture))
     print(blanks_table(text, blanks))
     if json:
         write_json(json, {"text": text, "blanks": [asdict(blank) for blank in blanks]})
@@ -136,10 +136,10 @@ def surprise(
     Raises ReportError for a text without words that the model knows, RunError and ImageError.
     """
     network, text = load_mrm(model, tokenizer), report_text(report)
-    contexts_CR = filling.contexts(network, images.read(picture), other_pictures(others, picture))
-    reading = filling.read_words(network, contexts_CR, text, seed=seed)
-    whole = filling.whole(reading, text)
-    scores = [filling.score_of(reading, text, start, end) for start, end in filling.sentences(text)]
+    contexts_CR = report_filling.contexts(network, images.read(picture), other_pictures(others, picture))
+    reading = report_filling.read_words(network, contexts_CR, text, seed=seed)
+    whole = report_filling.whole(reading, text)
+    scores = [report_filling.score_of(reading, text, start, end) for start, end in report_filling.sentences(text)]
     print(surprise_table(whole, scores))
     if json:
         found = {"text": text, "report": asdict(whole), "sentences": [asdict(score) for score in scores]}

@@ -13,13 +13,14 @@ import cv2
 import numpy as np
 import torch
 
-from mrm import explain, filling, predict, segmentation
+from mrm import segmentation
 from mrm.data import images, samples
 from mrm.data.headers import kind_of
 from mrm.data.images import ImageError
 from mrm.data.records import Record
 from mrm.data.reports import ReportError
 from mrm.evaluate import RunError
+from mrm.inference import heat_maps, predict, report_filling
 from mrm.models import model_folder, segmenter
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, normalise
@@ -316,22 +317,22 @@ class Models:
         """A heat map of the picture for a finding, at most `side` pixels large."""
         assert isinstance(self.model, Classifier)
         try:
-            heat_HW = explain.heat_map(self.model, read.picture_HW, self.classes.index(finding), method)
-        except explain.ExplainError as error:
+            heat_HW = heat_maps.heat_map(self.model, read.picture_HW, self.classes.index(finding), method)
+        except heat_maps.ExplainError as error:
             raise Refused(422, str(error)) from None
         picture_HW = shrunk(read.picture_HW, side)
         heat_HW = images.resize(heat_HW.astype(np.float32), *picture_HW.shape).clip(0, 1)
         height, width = picture_HW.shape
         values = base64.b64encode(heat_HW.astype("<f4").tobytes()).decode() if array else None
         heat = None if array else png(np.rint(heat_HW * 255).astype(np.uint8))
-        overlay = None if array else png(explain.overlay(picture_HW, heat_HW))
+        overlay = None if array else png(heat_maps.overlay(picture_HW, heat_HW))
         return Explanation(self.name, finding, method, height, width, heat, overlay, values, read.warnings)
 
     def fill_in(self, read: Read, report: str, top: int) -> FilledReport:
         """The best words for each blank. Raises Refused (422) for a report without blanks, or with too many."""
         assert self.pretrained is not None
         try:
-            blanks = filling.fill_in(self.pretrained, read.picture_HW, report, top)
+            blanks = report_filling.fill_in(self.pretrained, read.picture_HW, report, top)
         except ReportError as error:
             raise Refused(422, str(error)) from None
         filled = [FilledBlank(b.start, b.end, words(b.with_image), words(b.without_image)) for b in blanks]

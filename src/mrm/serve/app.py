@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 import mrm
-from mrm.explain import METHODS
+from mrm.inference.heat_maps import METHODS
 from mrm.serve import answers
 from mrm.serve.answers import About, Explanation, FilledReport, Models, Prediction, Preview, Read, Restored
 from mrm.serve.counts import Counts

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mrm import outliers
-from mrm.outliers import OutlierError
+from mrm.inference import outliers
+from mrm.inference.outliers import OutlierError
 
 
 def known_features(n=300, width=20, seed=0):

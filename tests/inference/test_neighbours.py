@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrm.data.records import RecordError
-from mrm.neighbours import read_index
+from mrm.inference.neighbours import read_index
 
 
 def index(folder, names="path,patient_id\na,1\nb,2\n", features=None):

@@ -11,9 +11,9 @@ import torch
 from test_cli import run
 from test_trainer import MICRO
 
-from mrm import explain
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
+from mrm.inference import heat_maps
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import normalise
@@ -71,7 +71,7 @@ def mass_inside(model: Classifier, method: str, count: int = 24) -> np.ndarray:
     shares = []
     for i in range(count):
         picture, places = film(rng, (1, 1))
-        heat = explain.heat_map(model, picture, i % 2, method)
+        heat = heat_maps.heat_map(model, picture, i % 2, method)
         shares.append(heat[places[CLASSES[i % 2]]].sum() / max(heat.sum(), 1e-9))
     return np.array(shares)
 
@@ -93,14 +93,14 @@ def test_the_map_of_a_network_that_has_learnt_nothing_does_not(model):
 
 def test_rollout_is_the_product_of_attentions_and_the_same_for_each_finding(model):
     picture, _ = film(np.random.default_rng(3), (1, 1))
-    first, second = (explain.heat_map(model, picture, i, "rollout") for i in (0, 1))
+    first, second = (heat_maps.heat_map(model, picture, i, "rollout") for i in (0, 1))
     np.testing.assert_array_equal(first, second)
-    image, _ = explain.test_view(model, picture)
-    grid = explain.rollout(model, image)
+    image, _ = heat_maps.test_view(model, picture)
+    grid = heat_maps.rollout(model, image)
     assert grid.shape == (4, 4)
     assert grid.min() == 0
     flow = np.eye(17)
-    for attention in explain._attentions(model, image):
+    for attention in heat_maps._attentions(model, image):
         np.testing.assert_allclose(attention.sum(-1), 1, rtol=1e-5)
         flow = (attention.mean(0).double().numpy() + np.eye(17)) / 2 @ flow
     np.testing.assert_allclose(flow.sum(1), 1, rtol=1e-5)
@@ -113,15 +113,15 @@ def test_the_attention_worked_out_is_the_one_that_the_network_uses(model):
     module = model.encoder.blocks[1].attn
     x = torch.randn(1, 17, 48, generator=torch.Generator().manual_seed(0))
     values = module.qkv(x).unflatten(-1, (3, module.num_heads, -1)).permute(2, 0, 3, 1, 4)[2]
-    ours = module.proj((explain._attention(module, x) @ values[0]).transpose(0, 1).flatten(1))
+    ours = module.proj((heat_maps._attention(module, x) @ values[0]).transpose(0, 1).flatten(1))
     torch.testing.assert_close(ours, module(x)[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", explain.METHODS)
+@pytest.mark.parametrize("method", heat_maps.METHODS)
 @pytest.mark.parametrize("shape", [(64, 64), (200, 90), (90, 200), (1, 1), (3, 700)])
 def test_a_map_has_the_size_of_its_picture_and_lies_from_0_to_1(model, method, shape):
     picture = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    heat = explain.heat_map(model, picture, 0, method)
+    heat = heat_maps.heat_map(model, picture, 0, method)
     assert (heat.shape, heat.dtype) == (shape, np.float32)
     assert np.isfinite(heat).all()
     assert heat.min() >= 0
@@ -129,7 +129,7 @@ def test_a_map_has_the_size_of_its_picture_and_lies_from_0_to_1(model, method, s
 
 
 def test_a_black_picture_has_a_map_too(model):
-    heat = explain.heat_map(model, np.zeros((50, 40), np.uint8), 1)
+    heat = heat_maps.heat_map(model, np.zeros((50, 40), np.uint8), 1)
     assert np.isfinite(heat).all()
 
 
@@ -138,25 +138,25 @@ def test_maps_of_films_that_are_not_square_lie_in_the_right_place_in_either_view
     rng = np.random.default_rng(5)
     film = rng.integers(100, 156, (64, 192)).astype(np.uint8)
     film[16:32, 144:192] = 250  # as wide as one patch of the whole film
-    heat = explain.heat_map(model, film, 0)
+    heat = heat_maps.heat_map(model, film, 0)
     assert heat[16:32, 144:192].sum() / heat.sum() > 4 / 16
     centred = Classifier(replace(model.config, view="centre")).eval()
     centred.load_state_dict(model.state_dict())
-    heat = explain.heat_map(centred, film, 0)
+    heat = heat_maps.heat_map(centred, film, 0)
     assert (heat[:, :64] == 0).all()
     assert (heat[:, 128:] == 0).all()
     film = rng.integers(100, 156, (64, 192)).astype(np.uint8)
     film[16:32, 80:96] = 250
-    heat = explain.heat_map(centred, film, 0)
+    heat = heat_maps.heat_map(centred, film, 0)
     assert heat[16:32, 80:96].sum() / heat.sum() > 4 / 16
 
 
 def test_making_a_map_leaves_the_network_as_it_was(model):
     picture, _ = film(np.random.default_rng(1), (1, 0))
-    image, _ = explain.test_view(model, picture)
+    image, _ = heat_maps.test_view(model, picture)
     before = model(image)
-    for method in explain.METHODS:
-        explain.heat_map(model, picture, 0, method)
+    for method in heat_maps.METHODS:
+        heat_maps.heat_map(model, picture, 0, method)
     assert torch.equal(model(image), before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(p.grad is None for p in model.parameters())
@@ -164,31 +164,31 @@ def test_making_a_map_leaves_the_network_as_it_was(model):
 
 def test_bad_questions_are_named(model, monkeypatch):
     picture = np.zeros((64, 64), np.uint8)
-    with pytest.raises(explain.ExplainError, match="no method 'lime'; there are gradcam, rollout"):
-        explain.heat_map(model, picture, 0, "lime")
+    with pytest.raises(heat_maps.ExplainError, match="no method 'lime'; there are gradcam, rollout"):
+        heat_maps.heat_map(model, picture, 0, "lime")
     for index in (-1, 2):
-        with pytest.raises(explain.ExplainError, match="square, ring"):
-            explain.heat_map(model, picture, index)
-    with pytest.raises(explain.ExplainError, match="opacity"):
-        explain.overlay(picture, picture.astype(np.float32), 1.5)
-    with pytest.raises(explain.ExplainError, match="does not lie on"):
-        explain.overlay(picture, np.zeros((3, 3), np.float32))
+        with pytest.raises(heat_maps.ExplainError, match="square, ring"):
+            heat_maps.heat_map(model, picture, index)
+    with pytest.raises(heat_maps.ExplainError, match="opacity"):
+        heat_maps.overlay(picture, picture.astype(np.float32), 1.5)
+    with pytest.raises(heat_maps.ExplainError, match="does not lie on"):
+        heat_maps.overlay(picture, np.zeros((3, 3), np.float32))
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(explain.ExplainError, match=r"mrm-radiograph\[explain\]"):
-        explain.heat_map(model, picture, 0)
+    with pytest.raises(heat_maps.ExplainError, match=r"mrm-radiograph\[explain\]"):
+        heat_maps.heat_map(model, picture, 0)
 
 
 def test_an_overlay_leaves_cold_places_as_they_are_and_colours_get_lighter_with_heat():
     picture = np.full((4, 256), 77, np.uint8)
     heat = np.tile(np.linspace(0, 1, 256, dtype=np.float32), (4, 1))
-    shown = explain.overlay(picture, heat, 0.6)
+    shown = heat_maps.overlay(picture, heat, 0.6)
     assert (shown.shape, shown.dtype) == ((4, 256, 3), np.uint8)
     assert (shown[:, 0] == 77).all()
-    np.testing.assert_array_equal(explain.overlay(picture, heat, 0.0), np.repeat(picture[..., None], 3, axis=2))
-    lightness = explain.colours(heat)[0].astype(float) @ [0.299, 0.587, 0.114]
+    np.testing.assert_array_equal(heat_maps.overlay(picture, heat, 0.0), np.repeat(picture[..., None], 3, axis=2))
+    lightness = heat_maps.colours(heat)[0].astype(float) @ [0.299, 0.587, 0.114]
     assert (np.diff(lightness) > -1.5).all()
     assert lightness[-1] - lightness[0] > 200
-    assert explain.colours(heat)[0, 160, 0] > explain.colours(heat)[0, 160, 2]  # red before blue
+    assert heat_maps.colours(heat)[0, 160, 0] > heat_maps.colours(heat)[0, 160, 2]  # red before blue
 
 
 # The command -----------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_maps_of_phantoms_fall_on_the_finding_far_above_chance_and_those_of_rand
     tmp_path, monkeypatch
 ):
     """`benchmarks/heat_maps.py` at a small budget: minutes."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     heat_maps = importlib.import_module("heat_maps")
     asked = heat_maps.arguments(["--out", str(tmp_path), *SLOW])
     report = heat_maps.benchmark(asked)

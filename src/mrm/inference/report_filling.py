@@ -26,8 +26,8 @@ from torch import Tensor
 
 from mrm.corpora.phantom import phantom
 from mrm.data.reports import CLS, MASK, SPECIAL, UNK, ReportError, Tokenizer
+from mrm.inference.predict import context_of
 from mrm.models.mrm import MRM
-from mrm.predict import context_of
 
 BLANK = re.compile(r"_{3,}|\[MASK\]")
 MAX_BLANKS = 64

@@ -12,8 +12,9 @@ import yaml
 from test_trainer import MICRO
 
 import mrm
-from mrm import cli, export, predict
+from mrm import cli
 from mrm.data.reports import Tokenizer
+from mrm.inference import export, predict
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.model_folder import Card, CheckpointError

@@ -7,13 +7,13 @@ import pytest
 import torch
 from test_trainer import MICRO
 
-from mrm import predict
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images, samples
 from mrm.data.records import Record, Records
+from mrm.inference import predict
+from mrm.inference.predict import PredictError
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM, normalise
-from mrm.predict import PredictError
 from mrm.statistics import ranking
 
 
