@@ -14,8 +14,8 @@ from test_corpora_nih import source as nih  # noqa: F401
 from test_corpora_openi import source as openi  # noqa: F401
 from test_corpora_rsna import source as rsna  # noqa: F401
 from test_corpora_siim import source as siim  # noqa: F401
-from test_segmentation import config as segment_config
-from test_segmentation import encoder  # noqa: F401
+from test_segmenter_test import config as segment_config
+from test_segmenter_test import encoder  # noqa: F401
 from test_trainer import MICRO, trace
 from test_trainer import config as pretrain_config
 

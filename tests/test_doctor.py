@@ -7,7 +7,7 @@ import pytest
 
 from mrm import cli, recipes
 from mrm.data.records import Record
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 from mrm.recipes import ConfigError
 from mrm.runs import doctor
 from mrm.runs.doctor import Diagnosis, Stage

@@ -11,10 +11,10 @@ from mrm import suites
 from mrm.cli import main
 from mrm.corpora.phantom import FINDINGS
 from mrm.data.records import Records
-from mrm.evaluate import RunError, write_results
+from mrm.evaluation.classifier_test import RunError, write_results
+from mrm.evaluation.predictions import Predictions, read_predictions
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.predictions import Predictions, read_predictions
 from mrm.recipes import ConfigError
 from mrm.runs import ledger
 from mrm.runs.ledger import BenchmarkConfig, Commands

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mrm import pages
-from mrm.evaluate import Evidence
+from mrm.evaluation.classifier_test import Evidence
 from mrm.inference.predict import Reconstruction
 from mrm.pages import Contender, FilledReport, Story, Word, figures
 from mrm.statistics import calibration, comparison, ranking

@@ -29,7 +29,7 @@ from mrm.corpora.phantom import FINDINGS
 from mrm.data import finding, images, samples
 from mrm.data.headers import MAX_BYTES
 from mrm.data.records import Record, RecordError, Records
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 from mrm.inference import neighbours, outliers, predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig

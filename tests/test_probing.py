@@ -8,12 +8,13 @@ from sklearn.linear_model import LogisticRegression
 from test_pages import check_whole
 from test_trainer import MICRO
 
-from mrm import cli, probing, runs
+from mrm import cli, runs
 from mrm.data.records import Record, Records
-from mrm.evaluate import RunError
+from mrm.evaluation import probes
+from mrm.evaluation.classifier_test import RunError
+from mrm.evaluation.probes import Labelled, ProbeError
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
-from mrm.probing import Labelled, ProbeError
 from mrm.runs import probing as run_of_probe
 from mrm.runs.probing import ProbeConfig
 from mrm.statistics import ranking
@@ -35,11 +36,11 @@ def made(n, seed, width=12, classes=2, told=1.0):
 
 def test_the_linear_probe_is_the_regression_that_ranks_validation_best():
     train, val, test = made(120, 0), made(200, 1), made(150, 2)
-    found = probing.linear(train, val, test)
+    found = probes.linear(train, val, test)
     mean, deviation = train.features_ND.mean(0), train.features_ND.std(0)
     standard = [(one.features_ND - mean) / deviation for one in (train, val, test)]
     by_strength = {}
-    for strength in probing.STRENGTHS:
+    for strength in probes.STRENGTHS:
         models = [LogisticRegression(C=strength, max_iter=1000).fit(standard[0], y) for y in train.labels_NC.T]
         by_strength[strength] = [np.stack([m.decision_function(x) for m in models], 1) for x in standard[1:]]
     aurocs = {
@@ -58,50 +59,50 @@ def test_neighbours_are_weighted_by_cosine_and_only_those_with_a_label_count():
     labels_NC = train.labels_NC.copy()
     labels_NC[::3, 1] = np.nan
     train = replace(train, labels_NC=labels_NC)
-    found = probing.neighbours(train, val, test)
-    known, _, queries = probing.standardised(train, val, test)
+    found = probes.neighbours(train, val, test)
+    known, _, queries = probes.standardised(train, val, test)
     for c in range(2):
         stated = ~np.isnan(labels_NC[:, c])
         for q in range(0, 40, 7):
             cosine = known[stated] @ queries[q]
             cosine /= np.linalg.norm(known[stated], axis=1) * np.linalg.norm(queries[q])
             near = np.argsort(-cosine)[: int(found.setting)]
-            weight = np.exp(cosine[near] / probing.SHARPNESS)
+            weight = np.exp(cosine[near] / probes.SHARPNESS)
             share = (weight * labels_NC[stated, c][near]).sum() / weight.sum()
             assert found.scores_NC[q, c] == pytest.approx(share, abs=1e-9)
 
 
 def test_many_queries_are_divided_without_a_difference(monkeypatch):
     parts = made(60, 0), made(80, 1), made(40, 2)
-    whole = probing.neighbours(*parts)
-    monkeypatch.setattr(probing, "CELLS", 130)
-    np.testing.assert_allclose(probing.neighbours(*parts).scores_NC, whole.scores_NC, rtol=1e-12)
+    whole = probes.neighbours(*parts)
+    monkeypatch.setattr(probes, "CELLS", 130)
+    np.testing.assert_allclose(probes.neighbours(*parts).scores_NC, whole.scores_NC, rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", probing.METHODS)
+@pytest.mark.parametrize("method", probes.METHODS)
 def test_a_class_with_one_value_in_training_is_told_and_scores_alike(method):
     train, val, test = made(60, 0), made(80, 1), made(40, 2)
     train.labels_NC[:, 1] = 0
-    found = probing.METHODS[method](train, val, test)
+    found = probes.METHODS[method](train, val, test)
     assert found.untaught == (1,)
     assert (found.scores_NC[:, 1] == 0).all()
     assert ranking.auroc(test.labels_NC[:, 1], found.scores_NC[:, 1]) == 0.5
     assert found.scores_NC[:, 0].std() > 0
 
 
-@pytest.mark.parametrize("method", probing.METHODS)
+@pytest.mark.parametrize("method", probes.METHODS)
 @pytest.mark.parametrize("which", ["training", "validation"])
 def test_one_label_value_only_is_refused(method, which):
     train, val = made(60, 0), made(80, 1)
     (train if which == "training" else val).labels_NC[:] = 1
     with pytest.raises(ProbeError, match=f"the {which} records have no class with both"):
-        probing.METHODS[method](train, val, made(40, 2))
+        probes.METHODS[method](train, val, made(40, 2))
 
 
-@pytest.mark.parametrize("method", probing.METHODS)
+@pytest.mark.parametrize("method", probes.METHODS)
 def test_features_that_are_all_the_same_rank_nothing(method):
     train, val, test = (replace(made(n, n), features_ND=np.full((n, 5), 3.0)) for n in (30, 40, 50))
-    found = probing.METHODS[method](train, val, test)
+    found = probes.METHODS[method](train, val, test)
     assert ranking.auroc(test.labels_NC[:, 0], found.scores_NC[:, 0]) == 0.5
 
 

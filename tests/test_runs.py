@@ -18,9 +18,9 @@ from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.images import ImageError
 from mrm.data.records import Record, RecordError, Records
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
+from mrm.evaluation.predictions import read_predictions
 from mrm.models import model_folder
-from mrm.predictions import read_predictions
 from mrm.runs import finetuning, opening
 from mrm.statistics import ranking
 from mrm.training.tasks import ClassifyTask

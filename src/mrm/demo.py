@@ -21,11 +21,11 @@ from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Records
 from mrm.data.reports import MASK, mask_words
+from mrm.evaluation.predictions import read_predictions
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages import Contender, FilledReport, Story, Word
-from mrm.predictions import read_predictions
 from mrm.statistics import comparison, intervals, ranking
 
 SIZE = 256  # pixels of a phantom

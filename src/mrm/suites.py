@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 from mrm.recipes import FINETUNING, ConfigError
 
 # A set by the names its file may have. CSV comes first: it knows patients, so that intervals are drawn by patient.

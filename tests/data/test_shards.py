@@ -25,7 +25,7 @@ from mrm.data.reports import Tokenizer
 from mrm.data.samples import CropConfig, LabelData, PretrainData
 from mrm.data.sampling import InWindows, Sample, order_of, shuffled
 from mrm.data.shards import ShardError
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 
 
 @pytest.fixture(scope="module")

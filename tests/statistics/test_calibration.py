@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss, log_loss
-from test_evaluate import probed_classifier
+from test_classifier_test import probed_classifier
 
 from mrm import cli, runs
 from mrm.data import images
 from mrm.data.records import Records
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
+from mrm.evaluation.predictions import read_predictions
 from mrm.inference.outliers import OutlierError
 from mrm.models import model_folder
-from mrm.predictions import read_predictions
 from mrm.statistics.calibration import (
     brier_score,
     calibration_report,

@@ -13,8 +13,8 @@ from test_pages import check_whole
 
 from mrm import cli, runs
 from mrm.data.records import RecordError
-from mrm.evaluate import write_results
-from mrm.predictions import Predictions
+from mrm.evaluation.classifier_test import write_results
+from mrm.evaluation.predictions import Predictions
 from mrm.statistics.comparison import (
     bootstrap_test,
     compare,

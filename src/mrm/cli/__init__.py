@@ -12,13 +12,13 @@ from mrm.data.images import ImageError
 from mrm.data.packing import PackError
 from mrm.data.records import RecordError
 from mrm.data.reports import ReportError
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
+from mrm.evaluation.probes import ProbeError
 from mrm.inference.heat_maps import ExplainError
 from mrm.inference.outliers import OutlierError
 from mrm.inference.predict import PredictError
 from mrm.models.model_folder import CheckpointError
 from mrm.models.segmenter import SegmenterError
-from mrm.probing import ProbeError
 from mrm.recipes import ConfigError
 from mrm.system.object_store import StoreError
 from mrm.training.optimization import TrainingError

@@ -73,7 +73,7 @@ def calibrate(
         seed: of the folds and the intervals.
     """
     from mrm import runs
-    from mrm.evaluate import RunError
+    from mrm.evaluation.classifier_test import RunError
     from mrm.runs.calibrating import Goal
 
     if youden and (sensitivity is not None or specificity is not None):

@@ -28,7 +28,7 @@ from mrm.statistics.intervals import Estimate
 from mrm.system.tables import write_whole
 
 if TYPE_CHECKING:
-    from mrm.evaluate import Evidence
+    from mrm.evaluation.classifier_test import Evidence
     from mrm.inference.predict import Reconstruction
     from mrm.statistics.comparison import Comparison
 

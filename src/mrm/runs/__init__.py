@@ -20,7 +20,7 @@ from mrm.data.records import Records, resolve_uncertain
 from mrm.data.reports import Tokenizer, select_sections
 from mrm.data.samples import LabelData, MaskData
 from mrm.data.sampling import Balanced, order_of
-from mrm.evaluate import RunError, overlaps
+from mrm.evaluation.classifier_test import RunError, overlaps
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.model_folder import Card

@@ -19,10 +19,10 @@ import numpy as np
 
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.records import Records
-from mrm.evaluate import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
+from mrm.evaluation.classifier_test import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
+from mrm.evaluation.predictions import Predictions
 from mrm.inference import outliers
 from mrm.models import model_folder
-from mrm.predictions import Predictions
 from mrm.runs.opening import best_device, warn_of
 from mrm.statistics import calibration
 from mrm.statistics.calibration import HOTTEST, OperatingPoint

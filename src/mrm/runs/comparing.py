@@ -11,7 +11,7 @@ from typing import Any
 
 from mrm import pages
 from mrm.data.records import RecordError
-from mrm.predictions import pair, read_dice, read_predictions, same_order
+from mrm.evaluation.predictions import pair, read_dice, read_predictions, same_order
 from mrm.statistics import comparison, ranking
 from mrm.statistics.comparison import Comparison
 from mrm.system.tables import read_csv_rows, write_whole

@@ -23,7 +23,7 @@ from mrm.data import headers, images
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer, select_sections
 from mrm.data.samples import PretrainBatch, PretrainData
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml

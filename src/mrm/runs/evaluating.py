@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mrm import pages
-from mrm.evaluate import (
+from mrm.evaluation.classifier_test import (
     CALIBRATED_ON,
     evidence,
     load_classifier,

@@ -16,7 +16,7 @@ from mrm.data import images
 from mrm.data.finding import pictures_at
 from mrm.data.images import ImageError
 from mrm.data.records import Record
-from mrm.evaluate import RunError, load_classifier
+from mrm.evaluation.classifier_test import RunError, load_classifier
 from mrm.inference import heat_maps as maps
 from mrm.inference.heat_maps import Method
 from mrm.models.classifier import Classifier

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from mrm.data.records import UNCERTAIN, Records
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig

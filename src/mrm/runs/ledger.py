@@ -24,10 +24,10 @@ from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import masks
 from mrm.data.records import Records
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
+from mrm.evaluation.predictions import read_dice, read_predictions
 from mrm.models import model_folder
 from mrm.pages import ledger_text
-from mrm.predictions import read_dice, read_predictions
 from mrm.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Bootstrap

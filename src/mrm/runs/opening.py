@@ -25,7 +25,7 @@ from mrm.audit.overlaps import Verdict
 from mrm.data import masks
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 from mrm.models import model_folder, noise
 from mrm.models.model_folder import Card
 from mrm.recipes import FinetuneConfig, SegmentConfig

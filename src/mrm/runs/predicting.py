@@ -25,13 +25,13 @@ import torch
 from PIL import Image
 
 import mrm
-from mrm import segmentation
 from mrm.data import images, masks, sampling
 from mrm.data.finding import keys_of, pictures_at
 from mrm.data.headers import kind_of, load
 from mrm.data.images import ImageError
 from mrm.data.records import Record, Records
-from mrm.evaluate import RunError, load_classifier
+from mrm.evaluation import segmenter_test
+from mrm.evaluation.classifier_test import RunError, load_classifier
 from mrm.inference import dicom_seg, neighbours, predict
 from mrm.inference.predict import Computed, Encoding, Kind
 from mrm.models import model_folder
@@ -292,9 +292,9 @@ def predict_masks(
     spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
     if dicom and any(is_dicom(r) for r in records):
         dicom_seg.require_highdicom()
-    network = segmentation.load_segmenter(model).to(device_of(reading))
+    network = segmenter_test.load_segmenter(model).to(device_of(reading))
     classes = network.config.classes
-    thresholds = segmentation.read_thresholds(network.card, classes)
+    thresholds = segmenter_test.read_thresholds(network.card, classes)
     work = Work(
         "outlining", network, model, records, results_folder(Path(out)), reading, {"slide": slide, "dicom_seg": dicom}
     )
@@ -302,7 +302,7 @@ def predict_masks(
     def outline(record: Record, name: str) -> Row:
         picture_HW = images.read(record.image)
         with autocast(network, reading):
-            mask_HW = segmentation.outline(probabilities(network, picture_HW, slide), thresholds)
+            mask_HW = segmenter_test.outline(probabilities(network, picture_HW, slide), thresholds)
         write_by(work.out / f"{name}.png", partial(write_mask, mask_HW))
         if dicom and isinstance(record.image, Path) and is_dicom(record):
             version = str(network.card.origin.get("versions", {}).get("mrm", "unknown"))

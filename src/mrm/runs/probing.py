@@ -18,16 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from mrm import pages, probing, recipes
+from mrm import pages, recipes
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
-from mrm.evaluate import RunError, load_classifier, overlaps
+from mrm.evaluation import probes
+from mrm.evaluation.classifier_test import RunError, load_classifier, overlaps
+from mrm.evaluation.probes import Labelled
 from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.pages import Curve
-from mrm.probing import Labelled
 from mrm.recipes import FinetuneConfig
 from mrm.runs.opening import best_device, warn_of
 from mrm.statistics import ranking, seeds
@@ -217,7 +218,7 @@ def subsets(train: Records, fractions: Sequence[float], seed: int) -> dict[float
 
 def planned(config: ProbeConfig, models: Mapping[str, Path | None]) -> Iterator[Unit]:
     """All units. With all labels a probe has no choice of labels, so one seed says all; fine-tuning has its noise."""
-    methods = [*probing.METHODS, *([FINETUNE] if config.finetune else [])]
+    methods = [*probes.METHODS, *([FINETUNE] if config.finetune else [])]
     for method in methods:
         for model in models:
             for fraction in sorted(config.fractions):
@@ -270,7 +271,7 @@ def probed(
     labels = {name: records[name].labels_NC for name in SETS}
     train = Labelled(features["train"][usable], labels["train"][usable])
     val, test = (Labelled(features[n][read[n]], labels[n][read[n]]) for n in ("val", "test"))
-    found = probing.METHODS[unit.method](train, val, test)
+    found = probes.METHODS[unit.method](train, val, test)
     scores_NC = np.full(labels["test"].shape, np.nan)
     scores_NC[read["test"]] = found.scores_NC
     return {

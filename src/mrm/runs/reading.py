@@ -16,7 +16,7 @@ from mrm.data import images
 from mrm.data.finding import pictures_at
 from mrm.data.images import ImageError
 from mrm.data.reports import ReportError, Tokenizer
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 from mrm.inference import predict, report_filling
 from mrm.inference.report_filling import Blank, SentenceScore
 from mrm.models import model_folder

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import pages, segmentation
+from mrm import pages
 from mrm.data import masks
 from mrm.data.masks import MaskedPictures
-from mrm.evaluate import RunError, overlaps
+from mrm.evaluation import segmenter_test
+from mrm.evaluation.classifier_test import RunError, overlaps
+from mrm.evaluation.segmenter_test import Threshold
 from mrm.models import model_folder
 from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities
 from mrm.recipes import SegmentConfig
 from mrm.runs.opening import best_device, on_encoder, results_folder, warn_of
-from mrm.segmentation import Threshold
 from mrm.system.progress import Progress
 
 # Training -----------------------------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def dice_check(config: SegmentConfig, val: MaskedPictures, chosen: dict[str, flo
 
     def check(model: nn.Module, step: int, state) -> dict[str, float]:
         assert isinstance(model, Segmenter)
-        own = segmentation.held_out_levels(
+        own = segmenter_test.held_out_levels(
             model,
             val,
             workers=config.training.workers,
@@ -89,11 +90,11 @@ def dice_check(config: SegmentConfig, val: MaskedPictures, chosen: dict[str, flo
         )
         levels_NC2L = state.reduce(torch.from_numpy(own).to(state.device), "sum").cpu().numpy()
         found = {
-            name: segmentation.choose(levels_NC2L[:, c])
+            name: segmenter_test.choose(levels_NC2L[:, c])
             for c, name in enumerate(val.classes)
             if levels_NC2L[:, c, 1].any()
         }
-        chosen.update(segmentation.write_thresholds({name: threshold for name, (threshold, _) in found.items()}))
+        chosen.update(segmenter_test.write_thresholds({name: threshold for name, (threshold, _) in found.items()}))
         means = {
             m: float(np.mean([dice[m] for _, dice in found.values()] or [0.0]))
             for m in ("dice_positive", "dice_published")
@@ -116,36 +117,36 @@ def evaluate_masks(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Test a segmenter: `results.json`, `pictures.csv`, and a page with overlays. Returns the results."""
-    network, out = segmentation.load_segmenter(model).to(best_device()), results_folder(Path(out))
+    network, out = segmenter_test.load_segmenter(model).to(best_device()), results_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
-    thresholds = segmentation.read_thresholds(network.card, classes)
-    tested = segmentation.test(network, masked, thresholds, slide, Progress("outlining"))
-    report = segmentation.report_of(tested, classes, draws, seed)
+    thresholds = segmenter_test.read_thresholds(network.card, classes)
+    tested = segmenter_test.test(network, masked, thresholds, slide, Progress("outlining"))
+    report = segmenter_test.report_of(tested, classes, draws, seed)
     leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
     warn_of(leaks)
-    results = segmentation.summary(model, network.card, masked, tested, report, leaks)
+    results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole picture"}
-    segmentation.write_results(out, results, tested, classes)
+    segmenter_test.write_results(out, results, tested, classes)
     pages.segmentation(out, results, report, list(shown_cases(network, masked, tested, thresholds, slide)))
-    segmentation.note_test(model, results)
+    segmenter_test.note_test(model, results)
     return results
 
 
 def shown_cases(
     model: Segmenter,
     masked: MaskedPictures,
-    tested: segmentation.Tested,
+    tested: segmenter_test.Tested,
     thresholds: Sequence[Threshold],
     slide: bool,
 ) -> Iterable[pages.Case]:
     """Best, median and worst pictures of every class, outlined once more for the page."""
     for number, name in enumerate(masked.classes):
-        for kind, row, dice in segmentation.cases(tested, number):
+        for kind, row, dice in segmenter_test.cases(tested, number):
             index = tested.indices[row]
             picture_HW, mask_HW = masked.picture(index), masked.mask(index)
-            found_HW = segmentation.outline(probabilities(model, picture_HW, slide), thresholds)
+            found_HW = segmenter_test.outline(probabilities(model, picture_HW, slide), thresholds)
             yield pages.Case(
                 name, kind, tested.names[row], dice, picture_HW, mask_HW == number + 1, found_HW == number + 1
             )

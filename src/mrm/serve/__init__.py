@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 from mrm.recipes import ConfigError
 from mrm.serve.limits import Limits
 

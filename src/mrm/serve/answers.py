@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 import torch
 
-from mrm import segmentation
 from mrm.data import images, samples
 from mrm.data.headers import kind_of
 from mrm.data.images import ImageError
 from mrm.data.records import Record
 from mrm.data.reports import ReportError
-from mrm.evaluate import RunError
+from mrm.evaluation import segmenter_test
+from mrm.evaluation.classifier_test import RunError
 from mrm.inference import heat_maps, predict, report_filling
 from mrm.models import model_folder, segmenter
 from mrm.models.classifier import Classifier
@@ -300,9 +300,9 @@ class Models:
     def outline(self, read: Read, side: int) -> Prediction:
         """A segmenter's findings, mask (class numbers) and overlay."""
         assert isinstance(self.model, segmenter.Segmenter)
-        thresholds = segmentation.read_thresholds(self.model.card, self.classes)
+        thresholds = segmenter_test.read_thresholds(self.model.card, self.classes)
         probability_CHW = segmenter.probabilities(self.model, read.picture_HW)
-        mask_HW = segmentation.outline(probability_CHW, thresholds)
+        mask_HW = segmenter_test.outline(probability_CHW, thresholds)
         areas = [float((mask_HW == number).mean()) for number in range(1, len(self.classes) + 1)]
         findings = [
             Finding(name, float(p.max()), t.probability, area > 0, area)

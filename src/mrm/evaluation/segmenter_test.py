@@ -23,7 +23,7 @@ from scipy import ndimage
 from mrm.data import loader, samples, sampling
 from mrm.data.images import ImageError
 from mrm.data.masks import MaskedPictures
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
 from mrm.models import model_folder
 from mrm.models.model_folder import Card
 from mrm.models.mrm import normalise

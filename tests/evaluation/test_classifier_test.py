@@ -10,11 +10,11 @@ from test_trainer import MICRO
 
 from mrm import runs
 from mrm.data.records import Record, RecordError, Records
-from mrm.evaluate import people
+from mrm.evaluation.classifier_test import people
+from mrm.evaluation.predictions import read_predictions
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.predictions import read_predictions
 
 CLASSES = ("effusion", "cardiomegaly")
 

@@ -19,12 +19,12 @@ from mrm import cli, recipes, runs
 from mrm.data import images, masks
 from mrm.data.masks import MaskError
 from mrm.data.records import RecordError
-from mrm.evaluate import RunError
+from mrm.evaluation.classifier_test import RunError
+from mrm.evaluation.segmenter_test import LEVELS, Threshold, choose, levels_of, outline, surface_distances
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.segmenter import SegmenterError
 from mrm.runs import predicting
-from mrm.segmentation import LEVELS, Threshold, choose, levels_of, outline, surface_distances
 from mrm.training.losses import IGNORED
 from mrm.training.optimization import TrainConfig
 

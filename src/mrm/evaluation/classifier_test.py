@@ -17,11 +17,11 @@ from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.audit.overlaps import compare
 from mrm.data import sampling
 from mrm.data.records import Records, resolve_uncertain
+from mrm.evaluation.predictions import Predictions, write_predictions
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.model_folder import Card
-from mrm.predictions import Predictions, write_predictions
 from mrm.statistics import calibration, intervals
 from mrm.statistics.calibration import OperatingPoint, Reliability
 from mrm.statistics.intervals import Estimate

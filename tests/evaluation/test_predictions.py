@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mrm.data.records import RecordError
-from mrm.predictions import Predictions, pair, read_predictions, write_predictions
+from mrm.evaluation.predictions import Predictions, pair, read_predictions, write_predictions
 
 CLASSES = ("effusion", "cardiomegaly")
 
