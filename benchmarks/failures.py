@@ -30,9 +30,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from mrm import recipes, runs
+from mrm import runs
 from mrm.corpora import phantom_files
 from mrm.models.mrm import ModelConfig
+from mrm.recipes import recipes
 from mrm.training.optimization import TrainConfig
 
 MODEL = ModelConfig(

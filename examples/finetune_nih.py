@@ -6,7 +6,8 @@ python examples/finetune_nih.py
 
 from pathlib import Path
 
-from mrm import recipes, runs
+from mrm import runs
+from mrm.recipes import recipes
 
 data, start = Path("nih"), Path("MRM.pth")  # published weights, a model folder, or a run of `mrm pretrain`
 

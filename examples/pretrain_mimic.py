@@ -7,7 +7,8 @@ torchrun --nproc-per-node 4 examples/pretrain_mimic.py
 from dataclasses import replace
 from pathlib import Path
 
-from mrm import recipes, runs
+from mrm import runs
+from mrm.recipes import recipes
 
 config = recipes.mimic(
     records=Path("mimic/training.csv"),

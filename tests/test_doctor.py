@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from mrm import cli, recipes
+from mrm import cli
 from mrm.data.records import Record
 from mrm.evaluation.classifier_test import RunError
-from mrm.recipes import ConfigError
+from mrm.recipes import recipes
+from mrm.recipes.recipes import ConfigError
 from mrm.runs import doctor
 from mrm.runs.doctor import Diagnosis, Stage
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mrm import suites
 from mrm.cli import main
 from mrm.corpora.phantom import FINDINGS
 from mrm.data.records import Records
@@ -15,7 +14,8 @@ from mrm.evaluation.classifier_test import RunError, write_results
 from mrm.evaluation.predictions import Predictions, read_predictions
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.recipes import ConfigError
+from mrm.recipes import suites
+from mrm.recipes.recipes import ConfigError
 from mrm.runs import ledger
 from mrm.runs.ledger import BenchmarkConfig, Commands
 from mrm.statistics import dice, ranking, seeds

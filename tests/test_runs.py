@@ -13,7 +13,7 @@ from test_trainer import config as pretrain_config
 from test_trainer import trace
 
 import mrm
-from mrm import recipes, runs
+from mrm import runs
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.images import ImageError
@@ -21,6 +21,7 @@ from mrm.data.records import Record, RecordError, Records
 from mrm.evaluation.classifier_test import RunError
 from mrm.evaluation.predictions import read_predictions
 from mrm.models import model_folder
+from mrm.recipes import recipes
 from mrm.runs import finetuning, opening
 from mrm.statistics import ranking
 from mrm.training.tasks import ClassifyTask

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mrm import recipes
 from mrm.data.samples import CropConfig, ReportConfig
 from mrm.models.mrm import ModelConfig
-from mrm.recipes import FinetuneConfig, PretrainConfig
+from mrm.recipes import recipes
+from mrm.recipes.recipes import FinetuneConfig, PretrainConfig
 from mrm.training.optimization import TrainConfig
 
 SETS = ("pretrain", "train", "val", "test")  # phantoms; the place is the seed, so no patient is in two of them

@@ -15,7 +15,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mrm import cli, recipes, runs
+from mrm import cli, runs
 from mrm.data import images, masks
 from mrm.data.masks import MaskError
 from mrm.data.records import RecordError
@@ -24,6 +24,7 @@ from mrm.evaluation.segmenter_test import LEVELS, Threshold, choose, levels_of, 
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.segmenter import SegmenterError
+from mrm.recipes import recipes
 from mrm.runs import predicting
 from mrm.training.losses import IGNORED
 from mrm.training.optimization import TrainConfig

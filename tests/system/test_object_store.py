@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from test_trainer import MICRO, config, trace
 
-from mrm import recipes, runs
+from mrm import runs
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import images, loader, samples, sampling, shards
 from mrm.data.packing import PackConfig, open_source, pack
 from mrm.data.records import Records
+from mrm.recipes import recipes
 from mrm.system import object_store
 from mrm.system.object_store import Cache, Fetcher, StoreError
 from mrm.training.trainer import Trainer

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from mrm import recipes, runs
+from mrm import runs
 from mrm.models import model_folder
 from mrm.models.mrm import ModelConfig
+from mrm.recipes import recipes
 from mrm.training.optimization import TrainConfig, TrainingError, rate_at
 from mrm.training.trainer import Stopped, Trainer
 

@@ -19,7 +19,7 @@ from mrm.inference.outliers import OutlierError
 from mrm.inference.predict import PredictError
 from mrm.models.model_folder import CheckpointError
 from mrm.models.segmenter import SegmenterError
-from mrm.recipes import ConfigError
+from mrm.recipes.recipes import ConfigError
 from mrm.system.object_store import StoreError
 from mrm.training.optimization import TrainingError
 

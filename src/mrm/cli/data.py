@@ -12,7 +12,7 @@ import tyro
 
 from mrm.cli.command import Command, commands, without_empty_defaults
 from mrm.corpora.contract import Options
-from mrm.recipes import ConfigError
+from mrm.recipes.recipes import ConfigError
 
 
 @without_empty_defaults

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.cli.command import commands
-from mrm.recipes import ConfigError
+from mrm.recipes.recipes import ConfigError
 from mrm.serve.limits import Limits
 
 

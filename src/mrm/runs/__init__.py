@@ -24,7 +24,7 @@ from mrm.evaluation.classifier_test import RunError, overlaps
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.model_folder import Card
-from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.recipes.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.runs import evaluating, ledger, probing, segmenting
 from mrm.runs.calibrating import calibrate  # noqa: F401
 from mrm.runs.comparing import compare_models  # noqa: F401

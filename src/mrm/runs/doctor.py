@@ -26,7 +26,7 @@ from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.evaluation.classifier_test import RunError
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml
+from mrm.recipes.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml
 from mrm.runs.opening import best_device
 from mrm.runs.pretraining import pretrain_data
 from mrm.system import hardware

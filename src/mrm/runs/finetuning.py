@@ -15,7 +15,7 @@ from mrm.evaluation.classifier_test import RunError
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.recipes import FinetuneConfig
+from mrm.recipes.recipes import FinetuneConfig
 from mrm.runs.opening import on_encoder
 from mrm.statistics import ranking
 

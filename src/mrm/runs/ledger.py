@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm import pages, recipes, suites
+from mrm import pages
 from mrm.corpora import phantom_files
 from mrm.corpora.phantom import FINDINGS
 from mrm.data import masks
@@ -28,11 +28,12 @@ from mrm.evaluation.classifier_test import RunError
 from mrm.evaluation.predictions import read_dice, read_predictions
 from mrm.models import model_folder
 from mrm.pages import ledger_text
-from mrm.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.recipes import recipes, suites
+from mrm.recipes.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.recipes.suites import Entry, Suite
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Bootstrap
 from mrm.statistics.ranking import Ranked, draw_ranked, mean_or_nan
-from mrm.suites import Entry, Suite
 from mrm.system.tables import write_whole
 
 SCRATCH = "scratch"  # the model that is none: random weights

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm import pages, recipes
+from mrm import pages
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import probes
@@ -29,7 +29,8 @@ from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.pages import Curve
-from mrm.recipes import FinetuneConfig
+from mrm.recipes import recipes
+from mrm.recipes.recipes import FinetuneConfig
 from mrm.runs.opening import best_device, warn_of
 from mrm.statistics import ranking, seeds
 from mrm.statistics.intervals import Estimate

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mrm.evaluation.classifier_test import RunError
-from mrm.recipes import ConfigError
+from mrm.recipes.recipes import ConfigError
 from mrm.serve.limits import Limits
 
 if TYPE_CHECKING:

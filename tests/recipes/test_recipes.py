@@ -16,7 +16,7 @@ from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM, ModelConfig
 from mrm.models.noise import seeded
-from mrm.recipes import (
+from mrm.recipes.recipes import (
     FINETUNE,
     PRETRAIN,
     ConfigError,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.evaluation.classifier_test import RunError
-from mrm.recipes import FINETUNING, ConfigError
+from mrm.recipes.recipes import FINETUNING, ConfigError
 
 # A set by the names its file may have. CSV comes first: it knows patients, so that intervals are drawn by patient.
 FILES = {
