@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from mrm import runs
-from mrm.corpora import phantom_files
+from mrm.corpora.phantoms import phantom_files
 from mrm.models.mrm import ModelConfig
 from mrm.recipes import recipes
 from mrm.training.optimization import TrainConfig

@@ -27,8 +27,8 @@ import torch
 from torch import nn
 
 from mrm import runs
-from mrm.corpora import phantom_files
-from mrm.corpora.phantom import FINDINGS, Phantom, phantom
+from mrm.corpora.phantoms import phantom_files
+from mrm.corpora.phantoms.phantom import FINDINGS, Phantom, phantom
 from mrm.data.records import Records
 from mrm.inference import heat_maps, predict
 from mrm.models import model_folder, noise

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm.corpora.phantom import FINDINGS, phantom
+from mrm.corpora.phantoms.phantom import FINDINGS, phantom
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import normalise

@@ -18,7 +18,7 @@ import torch
 from lungs import configure, random_encoder, shown, steps_within
 
 from mrm import runs
-from mrm.corpora import phantom_files
+from mrm.corpora.phantoms import phantom_files
 
 CLASSES = ("pneumothorax",)
 COUNTS = {"training": 1500, "validation": 300, "test": 600}

@@ -34,8 +34,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import mrm
-from mrm.corpora import phantom_files
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms import phantom_files
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.runs import predicting

@@ -34,7 +34,7 @@ import torch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from mrm.corpora.phantom import phantom
+from mrm.corpora.phantoms.phantom import phantom
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.inference import predict

@@ -48,8 +48,8 @@ import torch
 from torch import Tensor
 
 from mrm import runs
-from mrm.corpora import phantom_files
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms import phantom_files
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK, PAD, Tokenizer, mask_words, select_sections

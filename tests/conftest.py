@@ -34,7 +34,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory) -> Path:
     """A folder of 48 small phantoms with reports and labels: `records.csv`, `images/`."""
-    from mrm.corpora import phantom_files
+    from mrm.corpora.phantoms import phantom_files
 
     out = tmp_path_factory.mktemp("phantoms")
     phantom_files.write(out, 48, seed=0, size=128, workers=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mrm.cli import main
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.records import Records
 from mrm.evaluation.classifier_test import RunError, write_results
 from mrm.evaluation.predictions import Predictions, read_predictions

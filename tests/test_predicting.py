@@ -25,7 +25,7 @@ from test_trainer import MICRO
 
 import mrm
 from mrm import cli
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import finding, images, samples
 from mrm.data.headers import MAX_BYTES
 from mrm.data.records import Record, RecordError, Records

@@ -14,7 +14,7 @@ from test_trainer import trace
 
 import mrm
 from mrm import runs
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.images import ImageError
 from mrm.data.records import Record, RecordError, Records
@@ -133,7 +133,7 @@ def test_testing_on_training_records_is_said_next_to_the_number(tested):
 
 
 def test_a_test_set_of_its_own_brings_no_warning(tuned, tmp_path):
-    from mrm.corpora import phantom_files
+    from mrm.corpora.phantoms import phantom_files
 
     phantom_files.write(tmp_path / "other", 20, seed=77, size=128, workers=1)
     results = runs.evaluate(tuned, tmp_path / "other" / "records.csv", tmp_path / "out", draws=20, workers=0)

@@ -35,7 +35,7 @@ from test_trainer import MICRO
 
 from mrm import serve
 from mrm.cli import EXPECTED
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer

@@ -14,7 +14,7 @@ import pytest
 from test_serve import SMALL, TOKEN, ask, dicom, png_of_size, running, write_models
 
 from mrm import serve
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.inference import heat_maps
 from mrm.models import model_folder, noise

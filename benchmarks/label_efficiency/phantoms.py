@@ -16,8 +16,8 @@ from measuring import Task, encoder_folder, finetune_unit, probe_unit
 from units import Study, Unit, require_finished
 
 from mrm import runs
-from mrm.corpora import phantom_files
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms import phantom_files
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import loader, sampling
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer, select_sections

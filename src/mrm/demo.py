@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from mrm import pages, runs
-from mrm.corpora import phantom_files
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms import phantom_files
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Records
 from mrm.data.reports import MASK, mask_words

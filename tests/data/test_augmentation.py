@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import augmentation as augmentation
 from mrm.data.augmentation import NONE, STRONG, AugmentConfig, AugmentError, augment
 from mrm.data.records import Records

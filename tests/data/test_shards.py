@@ -16,7 +16,7 @@ from test_trainer import MICRO, config, trace, weights
 
 from mrm import runs
 from mrm.audit.overlaps import audit
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, shards
 from mrm.data.loader import loader
 from mrm.data.packing import PackConfig, open_source, pack

@@ -11,7 +11,7 @@ import torch
 from test_cli import run
 from test_trainer import MICRO
 
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.inference import heat_maps
 from mrm.models import model_folder, noise

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_trainer import MICRO
 
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, samples
 from mrm.data.records import Record, Records
 from mrm.inference import predict

@@ -16,7 +16,7 @@ import pytest
 from test_trainer import MICRO, config, trace
 
 from mrm import runs
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, loader, samples, sampling, shards
 from mrm.data.packing import PackConfig, open_source, pack
 from mrm.data.records import Records

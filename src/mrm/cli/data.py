@@ -57,7 +57,7 @@ def phantoms(out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks
         seed: another seed gives other patients.
         masks: lungs, pneumothorax.
     """
-    from mrm.corpora import phantom_files
+    from mrm.corpora.phantoms import phantom_files
 
     print(f"{out / 'records.csv'}: {len(phantom_files.write(out, count, seed, size, masks))} phantoms")
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mrm.corpora.phantom import phantom
+from mrm.corpora.phantoms.phantom import phantom
 from mrm.data.reports import CLS, MASK, SPECIAL, UNK, ReportError, Tokenizer
 from mrm.inference.predict import context_of
 from mrm.models.mrm import MRM

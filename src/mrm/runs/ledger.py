@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from mrm import pages
-from mrm.corpora import phantom_files
-from mrm.corpora.phantom import FINDINGS
+from mrm.corpora.phantoms import phantom_files
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import masks
 from mrm.data.records import Records
 from mrm.evaluation.classifier_test import RunError

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mrm.corpora.inspection import SLOW, each
-from mrm.corpora.phantom import FINDINGS, phantom
+from mrm.corpora.phantoms.phantom import FINDINGS, phantom
 from mrm.data import images
 from mrm.data.records import Record, RecordError, Records
 from mrm.system.tables import write_whole

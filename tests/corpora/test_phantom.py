@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mrm.corpora import phantom_files
-from mrm.corpora.phantom import FINDINGS, phantom
+from mrm.corpora.phantoms import phantom_files
+from mrm.corpora.phantoms.phantom import FINDINGS, phantom
 from mrm.data.records import RecordError
 
 TERMS = {

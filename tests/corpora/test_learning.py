@@ -5,17 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_corpora_chexpert import build
-from test_corpora_covid import source as covid  # noqa: F401
-from test_corpora_custom import COLUMNS
-from test_corpora_custom import source as custom  # noqa: F401
-from test_corpora_mimic import source as mimic  # noqa: F401
-from test_corpora_nih import source as nih  # noqa: F401
-from test_corpora_openi import source as openi  # noqa: F401
-from test_corpora_rsna import source as rsna  # noqa: F401
-from test_corpora_siim import source as siim  # noqa: F401
+from test_chexpert import build
+from test_covid import source as covid  # noqa: F401
+from test_custom import COLUMNS
+from test_custom import source as custom  # noqa: F401
+from test_mimic import source as mimic  # noqa: F401
+from test_nih import source as nih  # noqa: F401
+from test_openi import source as openi  # noqa: F401
+from test_rsna import source as rsna  # noqa: F401
 from test_segmenter_test import config as segment_config
 from test_segmenter_test import encoder  # noqa: F401
+from test_siim import source as siim  # noqa: F401
 from test_trainer import MICRO, trace
 from test_trainer import config as pretrain_config
 

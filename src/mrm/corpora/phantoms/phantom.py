@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mrm.corpora.phantom_anatomy import Anatomy
-from mrm.corpora.phantom_drawing import Finding, draw, nodule_mm
+from mrm.corpora.phantoms.anatomy import Anatomy
+from mrm.corpora.phantoms.drawing import Finding, draw, nodule_mm
 from mrm.data.records import RecordError
 
 FINDINGS = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mrm.corpora.phantom_anatomy import (
+from mrm.corpora.phantoms.anatomy import (
     Anatomy,
     curve,
     dome_of,
@@ -20,7 +20,7 @@ from mrm.corpora.phantom_anatomy import (
     mirrored,
     zone_centre,
 )
-from mrm.corpora.phantom_chest import GRID, Layers, Pen, blurred, bones, healthy_chest, noise, vessels
+from mrm.corpora.phantoms.chest import GRID, Layers, Pen, blurred, bones, healthy_chest, noise, vessels
 
 CM = 40.0  # centimetres along the side of a picture
 LUNG_AIR = 0.74  # what a centimetre of lung lacks against water: density 0.26

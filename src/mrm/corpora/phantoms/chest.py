@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from mrm.corpora.phantom_anatomy import (
+from mrm.corpora.phantoms.anatomy import (
     Anatomy,
     body_outlines,
     clavicle,
