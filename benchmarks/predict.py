@@ -39,7 +39,7 @@ from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.runs import predicting
-from mrm.runs.opening import best_device
+from mrm.runs.run_folder import best_device
 from mrm.system import hardware
 from mrm.system.partial_results import Partial
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_runs import finetune_config
 from test_trainer import MICRO, config, trace, weights
+from test_training_runs import finetune_config
 
 from mrm import runs
 from mrm.audit.overlaps import audit

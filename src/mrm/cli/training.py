@@ -49,7 +49,7 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
 
     Minutes on a CPU. Open OUT/index.html when it is done.
     """
-    from mrm.demo import demo as run
+    from mrm.runs.demo import demo as run
 
     print(f"open {run(out, seed)}")
 

@@ -25,15 +25,15 @@ from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.model_folder import Card
 from mrm.recipes.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
-from mrm.runs import evaluating, ledger, probing, segmenting
+from mrm.runs import benchmarking, evaluating, probing, segmenting
+from mrm.runs.benchmarking import BenchmarkConfig
 from mrm.runs.calibrating import calibrate  # noqa: F401
 from mrm.runs.comparing import compare_models  # noqa: F401
 from mrm.runs.finetuning import auroc_check, classifier, label_records, require_both_values, uncertain_policy
-from mrm.runs.ledger import BenchmarkConfig
-from mrm.runs.opening import model_writer, note_seen, open_run, origin, warn_of
 from mrm.runs.predicting import embed, predict_files, predict_masks, similar  # noqa: F401
 from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, run_tokenizer
 from mrm.runs.probing import ProbeConfig
+from mrm.runs.run_folder import model_writer, note_seen, open_run, origin, warn_of
 from mrm.system.journal import Journal
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
@@ -190,7 +190,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     """Run what is left of a suite of fine-tunings and tests, and write the reproduction ledger. Returns it."""
-    return ledger.benchmark(config, ledger.Commands(pretrain, finetune, segment, evaluate))
+    return benchmarking.benchmark(config, benchmarking.Commands(pretrain, finetune, segment, evaluate))
 
 
 def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:

@@ -23,7 +23,7 @@ from mrm.evaluation.classifier_test import CALIBRATED_ON, RunError, load_classif
 from mrm.evaluation.predictions import Predictions
 from mrm.inference import outliers
 from mrm.models import model_folder
-from mrm.runs.opening import best_device, warn_of
+from mrm.runs.run_folder import best_device, warn_of
 from mrm.statistics import calibration
 from mrm.statistics.calibration import HOTTEST, OperatingPoint
 from mrm.statistics.intervals import Bootstrap, finite_or_none

@@ -27,8 +27,8 @@ from mrm.evaluation.classifier_test import RunError
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.recipes.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml
-from mrm.runs.opening import best_device
 from mrm.runs.pretraining import pretrain_data
+from mrm.runs.run_folder import best_device
 from mrm.system import hardware
 from mrm.system.progress import duration
 from mrm.training.optimization import build_optimizer

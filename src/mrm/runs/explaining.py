@@ -21,7 +21,7 @@ from mrm.inference import heat_maps as maps
 from mrm.inference.heat_maps import Method
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
-from mrm.runs.opening import best_device, csv_of, output_names, plain, results_folder, spare_inputs
+from mrm.runs.run_folder import best_device, csv_of, output_names, plain, results_folder, spare_inputs
 from mrm.statistics.calibration import tempered
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole

@@ -16,7 +16,7 @@ from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes.recipes import FinetuneConfig
-from mrm.runs.opening import on_encoder
+from mrm.runs.run_folder import on_encoder
 from mrm.statistics import ranking
 
 

@@ -38,7 +38,7 @@ from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.models.weights import first_line
-from mrm.runs.opening import best_device, results_folder, spare_inputs
+from mrm.runs.run_folder import best_device, results_folder, spare_inputs
 from mrm.statistics.calibration import tempered
 from mrm.system.partial_results import Partial, Row, check_suffix, write_by, write_table
 from mrm.system.progress import duration

@@ -31,7 +31,7 @@ from mrm.models.mrm import MRM
 from mrm.pages import Curve
 from mrm.recipes import recipes
 from mrm.recipes.recipes import FinetuneConfig
-from mrm.runs.opening import best_device, warn_of
+from mrm.runs.run_folder import best_device, warn_of
 from mrm.statistics import ranking, seeds
 from mrm.statistics.intervals import Estimate
 from mrm.system.tables import write_whole

@@ -22,7 +22,7 @@ from mrm.inference.report_filling import Blank, SentenceScore
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages import sheets
-from mrm.runs.opening import best_device, csv_of, output_names, results_folder, spare_inputs
+from mrm.runs.run_folder import best_device, csv_of, output_names, results_folder, spare_inputs
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 

@@ -20,7 +20,7 @@ from mrm.evaluation.segmenter_test import Threshold
 from mrm.models import model_folder
 from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities
 from mrm.recipes.recipes import SegmentConfig
-from mrm.runs.opening import best_device, on_encoder, results_folder, warn_of
+from mrm.runs.run_folder import best_device, on_encoder, results_folder, warn_of
 from mrm.system.progress import Progress
 
 # Training -----------------------------------------------------------------------------------------------

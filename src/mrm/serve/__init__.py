@@ -34,7 +34,7 @@ def application(
     """The service as an ASGI application. Raises CheckpointError, RunError, ConfigError."""
     require_extra()
     check_token(token)
-    from mrm.runs.opening import best_device
+    from mrm.runs.run_folder import best_device
     from mrm.serve import answers
     from mrm.serve.app import create
     from mrm.serve.gate import Policy

@@ -22,7 +22,7 @@ from mrm.evaluation.classifier_test import RunError
 from mrm.evaluation.predictions import read_predictions
 from mrm.models import model_folder
 from mrm.recipes import recipes
-from mrm.runs import finetuning, opening
+from mrm.runs import finetuning, run_folder
 from mrm.statistics import ranking
 from mrm.training.tasks import ClassifyTask
 
@@ -316,4 +316,4 @@ def test_restored_pictures_are_written_beside_the_checkpoints(pretrained):
 def test_files_of_results_are_called_as_their_pictures_and_all_differ():
     names = ["a/film.png", "b/Film.jpg", "1.2.840.1", "1.2.840.2", "1.2.840.2.dcm", "ä b.dcm", "...."]
     expected = ["film", "Film-2", "1.2.840.1", "1.2.840.2", "1.2.840.2-2", "ä_b", "picture"]
-    assert opening.output_names(names) == expected  # a DICOM identifier has no ending to take off
+    assert run_folder.output_names(names) == expected  # a DICOM identifier has no ending to take off

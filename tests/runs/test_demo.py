@@ -2,8 +2,8 @@
 
 import pytest
 
-from mrm import demo
 from mrm.data.records import Records
+from mrm.runs import demo
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import suites
 from mrm.recipes.recipes import ConfigError
-from mrm.runs import ledger
-from mrm.runs.ledger import BenchmarkConfig, Commands
+from mrm.runs import benchmarking
+from mrm.runs.benchmarking import BenchmarkConfig, Commands
 from mrm.statistics import dice, ranking, seeds
 from mrm.training.trainer import Stopped
 
@@ -85,7 +85,7 @@ def config(out: Path, lists: Path, model: Path, **changes) -> BenchmarkConfig:
 
 
 def test_the_ledger_has_all_that_a_reader_needs(tmp_path, lists, model):
-    made = ledger.benchmark(config(tmp_path / "out", lists, model), Pretended().commands())
+    made = benchmarking.benchmark(config(tmp_path / "out", lists, model), Pretended().commands())
     (row,) = made["rows"]
     assert row["published"] == 0.794
     mean = np.mean([cell["estimate"]["value"] for cell in row["cells"]])
@@ -115,15 +115,15 @@ def test_the_ledger_has_all_that_a_reader_needs(tmp_path, lists, model):
 def test_what_failed_is_told_with_its_reason_and_tried_again_alone(tmp_path, lists, model):
     cfg = config(tmp_path / "out", lists, model)
     name = f"{model.stem}-1"
-    made = ledger.benchmark(cfg, Pretended({name}).commands())
+    made = benchmarking.benchmark(cfg, Pretended({name}).commands())
     assert [c["status"] for c in made["rows"][0]["cells"]] == ["done", "failed", "done"]
     assert made["rows"][0]["ours"]["seeds"] == 2
     assert "RunError: no disk left" in (tmp_path / "out" / "ledger.md").read_text()
     again = Pretended()
-    made = ledger.benchmark(cfg, again.commands())
+    made = benchmarking.benchmark(cfg, again.commands())
     assert [asked for asked, _ in again.asked] == [name]
     assert [c["status"] for c in made["rows"][0]["cells"]] == ["done"] * 3
-    assert ledger.benchmark(cfg, Commands(*[None] * 4)) == made  # all is done: nothing is called
+    assert benchmarking.benchmark(cfg, Commands(*[None] * 4)) == made  # all is done: nothing is called
 
 
 def test_an_interrupted_cell_is_begun_and_not_done(tmp_path, lists, model):
@@ -134,29 +134,31 @@ def test_an_interrupted_cell_is_begun_and_not_done(tmp_path, lists, model):
 
     cfg = config(tmp_path / "out", lists, model)
     with pytest.raises(Stopped):
-        ledger.benchmark(cfg, Interrupted().commands())
+        benchmarking.benchmark(cfg, Interrupted().commands())
     written = json.loads((tmp_path / "out" / "ledger.json").read_text())
     assert [c["status"] for c in written["rows"][0]["cells"]] == ["begun", "to do", "to do"]
     assert written["rows"][0]["ours"] is None
-    assert [c["status"] for c in ledger.benchmark(cfg, Pretended().commands())["rows"][0]["cells"]] == ["done"] * 3
+    assert [c["status"] for c in benchmarking.benchmark(cfg, Pretended().commands())["rows"][0]["cells"]] == [
+        "done"
+    ] * 3
 
 
 def test_a_rehearsal_has_no_gap(tmp_path, lists, model):
-    made = ledger.benchmark(config(tmp_path / "out", lists, model, max_steps=5), Pretended().commands())
+    made = benchmarking.benchmark(config(tmp_path / "out", lists, model, max_steps=5), Pretended().commands())
     assert made["rows"][0]["gap"] is None
     assert "A rehearsal: every run squeezed into 5 steps" in (tmp_path / "out" / "ledger.html").read_text()
 
 
 def test_modern_recipes_on_the_same_lists(tmp_path, lists, model):
     pretended = Pretended()
-    made = ledger.benchmark(config(tmp_path / "out", lists, model, modern=True, seeds=(0,)), pretended.commands())
+    made = benchmarking.benchmark(config(tmp_path / "out", lists, model, modern=True, seeds=(0,)), pretended.commands())
     assert made["rows"][0]["recipe"] == "nih-1-modern"
     assert [optimizer for _, optimizer in pretended.asked] == ["adamw"]
 
 
 def test_the_interval_is_over_test_patients_and_seeds(tmp_path, lists, model):
     out = tmp_path / "out"
-    (row,) = ledger.benchmark(config(out, lists, model), Pretended().commands())["rows"]
+    (row,) = benchmarking.benchmark(config(out, lists, model), Pretended().commands())["rows"]
     files = sorted(out.rglob("predictions.csv"))
     tests = [read_predictions(file) for file in files]
     scores_SNC = np.stack([one.probabilities_NC for one in tests])
@@ -167,11 +169,11 @@ def test_the_interval_is_over_test_patients_and_seeds(tmp_path, lists, model):
     kept = sorted(out.rglob("resamples.npy"))
     assert len(kept) == 3
     kept[0].unlink()  # as in a ledger that was stopped before it could write them
-    assert ledger.benchmark(config(out, lists, model), Commands(*[None] * 4))["rows"] == [row]
+    assert benchmarking.benchmark(config(out, lists, model), Commands(*[None] * 4))["rows"] == [row]
 
 
 def test_one_seed_has_the_interval_of_its_test(tmp_path, lists, model):
-    (row,) = ledger.benchmark(config(tmp_path / "out", lists, model, seeds=(0,)), Pretended().commands())["rows"]
+    (row,) = benchmarking.benchmark(config(tmp_path / "out", lists, model, seeds=(0,)), Pretended().commands())["rows"]
     (cell,) = row["cells"]
     assert [row["ours"][k] for k in ("value", "low", "high")] == [cell["estimate"][k] for k in ("value", "low", "high")]
     assert row["ours"]["note"].startswith("one seed")
@@ -183,7 +185,7 @@ def test_seeds_tested_on_other_records_have_no_interval(tmp_path, lists, model):
             results = super().evaluate(run, records, out, **options)
             return results | {"fingerprint": run.parent.name}
 
-    made = ledger.benchmark(config(tmp_path / "out", lists, model), Fewer().commands())
+    made = benchmarking.benchmark(config(tmp_path / "out", lists, model), Fewer().commands())
     ours = made["rows"][0]["ours"]
     assert (ours["low"], ours["high"]) == (None, None)
     assert "not tested on the same records" in ours["note"]
@@ -198,7 +200,7 @@ def test_dice_is_resampled_as_the_test_of_a_segmenter_does(tmp_path, metric):
     shown = ["" if v != v else repr(float(v)) for v in counts.dice()]
     lines = [f"{i}.png,nodule,{p},{t},{d}" for i, (p, t, d) in enumerate(zip(predicted, true, shown, strict=True))]
     (tmp_path / "pictures.csv").write_text("\n".join(["name,class,predicted,true,dice", *lines]) + "\n")
-    found = np.nanquantile(ledger._drawn(tmp_path, metric, 2000), [0.025, 0.975])
+    found = np.nanquantile(benchmarking._drawn(tmp_path, metric, 2000), [0.025, 0.975])
     expected = dice.overlap_report(counts)[metric]
     assert found == pytest.approx((expected.low, expected.high))
 
@@ -225,7 +227,7 @@ def test_the_suites_have_the_published_numbers():
 def test_missing_lists_are_all_named(tmp_path, model, suite):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError) as caught:
-        ledger.benchmark(
+        benchmarking.benchmark(
             BenchmarkConfig(suite, tmp_path / "out", tmp_path / "empty", (str(model),)), Pretended().commands()
         )
     told = str(caught.value)
@@ -241,23 +243,23 @@ def test_missing_lists_are_all_named(tmp_path, model, suite):
 def test_wrong_names_are_answered_with_the_right_ones(tmp_path, lists, model):
     commands = Pretended().commands()
     with pytest.raises(ConfigError, match="no suite 'nhi'; there are nih, chexpert"):
-        ledger.benchmark(BenchmarkConfig("nhi", tmp_path / "a"), commands)
+        benchmarking.benchmark(BenchmarkConfig("nhi", tmp_path / "a"), commands)
     with pytest.raises(ConfigError, match="the suite nih has no 'nih-5'; there are nih-1, nih-10, nih-100"):
-        ledger.benchmark(config(tmp_path / "b", lists, model, only=("nih-5",)), commands)
+        benchmarking.benchmark(config(tmp_path / "b", lists, model, only=("nih-5",)), commands)
     with pytest.raises(ConfigError, match="needs --data DIR"):
-        ledger.benchmark(config(tmp_path / "c", lists, model, data=None), commands)
+        benchmarking.benchmark(config(tmp_path / "c", lists, model, data=None), commands)
     with pytest.raises(ConfigError, match="at least one model"):
-        ledger.benchmark(config(tmp_path / "d", lists, model, models=("scratch",)), commands)
+        benchmarking.benchmark(config(tmp_path / "d", lists, model, models=("scratch",)), commands)
     with pytest.raises(ConfigError, match="at least one seed"):
-        ledger.benchmark(config(tmp_path / "e", lists, model, seeds=()), commands)
+        benchmarking.benchmark(config(tmp_path / "e", lists, model, seeds=()), commands)
     with pytest.raises(model_folder.CheckpointError, match="no such file or folder"):
-        ledger.benchmark(config(tmp_path / "f", lists, model, models=("nowhere",)), commands)
+        benchmarking.benchmark(config(tmp_path / "f", lists, model, models=("nowhere",)), commands)
 
 
 def test_a_folder_of_another_benchmark_is_refused(tmp_path, lists, model, capsys):
-    ledger.benchmark(config(tmp_path / "out", lists, model, seeds=(0,)), Pretended().commands())
+    benchmarking.benchmark(config(tmp_path / "out", lists, model, seeds=(0,)), Pretended().commands())
     with pytest.raises(RunError, match=r"holds another benchmark .suite: nih, now rsna"):
-        ledger.benchmark(config(tmp_path / "out", lists, model, suite="rsna"), Pretended().commands())
+        benchmarking.benchmark(config(tmp_path / "out", lists, model, suite="rsna"), Pretended().commands())
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("dear")
     with pytest.raises(SystemExit):
