@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 import pytest
-from test_serve import SMALL, TOKEN, ask, dicom, png_of_size, running, write_models
+from test_service import SMALL, TOKEN, ask, dicom, png_of_size, running, write_models
 
 from mrm import serve
 from mrm.corpora.phantoms.phantom import FINDINGS
