@@ -19,7 +19,7 @@ from mrm.models.mrm import MRM
 from mrm.runs.doctor import flops_of_step
 from mrm.training.tasks import PretrainTask
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")

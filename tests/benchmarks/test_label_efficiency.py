@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "label_efficiency"
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "label_efficiency"
 COMMAND = [sys.executable, str(FOLDER / "study.py"), "--size", "quick", "--part", "phantoms", "--arms", "both", "none"]
 
 
