@@ -36,11 +36,11 @@ from torchvision import transforms
 import mrm
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
-from mrm.models import model_folder
+from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.runs import predicting
-from mrm.runs.run_folder import best_device
 from mrm.system import hardware
+from mrm.system.hardware import best_device
 from mrm.system.partial_results import Partial
 
 

@@ -45,15 +45,15 @@ import torchvision
 import mrm
 from mrm.data import images, packing
 from mrm.data.records import Record, Records
-from mrm.data.reports import Tokenizer
+from mrm.data.reports import NO_WORD, Tokenizer
 from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.models import noise
 from mrm.models.mrm import MRM, ModelConfig, normalise
 from mrm.recipes import recipes
 from mrm.runs.doctor import Stopwatch, flops_of_step
+from mrm.system.errors import ImageError
 from mrm.system.hardware import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak
 from mrm.training import parallel
-from mrm.training.losses import NO_WORD
 from mrm.training.optimization import TrainConfig, build_optimizer
 from mrm.training.tasks import PretrainTask
 from mrm.training.trainer import Trainer
@@ -161,7 +161,7 @@ def largest_pictures(folder: Path, count: int) -> list[np.ndarray]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
             height, width = images.size(path)
-        except images.ImageError:
+        except ImageError:
             continue
         sizes[path] = height * width
     if len(sizes) < count:

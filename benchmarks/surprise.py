@@ -52,8 +52,9 @@ from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
-from mrm.data.reports import MASK, PAD, Tokenizer, mask_words, select_sections
+from mrm.data.reports import MASK, PAD, Tokenizer, mask_words
 from mrm.data.samples import CropConfig, ReportConfig
+from mrm.data.sections import select_sections
 from mrm.inference import predict, report_filling
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM, normalise

@@ -20,7 +20,8 @@ from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import loader, sampling
 from mrm.data.records import Records
-from mrm.data.reports import Tokenizer, select_sections
+from mrm.data.reports import Tokenizer
+from mrm.data.sections import select_sections
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.runs.pretraining import pretrain_data

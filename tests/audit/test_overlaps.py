@@ -10,7 +10,8 @@ from test_perceptual_hashes import film
 from mrm.audit.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
 from mrm.audit.overlaps import KINDS, Verdict, audit, compare, judge, repeats
 from mrm.data import images
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
+from mrm.system.errors import RecordError
 
 
 def saved(folder, name: str, picture: np.ndarray, **known) -> Record:

@@ -7,7 +7,8 @@ from corpora_trees import contents, write_picture
 
 from mrm.corpora import chexpert, prepare, splits
 from mrm.corpora.contract import Options, Release, read_table
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
+from mrm.system.errors import RecordError
 
 HEADER = ",".join(chexpert.COLUMNS)
 CELLS = {"Cardiomegaly": "1.0", "Atelectasis": "-1.0", "Consolidation": "-1.0", "Edema": "0.0", "Fracture": "-1.0"}

@@ -12,7 +12,8 @@ from mrm import runs
 from mrm.corpora import prepare
 from mrm.corpora.contract import Options
 from mrm.corpora.covid import CLASSES, labels_of
-from mrm.data.records import RecordError, Records, read_list
+from mrm.data.records import Records, read_list
+from mrm.system.errors import RecordError
 
 HEADER = "patientid,offset,sex,age,finding,view,modality,folder,filename,license,url,clinical_notes,other_notes"
 FINDINGS = ("Pneumonia/Viral/COVID-19", "Pneumonia/Bacterial/Streptococcus", "Pneumonia/Viral/SARS", "No Finding")

@@ -8,7 +8,8 @@ import pytest
 
 from mrm.corpora import prepare
 from mrm.corpora.contract import Options
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
+from mrm.system.errors import RecordError
 
 COLUMNS = {"image_path": "Path", "report_content": "Text", "patient_id": "MRN", "study_id": "Accession"}
 

@@ -21,10 +21,11 @@ from test_trainer import config as pretrain_config
 
 from mrm import runs
 from mrm.corpora.contract import Options
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.recipes import recipes
+from mrm.system.errors import RecordError
 
 SHORT = {"steps": 2, "warmup_steps": 1, "global_batch": 2, "check_every": 2, "save_every": 2}
 

@@ -13,7 +13,8 @@ import pytest
 from mrm.corpora import prepare
 from mrm.corpora.contract import Options
 from mrm.corpora.mimic import CLASSES
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
+from mrm.system.errors import RecordError
 
 METADATA = (
     "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"

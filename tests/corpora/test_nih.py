@@ -7,7 +7,8 @@ from corpora_trees import contents, write_picture
 
 from mrm.corpora import nih, prepare, splits
 from mrm.corpora.contract import Options, Release, read_table
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
+from mrm.system.errors import RecordError
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

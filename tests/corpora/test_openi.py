@@ -9,7 +9,8 @@ import pytest
 from mrm.corpora import prepare
 from mrm.corpora.contract import Options
 from mrm.corpora.openi import read_report
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
+from mrm.system.errors import RecordError
 
 XML = """<?xml version="1.0" encoding="utf-8"?>
 <eCitation>

@@ -10,7 +10,7 @@ import pytest
 
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS, phantom
-from mrm.data.records import RecordError
+from mrm.system.errors import RecordError
 
 TERMS = {
     "atelectasis": r"atelectasis",

@@ -18,7 +18,8 @@ from mrm import corpora, runs
 from mrm.audit import fingerprints
 from mrm.corpora import inspection, nih, prepare
 from mrm.corpora.contract import Options, Release, find_table, inside, list_pictures, read_table
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
+from mrm.system.errors import RecordError
 
 LABELS = {"0": 0.0, "1": 1.0, "": float("nan"), "-": -1.0}
 

@@ -5,7 +5,8 @@ from corpora_trees import contents, write_dicom
 
 from mrm.corpora import inspection, prepare, rsna, splits
 from mrm.corpora.contract import Options, Release, read_table
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
+from mrm.system.errors import RecordError
 
 HEADER = "patientId,x,y,width,height,Target"
 

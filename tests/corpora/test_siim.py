@@ -9,7 +9,7 @@ from mrm.corpora import prepare, siim, splits
 from mrm.corpora.contract import Exclusion, Options, Release, read_table
 from mrm.data import masks
 from mrm.data.masks import decode, encode
-from mrm.data.records import RecordError
+from mrm.system.errors import RecordError
 
 HEIGHT, WIDTH = 24, 20
 ID = "1.2.276.0.7230010.3.1.4.8323329.{}.15178"

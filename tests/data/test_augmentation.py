@@ -5,9 +5,10 @@ import pytest
 
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import augmentation as augmentation
-from mrm.data.augmentation import NONE, STRONG, AugmentConfig, AugmentError, augment
+from mrm.data.augmentation import NONE, STRONG, AugmentConfig, augment
 from mrm.data.records import Records
 from mrm.data.samples import CropConfig, LabelData
+from mrm.system.errors import AugmentError
 
 
 @pytest.fixture(scope="module")

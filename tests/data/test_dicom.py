@@ -28,7 +28,7 @@ from pydicom.uid import (
 
 from mrm.data import dicom, images
 from mrm.data.dicom import dicom_size, read_dicom
-from mrm.data.images import ImageError
+from mrm.system.errors import ImageError
 
 
 @pytest.fixture(scope="module")
@@ -390,7 +390,7 @@ def test_a_bomb_of_run_lengths_costs_no_memory(film, tmp_path):
         "held = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == 'linux' else 1048576)\n"
         "images.read(sys.argv[1] + '/good.dcm'); before = held()\n"
         "try: images.read(sys.argv[1] + '/bomb.dcm')\n"
-        "except images.ImageError as error: print(held() - before, error)\n"
+        "except ImageError as error: print(held() - before, error)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     grown, reason = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(" ", 1)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from mrm.data import images
 from mrm.data.headers import parse
-from mrm.data.images import Box, ImageError
+from mrm.data.images import Box
+from mrm.system.errors import ImageError
 
 
 @pytest.fixture(scope="module")

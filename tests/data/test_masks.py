@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from mrm.data import images, masks
-from mrm.data.masks import MaskError, decode, encode, fit, fit_mask
+from mrm.data.masks import IGNORED, decode, encode, fit, fit_mask
 from mrm.data.samples import CropConfig, MaskData
 from mrm.data.sampling import Balanced
-from mrm.training.losses import IGNORED
+from mrm.system.errors import MaskError
 
 LESION = np.zeros((20, 30), np.uint8)
 LESION[4:9, 10:22] = 1

@@ -20,10 +20,10 @@ from PIL import Image
 
 from mrm import cli
 from mrm.data import images, masks, shards
-from mrm.data.images import ImageError
-from mrm.data.packing import PackConfig, PackError, encode, of_records, open_source, pack, shrunk
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.packing import PackConfig, encode, of_records, open_source, pack, shrunk
+from mrm.data.records import Record, Records
 from mrm.runs import packing
+from mrm.system.errors import ImageError, MaskError, PackError, RecordError, ShardError
 
 SMALL = PackConfig(size=64, rows=20)
 
@@ -279,7 +279,7 @@ def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(phantoms, packed, 
     with pytest.raises(KeyboardInterrupt):
         pack(source, tmp_path / "out", SMALL, workers=1, progress=stop)
     assert sorted(bytes_of(tmp_path / "out")) == ["packing.json", "shard-00000.arrow", "shard-00000.arrow.json"]
-    with pytest.raises(shards.ShardError, match="a folder that `mrm pack` has finished is expected"):
+    with pytest.raises(ShardError, match="a folder that `mrm pack` has finished is expected"):
         shards.open_folder(tmp_path / "out")
     first = (tmp_path / "out" / "shard-00000.arrow").stat()
     seen = []
@@ -443,15 +443,15 @@ def test_only_some_pictures_can_be_taken_from_segmentation_shards(outlined, tmp_
 
 
 def test_segmentation_folders_that_do_not_fit_are_refused(outlined, packed, tmp_path):
-    with pytest.raises(masks.MaskError, match="shards without masks; pack a segmentation folder"):
+    with pytest.raises(MaskError, match="shards without masks; pack a segmentation folder"):
         masks.load(packed)
     root = tmp_path / "lone"
     (root / "images" / "training").mkdir(parents=True)
     (root / "annotations" / "training").mkdir(parents=True)
-    with pytest.raises(masks.MaskError, match="no pictures in images"):
+    with pytest.raises(MaskError, match="no pictures in images"):
         open_source(root)
     (root / "images" / "training" / "a.png").write_bytes(images.encode_png(np.zeros((20, 20), np.uint8)))
-    with pytest.raises(masks.MaskError, match=r"a\.png: a picture without a mask"):
+    with pytest.raises(MaskError, match=r"a\.png: a picture without a mask"):
         open_source(root)
     (root / "annotations" / "training" / "a.png").write_bytes(images.encode_png(np.zeros((20, 21), np.uint8)))
     with pytest.raises(PackError, match=r"not one of 1 pictures.*a\.png"):

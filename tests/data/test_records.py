@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mrm.data.records import Record, RecordError, Records, find_images, read_list, resolve_uncertain
+from mrm.data.records import Record, Records, find_images, read_list, resolve_uncertain
+from mrm.system.errors import RecordError
 
 NAN = float("nan")
 

@@ -9,7 +9,8 @@ from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrm.data.reports import CLS, MASK, PAD, SPECIAL, UNK, ReportError, Tokenizer, mask_words
+from mrm.data.reports import CLS, MASK, PAD, SPECIAL, UNK, Tokenizer, mask_words
+from mrm.system.errors import ReportError
 
 TEXTS = [
     "FINDINGS: The heart is normal in size. No pleural effusion or pneumothorax.",

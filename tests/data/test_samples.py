@@ -11,10 +11,10 @@ from torch.multiprocessing import reductions
 from mrm.data import images
 from mrm.data.loader import loader
 from mrm.data.records import Record, Records
-from mrm.data.reports import CLS, MASK, PAD, Tokenizer
+from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer
 from mrm.data.samples import CropConfig, LabelData, PretrainData, ReportConfig, test_picture
 from mrm.data.sampling import Sample, in_order, micro_batches, shuffled
-from mrm.training.losses import NO_WORD
+from mrm.system.errors import ImageError
 
 LENGTH = 12  # tokens of a report
 REPORTS = [
@@ -397,7 +397,7 @@ def with_broken(*at: int, image=b"") -> Records:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_picture_stops_with_its_record_and_what_to_do(pretrain, kind, workers):
     data = pretrain(with_broken(3, image=BROKEN[kind]))
-    with pytest.raises(images.ImageError, match=r"record study-3: .*--on-error skip"):
+    with pytest.raises(ImageError, match=r"record study-3: .*--on-error skip"):
         list(loader(data, in_order(7, 7), workers=workers))
 
 
@@ -430,5 +430,5 @@ def test_a_stand_in_brings_its_own_labels(labelled):
 
 def test_when_no_picture_can_be_read_there_is_no_batch(pretrain):
     data = pretrain(with_broken(*range(7)), on_error="skip")
-    with pytest.raises(images.ImageError, match=r"not one of 7 pictures could be read; the first, study-2: "):
+    with pytest.raises(ImageError, match=r"not one of 7 pictures could be read; the first, study-2: "):
         list(loader(data, iter([[Sample(0, 2)]]), workers=0))

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrm.data.reports import select_sections as as_reports_give_it
-from mrm.data.sections import TITLES, ReportError, sections, select_sections, split_report
+from mrm.data.sections import TITLES, sections, select_sections, split_report
+from mrm.data.sections import select_sections as as_reports_give_it
+from mrm.system.errors import ReportError
 
 COLUMNS = ("indication", "comparison", "findings", "impression")
 MIMIC = """                                 FINAL REPORT

@@ -20,12 +20,11 @@ from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, shards
 from mrm.data.loader import loader
 from mrm.data.packing import PackConfig, open_source, pack
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import CropConfig, LabelData, PretrainData
 from mrm.data.sampling import InWindows, Sample, order_of, shuffled
-from mrm.data.shards import ShardError
-from mrm.evaluation.classifier_test import RunError
+from mrm.system.errors import RecordError, RunError, ShardError
 
 
 @pytest.fixture(scope="module")

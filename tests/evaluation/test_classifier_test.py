@@ -9,12 +9,13 @@ from test_pages import PHONE, check_whole, chromium, widths  # noqa: F401 (a fix
 from test_trainer import MICRO
 
 from mrm import runs
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
 from mrm.evaluation.classifier_test import people
 from mrm.evaluation.predictions import read_predictions
 from mrm.inference import predict
-from mrm.models import model_folder
+from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.system.errors import RecordError
 
 CLASSES = ("effusion", "cardiomegaly")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mrm.data.records import RecordError
 from mrm.evaluation.predictions import Predictions, pair, read_predictions, write_predictions
+from mrm.system.errors import RecordError
 
 CLASSES = ("effusion", "cardiomegaly")
 

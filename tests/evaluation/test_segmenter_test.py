@@ -17,16 +17,14 @@ from scipy import ndimage
 
 from mrm import cli, runs
 from mrm.data import images, masks
-from mrm.data.masks import MaskError
-from mrm.data.records import RecordError
-from mrm.evaluation.classifier_test import RunError
-from mrm.evaluation.segmenter_test import LEVELS, Threshold, choose, levels_of, outline, surface_distances
+from mrm.data.masks import IGNORED
+from mrm.evaluation.segmenter_test import surface_distances
+from mrm.inference.outlines import LEVELS, Threshold, choose, levels_of, outline
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.segmenter import SegmenterError
 from mrm.recipes import recipes
 from mrm.runs import predicting
-from mrm.training.losses import IGNORED
+from mrm.system.errors import MaskError, RecordError, RunError, SegmenterError
 from mrm.training.optimization import TrainConfig
 
 ENCODER = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64)

@@ -5,8 +5,8 @@ import pydicom
 import pytest
 from corpora_trees import write_dicom
 
-from mrm.data.masks import MaskError
 from mrm.inference import dicom_seg
+from mrm.system.errors import MaskError
 
 hd = pytest.importorskip("highdicom")
 

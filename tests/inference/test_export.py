@@ -17,9 +17,10 @@ from mrm.data.reports import Tokenizer
 from mrm.inference import export, predict
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.model_folder import Card, CheckpointError
+from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM, normalise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
+from mrm.system.errors import CheckpointError
 
 CLASSES = ("nodule", "effusion")
 ORIGIN = {

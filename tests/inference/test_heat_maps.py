@@ -17,6 +17,7 @@ from mrm.inference import heat_maps
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import normalise
+from mrm.system.errors import ExplainError
 
 CLASSES = ("square", "ring")
 
@@ -164,17 +165,17 @@ def test_making_a_map_leaves_the_network_as_it_was(model):
 
 def test_bad_questions_are_named(model, monkeypatch):
     picture = np.zeros((64, 64), np.uint8)
-    with pytest.raises(heat_maps.ExplainError, match="no method 'lime'; there are gradcam, rollout"):
+    with pytest.raises(ExplainError, match="no method 'lime'; there are gradcam, rollout"):
         heat_maps.heat_map(model, picture, 0, "lime")
     for index in (-1, 2):
-        with pytest.raises(heat_maps.ExplainError, match="square, ring"):
+        with pytest.raises(ExplainError, match="square, ring"):
             heat_maps.heat_map(model, picture, index)
-    with pytest.raises(heat_maps.ExplainError, match="opacity"):
+    with pytest.raises(ExplainError, match="opacity"):
         heat_maps.overlay(picture, picture.astype(np.float32), 1.5)
-    with pytest.raises(heat_maps.ExplainError, match="does not lie on"):
+    with pytest.raises(ExplainError, match="does not lie on"):
         heat_maps.overlay(picture, np.zeros((3, 3), np.float32))
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(heat_maps.ExplainError, match=r"mrm-radiograph\[explain\]"):
+    with pytest.raises(ExplainError, match=r"mrm-radiograph\[explain\]"):
         heat_maps.heat_map(model, picture, 0)
 
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mrm.data.records import RecordError
 from mrm.inference.neighbours import read_index
+from mrm.system.errors import RecordError
 
 
 def index(folder, names="path,patient_id\na,1\nb,2\n", features=None):

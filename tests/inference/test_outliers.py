@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrm.inference import outliers
-from mrm.inference.outliers import OutlierError
+from mrm.system.errors import OutlierError
 
 
 def known_features(n=300, width=20, seed=0):

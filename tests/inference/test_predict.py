@@ -11,10 +11,11 @@ from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, samples
 from mrm.data.records import Record, Records
 from mrm.inference import predict
-from mrm.inference.predict import PredictError
+from mrm.models import noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM, normalise
 from mrm.statistics import ranking
+from mrm.system.errors import PredictError
 
 
 @pytest.fixture(scope="module")

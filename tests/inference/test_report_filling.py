@@ -13,12 +13,13 @@ from test_trainer import MICRO
 
 from mrm.data import images
 from mrm.data.records import Record, Records
-from mrm.data.reports import MASK, ReportError, Tokenizer
+from mrm.data.reports import MASK, Tokenizer
 from mrm.data.samples import CropConfig, PretrainData
 from mrm.data.sampling import in_order
 from mrm.inference import predict, report_filling
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
+from mrm.system.errors import ReportError
 from mrm.training.tasks import PretrainTask
 
 TEXTS = ("Findings: the chest is bright. There is cardiomegaly.", "Findings: the chest is dark. There is nothing.")

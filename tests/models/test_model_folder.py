@@ -19,8 +19,9 @@ import mrm
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.model_folder import Card, CheckpointError
+from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM
+from mrm.system.errors import CheckpointError
 
 VIT_B = replace(SMALL, encoder="vit_base_patch16_224", encoder_options={}, image_size=224, keep=49)
 CLASSES = ("effusion", "mass, left", "edema")

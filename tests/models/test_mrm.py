@@ -10,12 +10,12 @@ from conftest import SHARED
 
 import mrm
 from mrm import runs
+from mrm.data.reports import NO_WORD
 from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models import published_layout as published_layout
 from mrm.models.mrm import MRM, ModelConfig, complement, normalise, patchify, sine_cosine, take, unpatchify
 from mrm.recipes import recipes
-from mrm.training.losses import NO_WORD
 from mrm.training.optimization import TrainConfig
 from mrm.training.tasks import PretrainTask
 

@@ -9,12 +9,13 @@ import timm
 import torch
 from timm.layers import resample_abs_pos_embed
 
+from mrm.data.masks import IGNORED
 from mrm.data.samples import MaskBatch
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.model_folder import CheckpointError
-from mrm.models.segmenter import Segmenter, SegmenterConfig, SegmenterError, probabilities, window_starts
-from mrm.training.losses import IGNORED, dice_loss, focal_loss
+from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities, window_starts
+from mrm.system.errors import CheckpointError, SegmenterError
+from mrm.training.losses import dice_loss, focal_loss
 from mrm.training.optimization import TrainConfig, build_optimizer
 from mrm.training.tasks import SegmentTask
 

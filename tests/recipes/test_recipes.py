@@ -19,7 +19,6 @@ from mrm.models.noise import seeded
 from mrm.recipes.recipes import (
     FINETUNE,
     PRETRAIN,
-    ConfigError,
     FinetuneConfig,
     PretrainConfig,
     differences,
@@ -27,6 +26,7 @@ from mrm.recipes.recipes import (
     from_yaml,
     to_yaml,
 )
+from mrm.system.errors import ConfigError
 from mrm.training.optimization import rate_at
 
 PLACES = {"records": Path("data/training.csv"), "out": Path("runs/a")}

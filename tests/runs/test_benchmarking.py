@@ -10,15 +10,15 @@ import pytest
 from mrm.cli import main
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.records import Records
-from mrm.evaluation.classifier_test import RunError, write_results
+from mrm.evaluation.classifier_test import write_results
 from mrm.evaluation.predictions import Predictions, read_predictions
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import suites
-from mrm.recipes.recipes import ConfigError
 from mrm.runs import benchmarking
 from mrm.runs.benchmarking import BenchmarkConfig, Commands
 from mrm.statistics import dice, ranking, seeds
+from mrm.system.errors import CheckpointError, ConfigError, RunError
 from mrm.training.trainer import Stopped
 
 
@@ -252,7 +252,7 @@ def test_wrong_names_are_answered_with_the_right_ones(tmp_path, lists, model):
         benchmarking.benchmark(config(tmp_path / "d", lists, model, models=("scratch",)), commands)
     with pytest.raises(ConfigError, match="at least one seed"):
         benchmarking.benchmark(config(tmp_path / "e", lists, model, seeds=()), commands)
-    with pytest.raises(model_folder.CheckpointError, match="no such file or folder"):
+    with pytest.raises(CheckpointError, match="no such file or folder"):
         benchmarking.benchmark(config(tmp_path / "f", lists, model, models=("nowhere",)), commands)
 
 

@@ -7,11 +7,10 @@ import pytest
 
 from mrm import cli
 from mrm.data.records import Record
-from mrm.evaluation.classifier_test import RunError
 from mrm.recipes import recipes
-from mrm.recipes.recipes import ConfigError
 from mrm.runs import doctor
 from mrm.runs.doctor import Diagnosis, Stage
+from mrm.system.errors import ConfigError, RunError
 
 
 @pytest.fixture(scope="module")

@@ -28,17 +28,16 @@ from mrm import cli
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import finding, images, samples
 from mrm.data.headers import MAX_BYTES
-from mrm.data.records import Record, RecordError, Records
-from mrm.evaluation.classifier_test import RunError
+from mrm.data.records import Record, Records
 from mrm.inference import neighbours, outliers, predict
-from mrm.models import model_folder
+from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.model_folder import CheckpointError
 from mrm.models.mrm import MRM
 from mrm.runs import predicting
 from mrm.runs.predicting import Reading
 from mrm.statistics import calibration
 from mrm.system import partial_results
+from mrm.system.errors import CheckpointError, RecordError, RunError
 from mrm.system.partial_results import Partial
 
 HERE = Reading(batch=8, workers=0)  # read in this process: the tests are many, and small

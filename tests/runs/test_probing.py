@@ -11,13 +11,13 @@ from test_trainer import MICRO
 from mrm import cli, runs
 from mrm.data.records import Record, Records
 from mrm.evaluation import probes
-from mrm.evaluation.classifier_test import RunError
-from mrm.evaluation.probes import Labelled, ProbeError
-from mrm.models import model_folder
+from mrm.evaluation.probes import Labelled
+from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.runs import probing as run_of_probe
 from mrm.runs.probing import ProbeConfig
 from mrm.statistics import ranking
+from mrm.system.errors import ProbeError, RunError
 
 CLASSES = ("effusion", "cardiomegaly")
 

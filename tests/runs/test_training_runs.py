@@ -16,14 +16,13 @@ import mrm
 from mrm import runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
-from mrm.data.images import ImageError
-from mrm.data.records import Record, RecordError, Records
-from mrm.evaluation.classifier_test import RunError
+from mrm.data.records import Record, Records
 from mrm.evaluation.predictions import read_predictions
 from mrm.models import model_folder
 from mrm.recipes import recipes
 from mrm.runs import finetuning, run_folder
 from mrm.statistics import ranking
+from mrm.system.errors import ImageError, RecordError, RunError
 from mrm.training.tasks import ClassifyTask
 
 

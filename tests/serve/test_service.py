@@ -40,7 +40,7 @@ from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.inference import heat_maps, predict, report_filling
-from mrm.models import model_folder
+from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM

@@ -16,9 +16,7 @@ from test_classifier_test import probed_classifier
 from mrm import cli, runs
 from mrm.data import images
 from mrm.data.records import Records
-from mrm.evaluation.classifier_test import RunError
 from mrm.evaluation.predictions import read_predictions
-from mrm.inference.outliers import OutlierError
 from mrm.models import model_folder
 from mrm.statistics.calibration import (
     brier_score,
@@ -31,6 +29,7 @@ from mrm.statistics.calibration import (
     tempered,
 )
 from mrm.statistics.ranking import auroc, interval
+from mrm.system.errors import OutlierError, RunError
 
 NAN = math.nan
 LABELS = [0, 0, 1, 0, 1, 1]

@@ -12,7 +12,6 @@ from scipy.special import expit
 from test_pages import check_whole
 
 from mrm import cli, runs
-from mrm.data.records import RecordError
 from mrm.evaluation.classifier_test import write_results
 from mrm.evaluation.predictions import Predictions
 from mrm.statistics.comparison import (
@@ -26,6 +25,7 @@ from mrm.statistics.comparison import (
     sign_flip_test,
 )
 from mrm.statistics.ranking import auroc, interval
+from mrm.system.errors import RecordError
 
 NAN = math.nan
 

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
 from mrm.statistics import ranking
 from mrm.statistics.subgroups import UNSTATED, age_band, age_in_years, subgroups, values_of
+from mrm.system.errors import RecordError
 
 CLASSES = ("effusion", "nodule")
 

@@ -22,7 +22,8 @@ from mrm.data.packing import PackConfig, open_source, pack
 from mrm.data.records import Records
 from mrm.recipes import recipes
 from mrm.system import object_store
-from mrm.system.object_store import Cache, Fetcher, StoreError
+from mrm.system.errors import StoreError
+from mrm.system.object_store import Cache, Fetcher
 from mrm.training.trainer import Trainer
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}

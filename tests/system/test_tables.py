@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mrm.system.tables import RecordError, read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
+from mrm.system.errors import RecordError
+from mrm.system.tables import read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
 
 CELL = st.text(max_size=20).map(str.strip)
 

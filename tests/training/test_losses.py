@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mrm.training.losses import Term, label_loss, masked_patch_loss, masked_token_loss, normalise_patches
+from mrm.models.mrm import normalise_patches
+from mrm.training.losses import Term, label_loss, masked_patch_loss, masked_token_loss
 
 NAN = float("nan")
 

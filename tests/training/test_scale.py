@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrm import runs
 from mrm.models import model_folder
+from mrm.system.errors import TrainingError
 from mrm.training import parallel
-from mrm.training.optimization import TrainConfig, TrainingError, build_optimizer, update
+from mrm.training.optimization import TrainConfig, build_optimizer, update
 from mrm.training.trainer import Stopped, Trainer
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

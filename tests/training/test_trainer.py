@@ -18,7 +18,8 @@ from mrm import runs
 from mrm.models import model_folder
 from mrm.models.mrm import ModelConfig
 from mrm.recipes import recipes
-from mrm.training.optimization import TrainConfig, TrainingError, rate_at
+from mrm.system.errors import TrainingError
+from mrm.training.optimization import TrainConfig, rate_at
 from mrm.training.trainer import Stopped, Trainer
 
 MICRO = ModelConfig(

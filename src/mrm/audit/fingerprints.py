@@ -18,9 +18,9 @@ import numpy as np
 
 from mrm.audit.perceptual_hashes import content_hash, perceptual_hash
 from mrm.data import images
-from mrm.data.images import ImageError
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
 from mrm.system import hardware
+from mrm.system.errors import ImageError, RecordError
 from mrm.system.journal import Journal, file_state
 from mrm.system.tables import write_whole
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from mrm.audit.fingerprints import DEPTH, Fingerprints, fingerprint
 from mrm.audit.perceptual_hashes import THRESHOLD, near_pairs
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
 from mrm.system import hardware
+from mrm.system.errors import RecordError
 from mrm.system.journal import Journal
 
 KINDS = ("patient", "study", "file", "picture", "similar picture")

@@ -7,21 +7,23 @@ import warnings
 from collections.abc import Sequence
 
 from mrm.cli import data, machine, testing, training, using
-from mrm.data.augmentation import AugmentError
-from mrm.data.images import ImageError
-from mrm.data.packing import PackError
-from mrm.data.records import RecordError
-from mrm.data.reports import ReportError
-from mrm.evaluation.classifier_test import RunError
-from mrm.evaluation.probes import ProbeError
-from mrm.inference.heat_maps import ExplainError
-from mrm.inference.outliers import OutlierError
-from mrm.inference.predict import PredictError
-from mrm.models.model_folder import CheckpointError
-from mrm.models.segmenter import SegmenterError
-from mrm.recipes.recipes import ConfigError
-from mrm.system.object_store import StoreError
-from mrm.training.optimization import TrainingError
+from mrm.system.errors import (
+    AugmentError,
+    CheckpointError,
+    ConfigError,
+    ExplainError,
+    ImageError,
+    OutlierError,
+    PackError,
+    PredictError,
+    ProbeError,
+    RecordError,
+    ReportError,
+    RunError,
+    SegmenterError,
+    StoreError,
+    TrainingError,
+)
 
 EXPECTED = (
     AugmentError,

@@ -12,7 +12,7 @@ import tyro
 
 from mrm.cli.command import Command, commands, without_empty_defaults
 from mrm.corpora.contract import Options
-from mrm.recipes.recipes import ConfigError
+from mrm.system.errors import ConfigError
 
 
 @without_empty_defaults
@@ -127,8 +127,9 @@ def pack(
         on_error: skip leaves out bad lines of RECORDS.
         check: read this shard folder in place of packing, and compare every checksum; exit status 2 if one differs.
     """
-    from mrm.data.packing import PackConfig, PackError
+    from mrm.data.packing import PackConfig
     from mrm.runs import packing
+    from mrm.system.errors import PackError
 
     if check and not (records or out):
         packing.check_shards(check)

@@ -73,8 +73,8 @@ def calibrate(
         seed: of the folds and the intervals.
     """
     from mrm import runs
-    from mrm.evaluation.classifier_test import RunError
     from mrm.runs.calibrating import Goal
+    from mrm.system.errors import RunError
 
     if youden and (sensitivity is not None or specificity is not None):
         raise RunError("give one of --sensitivity, --specificity and --youden")

@@ -15,7 +15,6 @@ from mrm.recipes.recipes import (
     FINETUNE,
     PRETRAIN,
     SEGMENT,
-    ConfigError,
     FinetuneConfig,
     PretrainConfig,
     Recipe,
@@ -24,6 +23,7 @@ from mrm.recipes.recipes import (
     from_yaml,
     to_yaml,
 )
+from mrm.system.errors import ConfigError
 
 
 @dataclass(frozen=True)

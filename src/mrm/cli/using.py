@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.cli.command import commands
-from mrm.recipes.recipes import ConfigError
 from mrm.serve.limits import Limits
+from mrm.system.errors import ConfigError
 
 
 def predict(

@@ -13,7 +13,8 @@ from pathlib import Path
 from mrm.corpora import inspection, splits, writing
 from mrm.corpora.contract import Exclusion, Options, Release
 from mrm.corpora.writing import Corpus
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
+from mrm.system.errors import RecordError
 
 CORPORA = {  # name -> what it is; each has the module of its name
     "nih": "NIH ChestX-ray14",

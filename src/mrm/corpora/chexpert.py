@@ -26,7 +26,8 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
+from mrm.system.errors import RecordError
 
 OBSERVATIONS = (
     "No Finding",

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
+from mrm.system.errors import RecordError
 from mrm.system.tables import read_csv_rows
 
 Purpose = Literal["labels", "reports", "masks"]

@@ -32,7 +32,8 @@ from mrm.corpora.contract import (
     without_label,
 )
 from mrm.corpora.splits import LISTS, divide
-from mrm.data.records import Record, RecordError, Records, read_list
+from mrm.data.records import Record, Records, read_list
+from mrm.system.errors import RecordError
 
 COLUMNS = ("patientid", "finding", "view", "modality", "filename")
 TASKS = {"covid": "covid19", "viral": "viral"}  # name of the lists -> class

@@ -31,8 +31,9 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
-from mrm.data.records import RESERVED, UNCERTAIN, Record, RecordError, Records
+from mrm.data.records import RESERVED, UNCERTAIN, Record, Records
 from mrm.data.sections import select_sections
+from mrm.system.errors import RecordError
 
 NAMES = (*RESERVED, "split", "sex", "age")
 SPLITS = {

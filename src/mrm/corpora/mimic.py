@@ -30,8 +30,9 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
 from mrm.data.sections import sections, select_sections
+from mrm.system.errors import RecordError
 
 # The columns of mimic-cxr-2.0.0-chexpert.csv, in its order.
 CLASSES = (

@@ -24,7 +24,8 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
+from mrm.system.errors import RecordError
 
 CLASSES = (  # the order of the published label lists, found by joining them with the table
     "Atelectasis",

@@ -23,8 +23,9 @@ from mrm.corpora.contract import (
     inside,
     list_pictures,
 )
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
 from mrm.data.sections import select_sections
+from mrm.system.errors import RecordError
 
 EXPECTED = {"pictures": 7_470, "reports": 3_955}
 CUT = "report cut off or not XML"

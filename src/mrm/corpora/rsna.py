@@ -26,7 +26,8 @@ from mrm.corpora.contract import (
     read_table,
     without_label,
 )
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
+from mrm.system.errors import RecordError
 
 CLASSES = ("Pneumonia",)
 TRAIN, TEST = "stage_2_train_images", "stage_2_test_images"

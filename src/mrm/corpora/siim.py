@@ -38,9 +38,9 @@ from mrm.corpora.contract import (
 )
 from mrm.corpora.inspection import SLOW, each
 from mrm.data import images
-from mrm.data.images import ImageError
 from mrm.data.masks import decode
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
+from mrm.system.errors import ImageError, RecordError
 from mrm.system.tables import write_whole
 
 CLASSES = ("Pneumothorax",)

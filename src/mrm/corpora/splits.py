@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from mrm.corpora.contract import ABSENT, DUPLICATE, Exclusion, Options, Release
-from mrm.data.records import UNCERTAIN, Record, RecordError, Records, read_list
+from mrm.data.records import UNCERTAIN, Record, Records, read_list
+from mrm.system.errors import RecordError
 
 HANDFUL = 5
 POLICIES = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan")}  # what an uncertain label becomes

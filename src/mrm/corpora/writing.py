@@ -24,7 +24,8 @@ import pydicom
 
 from mrm.corpora.contract import Exclusion, Options, Release
 from mrm.corpora.splits import LISTS, as_listed
-from mrm.data.records import UNCERTAIN, RecordError, Records
+from mrm.data.records import UNCERTAIN, Records
+from mrm.system.errors import RecordError
 from mrm.system.tables import write_whole
 
 AUDIT = "audit.json"  # the verdict on the sets, which `mrm.runs.prepare` adds

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mrm.system.errors import AugmentError
+
 LEVELS = np.arange(256, dtype=np.float32) / 255
-
-
-class AugmentError(ValueError):
-    """An amount that makes no sense. The message names it."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mrm.data.headers import ImageError, kind_of, load, parse
+from mrm.data.headers import kind_of, load, parse
+from mrm.system.errors import ImageError
 
 RADIOGRAPHS = {"CR", "DX", "RG"}
 TOLERATED = {"", "OT", "SC"}  # captures and converted files, which do not say what they show

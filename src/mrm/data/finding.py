@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrm.data import shards
-from mrm.data.headers import ImageError, kind_of, load
-from mrm.data.records import Record, RecordError, Records, find_images
+from mrm.data.headers import kind_of, load
+from mrm.data.records import Record, Records, find_images
+from mrm.system.errors import ImageError, RecordError
 
 TABLES = (".csv", ".parquet", ".gz", ".zip")
 LISTS = (".txt",)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mrm.system.errors import ImageError
+
 Bytes = bytes | memoryview
 MAX_BYTES = 1 << 31  # of a file; no radiograph comes near, and whole files are held in memory
 
@@ -25,10 +27,6 @@ _OTHERS = {
     b"GIF8": "a GIF picture",
     b"RIFF": "a RIFF (WebP) file",
 }
-
-
-class ImageError(ValueError):
-    """A picture that cannot be used: which one, what is wrong, what to do."""
 
 
 class Stored(Protocol):

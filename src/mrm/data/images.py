@@ -22,7 +22,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mrm.data.headers import Header, ImageError, Stored, check_whole, kind_of, load, parse
+from mrm.data.headers import Header, Stored, check_whole, kind_of, load, parse
+from mrm.system.errors import ImageError
 
 Source = Path | str | bytes | memoryview | Stored | np.ndarray
 

@@ -13,12 +13,12 @@ import torch
 from torch.multiprocessing import reductions
 from torch.utils.data import DataLoader, Dataset
 
-from mrm.data import images
 from mrm.data.samples import Data, Skipped
 from mrm.data.sampling import Sample, fetched_files
 from mrm.data.shards import WINDOW, ShardFile
 from mrm.system import hardware
-from mrm.system.object_store import Fetcher, StoreError, default_cache
+from mrm.system.errors import ImageError, StoreError
+from mrm.system.object_store import Fetcher, default_cache
 
 
 class _Failed(NamedTuple):
@@ -40,7 +40,7 @@ class _Batched(Dataset):
                 sample, failed = self._readable(epoch, index)
                 samples.append(sample)
                 skipped += failed
-        except (images.ImageError, StoreError) as error:
+        except (ImageError, StoreError) as error:
             return _Failed(str(error))
         return self.data.collate(samples, skipped)
 
@@ -51,16 +51,14 @@ class _Batched(Dataset):
             at = (index + offset) % len(self.data)
             try:
                 return self.data.sample(epoch, at), failed
-            except (images.ImageError, OSError) as error:
+            except (ImageError, OSError) as error:
                 if self.data.on_error == "stop":
-                    raise images.ImageError(
+                    raise ImageError(
                         f"record {self.data.name(at)}: {error}; or leave such records out with --on-error skip"
                     ) from error
                 failed.append(Skipped(at, self.data.name(at), str(error)))
         first = failed[0]
-        raise images.ImageError(
-            f"not one of {len(self.data)} pictures could be read; the first, {first.name}: {first.reason}"
-        )
+        raise ImageError(f"not one of {len(self.data)} pictures could be read; the first, {first.name}: {first.reason}")
 
 
 def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = None, pin: bool = False) -> Iterator[Any]:
@@ -91,7 +89,7 @@ def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = No
 def _unless_failed(loaded: Iterator[Any]) -> Iterator[Any]:
     for batch in loaded:
         if isinstance(batch, _Failed):
-            raise images.ImageError(batch.reason)
+            raise ImageError(batch.reason)
         _forget_shared()
         yield batch
 

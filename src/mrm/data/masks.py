@@ -29,20 +29,17 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mrm.data import images, shards
-from mrm.data.images import Box, ImageError
+from mrm.data.images import Box
 from mrm.data.records import OnError, Record, Records
 from mrm.data.shards import Packed
 from mrm.system import hardware
+from mrm.system.errors import ImageError, MaskError
 from mrm.system.tables import read_csv_rows
-from mrm.training.losses import IGNORED
 
 SPLITS = ("training", "validation", "test")
+IGNORED = 255  # in a mask: padding, or what nobody has labelled
 CLASSES = frozenset(map(str, range(1, IGNORED)))  # as a table of run lengths has them; 0 is the background
 RELATIVE, ABSOLUTE = "EncodedPixels", "rle"  # columns of run lengths: SIIM's, and the usual ones
-
-
-class MaskError(ImageError):
-    """A mask, or a folder of them, that cannot be used. The message says which file, why, and what to do."""
 
 
 @dataclass(frozen=True)

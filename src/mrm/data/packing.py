@@ -30,7 +30,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mrm.data import images
-from mrm.data.images import ImageError
 from mrm.data.records import OnError, Records
 from mrm.data.shards import (
     FAILURES,
@@ -46,6 +45,7 @@ from mrm.data.shards import (
     Index,
 )
 from mrm.system import hardware
+from mrm.system.errors import ImageError, MaskError, PackError
 from mrm.system.tables import write_csv, write_whole
 
 PICTURE, MASK = "image_bytes", "mask_bytes"  # columns of the files of pictures
@@ -53,10 +53,6 @@ PLAN = "packing.json"  # what is packed and how, for a command that goes on
 CHUNK = 32  # pictures that a process encodes at a time, and that lie in one Arrow record batch
 LARGEST = 1 << 30  # bytes of a file of pictures
 QUALITY = 90
-
-
-class PackError(ValueError):
-    """A packing that cannot start or go on. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -178,11 +174,11 @@ def _masked(folder: Path) -> Source:
         if (folder / "images" / split).is_dir():
             pairs, problems = masks.pair(folder, split)
             if problems:
-                raise masks.MaskError(f"{folder}: {len(problems)} without a partner: {'; '.join(problems[:5])}")
+                raise MaskError(f"{folder}: {len(problems)} without a partner: {'; '.join(problems[:5])}")
             rows += [[pair.name, split] for pair in pairs]
             items += pairs
     if not items:
-        raise masks.MaskError(f"{folder}: no pictures in images/{{{','.join(masks.SPLITS)}}}")
+        raise MaskError(f"{folder}: no pictures in images/{{{','.join(masks.SPLITS)}}}")
     named = Records([Record(i.image, name=f"{split}/{name}") for i, (name, split) in zip(items, rows, strict=True)])
     return Source("masks", ["image_path", "split"], rows, items, (), True, named.fingerprint())
 
@@ -446,7 +442,7 @@ def _shrunk_mask(item: Any, size: tuple[int, int], new: tuple[int, int]) -> np.n
 
     mask_HW = masks.read_mask(item)
     if mask_HW.shape != size:
-        raise masks.MaskError(f"{item.mask}: the mask has {mask_HW.shape} pixels, its picture {size}")
+        raise MaskError(f"{item.mask}: the mask has {mask_HW.shape} pixels, its picture {size}")
     return cv2.resize(mask_HW, new[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 

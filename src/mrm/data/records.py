@@ -21,7 +21,8 @@ import numpy as np
 from mrm.data import shards
 from mrm.data.headers import Stored
 from mrm.system import object_store
-from mrm.system.tables import RecordError, read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
+from mrm.system.errors import RecordError
+from mrm.system.tables import read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
 
 OnError = Literal["stop", "skip"]
 UNCERTAIN = -1.0  # CheXpert's "may be present"; an uncertain policy turns it into 1, 0 or NaN before training

@@ -14,11 +14,10 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
-from mrm.data.sections import ReportError as ReportError
-from mrm.data.sections import sections as sections
-from mrm.data.sections import select_sections as select_sections
+from mrm.system.errors import ReportError
 
 PAD, UNK, CLS, MASK = 0, 1, 2, 3
+NO_WORD = -100  # the target of a position that only fills up the batch
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")
 
 

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from mrm.data import images
 from mrm.data.augmentation import NONE, AugmentConfig, augment
-from mrm.data.masks import MaskedPictures, MaskError, fit, fit_mask
+from mrm.data.masks import MaskedPictures, fit, fit_mask
 from mrm.data.records import OnError, Record, Records
-from mrm.data.reports import CLS, MASK, PAD, Tokenizer, mask_words, select_sections
-from mrm.training.losses import NO_WORD
+from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, mask_words
+from mrm.data.sections import select_sections
+from mrm.system.errors import ImageError, MaskError
 
 Batch = TypeVar("Batch", bound="_Batch")
 EXACT = 3  # times the size wanted: a JPEG decoded no smaller is within 3 grey levels of itself decoded whole
@@ -343,7 +344,7 @@ class PictureData:
             warnings.simplefilter("always")
             try:
                 picture = test_picture(self.records[index], self.size, self.view, self.crop_borders)
-            except (images.ImageError, OSError, MemoryError) as error:
+            except (ImageError, OSError, MemoryError) as error:
                 reason = str(error) or "not enough memory to read it"
         warned = "; ".join(dict.fromkeys(str(w.message) for w in caught))
         return {"picture": picture, "index": index, "reason": reason, "warned": warned}

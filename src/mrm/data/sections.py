@@ -19,6 +19,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import NamedTuple
 
+from mrm.system.errors import ReportError
+
 TITLES = {
     "findings": ("findings", "finding", "report", "observations", "description", "narrative",
                  "reference findings"),
@@ -73,10 +75,6 @@ _HEADER = re.compile(  # the lines without colon that MIMIC-CXR puts between the
     r"(?P<title>FINAL[ ]+(?:REPORT|ADDENDUM)|WET[ ]READ(?:[ ]VERSION[ ]\#\d+)?)\b:?",
     re.MULTILINE,
 )
-
-
-class ReportError(ValueError):
-    """A report or tokenizer that cannot be used. The message says what, where, and what to do."""
 
 
 class Part(NamedTuple):

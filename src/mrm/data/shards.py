@@ -23,18 +23,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from mrm.data.headers import ImageError
 from mrm.system import object_store
+from mrm.system.errors import ShardError, StoreError
 
 VERSION = 1
 INDEX, TABLE, FAILURES = "shards.json", "records.parquet", "failures.csv"
 SHARD, OFFSET, LENGTH, MASK_OFFSET, MASK_LENGTH = PLACES = (".shard", ".offset", ".length", ".mask_offset", ".mask_length")  # fmt: skip
 WINDOW = 8  # files that are read at the same time, where they have to be fetched
 MAPPED = 256  # files that a process keeps mapped; a system allows about a thousand
-
-
-class ShardError(ImageError):
-    """A shard folder that cannot be used. The message says which file, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +216,7 @@ def damaged(place: Path | str) -> Iterator[tuple[str, str]]:
 def _wrong_with(file: ShardFile) -> str:
     try:
         view = file.view() if file.remote else _mapped.__wrapped__(file)  # as it is now, not as it was first mapped
-    except (ShardError, object_store.StoreError) as error:
+    except (ShardError, StoreError) as error:
         return str(error)
     if hashlib.sha256(view).hexdigest() != file.sha256:
         return f"{file.place}: damaged, it has another checksum than {INDEX} says; copy it again, or remove the folder and pack again"

@@ -26,14 +26,11 @@ from mrm.statistics import calibration, intervals
 from mrm.statistics.calibration import OperatingPoint, Reliability
 from mrm.statistics.intervals import Estimate
 from mrm.statistics.subgroups import Subgroups, age_in_years, subgroups, values_of
+from mrm.system.errors import RunError
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 
 CALIBRATED_ON = "calibrated-on"  # folder of a model: fingerprints of the records that its calibration saw
-
-
-class RunError(ValueError):
-    """A run or a test that cannot start. The message says why, and what to do."""
 
 
 def load_classifier(path: Path) -> Classifier:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mrm.system.tables import RecordError, read_csv_rows, write_csv
+from mrm.system.errors import RecordError
+from mrm.system.tables import read_csv_rows, write_csv
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,12 @@ from sklearn.linear_model import LogisticRegression
 
 from mrm.statistics import ranking
 from mrm.statistics.intervals import Array
+from mrm.system.errors import ProbeError
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of scikit-learn: the small ones regularise more
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100, 200)
 SHARPNESS = 0.07  # a neighbour weighs exp(cosine / 0.07), as in DINO, arXiv:2104.14294, section 4.1
 CELLS = 20_000_000  # cosines of queries and training records that are in memory at a time
-
-
-class ProbeError(ValueError):
-    """Features or labels that nothing can be learned from. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)

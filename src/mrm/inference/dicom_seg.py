@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from mrm.data.masks import MaskError
+from mrm.system.errors import MaskError
 
 # SNOMED CT category and type of a class, by a word in its name; others are called lesions
 CODES = {

@@ -27,10 +27,11 @@ import mrm
 from mrm.inference.predict import feature_function
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
-from mrm.models.model_folder import Card, CheckpointError
+from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM, normalise
 from mrm.models.segmenter import Segmenter
 from mrm.models.weights import first_line
+from mrm.system.errors import CheckpointError
 
 TOLERANCE = 1e-4  # by which ONNX may differ from PyTorch, as a share of the largest value of an output, or of 1
 HUB_FILES = {"README.md", "config.json", "model.safetensors", "tokenizer.json"}

@@ -22,13 +22,10 @@ from torch import Tensor, nn
 from mrm.data import images
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import normalise
+from mrm.system.errors import ExplainError
 
 Method = Literal["gradcam", "rollout"]
 METHODS = get_args(Method)
-
-
-class ExplainError(ValueError):
-    """A heat map that cannot be made. The message says why, and what to do."""
 
 
 def heat_map(model: Classifier, picture_HW: np.ndarray, class_index: int, method: str = "gradcam") -> np.ndarray:

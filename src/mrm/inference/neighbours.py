@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from mrm.data.records import RecordError
+from mrm.system.errors import RecordError
 from mrm.system.partial_results import Row
 from mrm.system.tables import read_csv_rows
 

@@ -11,13 +11,10 @@ from typing import Any
 import numpy as np
 
 from mrm.statistics.intervals import Array, group_numbers
+from mrm.system.errors import OutlierError
 
 DIRECTIONS, EXPLAINED = 32, 0.95  # of a reference: at the most, and of the variance
 FOLDS = 5
-
-
-class OutlierError(ValueError):
-    """Features that no reference can be made of, or that do not fit it. The message says why, and what to do."""
 
 
 def reference(

@@ -17,15 +17,11 @@ from mrm.data import images, loader, samples, sampling
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK
 from mrm.models.classifier import Classifier
-from mrm.models.mrm import MRM, complement, normalise, patchify, take, unpatchify
-from mrm.training.losses import normalise_patches
+from mrm.models.mrm import MRM, complement, normalise, normalise_patches, patchify, take, unpatchify
+from mrm.system.errors import PredictError
 
 Encoding = MRM | Classifier
 Kind = Literal["pooled", "patches"]
-
-
-class PredictError(ValueError):
-    """A prediction that cannot be made. The message says why, and what to do."""
 
 
 # Pictures in, numbers out -----------------------------------------------------------------------------

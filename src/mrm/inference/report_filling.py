@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 
 from mrm.corpora.phantoms.phantom import phantom
-from mrm.data.reports import CLS, MASK, SPECIAL, UNK, ReportError, Tokenizer
+from mrm.data.reports import CLS, MASK, SPECIAL, UNK, Tokenizer
 from mrm.inference.predict import context_of
 from mrm.models.mrm import MRM
+from mrm.system.errors import ReportError
 
 BLANK = re.compile(r"_{3,}|\[MASK\]")
 MAX_BLANKS = 64

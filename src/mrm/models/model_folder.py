@@ -28,7 +28,8 @@ from mrm.models.classifier import Classifier, ClassifierConfig, build_encoder
 from mrm.models.mrm import MRM, ModelConfig
 from mrm.models.published_layout import BERT, HEAD, own_names, to_published
 from mrm.models.segmenter import Segmenter, SegmenterConfig
-from mrm.models.weights import CheckpointError, KeyReport, first_line, load_strict, match, read_pickle, read_weights
+from mrm.models.weights import KeyReport, first_line, load_strict, match, read_pickle, read_weights
+from mrm.system.errors import CheckpointError
 
 KINDS: dict[str, tuple[type[nn.Module], type]] = {
     "mrm": (MRM, ModelConfig),

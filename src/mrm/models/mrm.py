@@ -30,7 +30,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mrm.data.reports import PAD
 from mrm.models import noise
-from mrm.training.losses import masked_patch_loss, masked_token_loss
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # as in the ViT; BERT keeps its own 1e-12
 
@@ -407,33 +406,6 @@ class ReportBlock(nn.Module):
         return self.norm2(x_NR + noise.dropout_rows(branch, self.dropout, keys_B, f"{self.site}.mlp", rows_N, length))
 
 
-def pretrain_losses(
-    model: MRM,
-    image: Tensor,
-    token_ids: Tensor,
-    target_ids: Tensor,
-    attention: Tensor,
-    kept: Tensor,
-    report_loss: Literal["masked", "all"] = "masked",
-    norm_pix: bool = True,
-) -> dict[str, Tensor]:
-    """The two mean losses, `{"image": ..., "report": ...}`, for given inputs.
-
-    `image` (B, 3, 448, 448) normalised; `token_ids` (B, T) with words masked, `target_ids` before
-    masking; `attention` (B, T), 1 where there is a token; `kept` (B, K), indices of the visible patches.
-    `report_loss="masked"` averages over masked tokens (the paper), "all" over every position (the code).
-    """
-    hidden = complement(kept, model.patches)
-    asked = token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
-    words = asked.flatten().nonzero().squeeze(1)
-    output = model(model.shrink(image), kept, hidden, token_ids, attention, words)
-    target = target_patches(image, model.patch_size * model.config.target_scale, hidden)
-    return {
-        "image": masked_patch_loss(output.pixels_BMP, target, norm_pix).mean(),
-        "report": masked_token_loss(output.logits_WV, target_ids.flatten()[words].long()).mean(),
-    }
-
-
 def normalise(picture_BHW: Tensor, mean: float, std: float) -> Tensor:
     """Grey uint8 pictures (B, H, W) as three equal normalised channels, float32 (B, 3, H, W): one, seen three times."""
     grey_BHW = (picture_BHW.float() / 255.0 - mean) / std
@@ -480,6 +452,16 @@ def target_patches(image_BCHW: Tensor, side: int, hidden_BM: Tensor) -> Tensor:
     Of three equal channels one is enough: (B, M, P / 3).
     """
     return take(patchify(image_BCHW, side), hidden_BM)
+
+
+def normalise_patches(patches_BMQ: Tensor, repeats: int = 1, eps: float = 1e-6) -> Tensor:
+    """Each patch less its mean, over its deviation (unbiased variance). MAE, section 3, arXiv:2111.06377.
+
+    Each value counts `repeats` times, as that of a grey patch does for three equal channels.
+    """
+    centred = patches_BMQ - patches_BMQ.mean(dim=-1, keepdim=True)
+    variance = centred.square().sum(dim=-1, keepdim=True) / (patches_BMQ.shape[-1] - 1 / repeats)
+    return centred / (variance + eps).sqrt()
 
 
 def sine_cosine(width: int, grid: int) -> Tensor:

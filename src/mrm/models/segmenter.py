@@ -33,13 +33,10 @@ from torch import Tensor, nn
 from mrm.data import images
 from mrm.data.masks import fit
 from mrm.models.mrm import normalise
+from mrm.system.errors import SegmenterError
 
 SHARES = (1 / 3, 1 / 2, 2 / 3, 1)  # of an encoder's depth: after blocks 4, 6, 8, 12 of 12
 GROUPS = 32  # of group norm; fewer where the channels are few, or do not divide by it
-
-
-class SegmenterError(ValueError):
-    """An architecture that cannot be built. The message names the setting."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-
-class CheckpointError(ValueError):
-    """A model that cannot be loaded or written. The message says which file, why, and what to do."""
+from mrm.system.errors import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,12 @@ import cattrs.preconf.pyyaml
 import cattrs.v
 import yaml
 
-from mrm.data.augmentation import STRONG, AugmentConfig, AugmentError
+from mrm.data.augmentation import STRONG, AugmentConfig
 from mrm.data.records import OnError
 from mrm.data.samples import CropConfig, ReportConfig
 from mrm.models.mrm import ModelConfig
-from mrm.training.optimization import TrainConfig, TrainingError
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used. The message names the setting."""
+from mrm.system.errors import AugmentError, ConfigError, TrainingError
+from mrm.training.optimization import TrainConfig
 
 
 @dataclass(frozen=True)

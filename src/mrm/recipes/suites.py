@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mrm.evaluation.classifier_test import RunError
-from mrm.recipes.recipes import FINETUNING, ConfigError
+from mrm.recipes.recipes import FINETUNING
+from mrm.system.errors import ConfigError, RunError
 
 # A set by the names its file may have. CSV comes first: it knows patients, so that intervals are drawn by patient.
 FILES = {

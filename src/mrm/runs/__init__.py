@@ -17,10 +17,11 @@ from mrm import corpora
 from mrm.audit.fingerprints import read_names
 from mrm.audit.overlaps import Verdict, audit
 from mrm.data.records import Records, resolve_uncertain
-from mrm.data.reports import Tokenizer, select_sections
+from mrm.data.reports import Tokenizer
 from mrm.data.samples import LabelData, MaskData
 from mrm.data.sampling import Balanced, order_of
-from mrm.evaluation.classifier_test import RunError, overlaps
+from mrm.data.sections import select_sections
+from mrm.evaluation.classifier_test import overlaps
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.model_folder import Card
@@ -34,6 +35,7 @@ from mrm.runs.predicting import embed, predict_files, predict_masks, similar  # 
 from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, run_tokenizer
 from mrm.runs.probing import ProbeConfig
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin, warn_of
+from mrm.system.errors import RunError
 from mrm.system.journal import Journal
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole

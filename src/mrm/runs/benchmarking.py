@@ -24,16 +24,16 @@ from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import masks
 from mrm.data.records import Records
-from mrm.evaluation.classifier_test import RunError
 from mrm.evaluation.predictions import read_dice, read_predictions
 from mrm.models import model_folder
 from mrm.pages import ledger_text
 from mrm.recipes import recipes, suites
-from mrm.recipes.recipes import ConfigError, FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.recipes.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.recipes.suites import Entry, Suite
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Bootstrap
 from mrm.statistics.ranking import Ranked, draw_ranked, mean_or_nan
+from mrm.system.errors import ConfigError, RunError
 from mrm.system.tables import write_whole
 
 SCRATCH = "scratch"  # the model that is none: random weights

@@ -19,14 +19,16 @@ import numpy as np
 
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.records import Records
-from mrm.evaluation.classifier_test import CALIBRATED_ON, RunError, load_classifier, overlaps, scored, test_records
+from mrm.evaluation.classifier_test import CALIBRATED_ON, load_classifier, overlaps, scored, test_records
 from mrm.evaluation.predictions import Predictions
 from mrm.inference import outliers
 from mrm.models import model_folder
-from mrm.runs.run_folder import best_device, warn_of
+from mrm.runs.run_folder import warn_of
 from mrm.statistics import calibration
 from mrm.statistics.calibration import HOTTEST, OperatingPoint
 from mrm.statistics.intervals import Bootstrap, finite_or_none
+from mrm.system.errors import RunError
+from mrm.system.hardware import best_device
 from mrm.system.progress import Progress
 
 STAGE = "calibration"

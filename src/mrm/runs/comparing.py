@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mrm import pages
-from mrm.data.records import RecordError
 from mrm.evaluation.predictions import pair, read_dice, read_predictions, same_order
 from mrm.statistics import comparison, ranking
 from mrm.statistics.comparison import Comparison
+from mrm.system.errors import RecordError
 from mrm.system.tables import read_csv_rows, write_whole
 
 DICE = ("dice_positive", "dice_published")

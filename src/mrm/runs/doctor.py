@@ -21,15 +21,16 @@ from torch import nn
 
 from mrm.data import headers, images
 from mrm.data.records import Records
-from mrm.data.reports import Tokenizer, select_sections
+from mrm.data.reports import Tokenizer
 from mrm.data.samples import PretrainBatch, PretrainData
-from mrm.evaluation.classifier_test import RunError
+from mrm.data.sections import select_sections
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.recipes.recipes import PRETRAIN, ConfigError, PretrainConfig, find, from_yaml
+from mrm.recipes.recipes import PRETRAIN, PretrainConfig, find, from_yaml
 from mrm.runs.pretraining import pretrain_data
-from mrm.runs.run_folder import best_device
 from mrm.system import hardware
+from mrm.system.errors import ConfigError, ImageError, RunError
+from mrm.system.hardware import best_device
 from mrm.system.progress import duration
 from mrm.training.optimization import build_optimizer
 from mrm.training.tasks import PretrainTask
@@ -223,7 +224,7 @@ def _loader_stages(data: PretrainData) -> tuple[list[Stage], dict[str, str]]:
         for index in range(len(data)):
             try:
                 times.append(_sample_times(data, index))
-            except (images.ImageError, OSError) as error:
+            except (ImageError, OSError) as error:
                 unreadable[data.name(index)] = str(error)
     finally:
         cv2.setNumThreads(threads)

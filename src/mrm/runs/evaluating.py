@@ -21,8 +21,9 @@ from mrm.evaluation.classifier_test import (
 )
 from mrm.inference import outliers
 from mrm.models import model_folder
-from mrm.runs.run_folder import best_device, results_folder, warn_of
+from mrm.runs.run_folder import results_folder, warn_of
 from mrm.statistics import ranking
+from mrm.system.hardware import best_device
 
 
 def evaluate_findings(

@@ -14,15 +14,16 @@ from PIL import Image
 
 from mrm.data import images
 from mrm.data.finding import pictures_at
-from mrm.data.images import ImageError
 from mrm.data.records import Record
-from mrm.evaluation.classifier_test import RunError, load_classifier
+from mrm.evaluation.classifier_test import load_classifier
 from mrm.inference import heat_maps as maps
 from mrm.inference.heat_maps import Method
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
-from mrm.runs.run_folder import best_device, csv_of, output_names, plain, results_folder, spare_inputs
+from mrm.runs.run_folder import csv_of, output_names, plain, results_folder, spare_inputs
 from mrm.statistics.calibration import tempered
+from mrm.system.errors import ImageError, RunError
+from mrm.system.hardware import best_device
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 

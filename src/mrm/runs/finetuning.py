@@ -11,13 +11,13 @@ import torch
 from accelerate import Accelerator
 
 from mrm.data.records import UNCERTAIN, Records
-from mrm.evaluation.classifier_test import RunError
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes.recipes import FinetuneConfig
 from mrm.runs.run_folder import on_encoder
 from mrm.statistics import ranking
+from mrm.system.errors import RunError
 
 
 def label_records(config: FinetuneConfig) -> tuple[Records, Records]:

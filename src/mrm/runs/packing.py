@@ -10,7 +10,8 @@ from mrm.data import shards
 from mrm.data.packing import PackConfig, Packing, open_source
 from mrm.data.packing import pack as pack_source
 from mrm.data.records import OnError
-from mrm.data.shards import FAILURES, ShardError
+from mrm.data.shards import FAILURES
+from mrm.system.errors import ShardError
 from mrm.system.progress import Progress
 
 

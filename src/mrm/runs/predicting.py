@@ -28,18 +28,18 @@ import mrm
 from mrm.data import images, masks, sampling
 from mrm.data.finding import keys_of, pictures_at
 from mrm.data.headers import kind_of, load
-from mrm.data.images import ImageError
 from mrm.data.records import Record, Records
-from mrm.evaluation import segmenter_test
-from mrm.evaluation.classifier_test import RunError, load_classifier
-from mrm.inference import dicom_seg, neighbours, predict
+from mrm.evaluation.classifier_test import load_classifier
+from mrm.inference import dicom_seg, neighbours, outlines, predict
 from mrm.inference.predict import Computed, Encoding, Kind
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.models.weights import first_line
-from mrm.runs.run_folder import best_device, results_folder, spare_inputs
+from mrm.runs.run_folder import results_folder, spare_inputs
 from mrm.statistics.calibration import tempered
+from mrm.system.errors import ImageError, MaskError, RunError
+from mrm.system.hardware import best_device
 from mrm.system.partial_results import Partial, Row, check_suffix, write_by, write_table
 from mrm.system.progress import duration
 from mrm.system.tables import write_whole
@@ -292,9 +292,9 @@ def predict_masks(
     spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
     if dicom and any(is_dicom(r) for r in records):
         dicom_seg.require_highdicom()
-    network = segmenter_test.load_segmenter(model).to(device_of(reading))
+    network = outlines.load_segmenter(model).to(device_of(reading))
     classes = network.config.classes
-    thresholds = segmenter_test.read_thresholds(network.card, classes)
+    thresholds = outlines.read_thresholds(network.card, classes)
     work = Work(
         "outlining", network, model, records, results_folder(Path(out)), reading, {"slide": slide, "dicom_seg": dicom}
     )
@@ -302,13 +302,13 @@ def predict_masks(
     def outline(record: Record, name: str) -> Row:
         picture_HW = images.read(record.image)
         with autocast(network, reading):
-            mask_HW = segmenter_test.outline(probabilities(network, picture_HW, slide), thresholds)
+            mask_HW = outlines.outline(probabilities(network, picture_HW, slide), thresholds)
         write_by(work.out / f"{name}.png", partial(write_mask, mask_HW))
         if dicom and isinstance(record.image, Path) and is_dicom(record):
             version = str(network.card.origin.get("versions", {}).get("mrm", "unknown"))
             try:
                 dicom_seg.write(work.out / f"{name}.seg.dcm", record.image, mask_HW, classes, version)
-            except masks.MaskError as error:  # the mask is there, and is worth keeping
+            except MaskError as error:  # the mask is there, and is worth keeping
                 warnings.warn(str(error), stacklevel=1)
         areas = {f"{c} area": float((mask_HW == k).mean()) for k, c in enumerate(classes, 1)}
         return {"mask": f"{name}.png", **areas}

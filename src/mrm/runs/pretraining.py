@@ -15,9 +15,10 @@ from accelerate import Accelerator
 from mrm.data import images
 from mrm.data.loader import loader
 from mrm.data.records import Record, Records
-from mrm.data.reports import Tokenizer, select_sections
+from mrm.data.reports import Tokenizer
 from mrm.data.samples import PretrainData
 from mrm.data.sampling import in_order
+from mrm.data.sections import select_sections
 from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM

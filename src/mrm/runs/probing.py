@@ -22,7 +22,7 @@ from mrm import pages
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import probes
-from mrm.evaluation.classifier_test import RunError, load_classifier, overlaps
+from mrm.evaluation.classifier_test import load_classifier, overlaps
 from mrm.evaluation.probes import Labelled
 from mrm.inference import predict
 from mrm.models import model_folder, noise
@@ -31,9 +31,11 @@ from mrm.models.mrm import MRM
 from mrm.pages import Curve
 from mrm.recipes import recipes
 from mrm.recipes.recipes import FinetuneConfig
-from mrm.runs.run_folder import best_device, warn_of
+from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking, seeds
 from mrm.statistics.intervals import Estimate
+from mrm.system.errors import RunError
+from mrm.system.hardware import best_device
 from mrm.system.tables import write_whole
 from mrm.training.checkpoints import STATE
 

@@ -14,15 +14,15 @@ import numpy as np
 
 from mrm.data import images
 from mrm.data.finding import pictures_at
-from mrm.data.images import ImageError
-from mrm.data.reports import ReportError, Tokenizer
-from mrm.evaluation.classifier_test import RunError
+from mrm.data.reports import Tokenizer
 from mrm.inference import predict, report_filling
 from mrm.inference.report_filling import Blank, SentenceScore
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages import sheets
-from mrm.runs.run_folder import best_device, csv_of, output_names, results_folder, spare_inputs
+from mrm.runs.run_folder import csv_of, output_names, results_folder, spare_inputs
+from mrm.system.errors import ImageError, ReportError, RunError
+from mrm.system.hardware import best_device
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 

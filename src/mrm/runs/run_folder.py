@@ -24,11 +24,11 @@ from mrm.audit.overlaps import Verdict
 from mrm.data import masks
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
-from mrm.evaluation.classifier_test import RunError
 from mrm.models import model_folder, noise
 from mrm.models.model_folder import Card
 from mrm.recipes import recipes
 from mrm.recipes.recipes import FinetuneConfig, SegmentConfig
+from mrm.system.errors import RunError
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 from mrm.training.trainer import processes
@@ -152,11 +152,6 @@ def warn_of(found: list[str]) -> None:
     """Say each overlap of records as a warning."""
     for overlap in found:
         warnings.warn(overlap, stacklevel=3)
-
-
-def best_device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def results_folder(out: Path) -> Path:

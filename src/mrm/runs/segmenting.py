@@ -15,12 +15,15 @@ from mrm import pages
 from mrm.data import masks
 from mrm.data.masks import MaskedPictures
 from mrm.evaluation import segmenter_test
-from mrm.evaluation.classifier_test import RunError, overlaps
-from mrm.evaluation.segmenter_test import Threshold
+from mrm.evaluation.classifier_test import overlaps
+from mrm.inference import outlines
+from mrm.inference.outlines import Threshold
 from mrm.models import model_folder
 from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities
 from mrm.recipes.recipes import SegmentConfig
-from mrm.runs.run_folder import best_device, on_encoder, results_folder, warn_of
+from mrm.runs.run_folder import on_encoder, results_folder, warn_of
+from mrm.system.errors import RunError
+from mrm.system.hardware import best_device
 from mrm.system.progress import Progress
 
 # Training -----------------------------------------------------------------------------------------------
@@ -80,7 +83,7 @@ def dice_check(config: SegmentConfig, val: MaskedPictures, chosen: dict[str, flo
 
     def check(model: nn.Module, step: int, state) -> dict[str, float]:
         assert isinstance(model, Segmenter)
-        own = segmenter_test.held_out_levels(
+        own = outlines.held_out_levels(
             model,
             val,
             workers=config.training.workers,
@@ -90,11 +93,9 @@ def dice_check(config: SegmentConfig, val: MaskedPictures, chosen: dict[str, flo
         )
         levels_NC2L = state.reduce(torch.from_numpy(own).to(state.device), "sum").cpu().numpy()
         found = {
-            name: segmenter_test.choose(levels_NC2L[:, c])
-            for c, name in enumerate(val.classes)
-            if levels_NC2L[:, c, 1].any()
+            name: outlines.choose(levels_NC2L[:, c]) for c, name in enumerate(val.classes) if levels_NC2L[:, c, 1].any()
         }
-        chosen.update(segmenter_test.write_thresholds({name: threshold for name, (threshold, _) in found.items()}))
+        chosen.update(outlines.write_thresholds({name: threshold for name, (threshold, _) in found.items()}))
         means = {
             m: float(np.mean([dice[m] for _, dice in found.values()] or [0.0]))
             for m in ("dice_positive", "dice_published")
@@ -117,11 +118,11 @@ def evaluate_masks(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Test a segmenter: `results.json`, `pictures.csv`, and a page with overlays. Returns the results."""
-    network, out = segmenter_test.load_segmenter(model).to(best_device()), results_folder(Path(out))
+    network, out = outlines.load_segmenter(model).to(best_device()), results_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
-    thresholds = segmenter_test.read_thresholds(network.card, classes)
+    thresholds = outlines.read_thresholds(network.card, classes)
     tested = segmenter_test.test(network, masked, thresholds, slide, Progress("outlining"))
     report = segmenter_test.report_of(tested, classes, draws, seed)
     leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
@@ -146,7 +147,7 @@ def shown_cases(
         for kind, row, dice in segmenter_test.cases(tested, number):
             index = tested.indices[row]
             picture_HW, mask_HW = masked.picture(index), masked.mask(index)
-            found_HW = segmenter_test.outline(probabilities(model, picture_HW, slide), thresholds)
+            found_HW = outlines.outline(probabilities(model, picture_HW, slide), thresholds)
             yield pages.Case(
                 name, kind, tested.names[row], dice, picture_HW, mask_HW == number + 1, found_HW == number + 1
             )

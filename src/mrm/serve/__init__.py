@@ -14,9 +14,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrm.evaluation.classifier_test import RunError
-from mrm.recipes.recipes import ConfigError
 from mrm.serve.limits import Limits
+from mrm.system.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -34,10 +33,10 @@ def application(
     """The service as an ASGI application. Raises CheckpointError, RunError, ConfigError."""
     require_extra()
     check_token(token)
-    from mrm.runs.run_folder import best_device
     from mrm.serve import answers
     from mrm.serve.app import create
     from mrm.serve.gate import Policy
+    from mrm.system.hardware import best_device
 
     return create(answers.load(model, mrm, best_device()), limits or Limits(), Policy(token, hosts))
 

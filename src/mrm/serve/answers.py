@@ -15,17 +15,14 @@ import torch
 
 from mrm.data import images, samples
 from mrm.data.headers import kind_of
-from mrm.data.images import ImageError
 from mrm.data.records import Record
-from mrm.data.reports import ReportError
-from mrm.evaluation import segmenter_test
-from mrm.evaluation.classifier_test import RunError
-from mrm.inference import heat_maps, predict, report_filling
+from mrm.inference import heat_maps, outlines, predict, report_filling
 from mrm.models import model_folder, segmenter
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, normalise
 from mrm.runs import predicting
 from mrm.serve.limits import Limits, Refused
+from mrm.system.errors import ExplainError, ImageError, ReportError, RunError
 
 NOTICE = "Research software, not for clinical use. Nothing in this answer may guide the care of a patient."
 SIDE = 1024  # pixels of the longer side of a picture sent back, unless asked otherwise
@@ -300,9 +297,9 @@ class Models:
     def outline(self, read: Read, side: int) -> Prediction:
         """A segmenter's findings, mask (class numbers) and overlay."""
         assert isinstance(self.model, segmenter.Segmenter)
-        thresholds = segmenter_test.read_thresholds(self.model.card, self.classes)
+        thresholds = outlines.read_thresholds(self.model.card, self.classes)
         probability_CHW = segmenter.probabilities(self.model, read.picture_HW)
-        mask_HW = segmenter_test.outline(probability_CHW, thresholds)
+        mask_HW = outlines.outline(probability_CHW, thresholds)
         areas = [float((mask_HW == number).mean()) for number in range(1, len(self.classes) + 1)]
         findings = [
             Finding(name, float(p.max()), t.probability, area > 0, area)
@@ -318,7 +315,7 @@ class Models:
         assert isinstance(self.model, Classifier)
         try:
             heat_HW = heat_maps.heat_map(self.model, read.picture_HW, self.classes.index(finding), method)
-        except heat_maps.ExplainError as error:
+        except ExplainError as error:
             raise Refused(422, str(error)) from None
         picture_HW = shrunk(read.picture_HW, side)
         heat_HW = images.resize(heat_HW.astype(np.float32), *picture_HW.shape).clip(0, 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 
-from mrm.recipes.recipes import ConfigError
+from mrm.system.errors import ConfigError
 
 MEGA = 1_000_000
 LATER = {"Retry-After": "1"}  # seconds; a place is free again as soon as one request is answered

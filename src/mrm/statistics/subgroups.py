@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from mrm.data.records import RecordError, Records
+from mrm.data.records import Records
 from mrm.statistics.comparison import bootstrap_p, holm
 from mrm.statistics.intervals import Array, Bootstrap, Estimate, finite_or_none
 from mrm.statistics.ranking import FEW, Ranked, auroc, draw_ranked, mean_of_classes
+from mrm.system.errors import RecordError
 
 AGES = ("age", "patientage", "ageyears", "ageinyears")  # what a column of ages is called, its letters alone
 BANDS = (0, 18, 40, 60, 80)  # years at which a band starts

@@ -27,14 +27,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mrm.system.errors import StoreError
+
 SCHEMES = ("s3", "gs", "hdfs")
 CHUNK = 1 << 23  # bytes asked for at a time
 PATIENCE = 120.0  # seconds to wait for room that files on their way to the cache take
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}([^/].*)")
-
-
-class StoreError(ValueError):
-    """A file of an object store, or the cache, that cannot be used. The message says which, why, and what to do."""
 
 
 def address(place: Path | str) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrm.data.records import RecordError
+from mrm.system.errors import RecordError
 from mrm.system.tables import write_whole
 
 TYPES = {str: "string", float: "float64", int: "int64"}  # of columns, as Parquet calls them

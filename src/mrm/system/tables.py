@@ -12,10 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-
-class RecordError(ValueError):
-    """A file of records that cannot be used as it is. The message says what, where, and what to do."""
-
+from mrm.system.errors import RecordError
 
 # Reading ------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from mrm.training.optimization import TrainingError
+from mrm.system.errors import TrainingError
 
 STATE = "training.pt"  # of a checkpoint: what a run goes on from, besides its model
 

@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = 255  # in a mask: padding, or what nobody has labelled
-
-
-NO_WORD = -100  # the target of a position that only fills up the batch
+from mrm.data.masks import IGNORED
+from mrm.data.reports import NO_WORD
+from mrm.models.mrm import normalise_patches
 
 
 class Term(NamedTuple):
@@ -28,16 +27,6 @@ class Term(NamedTuple):
     def mean(self) -> Tensor:
         """The mean loss; zero where there was nothing to sum."""
         return self.sum / self.count.clamp(min=1)
-
-
-def normalise_patches(patches_BMQ: Tensor, repeats: int = 1, eps: float = 1e-6) -> Tensor:
-    """Each patch less its mean, over its deviation (unbiased variance). MAE, section 3, arXiv:2111.06377.
-
-    Each value counts `repeats` times, as that of a grey patch does for three equal channels.
-    """
-    centred = patches_BMQ - patches_BMQ.mean(dim=-1, keepdim=True)
-    variance = centred.square().sum(dim=-1, keepdim=True) / (patches_BMQ.shape[-1] - 1 / repeats)
-    return centred / (variance + eps).sqrt()
 
 
 def masked_patch_loss(predicted_BMP: Tensor, target_BMQ: Tensor, normalise: bool = True) -> Term:

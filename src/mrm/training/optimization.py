@@ -10,9 +10,7 @@ import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
-
-class TrainingError(RuntimeError):
-    """A run that cannot start or go on. The message says why, and what to do."""
+from mrm.system.errors import TrainingError
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from mrm.data.masks import IGNORED
+from mrm.data.reports import NO_WORD
 from mrm.data.samples import LabelBatch, MaskBatch, PretrainBatch
 from mrm.models import noise
 from mrm.models.classifier import Classifier
-from mrm.models.mrm import MRM, normalise, target_patches
+from mrm.models.mrm import MRM, complement, normalise, target_patches
 from mrm.models.segmenter import Segmenter
-from mrm.training.losses import (
-    IGNORED,
-    NO_WORD,
-    Term,
-    dice_loss,
-    focal_loss,
-    label_loss,
-    masked_patch_loss,
-    masked_token_loss,
-)
+from mrm.training.losses import Term, dice_loss, focal_loss, label_loss, masked_patch_loss, masked_token_loss
 
 
 class Task(nn.Module):
@@ -124,3 +118,30 @@ class SegmentTask(Task):
             terms["auxiliary_focal"] = focal_loss(output.auxiliary_BCHW, batch.mask_BHW)
             terms["auxiliary_dice"] = dice_loss(output.auxiliary_BCHW, batch.mask_BHW)
         return terms
+
+
+def pretrain_losses(
+    model: MRM,
+    image: Tensor,
+    token_ids: Tensor,
+    target_ids: Tensor,
+    attention: Tensor,
+    kept: Tensor,
+    report_loss: Literal["masked", "all"] = "masked",
+    norm_pix: bool = True,
+) -> dict[str, Tensor]:
+    """The two mean losses, `{"image": ..., "report": ...}`, for given inputs.
+
+    `image` (B, 3, 448, 448) normalised; `token_ids` (B, T) with words masked, `target_ids` before
+    masking; `attention` (B, T), 1 where there is a token; `kept` (B, K), indices of the visible patches.
+    `report_loss="masked"` averages over masked tokens (the paper), "all" over every position (the code).
+    """
+    hidden = complement(kept, model.patches)
+    asked = token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
+    words = asked.flatten().nonzero().squeeze(1)
+    output = model(model.shrink(image), kept, hidden, token_ids, attention, words)
+    target = target_patches(image, model.patch_size * model.config.target_scale, hidden)
+    return {
+        "image": masked_patch_loss(output.pixels_BMP, target, norm_pix).mean(),
+        "report": masked_token_loss(output.logits_WV, target_ids.flatten()[words].long()).mean(),
+    }

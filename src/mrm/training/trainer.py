@@ -27,10 +27,12 @@ from mrm.data import loader, samples, sampling
 from mrm.models import model_folder, noise
 from mrm.models.weights import first_line
 from mrm.system import hardware
-from mrm.system.progress import Clock, Log, duration
+from mrm.system.errors import TrainingError
+from mrm.system.progress import duration
 from mrm.training import parallel
 from mrm.training.checkpoints import STATE, Checkpoints
-from mrm.training.optimization import TrainConfig, TrainingError, build_optimizer, rate_at, update
+from mrm.training.optimization import TrainConfig, build_optimizer, rate_at, update
+from mrm.training.run_log import Clock, Log
 from mrm.training.tasks import Task
 
 Check = Callable[[nn.Module, int, Accelerator], dict[str, float]]  # model, step -> metrics; "score": higher is better

@@ -14,7 +14,7 @@ import numpy as np
 
 from mrm.corpora.phantoms.anatomy import Anatomy
 from mrm.corpora.phantoms.drawing import Finding, draw, nodule_mm
-from mrm.data.records import RecordError
+from mrm.system.errors import RecordError
 
 FINDINGS = (
     "atelectasis",

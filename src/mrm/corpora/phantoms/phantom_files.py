@@ -11,7 +11,8 @@ import numpy as np
 from mrm.corpora.inspection import SLOW, each
 from mrm.corpora.phantoms.phantom import FINDINGS, phantom
 from mrm.data import images
-from mrm.data.records import Record, RecordError, Records
+from mrm.data.records import Record, Records
+from mrm.system.errors import RecordError
 from mrm.system.tables import write_whole
 
 MASKS = ("lungs", "pneumothorax")

@@ -1,0 +1,73 @@
+"""Every error that a user is meant to read: what is wrong, where, and what to do. The command prints it as one line."""
+
+
+class MRMError(ValueError):
+    """The base of all expected errors."""
+
+
+class StoreError(MRMError):
+    """A file of an object store, or the cache, that cannot be used."""
+
+
+class RecordError(MRMError):
+    """A table or a file of records that cannot be used as it is."""
+
+
+class ImageError(MRMError):
+    """An image that cannot be used."""
+
+
+class MaskError(ImageError):
+    """A mask, or a folder of masks, that cannot be used."""
+
+
+class ShardError(ImageError):
+    """A folder of shards that cannot be used."""
+
+
+class PackError(MRMError):
+    """A packing that cannot start or continue."""
+
+
+class AugmentError(MRMError):
+    """An amount of augmentation outside its range."""
+
+
+class ReportError(MRMError):
+    """A report or a tokenizer that cannot be used."""
+
+
+class CheckpointError(MRMError):
+    """A model that cannot be loaded or written."""
+
+
+class SegmenterError(MRMError):
+    """A segmenter whose architecture cannot be built."""
+
+
+class ConfigError(MRMError):
+    """A configuration or an option that cannot be used; the message names the setting."""
+
+
+class TrainingError(MRMError):
+    """A training that cannot start or continue."""
+
+
+class PredictError(MRMError):
+    """A prediction that cannot be made."""
+
+
+class ExplainError(MRMError):
+    """A heat map that cannot be computed."""
+
+
+class OutlierError(MRMError):
+    """Features from which no outlier reference can be made, or which do not fit the reference."""
+
+
+class ProbeError(MRMError):
+    """Features or labels from which a probe can learn nothing."""
+
+
+class RunError(MRMError):
+    """A run or a test that cannot start."""

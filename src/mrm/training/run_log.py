@@ -1,0 +1,58 @@
+"""What a training run writes down as it goes: the log that a resumed run continues, and the clock of its steps."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Log:
+    """A CSV that a resumed run continues: rows beyond the step it resumes from are dropped first."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        for file in (path, path.with_name("checks.csv")):
+            if file.is_file():
+                with open(file, newline="") as text:
+                    header, *rows = [*csv.reader(text)] or [[]]
+                kept = [row for row in rows if row and int(row[0]) <= step]
+                with open(file, "w", newline="") as text:
+                    csv.writer(text, lineterminator="\n").writerows([header, *kept] if header else [])
+
+    def write(self, row: dict[str, Any], path: Path | None = None) -> None:
+        """Append a row; the first one writes the header."""
+        path = path or self.path
+        new = not path.is_file() or path.stat().st_size == 0
+        with open(path, "a", newline="") as text:
+            writer = csv.writer(text, lineterminator="\n")
+            if new:
+                writer.writerow(row)
+            writer.writerow(row.values())
+
+
+class Clock:
+    """Steps a second since this process began, checks left out."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.start = step, time.perf_counter()
+
+    def rate(self, step: int) -> float:
+        """Steps a second."""
+        return max(step - self.step, 1) / (time.perf_counter() - self.start)
+
+    def paused(self) -> Any:
+        """A block whose time does not count."""
+        return Pause(self)
+
+
+class Pause:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+
+    def __enter__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.clock.start += time.perf_counter() - self.began
