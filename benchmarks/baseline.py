@@ -22,8 +22,8 @@ from torchvision import transforms
 from mrm.models.mrm import ModelConfig, patchify, sine_cosine
 
 
-def picture_transform(size: int = 448, mean: float = 0.4978, std: float = 0.2449) -> transforms.Compose:
-    """A PIL picture to the normalised float tensor (3, size, size) of a training sample."""
+def image_transform(size: int = 448, mean: float = 0.4978, std: float = 0.2449) -> transforms.Compose:
+    """A PIL image to the normalised float tensor (3, size, size) of a training sample."""
     return transforms.Compose(
         [
             transforms.RandomResizedCrop(size, (0.2, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
@@ -36,7 +36,7 @@ def picture_transform(size: int = 448, mean: float = 0.4978, std: float = 0.2449
 
 
 def load(path: Path, transform: transforms.Compose) -> Tensor:
-    """One sample's picture."""
+    """One sample's image."""
     return transform(Image.open(path).convert("RGB"))
 
 
@@ -154,7 +154,7 @@ class PixelDecoder(nn.Module):
 
 
 class Bert(nn.Module):
-    """BERT with the picture added to every position: logits of every position."""
+    """BERT with the image added to every position: logits of every position."""
 
     def __init__(self, config: ModelConfig, image_width: int) -> None:
         super().__init__()

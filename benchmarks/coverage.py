@@ -84,10 +84,10 @@ def identities(sets: int = 200) -> dict[str, float]:
 # Simulated sets -------------------------------------------------------------------------------------------
 
 
-def films(rng: np.random.Generator, patients: int, most: int, prevalence: float = 0.3, models: int = 1):
-    """Labels (N,), scores (N, M) of true AUROC 0.8 and patients (N,), each with 1 to `most` films.
+def radiographs(rng: np.random.Generator, patients: int, most: int, prevalence: float = 0.3, models: int = 1):
+    """Labels (N,), scores (N, M) of true AUROC 0.8 and patients (N,), each with 1 to `most` radiographs.
 
-    A patient's films share half of the variance of the label's liability, of the score and of each model's own error.
+    A patient's radiographs share half of the variance of the label's liability, of the score and of each model's own error.
     """
     groups_N = np.repeat(np.arange(patients), rng.integers(1, most + 1, patients))
 
@@ -104,19 +104,19 @@ def interval_rows(seed: int) -> dict[str, tuple[Estimate, float]]:
     """One simulated set for every interval: the estimate, and the truth that it should hold."""
     rows: dict[str, tuple[Estimate, float]] = {}
     rng = np.random.default_rng([1, seed])
-    labels_N, scores_N1, _ = films(rng, 200, 1)
+    labels_N, scores_N1, _ = radiographs(rng, 200, 1)
     single = scores_N1[:, 0]
-    rows["AUROC, bootstrap, 200 patients of one film"] = (
+    rows["AUROC, bootstrap, 200 patients of one radiograph"] = (
         ranking.interval(labels_N, single, draws=RESAMPLES, seed=seed),
         AUROC,
     )
-    rows["AUROC, DeLong, 200 patients of one film"] = comparison.delong_interval(labels_N, single), AUROC
-    labels_N, scores_N2, groups_N = films(rng, 150, 4, models=2)
+    rows["AUROC, DeLong, 200 patients of one radiograph"] = comparison.delong_interval(labels_N, single), AUROC
+    labels_N, scores_N2, groups_N = radiographs(rng, 150, 4, models=2)
     scores_N = scores_N2[:, 0]
-    rows["AUROC, bootstrap by patient, 150 of 1 to 4 films"] = (
+    rows["AUROC, bootstrap by patient, 150 of 1 to 4 radiographs"] = (
         ranking.interval(labels_N, scores_N, groups=groups_N, draws=RESAMPLES, seed=seed), AUROC,
     )  # fmt: skip
-    rows["AUROC, DeLong by patient, 150 of 1 to 4 films"] = (
+    rows["AUROC, DeLong by patient, 150 of 1 to 4 radiographs"] = (
         comparison.delong_interval(labels_N, scores_N, groups_N),
         AUROC,
     )
@@ -150,28 +150,28 @@ def seeds_row(rng: np.random.Generator, seed: int, spread: float = 0.15) -> tupl
 def p_values(seed: int) -> dict[str, float]:
     """P values of two models that are equally good, one simulated set each."""
     rng = np.random.default_rng([2, seed])
-    labels_N, scores_N2, _ = films(rng, 200, 1, models=2)
+    labels_N, scores_N2, _ = radiographs(rng, 200, 1, models=2)
     found = {
-        "DeLong test, 200 patients of one film": comparison.delong_test(labels_N, *scores_N2.T).p,
-        "bootstrap test, 200 patients of one film": comparison.bootstrap_test(
+        "DeLong test, 200 patients of one radiograph": comparison.delong_test(labels_N, *scores_N2.T).p,
+        "bootstrap test, 200 patients of one radiograph": comparison.bootstrap_test(
             labels_N, *scores_N2.T, draws=RESAMPLES, seed=seed
         ).p,
     }
-    labels_N, scores_N2, groups_N = films(rng, 150, 4, models=2)
-    found["DeLong test by patient, 150 of 1 to 4 films"] = comparison.delong_test(
+    labels_N, scores_N2, groups_N = radiographs(rng, 150, 4, models=2)
+    found["DeLong test by patient, 150 of 1 to 4 radiographs"] = comparison.delong_test(
         labels_N, *scores_N2.T, groups=groups_N
     ).p
-    found["bootstrap test by patient, 150 of 1 to 4 films"] = comparison.bootstrap_test(
+    found["bootstrap test by patient, 150 of 1 to 4 radiographs"] = comparison.bootstrap_test(
         labels_N, *scores_N2.T, groups=groups_N, draws=RESAMPLES, seed=seed
     ).p
     hard_N = rng.normal(size=60)
     dice_N2 = 1 / (1 + np.exp(-(1 + hard_N[:, None] + rng.normal(size=(60, 2)))))
-    found["sign-flip test of Dice, 60 pictures"] = comparison.sign_flip_test(*dice_N2.T, draws=RESAMPLES, seed=seed).p
+    found["sign-flip test of Dice, 60 images"] = comparison.sign_flip_test(*dice_N2.T, draws=RESAMPLES, seed=seed).p
     return found
 
 
 def abstained(seed: int) -> float:
-    """The share of new pictures of the known kind that pass the outlier threshold, which aims at 1 %."""
+    """The share of new images of the known kind that pass the outlier threshold, which aims at 1 %."""
     rng = np.random.default_rng([3, seed])
     mixing_DD = rng.normal(size=(64, 64)) * np.geomspace(1, 0.02, 64)
     known, new = (rng.normal(size=(n, 64)) @ mixing_DD for n in (300, 2_000))

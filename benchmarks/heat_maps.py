@@ -6,7 +6,7 @@ Trains `mrm finetune tiny` on phantoms (or takes `--model`), from an encoder tha
 (`phantom_encoder.py`, `--teach`): from random weights a classifier learns too little in minutes (AUROC 0.57) to have
 maps worth looking at. The head is first fitted to labels alone, then all is fine-tuned with labels alone. Then makes a map of each finding of each
 test phantom that has it. The share of the map's mass inside the finding is compared with the finding's share of the
-picture, which is what a map without sense would give; and so is the share of maps whose peak lies inside. The same is
+image, which is what a map without sense would give; and so is the share of maps whose peak lies inside. The same is
 done with the model's weights drawn anew. Prints a table, with 95 % intervals over patients, and writes
 `heat_maps.json`; `--methods` also takes the other ways of making a map that were tried.
 """
@@ -55,7 +55,7 @@ def benchmark(asked: argparse.Namespace) -> dict:
     began = time.perf_counter()
     model = model_folder.load(asked.model or train(asked))
     trained = time.perf_counter() - began
-    test = [phantom(2, i, asked.picture) for i in range(asked.test)]
+    test = [phantom(2, i, asked.image) for i in range(asked.test)]
     networks = {"trained": model, "randomised": randomised(model, asked.seed)}
     return {
         "auroc": aurocs(model, asked),
@@ -79,7 +79,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=300, help="phantoms to test on")
     parser.add_argument("--steps", type=int, default=300, help="of fine-tuning with labels")
     parser.add_argument("--size", type=int, default=96, help="pixels a side of the classifier's input")
-    parser.add_argument("--picture", type=int, default=256, help="pixels a side of a phantom")
+    parser.add_argument("--image", type=int, default=256, help="pixels a side of a phantom")
     parser.add_argument("--methods", nargs="+", default=["gradcam", "rollout"], choices=METHODS)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(given)
@@ -89,7 +89,7 @@ def train(asked: argparse.Namespace) -> Path:
     """A classifier of phantoms."""
     for seed, (name, count) in enumerate({"train": asked.count, "val": 200}.items()):
         if not (asked.out / name / "records.csv").is_file():
-            phantom_files.write(asked.out / name, count, seed=seed, size=asked.picture, workers=1)
+            phantom_files.write(asked.out / name, count, seed=seed, size=asked.image, workers=1)
     start = asked.init
     if start is None and asked.teach:
         start = phantom_encoder.teach(asked.out / "encoder", asked.count, asked.teach, asked.size, seed=asked.seed)
@@ -134,10 +134,10 @@ Map = Callable[[Classifier, np.ndarray, int], np.ndarray]
 def of_layer(pick: Callable[[Classifier], nn.Module], weigh: str) -> Map:
     """Maps from the activations (tokens, channels) and gradients at one layer."""
 
-    def make(model: Classifier, picture_HW: np.ndarray, class_index: int) -> np.ndarray:
+    def make(model: Classifier, image_HW: np.ndarray, class_index: int) -> np.ndarray:
         from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
 
-        image, box = heat_maps.test_view(model, picture_HW)
+        image, box = heat_maps.test_view(model, image_HW)
         layer, image = pick(model), image.clone()
         with torch.enable_grad():
             if weigh == "integrated":
@@ -149,7 +149,7 @@ def of_layer(pick: Callable[[Classifier], nn.Module], weigh: str) -> Map:
             else:
                 each = grad_cam(model, layer, image, class_index)
         tokens = each.detach() if len(each) > model.encoder.patch_embed.num_patches else pad(model, each.detach())
-        return heat_maps.spread(heat_maps._grid(model, tokens).clip(0), picture_HW.shape, box)
+        return heat_maps.spread(heat_maps._grid(model, tokens).clip(0), image_HW.shape, box)
 
     return make
 
@@ -171,8 +171,8 @@ def grad_cam(model: Classifier, layer: nn.Module, image: torch.Tensor, class_ind
 
 
 METHODS: dict[str, Map] = {
-    "gradcam": lambda model, picture, index: heat_maps.heat_map(model, picture, index, "gradcam"),
-    "rollout": lambda model, picture, index: heat_maps.heat_map(model, picture, index, "rollout"),
+    "gradcam": lambda model, image, index: heat_maps.heat_map(model, image, index, "gradcam"),
+    "rollout": lambda model, image, index: heat_maps.heat_map(model, image, index, "rollout"),
     "product-last": of_layer(lambda m: m.encoder.blocks[-1].norm1, "product"),
     "product-before-last": of_layer(lambda m: m.encoder.blocks[-2].norm1, "product"),
     "product-end": of_layer(lambda m: m.encoder.norm, "product"),

@@ -8,9 +8,9 @@
 The last command takes the encoder of `label_efficiency/study.py --part real`, which saw no test patient either.
 
 DATA is the COVID-19 Image Data Collection: `images/`, `masks/` (PNG, 0 and 255), `metadata.csv` with patientid and
-filename, `training.csv` with image-text pairs. A fifth of the patients with masks is the test set (pictures of unknown
+filename, `training.csv` with image-text pairs. A fifth of the patients with masks is the test set (images of unknown
 patient go by their file name), a tenth chooses checkpoint and threshold. Empty masks are left out, and counted: a chest
-radiograph without lungs is one that nobody outlined. `pretraining.csv` has every picture that is not in the test set,
+radiograph without lungs is one that nobody outlined. `pretraining.csv` has every image that is not in the test set,
 with its text where there is one. Both encoders get the same steps; the baseline is the mean mask of the training set.
 """
 
@@ -48,11 +48,11 @@ SHOWN = ("dice_positive", "iou_mean", "surface_distance", "hausdorff_95")
 def main() -> None:
     """Prepare, train, test; write `lungs.json` and print a table."""
     asked = arguments()
-    sets, empty = split_pictures(asked.data, asked.seed)
+    sets, empty = split_images(asked.data, asked.seed)
     folder = write_folders(asked.data, asked.out / "data", sets)
     write_pretraining(asked.data, asked.out / "pretraining.csv", sets["test"])
     counts = {name: len(records) for name, records in sets.items()}
-    print(f"{counts} pictures with lungs; {empty} empty masks left out", flush=True)
+    print(f"{counts} images with lungs; {empty} empty masks left out", flush=True)
     if asked.prepare_only:
         return
     start = asked.init or random_encoder(asked.out / "random-encoder")
@@ -66,8 +66,8 @@ def main() -> None:
         runs.segment(configure(asked, folder, start, run, steps, scratch))
         seconds[name] = time.perf_counter() - began
         results[name] = runs.evaluate(run, folder, run / "test")["classes"]["lungs"]
-        dice[name] = read_dice(run / "test" / "pictures.csv")
-    report = {"pictures": counts, "empty masks left out": empty, "steps": steps, "seconds": seconds, "results": results}
+        dice[name] = read_dice(run / "test" / "images.csv")
+    report = {"images": counts, "empty masks left out": empty, "steps": steps, "seconds": seconds, "results": results}
     if len(dice) == 2:
         report["difference"] = difference(dice["pre-trained encoder"], dice["random encoder"]).to_dict()
     report |= {"threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__}
@@ -94,22 +94,22 @@ def arguments() -> argparse.Namespace:
 # Data ---------------------------------------------------------------------------------------------------
 
 
-def split_pictures(data: Path, seed: int) -> tuple[dict[str, Records], int]:
-    """Pictures whose mask is not empty, patient-disjoint; and how many masks are empty."""
+def split_images(data: Path, seed: int) -> tuple[dict[str, Records], int]:
+    """Images whose mask is not empty, patient-disjoint; and how many masks are empty."""
     patients = patients_of(data)
-    pictures = {masks.stem(p.name): p for p in sorted((data / "images").iterdir())}
+    files = {masks.stem(p.name): p for p in sorted((data / "images").iterdir())}
     rows, empty = [], 0
     for file in sorted((data / "masks").glob("*.png")):
         if not images.read(file).any():
             empty += 1
             continue
-        picture = pictures[masks.stem(file.name)]
-        rows.append(Record(picture, patient=patients.get(masks.stem(file.name), ""), name=picture.name))
+        image = files[masks.stem(file.name)]
+        rows.append(Record(image, patient=patients.get(masks.stem(file.name), ""), name=image.name))
     return Records(rows, source=str(data)).split(SHARES, seed), empty
 
 
 def patients_of(data: Path) -> dict[str, str]:
-    """The patient of each picture, by its name without ending."""
+    """The patient of each image, by its name without ending."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a few notes are not UTF-8
         header, lines = read_csv_rows(data / "metadata.csv")
@@ -118,7 +118,7 @@ def patients_of(data: Path) -> dict[str, str]:
 
 
 def write_folders(data: Path, out: Path, sets: dict[str, Records]) -> Path:
-    """A segmentation folder of links to the pictures and masks."""
+    """A segmentation folder of links to the images and masks."""
     for split, records in sets.items():
         for kind in ("images", "annotations"):
             (out / kind / split).mkdir(parents=True, exist_ok=True)
@@ -135,16 +135,16 @@ def write_folders(data: Path, out: Path, sets: dict[str, Records]) -> Path:
 
 
 def write_pretraining(data: Path, path: Path, test: Records) -> None:
-    """Every picture outside the test patients, with its text where there is one."""
+    """Every image outside the test patients, with its text where there is one."""
     patients = patients_of(data)
     kept_out = {r.patient for r in test if r.patient}, {r.name for r in test}
     texts = {Path(r.name).name: r for r in Records.load(data / "training.csv")}
     rows = []
-    for picture in sorted((data / "images").iterdir()):
-        patient = patients.get(masks.stem(picture.name), "")
-        if patient not in kept_out[0] and picture.name not in kept_out[1]:
-            report = texts[picture.name].report if picture.name in texts else ""
-            rows.append(Record(picture.absolute(), report=report, patient=patient, name=picture.name))
+    for image in sorted((data / "images").iterdir()):
+        patient = patients.get(masks.stem(image.name), "")
+        if patient not in kept_out[0] and image.name not in kept_out[1]:
+            report = texts[image.name].report if image.name in texts else ""
+            rows.append(Record(image.absolute(), report=report, patient=patient, name=image.name))
     Records(rows).to_csv(path)
 
 
@@ -187,7 +187,7 @@ def steps_within(asked, folder: Path, start: Path, classes: tuple[str, ...] = LU
 
 
 def mean_mask(folder: Path) -> dict[str, dict]:
-    """The mean mask of the training set, cut where its Dice on that set is best, as the answer for every test picture."""
+    """The mean mask of the training set, cut where its Dice on that set is best, as the answer for every test image."""
     train, test = (masks.load(folder, split, ("lungs",)) for split in ("training", "test"))
     small = np.stack([images.resize(255 * train.mask(i), GRID, GRID) for i in range(len(train))]) / 255.0
     mean = small.mean(axis=0)
@@ -202,13 +202,13 @@ def mean_mask(folder: Path) -> dict[str, dict]:
 
 
 def read_dice(path: Path) -> np.ndarray:
-    """Dice (N,) of the pictures of a test, in its order."""
+    """Dice (N,) of the images of a test, in its order."""
     with open(path, newline="") as text:
         return np.array([float(row["dice"]) for row in csv.DictReader(text)])
 
 
 def difference(first_N: np.ndarray, second_N: np.ndarray) -> Estimate:
-    """Mean difference in Dice on the same pictures, with its interval."""
+    """Mean difference in Dice on the same images, with its interval."""
     every = np.ones(len(first_N), dtype=bool)
     return mean_over(first_N - second_N, every, every, Bootstrap.over(None, len(first_N)))
 

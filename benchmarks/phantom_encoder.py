@@ -47,12 +47,12 @@ def teach(out: Path, count: int, steps: int, size: int, batch: int = 32, rate: f
     with noise.seeded(seed):
         model = Classifier(ClassifierConfig(FINDINGS, "vit_tiny_patch16_224", {"depth": 6}, size, drop_path=0.0))
         head = nn.Linear(model.encoder.embed_dim, len(FINDINGS))
-    pictures_NHW, shown_NLC = draw(1_000_000 + seed, count, size)
+    images_NHW, shown_NLC = draw(1_000_000 + seed, count, size)
     optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], rate, (0.9, 0.99), weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     began = time.perf_counter()
     for step, rows in enumerate(batches(count, batch, steps, seed), 1):
-        tokens = patches_of(model, pictures_NHW[rows])
+        tokens = patches_of(model, images_NHW[rows])
         loss = nn.functional.binary_cross_entropy_with_logits(head(tokens), shown_NLC[rows])
         optimizer.zero_grad()
         loss.backward()
@@ -62,7 +62,7 @@ def teach(out: Path, count: int, steps: int, size: int, batch: int = 32, rate: f
         if step % 100 == 0:
             each = (time.perf_counter() - began) / step
             print(
-                f"step {step}/{steps}  loss {loss:.4f}  {batch / each:.0f} pictures/s  left {each * (steps - step):.0f} s",
+                f"step {step}/{steps}  loss {loss:.4f}  {batch / each:.0f} images/s  left {each * (steps - step):.0f} s",
                 flush=True,
             )
     print(report(model.eval(), head, *draw(2_000_000 + seed, 300, size)))
@@ -71,13 +71,13 @@ def teach(out: Path, count: int, steps: int, size: int, batch: int = 32, rate: f
 
 def draw(seed: int, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Phantoms (N, H, W) uint8, and which patches show which finding (N, L, C) float32."""
-    pictures, shown = [], []
+    images, shown = [], []
     for i in range(count):
         p = phantom(seed, i, size)
-        pictures.append(p.image)
+        images.append(p.image)
         shares = [cover(p.regions.get(name), size) for name in FINDINGS]
         shown.append(np.stack(shares, axis=-1) > SEEN)
-    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(shown)).float()
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(shown)).float()
 
 
 def cover(region_HW: np.ndarray | None, size: int) -> np.ndarray:
@@ -98,21 +98,21 @@ def batches(count: int, batch: int, steps: int, seed: int) -> Iterator[np.ndarra
         yield rows
 
 
-def patches_of(model: Classifier, picture_BHW: torch.Tensor) -> torch.Tensor:
+def patches_of(model: Classifier, image_BHW: torch.Tensor) -> torch.Tensor:
     """Features (B, L, D) of the patches."""
-    image = normalise(picture_BHW, model.config.mean, model.config.std)
+    image = normalise(image_BHW, model.config.mean, model.config.std)
     return model.encoder.forward_features(image)[:, model.encoder.num_prefix_tokens :]
 
 
 @torch.inference_mode()
-def report(model: Classifier, head: nn.Module, pictures_NHW: torch.Tensor, shown_NLC: torch.Tensor) -> str:
-    """AUROC of each finding: over patches, and over pictures by their best patch."""
-    logits_NLC = torch.cat([head(patches_of(model, part)) for part in pictures_NHW.split(50)]).numpy()
-    lines = ["AUROC of other patients    patches  pictures"]
+def report(model: Classifier, head: nn.Module, images_NHW: torch.Tensor, shown_NLC: torch.Tensor) -> str:
+    """AUROC of each finding: over patches, and over images by their best patch."""
+    logits_NLC = torch.cat([head(patches_of(model, part)) for part in images_NHW.split(50)]).numpy()
+    lines = ["AUROC of other patients    patches  images"]
     for c, name in enumerate(FINDINGS):
         patches = ranking.auroc(shown_NLC[..., c].flatten(), logits_NLC[..., c].ravel())
-        pictures = ranking.auroc(shown_NLC[..., c].amax(1), logits_NLC[..., c].max(axis=1))
-        lines.append(f"  {name:24} {patches:.3f}    {pictures:.3f}")
+        images = ranking.auroc(shown_NLC[..., c].amax(1), logits_NLC[..., c].max(axis=1))
+        lines.append(f"  {name:24} {patches:.3f}    {images:.3f}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Pneumothorax on phantoms: Dice of positive pictures and false positives of a small segmenter, from phantoms alone.
+"""Pneumothorax on phantoms: Dice of positive images and false positives of a small segmenter, from phantoms alone.
 
     python benchmarks/pneumothorax.py --out pneumothorax --minutes 15
     python benchmarks/pneumothorax.py --out pneumothorax --minutes 15 --init PRETRAINED
@@ -42,7 +42,7 @@ def main() -> None:
     folder = draw(asked.out / "phantoms", counts, asked.seed)
     start = asked.init or random_encoder(asked.out / "random-encoder")
     steps = asked.steps or steps_within(asked, folder, start, CLASSES)
-    report = {"pictures": counts, "steps": steps, "threads": torch.get_num_threads(), "seconds": {}, "results": {}}
+    report = {"images": counts, "steps": steps, "threads": torch.get_num_threads(), "seconds": {}, "results": {}}
     for name, scratch in {"random encoder": True, **({"pre-trained encoder": False} if asked.init else {})}.items():
         began = time.perf_counter()
         run = asked.out / f"{name.replace(' ', '-')}-{steps}"

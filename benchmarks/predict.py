@@ -1,16 +1,16 @@
-"""Pictures a second of `mrm predict` against a plain timm loop, and its memory over few and many pictures.
+"""Images a second of `mrm predict` against a plain timm loop, and its memory over few and many images.
 
     python benchmarks/predict.py
-    python benchmarks/predict.py --encoder vit_base_patch16_224 --pictures 500 --repeats 3 --workers 8
+    python benchmarks/predict.py --encoder vit_base_patch16_224 --images 500 --repeats 3 --workers 8
 
 The plain loop is what timm's documentation shows: PIL opens and converts to RGB, torchvision resizes, ToTensor,
 Normalize, a DataLoader with as many workers and as large batches, and the same weights. Both are given the same JPEG
 files (phantoms, `--side` pixels, or those of `--folder`), and take turns; the order changes with each repeat. `mrm
-predict` is timed with all it does: finding the pictures, journal, table; both without the start of Python, and both
+predict` is timed with all it does: finding the images, journal, table; both without the start of Python, and both
 after a batch that is not timed, and both with the threads that PyTorch starts with. The probabilities of both are
 compared, so that the same work is timed.
 
-Memory is the most that a fresh `mrm predict` has held when so many pictures were done, its readers included, looked at
+Memory is the most that a fresh `mrm predict` has held when so many images were done, its readers included, looked at
 twenty times a second: anonymous and shared memory, pages that its processes share counted once (Linux, Pss_Anon and
 Pss_Shmem of smaps_rollup). Mapped files, the libraries above all, are left out: they are the system's to keep or to
 drop. `--precisions` without a word leaves out the timing, `--memory` without a number the memory.
@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = write_model(folder / "model", asked.encoder)
-        files = pictures(folder / "pictures", asked)
+        files = images(folder / "images", asked)
         report = {
             **vars(asked),
             "folder": asked.folder.name if asked.folder else None,
@@ -67,7 +67,7 @@ def arguments() -> argparse.Namespace:
     """What is asked for on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_tiny_patch16_224", help="any timm Vision Transformer")
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--side", type=int, default=512, help="pixels of the phantoms")
     parser.add_argument("--folder", type=Path, help="JPEG files to use instead")
     parser.add_argument("--batch", type=int, default=32)
@@ -79,7 +79,7 @@ def arguments() -> argparse.Namespace:
         nargs="*",
         type=int,
         default=[200, 1000, 2000, 5000],
-        help="numbers of pictures done at which it is noted; none: leave out",
+        help="numbers of images done at which it is noted; none: leave out",
     )
     asked = parser.parse_args()
     asked.threads = torch.get_num_threads()  # those that PyTorch starts with, which the plain loop uses
@@ -94,21 +94,21 @@ def write_model(folder: Path, encoder: str) -> Path:
     return model_folder.save(folder, model.eval())
 
 
-def pictures(folder: Path, asked: argparse.Namespace) -> list[Path]:
+def images(folder: Path, asked: argparse.Namespace) -> list[Path]:
     """The files to predict, in order; few phantoms are drawn, and stand in turn for the many."""
     if asked.folder:
-        return sorted(p for p in asked.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[: asked.pictures]
+        return sorted(p for p in asked.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[: asked.images]
     phantom_files.write(folder, 16, seed=0, size=asked.side, workers=1)
     drawn = [p.read_bytes() for p in sorted((folder / "images").iterdir())]
     many = folder / "many"
     many.mkdir()
-    for i in range(asked.pictures):
+    for i in range(asked.images):
         (many / f"{i:05}.jpg").write_bytes(drawn[i % len(drawn)])
     return sorted(many.iterdir())
 
 
 class Plain(Dataset):
-    """Pictures as a plain timm loop reads them."""
+    """Images as a plain timm loop reads them."""
 
     def __init__(self, files: list[Path], size: int, mean: float, std: float) -> None:
         self.files = files
@@ -135,14 +135,14 @@ def plain_loop(encoder, config, files: list[Path], precision: str, asked: argpar
     loader = DataLoader(data, batch_size=asked.batch, num_workers=asked.workers, pin_memory=device.type == "cuda")
     found = []
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for picture_BCHW in loader:
-            logits_BC = encoder(picture_BCHW.to(device, non_blocking=True))
+        for image_BCHW in loader:
+            logits_BC = encoder(image_BCHW.to(device, non_blocking=True))
             found.append(logits_BC.float().sigmoid().cpu().numpy())
     return np.concatenate(found)
 
 
 def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: argparse.Namespace) -> dict:
-    """Pictures a second of both, the median of the repeats and each of them, and how far their answers differ."""
+    """Images a second of both, the median of the repeats and each of them, and how far their answers differ."""
     reading = predicting.Reading(batch=asked.batch, workers=asked.workers, precision=precision)
     loaded = mrm.load(model).to(predicting.device_of(reading))
     answers: dict[str, np.ndarray] = {}
@@ -169,7 +169,7 @@ def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: a
             rates[name].append(round(len(files) / (time.perf_counter() - start), 2))
     medians = {name: statistics.median(rate) for name, rate in rates.items()}
     return {
-        "pictures_a_second": medians,
+        "images_a_second": medians,
         "each": rates,
         "threads": threads,
         "mrm_over_timm": round(medians["mrm"] / medians["timm"], 3),
@@ -178,7 +178,7 @@ def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: a
 
 
 def memory_curve(model: Path, files: list[Path], folder: Path, asked: argparse.Namespace) -> dict[str, float]:
-    """The most MiB that one fresh `mrm predict` had held when so many pictures were done, its readers included."""
+    """The most MiB that one fresh `mrm predict` had held when so many images were done, its readers included."""
     counts, out = sorted(asked.memory), folder / "memory.csv"
     many = folder / "many.csv"
     many.write_text("image_path\n" + "".join(f"{files[i % len(files)].absolute()}\n" for i in range(counts[-1])))
@@ -191,7 +191,7 @@ def memory_curve(model: Path, files: list[Path], folder: Path, asked: argparse.N
         curve |= {str(n): round(most / 2**20, 1) for n in counts if n <= done and str(n) not in curve}
         time.sleep(0.05)
     if process.returncode:
-        raise SystemExit(f"predicting {counts[-1]} pictures failed")
+        raise SystemExit(f"predicting {counts[-1]} images failed")
     return curve | {str(counts[-1]): round(most / 2**20, 1)}  # with the writing of the table
 
 

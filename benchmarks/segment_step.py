@@ -2,7 +2,7 @@
 
     python benchmarks/segment_step.py --batch 2 --steps 3
 
-Random pictures and masks, so that nothing but the step is timed: forward, losses, backward, AdamW with layer decay.
+Random images and masks, so that nothing but the step is timed: forward, losses, backward, AdamW with layer decay.
 The first step is a warm-up. Memory is the most that the process has held (CPU) or that was allocated (GPU).
 """
 
@@ -29,7 +29,7 @@ from mrm.training.tasks import SegmentTask
 def main() -> None:
     """Time the steps and print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=2, help="pictures a step")
+    parser.add_argument("--batch", type=int, default=2, help="images a step")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--head", default="upernet", choices=("upernet", "dpt", "linear"))
@@ -51,7 +51,7 @@ def main() -> None:
         **{k: v for k, v in vars(asked).items() if k != "steps"},
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds a step": round(float(np.median(times)), 4),
-        "pictures a second": round(asked.batch / float(np.median(times)), 3),
+        "images a second": round(asked.batch / float(np.median(times)), 3),
         "memory, GiB": round(peak_memory(device), 2),
         "device": hardware.device_name(device),
         "machine": platform.machine(),
@@ -64,13 +64,13 @@ def random_batch(count: int, size: int) -> MaskBatch:
     """Noise, with a lesion in a corner."""
     mask = torch.zeros(count, size, size, dtype=torch.uint8)
     mask[:, : size // 4, : size // 4] = 1
-    picture = torch.randint(0, 256, (count, size, size), generator=torch.Generator().manual_seed(0)).byte()
-    return MaskBatch([], picture, mask, torch.arange(count), torch.arange(count))
+    image = torch.randint(0, 256, (count, size, size), generator=torch.Generator().manual_seed(0)).byte()
+    return MaskBatch([], image, mask, torch.arange(count), torch.arange(count))
 
 
 def step(task: SegmentTask, optimizer: torch.optim.Optimizer, batch: MaskBatch, bf16: bool) -> float:
     """Seconds of one step, the device waited for."""
-    device = batch.picture_BHW.device
+    device = batch.image_BHW.device
     began = time.perf_counter()
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         terms = task(batch)

@@ -2,7 +2,7 @@
 
     python benchmarks/serve_load.py runs/tiny --requests 200
 
-Starts `mrm serve` as a process of its own. Good pictures are phantoms as PNG, JPEG and DICOM, and their answers must
+Starts `mrm serve` as a process of its own. Good images are phantoms as PNG, JPEG and DICOM, and their answers must
 agree with `mrm.predict.classify` on the same bytes. A 503 is tried again with back-off, as a client should. Prints JSON:
 answers by status, times of the good requests (with their repeats), memory of the server.
 """
@@ -93,9 +93,9 @@ def main() -> None:
 
 def made(model: Path, count: int, broken: int, size: int) -> list[Request]:
     """Good and broken requests in a random order that is always the same."""
-    pictures = [phantom(1, 6 * i, size=size).image for i in range(12)]
+    drawn = [phantom(1, 6 * i, size=size).image for i in range(12)]
     writers = (images.encode_png, images.encode_jpeg, dicom)
-    bodies = [writers[i % 3](picture_HW) for i, picture_HW in enumerate(pictures)]
+    bodies = [writers[i % 3](image_HW) for i, image_HW in enumerate(drawn)]
     network = model_folder.load(model)
     classes = network.config.classes
     records = Records([Record(b, labels=(math.nan,) * len(classes)) for b in bodies], classes)
@@ -127,8 +127,8 @@ def bad(bodies: list[bytes]) -> dict[str, bytes | None]:
     }
 
 
-def dicom(picture_HW: np.ndarray) -> bytes:
-    """A picture as an uncompressed DICOM radiograph."""
+def dicom(image_HW: np.ndarray) -> bytes:
+    """An image as an uncompressed DICOM radiograph."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = (
         ExplicitVRLittleEndian,
@@ -138,11 +138,11 @@ def dicom(picture_HW: np.ndarray) -> bytes:
     dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.Modality, dataset.BodyPartExamined = "DX", "CHEST"
-    dataset.Rows, dataset.Columns = picture_HW.shape
+    dataset.Rows, dataset.Columns = image_HW.shape
     dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME2"
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit = 7
-    dataset.PixelData = picture_HW.tobytes()
+    dataset.PixelData = image_HW.tobytes()
     dataset["PixelData"].VR = "OB"
     file = io.BytesIO()
     pydicom.dcmwrite(file, dataset, enforce_file_format=True)

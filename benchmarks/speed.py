@@ -1,8 +1,8 @@
 """Loader and training step against what the published code does, measured in one run.
 
-    python benchmarks/speed.py --out speed.json --pictures DIR [--part step] [--quick]
+    python benchmarks/speed.py --out speed.json --images DIR [--part step] [--quick]
 
-    loader     pictures a second on one core: PIL and torchvision on originals and on 512-pixel files, ours on both and
+    loader     images a second on one core: PIL and torchvision on originals and on 512-pixel files, ours on both and
                on packed shards; and what our loader leaves to the device (grey to three channels, normalise, shrink)
     step       forward, backward and optimiser of ViT-B/16 224 -> 448, batches of 8, 70 tokens on average; peak memory
     loop       what the training loop itself costs, besides waiting for batches and the step
@@ -10,7 +10,7 @@
     sweep      on a GPU: batch sizes, share of the bf16 peak, memory, hours for 200 epochs of 377,110
 
 What is compared is measured in turns, A B C A B C, so that noise hits all alike; ratios are of one turn each. `--quick`
-runs every part with small models and pictures to see that it works: its numbers mean nothing, and the file says so.
+runs every part with small models and images to see that it works: its numbers mean nothing, and the file says so.
 """
 
 # Shapes: B studies, T tokens, W words asked for
@@ -76,8 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("speed.json"), help="the JSON file to write")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
-    parser.add_argument("--pictures", type=Path, help="a folder of radiographs, of which the largest are taken")
-    parser.add_argument("--quick", action="store_true", help="small models and pictures, to see that everything works")
+    parser.add_argument("--images", type=Path, help="a folder of radiographs, of which the largest are taken")
+    parser.add_argument("--quick", action="store_true", help="small models and images, to see that everything works")
     parser.add_argument("--step-of", nargs=2, help=argparse.SUPPRESS)  # this command starts itself
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -88,11 +88,11 @@ def main() -> None:
         train_in_processes(asked.train, asked.quick)
         return
     parts = asked.part or PARTS
-    if "loader" in parts and not asked.pictures:
-        parser.error("the loader part needs --pictures DIR, a folder of real radiographs")
+    if "loader" in parts and not asked.images:
+        parser.error("the loader part needs --images DIR, a folder of real radiographs")
     results: dict[str, Any] = {"machine": machine(), "quick": asked.quick}
     measure: dict[str, Callable[[], dict[str, Any]]] = {
-        "loader": lambda: loader(asked.pictures, asked.quick),
+        "loader": lambda: loader(asked.images, asked.quick),
         "step": lambda: step(asked.quick),
         "loop": lambda: loop(asked.quick),
         "processes": lambda: processes(asked.quick),
@@ -111,13 +111,13 @@ def main() -> None:
 
 
 def loader(folder: Path, quick: bool) -> dict[str, Any]:
-    """Seconds a picture on one core; `ratios` against the baseline on the same originals and the same small files."""
+    """Seconds an image on one core; `ratios` against the baseline on the same originals and the same small files."""
     count, repeats = (2, 2) if quick else (6, 5)
     height, width = (764, 636) if quick else ORIGINAL
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as place:
-        largest = largest_pictures(folder, count)
+        largest = largest_images(folder, count)
         originals = [write(Path(place) / f"{i}.jpg", images.resize(p, height, width)) for i, p in enumerate(largest)]
         small = [
             write(Path(place) / f"{i}-small.jpg", shorter_side(images.read(p), PACKED)) for i, p in enumerate(originals)
@@ -132,7 +132,7 @@ def loader(folder: Path, quick: bool) -> dict[str, Any]:
             ),
             "ours, packed shards": samples_of(packed),
         }
-        transform = baseline.picture_transform()
+        transform = baseline.image_transform()
         each: dict[str, Callable[[int], Any]] = {
             "baseline, originals": lambda i: baseline.load(originals[i], transform),
             "baseline, 512-pixel files": lambda i: baseline.load(small[i], transform),
@@ -141,11 +141,11 @@ def loader(folder: Path, quick: bool) -> dict[str, Any]:
         passes = {name: 1 if name == "baseline, originals" else (2 if quick else 10) for name in each}
         seconds = in_turns({k: lambda f=f, n=passes[k]: per_call(f, count, n) for k, f in each.items()}, repeats)
         batch = ours["ours, packed shards"]
-        seconds |= in_turns({"device, per picture": lambda: on_device(batch, count)}, repeats)
+        seconds |= in_turns({"device, per image": lambda: on_device(batch, count)}, repeats)
     torch.set_num_threads(cores())
     return {
-        "originals": f"{height} x {width} grey JPEG, quality 95, enlarged from the {count} largest pictures given",
-        "unit": "seconds a picture",
+        "originals": f"{height} x {width} grey JPEG, quality 95, enlarged from the {count} largest images given",
+        "unit": "seconds an image",
         "seconds": {k: spread(v) for k, v in seconds.items()},
         "ratios": {
             "packed shards against baseline on originals": ratio(seconds, "baseline, originals", "ours, packed shards"),
@@ -155,8 +155,8 @@ def loader(folder: Path, quick: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def largest_pictures(folder: Path, count: int) -> list[np.ndarray]:
-    """The pictures of the most pixels below a folder."""
+def largest_images(folder: Path, count: int) -> list[np.ndarray]:
+    """The images of the most pixels below a folder."""
     sizes = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
@@ -165,21 +165,21 @@ def largest_pictures(folder: Path, count: int) -> list[np.ndarray]:
             continue
         sizes[path] = height * width
     if len(sizes) < count:
-        raise SystemExit(f"{folder}: {len(sizes)} pictures, where {count} are needed")
+        raise SystemExit(f"{folder}: {len(sizes)} images, where {count} are needed")
     return [images.read(p) for p in sorted(sizes, key=sizes.__getitem__, reverse=True)[:count]]
 
 
-def write(path: Path, picture: np.ndarray) -> Path:
+def write(path: Path, image: np.ndarray) -> Path:
     """As a grey JPEG of quality 95."""
-    path.write_bytes(images.encode_jpeg(picture))
+    path.write_bytes(images.encode_jpeg(image))
     return path
 
 
-def shorter_side(picture: np.ndarray, side: int) -> np.ndarray:
-    """The picture with its shorter side at `side` pixels."""
-    scale = side / min(picture.shape)
-    height, width = (round(n * scale) for n in picture.shape)
-    return images.resize(picture, height, width)
+def shorter_side(image: np.ndarray, side: int) -> np.ndarray:
+    """The image with its shorter side at `side` pixels."""
+    scale = side / min(image.shape)
+    height, width = (round(n * scale) for n in image.shape)
+    return images.resize(image, height, width)
 
 
 def samples_of(records: Sequence[Record]) -> PretrainData:
@@ -188,7 +188,7 @@ def samples_of(records: Sequence[Record]) -> PretrainData:
 
 
 def per_call(function: Callable[[int], Any], count: int, passes: int) -> float:
-    """Seconds a call, over `passes` times all of `count` pictures."""
+    """Seconds a call, over `passes` times all of `count` images."""
     began = time.perf_counter()
     for n in range(count * passes):
         function(n % count)
@@ -196,13 +196,13 @@ def per_call(function: Callable[[int], Any], count: int, passes: int) -> float:
 
 
 def on_device(data: PretrainData, count: int) -> float:
-    """Seconds a picture of what our loader leaves to the device, on this device."""
+    """Seconds an image of what our loader leaves to the device, on this device."""
     device = best_device()
-    picture_BHW = torch.from_numpy(np.stack([data.sample(0, i % count)["picture"] for i in range(8)])).to(device)
+    image_BHW = torch.from_numpy(np.stack([data.sample(0, i % count)["image"] for i in range(8)])).to(device)
     clock = Stopwatch(device)
-    crop_BCHW = normalise(picture_BHW, 0.4978, 0.2449)
+    crop_BCHW = normalise(image_BHW, 0.4978, 0.2449)
     torch.nn.functional.interpolate(crop_BCHW, size=(224, 224), mode="bicubic")
-    return clock.lap() / len(picture_BHW)
+    return clock.lap() / len(image_BHW)
 
 
 # The step ---------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ def our_step(
     task: PretrainTask, optimizer: torch.optim.Optimizer, batch: PretrainBatch, precision: str
 ) -> Callable[[], float]:
     """One update, as the loop makes it."""
-    counts, device = task.counts(batch), batch.picture_BHW.device
+    counts, device = task.counts(batch), batch.image_BHW.device
 
     def run() -> float:
         clock = Stopwatch(device)
@@ -307,12 +307,12 @@ def our_step(
 
 
 def baseline_step(quick: bool, size: int, device: torch.device) -> Callable[[], float]:
-    """One update of the plain network on the same pictures and reports. Pictures come to it normalised, as floats."""
+    """One update of the plain network on the same images and reports. Images come to it normalised, as floats."""
     model = new_model(quick, "full")
     config, batch = model.config, batch_for(model, size)
     plain = baseline.like(model).to(device).train()
     optimizer = baseline.build_optimizer(plain)
-    crop = normalise(batch.picture_BHW, config.mean, config.std).contiguous().to(device)
+    crop = normalise(batch.image_BHW, config.mean, config.std).contiguous().to(device)
     words = [t.to(device) for t in whole_reports(batch, config.report_length)]
     kept = batch.kept_BK.to(device)
 
@@ -346,11 +346,11 @@ def new_model(quick: bool, decoder: str) -> MRM:
 
 
 def batch_for(model: MRM, size: int) -> PretrainBatch:
-    """The loader's own batch of noise pictures and invented reports of 70 tokens on average."""
+    """The loader's own batch of noise images and invented reports of 70 tokens on average."""
     config = model.config
     rng = np.random.default_rng(0)
     noisy = [images.encode_png(rng.integers(0, 256, (64, 64), dtype=np.uint8)) for _ in range(size)]
-    records = [Record(picture, report=text) for picture, text in zip(noisy, reports(size), strict=True)]
+    records = [Record(image, report=text) for image, text in zip(noisy, reports(size), strict=True)]
     data = PretrainData(
         records, tokenizer(), config.target_size, model.patches, config.keep, config.report_length,
         predicted=model.predicted,
@@ -457,7 +457,7 @@ def loop(quick: bool) -> dict[str, Any]:
 def trainer_for(
     run: Path, model: MRM, steps: int, batch: int, precision: str, world: int = 1, workers: int = 1
 ) -> WatchedTrainer:
-    """A trainer on 64 noise pictures with reports."""
+    """A trainer on 64 noise images with reports."""
     config = model.config
     rng = np.random.default_rng(0)
     smooth = [images.resize(rng.integers(0, 256, (32, 32), dtype=np.uint8), PACKED, PACKED) for _ in range(64)]
@@ -490,22 +490,22 @@ def quiet() -> Iterator[None]:
 
 
 def processes(quick: bool) -> dict[str, Any]:
-    """Pictures a second of two processes against one, each with one thread and equal work.
+    """Images a second of two processes against one, each with one thread and equal work.
 
-    Each reads its own pictures: a reader beside each of two processes would need more cores than two.
+    Each reads its own images: a reader beside each of two processes would need more cores than two.
     """
     rates = in_turns({f"{n}": lambda n=n: rate_of_processes(n, quick) for n in (1, 2)}, 2 if quick else 3)
     scaled = [two / one for one, two in zip(rates["1"], rates["2"], strict=True)]
     return {
-        "what": f"ViT-Tiny at 128, 16 pictures a process and step, gloo, one thread each, which reads too, {cores()} cores",
-        "unit": "pictures a second",
+        "what": f"ViT-Tiny at 128, 16 images a process and step, gloo, one thread each, which reads too, {cores()} cores",
+        "unit": "images a second",
         "seconds": {f"{k} processes": spread(v) for k, v in rates.items()},
         "ratios": {"two processes against one": {**spread(scaled), "each": scaled}},
     }
 
 
 def rate_of_processes(count: int, quick: bool) -> float:
-    """Pictures a second of a training run of so many processes, the first steps left out."""
+    """Images a second of a training run of so many processes, the first steps left out."""
     with tempfile.TemporaryDirectory() as place:
         command = [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), __file__,
@@ -538,7 +538,7 @@ def train_in_processes(place: Path, quick: bool) -> None:
 
 
 def sweep(quick: bool) -> dict[str, Any]:
-    """Pictures a second, share of the peak, memory and projected hours, by batch size. Skipped on a CPU unless quick."""
+    """Images a second, share of the peak, memory and projected hours, by batch size. Skipped on a CPU unless quick."""
     device = best_device()
     if device.type == "cpu" and not quick:
         return {"skipped": "no GPU here"}
@@ -568,9 +568,9 @@ def sweep_row(name: str, size: int, repeats: int, quick: bool) -> dict[str, Any]
     return {
         "variant": name,
         "batch": size,
-        "pictures_per_second": round(rate, 2),
+        "images_per_second": round(rate, 2),
         "seconds": spread(seconds),
-        "gflop_per_picture": round(flops / 1e9, 2),  # of our step; the baseline does the same task with more
+        "gflop_per_image": round(flops / 1e9, 2),  # of our step; the baseline does the same task with more
         "share_of_bf16_peak": share_of_peak(flops * rate, device_name(device)),
         "memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if device.type == "cuda" else None,
         "hours": round(EPOCHS * STUDIES / rate / 3600, 2),

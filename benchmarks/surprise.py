@@ -1,4 +1,4 @@
-"""How often a report belongs to its picture: the surprise score of true and of shuffled reports, on held-out patients.
+"""How often a report belongs to its image: the surprise score of true and of shuffled reports, on held-out patients.
 
     python benchmarks/surprise.py phantoms --out surprise/phantoms
     python benchmarks/surprise.py covid --data covid-cxr --out surprise/covid
@@ -8,28 +8,28 @@
 `phantoms` draws its records; `covid` splits the pairs of the COVID-19 Image Data Collection (`training.csv`,
 `metadata.csv`) by patient, a quarter to test. A small model is pre-trained on the training part, as `mrm pretrain` does
 (again from where it stopped, if the command is given again), or `--init RUN` is taken: then see to it yourself that it
-never saw the test pictures. Each test report is then scored (`mrm.filling`) with its own picture, and with pictures of
-other patients, against the mean of 24 training pictures. Printed, and written to `surprise.json`, each with its
+never saw the test images. Each test report is then scored (`mrm.filling`) with its own image, and with images of
+other patients, against the mean of 24 training images. Printed, and written to `surprise.json`, each with its
 95 % interval over patients:
 
 * AUROC of true pairs against as many shuffled ones (one a report, of another patient), by surprise;
-* the share of other pictures against which the own one explains the report better (paired; chance is 0.5);
+* the share of other images against which the own one explains the report better (paired; chance is 0.5);
 * both for pairs that differ in findings (phantoms only): two normal chests have no report of their own;
-* ln p a word, with the own picture, with no picture, and with others.
+* ln p a word, with the own image, with no image, and with others.
 
-A small model trained from random weights for minutes uses no picture at all: AUROC 0.517 (0.461 to 0.573) after 600 steps of
+A small model trained from random weights for minutes uses no image at all: AUROC 0.517 (0.461 to 0.573) after 600 steps of
 32 on 3,000 phantoms. Its encoder sees next to nothing yet, its decoder still learns how often words occur, and what it
-sees of two pictures differs by 0.05 to 0.08 where word vectors have length 1 a channel. After the label-efficiency study's
+sees of two images differs by 0.05 to 0.08 where word vectors have length 1 a channel. After the label-efficiency study's
 10,000 steps of 16 it does: 0.673 (0.642 to 0.703), the third command. For less time than that, three stages come first,
 each of which can be left out:
 
 * `--teach`: the encoder is taught where findings are on phantoms (`phantom_encoder.py`);
-* `--context`: the projection of pictures is scaled once, until they differ by 0.5 a channel;
-* `--words`: the report decoder learns on the encoder as it then is, from whole pictures encoded once, so that a step
+* `--context`: the projection of images is scaled once, until they differ by 0.5 a channel;
+* `--words`: the report decoder learns on the encoder as it then is, from whole images encoded once, so that a step
   costs a fraction of one of `mrm pretrain`, whose `--steps` follow (0: none).
 
 `--teach 0 --context 0 --words 0 --steps N` is plain pre-training. Flips make "left" and "right" unlearnable, small crops
-and few visible patches hide findings: the defaults train without flips, on nearly whole pictures, most patches visible.
+and few visible patches hide findings: the defaults train without flips, on nearly whole images, most patches visible.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ from mrm.statistics import ranking
 from mrm.statistics.dice import mean_over
 from mrm.statistics.intervals import Bootstrap, Estimate
 
-REFERENCES = 24  # training pictures that stand for "others"
-PARTNERS = 10  # other test pictures to compare with, a report
+REFERENCES = 24  # training images that stand for "others"
+PARTNERS = 10  # other test images to compare with, a report
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def main() -> None:
         "steps": None
         if asked.init
         else {"teach": 0 if asked.encoder else asked.teach, "words": asked.words, "joint": asked.steps},
-        "pictures": {name: len(records) for name, records in sets.items()},
+        "images": {name: len(records) for name, records in sets.items()},
         "seconds": {"training": round(trained), "scoring": round(time.perf_counter() - began)},
         "threads": torch.get_num_threads(),
         "settings": {name: value for name, value in vars(asked).items() if not isinstance(value, Path)},
@@ -108,11 +108,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--size", type=int, default=96, help="pixels a side of the encoder's input")
-    parser.add_argument("--scale", type=int, default=1, help="of the restored picture")
+    parser.add_argument("--scale", type=int, default=1, help="of the restored image")
     parser.add_argument("--visible", type=float, default=0.75, help="share of patches that training shows")
     parser.add_argument("--mask", type=float, default=0.5, help="share of words that training hides")
     parser.add_argument("--flip", type=float, default=0.0)
-    parser.add_argument("--area", type=float, default=0.8, help="least share of the picture that a crop has")
+    parser.add_argument("--area", type=float, default=0.8, help="least share of the image that a crop has")
     parser.add_argument(
         "--image-weight", type=float, default=0.1, help="of the image loss, against 1 for the report loss"
     )
@@ -120,7 +120,7 @@ def arguments() -> argparse.Namespace:
         "--teach", type=int, help="steps that teach the encoder on phantoms first (phantoms: 2000, covid: 0)"
     )
     parser.add_argument("--encoder", type=Path, help="a taught encoder, instead of --teach")
-    parser.add_argument("--context", type=float, default=0.5, help="spread of pictures for the decoder; 0: as it comes")
+    parser.add_argument("--context", type=float, default=0.5, help="spread of images for the decoder; 0: as it comes")
     parser.add_argument("--parts", type=int, default=2, help="of the words, hidden in turn when scoring")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--draws", type=int, default=2000, help="of the bootstrap")
@@ -198,7 +198,7 @@ def configure(asked: argparse.Namespace) -> recipes.PretrainConfig:
 
 
 def started(asked: argparse.Namespace, train: Records) -> Path:
-    """The model that training starts from: a taught encoder, and pictures that differ enough to be seen."""
+    """The model that training starts from: a taught encoder, and images that differ enough to be seen."""
     folder = asked.out / "start"
     if (folder / "config.json").is_file():
         return folder
@@ -212,14 +212,14 @@ def started(asked: argparse.Namespace, train: Records) -> Path:
     if encoder:
         print(f"{encoder}: {model_folder.start_from(model, encoder)}")
     if asked.context:
-        print(f"what is seen of pictures, scaled by {spread_contexts(model, train[:64], asked.context):.1f}")
+        print(f"what is seen of images, scaled by {spread_contexts(model, train[:64], asked.context):.1f}")
     if asked.words:
         learn_words(model, tokenizer, train, asked)
     return model_folder.save(folder, model, tokenizer=tokenizer)
 
 
 def spread_contexts(model: MRM, records: Sequence[Record], spread: float) -> float:
-    """Scale the projection of pictures until they differ by `spread` (standard deviation a channel), with mean 0."""
+    """Scale the projection of images until they differ by `spread` (standard deviation a channel), with mean 0."""
     contexts_NR = contexts_of(model, records)
     gain = spread / contexts_NR.std(0).square().mean().sqrt().item()
     projection = model.report_decoder.from_image
@@ -230,7 +230,7 @@ def spread_contexts(model: MRM, records: Sequence[Record], spread: float) -> flo
 
 
 def learn_words(model: MRM, tokenizer: Tokenizer, train: Records, asked: argparse.Namespace) -> None:
-    """Train the report decoder, and its projection of pictures, on features of whole pictures from the frozen encoder."""
+    """Train the report decoder, and its projection of images, on features of whole images from the frozen encoder."""
     features_ND = torch.cat([features_of(model, record) for record in train]).clone()  # out of inference mode
     length, decoder = model.config.report_length, model.report_decoder.requires_grad_(True)
     ids = [i.astype(np.int64) for i in tokenizer.encode([r.report for r in train], length)]
@@ -260,10 +260,10 @@ def learn_words(model: MRM, tokenizer: Tokenizer, train: Records, asked: argpars
 
 @torch.inference_mode()
 def features_of(model: MRM, record: Record) -> Tensor:
-    """The mean (1, D) of a picture's patch features, all patches visible."""
+    """The mean (1, D) of an image's patch features, all patches visible."""
     size = model.config.target_size
-    picture = torch.from_numpy(images.resize(images.read(record.image, size), size, size))[None]
-    crop = normalise(picture, model.config.mean, model.config.std)
+    image = torch.from_numpy(images.resize(images.read(record.image, size), size, size))[None]
+    crop = normalise(image, model.config.mean, model.config.std)
     return model.encode(model.shrink(crop))[:, model.prefix :].mean(1)
 
 
@@ -271,7 +271,7 @@ def features_of(model: MRM, record: Record) -> Tensor:
 
 
 def measure(model: MRM, train: Records, test: Records, asked: argparse.Namespace) -> dict:
-    """Score the test reports with their own and with other pictures."""
+    """Score the test reports with their own and with other images."""
     rng = np.random.default_rng([asked.seed, 7])
     references_CR = contexts_of(model, train.select(rng.permutation(len(train))[:REFERENCES]))
     contexts_NR = contexts_of(model, test)
@@ -294,7 +294,7 @@ def measure(model: MRM, train: Records, test: Records, asked: argparse.Namespace
     if test.classes:
         found["pairs that differ in findings"] = compared(test, own_N, other_NP, mean_N, differ_NP, asked)
     bootstrap = Bootstrap.over(test.patients, len(test), asked.draws)
-    words = {"own picture": own_N, "no picture": none_N, "other pictures": mean_N, "own - no": own_N - none_N, "own - others": own_N - mean_N}  # fmt: skip
+    words = {"own image": own_N, "no image": none_N, "other images": mean_N, "own - no": own_N - none_N, "own - others": own_N - mean_N}  # fmt: skip
     every = np.ones(len(test), dtype=bool)
     return {
         "pairs": {name: {k: e.to_dict() for k, e in each.items()} for name, each in found.items()},
@@ -303,17 +303,17 @@ def measure(model: MRM, train: Records, test: Records, asked: argparse.Namespace
 
 
 def contexts_of(model: MRM, records: Sequence[Record]) -> Tensor:
-    """What the report decoder sees of each picture, (N, R)."""
+    """What the report decoder sees of each image, (N, R)."""
     size = model.config.target_size
     return torch.cat([predict.context_of(model, [images.read(r.image, size)]) for r in records])
 
 
 def partners(test: Records, index: int, rng: np.random.Generator) -> np.ndarray:
-    """Pictures of other patients, whose reports are other texts."""
+    """Images of other patients, whose reports are other texts."""
     own = test[index]
     able = [i for i, r in enumerate(test) if r.patient != own.patient and r.report != own.report]
     if len(able) < PARTNERS:
-        raise ValueError(f"{len(able)} pictures of other patients, and {PARTNERS} are needed; take a larger test set")
+        raise ValueError(f"{len(able)} images of other patients, and {PARTNERS} are needed; take a larger test set")
     return rng.permutation(able)[:PARTNERS]
 
 
@@ -325,7 +325,7 @@ def compared(
     used_NP: np.ndarray,
     asked: argparse.Namespace,
 ) -> dict[str, Estimate]:
-    """AUROC of true against shuffled pairs, and the share of others that the own picture beats."""
+    """AUROC of true against shuffled pairs, and the share of others that the own image beats."""
     n = len(test)
     has_N = used_NP.any(axis=1)
     first_N = used_NP.argmax(axis=1)

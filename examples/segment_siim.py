@@ -1,4 +1,4 @@
-"""Outline the pneumothoraces of SIIM-ACR, test under every Dice convention, and write masks of new pictures.
+"""Outline the pneumothoraces of SIIM-ACR, test under every Dice convention, and write masks of new images.
 
 mrm prepare siim --source SIIM --out siim
 python examples/segment_siim.py
@@ -16,7 +16,7 @@ run = runs.segment(recipe.make(data, data, start, Path("runs/siim-100")))
 measures = runs.evaluate(run, data, run / "test")["classes"]["pneumothorax"]
 for name in ("dice_positive", "dice_published", "dice_mean", "false_positives"):
     one = measures[name]
-    print(f"{name}: {one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f}), {one['n']} pictures")
+    print(f"{name}: {one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f}), {one['n']} images")
 print(f"published: {recipe.expect}")
 
-runs.predict_masks(run, [Path("new-pictures")], Path("new-masks"))  # PNG, and DICOM SEG for DICOM
+runs.predict_masks(run, [Path("new-images")], Path("new-masks"))  # PNG, and DICOM SEG for DICOM

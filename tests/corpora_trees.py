@@ -1,4 +1,4 @@
-"""Made-up downloads for the tests of corpora: small pictures under the publishers' names, in their folders."""
+"""Made-up downloads for the tests of corpora: small images under the publishers' names, in their folders."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from mrm.data import images
 
 
-def picture(seed: int, height: int = 24, width: int = 20) -> np.ndarray:
+def image(seed: int, height: int = 24, width: int = 20) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
 
 
-def write_picture(path: Path, seed: int, height: int = 24, width: int = 20) -> None:
+def write_image(path: Path, seed: int, height: int = 24, width: int = 20) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     encode = images.encode_png if path.suffix == ".png" else images.encode_jpeg
-    path.write_bytes(encode(picture(seed, height, width)))
+    path.write_bytes(encode(image(seed, height, width)))
 
 
 def write_dicom(path: Path, seed: int, height: int = 24, width: int = 20, **tags: str) -> None:
@@ -30,7 +30,7 @@ def write_dicom(path: Path, seed: int, height: int = 24, width: int = 20, **tags
     dataset.Modality, dataset.BodyPartExamined, dataset.PhotometricInterpretation = "CR", "CHEST", "MONOCHROME2"
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = height, width, 1
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
-    dataset.PixelData = picture(seed, height, width).tobytes()
+    dataset.PixelData = image(seed, height, width).tobytes()
     for name, value in tags.items():
         setattr(dataset, name, value)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -229,7 +229,7 @@ def table(report: dict[str, Any]) -> str:
     lines[-1] += "(pre-trainings x label subsets); p values by Holm's correction within a column."
     learnt = {name: one for name, one in report["pretraining"].items() if "held_out" in one}
     if learnt:
-        lines += ["", "| encoder | nats a masked word, its picture | another patient's | by frequency | seconds |"]
+        lines += ["", "| encoder | nats a masked word, its image | another patient's | by frequency | seconds |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         for name, one in learnt.items():
             h = one["held_out"]
@@ -243,7 +243,7 @@ def table(report: dict[str, Any]) -> str:
             "",
             f"## {name}",
             "",
-            f"{train['n']:,} with labels to train on; tested on {test['n']:,} pictures ({who}); positive: ",
+            f"{train['n']:,} with labels to train on; tested on {test['n']:,} images ({who}); positive: ",
         ]
         lines[-1] += ", ".join(f"{c} {n:,}" for c, n in test["positives"].items()) + "."
         for measure, found in task["measures"].items():

@@ -29,14 +29,14 @@ class Size:
     fractions: tuple[float, ...] = (0.01, 0.1, 1.0)  # of `train`
     draws: int = 10  # label subsets a fraction, for the probe
     finetune_draws: int = 3
-    # What makes words learnable from so few pictures: a flip turns "left" into a lie, a small crop cuts findings off,
+    # What makes words learnable from so few images: a flip turns "left" into a lie, a small crop cuts findings off,
     # and a phantom's findings and impression say the same twice, so a word masked in one is read off the other. The
-    # impression alone asks for the picture, and has a third of the tokens. The same for every arm.
+    # impression alone asks for the image, and has a third of the tokens. The same for every arm.
     crop: CropConfig = field(default_factory=lambda: CropConfig(area=(0.8, 1.0), flip=0.0))
     report: ReportConfig = field(default_factory=lambda: ReportConfig(sections=("impression",)))
 
     @property
-    def picture(self) -> int:
+    def image(self) -> int:
         """Pixels a side of a phantom: what the 2x target needs."""
         return 2 * self.model.image_size
 
@@ -57,7 +57,7 @@ def small_model(width: int, depth: int, size: int, patch: int, keep: int, report
         report_depth=2,
         report_heads=4,
         report_mlp=4 * report,
-        report_dropout=0.0,  # its noise drowns what little of the picture a small encoder tells at first
+        report_dropout=0.0,  # its noise drowns what little of the image a small encoder tells at first
     )
 
 

@@ -32,7 +32,7 @@ class Task:
     classes: tuple[str, ...]
     file: Callable[[Study, str], Path]
     needs: tuple[str, ...]
-    pictures: tuple[int, int, int]  # about how many: train, val, test
+    images: tuple[int, int, int]  # about how many: train, val, test
     prefix: str = ""  # of the encoders measured on it
 
     def load(self, study: Study, name: str) -> Records:
@@ -74,12 +74,12 @@ def probe_unit(study: Study, task: Task, encoder: str, needs: tuple[str, ...], k
         task.unit(kind, encoder),
         partial(probe, task=task, encoder=encoder, kind=kind),
         (*needs, *task.needs),
-        sum(task.pictures) / 300 + 60,
+        sum(task.images) / 300 + 60,
     )
 
 
 def probe(study: Study, task: Task, encoder: str, kind: str = "probe") -> dict[str, Any]:
-    """Probe every label subset; keeps the scores of the test pictures."""
+    """Probe every label subset; keeps the scores of the test images."""
     sets = {s: task.load(study, s) for s in arms.SETS[1:]}
     if encoder in probes.FLOORS:
         table = {s: probes.FLOORS[encoder](records) for s, records in sets.items()}
@@ -111,14 +111,14 @@ def finetune_unit(
     """One fine-tuning of one encoder on one label subset."""
     size, name = study.size, task.unit("finetune", f"{encoder}/{style}-{percent(fraction)}-{number}")
     do = partial(finetune, task=task, encoder=encoder, style=style, fraction=fraction, number=number, name=name)
-    pictures = 3 * size.finetune_steps * size.finetune_batch + 4 * task.pictures[1] + task.pictures[2]
-    return Unit(name, do, (*needs, *task.needs), pictures / 400)
+    images = 3 * size.finetune_steps * size.finetune_batch + 4 * task.images[1] + task.images[2]
+    return Unit(name, do, (*needs, *task.needs), images / 400)
 
 
 def finetune(
     study: Study, task: Task, encoder: str, style: str, fraction: float, number: int, name: str
 ) -> dict[str, Any]:
-    """Fine-tune on one label subset and score the test pictures; only the scores are kept."""
+    """Fine-tune on one label subset and score the test images; only the scores are kept."""
     lists, run = study.file("lists", name, ".csv"), study.out / "finetuned" / name
     train = task.load(study, "train")
     train.select(subset(len(train), fraction, number)).to_csv(lists)

@@ -28,7 +28,7 @@ from mrm.runs.pretraining import pretrain_data
 from mrm.system.tables import write_whole
 from mrm.training.tasks import PretrainTask
 
-ROLL = 8  # pictures on, another patient: one has three studies at the most
+ROLL = 8  # images on, another patient: one has three studies at the most
 
 
 def main_units(study: Study) -> list[Unit]:
@@ -98,7 +98,7 @@ def records_file(study: Study, name: str) -> Path:
 def draw(study: Study, name: str) -> dict[str, Any]:
     """Draw a set, once; the place in SETS is the seed."""
     folder, count = records_file(study, name).parent, study.size.phantoms[name]
-    made = phantom_files.write(folder, count, 1 + arms.SETS.index(name), study.size.picture, workers=1)
+    made = phantom_files.write(folder, count, 1 + arms.SETS.index(name), study.size.image, workers=1)
     positives = {c: int(n) for c, n in zip(FINDINGS, np.nansum(made.labels_NC, axis=0), strict=True)}
     patients = len(set(made.patients or []))
     return {"n": count, "patients": patients, "positives": positives, "fingerprint": made.fingerprint()}
@@ -135,14 +135,14 @@ def pretrain(study: Study, arm: str, run: int) -> dict[str, Any]:
     runs.pretrain(config)
     require_finished(folder, study.size.steps)
     words = report_losses(study, config)
-    says = "report loss {right:.3f} with the picture, {wrong:.3f} with another's, {unigram:.3f} by frequency".format(
+    says = "report loss {right:.3f} with the image, {wrong:.3f} with another's, {unigram:.3f} by frequency".format(
         **words
     )
     return {"arm": arm, "run": run, "curve": read_curve(folder / "log.csv"), "held_out": words, "says": says}
 
 
 def report_losses(study: Study, config) -> dict[str, float]:
-    """Nats a masked word of the test reports: with its picture, with another patient's, and by frequency of words alone."""
+    """Nats a masked word of the test reports: with its image, with another patient's, and by frequency of words alone."""
     model = model_folder.load(config.out)
     config = replace(config, report=replace(config.report, loss="masked"))
     data = pretrain_data(config, load(study, "test"), model, model.tokenizer)
@@ -153,7 +153,7 @@ def report_losses(study: Study, config) -> dict[str, float]:
     task, sums, words = PretrainTask(model).eval(), np.zeros(4), 0
     with torch.inference_mode():
         for batch in loader.loader(data, sampling.in_order(len(data) - len(data) % 100 or len(data), 100), 0):
-            swapped = replace(batch, picture_BHW=batch.picture_BHW.roll(ROLL, 0))
+            swapped = replace(batch, image_BHW=batch.image_BHW.roll(ROLL, 0))
             asked_W = batch.targets_W[batch.targets_W >= 0].numpy()
             terms = task(batch)
             image = (terms["image"].sum / batch.hidden_BM.numel()).item() * len(asked_W)

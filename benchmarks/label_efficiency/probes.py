@@ -1,4 +1,4 @@
-"""Features of pictures, and logistic regressions on them."""
+"""Features of images, and logistic regressions on them."""
 
 # Shapes: N records, C classes, F features of a probe, L patches, D encoder width
 from __future__ import annotations
@@ -20,7 +20,7 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: weak ones fit fe
 
 
 def encoder_features(model: MRM, records: Records, cells: int = 1) -> np.ndarray:
-    """Means of the patch features over each of cells x cells parts of the picture, all patches visible: (N, cells^2 D)."""
+    """Means of the patch features over each of cells x cells parts of the image, all patches visible: (N, cells^2 D)."""
     features_NLD = predict.features(model, records, "patches", workers=0)[0]
     n, patches, width = features_NLD.shape
     part = int(patches**0.5) // cells
@@ -34,19 +34,19 @@ def pixels(records: Records) -> np.ndarray:
 
 
 def hog(records: Records) -> np.ndarray:
-    """Histograms of oriented gradients of the picture at 64 x 64: 8-pixel cells, 2 x 2 cells a block, nine directions.
+    """Histograms of oriented gradients of the image at 64 x 64: 8-pixel cells, 2 x 2 cells a block, nine directions.
 
     Dalal and Triggs 2005, doi:10.1109/CVPR.2005.177; without interpolation between cells.
     """
     return np.stack([_hog(cv2.resize(images.read(r.image), (64, 64), interpolation=cv2.INTER_AREA)) for r in records])
 
 
-def _hog(picture_HW: np.ndarray, cell: int = 8, bins: int = 9) -> np.ndarray:
-    down_HW, right_HW = np.gradient(picture_HW.astype(np.float32))
+def _hog(image_HW: np.ndarray, cell: int = 8, bins: int = 9) -> np.ndarray:
+    down_HW, right_HW = np.gradient(image_HW.astype(np.float32))
     strength_HW, angle_HW = np.hypot(right_HW, down_HW), np.arctan2(down_HW, right_HW) % np.pi
     binned_HW = np.minimum((angle_HW / np.pi * bins).astype(int), bins - 1)
-    rows, columns = np.indices(picture_HW.shape) // cell
-    grid = picture_HW.shape[0] // cell
+    rows, columns = np.indices(image_HW.shape) // cell
+    grid = image_HW.shape[0] // cell
     index_HW = (rows * grid + columns) * bins + binned_HW
     cells = np.bincount(index_HW.ravel(), strength_HW.ravel(), grid * grid * bins).reshape(grid, grid, bins)
     blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], axis=2)
@@ -57,8 +57,8 @@ FLOORS = {"pixels": pixels, "hog": hog}
 
 
 def fit(table: dict[str, np.ndarray], labels: dict[str, np.ndarray], chosen: np.ndarray) -> tuple[np.ndarray, float]:
-    """Logits (N, C) of the test pictures from the labels of the chosen training ones, and the strength that
-    ranked the validation pictures best. A class with one value among the chosen scores 0 throughout."""
+    """Logits (N, C) of the test images from the labels of the chosen training ones, and the strength that
+    ranked the validation images best. A class with one value among the chosen scores 0 throughout."""
     known, known_labels = table["train"][chosen], labels["train"][chosen]
     mean, deviation = known.mean(0), known.std(0) + 1e-6
     standard = {name: (values - mean) / deviation for name, values in table.items()}

@@ -1,6 +1,6 @@
-"""The part on real pictures: pre-train on two small public sets together, test on patients held out of both.
+"""The part on real images: pre-train on two small public sets together, test on patients held out of both.
 
-Pre-training sees every picture of the COVID-19 Image Data Collection (350 with a text, the others without) and the
+Pre-training sees every image of the COVID-19 Image Data Collection (350 with a text, the others without) and the
 training patients of the pneumonia set, but none of `iscovid_val` nor of the test patients of the lungs benchmark.
 """
 
@@ -52,7 +52,7 @@ def units(study: Study) -> list[Unit]:
         for task in tasks()
         for fraction in size.fractions
         for arm in ARMS
-        if round(fraction * task.pictures[0]) >= size.finetune_batch
+        if round(fraction * task.images[0]) >= size.finetune_batch
     ]
     lungs = [Unit(f"lungs/{arm}-0", partial(outline, arm=arm), (f"real/pretrain/{arm}-0",), 900) for arm in ARMS[:2]]
     return made + lungs
@@ -92,7 +92,7 @@ def prepare(study: Study) -> dict[str, Any]:
         for name, records in sets.items():
             records.to_csv(_file(task, study, name))
             counts[f"{task} {name}"] = len(records)
-    held_out = {r.name.split("/")[-1] for r in test} | lung_test_pictures(study)
+    held_out = {r.name.split("/")[-1] for r in test} | lung_test_images(study)
     texts = {Path(r.name).name: r.report for r in Records.load(covid / "training.csv")}
     rows = [
         Record(p, report=texts.get(p.name, ""), name=p.name)
@@ -122,11 +122,11 @@ def with_patients(records: Records, covid: Path) -> Records:
     )
 
 
-def lung_test_pictures(study: Study) -> set[str]:
-    """Pictures of the lungs benchmark's test patients, by file name."""
+def lung_test_images(study: Study) -> set[str]:
+    """Images of the lungs benchmark's test patients, by file name."""
     assert study.data
     covid, lungs = study.data / "covid-cxr", _lungs()
-    test, patients = lungs.split_pictures(covid, 0)[0]["test"], lungs.patients_of(covid)
+    test, patients = lungs.split_images(covid, 0)[0]["test"], lungs.patients_of(covid)
     people, names = {r.patient for r in test if r.patient}, {r.name for r in test}
     return {p.name for p in (covid / "images").iterdir() if p.name in names or patients.get(p.stem, "") in people}
 

@@ -1,4 +1,4 @@
-"""Does pre-training with pictures and reports save labels here, and by how much? One command that can be stopped anywhere.
+"""Does pre-training with images and reports save labels here, and by how much? One command that can be stopped anywhere.
 
     python benchmarks/label_efficiency/study.py --out study --part phantoms --dry-run
     python benchmarks/label_efficiency/study.py --out study --part phantoms --hours 1.5
@@ -6,7 +6,7 @@
     python benchmarks/label_efficiency/study.py --out study --part real --data DATA
     python benchmarks/label_efficiency/study.py --out study --part tables
 
-The study is a list of units of work; each leaves `units/NAME.json` (and `.npz`: scores of every test picture) when
+The study is a list of units of work; each leaves `units/NAME.json` (and `.npz`: scores of every test image) when
 it is done and is never done twice. A lock keeps two processes off one unit, so start the command as often as there
 are cores. What was stopped or killed goes on where it was; a unit that fails is noted in `failed/NAME.json` and tried
 again by the next call. `--part tables` writes `table.md`, `study.json` and the plots from whatever is there.

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_perceptual_hashes import film
+from test_perceptual_hashes import radiograph
 
 from mrm.audit.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
 from mrm.audit.overlaps import KINDS, Verdict, audit, compare, judge, repeats
@@ -14,10 +14,10 @@ from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 
 
-def saved(folder, name: str, picture: np.ndarray, **known) -> Record:
+def saved(folder, name: str, image: np.ndarray, **known) -> Record:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(images.encode_jpeg(picture) if name.endswith(".jpg") else images.encode_png(picture))
+    path.write_bytes(images.encode_jpeg(image) if name.endswith(".jpg") else images.encode_png(image))
     return Record(path, name=name, **known)
 
 
@@ -30,7 +30,7 @@ def kinds(overlaps) -> dict[str, int]:
 
 
 def by_name(first: Records, second: Records) -> dict[str, int]:
-    return kinds(audit({"a": first, "b": second}, pictures=False).overlaps)
+    return kinds(audit({"a": first, "b": second}, images=False).overlaps)
 
 
 # ---- kinds of overlap --------------------------------------------------------------------------------------
@@ -39,16 +39,16 @@ def by_name(first: Records, second: Records) -> dict[str, int]:
 def test_every_kind_is_found(tmp_path):
     train = Records(
         [
-            saved(tmp_path, "a/one.png", film(1), patient="7", study="s3"),
-            saved(tmp_path, "a/two.png", film(2), patient="8"),
-            saved(tmp_path, "a/three.png", film(3), patient="9"),
+            saved(tmp_path, "a/one.png", radiograph(1), patient="7", study="s3"),
+            saved(tmp_path, "a/two.png", radiograph(2), patient="8"),
+            saved(tmp_path, "a/three.png", radiograph(3), patient="9"),
         ]
     )
     test = Records(
         [
-            saved(tmp_path, "b/one.png", film(11), patient="007", study="3"),
-            saved(tmp_path, "b/other.tif.png", film(2), patient="18"),
-            saved(tmp_path, "b/small.jpg", 255 - images.resize(film(3), 90, 90), patient="19"),
+            saved(tmp_path, "b/one.png", radiograph(11), patient="007", study="3"),
+            saved(tmp_path, "b/other.tif.png", radiograph(2), patient="18"),
+            saved(tmp_path, "b/small.jpg", 255 - images.resize(radiograph(3), 90, 90), patient="19"),
         ]
     )
     verdict = audit({"train": train, "test": test})
@@ -61,14 +61,14 @@ def test_every_kind_is_found(tmp_path):
 
 
 def test_no_examples_have_no_heading(tmp_path):
-    one = Records([saved(tmp_path, "a/one.png", film(1), patient="7")])
+    one = Records([saved(tmp_path, "a/one.png", radiograph(1), patient="7")])
     assert "examples" in audit({"a": one, "b": one}).table()
     assert "examples" not in audit({"a": one, "b": one}, examples=0).table()
 
 
 def test_sets_apart_are_clean(tmp_path):
-    a = Records([saved(tmp_path, f"a/{i}.png", film(i), patient=f"a{i}") for i in range(4)])
-    b = Records([saved(tmp_path, f"b/{i + 50}.png", film(i + 50), patient=f"b{i}") for i in range(4)])
+    a = Records([saved(tmp_path, f"a/{i}.png", radiograph(i), patient=f"a{i}") for i in range(4)])
+    b = Records([saved(tmp_path, f"b/{i + 50}.png", radiograph(i + 50), patient=f"b{i}") for i in range(4)])
     verdict = audit({"a": a, "b": b}, within=True)
     assert verdict.clean
     assert verdict.notes == []
@@ -78,7 +78,7 @@ def test_sets_apart_are_clean(tmp_path):
 def test_counts_are_distinct_things_and_the_records_they_concern():
     train = listed("x1", "x2", "x3", patient="p1")
     test = listed("y1", "y2", patient="p1")
-    (overlap,) = audit({"train": train, "test": test}, pictures=False).overlaps
+    (overlap,) = audit({"train": train, "test": test}, images=False).overlaps
     assert (overlap.kind, overlap.count, overlap.records) == ("patient", 1, (3, 2))
     assert str(overlap) == "2 records of test share a patient with train"
 
@@ -126,25 +126,25 @@ def test_patients_of_published_names():
 def test_ids_of_tables_and_of_file_names_agree_and_corpora_stay_apart():
     assert by_name(listed("00000013_026.png"), listed("00000013_001.png", patient="13")) == {"patient": 1}
     assert by_name(listed("00000013_026.png"), listed("t/patient00013/study1/v.jpg")) == {}
-    assert fingerprint(listed("00000013_026.png"), pictures=False).inferred == 1
+    assert fingerprint(listed("00000013_026.png"), images=False).inferred == 1
 
 
 # ---- within one set ----------------------------------------------------------------------------------------
 
 
 def test_repeats_within_one_set(tmp_path):
-    a = saved(tmp_path, "a.png", film(1), patient="1")
-    twin = saved(tmp_path, "twin.png", film(1), patient="2")
-    small = saved(tmp_path, "small.png", images.resize(film(1), 99, 99), patient="3")
-    other = saved(tmp_path, "other.png", film(5), patient="4")
+    a = saved(tmp_path, "a.png", radiograph(1), patient="1")
+    twin = saved(tmp_path, "twin.png", radiograph(1), patient="2")
+    small = saved(tmp_path, "small.png", images.resize(radiograph(1), 99, 99), patient="3")
+    other = saved(tmp_path, "other.png", radiograph(5), patient="4")
     verdict = audit({"set": Records([a, twin, small, other, other])}, within=True)
-    assert kinds(verdict.overlaps) == {"patient": 1, "file": 1, "picture": 2, "similar picture": 1}
+    assert kinds(verdict.overlaps) == {"patient": 1, "file": 1, "image": 2, "similar image": 1}
     assert not verdict.clean
-    assert "share a similar picture with another record" in str(verdict.overlaps[-1])
+    assert "share a similar image with another record" in str(verdict.overlaps[-1])
 
 
 def test_a_series_of_one_patient_is_listed_and_is_no_fault():
-    verdict = audit({"set": listed("x1", "x2", "x3", patient="p")}, pictures=False, within=True)
+    verdict = audit({"set": listed("x1", "x2", "x3", patient="p")}, images=False, within=True)
     assert verdict.overlaps[0].examples == (("x1", "x2"), ("x2", "x3"))
     assert verdict.clean
 
@@ -152,34 +152,34 @@ def test_a_series_of_one_patient_is_listed_and_is_no_fault():
 # ---- what could not be compared ----------------------------------------------------------------------------
 
 
-def test_unreadable_and_blank_pictures_are_listed_not_fatal(tmp_path):
-    good = saved(tmp_path, "good.png", film(1), patient="1")
-    cut = saved(tmp_path, "cut.png", film(2), patient="2")
+def test_unreadable_and_blank_images_are_listed_not_fatal(tmp_path):
+    good = saved(tmp_path, "good.png", radiograph(1), patient="1")
+    cut = saved(tmp_path, "cut.png", radiograph(2), patient="2")
     cut.image.write_bytes(cut.image.read_bytes()[:200])
     blank = saved(tmp_path, "blank.png", np.zeros((40, 40), np.uint8), patient="3")
     gone = Record(tmp_path / "gone.png", patient="4")
     verdict = audit({"set": Records([good, cut, blank, gone])})
     coverage = verdict.sets["set"]
-    assert (coverage.pictures, coverage.blank, len(coverage.unreadable)) == (2, 1, 2)
+    assert (coverage.images, coverage.blank, len(coverage.unreadable)) == (2, 1, 2)
     assert any("cut.png" in line for line in verdict.notes)
-    assert "pictures that cannot be read, not compared: set (2)" in verdict.table()
+    assert "images that cannot be read, not compared: set (2)" in verdict.table()
 
 
-def test_absent_pictures_and_unknown_patients_are_said(tmp_path):
+def test_absent_images_and_unknown_patients_are_said(tmp_path):
     (tmp_path / "list.txt").write_text("name1\nname2\n")
     records = read_names(tmp_path / "list.txt")
     verdict = audit({"list.txt": records, "again": records})
     assert kinds(verdict.overlaps) == {"file": 2}
     assert verdict.notes == [
         "patients not compared, for none is known: list.txt, again",
-        "pictures not compared, only names and ids: list.txt, again",
+        "images not compared, only names and ids: list.txt, again",
     ]
     mixed = Records([Record(b"", name="x", patient="1"), Record(b"", name="y")])
-    assert audit({"m": mixed}, pictures=False).notes[0] == "records of unknown patient: m (1)"
+    assert audit({"m": mixed}, images=False).notes[0] == "records of unknown patient: m (1)"
 
 
 def test_unknown_is_not_the_same_as_unknown():
-    nameless = Records([Record(b"no picture")])
+    nameless = Records([Record(b"no image")])
     verdict = audit({"a": nameless, "b": nameless})
     assert verdict.clean
     assert verdict.sets["a"].unreadable
@@ -187,7 +187,7 @@ def test_unknown_is_not_the_same_as_unknown():
 
 def test_empty_sets():
     empty = Records([])
-    verdict = audit({"empty": empty, "other": listed("x")}, within=True, pictures=False)
+    verdict = audit({"empty": empty, "other": listed("x")}, within=True, images=False)
     assert verdict.clean
     assert verdict.table()
     assert audit({}).clean
@@ -197,33 +197,33 @@ def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match="patient, study, file"):
         judge({}, kinds=["picure"])
     same = listed("x", patient="1")
-    assert kinds(audit({"a": same, "b": same}, kinds=["file"], pictures=False).overlaps) == {"file": 1}
+    assert kinds(audit({"a": same, "b": same}, kinds=["file"], images=False).overlaps) == {"file": 1}
 
 
 # ---- stored ------------------------------------------------------------------------------------------------
 
 
-def test_fingerprints_without_pictures_find_a_leak_later(tmp_path):
-    train = Records([saved(tmp_path, f"{i}.png", film(i), patient=f"secret-{i}") for i in range(3)])
+def test_fingerprints_without_images_find_a_leak_later(tmp_path):
+    train = Records([saved(tmp_path, f"{i}.png", radiograph(i), patient=f"secret-{i}") for i in range(3)])
     stored = fingerprint(train).save(tmp_path / "training.npz")
     assert b"secret" not in stored.read_bytes()
-    test = Records([saved(tmp_path, "t/9.jpg", images.resize(film(2), 80, 80), patient="secret-1")])
+    test = Records([saved(tmp_path, "t/9.jpg", images.resize(radiograph(2), 80, 80), patient="secret-1")])
     overlaps = compare(Fingerprints.load(stored), fingerprint(test))
-    assert kinds(overlaps) == {"patient": 1, "similar picture": 1}
+    assert kinds(overlaps) == {"patient": 1, "similar image": 1}
     assert overlaps[0].examples == (("record 2", "t/9.jpg"),)
     assert (overlaps[0].first, overlaps[0].second) == ("training", "test")
 
 
 def test_identities_can_be_left_out(tmp_path):
-    train = Records([saved(tmp_path, "1.png", film(1), patient="7")])
+    train = Records([saved(tmp_path, "1.png", radiograph(1), patient="7")])
     prints = fingerprint(train)
     loaded = Fingerprints.load(prints.save(tmp_path / "f.npz", identities=False))
-    assert kinds(compare(loaded, prints)) == {"picture": 1}
+    assert kinds(compare(loaded, prints)) == {"image": 1}
     assert repeats(loaded, "set") == []
 
 
 def test_a_file_that_holds_no_fingerprints_is_refused(tmp_path):
-    prints = fingerprint(listed("x"), pictures=False)
+    prints = fingerprint(listed("x"), images=False)
     path = prints.save(tmp_path / "f.npz")
     path.write_bytes(path.read_bytes()[:100])
     (tmp_path / "text.npz").write_text("hello")
@@ -253,9 +253,9 @@ def test_one_set_is_no_comparison():
     assert Verdict.from_json(audit(one).to_json()) == audit(one)
 
 
-def test_progress_counts_pictures(tmp_path):
+def test_progress_counts_images(tmp_path):
     calls = []
-    records = Records([saved(tmp_path, f"{i}.png", film(i)) for i in range(3)])
+    records = Records([saved(tmp_path, f"{i}.png", radiograph(i)) for i in range(3)])
     audit({"set": records}, progress=lambda name: lambda *call: calls.append((name, *call)))
     assert calls == [("set", 1, 3), ("set", 2, 3), ("set", 3, 3)]
 
@@ -287,10 +287,10 @@ def test_published_nih_lists_are_apart(shared_data):
     assert audit({name: read_names(folder / f"{name}.txt") for name in ("train_list", "test_list")}).clean
 
 
-def test_near_duplicates_of_the_covid_pictures(shared_data):
-    """All seven pairs are one film each, by eye: other window, size, arrows drawn in."""
+def test_near_duplicates_of_the_covid_images(shared_data):
+    """All seven pairs are one radiograph each, by eye: other window, size, arrows drawn in."""
     paths = sorted((shared_data / "covid-cxr" / "images").iterdir())
     records = Records([Record(path, name=path.name) for path in paths])
     verdict = audit({"covid": records}, within=True, examples=10)
-    assert kinds(verdict.overlaps) == {"picture": 1, "similar picture": 6}
+    assert kinds(verdict.overlaps) == {"image": 1, "similar image": 6}
     assert ("A7E260CE-8A00-4C5F-A7F5-27336527A981.jpg", "case_76_1-3.jpg") in verdict.overlaps[1].examples

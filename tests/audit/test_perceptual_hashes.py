@@ -1,4 +1,4 @@
-"""Perceptual hashes survive what pictures go through, and the search finds what a full comparison finds."""
+"""Perceptual hashes survive what images go through, and the search finds what a full comparison finds."""
 
 import time
 
@@ -12,8 +12,8 @@ from mrm.audit.perceptual_hashes import BITS, THRESHOLD, content_hash, distance,
 from mrm.data import images
 
 
-def film(seed: int, side: int = 256) -> np.ndarray:
-    """A smooth made-up picture with a darker middle, every seed another."""
+def radiograph(seed: int, side: int = 256) -> np.ndarray:
+    """A smooth made-up image with a darker middle, every seed another."""
     rng = np.random.default_rng(seed)
     rough = cv2.resize(rng.standard_normal((12, 12)), (side, side), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
@@ -39,35 +39,35 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_same_picture_stays_near(change):
+def test_the_same_image_stays_near(change):
     for seed in range(10):
-        picture = film(seed)
-        assert distance(perceptual_hash(picture), perceptual_hash(CHANGES[change](picture))) <= THRESHOLD
+        image = radiograph(seed)
+        assert distance(perceptual_hash(image), perceptual_hash(CHANGES[change](image))) <= THRESHOLD
 
 
-def test_other_pictures_are_far():
-    hashes = np.stack([perceptual_hash(film(seed)) for seed in range(60)])
+def test_other_images_are_far():
+    hashes = np.stack([perceptual_hash(radiograph(seed)) for seed in range(60)])
     assert len(near_pairs(hashes)) == 0
 
 
 def test_inversion_changes_every_bit():
-    a, b = perceptual_hash(film(1)), perceptual_hash(255 - film(1))
+    a, b = perceptual_hash(radiograph(1)), perceptual_hash(255 - radiograph(1))
     assert np.bitwise_count(a ^ b).sum() == BITS
 
 
-def test_blank_pictures_have_no_hash_and_tiny_ones_do():
+def test_blank_images_have_no_hash_and_tiny_ones_do():
     assert not perceptual_hash(np.full((50, 40), 7, np.uint8)).any()
     speck = np.zeros((500, 500), np.uint8)
     speck[250, 250] = 255
     assert not perceptual_hash(speck).any()
-    assert perceptual_hash(film(0, side=8)).any()
+    assert perceptual_hash(radiograph(0, side=8)).any()
 
 
 def test_content_hash_tells_shape_and_pixels():
-    picture = film(2)
-    assert content_hash(picture) == content_hash(picture.copy()) == content_hash(picture.T.copy().T)
-    others = [picture.reshape(128, 512), picture[:, ::-1], picture + np.uint8(1)]
-    assert len({content_hash(p) for p in [picture, *others]}) == 4
+    image = radiograph(2)
+    assert content_hash(image) == content_hash(image.copy()) == content_hash(image.T.copy().T)
+    others = [image.reshape(128, 512), image[:, ::-1], image + np.uint8(1)]
+    assert len({content_hash(p) for p in [image, *others]}) == 4
 
 
 def changed(hashes_N4: np.ndarray, bits: int, rng: np.random.Generator) -> np.ndarray:
@@ -132,7 +132,7 @@ def timed(n: int) -> float:
     return seconds
 
 
-def test_the_search_at_20_000_pictures():
+def test_the_search_at_20_000_images():
     assert timed(20_000) < 20
 
 

@@ -45,7 +45,7 @@ def test_baseline_and_ours_have_the_same_losses_and_gradients(speed, norm_pix):
     plain = speed.baseline.like(model)
     batch = speed.batch_for(model, 3)
     terms = PretrainTask(model).train()(batch)
-    crop = speed.normalise(batch.picture_BHW, model.config.mean, model.config.std)
+    crop = speed.normalise(batch.image_BHW, model.config.mean, model.config.std)
     image, report = plain.train()(crop, batch.kept_BK, *speed.whole_reports(batch, model.config.report_length))
     assert image.item() == pytest.approx(terms["image"].mean().item(), rel=1e-5)
     assert report.item() == pytest.approx(terms["report"].mean().item(), rel=1e-5)
@@ -67,10 +67,10 @@ def test_reports_have_70_tokens_on_average_and_the_baseline_pads_them_all(speed)
 
 
 def test_the_baseline_reads_what_we_read(speed, tmp_path):
-    """The same file with no crop and no flip: the same picture but for the resizing's rounding."""
+    """The same file with no crop and no flip: the same image but for the resizing's rounding."""
     smooth = images.resize(np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8), 64, 64)
     file = speed.write(tmp_path / "a.jpg", smooth)
-    transform = speed.baseline.picture_transform(64)
+    transform = speed.baseline.image_transform(64)
     whole = speed.baseline.transforms.Compose(transform.transforms[2:])  # no random crop, no flip
     theirs = whole(Image.open(file).convert("RGB"))
     ours = speed.normalise(torch.from_numpy(images.read(file))[None], 0.4978, 0.2449)[0]
@@ -119,13 +119,13 @@ def test_the_loop_is_timed_in_parts_that_make_the_whole(speed, tmp_path):
 
 
 def test_the_command_writes_what_it_measured_and_on_which_machine(speed, tmp_path, monkeypatch, capsys):
-    out, pictures = tmp_path / "speed.json", tmp_path / "pictures"
-    pictures.mkdir()
+    out, folder = tmp_path / "speed.json", tmp_path / "images"
+    folder.mkdir()
     for i in range(2):
         noisy = np.random.default_rng(i).integers(0, 256, (40, 30), dtype=np.uint8)
-        speed.write(pictures / f"{i}.jpg", images.resize(noisy, 400, 300))
+        speed.write(folder / f"{i}.jpg", images.resize(noisy, 400, 300))
     monkeypatch.setattr(
-        sys, "argv", ["speed.py", "--quick", "--part", "loader", "--out", str(out), "--pictures", str(pictures)]
+        sys, "argv", ["speed.py", "--quick", "--part", "loader", "--out", str(out), "--images", str(folder)]
     )
     threads = torch.get_num_threads()
     try:
@@ -140,9 +140,9 @@ def test_the_command_writes_what_it_measured_and_on_which_machine(speed, tmp_pat
     assert "its numbers mean nothing" in capsys.readouterr().out
 
 
-def test_the_loader_part_needs_real_pictures(speed, monkeypatch, tmp_path):
+def test_the_loader_part_needs_real_images(speed, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["speed.py", "--part", "loader"])
     with pytest.raises(SystemExit):
         speed.main()
-    with pytest.raises(SystemExit, match="0 pictures, where 2 are needed"):
-        speed.largest_pictures(tmp_path, 2)
+    with pytest.raises(SystemExit, match="0 images, where 2 are needed"):
+        speed.largest_images(tmp_path, 2)

@@ -59,7 +59,7 @@ def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, 
     assert found["probe"]["means"]["100"]["both"]["subsets"] == 1
     table = (out / "table.md").read_text()
     assert "both losses" in table
-    assert "80 pictures (40 patients)" in table
+    assert "80 images (40 patients)" in table
     assert "both - none" in table
     assert (out / "phantoms-probe-main.png").stat().st_size > 10_000
     learnt = report["pretraining"]["pretrain/both-0"]["held_out"]

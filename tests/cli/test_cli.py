@@ -107,7 +107,7 @@ def test_a_run_can_be_given_back_as_its_yaml(capsys, phantoms, tmp_path):
 
 def test_audit_answers_with_its_exit_status(capsys, phantoms, tmp_path):
     file = str(phantoms / "records.csv")
-    code, out, _ = run(capsys, "audit", file, file, "--no-pictures", "--json", str(tmp_path / "verdict.json"))
+    code, out, _ = run(capsys, "audit", file, file, "--no-images", "--json", str(tmp_path / "verdict.json"))
     assert code == 1
     assert "NOT clean" in out
     assert (tmp_path / "verdict.json").is_file()

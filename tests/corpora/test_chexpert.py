@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from corpora_trees import contents, write_picture
+from corpora_trees import contents, write_image
 
 from mrm.corpora import chexpert, prepare, splits
 from mrm.corpora.contract import Options, Release, read_table
@@ -27,7 +27,7 @@ def build(root, prefix: str):
     rows = [row(prefix, p, v) for p in range(1, 31) for v in ("frontal", "lateral")]
     valid = [row(prefix, p, split="valid") for p in range(64541, 64545)]
     for i, line in enumerate([*rows, *valid]):
-        write_picture(root / line.split(",")[0].removeprefix(f"{prefix}/"), i)
+        write_image(root / line.split(",")[0].removeprefix(f"{prefix}/"), i)
     (root / "train.csv").write_text("\n".join([HEADER, *rows]) + "\n")
     (root / "valid.csv").write_text("\n".join([HEADER, *valid]) + "\n")
     return root
@@ -105,12 +105,12 @@ def test_a_strange_cell_is_refused_with_its_line(source, tmp_path):
 
 @pytest.fixture(scope="module")
 def real(shared_data, tmp_path_factory) -> Release:
-    """The real training table, as if every picture were there."""
+    """The real training table, as if every image were there."""
     folder = tmp_path_factory.mktemp("chexpert")
     (folder / "train.csv.gz").write_bytes((shared_data / "official/chexpert_train.csv.gz").read_bytes())
     names = [chexpert.plain(r["Path"]) for r in read_table(folder / "train.csv.gz", chexpert.COLUMNS)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chexpert, "list_pictures", lambda *_, **__: {n: folder / n for n in names})
+        patch.setattr(chexpert, "list_images", lambda *_, **__: {n: folder / n for n in names})
         return chexpert.read(folder, Options())
 
 
@@ -129,7 +129,7 @@ def test_the_published_lists_are_the_table_under_our_policy_without_exception(re
     found = splits.published(real, shared_data / "reference-splits/CheXpert")
     sizes = {k: len(v) for k, v in found.splits.items()}
     assert sizes == {"train": 218_414, "val": 5_000, "test": 0, "train_1": 2_184, "train_10": 21_841}
-    assert len(found.excluded) == 234  # the test list names pictures of valid/, of which there is no table here
+    assert len(found.excluded) == 234  # the test list names images of valid/, of which there is no table here
     assert not [note for note in found.notes if "differ" in note]
     assert {r.name for r in found.splits["train_10"]} <= {r.name for r in found.splits["train"]}
     held = set(found.splits["val"].patients) & set(found.splits["train_10"].patients)

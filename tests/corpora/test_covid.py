@@ -29,17 +29,17 @@ def row(number: int, **cells: str) -> str:
     return ",".join({**values, **cells}[name] for name in HEADER.split(","))
 
 
-def build(root: Path, rows: list[str], pictures: list[str]) -> Path:
+def build(root: Path, rows: list[str], images: list[str]) -> Path:
     (root / "images").mkdir(parents=True, exist_ok=True)
     (root / "metadata.csv").write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
-    for i, name in enumerate(pictures):
+    for i, name in enumerate(images):
         cv2.imwrite(str(root / "images" / name), np.full((20, 20), i % 250, np.uint8))
     return root
 
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """48 patients with two pictures each, twelve of each finding."""
+    """48 patients with two images each, twelve of each finding."""
     return build(tmp_path / "covid", [row(n) for n in range(96)], [f"{n}.jpg" for n in range(96)])
 
 
@@ -111,7 +111,7 @@ def test_published_lists(source, tmp_path):
         "isviral/val": ["images/2.jpg"],
     }
     assert corpus.splits["iscovid/train"].classes == ("covid19",)
-    assert corpus.facts["excluded"] == {"duplicate row": 1, "picture absent": 1}
+    assert corpus.facts["excluded"] == {"duplicate row": 1, "image absent": 1}
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecordError, match="no label lists"):
         prepare("covid", source, tmp_path / "out", Options(splits=tmp_path / "empty"))
@@ -140,11 +140,11 @@ def test_what_is_left_out_and_why(tmp_path):
     rows += [row(52, filename="absent.jpg")]
     names = [f"{n}.jpg" for n in range(40)] + ["50.jpg", "unlisted.jpg"]
     source = build(tmp_path / "covid", rows, names)
-    (source / "images" / "3.jpg").write_bytes(b"no picture")
+    (source / "images" / "3.jpg").write_bytes(b"no image")
     corpus = prepare("covid", source, tmp_path / "out")
     assert corpus.facts["excluded"] == {
         **{"duplicate row": 1, "rows contradict each other": 1, "view not frontal": 1, "not an X-ray": 1},
-        **{"picture absent": 1, "picture without label": 1, "unreadable picture": 1},
+        **{"image absent": 1, "image without label": 1, "unreadable image": 1},
     }
     lateral = prepare("covid", source, tmp_path / "views", Options(views=("L", "PA")))
     assert lateral.facts["views"] == {"PA": 38, "L": 1}
@@ -181,10 +181,10 @@ def real(shared_data, tmp_path_factory):
 
 
 def test_the_real_collection(real):
-    """443 rows: 41 lateral, one file in two contradictory rows; 105 of its 547 pictures have no row."""
+    """443 rows: 41 lateral, one file in two contradictory rows; 105 of its 547 images have no row."""
     assert real.facts["found"]["rows"] == 443
     assert real.facts["excluded"] == {
-        **{"picture without label": 105, "view not frontal": 41, "rows contradict each other": 1}
+        **{"image without label": 105, "view not frontal": 41, "rows contradict each other": 1}
     }
     assert real.facts["views"] == {"PA": 205, "AP Supine": 131, "AP": 64}
     assert real.facts["classes"]["covid19"] == {"positive": 331, "negative": 52, "uncertain": 0, "not stated": 17}
@@ -198,7 +198,7 @@ def test_the_real_collection(real):
 
 
 def test_the_published_lists_join(shared_data, tmp_path):
-    """All pictures of all four lists are there: 264 and 44, 229 and 32; 61 of them have no row in the table."""
+    """All images of all four lists are there: 264 and 44, 229 and 32; 61 of them have no row in the table."""
     options = Options(splits=shared_data / "covid-cxr" / "splits", workers=1)
     corpus = prepare("covid", shared_data / "covid-cxr", tmp_path / "out", options)
     sizes = {name: len(part) for name, part in corpus.splits.items()}
@@ -208,7 +208,7 @@ def test_the_published_lists_join(shared_data, tmp_path):
 
 
 def test_the_published_lists_agree_with_our_labels(real, shared_data):
-    """All but the two pictures that the lists call COVID-19 and this release of the table `No Finding`."""
+    """All but the two images that the lists call COVID-19 and this release of the table `No Finding`."""
     ours = {r.name.rpartition("/")[2]: r.labels for r in real.records}
     differing, compared = [], 0
     for column, task in enumerate(("iscovid", "isviral")):

@@ -1,4 +1,4 @@
-"""A hospital's own files: tables with any column names, folders with classes and texts beside the pictures."""
+"""A hospital's own files: tables with any column names, folders with classes and texts beside the images."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ from mrm.system.errors import RecordError
 COLUMNS = {"image_path": "Path", "report_content": "Text", "patient_id": "MRN", "study_id": "Accession"}
 
 
-def picture(file: Path, value: int = 9) -> None:
+def image(file: Path, value: int = 9) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(file), np.full((20, 22), value, np.uint8))
 
 
 @pytest.fixture
 def source(tmp_path) -> Path:
-    """Forty pictures of twenty patients in dated folders; the table names them by their file name."""
+    """Forty images of twenty patients in dated folders; the table names them by their file name."""
     root = tmp_path / "export"
     lines = ["Path,Text,MRN,Accession,Effusion,Nodule"]
     for n in range(40):
-        picture(root / "images" / f"2024-{n % 3:02}" / f"scan {n}.png", n)
+        image(root / "images" / f"2024-{n % 3:02}" / f"scan {n}.png", n)
         lines.append(
             f'scan {n}.png,"FINDINGS: clear, {n}.\nIMPRESSION: normal.",{n // 2},A{n},{n % 2},{"" if n % 5 else 1}'
         )
@@ -72,7 +72,7 @@ def test_the_splits_of_a_table(source, tmp_path):
     rewrite(source, with_split)
     corpus = prepare("custom", source, tmp_path / "out", Options(columns={**COLUMNS, "split": "Set"}))
     assert {name: len(part) for name, part in corpus.splits.items()} == {"train": 16, "val": 8, "test": 8}
-    assert any("8 pictures of no split" in note for note in corpus.facts["notes"])
+    assert any("8 images of no split" in note for note in corpus.facts["notes"])
 
 
 def test_a_folder_with_class_folders_splits_and_texts_beside(tmp_path):
@@ -84,25 +84,25 @@ def test_a_folder_with_class_folders_splits_and_texts_beside(tmp_path):
         ("test", "PNEUMONIA", 2),
     ]:
         for i in range(n):
-            picture(root / part / kind / f"{kind}-{part}-{i}.jpeg")
+            image(root / part / kind / f"{kind}-{part}-{i}.jpeg")
     (root / "train" / "PNEUMONIA" / "PNEUMONIA-train-0.txt").write_text("Impression: pneumonia.")
     corpus = prepare("custom", root, tmp_path / "out", Options(classes=("Pneumonia",), val=0))
     assert {name: len(part) for name, part in corpus.splits.items() if "_" not in name} == {"train": 10, "test": 5}
     assert corpus.facts["classes"]["Pneumonia"]["positive"] == 8
     assert [r.report for r in corpus.records if r.report] == ["Impression: pneumonia."]
-    assert any("15 pictures without patient" in note for note in corpus.facts["notes"])
-    with pytest.raises(RecordError, match="no folder Covid with pictures; the folders found are NORMAL, PNEUMONIA"):
+    assert any("15 images without patient" in note for note in corpus.facts["notes"])
+    with pytest.raises(RecordError, match="no folder Covid with images; the folders found are NORMAL, PNEUMONIA"):
         prepare("custom", root, tmp_path / "other", Options(classes=("Covid",)))
 
 
-def test_a_folder_of_pictures_and_texts_is_enough(tmp_path):
+def test_a_folder_of_images_and_texts_is_enough(tmp_path):
     for n in range(12):
-        picture(tmp_path / "scans" / f"{n}.png")
+        image(tmp_path / "scans" / f"{n}.png")
         (tmp_path / "scans" / f"{n}.txt").write_bytes(f"IMPRESSION: {n} caf".encode() + (b"\xe9" if n == 3 else b"e"))
     with pytest.warns(UserWarning, match="1 report files hold bytes that are not UTF-8"):
         corpus = prepare("custom", tmp_path / "scans", tmp_path / "out", Options(val=0, test=0))
     assert len(Records.load(tmp_path / "out" / "training.csv")) == 12
-    assert corpus.facts["found"]["pictures with report"] == 12
+    assert corpus.facts["found"]["images with report"] == 12
 
 
 def test_what_is_left_out_and_why(source, tmp_path):
@@ -119,21 +119,21 @@ def test_what_is_left_out_and_why(source, tmp_path):
     )
     rewrite(source, lambda t: t.replace(",A5,1,", ",A5,perhaps,"))
     for folder in "ab":
-        picture(source / folder / "twice.png")
-    picture(source / "unlisted.png")
+        image(source / folder / "twice.png")
+    image(source / "unlisted.png")
     (source / "images" / "2024-01" / "scan 4.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
     corpus = prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS, classes=("Effusion",)))
     assert corpus.facts["excluded"] == {
-        **{"picture absent": 1, "row without picture name": 1, "rows contradict each other": 2},
-        **{"label not understood": 1, "duplicate row": 1, "name fits several pictures": 1},
-        **{"picture without label": 3, "unreadable picture": 1},
+        **{"image absent": 1, "row without image name": 1, "rows contradict each other": 2},
+        **{"label not understood": 1, "duplicate row": 1, "name fits several images": 1},
+        **{"image without label": 3, "unreadable image": 1},
     }
 
 
 def test_paths_from_the_table_or_the_source_with_or_without_suffix(tmp_path):
     root = tmp_path / "export"
     for name in ("a/one.png", "a/two.jpg", "b/one.png"):
-        picture(root / name)
+        image(root / name)
     (root / "a" / "labels.csv").write_text(f"image_path\none.png\n{root}/b/one.png\ntwo\n")
     corpus = prepare("custom", root, tmp_path / "out", Options(table=root / "a" / "labels.csv", val=0, test=0))
     assert [r.name for r in corpus.records] == ["a/one.png", "b/one.png", "a/two.jpg"]
@@ -172,5 +172,5 @@ def test_a_table_of_another_kind_is_named(source, tmp_path):
     with pytest.raises(RecordError, match="no rows"):
         prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecordError, match="no picture in it"):
+    with pytest.raises(RecordError, match="no image in it"):
         prepare("custom", tmp_path / "empty", tmp_path / "out")

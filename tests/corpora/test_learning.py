@@ -54,7 +54,7 @@ def prepared(request, tmp_path: Path, name: str, options: Options | None = None)
 
 
 @pytest.mark.parametrize(("name", "pairs"), [("mimic", True), ("openi", True), ("covid", True)])
-def test_reports_and_pictures_pretrain(request, tmp_path, name, pairs):
+def test_reports_and_images_pretrain(request, tmp_path, name, pairs):
     out = prepared(request, tmp_path, name)
     records = Records.load(out / "training.csv")
     assert any(r.report for r in records) == pairs

@@ -1,4 +1,4 @@
-"""MIMIC-CXR-JPG on a made-up tree with the publisher's layout: pictures, four tables, the archive of reports."""
+"""MIMIC-CXR-JPG on a made-up tree with the publisher's layout: images, four tables, the archive of reports."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ METADATA = (
     "dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows,Columns,StudyDate,StudyTime,"
     "ProcedureCodeSequence_CodeMeaning,ViewCodeSequence_CodeMeaning,PatientOrientationCodeSequence_CodeMeaning"
 )
-STUDIES = [  # patient, study, split, (picture, view) ...
+STUDIES = [  # patient, study, split, (image, view) ...
     ("10000032", "50414267", "train", ("02aa804e-bde0afdd-112c0b34-7bc16630-4e384014", "PA"), ("174413ec", "LATERAL")),
     ("10000032", "53189527", "train", ("2a2277a9", "PA")),
     ("10000764", "57375967", "validate", ("096052b7", "AP")),
@@ -51,14 +51,14 @@ def source(tmp_path) -> Path:
         ["dicom_id,study_id,subject_id,split"],
         [f"subject_id,study_id,{','.join(CLASSES)}"],
     )
-    for patient, study, part, *pictures in STUDIES:
-        for picture, view in pictures:
-            file = root / "files" / f"p{patient[:2]}" / f"p{patient}" / f"s{study}" / f"{picture}.jpg"
+    for patient, study, part, *images in STUDIES:
+        for image, view in images:
+            file = root / "files" / f"p{patient[:2]}" / f"p{patient}" / f"s{study}" / f"{image}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(file), np.full((20, 24), len(metadata) * 9, np.uint8))
             step = '"CHEST (PA, LAT)"'
-            metadata.append(f"{picture},{patient},{study},{step},{view},20,24,21800506,213014.531,{step},x,Erect")
-            split.append(f"{picture},{study},{patient},{part}")
+            metadata.append(f"{image},{patient},{study},{step},{view},20,24,21800506,213014.531,{step},x,Erect")
+            split.append(f"{image},{study},{patient},{part}")
         if patient != "19999987":
             labels.append(f"{patient},{study},1.0,0.0,-1.0" + "," * 11)
     for name, lines in (("metadata", metadata), ("split", split), ("chexpert", labels)):
@@ -86,7 +86,7 @@ def test_the_whole_way(source, tmp_path, capsys):
     facts = json.loads((tmp_path / "out" / "corpus.json").read_text())
     assert facts["found"]["studies"] == 5
     assert facts["found"]["reports"] == 4
-    assert facts["found"]["pictures without report"] == 1
+    assert facts["found"]["images without report"] == 1
     assert facts["expected"]["train"] == 368_960
     assert facts["complete"] is False
     assert "partial download" in capsys.readouterr().out
@@ -113,7 +113,7 @@ def test_views_and_sections(source, tmp_path):
     assert corpus.records[0].report == expected
 
 
-def test_reports_unpacked_beside_the_pictures_or_apart_are_the_same(source, tmp_path):
+def test_reports_unpacked_beside_the_images_or_apart_are_the_same(source, tmp_path):
     wanted = [r.report for r in prepare("mimic", source, tmp_path / "a").records]
     with zipfile.ZipFile(source / "mimic-cxr-reports.zip") as archive:
         archive.extractall(tmp_path / "elsewhere")
@@ -130,8 +130,8 @@ def test_a_partial_download_without_reports_and_labels(source, tmp_path):
     (source / "mimic-cxr-2.0.0-chexpert.csv.gz").unlink()
     next(source.rglob("2a2277a9.jpg")).unlink()
     corpus = prepare("mimic", source, tmp_path / "out")
-    assert reasons(corpus) == {"picture absent": 1}
-    assert corpus.facts["found"]["pictures without report"] == 5
+    assert reasons(corpus) == {"image absent": 1}
+    assert corpus.facts["found"]["images without report"] == 5
     notes = " ".join(corpus.facts["notes"])
     assert "mimic-cxr-reports.zip" in notes
     assert "no labels" in notes
@@ -147,12 +147,12 @@ def test_exclusions_are_counted_by_reason(source, tmp_path):
     next(source.rglob("7ba273af.jpg")).write_bytes(b"\xff\xd8\xff\xe0 cut")
     corpus = prepare("mimic", source, tmp_path / "out")
     assert reasons(corpus) == {
-        **{"picture without split": 1, "duplicate row": 1, "rows contradict each other": 1},
-        **{"picture without label": 2, "unreadable picture": 1},
+        **{"image without split": 1, "duplicate row": 1, "rows contradict each other": 1},
+        **{"image without label": 2, "unreadable image": 1},
     }
 
 
-def test_a_damaged_report_is_counted_and_its_picture_kept(source, tmp_path):
+def test_a_damaged_report_is_counted_and_its_image_kept(source, tmp_path):
     archive = source / "mimic-cxr-reports.zip"
     raw = bytearray(archive.read_bytes())
     raw[80:90] = bytes(10)  # inside the first report
@@ -196,14 +196,14 @@ def test_rows_that_contradict_each_other_decide_nothing(source, tmp_path):
     rewrite(source, "split", lambda text: f"{text}\n096052b7,57375967,10000764,train")
     rewrite(source, "chexpert", lambda text: f"{text}\n10000032,50414267,0.0,0.0,-1.0" + "," * 11)
     corpus = prepare("mimic", source, tmp_path / "out")
-    assert reasons(corpus) == {"rows contradict each other": 2, "picture without split": 1}
+    assert reasons(corpus) == {"rows contradict each other": 2, "image without split": 1}
     assert not corpus.splits.get("val")
     assert all(v != v for r in corpus.records if r.study == "50414267" for v in r.labels)
 
 
-def test_without_pictures_that_is_what_is_said(source, tmp_path):
+def test_without_images_that_is_what_is_said(source, tmp_path):
     shutil.rmtree(source / "files")
-    with pytest.raises(RecordError, match="are the pictures unpacked"):
+    with pytest.raises(RecordError, match="are the images unpacked"):
         prepare("mimic", source, tmp_path / "out")
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from corpora_trees import contents, write_picture
+from corpora_trees import contents, write_image
 
 from mrm.corpora import nih, prepare, splits
 from mrm.corpora.contract import Options, Release, read_table
@@ -25,12 +25,12 @@ def row(patient: int, visit: int = 0) -> str:
 
 @pytest.fixture
 def source(tmp_path):
-    """40 patients with two pictures each, in two of the twelve folders, with the official lists."""
+    """40 patients with two images each, in two of the twelve folders, with the official lists."""
     root = tmp_path / "ChestX-ray14"
     names = [(p, v) for p in range(PATIENTS) for v in (0, 1)]
     for patient, visit in names:
         folder = f"images_{1 + patient % 2:03}/images"
-        write_picture(root / folder / f"{patient:08}_{visit:03}.png", patient * 2 + visit)
+        write_image(root / folder / f"{patient:08}_{visit:03}.png", patient * 2 + visit)
     (root / "Data_Entry_2017_v2020.csv").write_text("\n".join([HEADER, *(row(*n) for n in names)]) + "\n")
     files = [f"{p:08}_{v:03}.png" for p, v in names]
     (root / "train_val_list.txt").write_text("\n".join(files[:64]))
@@ -72,21 +72,21 @@ def test_sets_share_no_patient_and_smaller_ones_lie_in_larger_ones(source, tmp_p
 
 def test_corpus_json_has_counts_hashes_and_reasons(source, tmp_path):
     (source / "images_001/images/00000000_001.png").unlink()
-    write_picture(source / "images_001/images/00000099_000.png", 1)
-    write_picture(source / "images_002/images/00000000_000.png", 1)
+    write_image(source / "images_001/images/00000099_000.png", 1)
+    write_image(source / "images_002/images/00000000_000.png", 1)
     table = source / "Data_Entry_2017_v2020.csv"
     table.write_text(table.read_text() + f"{row(3)}\n{row(4).replace('Effusion|Hernia', 'Mass')}\n")
     prepare("nih", source, tmp_path / "out")
     facts = json.loads((tmp_path / "out/corpus.json").read_text())
     assert facts["excluded"] == {
-        "picture absent": 1,
-        "picture without label": 1,
+        "image absent": 1,
+        "image without label": 1,
         "duplicate row": 1,
         "rows contradict each other": 1,
         "same file name in two folders": 1,
     }
     assert facts["found"]["rows"] == 82
-    assert facts["expected"]["pictures"] == 112_120
+    assert facts["expected"]["images"] == 112_120
     assert facts["complete"] is False
     assert set(facts["versions"]) == {"mrm", "python", "opencv", "pydicom", "numpy"}
     assert facts["options"]["seed"] == 0
@@ -111,7 +111,7 @@ def test_published_lists_take_the_place_of_our_splits(source, tmp_path):
     assert corpus.splits["train"][0].labels == (0.0,) * 14
     assert "train_list.txt: 4 of 28 labels differ from the publisher's table" in corpus.facts["notes"]
     assert corpus.facts["expected"]["val"] == 2
-    assert corpus.facts["excluded"] == {"picture absent": 1}
+    assert corpus.facts["excluded"] == {"image absent": 1}
 
 
 def test_another_table_under_this_name_is_refused(source, tmp_path):
@@ -131,7 +131,7 @@ def test_a_path_that_leads_out_is_refused_with_its_line(source, tmp_path, name):
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\0\0", b"<html>"])
 def test_an_official_list_that_names_nothing_is_refused(source, tmp_path, content):
     (source / "test_list.txt").write_bytes(content)
-    with pytest.raises(RecordError, match=r"test_list.txt: names no picture"):
+    with pytest.raises(RecordError, match=r"test_list.txt: names no image"):
         prepare("nih", source, tmp_path / "out")
 
 
@@ -147,13 +147,13 @@ def test_an_unknown_finding_is_refused_with_its_line(source, tmp_path):
 
 @pytest.fixture(scope="module")
 def real(shared_data, tmp_path_factory) -> Release:
-    """The real table, as if every picture were there."""
+    """The real table, as if every image were there."""
     folder = tmp_path_factory.mktemp("nih")
     file = "Data_Entry_2017_v2020.csv.gz"
     (folder / file).write_bytes((shared_data / "official" / file).read_bytes())
     names = [r["Image Index"] for r in read_table(folder / file, nih.COLUMNS)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nih, "list_pictures", lambda *_, **__: {n: folder / n for n in names})
+        patch.setattr(nih, "list_images", lambda *_, **__: {n: folder / n for n in names})
         return nih.read(folder, Options())
 
 

@@ -1,4 +1,4 @@
-"""Open-i on a made-up tree as its two archives unpack: `ecgen-radiology/*.xml` and PNG pictures."""
+"""Open-i on a made-up tree as its two archives unpack: `ecgen-radiology/*.xml` and PNG images."""
 
 from pathlib import Path
 
@@ -34,9 +34,9 @@ XML = """<?xml version="1.0" encoding="utf-8"?>
       <major>Pulmonary Artery/enlarged </major>
       <automatic>artery</automatic>
    </MeSH>
-{pictures}</eCitation>
+{images}</eCitation>
 """
-PICTURE = """   <parentImage id="{id}">
+IMAGE = """   <parentImage id="{id}">
       <figureId>F1</figureId>
       <caption>Xray Chest PA and Lateral</caption>
       <panel type="single"><url>/hadoop/storage/radiology/extract/{id}.jpg</url></panel>
@@ -44,15 +44,15 @@ PICTURE = """   <parentImage id="{id}">
 """
 
 
-def write_report(root: Path, uid: int, pictures: list[str], findings: str = "The lungs are clear.") -> Path:
+def write_report(root: Path, uid: int, images: list[str], findings: str = "The lungs are clear.") -> Path:
     file = root / "NLMCXR_reports" / "ecgen-radiology" / f"{uid}.xml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    parts = "".join(PICTURE.format(id=p) for p in pictures)
-    file.write_text(XML.format(uid=uid, findings=findings, pictures=parts))
+    parts = "".join(IMAGE.format(id=p) for p in images)
+    file.write_text(XML.format(uid=uid, findings=findings, images=parts))
     return file
 
 
-def write_picture(root: Path, name: str) -> None:
+def write_image(root: Path, name: str) -> None:
     file = root / "NLMCXR_png" / f"{name}.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(file), np.full((24, 20), len(name), np.uint8))
@@ -65,14 +65,14 @@ def source(tmp_path) -> Path:
         names = [f"CXR{uid}_1_IM-0001-3001", f"CXR{uid}_1_IM-0001-4001"]
         write_report(root, uid, names, findings="" if uid == 2 else "The lungs are XXXX clear.")
         for name in names:
-            write_picture(root, name)
+            write_image(root, name)
     return root
 
 
 def test_the_whole_way(source, tmp_path, capsys):
     corpus = prepare("openi", source, tmp_path / "out", Options(val=0, test=0))
-    assert corpus.facts["expected"] == {"pictures": 7_470, "reports": 3_955}
-    assert corpus.facts["found"]["pictures"] == 6
+    assert corpus.facts["expected"] == {"images": 7_470, "reports": 3_955}
+    assert corpus.facts["found"]["images"] == 6
     assert corpus.facts["found"]["reports"] == 3
     assert corpus.facts["found"]["reports without findings"] == 1
     assert "partial download" in capsys.readouterr().out
@@ -94,8 +94,8 @@ def test_the_whole_way(source, tmp_path, capsys):
 def test_chosen_sections_and_splits_by_report(source, tmp_path):
     for uid in range(20, 40):
         write_report(source, uid, [f"CXR{uid}_a", f"CXR{uid}_b"])
-        write_picture(source, f"CXR{uid}_a")
-        write_picture(source, f"CXR{uid}_b")
+        write_image(source, f"CXR{uid}_a")
+        write_image(source, f"CXR{uid}_b")
     corpus = prepare("openi", source, tmp_path / "out", Options(sections=("findings", "impression")))
     texts = {r.patient: r.report for r in corpus.records}
     assert texts["CXR1"] == "The lungs are XXXX clear. Normal chest x-XXXX."
@@ -108,7 +108,7 @@ def test_chosen_sections_and_splits_by_report(source, tmp_path):
 def test_what_does_not_fit_is_counted_by_reason(source, tmp_path):
     cut = write_report(source, 4, ["CXR4_a"])
     cut.write_text(cut.read_text()[:700])
-    write_picture(source, "CXR4_a")
+    write_image(source, "CXR4_a")
     write_report(source, 5, [])
     write_report(source, 6, ["CXR6_a", "CXR1_1_IM-0001-3001"])
     copy = source / "NLMCXR_reports" / "ecgen-radiology" / "1 (1).xml"
@@ -116,8 +116,8 @@ def test_what_does_not_fit_is_counted_by_reason(source, tmp_path):
     (source / "NLMCXR_png" / "CXR10_1_IM-0001-4001.png").write_bytes(b"\x89PNG cut")
     corpus = prepare("openi", source, tmp_path / "out", Options(val=0, test=0))
     assert corpus.facts["excluded"] == {
-        **{"report cut off or not XML": 1, "report without picture": 1, "picture absent": 1},
-        **{"duplicate row": 2, "picture of no report": 1, "unreadable picture": 1},
+        **{"report cut off or not XML": 1, "report without image": 1, "image absent": 1},
+        **{"duplicate row": 2, "image of no report": 1, "unreadable image": 1},
     }
     assert len(corpus.records) == 5
     detail = (tmp_path / "out" / "excluded.csv").read_text()
@@ -140,14 +140,14 @@ def test_a_damaged_report_is_counted_and_the_others_kept(source, tmp_path, damag
     file = source / "NLMCXR_reports/ecgen-radiology/1.xml"
     file.write_bytes(damage(file.read_bytes()))
     corpus = prepare("openi", source, tmp_path / "out")
-    assert corpus.facts["excluded"] == {"report cut off or not XML": 1, "picture of no report": 2}
+    assert corpus.facts["excluded"] == {"report cut off or not XML": 1, "image of no report": 2}
     assert len(corpus.records) == 4
 
 
-def test_a_folder_without_reports_or_without_pictures_is_named(source, tmp_path):
+def test_a_folder_without_reports_or_without_images_is_named(source, tmp_path):
     with pytest.raises(RecordError, match=r"unpack NLMCXR_reports\.tgz"):
         prepare("openi", source / "NLMCXR_png", tmp_path / "out")
-    with pytest.raises(RecordError, match="not one picture"):
+    with pytest.raises(RecordError, match="not one image"):
         prepare("openi", source / "NLMCXR_reports", tmp_path / "out")
 
 

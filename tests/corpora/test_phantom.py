@@ -1,4 +1,4 @@
-"""Phantom corpus: reports, labels, masks and pictures tell the same story, and tell it again on demand."""
+"""Phantom corpus: reports, labels, masks and images tell the same story, and tell it again on demand."""
 
 import pickle
 import re
@@ -66,8 +66,8 @@ def test_equal_arguments_give_equal_bytes():
 
 
 def test_another_index_or_seed_is_another_study():
-    pictures = {phantom(seed, index, 64).image.tobytes() for seed in (0, 1) for index in range(20)}
-    assert len(pictures) == 40
+    images = {phantom(seed, index, 64).image.tobytes() for seed in (0, 1) for index in range(20)}
+    assert len(images) == 40
 
 
 @pytest.mark.parametrize("arguments", [(-1, 0, 64), (0, -1, 64), (0, 0, 16)])
@@ -84,7 +84,7 @@ def test_files_that_cannot_be_drawn_are_refused(tmp_path, wrong, message):
         phantom_files.write(**{"out": tmp_path, "count": 2, "size": 64, **wrong})
 
 
-def test_labels_are_the_regions_and_lie_in_the_picture(studies):
+def test_labels_are_the_regions_and_lie_in_the_image(studies):
     for s in studies:
         assert present(s) == {name for name, region in s.regions.items() if region.any()}, s.study
         assert all(region.shape == s.image.shape and region.dtype == bool for region in s.regions.values())
@@ -110,7 +110,7 @@ def test_reports_affirm_exactly_what_is_present(studies):
         assert affirmed(impression) == present(s) - {"devices"}, s.report
 
 
-def test_reports_state_the_side_that_the_picture_shows(studies):
+def test_reports_state_the_side_that_the_image_shows(studies):
     checked = 0
     for s in studies:
         for name in present(s) & set(SIDED):
@@ -191,7 +191,7 @@ def test_sizes_show_the_same_study(size):
     assert abs(whole.lungs.mean() - sized.lungs.mean()) < 0.01
 
 
-def test_a_picture_has_the_tones_of_a_radiograph(studies):
+def test_an_image_has_the_tones_of_a_radiograph(studies):
     """Air around the body is black, the lungs are darker than the mediastinum, little is burnt out."""
     for s in studies[:60]:
         inner = s.image[24:44, 29:35].mean()
@@ -201,7 +201,7 @@ def test_a_picture_has_the_tones_of_a_radiograph(studies):
 
 
 @pytest.mark.slow
-def test_forty_pictures_a_second_are_in_reach():
+def test_forty_images_a_second_are_in_reach():
     """The aim is 40 a second on one core at 512; half of it must hold even on a busy machine."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -215,5 +215,5 @@ def test_forty_pictures_a_second_are_in_reach():
             rates.append(20 / (time.perf_counter() - start))
     finally:
         cv2.setNumThreads(threads)
-    print(f"{max(rates):.0f} pictures a second")
+    print(f"{max(rates):.0f} images a second")
     assert max(rates) >= 20

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from corpora_trees import write_picture
+from corpora_trees import write_image
 
 from mrm import corpora, runs
 from mrm.audit import fingerprints
 from mrm.corpora import inspection, nih, prepare
-from mrm.corpora.contract import Options, Release, find_table, inside, list_pictures, read_table
+from mrm.corpora.contract import Options, Release, find_table, inside, list_images, read_table
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 
@@ -28,7 +28,7 @@ LABELS = {"0": 0.0, "1": 1.0, "": float("nan"), "-": -1.0}
 def source(tmp_path):
     folder = tmp_path / "source"
     for number in range(30):
-        write_picture(folder / f"images/{number:02}.png", number)
+        write_image(folder / f"images/{number:02}.png", number)
     (folder / "table.csv").write_text("name,label\n")
     return folder
 
@@ -65,9 +65,9 @@ def test_the_source_must_exist_and_lie_apart_from_the_output(tmp_path):
         prepare("nih", tmp_path / "empty", tmp_path / "out")
 
 
-def test_tables_without_any_picture_say_so(source, tmp_path, use):
+def test_tables_without_any_image_say_so(source, tmp_path, use):
     use(release_of(source, ""))
-    with pytest.raises(RecordError, match=r"not one picture of NIH ChestX-ray14"):
+    with pytest.raises(RecordError, match=r"not one image of NIH ChestX-ray14"):
         prepare("nih", source, tmp_path / "out")
 
 
@@ -81,7 +81,7 @@ def test_unstated_and_uncertain_labels_stay_in_the_tables_and_out_of_the_lists(s
     assert len((tmp_path / "out/train_list.txt").read_text().splitlines()) == 20
 
 
-def test_pictures_without_any_label_are_records_of_no_set(source, tmp_path, use):
+def test_images_without_any_label_are_records_of_no_set(source, tmp_path, use):
     use(release_of(source, ["0", "1", ""] * 8))
     corpus = prepare("nih", source, tmp_path / "out")
     assert len(corpus.records) == 24
@@ -130,25 +130,25 @@ def test_only_the_views_asked_for_and_none_is_an_error(source, tmp_path, use):
     rows = [replace(r, view="PA" if i % 2 else "AP") for i, r in enumerate(release.records)]
     use(replace(release, records=replace(release.records, rows=rows)))
     assert len(prepare("nih", source, tmp_path / "out", Options(views=("PA",))).records) == 15
-    with pytest.raises(RecordError, match=r"no picture left; views found: AP, PA"):
+    with pytest.raises(RecordError, match=r"no image left; views found: AP, PA"):
         prepare("nih", source, tmp_path / "out", Options(views=("LL",)))
 
 
-# ---- pictures ----------------------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("check", ["header", "pixels"])
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b"<html>", lambda b: b[:30], lambda b: b[:-40]])
-def test_pictures_that_cannot_be_read_are_left_out_and_counted(source, tmp_path, use, check, damage):
+def test_images_that_cannot_be_read_are_left_out_and_counted(source, tmp_path, use, check, damage):
     file = source / "images/03.png"
     file.write_bytes(damage(file.read_bytes()))
     use(release_of(source))
     corpus = prepare("nih", source, tmp_path / "out", Options(check=check))
-    assert corpus.facts["excluded"] == {"unreadable picture": 1}
+    assert corpus.facts["excluded"] == {"unreadable image": 1}
     assert "03.png" not in (tmp_path / "out/records.csv").read_text()
 
 
-def test_no_look_at_the_pictures_when_none_is_asked_for(source, tmp_path, use):
+def test_no_look_at_the_images_when_none_is_asked_for(source, tmp_path, use):
     (source / "images/03.png").write_bytes(b"")
     use(release_of(source))
     assert len(prepare("nih", source, tmp_path / "out", Options(check="none")).records) == 30
@@ -179,7 +179,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(source, tmp_path, 
     assert not [n for n in names if n.endswith(".tmp")]
     monkeypatch.setattr(os, "replace", move)
     prepare("nih", source, tmp_path / "out")
-    assert json.loads((tmp_path / "out/corpus.json").read_text())["found"]["pictures"] == 30
+    assert json.loads((tmp_path / "out/corpus.json").read_text())["found"]["images"] == 30
 
 
 def test_what_an_interrupted_preparation_wrote_does_not_stay_for_another(source, tmp_path, use, monkeypatch):
@@ -208,7 +208,7 @@ def test_a_verdict_on_other_sets_does_not_stay(source, tmp_path, use, monkeypatc
     assert not (out / "audit.json").exists()
 
 
-def test_an_interrupted_audit_reads_no_picture_twice(source, tmp_path, use, monkeypatch):
+def test_an_interrupted_audit_reads_no_image_twice(source, tmp_path, use, monkeypatch):
     use(release_of(source))
     out, whole = tmp_path / "out", runs.prepare("nih", source, tmp_path / "whole")
     read, hashed = fingerprints.images.read, []
@@ -224,7 +224,7 @@ def test_an_interrupted_audit_reads_no_picture_twice(source, tmp_path, use, monk
         runs.prepare("nih", source, out)
     first = len(hashed)
     assert runs.prepare("nih", source, out) == whole
-    assert len(hashed) - first <= sum(c.pictures for c in whole.sets.values()) - 5
+    assert len(hashed) - first <= sum(c.images for c in whole.sets.values()) - 5
     assert not (out / ".audited.jsonl").exists()
 
 
@@ -320,10 +320,10 @@ def test_paths_that_stay_inside_are_made_relative(tmp_path):
     assert inside(tmp_path, f"{tmp_path}/a.png", "") == "a.png"
 
 
-def test_pictures_are_listed_once_also_where_links_go_round(tmp_path):
-    write_picture(tmp_path / "a/b/1.png", 1)
-    write_picture(tmp_path / "a/2.JPG", 1)
+def test_images_are_listed_once_also_where_links_go_round(tmp_path):
+    write_image(tmp_path / "a/b/1.png", 1)
+    write_image(tmp_path / "a/2.JPG", 1)
     (tmp_path / "a/.3.png").write_bytes(b"")
     (tmp_path / "a/b/loop").symlink_to(tmp_path / "a")
-    assert list(list_pictures(tmp_path)) == ["a/2.JPG", "a/b/1.png"]
-    assert list(list_pictures(tmp_path, "a/b", "nowhere", suffixes=(".png",))) == ["a/b/1.png"]
+    assert list(list_images(tmp_path)) == ["a/2.JPG", "a/b/1.png"]
+    assert list(list_images(tmp_path, "a/b", "nowhere", suffixes=(".png",))) == ["a/b/1.png"]

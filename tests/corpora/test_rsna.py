@@ -52,7 +52,7 @@ def test_the_download_becomes_records_sets_and_lists(source, tmp_path):
     assert len(Records.load(tmp_path / "out/train_50.txt", ("Pneumonia",), images=source)) == 7
 
 
-def test_published_lists_give_labels_to_the_test_pictures(source, tmp_path):
+def test_published_lists_give_labels_to_the_test_images(source, tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "train_list.txt").write_text("stage_2_train_images/p00.dcm 1 \nstage_2_train_images/p01.dcm 0 \n")
@@ -67,7 +67,7 @@ def test_a_dicom_that_is_cut_off_is_left_out_and_counted(source, tmp_path, cut):
     file = source / "stage_2_train_images/p03.dcm"
     file.write_bytes(file.read_bytes()[:cut])
     corpus = prepare("rsna", source, tmp_path / "out")
-    assert corpus.facts["excluded"] == {"unreadable picture": 1}
+    assert corpus.facts["excluded"] == {"unreadable image": 1}
     assert "p03.dcm" in (tmp_path / "out/excluded.csv").read_text()
     assert "p03" not in (tmp_path / "out/records.csv").read_text()
 
@@ -97,7 +97,7 @@ def test_a_bad_row_is_refused_with_its_line(source, tmp_path, line, message):
         prepare("rsna", source, tmp_path / "out")
 
 
-def test_an_interrupted_look_at_the_pictures_goes_on_where_it_stopped(source, tmp_path, monkeypatch):
+def test_an_interrupted_look_at_the_images_goes_on_where_it_stopped(source, tmp_path, monkeypatch):
     looked = []
     look = inspection._look
 
@@ -124,7 +124,7 @@ def test_an_interrupted_look_at_the_pictures_goes_on_where_it_stopped(source, tm
 
 @pytest.fixture(scope="module")
 def real(shared_data, tmp_path_factory) -> Release:
-    """The real table, as if every picture, also of the test set, were there."""
+    """The real table, as if every image, also of the test set, were there."""
     folder = tmp_path_factory.mktemp("rsna")
     table = folder / "stage_2_train_labels.csv.zip"
     table.write_bytes((shared_data / "official/kaggle_stage_2_train_labels.csv.zip").read_bytes())
@@ -132,7 +132,7 @@ def real(shared_data, tmp_path_factory) -> Release:
     listed = (shared_data / "reference-splits/RSNA_Pneumonia/test_list.txt").read_text().split()[::2]
     found = {rsna.TRAIN: train, rsna.TEST: listed}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rsna, "list_pictures", lambda _, part, **__: {n: folder / n for n in found[part]})
+        patch.setattr(rsna, "list_images", lambda _, part, **__: {n: folder / n for n in found[part]})
         return rsna.read(folder, Options())
 
 

@@ -1,9 +1,9 @@
-"""SIIM-ACR Pneumothorax: the segmentation folders, the real table, lists and picture, bad downloads."""
+"""SIIM-ACR Pneumothorax: the segmentation folders, the real table, lists and image, bad downloads."""
 
 import cv2
 import numpy as np
 import pytest
-from corpora_trees import contents, picture, write_dicom, write_picture
+from corpora_trees import contents, image, write_dicom, write_image
 
 from mrm.corpora import prepare, siim, splits
 from mrm.corpora.contract import Exclusion, Options, Release, read_table
@@ -23,7 +23,7 @@ def lesion(number: int) -> np.ndarray:
 
 @pytest.fixture
 def source(tmp_path):
-    """24 pictures as the challenge lays them out, every third with a lesion, number 0 with two."""
+    """24 images as the challenge lays them out, every third with a lesion, number 0 with two."""
     root = tmp_path / "siim"
     rows = ["ImageId, EncodedPixels"]
     for number in range(24):
@@ -57,7 +57,7 @@ def test_the_download_becomes_segmentation_folders(source, tmp_path):
     assert (tmp_path / "out/train_list.txt").read_text().startswith("1.2.276")
 
 
-def test_picture_and_joined_mask_are_as_in_the_source(source, tmp_path):
+def test_image_and_joined_mask_are_as_in_the_source(source, tmp_path):
     prepare("siim", source, tmp_path / "out", Options(val=0, test=0))
     mask = cv2.imread(str(tmp_path / f"out/annotations/training/{ID.format(0)}.png"), cv2.IMREAD_UNCHANGED)
     assert (mask.dtype, set(np.unique(mask))) == (np.uint8, {0, 1})
@@ -65,7 +65,7 @@ def test_picture_and_joined_mask_are_as_in_the_source(source, tmp_path):
     assert mask[2:5, 10:13].all()
     assert mask[20:23, 1:4].all()
     grey = cv2.imread(str(tmp_path / f"out/images/training/{ID.format(0)}.png"), cv2.IMREAD_UNCHANGED)
-    assert (grey == picture(0)).all()
+    assert (grey == image(0)).all()
 
 
 def test_both_shrink_together_when_asked(source, tmp_path):
@@ -75,9 +75,9 @@ def test_both_shrink_together_when_asked(source, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_flat_converted_pictures_do_as_well(source, tmp_path, suffix):
+def test_flat_converted_images_do_as_well(source, tmp_path, suffix):
     for file in sorted(source.rglob("*.dcm")):
-        write_picture(source / f"{file.stem}{suffix}", 1, HEIGHT, WIDTH)
+        write_image(source / f"{file.stem}{suffix}", 1, HEIGHT, WIDTH)
         file.unlink()
     corpus = prepare("siim", source, tmp_path / "out")
     assert len(corpus.records) == 24
@@ -113,47 +113,47 @@ def test_another_size_writes_all_again(source, tmp_path):
     assert sizes == {(12, 10)}
 
 
-def test_other_splits_leave_no_picture_where_it_was(source, tmp_path):
+def test_other_splits_leave_no_image_where_it_was(source, tmp_path):
     prepare("siim", source, tmp_path / "out", Options(seed=0))
     corpus = prepare("siim", source, tmp_path / "out", Options(seed=1))
     written = {p.stem for p in (tmp_path / "out/images/training").iterdir()}
     assert written == {siim.file_stem(r.name) for r in corpus.splits["train"]}
 
 
-def test_published_lists_may_have_a_picture_in_two_sets(source, tmp_path):
+def test_published_lists_may_have_an_image_in_two_sets(source, tmp_path):
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "train_list.txt").write_text(f"{ID.format(3)}\n{ID.format(4)}\n")
     (lists / "test_list.txt").write_text(f"{ID.format(3)}\n{ID.format(99)}")
     corpus = prepare("siim", source, tmp_path / "out", Options(splits=lists))
     assert [r.labels for r in corpus.splits["train"]] == [(1,), (0,)]
-    assert corpus.facts["excluded"] == {"picture absent": 1}
+    assert corpus.facts["excluded"] == {"image absent": 1}
     for folder in ("training", "test"):
         assert (tmp_path / f"out/annotations/{folder}/{ID.format(3)}.png").is_file()
 
 
-def test_a_mask_beyond_its_picture_and_an_unreadable_one_are_counted(source, tmp_path):
+def test_a_mask_beyond_its_image_and_an_unreadable_one_are_counted(source, tmp_path):
     table = source / "train-rle.csv"
     table.write_text(table.read_text().replace(f"{ID.format(3)},", f"{ID.format(3)},5 99999 "))
-    next(source.rglob(f"{ID.format(4)}.dcm")).write_bytes(b"not a picture")
+    next(source.rglob(f"{ID.format(4)}.dcm")).write_bytes(b"not an image")
     write_dicom(source / "other" / f"{ID.format(77)}.dcm", 1)
     write_dicom(source / "other" / f"{ID.format(5)}.dcm", 1)
     corpus = prepare("siim", source, tmp_path / "out")
     assert corpus.facts["excluded"] == {
         "same file name in two folders": 1,
-        "picture without label": 1,
-        "unreadable picture": 1,
-        "mask does not fit the picture": 1,
+        "image without label": 1,
+        "unreadable image": 1,
+        "mask does not fit the image": 1,
     }
     assert len(corpus.records) == sum(len(corpus.splits[k]) for k in ("train", "val", "test")) == 22
     assert not list((tmp_path / "out").rglob(f"{ID.format(3)}.png"))
 
 
 @pytest.mark.parametrize("text", ["4 9223372036854775807 9 9", "4 99999999999999999999999", "4 2 1"])
-def test_run_lengths_of_no_picture_are_counted(source, tmp_path, text):
+def test_run_lengths_of_no_image_are_counted(source, tmp_path, text):
     table = source / "train-rle.csv"
     table.write_text(f"{table.read_text()}{ID.format(3)},{text}\n")
-    assert prepare("siim", source, tmp_path / "out").facts["excluded"] == {"mask does not fit the picture": 1}
+    assert prepare("siim", source, tmp_path / "out").facts["excluded"] == {"mask does not fit the image": 1}
 
 
 def test_repeated_and_contradictory_rows_are_counted(source, tmp_path):
@@ -171,12 +171,12 @@ def test_text_that_is_no_run_length_is_refused_with_its_line(source, tmp_path, t
         prepare("siim", source, tmp_path / "out")
 
 
-# ---- the real table, lists and picture ---------------------------------------------------------------------
+# ---- the real table, lists and image ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def real(shared_data, tmp_path_factory) -> tuple[Release, dict[str, list[str]]]:
-    """The real table, as if every picture were there, and its run lengths."""
+    """The real table, as if every image were there, and its run lengths."""
     table = tmp_path_factory.mktemp("siim") / "train-rle.csv.gz"
     table.write_bytes((shared_data / "official/siim-pneumothorax-train-rle.csv.gz").read_bytes())
     rows = read_table(table, ("ImageId", "EncodedPixels"))
@@ -184,13 +184,13 @@ def real(shared_data, tmp_path_factory) -> tuple[Release, dict[str, list[str]]]:
     runs = siim.join_rows(rows, excluded)
     assert excluded == []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(siim, "list_pictures", lambda root: {f"{n}.dcm": root / f"{n}.dcm" for n in runs})
+        patch.setattr(siim, "list_images", lambda root: {f"{n}.dcm": root / f"{n}.dcm" for n in runs})
         return siim.read(table.parent, Options()), runs
 
 
 def test_the_real_table_has_the_publishers_counts(real):
     release, runs = real
-    assert release.counts == {"rows": 12_954, "labelled pictures": 12_047}
+    assert release.counts == {"rows": 12_954, "labelled images": 12_047}
     assert release.records.labels_NC.sum() == 2_669
     assert sum(len(lesions) for lesions in runs.values()) == 3_576
     assert max(len(lesions) for lesions in runs.values()) > 1
@@ -224,7 +224,7 @@ def test_real_lesions_lie_where_lungs_are_which_only_the_right_orientation_gives
     assert total[:, 462:562].sum() < 0.07 * total.sum()  # and is not in the spine
 
 
-def test_the_real_picture_and_its_real_mask(shared_data, tmp_path):
+def test_the_real_image_and_its_real_mask(shared_data, tmp_path):
     name = "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819"
     folder = tmp_path / "siim/dicom-images-train/a/b"
     folder.mkdir(parents=True)
@@ -237,4 +237,4 @@ def test_the_real_picture_and_its_real_mask(shared_data, tmp_path):
     mask = cv2.imread(str(tmp_path / f"out/annotations/training/{name}.png"), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (1024, 1024)
     assert mask.sum() == 0  # the publisher's row says -1: no pneumothorax here
-    assert corpus.facts["excluded"] == {"picture absent": 12_046}
+    assert corpus.facts["excluded"] == {"image absent": 12_046}

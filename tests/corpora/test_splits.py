@@ -21,7 +21,7 @@ RATES = (0.3, 0.05, 0.004)  # how often each class is seen; of the last, a dozen
 
 
 def made(patients: int, seed: int = 0) -> Records:
-    """Patients with one to thirty pictures, most with few, as in NIH."""
+    """Patients with one to thirty images, most with few, as in NIH."""
     rng = np.random.default_rng(seed)
     rows = []
     for p in range(patients):
@@ -95,7 +95,7 @@ def test_seeds_give_other_sets(many):
     assert people(divide(many, 0.2, 0, "test")[0]) != people(divide(many, 0.2, 1, "test")[0])
 
 
-def test_without_patient_ids_each_picture_stands_for_itself():
+def test_without_patient_ids_each_image_stands_for_itself():
     rows = [Record(Path(f"{i}.png"), labels=(float(i % 2),)) for i in range(100)]
     sets = cut(Release(Records(rows, ("a",)), [], "1"), Options())
     assert {k: len(v) for k, v in sets.items()} == {

@@ -12,7 +12,7 @@ from mrm.system.errors import AugmentError
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """A grey ramp with a bright square off its centre, (64, 80) uint8."""
     made = np.tile(np.linspace(30, 200, 80).astype(np.uint8), (64, 1))
     made[10:20, 12:22] = 240
@@ -23,22 +23,22 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_nothing_changes_and_nothing_is_drawn_by_default(picture):
+def test_nothing_changes_and_nothing_is_drawn_by_default(image):
     used, fresh = rng(), rng()
-    assert augment(picture, used, NONE) is picture
+    assert augment(image, used, NONE) is image
     assert used.random() == fresh.random()
 
 
-def test_the_sample_decides_and_the_input_is_kept(picture):
-    before = picture.copy()
-    first, again, other = (augment(picture, rng(seed), STRONG) for seed in (1, 1, 2))
+def test_the_sample_decides_and_the_input_is_kept(image):
+    before = image.copy()
+    first, again, other = (augment(image, rng(seed), STRONG) for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-    assert np.array_equal(picture, before)
-    assert (first.dtype, first.shape) == (np.uint8, picture.shape)
+    assert np.array_equal(image, before)
+    assert (first.dtype, first.shape) == (np.uint8, image.shape)
 
 
-def test_rotation_turns_about_the_centre_and_no_further_than_asked(picture):
+def test_rotation_turns_about_the_centre_and_no_further_than_asked(image):
     angles = []
     for seed in range(40):
         dot = np.zeros((65, 65), np.uint8)
@@ -52,16 +52,16 @@ def test_rotation_turns_about_the_centre_and_no_further_than_asked(picture):
     assert max(angles) > 10
 
 
-def test_exposure_keeps_the_order_of_greys_and_stays_within_its_amounts(picture):
+def test_exposure_keeps_the_order_of_greys_and_stays_within_its_amounts(image):
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     shifts, gammas = [], []
     for seed in range(40):
         assert (np.diff(augmentation.expose(ramp, rng(seed), 0.2, 0.3, 0.3).ravel().astype(int)) >= 0).all()
         shifts.append(int(augmentation.expose(ramp, rng(seed), 0.2, 0, 0)[8, 0]) - 128)
         gammas.append(np.log(augmentation.expose(ramp, rng(seed), 0, 0, 0.5)[8, 0] / 255) / np.log(128 / 255))
-        contrasted = augmentation.expose(picture, rng(seed), 0, 0.3, 0)
-        assert picture.std() / 1.35 <= contrasted.std() <= picture.std() * 1.35
-        assert contrasted.mean() == pytest.approx(picture.mean(), abs=3)
+        contrasted = augmentation.expose(image, rng(seed), 0, 0.3, 0)
+        assert image.std() / 1.35 <= contrasted.std() <= image.std() * 1.35
+        assert contrasted.mean() == pytest.approx(image.mean(), abs=3)
     assert max(np.abs(shifts)) <= 52
     assert max(shifts) > 25
     assert min(shifts) < -25
@@ -69,27 +69,27 @@ def test_exposure_keeps_the_order_of_greys_and_stays_within_its_amounts(picture)
     assert 1.1 < max(gammas) <= 1.52
 
 
-def test_blur_and_noise_touch_half_of_the_pictures(picture):
+def test_blur_and_noise_touch_half_of_the_images(image):
     for change, amount in ((augmentation.blur, 1.0), (augmentation.add_noise, 0.05)):
-        changed = [not np.array_equal(change(picture, rng(seed), amount), picture) for seed in range(60)]
+        changed = [not np.array_equal(change(image, rng(seed), amount), image) for seed in range(60)]
         assert 15 < sum(changed) < 45
-    noisy = [augmentation.add_noise(picture, rng(s), 0.05).astype(float) - picture for s in range(60)]
+    noisy = [augmentation.add_noise(image, rng(s), 0.05).astype(float) - image for s in range(60)]
     assert 2 < max(n.std() for n in noisy) <= 0.05 * 255 * 1.1
-    edges = [np.abs(np.diff(augmentation.blur(picture, rng(s), 1.0).astype(int))).max() for s in range(60)]
-    assert min(edges) < np.abs(np.diff(picture.astype(int))).max() == max(edges)
+    edges = [np.abs(np.diff(augmentation.blur(image, rng(s), 1.0).astype(int))).max() for s in range(60)]
+    assert min(edges) < np.abs(np.diff(image.astype(int))).max() == max(edges)
 
 
-def test_erasing_takes_one_rectangle_of_a_fiftieth_to_a_fifth(picture):
+def test_erasing_takes_one_rectangle_of_a_fiftieth_to_a_fifth(image):
     shares = []
     for seed in range(60):
-        changed = augmentation.erase(picture, rng(seed), 1.0) != picture
+        changed = augmentation.erase(image, rng(seed), 1.0) != image
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
         assert changed.sum() > 0.9 * box  # noise equals what was there in one pixel of 256
-        shares.append(box / picture.size)
+        shares.append(box / image.size)
     assert 0.01 < min(shares) < 0.06
     assert 0.12 < max(shares) <= 0.21
-    left = [np.array_equal(augmentation.erase(picture, rng(seed), 0.25), picture) for seed in range(80)]
+    left = [np.array_equal(augmentation.erase(image, rng(seed), 0.25), image) for seed in range(80)]
     assert 45 < sum(left) < 75
 
 
@@ -102,11 +102,11 @@ def test_amounts_that_make_no_sense_are_refused(wrong, told):
         AugmentConfig(**wrong)
 
 
-def test_training_samples_are_augmented_and_test_pictures_are_not(phantoms):
+def test_training_samples_are_augmented_and_test_images_are_not(phantoms):
     records = Records.load(phantoms / "records.csv", FINDINGS)
     plain, strong = (LabelData(records, 64, CropConfig(), seed=3, augment=a) for a in (NONE, STRONG))
-    pairs = [(plain.sample(0, i)["picture"], strong.sample(0, i)["picture"]) for i in range(8)]
+    pairs = [(plain.sample(0, i)["image"], strong.sample(0, i)["image"]) for i in range(8)]
     assert all(not np.array_equal(a, b) for a, b in pairs)
-    assert all(np.array_equal(strong.sample(0, i)["picture"], strong.sample(0, i)["picture"]) for i in range(8))
+    assert all(np.array_equal(strong.sample(0, i)["image"], strong.sample(0, i)["image"]) for i in range(8))
     whole, same = (LabelData(records, 64, None, seed=3, augment=a).sample(0, 0) for a in (NONE, STRONG))
-    assert np.array_equal(whole["picture"], same["picture"])
+    assert np.array_equal(whole["image"], same["image"])

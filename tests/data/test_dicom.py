@@ -1,4 +1,4 @@
-"""DICOM: the same picture whatever the encoding, the standard's transformations, and clear refusals."""
+"""DICOM: the same image whatever the encoding, the standard's transformations, and clear refusals."""
 
 import io
 import itertools
@@ -32,7 +32,7 @@ from mrm.system.errors import ImageError
 
 
 @pytest.fixture(scope="module")
-def film() -> np.ndarray:
+def radiograph() -> np.ndarray:
     y, x = np.mgrid[0:90, 0:120]
     return (128 + 60 * np.sin(x / 17) + 60 * np.cos(y / 11 + x / 90)).astype(np.uint8)
 
@@ -88,33 +88,33 @@ def close(got: np.ndarray, expected: np.ndarray, by: float = 0.51) -> None:
 DEEP = np.arange(0, 4096, 7, dtype=np.uint16)[:585].reshape(15, 39)
 
 
-# ---- the same picture --------------------------------------------------------------------------------------
+# ---- the same image --------------------------------------------------------------------------------------
 
 
-def test_eight_bits_equal_the_jpeg_they_were_made_from(film):
-    jpeg = images.read(images.encode_jpeg(film))
+def test_eight_bits_equal_the_jpeg_they_were_made_from(radiograph):
+    jpeg = images.read(images.encode_jpeg(radiograph))
     np.testing.assert_array_equal(images.read(make(jpeg)), jpeg)
     turned = make(255 - jpeg, PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(images.read(turned), jpeg)
 
 
-def test_jpeg_data_inside_a_dicom_equal_the_jpeg(film):
-    jpeg = images.encode_jpeg(film)
-    made = dataset(film)
+def test_jpeg_data_inside_a_dicom_equal_the_jpeg(radiograph):
+    jpeg = images.encode_jpeg(radiograph)
+    made = dataset(radiograph)
     made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     made.PixelData = encapsulate([jpeg])
     made["PixelData"].is_undefined_length = True
     close(images.read(saved(made)), images.read(jpeg), 1)
 
 
-def test_path_string_and_bytes_agree(film, tmp_path):
-    path = tmp_path / "film.png"  # the content decides
-    path.write_bytes(make(film))
+def test_path_string_and_bytes_agree(radiograph, tmp_path):
+    path = tmp_path / "radiograph.png"  # the content decides
+    path.write_bytes(make(radiograph))
     for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes())):
-        np.testing.assert_array_equal(images.read(source), film)
-        assert images.size(source) == film.shape
-    np.testing.assert_array_equal(read_dicom(path), film)
-    assert dicom_size(path) == film.shape
+        np.testing.assert_array_equal(images.read(source), radiograph)
+        assert images.size(source) == radiograph.shape
+    np.testing.assert_array_equal(read_dicom(path), radiograph)
+    assert dicom_size(path) == radiograph.shape
 
 
 def test_encodings_agree():
@@ -129,13 +129,13 @@ def test_encodings_agree():
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 @pytest.mark.parametrize("meta", [True, False])
-def test_files_without_preamble(film, syntax, meta):
-    made = dataset(film)
+def test_files_without_preamble(radiograph, syntax, meta):
+    made = dataset(radiograph)
     made.file_meta.TransferSyntaxUID = syntax
     whole = saved(made)
     start = 132 if meta else whole.index(b"\x08\0\x16\0")  # SOP class, the first element of the body
-    np.testing.assert_array_equal(images.read(whole[start:]), film)
-    assert images.size(whole[start:]) == film.shape
+    np.testing.assert_array_equal(images.read(whole[start:]), radiograph)
+    assert images.size(whole[start:]) == radiograph.shape
 
 
 def test_compressed_files_agree_with_raw_ones():
@@ -155,23 +155,23 @@ def test_jpeg_ls_agrees_with_raw():
     np.testing.assert_array_equal(images.read(packed), images.read(raw))
 
 
-def test_colour_becomes_luma(film):
-    colour = np.dstack([film, film[::-1], 255 - film])
+def test_colour_becomes_luma(radiograph):
+    colour = np.dstack([radiograph, radiograph[::-1], 255 - radiograph])
     luma = colour @ np.array([0.299, 0.587, 0.114])
     close(images.read(make(colour)), luma, 1)
     close(images.read(make(colour.astype(np.uint16) * 257)), luma, 1)
-    ybr = np.dstack([film, np.full_like(film, 128), np.full_like(film, 128)])
-    close(images.read(make(ybr, PhotometricInterpretation="YBR_FULL")), film, 1)
+    ybr = np.dstack([radiograph, np.full_like(radiograph, 128), np.full_like(radiograph, 128)])
+    close(images.read(make(ybr, PhotometricInterpretation="YBR_FULL")), radiograph, 1)
 
 
-def test_palette_colour(film):
+def test_palette_colour(radiograph):
     ramp = [i * 257 for i in range(255, -1, -1)]  # a palette that turns grey around
     tags = {}
     for name in ("Red", "Green", "Blue"):
         tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
         tags[f"{name}PaletteColorLookupTableData"] = np.array(ramp, "<u2").tobytes()
-    got = images.read(make(film, PhotometricInterpretation="PALETTE COLOR", **tags))
-    close(got, 255 - film.astype(int), 1)
+    got = images.read(make(radiograph, PhotometricInterpretation="PALETTE COLOR", **tags))
+    close(got, 255 - radiograph.astype(int), 1)
 
 
 # ---- values ------------------------------------------------------------------------------------------------
@@ -232,9 +232,9 @@ def test_rescale_comes_before_the_window():
     close(images.read(data), np.clip((values - 39.5) / 399 + 0.5, 0, 1) * 255)
 
 
-def test_a_negative_slope_turns_the_picture(film):
-    got = images.read(make(film, RescaleSlope=-1, RescaleIntercept=255))
-    np.testing.assert_array_equal(got, 255 - film)
+def test_a_negative_slope_turns_the_image(radiograph):
+    got = images.read(make(radiograph, RescaleSlope=-1, RescaleIntercept=255))
+    np.testing.assert_array_equal(got, 255 - radiograph)
 
 
 def test_modality_and_voi_tables():
@@ -289,50 +289,50 @@ def test_padding_written_as_the_wrong_sign_and_nothing_but_padding():
 # ---- refusals ----------------------------------------------------------------------------------------------
 
 
-def test_several_frames_are_refused(film):
-    data = make(np.concatenate([film, film]), Rows=90, NumberOfFrames=2)
+def test_several_frames_are_refused(radiograph):
+    data = make(np.concatenate([radiograph, radiograph]), Rows=90, NumberOfFrames=2)
     with pytest.raises(ImageError, match="modality CR, 2 frames"):
         images.read(data)
 
 
-def test_no_picture_is_refused(film):
-    empty = dataset(film)
+def test_no_image_is_refused(radiograph):
+    empty = dataset(radiograph)
     del empty.PixelData
     with pytest.raises(ImageError, match="no pixel data"):
         images.read(saved(empty))
     with pytest.raises(ImageError, match="no Rows and Columns"):
-        images.size(make(film, Rows=None))
+        images.size(make(radiograph, Rows=None))
 
 
 @pytest.mark.parametrize("rows", [89, 91, 45, 200])
-def test_a_length_that_disagrees_is_refused(film, rows):
+def test_a_length_that_disagrees_is_refused(radiograph, rows):
     with pytest.raises(ImageError, match=r"10,800 bytes of pixel data, but \d+ x 120 pixels need"):
-        images.read(make(film, Rows=rows))
+        images.read(make(radiograph, Rows=rows))
 
 
 @pytest.mark.filterwarnings("ignore:End of file")
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.95])
-def test_cut_off_files_are_refused(film, kept):
+def test_cut_off_files_are_refused(radiograph, kept):
     pytest.importorskip("libjpeg")
-    made = dataset(film)
+    made = dataset(radiograph)
     made.compress(RLELossless, generate_instance_uid=False)
-    jpeg = dataset(film)
+    jpeg = dataset(radiograph)
     jpeg.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-    jpeg.PixelData = encapsulate([images.encode_jpeg(film)])
+    jpeg.PixelData = encapsulate([images.encode_jpeg(radiograph)])
     jpeg["PixelData"].is_undefined_length = True
-    for data in (make(film), saved(made), saved(jpeg)):
+    for data in (make(radiograph), saved(made), saved(jpeg)):
         with pytest.raises(ImageError):
             images.read(data[: int(len(data) * kept)])
 
 
-def test_a_stream_cut_off_inside_a_whole_file_is_refused(film):
+def test_a_stream_cut_off_inside_a_whole_file_is_refused(radiograph):
     pytest.importorskip("openjpeg")
-    packed = dataset(film)
+    packed = dataset(radiograph)
     packed.compress(JPEG2000Lossless, generate_instance_uid=False)
     j2k = next(generate_frames(packed.PixelData, number_of_frames=1))
-    streams = {JPEGBaseline8Bit: images.encode_jpeg(film), JPEG2000Lossless: j2k}
+    streams = {JPEGBaseline8Bit: images.encode_jpeg(radiograph), JPEG2000Lossless: j2k}
     for syntax, stream in streams.items():
-        made = dataset(film)
+        made = dataset(radiograph)
         made.file_meta.TransferSyntaxUID = syntax
         made.PixelData = encapsulate([stream[: len(stream) // 2]])
         made["PixelData"].is_undefined_length = True
@@ -340,9 +340,9 @@ def test_a_stream_cut_off_inside_a_whole_file_is_refused(film):
             images.read(saved(made))
 
 
-def encoded(film: np.ndarray, syntax: UID, frame: bytes, **tags) -> bytes:
-    """A DICOM file whose header is that of `film` and whose compressed data are `frame`."""
-    made = dataset(film, **tags)
+def encoded(radiograph: np.ndarray, syntax: UID, frame: bytes, **tags) -> bytes:
+    """A DICOM file whose header is that of `radiograph` and whose compressed data are `frame`."""
+    made = dataset(radiograph, **tags)
     made.file_meta.TransferSyntaxUID = syntax
     made.PixelData = encapsulate([frame])
     made["PixelData"].is_undefined_length = True
@@ -363,10 +363,12 @@ def rle(*segments: bytes) -> bytes:
         (b"", "only 0 bytes"),
     ],
 )
-def test_run_lengths_that_disagree_with_the_header_are_refused_before_decoding(film, segment, message, monkeypatch):
+def test_run_lengths_that_disagree_with_the_header_are_refused_before_decoding(
+    radiograph, segment, message, monkeypatch
+):
     monkeypatch.setattr(dicom, "pixel_array", lambda *a, **k: pytest.fail("it was decoded"))
     with pytest.raises(ImageError, match=message):
-        images.read(encoded(film, RLELossless, rle(segment)))
+        images.read(encoded(radiograph, RLELossless, rle(segment)))
 
 
 def test_run_lengths_are_counted_as_they_are_decoded():
@@ -380,10 +382,10 @@ def test_run_lengths_are_counted_as_they_are_decoded():
         images.read(encoded(shape, RLELossless, rle(runs[:-129])))
 
 
-def test_a_bomb_of_run_lengths_costs_no_memory(film, tmp_path):
+def test_a_bomb_of_run_lengths_costs_no_memory(radiograph, tmp_path):
     """What 16 MB unpack to would be 1 GB, in the decoder that every installation has; a process of its own counts."""
-    (tmp_path / "good.dcm").write_bytes(encoded(film, RLELossless, rle(b"\x81\0" * 84 + b"\xd1\0")))
-    (tmp_path / "bomb.dcm").write_bytes(encoded(film, RLELossless, rle(b"\x81\0" * 8_000_000)))
+    (tmp_path / "good.dcm").write_bytes(encoded(radiograph, RLELossless, rle(b"\x81\0" * 84 + b"\xd1\0")))
+    (tmp_path / "bomb.dcm").write_bytes(encoded(radiograph, RLELossless, rle(b"\x81\0" * 8_000_000)))
     program = (
         "import functools, resource, sys; from mrm import dicom, images\n"
         "dicom.pixel_array = functools.partial(dicom.pixel_array, decoding_plugin='pydicom')  # others stop by themselves\n"
@@ -398,27 +400,27 @@ def test_a_bomb_of_run_lengths_costs_no_memory(film, tmp_path):
     assert int(grown) < 128  # MiB: the file, a few times
 
 
-def test_streams_of_more_channels_than_the_header_says_are_refused_before_decoding(film, monkeypatch):
+def test_streams_of_more_channels_than_the_header_says_are_refused_before_decoding(radiograph, monkeypatch):
     monkeypatch.setattr(dicom, "pixel_array", lambda *a, **k: pytest.fail("it was decoded"))
-    jpeg = bytearray(images.encode_jpeg(film))
+    jpeg = bytearray(images.encode_jpeg(radiograph))
     jpeg[jpeg.index(b"\xff\xc0") + 9] = 200  # components of the frame
     with pytest.raises(ImageError, match="90 x 120 pixels of 200 channels, the header says 90 x 120 pixels;"):
-        images.read(encoded(film, JPEGBaseline8Bit, bytes(jpeg)))
+        images.read(encoded(radiograph, JPEGBaseline8Bit, bytes(jpeg)))
     size = struct.pack(">HHHIIIIIIIIH", 0xFF51, 41, 0, 120, 90, 0, 0, 120, 90, 0, 0, 16384)
     with pytest.raises(ImageError, match="of 16384 channels"):
-        images.read(encoded(film, JPEG2000Lossless, b"\xff\x4f" + size + bytes(60) + b"\xff\xd9"))
+        images.read(encoded(radiograph, JPEG2000Lossless, b"\xff\x4f" + size + bytes(60) + b"\xff\xd9"))
 
 
-def test_a_missing_plugin_names_the_extra(film, monkeypatch):
-    made = dataset(film)
+def test_a_missing_plugin_names_the_extra(radiograph, monkeypatch):
+    made = dataset(radiograph)
     made.compress(RLELossless, generate_instance_uid=False)
     monkeypatch.setattr(dicom, "get_decoder", lambda syntax: type("Decoder", (), {"is_available": False}))
     with pytest.raises(ImageError, match=r"RLE Lossless needs a plugin: pip .*\[dicom\]"):
         images.read(saved(made))
 
 
-def test_a_syntax_nobody_decodes_is_refused(film):
-    made = dataset(film)
+def test_a_syntax_nobody_decodes_is_refused(radiograph):
+    made = dataset(radiograph)
     made.file_meta.TransferSyntaxUID = MPEG2MPML
     made.PixelData = encapsulate([b"\0\0"])
     made["PixelData"].is_undefined_length = True
@@ -426,44 +428,44 @@ def test_a_syntax_nobody_decodes_is_refused(film):
         images.read(saved(made))
 
 
-def test_damaged_elements_are_refused(film):
+def test_damaged_elements_are_refused(radiograph):
     with pytest.raises(ImageError, match="rescale slope 0"):
-        images.read(make(film, RescaleSlope=0, RescaleIntercept=0))
+        images.read(make(radiograph, RescaleSlope=0, RescaleIntercept=0))
     with pytest.raises(ImageError, match="damaged DICOM"):
-        images.read(make(film, PhotometricInterpretation=None))
+        images.read(make(radiograph, PhotometricInterpretation=None))
     with pytest.raises(ImageError, match="a PNG file, not DICOM"):
-        read_dicom(images.encode_png(film))
+        read_dicom(images.encode_png(radiograph))
     with pytest.raises(ImageError, match="no such file"):
         dicom_size(Path("gone.dcm"))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_random_damage_gives_a_picture_or_an_image_error(film, monkeypatch):
+def test_random_damage_gives_an_image_or_an_image_error(radiograph, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
     generator = np.random.default_rng(0)
-    whole = np.frombuffer(make(film, WindowCenter=100, WindowWidth=200, PixelPaddingValue=0), np.uint8)
-    pictures = 0
+    whole = np.frombuffer(make(radiograph, WindowCenter=100, WindowWidth=200, PixelPaddingValue=0), np.uint8)
+    readable = 0
     for _ in range(150):
         data = whole.copy()
         data[generator.integers(132, 700, 4)] = generator.integers(0, 256, 4)
         with suppress(ImageError):
-            pictures += images.read(data.tobytes()).ndim == 2
-    assert 0 < pictures < 150
+            readable += images.read(data.tobytes()).ndim == 2
+    assert 0 < readable < 150
 
 
-def test_the_pixel_limit_holds_for_dicom(film, monkeypatch):
+def test_the_pixel_limit_holds_for_dicom(radiograph, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="more than 100"):
-        images.read(make(film))
+        images.read(make(radiograph))
 
 
-def test_size_when_the_header_is_long(film, tmp_path):
-    made = dataset(film)
+def test_size_when_the_header_is_long(radiograph, tmp_path):
+    made = dataset(radiograph)
     block = made.private_block(0x0009, "mrm test", create=True)
     block.add_new(1, "OB", bytes(images.HEAD_BYTES))
     path = tmp_path / "long.dcm"
     path.write_bytes(saved(made))
-    assert images.size(path) == film.shape
+    assert images.size(path) == radiograph.shape
 
 
 @pytest.mark.parametrize(
@@ -474,33 +476,33 @@ def test_size_when_the_header_is_long(film, tmp_path):
         ({"Modality": "MR", "BodyPartExamined": "HEAD"}, "MR.* and body part is HEAD"),
     ],
 )
-def test_what_is_no_chest_radiograph_is_read_with_a_warning(film, tags, message):
+def test_what_is_no_chest_radiograph_is_read_with_a_warning(radiograph, tags, message):
     with pytest.warns(UserWarning, match=message):
-        np.testing.assert_array_equal(images.read(make(film, **tags)), film)
+        np.testing.assert_array_equal(images.read(make(radiograph, **tags)), radiograph)
 
 
-def test_chest_radiographs_and_unstated_ones_give_no_warning(film):
+def test_chest_radiographs_and_unstated_ones_give_no_warning(radiograph):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for modality in ("CR", "DX", "RG", "OT", "SC", None):
-            images.read(make(film, Modality=modality))
+            images.read(make(radiograph, Modality=modality))
         for part in ("CHEST", "PORT CHEST", None):
-            images.read(make(film, BodyPartExamined=part))
+            images.read(make(radiograph, BodyPartExamined=part))
 
 
 # ---- borders -----------------------------------------------------------------------------------------------
 
 
-def test_borders_are_removed_on_request(film):
-    framed = np.pad(film.clip(20, 230), ((3, 5), (7, 2)), constant_values=255)
+def test_borders_are_removed_on_request(radiograph):
+    framed = np.pad(radiograph.clip(20, 230), ((3, 5), (7, 2)), constant_values=255)
     framed = np.pad(framed, ((4, 0), (0, 6)), constant_values=2)
-    np.testing.assert_array_equal(images.crop_border(framed), film.clip(20, 230))
+    np.testing.assert_array_equal(images.crop_border(framed), radiograph.clip(20, 230))
     assert images.read(make(framed)).shape == framed.shape
-    np.testing.assert_array_equal(images.read(make(framed), crop_borders=True), film.clip(20, 230))
+    np.testing.assert_array_equal(images.read(make(framed), crop_borders=True), radiograph.clip(20, 230))
 
 
-def test_a_picture_without_border_or_of_nothing_else_is_left(film):
-    assert images.crop_border(film.clip(20, 230)).shape == film.shape
+def test_an_image_without_border_or_of_nothing_else_is_left(radiograph):
+    assert images.crop_border(radiograph.clip(20, 230)).shape == radiograph.shape
     for value in (0, 255):
         assert images.crop_border(np.full((5, 6), value, np.uint8)).shape == (5, 6)
 

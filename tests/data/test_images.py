@@ -1,4 +1,4 @@
-"""Pictures: any file to (H, W) uint8, bad ones named, crops that follow from the generator."""
+"""Images: any file to (H, W) uint8, bad ones named, crops that follow from the generator."""
 
 import io
 import struct
@@ -17,8 +17,8 @@ from mrm.system.errors import ImageError
 
 
 @pytest.fixture(scope="module")
-def film() -> np.ndarray:
-    """A smooth synthetic picture, not square, not constant, different in every corner."""
+def radiograph() -> np.ndarray:
+    """A smooth synthetic image, not square, not constant, different in every corner."""
     y, x = np.mgrid[0:150, 0:200]
     return (128 + 60 * np.sin(x / 17) + 60 * np.cos(y / 11 + x / 90)).astype(np.uint8)
 
@@ -57,36 +57,36 @@ def plain_tiff(array: np.ndarray, photometric: int) -> bytes:
 # ---- files -------------------------------------------------------------------------------------------------
 
 
-def test_png_and_tiff_come_back_exactly(film):
-    for data in (images.encode_png(film), opencv(film, ".tif"), plain_tiff(film, 1)):
-        np.testing.assert_array_equal(images.read(data), film)
-        assert images.size(data) == film.shape
+def test_png_and_tiff_come_back_exactly(radiograph):
+    for data in (images.encode_png(radiograph), opencv(radiograph, ".tif"), plain_tiff(radiograph, 1)):
+        np.testing.assert_array_equal(images.read(data), radiograph)
+        assert images.size(data) == radiograph.shape
 
 
-def test_jpeg_is_close_and_has_its_size(film):
-    data = images.encode_jpeg(film)
-    assert np.abs(images.read(data).astype(int) - film).max() <= 6
+def test_jpeg_is_close_and_has_its_size(radiograph):
+    data = images.encode_jpeg(radiograph)
+    assert np.abs(images.read(data).astype(int) - radiograph).max() <= 6
     assert images.size(data) == (150, 200)
 
 
-def test_path_string_bytes_memoryview_and_array_agree(film, tmp_path):
-    path = tmp_path / "film.png"
-    path.write_bytes(images.encode_png(film))
-    for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes()), film):
-        np.testing.assert_array_equal(images.read(source), film)
-        assert images.size(source) == film.shape
+def test_path_string_bytes_memoryview_and_array_agree(radiograph, tmp_path):
+    path = tmp_path / "radiograph.png"
+    path.write_bytes(images.encode_png(radiograph))
+    for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes()), radiograph):
+        np.testing.assert_array_equal(images.read(source), radiograph)
+        assert images.size(source) == radiograph.shape
 
 
-def test_content_decides_not_the_name(film, tmp_path):
-    path = tmp_path / "film.jpg"
-    path.write_bytes(images.encode_png(film))
-    np.testing.assert_array_equal(images.read(path), film)
+def test_content_decides_not_the_name(radiograph, tmp_path):
+    path = tmp_path / "radiograph.jpg"
+    path.write_bytes(images.encode_png(radiograph))
+    np.testing.assert_array_equal(images.read(path), radiograph)
 
 
-def test_sixteen_bits_are_scaled_from_least_to_greatest(film):
-    deep = film.astype(np.uint16) * 37 + 1000
-    low, high = int(film.min()), int(film.max())
-    expected = np.rint((film.astype(float) - low) * 255 / (high - low))
+def test_sixteen_bits_are_scaled_from_least_to_greatest(radiograph):
+    deep = radiograph.astype(np.uint16) * 37 + 1000
+    low, high = int(radiograph.min()), int(radiograph.max())
+    expected = np.rint((radiograph.astype(float) - low) * 255 / (high - low))
     for data in (opencv(deep, ".png"), opencv(deep, ".tif"), opencv(deep.astype(np.float32), ".tif"), deep):
         got = images.read(data)
         assert got.dtype == np.uint8
@@ -94,37 +94,37 @@ def test_sixteen_bits_are_scaled_from_least_to_greatest(film):
         assert (got.min(), got.max()) == (0, 255)
 
 
-def test_a_constant_deep_picture_is_black_and_black_is_accepted():
+def test_a_constant_deep_image_is_black_and_black_is_accepted():
     assert not images.read(opencv(np.full((4, 5), 700, np.uint16), ".png")).any()
     assert not images.read(images.encode_png(np.zeros((4, 5), np.uint8))).any()
     assert (images.read(images.encode_png(np.full((4, 5), 9, np.uint8))) == 9).all()
 
 
-def test_white_is_zero_tiff_is_turned_at_any_depth(film):
-    np.testing.assert_array_equal(images.read(plain_tiff(film, 0)), 255 - film)
-    deep = film.astype(np.uint16) * 9
+def test_white_is_zero_tiff_is_turned_at_any_depth(radiograph):
+    np.testing.assert_array_equal(images.read(plain_tiff(radiograph, 0)), 255 - radiograph)
+    deep = radiograph.astype(np.uint16) * 9
     up, down = images.read(plain_tiff(deep, 1)).astype(int), images.read(plain_tiff(deep, 0)).astype(int)
     assert np.abs(up + down - 255).max() <= 1
 
 
-def test_alpha_is_dropped_not_composited(film):
-    clear = np.zeros_like(film)
+def test_alpha_is_dropped_not_composited(radiograph):
+    clear = np.zeros_like(radiograph)
     for kind in ("PNG", "TIFF"):
-        for layers in ([film, clear], [film, film, film, clear]):
+        for layers in ([radiograph, clear], [radiograph, radiograph, radiograph, clear]):
             data = saved(Image.fromarray(np.dstack(layers)), kind)
-            np.testing.assert_array_equal(images.read(data), film)
-    np.testing.assert_array_equal(images.read(np.dstack([film, clear])), film)
+            np.testing.assert_array_equal(images.read(data), radiograph)
+    np.testing.assert_array_equal(images.read(np.dstack([radiograph, clear])), radiograph)
 
 
-def test_palette_and_one_bit(film):
-    np.testing.assert_array_equal(images.read(saved(Image.fromarray(film).convert("P"), "PNG")), film)
-    dots = film > 128
+def test_palette_and_one_bit(radiograph):
+    np.testing.assert_array_equal(images.read(saved(Image.fromarray(radiograph).convert("P"), "PNG")), radiograph)
+    dots = radiograph > 128
     for data in (saved(Image.fromarray(dots), "PNG"), saved(Image.fromarray(dots), "TIFF"), dots):
         np.testing.assert_array_equal(images.read(data), dots * 255)
 
 
-def test_colour_becomes_luma(film):
-    colour = np.dstack([film, film[::-1], 255 - film])
+def test_colour_becomes_luma(radiograph):
+    colour = np.dstack([radiograph, radiograph[::-1], 255 - radiograph])
     luma = colour @ np.array([0.299, 0.587, 0.114])
     for data in (saved(Image.fromarray(colour), "PNG"), saved(Image.fromarray(colour), "TIFF"), colour):
         assert np.abs(images.read(data) - luma).max() < 1.1  # libpng rounds down
@@ -132,26 +132,26 @@ def test_colour_becomes_luma(film):
     assert np.abs(images.read(lossy) - luma).mean() < 2
 
 
-def test_orientation_tags_are_ignored(film):
+def test_orientation_tags_are_ignored(radiograph):
     exif = Image.Exif()
     exif[0x112] = 6
-    picture = Image.fromarray(film)
-    sideways = [saved(picture, "JPEG", exif=exif), saved(picture, "PNG", exif=exif)]
-    sideways += [saved(im, "TIFF", tiffinfo={0x112: 6}) for im in (picture, picture.convert("RGB"))]
+    image = Image.fromarray(radiograph)
+    sideways = [saved(image, "JPEG", exif=exif), saved(image, "PNG", exif=exif)]
+    sideways += [saved(im, "TIFF", tiffinfo={0x112: 6}) for im in (image, image.convert("RGB"))]
     for data in sideways:
-        assert images.size(data) == film.shape
-        assert np.abs(images.read(data).astype(int) - film).max() <= 12
+        assert images.size(data) == radiograph.shape
+        assert np.abs(images.read(data).astype(int) - radiograph).max() <= 12
 
 
-def test_progressive_jpeg_with_a_long_header_and_a_thumbnail(film, tmp_path):
+def test_progressive_jpeg_with_a_long_header_and_a_thumbnail(radiograph, tmp_path):
     exif = Image.Exif()
     exif[0x010E] = "\xff\xd8 no \xff\xd9"
-    data = saved(Image.fromarray(film), "JPEG", quality=95, progressive=True, exif=exif)
+    data = saved(Image.fromarray(radiograph), "JPEG", quality=95, progressive=True, exif=exif)
     padded = data[:2] + (b"\xff\xe2\xff\xff" + b"\xff\xd9" + bytes(65531)) * 5 + data[2:] + bytes(20)
     path = tmp_path / "long.jpg"
     path.write_bytes(padded)
     assert len(padded) > images.HEAD_BYTES
-    assert images.size(path) == film.shape
+    assert images.size(path) == radiograph.shape
     np.testing.assert_array_equal(images.read(path), images.read(data))
     with pytest.raises(ImageError, match="cut off"):
         images.read(padded[: -len(data) // 2])
@@ -188,8 +188,8 @@ def archive() -> bytes:
         (b"\x08\0", "not a JPEG"),
     ],
 )
-def test_what_is_no_picture_is_named(content, message, tmp_path):
-    path = tmp_path / "film.png"
+def test_what_is_no_image_is_named(content, message, tmp_path):
+    path = tmp_path / "radiograph.png"
     path.write_bytes(content)
     for function in (images.read, images.size):
         with pytest.raises(ImageError, match=message) as error:
@@ -206,21 +206,21 @@ def test_missing_file_and_folder(tmp_path):
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
-def test_cut_off_files_are_refused(film, suffix, kept):
-    data = opencv(cv2.resize(film, (400, 300)), suffix)
+def test_cut_off_files_are_refused(radiograph, suffix, kept):
+    data = opencv(cv2.resize(radiograph, (400, 300)), suffix)
     with pytest.raises(ImageError, match=r"cut off|damaged"):
         images.read(data[: int(len(data) * kept)])
 
 
-def test_a_tail_of_zeros_is_a_cut_off_file(film):
-    for data in (images.encode_jpeg(film), images.encode_png(film)):
+def test_a_tail_of_zeros_is_a_cut_off_file(radiograph):
+    for data in (images.encode_jpeg(radiograph), images.encode_png(radiograph)):
         half = len(data) // 2
         with pytest.raises(ImageError, match="cut off"):
             images.read(data[:half] + bytes(len(data) - half))
 
 
-def test_a_flipped_bit_in_a_png_is_found(film):
-    data = bytearray(images.encode_png(film))
+def test_a_flipped_bit_in_a_png_is_found(radiograph):
+    data = bytearray(images.encode_png(radiograph))
     data[len(data) // 2] ^= 4
     with pytest.raises(ImageError, match="damaged"):
         images.read(bytes(data))
@@ -236,14 +236,14 @@ def test_a_bomb_is_refused_before_decoding():
         images.read_crop(bytes(data), rng(), 32)
 
 
-def test_the_limit_can_be_changed(film, monkeypatch):
+def test_the_limit_can_be_changed(radiograph, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="more than 100"):
-        images.read(images.encode_jpeg(film))
+        images.read(images.encode_jpeg(radiograph))
 
 
-def test_nan_is_counted(film):
-    bad = film.astype(np.float32)
+def test_nan_is_counted(radiograph):
+    bad = radiograph.astype(np.float32)
     bad[3, :7] = np.nan
     bad[4, 0] = np.inf
     for source in (opencv(bad, ".tif"), bad):
@@ -252,17 +252,17 @@ def test_nan_is_counted(film):
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 3, 5), (2, 2, 2, 2)])
-def test_arrays_that_are_no_picture(shape):
+def test_arrays_that_are_no_image(shape):
     for function in (images.read, images.size):
-        with pytest.raises(ImageError, match="is no picture"):
+        with pytest.raises(ImageError, match="is no image"):
             function(np.zeros(shape, np.uint8))
-    with pytest.raises(ImageError, match="is no picture"):
+    with pytest.raises(ImageError, match="is no image"):
         images.read(np.zeros((4, 4), complex))
 
 
 @pytest.mark.parametrize("cut", range(0, 700, 23))
-def test_a_header_cut_anywhere_gives_an_image_error(film, cut):
-    for data in (images.encode_jpeg(film), images.encode_png(film), plain_tiff(film, 1)):
+def test_a_header_cut_anywhere_gives_an_image_error(radiograph, cut):
+    for data in (images.encode_jpeg(radiograph), images.encode_png(radiograph), plain_tiff(radiograph, 1)):
         with pytest.raises(ImageError):
             images.read(data[:cut])
 
@@ -303,52 +303,52 @@ def test_same_seed_same_box_and_no_global_generator():
 
 
 @pytest.mark.parametrize("shape", [(1, 50), (50, 1), (1, 1), (2, 900)])
-def test_thin_pictures_can_be_read_and_cropped(shape):
-    picture = rng().integers(0, 256, shape, dtype=np.uint8)
-    for data in (images.encode_png(picture), images.encode_jpeg(picture)):
+def test_thin_images_can_be_read_and_cropped(shape):
+    image = rng().integers(0, 256, shape, dtype=np.uint8)
+    for data in (images.encode_png(image), images.encode_jpeg(image)):
         assert images.read(data, min_side=1).ndim == 2
         assert images.read(data).shape == shape
         assert images.read_crop(data, rng(), 32).shape == (32, 32)
-    assert images.random_crop(picture, rng(), 16).shape == (16, 16)
-    assert images.fit(picture, 64)[0].shape == (64, 64)
+    assert images.random_crop(image, rng(), 16).shape == (16, 16)
+    assert images.fit(image, 64)[0].shape == (64, 64)
 
 
-def test_crop_flip_and_center(film):
-    np.testing.assert_array_equal(images.crop(film, Box(3, 5, 20, 30)), film[3:23, 5:35])
-    np.testing.assert_array_equal(images.flip(film), film[:, ::-1])
-    assert images.flip(film).flags.c_contiguous
+def test_crop_flip_and_center(radiograph):
+    np.testing.assert_array_equal(images.crop(radiograph, Box(3, 5, 20, 30)), radiograph[3:23, 5:35])
+    np.testing.assert_array_equal(images.flip(radiograph), radiograph[:, ::-1])
+    assert images.flip(radiograph).flags.c_contiguous
     assert images.center_box(150, 200) == Box(0, 25, 150, 150)
     for box in (Box(-1, 0, 5, 5), Box(0, 0, 151, 5), Box(0, 196, 5, 5), Box(0, 0, 0, 5)):
         with pytest.raises(ValueError, match="does not lie"):
-            images.crop(film, box)
+            images.crop(radiograph, box)
 
 
-def test_resize_averages_when_shrinking_and_is_cubic_when_enlarging(film):
+def test_resize_averages_when_shrinking_and_is_cubic_when_enlarging(radiograph):
     checks = np.indices((64, 64)).sum(0) % 2 * 255
     assert np.abs(images.resize(checks.astype(np.uint8), 16, 16).astype(int) - 127.5).max() <= 1
-    expected = cv2.resize(film, (400, 300), interpolation=cv2.INTER_CUBIC)
-    np.testing.assert_array_equal(images.resize(film, 300, 400), expected)
-    assert images.resize(film, 50, 400).shape == (50, 400)
-    np.testing.assert_array_equal(images.resize(film, *film.shape), film)
+    expected = cv2.resize(radiograph, (400, 300), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_array_equal(images.resize(radiograph, 300, 400), expected)
+    assert images.resize(radiograph, 50, 400).shape == (50, 400)
+    np.testing.assert_array_equal(images.resize(radiograph, *radiograph.shape), radiograph)
 
 
-def test_fit_keeps_the_whole_picture_and_its_shape(film):
-    square, box = images.fit(film, 64)
+def test_fit_keeps_the_whole_image_and_its_shape(radiograph):
+    square, box = images.fit(radiograph, 64)
     assert (square.shape, box) == ((64, 64), Box(8, 0, 48, 64))
-    np.testing.assert_array_equal(images.crop(square, box), images.resize(film, 48, 64))
+    np.testing.assert_array_equal(images.crop(square, box), images.resize(radiograph, 48, 64))
     assert not square[:8].any()
     assert not square[56:].any()
-    padded, box = images.pad_to_square(film)
+    padded, box = images.pad_to_square(radiograph)
     assert padded.shape == (200, 200)
-    np.testing.assert_array_equal(images.crop(padded, box), film)
+    np.testing.assert_array_equal(images.crop(padded, box), radiograph)
 
 
 # ---- decoding at a reduced scale ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def large(film) -> np.ndarray:
-    return images.resize(film, 1203, 1601)
+def large(radiograph) -> np.ndarray:
+    return images.resize(radiograph, 1203, 1601)
 
 
 @pytest.mark.parametrize(
@@ -391,28 +391,28 @@ def test_scaled_boxes_stay_inside_and_large_enough():
             assert small.left + small.width <= -(-width // by)
 
 
-def test_threads_read_the_same(film):
-    data = images.encode_jpeg(film)
+def test_threads_read_the_same(radiograph):
+    data = images.encode_jpeg(radiograph)
     with ThreadPoolExecutor(4) as pool:
         crops = list(pool.map(lambda seed: images.read_crop(data, rng(seed % 5), 64), range(40)))
-    for i, picture in enumerate(crops):
-        np.testing.assert_array_equal(picture, crops[i % 5])
+    for i, image in enumerate(crops):
+        np.testing.assert_array_equal(image, crops[i % 5])
 
 
-def test_only_grey_bytes_are_written(film):
-    for bad in (film.astype(float), np.dstack([film] * 3)):
+def test_only_grey_bytes_are_written(radiograph):
+    for bad in (radiograph.astype(float), np.dstack([radiograph] * 3)):
         with pytest.raises(ImageError, match="uint8 is written"):
             images.encode_png(bad)
 
 
-# ---- real pictures -----------------------------------------------------------------------------------------
+# ---- real images -----------------------------------------------------------------------------------------
 
 
-def test_real_pictures_agree_with_pillow(shared_data):
+def test_real_images_agree_with_pillow(shared_data):
     files = sorted((shared_data / "covid-cxr" / "images").glob("*.jpg"))[::60] + sorted((shared_data / "raw").iterdir())
     for file in files:
-        with Image.open(file) as picture:
-            expected = np.asarray(picture.convert("L")).astype(int)
+        with Image.open(file) as image:
+            expected = np.asarray(image.convert("L")).astype(int)
         assert images.size(file) == expected.shape
         assert np.abs(images.read(file) - expected).mean() < 1
 
@@ -443,8 +443,8 @@ def tiff(*entries: tuple[int, int, int]) -> bytes:
 )
 def test_the_size_of_a_tiff_is_the_one_it_is_decoded_to(size, monkeypatch):
     """Else a bomb that gives two sizes passes by the small one."""
-    picture = images.read(tiff(*size))
-    np.testing.assert_array_equal(picture.ravel(), [*range(150)] * 4)
+    image = images.read(tiff(*size))
+    np.testing.assert_array_equal(image.ravel(), [*range(150)] * 4)
     monkeypatch.setattr(images, "MAX_PIXELS", 599)
     with pytest.raises(ImageError, match="says it has 20 x 30 pixels"):
         images.read(tiff(*size))

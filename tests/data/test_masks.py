@@ -15,12 +15,12 @@ LESION = np.zeros((20, 30), np.uint8)
 LESION[4:9, 10:22] = 1
 
 
-def write(root, name, mask, picture=None, split="training", suffix="png"):
-    """A picture and its mask, an array or a PIL image, in the published places."""
+def write(root, name, mask, image=None, split="training", suffix="png"):
+    """An image and its mask, an array or a PIL image, in the published places."""
     for kind in ("images", "annotations"):
         (root / kind / split).mkdir(parents=True, exist_ok=True)
-    picture = np.full((20, 30), 90, np.uint8) if picture is None else picture
-    (root / "images" / split / f"{name}.png").write_bytes(images.encode_png(picture))
+    image = np.full((20, 30), 90, np.uint8) if image is None else image
+    (root / "images" / split / f"{name}.png").write_bytes(images.encode_png(image))
     if mask is not None:
         mask = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
         mask.save(root / "annotations" / split / f"{name}.{suffix}")
@@ -79,8 +79,8 @@ def test_run_lengths_there_and_back():
         np.testing.assert_array_equal(decode("" if text == "-1" else text, 7, 5), mask)
 
 
-def test_a_published_mask_lies_in_its_picture(shared_data):
-    """The published run lengths of the one SIIM picture at hand fit its DICOM file."""
+def test_a_published_mask_lies_in_its_image(shared_data):
+    """The published run lengths of the one SIIM image at hand fit its DICOM file."""
     from mrm.system.tables import read_csv_rows
 
     file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
@@ -125,8 +125,8 @@ def refused(root, match, **options):
 
 
 def test_a_mask_of_another_size(tmp_path):
-    root = write(tmp_path, "a", LESION, picture=np.zeros((40, 60), np.uint8))
-    refused(root, r"a\.png: the mask has 20 x 30 pixels, its picture 40 x 60")
+    root = write(tmp_path, "a", LESION, image=np.zeros((40, 60), np.uint8))
+    refused(root, r"a\.png: the mask has 20 x 30 pixels, its image 40 x 60")
 
 
 def test_unknown_values(tmp_path):
@@ -146,13 +146,13 @@ def test_more_classes_than_named(tmp_path):
     refused(tmp_path, r"values 2 .* --classes")
 
 
-def test_a_picture_without_a_mask_and_the_reverse(tmp_path):
+def test_an_image_without_a_mask_and_the_reverse(tmp_path):
     write(tmp_path, "a", LESION)
     write(tmp_path, "b", None)
-    refused(tmp_path, r"images/training/b\.png: a picture without a mask")
+    refused(tmp_path, r"images/training/b\.png: an image without a mask")
     (tmp_path / "images" / "training" / "b.png").unlink()
     (tmp_path / "images" / "training" / "a.png").rename(tmp_path / "images" / "training" / "c.png")
-    refused(tmp_path, r"c\.png: a picture without a mask; .*annotations/training/a\.png: a mask without a picture")
+    refused(tmp_path, r"c\.png: an image without a mask; .*annotations/training/a\.png: a mask without an image")
 
 
 def test_all_pixels_ignored(tmp_path):
@@ -166,7 +166,7 @@ def test_a_damaged_mask(tmp_path):
     file = tmp_path / "annotations" / "training" / "a.png"
     file.write_bytes(file.read_bytes()[:60])
     refused(tmp_path, r"a\.png: cannot be read as a mask")
-    file.write_text("no picture at all")
+    file.write_text("no image at all")
     refused(tmp_path, r"a\.png: cannot be read as a mask")
 
 
@@ -187,7 +187,7 @@ def test_run_lengths_that_do_not_fit(tmp_path):
     (tmp_path / "annotations" / "training").rmdir()
     table = tmp_path / "annotations" / "training.csv"
     table.write_text("ImageId,EncodedPixels\na,590 20\n")
-    refused(tmp_path, r"training.csv, a: runs lie between pixels 590 and 610, the picture has 600; .* published size")
+    refused(tmp_path, r"training.csv, a: runs lie between pixels 590 and 610, the image has 600; .* published size")
     table.write_text("ImageId,EncodedPixels\na,3 x\n")
     refused(tmp_path, r"line 2: '3 x' is no run length")
     for number in ("0", "255", "300", "x"):  # numbered from 0, the first class would be drawn as background
@@ -204,16 +204,16 @@ def test_run_lengths_from_the_start_may_stand_in_any_order():
             masks.decode_absolute(text, 3, 4)
 
 
-def test_bad_pictures_can_be_left_out(tmp_path):
+def test_bad_images_can_be_left_out(tmp_path):
     write(tmp_path, "a", LESION)
     write(tmp_path, "b", LESION * 7)
     write(tmp_path, "c", None)
-    with pytest.warns(UserWarning, match="left out 2 pictures or masks"):
+    with pytest.warns(UserWarning, match="left out 2 images or masks"):
         found = masks.load(tmp_path, on_error="skip")
     assert [r.name for r in found.rows] == ["a.png"]
 
 
-def test_a_list_says_which_pictures_to_take(tmp_path):
+def test_a_list_says_which_images_to_take(tmp_path):
     for name in ("1.2.840.11", "1.2.840.12", "c"):
         write(tmp_path, name, LESION)
     names = tmp_path / "train_10.txt"
@@ -223,7 +223,7 @@ def test_a_list_says_which_pictures_to_take(tmp_path):
     table.write_text("image_path,patient_id\nimages/training/c.png,7\n")
     assert [r.name for r in masks.load(tmp_path, only=table).rows] == ["c.png"]
     names.write_text("c\nd\n")
-    refused(tmp_path, r"train_10\.txt: 1 of its 2 pictures have no picture and mask here, first d", only=names)
+    refused(tmp_path, r"train_10\.txt: 1 of its 2 images have no image and mask here, first d", only=names)
     refused(tmp_path, "no such list", only=tmp_path / "none.txt")
 
 
@@ -231,50 +231,50 @@ def test_a_list_says_which_pictures_to_take(tmp_path):
 
 
 def test_shape_is_kept_and_padding_is_ignored():
-    picture, box = fit(np.full((20, 30), 200, np.uint8), (60, 60))
+    image, box = fit(np.full((20, 30), 200, np.uint8), (60, 60))
     mask = fit_mask(LESION, (60, 60))
     assert (box.top, box.left, box.height, box.width) == (10, 0, 40, 60)
     assert (mask[:10] == IGNORED).all()
     assert (mask[50:] == IGNORED).all()
-    assert (picture[:10] == 0).all()
+    assert (image[:10] == 0).all()
     np.testing.assert_array_equal(mask[10:50], LESION.repeat(2, 0).repeat(2, 1))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 96), (96, 32)])
 def test_any_shape_fits_into_any_size(size):
     for shape in ((20, 30), (30, 20), (200, 31), (1, 500)):
-        picture, box = fit(np.full(shape, 9, np.uint8), size)
-        assert picture.shape == size
+        image, box = fit(np.full(shape, 9, np.uint8), size)
+        assert image.shape == size
         assert (fit_mask(np.zeros(shape, np.uint8), size) == 0).sum() == box.height * box.width
 
 
-def masked_pictures(tmp_path, count=6, empty=()):
-    """Pictures whose mask is their bright part, so that a sample shows whether both moved together."""
+def masked_images(tmp_path, count=6, empty=()):
+    """Images whose mask is their bright part, so that a sample shows whether both moved together."""
     for i in range(count):
         mask = np.zeros((40, 60), np.uint8)
         if i not in empty:
             mask[5 + i : 20, 10 : 30 + i] = 1
-        write(tmp_path, f"p{i}", mask, picture=np.uint8(50 + 150 * mask))
+        write(tmp_path, f"p{i}", mask, image=np.uint8(50 + 150 * mask))
     return masks.load(tmp_path)
 
 
 def test_a_sample_follows_from_seed_epoch_and_index(tmp_path):
-    masked = masked_pictures(tmp_path)
+    masked = masked_images(tmp_path)
     data = MaskData(masked, (32, 48), CropConfig(area=(0.3, 0.9)), seed=3)
     again = MaskData(masked, (32, 48), CropConfig(area=(0.3, 0.9)), seed=3)
     for epoch, index in ((0, 0), (5, 3)):
         a, b = data.sample(epoch, index), again.sample(epoch, index)
         assert all(np.array_equal(a[k], b[k]) for k in a)
-    assert not np.array_equal(data.sample(0, 0)["picture"], data.sample(1, 0)["picture"])
+    assert not np.array_equal(data.sample(0, 0)["image"], data.sample(1, 0)["image"])
 
 
 @pytest.mark.parametrize("crop", [CropConfig(area=(0.3, 0.9)), CropConfig(area=(1.0, 1.0)), None])
 def test_crop_and_flip_take_the_mask_along(tmp_path, crop):
-    data = MaskData(masked_pictures(tmp_path), (32, 48), crop)
+    data = MaskData(masked_images(tmp_path), (32, 48), crop)
     for epoch in range(4):
         sample = data.sample(epoch, epoch)
         labelled = sample["mask"] != IGNORED
-        agree = (sample["picture"] > 125) == (sample["mask"] == 1)
+        agree = (sample["image"] > 125) == (sample["mask"] == 1)
         assert agree[labelled].mean() > 0.97
 
 

@@ -54,10 +54,10 @@ def test_every_column_of_the_records_comes_back(phantoms, packed):
     assert Records.load(packed / "shards.json").fingerprint() == Records.load(packed).fingerprint()
 
 
-def test_a_picture_is_what_shrinking_and_encoding_it_gives(phantoms, packed):
+def test_an_image_is_what_shrinking_and_encoding_it_gives(phantoms, packed):
     for before, after in zip(Records.load(phantoms / "records.csv"), Records.load(packed), strict=True):
-        picture = images.resize(images.read(before.image, min_side=64), 64, 64)
-        assert bytes(after.image.read_bytes()) == images.encode_jpeg(picture, SMALL.quality)
+        image = images.resize(images.read(before.image, min_side=64), 64, 64)
+        assert bytes(after.image.read_bytes()) == images.encode_jpeg(image, SMALL.quality)
 
 
 def test_the_index_says_how_it_was_made(phantoms, packed):
@@ -73,7 +73,7 @@ def test_the_index_says_how_it_was_made(phantoms, packed):
     ]
 
 
-def test_any_arrow_reader_opens_a_file_of_pictures(packed):
+def test_any_arrow_reader_opens_a_file_of_images(packed):
     with pyarrow.memory_map(str(packed / "shard-00001.arrow")) as file:
         table = pyarrow.ipc.open_file(file).read_all()
         row = table.slice(3, 1).to_pylist()[0]
@@ -82,7 +82,7 @@ def test_any_arrow_reader_opens_a_file_of_pictures(packed):
     assert row["image_bytes"] == bytes(record.image.read_bytes())
 
 
-def test_shapes_are_kept_and_small_pictures_are_not_enlarged():
+def test_shapes_are_kept_and_small_images_are_not_enlarged():
     assert shrunk(2544, 3056, 512) == (512, 615)
     assert shrunk(3056, 2544, 512) == (615, 512)
     assert shrunk(512, 900, 512) == (512, 900)
@@ -117,7 +117,7 @@ def _dicom(folder: Path, pixels: np.ndarray) -> list[str]:
     return ["e.dcm"]
 
 
-def test_real_dicom_and_large_pictures_are_packed(shared_data, tmp_path):
+def test_real_dicom_and_large_images_are_packed(shared_data, tmp_path):
     files = sorted(p for folder in ("dicom", "raw") for p in (shared_data / folder).iterdir() if p.is_file())
     files = [f for f in files if f.suffix.lower() in (".dcm", ".jpg", ".png")]
     result = pack(of_records(Records([Record(f) for f in files])), tmp_path / "out", PackConfig(256), workers=1)
@@ -175,9 +175,9 @@ def flawed(phantoms, tmp_path) -> Records:
 def test_failures_are_left_out_listed_and_counted(flawed, tmp_path, capsys):
     flawed.to_csv(tmp_path / "records.csv")
     out = tmp_path / "out"
-    with pytest.warns(UserWarning, match=r"2 pictures could not be read, see .*failures.csv; the first, .*cut.jpg"):
+    with pytest.warns(UserWarning, match=r"2 images could not be read, see .*failures.csv; the first, .*cut.jpg"):
         packing.pack(tmp_path / "records.csv", out, SMALL, workers=1)
-    assert "3 pictures in 1 files" in (said := capsys.readouterr().out)
+    assert "3 images in 1 files" in (said := capsys.readouterr().out)
     assert "2 left out" in said
     with open(out / "failures.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -188,12 +188,12 @@ def test_failures_are_left_out_listed_and_counted(flawed, tmp_path, capsys):
     assert json.loads((out / "shards.json").read_text())["failed"] == 2
     for before, after in zip([flawed[i] for i in (0, 2, 4)], kept, strict=True):
         assert (after.report, after.patient) == (before.report, before.patient)
-        assert bytes(after.image.read_bytes()) == encode(before.image, SMALL).picture
+        assert bytes(after.image.read_bytes()) == encode(before.image, SMALL).image
 
 
-def test_a_set_without_a_readable_picture_is_refused_and_leaves_nothing(tmp_path):
+def test_a_set_without_a_readable_image_is_refused_and_leaves_nothing(tmp_path):
     records = Records([Record(tmp_path / f"{i}.jpg") for i in range(3)])
-    with pytest.raises(PackError, match=r"not one of 3 pictures could be read; the first, .*0\.jpg: .*no such file"):
+    with pytest.raises(PackError, match=r"not one of 3 images could be read; the first, .*0\.jpg: .*no such file"):
         pack(of_records(records), tmp_path / "out", SMALL, workers=1)
     assert not list((tmp_path / "out").iterdir())
 
@@ -212,7 +212,7 @@ def test_settings_without_meaning_are_refused(wrong, message):
         PackConfig(**wrong)
 
 
-def test_a_column_of_the_packed_pictures_name_is_refused(phantoms, tmp_path):
+def test_a_column_of_the_packed_images_name_is_refused(phantoms, tmp_path):
     record = Records.load(phantoms / "records.csv")[0]
     with pytest.raises(PackError, match="a column is called image_bytes"):
         pack(of_records(Records([replace(record, extra={"image_bytes": "x"})])), tmp_path / "out")
@@ -346,7 +346,7 @@ def test_a_full_disk_is_an_error_that_leaves_whole_files_and_can_be_gone_on_from
 def test_the_command_packs_and_checks(phantoms, tmp_path, capsys):
     out = str(tmp_path / "out")
     cli.main(["pack", str(phantoms / "records.csv"), "--out", out, "--size", "32", "--format", "png", "--workers", "1"])
-    assert "48 pictures in 1 files" in capsys.readouterr().out
+    assert "48 images in 1 files" in capsys.readouterr().out
     cli.main(["pack", "--check", out])
     assert "2 files as they were written" in capsys.readouterr().out
     file = tmp_path / "out" / "shard-00000.arrow"
@@ -381,23 +381,23 @@ def outlined(tmp_path_factory) -> Path:
             (root / kind / split).mkdir(parents=True)
         for i in range(count):
             height, width = (90, 70) if i % 2 else (60, 100)
-            picture = cv2.GaussianBlur(rng.integers(0, 256, (height, width), dtype=np.uint8), (0, 0), 2)
+            image = cv2.GaussianBlur(rng.integers(0, 256, (height, width), dtype=np.uint8), (0, 0), 2)
             mask = np.zeros((height, width), np.uint8)
             mask[20:40, 10 : 30 + i] = 255 * (i != 1)
-            (root / "images" / split / f"{i}.png").write_bytes(images.encode_png(picture))
+            (root / "images" / split / f"{i}.png").write_bytes(images.encode_png(image))
             (root / "annotations" / split / f"{i}.png").write_bytes(images.encode_png(mask))
     (root / "images" / "test").mkdir()
-    (root / "images" / "test" / "0.png").write_bytes(images.encode_png(picture))
+    (root / "images" / "test" / "0.png").write_bytes(images.encode_png(image))
     (root / "annotations" / "test.csv").write_text(f"ImageId,EncodedPixels\n0,{masks.encode(mask)}\n")
     return root
 
 
 def unpacked(folder: Path, out: Path) -> Path:
-    """The pictures and masks of shards, as they were packed, as a segmentation folder."""
+    """The images and masks of shards, as they were packed, as a segmentation folder."""
     opened = shards.open_folder(folder)
-    rows = zip(opened.columns["image_path"], opened.columns["split"], opened.pictures, opened.masks, strict=True)
-    for name, split, picture, mask in rows:
-        for kind, content in (("images", picture), ("annotations", mask)):
+    rows = zip(opened.columns["image_path"], opened.columns["split"], opened.images, opened.masks, strict=True)
+    for name, split, image, mask in rows:
+        for kind, content in (("images", image), ("annotations", mask)):
             (out / kind / split).mkdir(parents=True, exist_ok=True)
             (out / kind / split / name).write_bytes(content.read_bytes())
     return out
@@ -416,7 +416,7 @@ def test_segmentation_shards_give_what_the_same_files_give(outlined, tmp_path, c
         assert np.array_equal(here.areas_NC, there.areas_NC)
         assert here.records().fingerprint() == there.records().fingerprint()
         for i in range(count):
-            assert np.array_equal(here.picture(i), there.picture(i))
+            assert np.array_equal(here.image(i), there.image(i))
             assert np.array_equal(here.mask(i), there.mask(i))
     if config.size == 512:  # nothing to shrink: the masks are those of the folder
         assert np.array_equal(masks.load(tmp_path / "shards").mask(2), masks.load(outlined).mask(2))
@@ -432,11 +432,11 @@ def test_a_segmenters_samples_are_the_same_bits_from_shards(outlined, tmp_path):
     )
     for index in range(len(here)):
         first, second = there.sample(3, index), here.sample(3, index)
-        assert np.array_equal(first["picture"], second["picture"])
+        assert np.array_equal(first["image"], second["image"])
         assert np.array_equal(first["mask"], second["mask"])
 
 
-def test_only_some_pictures_can_be_taken_from_segmentation_shards(outlined, tmp_path):
+def test_only_some_images_can_be_taken_from_segmentation_shards(outlined, tmp_path):
     pack(open_source(outlined), tmp_path / "shards", PackConfig(48), workers=1)
     (tmp_path / "only.txt").write_text("3\n0\n")
     assert [m.name for m in masks.load(tmp_path / "shards", only=tmp_path / "only.txt")] == ["3.png", "0.png"]
@@ -448,13 +448,13 @@ def test_segmentation_folders_that_do_not_fit_are_refused(outlined, packed, tmp_
     root = tmp_path / "lone"
     (root / "images" / "training").mkdir(parents=True)
     (root / "annotations" / "training").mkdir(parents=True)
-    with pytest.raises(MaskError, match="no pictures in images"):
+    with pytest.raises(MaskError, match="no images in images"):
         open_source(root)
     (root / "images" / "training" / "a.png").write_bytes(images.encode_png(np.zeros((20, 20), np.uint8)))
-    with pytest.raises(MaskError, match=r"a\.png: a picture without a mask"):
+    with pytest.raises(MaskError, match=r"a\.png: an image without a mask"):
         open_source(root)
     (root / "annotations" / "training" / "a.png").write_bytes(images.encode_png(np.zeros((20, 21), np.uint8)))
-    with pytest.raises(PackError, match=r"not one of 1 pictures.*a\.png"):
+    with pytest.raises(PackError, match=r"not one of 1 images.*a\.png"):
         pack(open_source(root), tmp_path / "out", SMALL, workers=1)
     with pytest.raises(ImageError):
         masks.load(tmp_path / "out")

@@ -21,7 +21,7 @@ def write(folder: Path, text: str | bytes, name: str = "training.csv") -> Path:
     return path
 
 
-def picture(path: Path) -> Path:
+def image(path: Path) -> Path:
     """A file where a list looks for one; nothing here decodes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"")
@@ -57,10 +57,10 @@ def test_spaces_after_commas_and_line_breaks_in_quotes_are_read_as_meant(tmp_pat
     assert second.report == ""
 
 
-def test_relative_pictures_are_sought_in_the_folder_that_is_given(tmp_path):
+def test_relative_images_are_sought_in_the_folder_that_is_given(tmp_path):
     path = write(tmp_path, "image_path\na.jpg\n/data/b.jpg\n")
-    assert [r.image for r in Records.load(path, images=Path("/pictures"))] == [
-        Path("/pictures/a.jpg"),
+    assert [r.image for r in Records.load(path, images=Path("/images"))] == [
+        Path("/images/a.jpg"),
         Path("/data/b.jpg"),
     ]
 
@@ -76,7 +76,7 @@ def test_further_columns_are_kept_and_written_back(tmp_path):
     assert labelled.labels_NC.tolist() == [[1.0], [0.0]]
 
 
-def test_the_real_training_file_has_350_pairs_whose_pictures_exist(shared_data, tmp_path):
+def test_the_real_training_file_has_350_pairs_whose_images_exist(shared_data, tmp_path):
     records = Records.load(shared_data / "covid-cxr" / "training.csv")
     assert len(records) == 350
     assert all(r.report and r.image.is_file() for r in records)
@@ -143,9 +143,9 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
         Records.load(path)
 
 
-def test_a_picture_behind_a_link_keeps_its_name_when_written(tmp_path):
+def test_an_image_behind_a_link_keeps_its_name_when_written(tmp_path):
     """A data set is often a folder of links into a store whose names mean nothing."""
-    store = picture(tmp_path / "store" / "0f3a")
+    store = image(tmp_path / "store" / "0f3a")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.png").symlink_to(store)
     path = Records([Record(tmp_path / "set" / "a.png")]).to_csv(tmp_path / "set" / "records.csv")
@@ -294,7 +294,7 @@ def test_a_policy_or_class_that_does_not_exist_is_named(policy, named):
 
 def listed(folder: Path, text: str | bytes, *names: str) -> Path:
     for name in names:
-        picture(folder / name)
+        image(folder / name)
     return write(folder, text, "train.txt")
 
 
@@ -378,47 +378,47 @@ def test_a_list_that_is_no_text_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["", "images", "all_classes", "train/all_classes", "test/all_classes"])
-def test_pictures_of_a_list_are_found_in_every_published_place(tmp_path, place):
-    wanted = picture(tmp_path / place / "a.png")
+def test_images_of_a_list_are_found_in_every_published_place(tmp_path, place):
+    wanted = image(tmp_path / place / "a.png")
     assert Records.load(listed(tmp_path, "a.png 1\n"))[0].image == wanted
 
 
-def test_pictures_spread_over_several_places_are_each_found(tmp_path):
+def test_images_spread_over_several_places_are_each_found(tmp_path):
     first, second = (
-        picture(tmp_path / "train" / "all_classes" / "a.png"),
-        picture(tmp_path / "test" / "all_classes" / "b.png"),
+        image(tmp_path / "train" / "all_classes" / "a.png"),
+        image(tmp_path / "test" / "all_classes" / "b.png"),
     )
     assert [r.image for r in Records.load(listed(tmp_path, "a.png 1\nb.png 0\n"))] == [first, second]
 
 
 def test_names_with_folders_are_found_too(tmp_path):
-    wanted = picture(tmp_path / "images" / "p1" / "s1" / "a.png")
+    wanted = image(tmp_path / "images" / "p1" / "s1" / "a.png")
     assert Records.load(listed(tmp_path, "p1/s1/a.png 1\n"))[0].image == wanted
 
 
 def test_a_folder_that_is_given_is_the_only_one_searched(tmp_path):
-    picture(tmp_path / "a.png")
-    wanted = picture(tmp_path / "elsewhere" / "a.png")
+    image(tmp_path / "a.png")
+    wanted = image(tmp_path / "elsewhere" / "a.png")
     path = listed(tmp_path, "a.png 1\n")
     assert read_list(path, images=tmp_path / "elsewhere")[0].image == wanted
     with pytest.raises(RecordError, match="no folder that exists"):
         read_list(path, images=tmp_path / "nowhere")
 
 
-def test_when_no_picture_is_found_the_folders_searched_are_listed(tmp_path):
-    picture(tmp_path / "images" / "other.png")
+def test_when_no_image_is_found_the_folders_searched_are_listed(tmp_path):
+    image(tmp_path / "images" / "other.png")
     with pytest.raises(RecordError) as error:
         Records.load(listed(tmp_path, "a.png 1\nb.png 0\n"))
-    assert f"none of its 2 pictures found in {tmp_path}, {tmp_path / 'images'}" in str(error.value)
+    assert f"none of its 2 images found in {tmp_path}, {tmp_path / 'images'}" in str(error.value)
     assert "--images DIR" in str(error.value)
 
 
-def test_a_picture_that_is_not_found_keeps_a_place_to_be_missed_at(tmp_path):
+def test_an_image_that_is_not_found_keeps_a_place_to_be_missed_at(tmp_path):
     found = find_images(["a.png", "gone.png"], listed(tmp_path, "", "a.png"))
     assert found == [tmp_path / "a.png", tmp_path / "gone.png"]
 
 
-def test_the_published_covid_list_finds_its_pictures(shared_data):
+def test_the_published_covid_list_finds_its_images(shared_data):
     records = Records.load(shared_data / "covid-cxr" / "splits" / "iscovid_train.txt")
     assert sum(r.image.is_file() for r in records) > 0.9 * len(records)
 

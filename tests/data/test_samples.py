@@ -12,7 +12,7 @@ from mrm.data import images
 from mrm.data.loader import loader
 from mrm.data.records import Record, Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer
-from mrm.data.samples import CropConfig, LabelData, PretrainData, ReportConfig, test_picture
+from mrm.data.samples import CropConfig, LabelData, PretrainData, ReportConfig, test_image
 from mrm.data.sampling import Sample, in_order, micro_batches, shuffled
 from mrm.system.errors import ImageError
 
@@ -94,7 +94,7 @@ def test_another_seed_epoch_or_index_is_another_draw(pretrain, tokenizer, other)
         return pretrain(alike, seed=seed).sample(epoch, index)
 
     a, b = draw(**at), draw(**{**at, **other})
-    for part in ("picture", "kept", "masked", "key"):
+    for part in ("image", "kept", "masked", "key"):
         assert not np.array_equal(a[part], b[part]), part
 
 
@@ -118,24 +118,24 @@ def test_every_patch_is_kept_equally_often(pretrain, records):
     assert np.abs(counts - 375).max() < 5 * np.sqrt(375 * 0.75)  # five deviations of a fair draw
 
 
-def test_half_the_pictures_are_flipped_and_none_if_told_so(pretrain):
+def test_half_the_images_are_flipped_and_none_if_told_so(pretrain):
     ramp = np.tile(np.arange(0, 240, 6, dtype=np.uint8), (40, 1))  # bright on the right
     alike = Records([record(0, image=images.encode_png(ramp))])
 
     def flipped(**crop):
         data = pretrain(alike, crop=CropConfig(**crop))
-        pictures = [data.sample(e, 0)["picture"].astype(float) for e in range(200)]
-        return sum(p[:, 0].mean() > p[:, -1].mean() for p in pictures)
+        crops = [data.sample(e, 0)["image"].astype(float) for e in range(200)]
+        return sum(p[:, 0].mean() > p[:, -1].mean() for p in crops)
 
     assert 65 < flipped() < 135
     assert flipped(flip=0.0) == 0
     assert flipped(flip=1.0) == 200
 
 
-def test_a_crop_of_the_whole_picture_is_the_picture(pretrain, records):
+def test_a_crop_of_the_whole_image_is_the_image(pretrain, records):
     data = pretrain(records, crop=CropConfig(area=(1.0, 1.0), aspect=(40 / 48, 40 / 48), flip=0.0))
     expected = images.resize(images.read(records[0].image), 32, 32)
-    np.testing.assert_array_equal(data.sample(0, 0)["picture"], expected)
+    np.testing.assert_array_equal(data.sample(0, 0)["image"], expected)
 
 
 def test_only_the_sections_asked_for_are_read(pretrain, tokenizer):
@@ -212,7 +212,7 @@ def test_a_batch_of_one_is_the_sample(pretrain, records):
     data = pretrain(records)
     sample = data.sample(0, 1)
     batch = everything(data, 1)[1]
-    np.testing.assert_array_equal(batch.picture_BHW[0], sample["picture"])
+    np.testing.assert_array_equal(batch.image_BHW[0], sample["image"])
     np.testing.assert_array_equal(batch.kept_BK[0], sample["kept"])
     assert batch.keys_B.tolist() == [sample["key"]]
 
@@ -222,7 +222,7 @@ def test_a_sample_is_the_same_in_any_batch(pretrain, records):
     alone = [data.collate([data.sample(0, i)], []) for i in range(7)]
     together = data.collate([data.sample(0, i) for i in range(7)], [])
     for i, one in enumerate(alone):
-        assert torch.equal(together.picture_BHW[i], one.picture_BHW[0])
+        assert torch.equal(together.image_BHW[i], one.image_BHW[0])
         assert torch.equal(together.hidden_BM[i], one.hidden_BM[0])
         assert together.keys_B[i] == one.keys_B[0]
         assert torch.equal(together.tokens_BT[i, : one.tokens_BT.shape[1]], one.tokens_BT[0])
@@ -267,26 +267,26 @@ def test_labels_not_stated_stay_not_a_number(labelled):
     assert torch.cat([first.index_B, last.index_B]).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_pictures_for_testing_do_not_change_with_epoch_or_seed(labelled):
+def test_images_for_testing_do_not_change_with_epoch_or_seed(labelled):
     data, other = LabelData(labelled, 32, seed=0), LabelData(labelled, 32, seed=1)
-    np.testing.assert_array_equal(data.sample(0, 1)["picture"], other.sample(7, 1)["picture"])
-    np.testing.assert_array_equal(data.sample(0, 1)["picture"], test_picture(labelled[1], 32))
+    np.testing.assert_array_equal(data.sample(0, 1)["image"], other.sample(7, 1)["image"])
+    np.testing.assert_array_equal(data.sample(0, 1)["image"], test_image(labelled[1], 32))
 
 
-def test_pictures_for_training_change_with_epoch_and_seed(labelled):
+def test_images_for_training_change_with_epoch_and_seed(labelled):
     crop = CropConfig()
     data, other = LabelData(labelled, 32, crop, seed=0), LabelData(labelled, 32, crop, seed=1)
-    assert not np.array_equal(data.sample(0, 1)["picture"], data.sample(1, 1)["picture"])
-    assert not np.array_equal(data.sample(0, 1)["picture"], other.sample(0, 1)["picture"])
+    assert not np.array_equal(data.sample(0, 1)["image"], data.sample(1, 1)["image"])
+    assert not np.array_equal(data.sample(0, 1)["image"], other.sample(0, 1)["image"])
     assert same(data.sample(0, 1), LabelData(labelled, 32, crop, seed=0).sample(0, 1))
 
 
-def test_the_whole_view_sees_the_sides_of_a_wide_film_and_the_centre_view_cuts_them():
-    film = np.zeros((40, 80), np.uint8)
-    film[:, :10] = 255  # a finding at the very side
-    wide = Record(images.encode_png(film))
-    assert (test_picture(wide, 40, "whole")[:, :4] > 200).all()
-    assert test_picture(wide, 40, "centre").max() == 0
+def test_the_whole_view_sees_the_sides_of_a_wide_radiograph_and_the_centre_view_cuts_them():
+    radiograph = np.zeros((40, 80), np.uint8)
+    radiograph[:, :10] = 255  # a finding at the very side
+    wide = Record(images.encode_png(radiograph))
+    assert (test_image(wide, 40, "whole")[:, :4] > 200).all()
+    assert test_image(wide, 40, "centre").max() == 0
 
 
 # Order ------------------------------------------------------------------------------------------------
@@ -379,12 +379,12 @@ def test_nothing_is_kept_of_batches_that_are_gone(pretrain, records):
     assert tensors <= max(known) <= 2 * tensors  # this batch's and the last one's
 
 
-# Pictures that cannot be read -------------------------------------------------------------------------
+# Images that cannot be read -------------------------------------------------------------------------
 
 BROKEN = {
-    "missing": Path("/no/such/picture.jpg"),
+    "missing": Path("/no/such/image.jpg"),
     "empty": b"",
-    "no picture": b"%PDF-1.7",
+    "no image": b"%PDF-1.7",
     "truncated": png(3)[:-40],
 }
 
@@ -395,7 +395,7 @@ def with_broken(*at: int, image=b"") -> Records:
 
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_picture_stops_with_its_record_and_what_to_do(pretrain, kind, workers):
+def test_an_unreadable_image_stops_with_its_record_and_what_to_do(pretrain, kind, workers):
     data = pretrain(with_broken(3, image=BROKEN[kind]))
     with pytest.raises(ImageError, match=r"record study-3: .*--on-error skip"):
         list(loader(data, in_order(7, 7), workers=workers))
@@ -408,16 +408,16 @@ def test_asked_to_skip_the_next_record_stands_in_and_the_skipped_is_listed(pretr
     [skipped] = batch.skipped
     assert (skipped.index, skipped.name) == (3, "study-3")
     assert skipped.reason
-    assert torch.equal(batch.picture_BHW[3], batch.picture_BHW[4])
+    assert torch.equal(batch.image_BHW[3], batch.image_BHW[4])
     assert torch.equal(batch.tokens_BT[3], batch.tokens_BT[4])
-    assert torch.equal(batch.picture_BHW[5], torch.from_numpy(pretrain(with_broken()).sample(0, 5)["picture"]))
+    assert torch.equal(batch.image_BHW[5], torch.from_numpy(pretrain(with_broken()).sample(0, 5)["image"]))
 
 
-def test_a_row_of_unreadable_pictures_is_stepped_over_round_the_end(pretrain):
+def test_a_row_of_unreadable_images_is_stepped_over_round_the_end(pretrain):
     data = pretrain(with_broken(5, 6, 0), on_error="skip")
     [batch] = list(loader(data, iter([[Sample(2, 5)]]), workers=0))
     assert [s.name for s in batch.skipped] == ["study-5", "study-6", "study-0"]
-    np.testing.assert_array_equal(batch.picture_BHW[0], data.sample(2, 1)["picture"])
+    np.testing.assert_array_equal(batch.image_BHW[0], data.sample(2, 1)["image"])
 
 
 def test_a_stand_in_brings_its_own_labels(labelled):
@@ -428,7 +428,7 @@ def test_a_stand_in_brings_its_own_labels(labelled):
     np.testing.assert_array_equal(batch.labels_BC[1], labelled.labels_NC[2])
 
 
-def test_when_no_picture_can_be_read_there_is_no_batch(pretrain):
+def test_when_no_image_can_be_read_there_is_no_batch(pretrain):
     data = pretrain(with_broken(*range(7)), on_error="skip")
-    with pytest.raises(ImageError, match=r"not one of 7 pictures could be read; the first, study-2: "):
+    with pytest.raises(ImageError, match=r"not one of 7 images could be read; the first, study-2: "):
         list(loader(data, iter([[Sample(0, 2)]]), workers=0))

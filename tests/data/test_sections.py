@@ -113,7 +113,7 @@ def test_mimic_layout():
     assert parts["impression"].endswith("NG tube: in the stomach.")
 
 
-def test_wet_read_final_report_and_a_title_of_films():
+def test_wet_read_final_report_and_a_title_of_radiographs():
     assert sections(WET) == {
         "wet read": "___ ___ 10:32 PM\n No acute process.",
         "preamble": "CHEST RADIOGRAPHS",
@@ -125,7 +125,7 @@ def test_wet_read_final_report_and_a_title_of_films():
     }
 
 
-def test_a_title_of_films_without_text_is_the_examination():
+def test_a_title_of_radiographs_without_text_is_the_examination():
     assert sections("CHEST, PA LATERAL:\n\nINDICATION: cough") == {
         "examination": "CHEST, PA LATERAL",
         "indication": "cough",
@@ -157,8 +157,8 @@ def test_a_title_of_films_without_text_is_the_examination():
     ],
 )
 def test_spellings(title, name):
-    assert sections(f"Portable chest film.\n{title} all of the rest") == {
-        "preamble": "Portable chest film.",
+    assert sections(f"Portable chest radiograph.\n{title} all of the rest") == {
+        "preamble": "Portable chest radiograph.",
         name: "all of the rest",
     }
 

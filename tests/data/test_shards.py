@@ -37,7 +37,7 @@ def packed(phantoms, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(packed, tmp_path_factory) -> Path:
-    """The same encoded pictures as files of the same names, with `records.csv` beside them."""
+    """The same encoded images as files of the same names, with `records.csv` beside them."""
     out = tmp_path_factory.mktemp("unpacked")
     records = Records.load(packed)
     (out / "images").mkdir()
@@ -69,7 +69,7 @@ def test_samples_are_the_same_bits(packed, unpacked):
 
 @pytest.fixture(scope="module")
 def runs_of_both(packed, unpacked, tmp_path_factory) -> dict[str, tuple[Path, Path, dict]]:
-    """Pre-trained, fine-tuned and tested, from shards and from the same pictures as files."""
+    """Pre-trained, fine-tuned and tested, from shards and from the same images as files."""
     made = {}
     for name, records in (("shards", packed), ("files", unpacked / "records.csv")):
         out = tmp_path_factory.mktemp(name)
@@ -94,9 +94,9 @@ def test_tests_have_the_same_results(runs_of_both):
     assert here["overlap"] == there["overlap"] != []
 
 
-def test_audits_know_records_again_by_their_names_and_pictures(packed, unpacked, phantoms):
+def test_audits_know_records_again_by_their_names_and_images(packed, unpacked, phantoms):
     same = audit({"shards": Records.load(packed), "files": Records.load(unpacked / "records.csv")})
-    assert {o.kind for o in same.overlaps} >= {"patient", "study", "file", "picture"}
+    assert {o.kind for o in same.overlaps} >= {"patient", "study", "file", "image"}
     packed_half, other_half = Records.load(packed)[:20], Records.load(phantoms / "records.csv")[30:]
     patients = {r.patient for r in packed_half} & {r.patient for r in other_half}
     assert audit({"a": packed_half, "b": other_half}).clean == (not patients)
@@ -127,7 +127,7 @@ def test_workers_give_the_same_batches_as_this_process(packed):
     data = LabelData(Records.load(packed, FINDINGS), 64, CropConfig())
     wanted = [[Sample(1, i), Sample(1, i + 20)] for i in range(6)]
     for a, b in zip(loader(data, iter(wanted), 0), loader(data, iter(wanted), 1), strict=True):
-        assert (a.picture_BHW == b.picture_BHW).all()
+        assert (a.image_BHW == b.image_BHW).all()
 
 
 def test_few_files_are_open_at_a_time(phantoms, tmp_path, monkeypatch):

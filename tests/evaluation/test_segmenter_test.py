@@ -35,21 +35,21 @@ def draw(rng, lesion: bool, shape=(80, 60)) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     centre, radius = rng.uniform(0.3, 0.7, 2) * shape, rng.uniform(8, 14)
     mask = ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2) & lesion
-    picture = rng.normal(70, 15, shape) + 110 * mask
-    return picture.clip(0, 255).astype(np.uint8), mask.astype(np.uint8)
+    image = rng.normal(70, 15, shape) + 110 * mask
+    return image.clip(0, 255).astype(np.uint8), mask.astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """A segmentation folder: 16 + 24 pictures to train on, 12 each to validate and test, half of them with a disc."""
+    """A segmentation folder: 16 + 24 images to train on, 12 each to validate and test, half of them with a disc."""
     root = tmp_path_factory.mktemp("discs")
     rng = np.random.default_rng(0)
     for split, positive, count in (("training", 16, 40), ("validation", 6, 12), ("test", 6, 12)):
         for kind in ("images", "annotations"):
             (root / kind / split).mkdir(parents=True)
         for i in range(count):
-            picture, mask = draw(rng, i < positive)
-            (root / "images" / split / f"{split}{i:02d}.png").write_bytes(images.encode_png(picture))
+            image, mask = draw(rng, i < positive)
+            (root / "images" / split / f"{split}{i:02d}.png").write_bytes(images.encode_png(image))
             (root / "annotations" / split / f"{split}{i:02d}.png").write_bytes(images.encode_png(mask * 255))
     return root
 
@@ -152,7 +152,7 @@ def test_two_processes_equal_one(whole, folder, encoder, tmp_path):
 
 
 def test_an_epoch_is_all_positives_and_some_negatives(whole):
-    """16 positive pictures and 0.4 times as many negative ones, of 24: 22 an epoch, in batches of four."""
+    """16 positive images and 0.4 times as many negative ones, of 24: 22 an epoch, in batches of four."""
     assert float(trace(whole)[-1]["epoch"]) == pytest.approx(6 * 4 / (16 + 6))
 
 
@@ -174,7 +174,7 @@ def test_random_weights_for_comparison(folder, encoder, tmp_path):
 # Bad input ---------------------------------------------------------------------------------------------
 
 
-def test_no_positive_picture(folder, encoder, tmp_path):
+def test_no_positive_image(folder, encoder, tmp_path):
     root = tmp_path / "empty"
     for kind in ("images", "annotations"):
         (root / kind / "training").mkdir(parents=True)
@@ -227,7 +227,7 @@ def test_levels_count_every_labelled_pixel():
         assert levels[c, 1, k:].sum() == (above & (mask == c + 1)).sum()
 
 
-def pictures_with(probabilities, truths):
+def images_with(probabilities, truths):
     return np.stack(
         [levels_of(p[None].astype(np.float32), t.astype(np.uint8)) for p, t in zip(probabilities, truths, strict=True)]
     )[:, 0]
@@ -237,29 +237,29 @@ def test_the_threshold_is_where_dice_is_best():
     truth = np.zeros((40, 40))
     truth[:20] = 1
     found = np.where(truth, 0.37, 0.2)
-    threshold, dice = choose(pictures_with([found], [truth]))
+    threshold, dice = choose(images_with([found], [truth]))
     assert 0.2 < threshold.probability <= 0.37
     assert dice == {"dice_positive": 1.0, "dice_published": 1.0}
 
 
-def test_a_least_area_removes_specks_from_empty_pictures():
+def test_a_least_area_removes_specks_from_empty_images():
     truth, empty = np.zeros((100, 100)), np.zeros((100, 100))
     truth[:30] = 1
     speck = np.zeros((100, 100))
     speck[:2, :10] = 0.9  # 20 of 10,000 pixels
-    threshold, dice = choose(pictures_with([truth * 0.9, speck], [truth, empty]))
+    threshold, dice = choose(images_with([truth * 0.9, speck], [truth, empty]))
     assert 20e-4 < threshold.area < 0.3
     assert dice["dice_published"] == 1.0
 
 
 def test_predicting_nothing_is_never_chosen():
-    """Nine of ten pictures are empty and look like lesions: the published Dice alone would give the lesion up."""
+    """Nine of ten images are empty and look like lesions: the published Dice alone would give the lesion up."""
     truth, empty = np.zeros((20, 20)), np.zeros((20, 20))
     truth[:10] = 1
-    _, dice = choose(pictures_with([0.5 * truth + 0.1] + [np.full((20, 20), 0.6)] * 9, [truth] + [empty] * 9))
+    _, dice = choose(images_with([0.5 * truth + 0.1] + [np.full((20, 20), 0.6)] * 9, [truth] + [empty] * 9))
     assert dice == {"dice_positive": 1.0, "dice_published": pytest.approx(0.1)}
-    with pytest.raises(ValueError, match="no picture with a lesion"):
-        choose(pictures_with([empty], [empty]))
+    with pytest.raises(ValueError, match="no image with a lesion"):
+        choose(images_with([empty], [empty]))
 
 
 def test_outlines_are_exclusive_and_large_enough():
@@ -287,7 +287,7 @@ def test_a_trained_segmenter_finds_discs_and_says_how_well(trained, folder, tmp_
     card = model_folder.read_card(trained / "best")
     assert results["thresholds"]["disc"]["probability"] == card.thresholds["disc"]
     assert card.tested[0]["n"] == 12
-    rows = table(tmp_path / "test" / "pictures.csv")
+    rows = table(tmp_path / "test" / "images.csv")
     assert len(rows) == 12
     assert {int(r["pixels"]) for r in rows} == {80 * 60}
     assert json.loads((tmp_path / "test" / "results.json").read_text())["n"] == 12
@@ -321,7 +321,7 @@ def test_sliding_windows_and_a_named_split(trained, folder, tmp_path):
     assert results["classes"]["disc"]["dice_positive"]["value"] > 0.6
 
 
-def test_a_test_of_pictures_the_model_has_seen_says_so(trained, folder, tmp_path):
+def test_a_test_of_images_the_model_has_seen_says_so(trained, folder, tmp_path):
     with pytest.warns(UserWarning, match=r"training|segmentation"):
         results = runs.evaluate(trained, folder, tmp_path / "test", draws=0, split="training")
     assert results["overlap"]
@@ -338,7 +338,7 @@ def test_ignored_pixels_count_nowhere(trained, folder, tmp_path):
     (root / "images" / "test" / "a.png").write_bytes(source.read_bytes())
     (root / "annotations" / "test" / "a.png").write_bytes(images.encode_png(mask))
     runs.evaluate(trained, root, tmp_path / "test", draws=0)
-    (row,) = table(tmp_path / "test" / "pictures.csv")
+    (row,) = table(tmp_path / "test" / "images.csv")
     assert int(row["pixels"]) == 80 * 40
     assert int(row["true"]) == (mask == 1).sum()
 
@@ -378,15 +378,15 @@ def test_surface_distances_by_hand():
 # Predictions as files ----------------------------------------------------------------------------------
 
 
-def test_masks_are_written_at_the_size_of_the_picture(trained, folder, tmp_path, capsys):
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+def test_masks_are_written_at_the_size_of_the_image(trained, folder, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"no image")
     names = [str(folder / "images" / "test"), str(tmp_path / "bad.png")]
     with pytest.warns(UserWarning, match=r"left out .*bad\.png"):
         cli.main(["predict", str(trained), *names, "--out", str(tmp_path / "out")])
     assert "1 could not be read" in capsys.readouterr().out
     written = sorted((tmp_path / "out").glob("*.png"))
     assert len(written) == 12
-    row = masks.MaskedPicture("a", folder / "images" / "test" / "test00.png", written[0])
+    row = masks.MaskedImage("a", folder / "images" / "test" / "test00.png", written[0])
     found = masks.read_mask(row)
     true = images.read(folder / "annotations" / "test" / "test00.png") > 0
     assert found.shape == true.shape
@@ -394,14 +394,14 @@ def test_masks_are_written_at_the_size_of_the_picture(trained, folder, tmp_path,
     assert 2 * (true & (found > 0)).sum() / (true.sum() + (found > 0).sum()) > 0.6
 
 
-def test_masks_never_overwrite_pictures_and_want_a_folder(trained, folder, tmp_path):
-    picture = folder / "images" / "test" / "test00.png"
-    (tmp_path / "x.png").write_bytes(picture.read_bytes())
+def test_masks_never_overwrite_images_and_want_a_folder(trained, folder, tmp_path):
+    image = folder / "images" / "test" / "test00.png"
+    (tmp_path / "x.png").write_bytes(image.read_bytes())
     with pytest.raises(RunError, match=r"x\.png: is read, and would be overwritten; choose another --out"):
         predicting.predict_masks(trained, [tmp_path], tmp_path)
-    assert (tmp_path / "x.png").read_bytes() == picture.read_bytes()
+    assert (tmp_path / "x.png").read_bytes() == image.read_bytes()
     with pytest.raises(RunError, match=r"x\.png: cannot be made a folder for results"):
-        predicting.predict_masks(trained, [picture], tmp_path / "x.png")
+        predicting.predict_masks(trained, [image], tmp_path / "x.png")
     for _ in range(2):  # the second time the masks of the first are there
         assert predicting.predict_masks(trained, [tmp_path], tmp_path / "masks").n == 1
 
@@ -418,7 +418,7 @@ def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_p
         made.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
     )
     assert [made.get_segment_description(1).segment_label] == ["disc"]
-    png = masks.read_mask(masks.MaskedPicture("a", file, tmp_path / f"{file.stem}.png"))
+    png = masks.read_mask(masks.MaskedImage("a", file, tmp_path / f"{file.stem}.png"))
     np.testing.assert_array_equal(made.pixel_array.squeeze() > 0, png == 1)
 
 
@@ -428,13 +428,13 @@ def test_a_radiograph_that_no_segmentation_can_refer_to_keeps_its_mask(trained, 
 
     radiograph = pydicom.dcmread(next((shared_data / "dicom").glob("1.2.276*.dcm")))
     del radiograph.StudyInstanceUID
-    radiograph.save_as(tmp_path / "film.dcm")
+    radiograph.save_as(tmp_path / "radiograph.dcm")
     with pytest.warns(UserWarning, match="no DICOM Segmentation can refer to it"):
-        assert predicting.predict_masks(trained, [tmp_path / "film.dcm"], tmp_path / "out").unreadable == 0
+        assert predicting.predict_masks(trained, [tmp_path / "radiograph.dcm"], tmp_path / "out").unreadable == 0
     [row] = table(tmp_path / "out" / "masks.csv")
-    found = masks.read_mask(masks.MaskedPicture("a", tmp_path / "film.dcm", tmp_path / "out" / "film.png"))
+    found = masks.read_mask(masks.MaskedImage("a", tmp_path / "radiograph.dcm", tmp_path / "out" / "radiograph.png"))
     assert float(row["disc area"]) == pytest.approx((found == 1).mean())
-    assert (row["mask"], row["error"]) == ("film.png", "")
+    assert (row["mask"], row["error"]) == ("radiograph.png", "")
     assert "no DICOM Segmentation" in row["warning"]
 
 
@@ -449,7 +449,7 @@ def test_without_highdicom_the_extra_is_named(trained, shared_data, tmp_path, mo
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".csv", ".png"]
 
 
-def test_two_pictures_of_one_name_are_refused(trained, tmp_path):
+def test_two_images_of_one_name_are_refused(trained, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").write_bytes(images.encode_png(np.zeros((20, 20), np.uint8)))

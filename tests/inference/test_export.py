@@ -37,7 +37,7 @@ TESTED = [
         "records": "/home/someone/test.csv",
         "fingerprint": "abc",
         "n": 345,
-        "overlap": ["7 records of test share a picture with fine-tuning"],
+        "overlap": ["7 records of test share an image with fine-tuning"],
         "mean": {"auroc": {"value": 0.8123, "low": 0.7512, "high": 0.8719, "n": 345, "positives": 44}},
     }
 ]
@@ -72,11 +72,11 @@ def encoder() -> MRM:
 # ---- ONNX ----------------------------------------------------------------------------------------------------
 
 
-def answers(path: Path, picture_BHW: np.ndarray) -> dict[str, np.ndarray]:
+def answers(path: Path, image_BHW: np.ndarray) -> dict[str, np.ndarray]:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"picture": picture_BHW}), strict=True))
+    return dict(zip(names, session.run(names, {"image": image_BHW}), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +88,9 @@ def exported(classifier, tmp_path_factory) -> Path:
 
 def test_a_classifier_in_onnx_gives_logits_and_tempered_probabilities_of_any_batch(classifier, exported):
     for count in (1, 2, 7):
-        pictures = np.random.default_rng(count).integers(0, 256, (count, 64, 64), dtype=np.uint8)
-        got = answers(exported, pictures)
-        true = classifier(normalise(torch.from_numpy(pictures), 0.4978, 0.2449)).numpy()
+        images = np.random.default_rng(count).integers(0, 256, (count, 64, 64), dtype=np.uint8)
+        got = answers(exported, images)
+        true = classifier(normalise(torch.from_numpy(images), 0.4978, 0.2449)).numpy()
         np.testing.assert_allclose(got["logits"], true, atol=1e-4 * np.abs(true).max())
         np.testing.assert_allclose(got["probabilities"], 1 / (1 + np.exp(-true / [2.5, 1.0])), atol=1e-4)
     assert [p.name for p in exported.parent.iterdir()] == ["a.onnx"]
@@ -99,9 +99,9 @@ def test_a_classifier_in_onnx_gives_logits_and_tempered_probabilities_of_any_bat
 def test_an_encoder_in_onnx_gives_its_features(tmp_path):
     model = encoder()
     export.export_onnx(model, tmp_path / "a.onnx")
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
-    got = answers(tmp_path / "a.onnx", pictures)
-    normal = normalise(torch.from_numpy(pictures), MICRO.mean, MICRO.std)
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    got = answers(tmp_path / "a.onnx", images)
+    normal = normalise(torch.from_numpy(images), MICRO.mean, MICRO.std)
     for kind in ("pooled", "patches"):
         np.testing.assert_allclose(got[kind], predict.feature_function(model, kind)(normal), atol=1e-4)
 
@@ -112,21 +112,21 @@ def test_an_encoder_in_onnx_gives_its_features(tmp_path):
 def test_a_segmenter_in_onnx_gives_probabilities_of_pixels(head, tmp_path):
     model = segmenter(head)
     export.export_onnx(model, tmp_path / "a.onnx")
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 64, 96), dtype=np.uint8)
-    got = answers(tmp_path / "a.onnx", pictures)
-    true = model(normalise(torch.from_numpy(pictures), 0.4978, 0.2449)).logits_BCHW
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 96), dtype=np.uint8)
+    got = answers(tmp_path / "a.onnx", images)
+    true = model(normalise(torch.from_numpy(images), 0.4978, 0.2449)).logits_BCHW
     np.testing.assert_allclose(got["logits"], true, atol=1e-4 * max(1, true.abs().max()))
     np.testing.assert_allclose(got["probabilities"], true.sigmoid(), atol=1e-4)
 
 
-def test_the_file_says_how_a_picture_is_prepared(exported):
+def test_the_file_says_how_an_image_is_prepared(exported):
     onnx = pytest.importorskip("onnx")
     facts = json.loads({p.key: p.value for p in onnx.load(exported).metadata_props}["mrm"])
     assert facts["classes"] == list(CLASSES)
     assert facts["thresholds"] == {"nodule": 0.3}
     assert facts["temperatures"] == {"nodule": 2.5}
     assert facts["input"]["shape"] == ["batch", 64, 64]
-    assert "the whole picture resized to 64 x 64" in facts["input"]["resize"]
+    assert "the whole image resized to 64 x 64" in facts["input"]["resize"]
     assert "in the middle of black" in export.preparation(segmenter("linear"))["input"]["resize"]
 
 
@@ -182,8 +182,8 @@ def hub(folder, tmp_path_factory) -> Path:
 def test_a_hub_folder_loads_as_the_model_it_was(hub, classifier):
     assert sorted(p.name for p in hub.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     loaded = mrm.load(hub)
-    picture = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(loaded(picture), classifier(picture))
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loaded(image), classifier(image))
     assert loaded.card.thresholds == {"nodule": 0.3}
 
 
@@ -197,7 +197,7 @@ def test_its_model_card_says_what_the_folder_knows(hub):
         "1,234 records of 987 patients (training.csv)",
         "Initial weights: MRM.pth",
         "12 records of val share a patient with train",
-        "7 records of test share a picture with fine-tuning",
+        "7 records of test share an image with fine-tuning",
         "| test.csv | mean of classes | auroc | 0.812 (0.751 to 0.872) | 345 | 44 |",
         "| nodule | 0.3 | 2.5 |",
         "Not for clinical use",
@@ -220,9 +220,9 @@ def test_its_snippets_run(hub, classifier, monkeypatch):
     made: dict = {}
     for snippet in snippets:
         exec(snippet, made)
-    picture = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(made["model"](picture), classifier(picture))
-    torch.testing.assert_close(made["encoder"].eval()(picture), classifier(picture))
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(made["model"](image), classifier(image))
+    torch.testing.assert_close(made["encoder"].eval()(image), classifier(image))
 
 
 def test_encoders_and_segmenters_have_cards_too(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Pictures of another kind lie far, those of the same kind do not, and what cannot be told is refused."""
+"""Images of another kind lie far, those of the same kind do not, and what cannot be told is refused."""
 
 import json
 
@@ -15,7 +15,7 @@ def known_features(n=300, width=20, seed=0):
     return np.random.default_rng(seed).normal(size=(n, width)) @ mixing.T + 3
 
 
-def test_pictures_of_another_kind_lie_far_and_new_ones_of_the_same_kind_pass():
+def test_images_of_another_kind_lie_far_and_new_ones_of_the_same_kind_pass():
     reference = json.loads(json.dumps(outliers.reference(known_features())))
     new = outliers.outlying(known_features(4000, seed=1), reference)
     assert 0.7 < np.median(new) < 1.3

@@ -1,4 +1,4 @@
-"""Scores, restored pictures and filled-in words of a model put to use."""
+"""Scores, restored images and filled-in words of a model put to use."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def test_scores_do_not_depend_on_batch_size_workers_or_ranks(classifier, records
     np.testing.assert_allclose(ranks, whole, rtol=1e-4, atol=1e-5)
 
 
-def test_unreadable_pictures_are_nan_and_named_and_others_keep_their_scores(classifier, records, tmp_path):
+def test_unreadable_images_are_nan_and_named_and_others_keep_their_scores(classifier, records, tmp_path):
     whole = predict.classify(classifier, records, workers=0).logits_NC
     rows = list(records)
     rows[3] = Record(tmp_path / "gone.jpg", labels=rows[3].labels, name="gone.jpg")
@@ -56,22 +56,22 @@ def test_unreadable_pictures_are_nan_and_named_and_others_keep_their_scores(clas
     np.testing.assert_allclose(scores.logits_NC[others], whole[others], rtol=1e-4, atol=1e-5)
 
 
-def test_a_film_that_is_not_square_is_seen_whole_unless_its_centre_is_asked_for(tmp_path):
-    film = np.zeros((100, 200), np.uint8)
-    film[:, :40] = 255  # a bright stripe at the side
-    path = tmp_path / "film.png"
-    path.write_bytes(images.encode_png(film))
-    from mrm.data.samples import test_picture as picture_for
+def test_a_radiograph_that_is_not_square_is_seen_whole_unless_its_centre_is_asked_for(tmp_path):
+    radiograph = np.zeros((100, 200), np.uint8)
+    radiograph[:, :40] = 255  # a bright stripe at the side
+    path = tmp_path / "radiograph.png"
+    path.write_bytes(images.encode_png(radiograph))
+    from mrm.data.samples import test_image as image_for
 
-    assert picture_for(Record(path), 64, "whole")[:, :8].min() > 200
-    assert picture_for(Record(path), 64, "centre").max() == 0
+    assert image_for(Record(path), 64, "whole")[:, :8].min() > 200
+    assert image_for(Record(path), 64, "centre").max() == 0
 
 
 def test_a_reconstruction_pastes_visible_patches_and_gives_patches_their_own_mean_back(model, records):
-    picture = images.read(records[0].image)
-    shown = predict.reconstruct(model, picture, seed=1)
+    image = images.read(records[0].image)
+    shown = predict.reconstruct(model, image, seed=1)
     size, side = MICRO.target_size, 32
-    original = images.resize(picture, size, size)
+    original = images.resize(image, size, size)
     np.testing.assert_array_equal(shown.original, original)
     cut = lambda a: a.reshape(size // side, side, size // side, side).transpose(0, 2, 1, 3).reshape(-1, side, side)  # noqa: E731
     same = [np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(cut(shown.restored), cut(original), strict=True)]
@@ -83,13 +83,13 @@ def test_a_reconstruction_pastes_visible_patches_and_gives_patches_their_own_mea
 
 
 def test_a_reconstruction_is_the_same_for_the_same_seed(model, records):
-    picture = images.read(records[0].image)
-    a, b, c = (predict.reconstruct(model, picture, seed) for seed in (1, 1, 2))
+    image = images.read(records[0].image)
+    a, b, c = (predict.reconstruct(model, image, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(a.restored, b.restored)
     assert not np.array_equal(a.masked, c.masked)
 
 
-def test_words_depend_on_the_picture_and_are_probabilities(model, records):
+def test_words_depend_on_the_image_and_are_probabilities(model, records):
     contexts = predict.context_of(model, [images.read(r.image) for r in records[:2]])
     ids = np.array([2, 10, 3, 12, 3])
     first, second = (predict.word_probabilities(model, c[None], ids) for c in contexts)
@@ -124,8 +124,8 @@ def test_a_class_of_one_value_keeps_its_head(records, classifier):
 
 def test_features_are_the_mean_of_the_patches_or_the_patches_after_the_last_norm(model, classifier, records):
     few = records[:5]
-    pictures = torch.from_numpy(np.stack([samples.test_picture(r, MICRO.image_size) for r in few]))
-    normal = normalise(pictures, MICRO.mean, MICRO.std)
+    images = torch.from_numpy(np.stack([samples.test_image(r, MICRO.image_size) for r in few]))
+    normal = normalise(images, MICRO.mean, MICRO.std)
     with torch.inference_mode():
         tokens = model.encode(normal)[:, 1:]  # without the class token
         inside = classifier.encoder.forward_features(normal)[:, 1:]
@@ -144,7 +144,7 @@ def test_features_are_the_mean_of_the_patches_or_the_patches_after_the_last_norm
         np.testing.assert_allclose(made, true, rtol=1e-4, atol=1e-5)
 
 
-def test_features_of_unreadable_pictures_are_nan_and_a_wrong_kind_is_refused(model, records, tmp_path):
+def test_features_of_unreadable_images_are_nan_and_a_wrong_kind_is_refused(model, records, tmp_path):
     rows = [records[0], Record(tmp_path / "gone.jpg", labels=records[0].labels, name="gone.jpg")]
     for kind in ("pooled", "patches"):
         made, unreadable = predict.features(model, Records(rows, FINDINGS), kind, workers=0)
@@ -168,5 +168,5 @@ def test_where_nothing_can_be_read_scores_are_nan_and_no_head_is_fitted(classifi
     scores = predict.classify(classifier, none, workers=0)
     assert np.isnan(scores.logits_NC).all()
     assert len(scores.unreadable) == 3
-    with pytest.raises(PredictError, match=r"not one of 3 pictures could be read; the first, .*no such file"):
+    with pytest.raises(PredictError, match=r"not one of 3 images could be read; the first, .*no such file"):
         predict.fit_head(classifier, none, workers=0)

@@ -1,4 +1,4 @@
-"""Blanks filled in and sentences scored, by a small network that has learnt which word goes with which picture."""
+"""Blanks filled in and sentences scored, by a small network that has learnt which word goes with which image."""
 
 import json
 import math
@@ -26,18 +26,19 @@ TEXTS = ("Findings: the chest is bright. There is cardiomegaly.", "Findings: the
 BLANKED = "Findings: the chest is ____. There is [MASK]."
 
 
-def film(bright: bool, number: int) -> np.ndarray:
-    """Noise with a bright or a dark middle: two kinds of picture that one can tell apart."""
-    picture = np.random.default_rng(number).integers(90, 160, (64, 64)).astype(np.uint8)
-    picture[16:48, 16:48] = 230 if bright else 20
-    return picture
+def radiograph(bright: bool, number: int) -> np.ndarray:
+    """Noise with a bright or a dark middle: two kinds of image that one can tell apart."""
+    image = np.random.default_rng(number).integers(90, 160, (64, 64)).astype(np.uint8)
+    image[16:48, 16:48] = 230 if bright else 20
+    return image
 
 
 @pytest.fixture(scope="module")
 def model():
-    """A micro MRM after some seconds on pairs of picture and report."""
+    """A micro MRM after some seconds on pairs of image and report."""
     rows = [
-        Record(images.encode_png(film(i % 2 == 0, i)), TEXTS[i % 2], patient=str(i), name=str(i)) for i in range(32)
+        Record(images.encode_png(radiograph(i % 2 == 0, i)), TEXTS[i % 2], patient=str(i), name=str(i))
+        for i in range(32)
     ]
     tokenizer = Tokenizer.train(["Findings: the chest is bright. dark. There is nothing."] * 5 + ["cardiomegaly"], 73)
     with noise.seeded(0):
@@ -63,15 +64,15 @@ def model():
 
 @pytest.fixture(scope="module")
 def others():
-    return [film(i % 2 == 0, 100 + i) for i in range(8)]
+    return [radiograph(i % 2 == 0, 100 + i) for i in range(8)]
 
 
 # Blanks ----------------------------------------------------------------------------------------------
 
 
-def test_a_blank_gets_the_word_of_its_picture_and_without_picture_either(model, others):
+def test_a_blank_gets_the_word_of_its_image_and_without_image_either(model, others):
     for bright, word in ((True, "bright"), (False, "dark")):
-        blank = report_filling.fill_in(model, film(bright, 50), BLANKED, others=others)[0]
+        blank = report_filling.fill_in(model, radiograph(bright, 50), BLANKED, others=others)[0]
         assert BLANKED[blank.start : blank.end] == "____"
         assert blank.with_image[0][0] == word
         assert blank.with_image[0][1] > 0.7
@@ -82,7 +83,7 @@ def test_a_blank_gets_the_word_of_its_picture_and_without_picture_either(model, 
 def test_a_word_of_several_pieces_is_found_whole(model, others):
     pieces = model.tokenizer.encode(["cardiomegaly"])[0][1:]
     assert 2 <= len(pieces) <= report_filling.MAX_PIECES, "the vocabulary of this test must cut the word"
-    blank = report_filling.fill_in(model, film(True, 50), BLANKED, others=others)[1]
+    blank = report_filling.fill_in(model, radiograph(True, 50), BLANKED, others=others)[1]
     assert BLANKED[blank.start : blank.end] == "[MASK]"
     assert "cardiomegaly" in dict(blank.with_image)
 
@@ -90,17 +91,17 @@ def test_a_word_of_several_pieces_is_found_whole(model, others):
 def test_the_probability_of_a_whole_word_is_that_of_its_pieces_one_after_the_other(model):
     """Worked out by hand for a word of one piece: the share of such words times the softmax at the only mask."""
     text = "Findings: the chest is ____"
-    picture = film(True, 50)
-    blank = report_filling.fill_in(model, picture, text)[0]
+    image = radiograph(True, 50)
+    blank = report_filling.fill_in(model, image, text)[0]
     ids = [*model.tokenizer.encode(["Findings: the chest is"])[0].tolist(), MASK]
-    p_V = predict.word_probabilities(model, predict.context_of(model, [picture]), np.array(ids))[0]
+    p_V = predict.word_probabilities(model, predict.context_of(model, [image]), np.array(ids))[0]
     share = report_filling.piece_shares(model.tokenizer, ids[1:-1])[0]
     (bright,) = model.tokenizer.encode(["bright"])[0][1:]
     assert dict(blank.with_image)["bright"] == pytest.approx(share * p_V[bright], rel=1e-4)
 
 
 def test_words_are_words_sorted_and_no_more_likely_than_one(model):
-    for blank in report_filling.fill_in(model, film(True, 50), BLANKED, top=20):
+    for blank in report_filling.fill_in(model, radiograph(True, 50), BLANKED, top=20):
         for words in (blank.with_image, blank.without_image):
             assert 0 < len(words) <= 20
             values = [p for _, p in words]
@@ -120,7 +121,7 @@ def test_the_share_of_words_by_pieces_counts_words_and_not_punctuation(model):
 @pytest.mark.parametrize("text", ["____", "____ [MASK]", "____. ____!"])
 def test_a_text_of_nothing_but_blanks_is_filled_in(model, text):
     assert report_filling.piece_shares(model.tokenizer, [MASK]) == [1 / 3, 1 / 3, 1 / 3]
-    blanks = report_filling.fill_in(model, film(True, 50), text)
+    blanks = report_filling.fill_in(model, radiograph(True, 50), text)
     assert [text[b.start : b.end] for b in blanks] == report_filling.BLANK.findall(text)
     assert all(len(b.with_image) == 5 for b in blanks)
 
@@ -136,20 +137,20 @@ def test_a_text_of_nothing_but_blanks_is_filled_in(model, text):
 )
 def test_no_blank_and_too_many_are_refused(model, text, message):
     with pytest.raises(ReportError, match=message):
-        report_filling.fill_in(model, film(True, 0), text)
+        report_filling.fill_in(model, radiograph(True, 0), text)
 
 
 def test_ten_thousand_blanks_are_refused_at_once(model):
     start = time.process_time()
     with pytest.raises(ReportError, match="10,000 blanks"):
-        report_filling.fill_in(model, film(True, 0), "there is ____ " * 10_000)
+        report_filling.fill_in(model, radiograph(True, 0), "there is ____ " * 10_000)
     assert time.process_time() - start < 0.5
 
 
 def test_a_long_report_is_read_around_its_blank(model):
     near = "the chest is dark. " * 40 + "Findings: the chest is ____. " + "There is nothing. " * 40
     one, other = (
-        report_filling.fill_in(model, film(True, 50), far + near + far)[0].with_image
+        report_filling.fill_in(model, radiograph(True, 50), far + near + far)[0].with_image
         for far in ("There is nothing. " * 100, "Findings is nothing. " * 100)
     )
     assert one == other
@@ -164,19 +165,21 @@ def test_a_long_report_is_read_around_its_blank(model):
 def test_other_bad_input_is_named(model):
     for top in (0, 101):  # a beam as wide as the vocabulary would not end
         with pytest.raises(ReportError, match=f"top must be from 1 to 100, not {top}"):
-            report_filling.fill_in(model, film(True, 0), "a ____", top=top)
+            report_filling.fill_in(model, radiograph(True, 0), "a ____", top=top)
     bare = MRM(MICRO)
     with pytest.raises(ReportError, match="no tokenizer"):
-        report_filling.fill_in(bare, film(True, 0), "a ____")
+        report_filling.fill_in(bare, radiograph(True, 0), "a ____")
 
 
-def test_without_picture_is_the_mean_of_what_is_seen_of_others_and_does_not_hold_the_own(model, others):
+def test_without_image_is_the_mean_of_what_is_seen_of_others_and_does_not_hold_the_own(model, others):
     contexts_CR = torch.cat([predict.context_of(model, [o]) for o in others])
     torch.testing.assert_close(report_filling.reference(model, others), contexts_CR.mean(0, keepdim=True))
-    a, b = (report_filling.fill_in(model, film(bright, 50), BLANKED, others=others)[0] for bright in (True, False))
+    a, b = (
+        report_filling.fill_in(model, radiograph(bright, 50), BLANKED, others=others)[0] for bright in (True, False)
+    )
     assert a.without_image == b.without_image
     assert a.with_image != b.with_image
-    assert report_filling.fill_in(model, film(True, 50), BLANKED)[0].without_image  # phantoms stand in
+    assert report_filling.fill_in(model, radiograph(True, 50), BLANKED)[0].without_image  # phantoms stand in
 
 
 def test_what_is_kept_of_the_stand_ins_is_forgotten_when_the_weights_change(model):
@@ -192,20 +195,20 @@ def test_what_is_kept_of_the_stand_ins_is_forgotten_when_the_weights_change(mode
 # Surprise --------------------------------------------------------------------------------------------
 
 
-def test_a_report_of_another_picture_surprises_and_the_own_does_not(model, others):
+def test_a_report_of_another_image_surprises_and_the_own_does_not(model, others):
     for bright in (True, False):
         own, wrong = (TEXTS[1 - bright], TEXTS[bright])
-        for score in report_filling.surprise(model, film(bright, 60), wrong, others)[:1]:
+        for score in report_filling.surprise(model, radiograph(bright, 60), wrong, others)[:1]:
             assert score.surprise > 0.1
             assert score.better >= 0.5  # half of the others are of the other kind
-        for score in report_filling.surprise(model, film(bright, 60), own, others)[:1]:
+        for score in report_filling.surprise(model, radiograph(bright, 60), own, others)[:1]:
             assert score.surprise < -0.1
             assert score.better <= 0.5
 
 
 def test_scores_are_means_over_words_and_differences_of_each_other(model, others):
     text = TEXTS[0]
-    contexts_CR = report_filling.contexts(model, film(True, 60), others)
+    contexts_CR = report_filling.contexts(model, radiograph(True, 60), others)
     reading = report_filling.read_words(model, contexts_CR, text)
     scores = [report_filling.score_of(reading, text, *span) for span in report_filling.sentences(text)]
     whole = report_filling.whole(reading, text)
@@ -218,7 +221,7 @@ def test_scores_are_means_over_words_and_differences_of_each_other(model, others
 
 
 def test_scores_follow_from_the_seed_and_not_from_the_number_at_a_time(model, others, monkeypatch):
-    score = lambda seed: report_filling.surprise(model, film(True, 60), TEXTS[0], others, seed=seed)  # noqa: E731
+    score = lambda seed: report_filling.surprise(model, radiograph(True, 60), TEXTS[0], others, seed=seed)  # noqa: E731
     first = score(0)
     assert first == score(0)
     assert first != score(1)
@@ -236,8 +239,8 @@ def test_each_word_is_scored_as_often_as_the_others_and_alone_with_many_parts(mo
 
 def test_hidden_in_turn_a_word_scores_what_the_network_says_of_it(model):
     """One word at a time, compared with the softmax at its mask."""
-    text, picture = "the chest is bright", film(True, 60)
-    context_1R = predict.context_of(model, [picture])
+    text, image = "the chest is bright", radiograph(True, 60)
+    context_1R = predict.context_of(model, [image])
     reading = report_filling.read_words(model, context_1R, text, parts=100, rounds=1)
     ids = model.tokenizer.encode([text])[0]
     assert len(ids) == 5, "one piece a word in this test"
@@ -250,7 +253,7 @@ def test_hidden_in_turn_a_word_scores_what_the_network_says_of_it(model):
 
 def test_a_long_report_is_scored_in_parts_that_end_with_sentences(model):
     text = "Findings: the chest is bright. There is cardiomegaly. " * 20
-    scores = report_filling.surprise(model, film(True, 60), text)
+    scores = report_filling.surprise(model, radiograph(True, 60), text)
     assert len(scores) == 40
     assert all(s.words and math.isfinite(s.with_image) for s in scores)
     encoded = model.tokenizer.inner.encode(text, add_special_tokens=False)
@@ -264,18 +267,18 @@ def test_a_long_report_is_scored_in_parts_that_end_with_sentences(model):
 
 def test_a_sentence_longer_than_the_network_reads_is_still_scored(model):
     text = "the chest is bright " * 100
-    (score,) = report_filling.surprise(model, film(True, 60), text)
+    (score,) = report_filling.surprise(model, radiograph(True, 60), text)
     assert score.words == 400
     assert math.isfinite(score.surprise)
 
 
 def test_a_sentence_without_known_words_has_no_score_and_a_text_of_none_is_refused(model):
-    scores = report_filling.surprise(model, film(True, 60), "The chest is bright. ... 漢字. There is nothing.")
+    scores = report_filling.surprise(model, radiograph(True, 60), "The chest is bright. ... 漢字. There is nothing.")
     assert [s.words for s in scores if "漢" in s.sentence] == [0]
     assert math.isnan(next(s for s in scores if "漢" in s.sentence).surprise)
     for text in ("", "漢字.", "..."):
         with pytest.raises(ReportError, match="no word"):
-            report_filling.surprise(model, film(True, 60), text)
+            report_filling.surprise(model, radiograph(True, 60), text)
 
 
 @pytest.mark.parametrize(
@@ -301,13 +304,13 @@ def folder(model, others, tmp_path_factory):
     (out / "others").mkdir()
     for i, other in enumerate(others):
         (out / "others" / f"{i}.png").write_bytes(images.encode_png(other))
-    (out / "film.png").write_bytes(images.encode_png(film(True, 50)))
+    (out / "radiograph.png").write_bytes(images.encode_png(radiograph(True, 50)))
     (out / "report.txt").write_text(BLANKED)
     return out
 
 
 def test_the_command_fills_in_a_text_or_a_file(capsys, folder, tmp_path):
-    common = ["fill-in", str(folder / "model"), str(folder / "film.png")]
+    common = ["fill-in", str(folder / "model"), str(folder / "radiograph.png")]
     code, out, err = run(capsys, *common, str(folder / "report.txt"), "--others", str(folder / "others"))
     assert code == 0, err
     assert "bright" in out
@@ -322,7 +325,7 @@ def test_the_command_fills_in_a_text_or_a_file(capsys, folder, tmp_path):
 def test_the_command_orders_sentences_by_surprise(capsys, folder, tmp_path):
     text = "Findings: the chest is dark. There is cardiomegaly."
     code, out, err = run(
-        capsys, "fill-in", str(folder / "model"), str(folder / "film.png"), text, "--surprise",
+        capsys, "fill-in", str(folder / "model"), str(folder / "radiograph.png"), text, "--surprise",
         "--others", str(folder / "others"), "--json", str(tmp_path / "a.json"),
     )  # fmt: skip
     assert code == 0, err
@@ -340,9 +343,9 @@ def test_the_command_orders_sentences_by_surprise(capsys, folder, tmp_path):
         ({"report": "reprot.txt"}, "reprot.txt: no such file"),
         ({"report": "{f}/empty.txt"}, "0 blanks"),
         ({"report": "{f}/huge.txt"}, "no report"),
-        ({"report": "{f}/film.png"}, "not a text file"),
-        ({"film": "gone.png"}, "gone.png"),
-        ({"film": "empty.png"}, "empty.png"),
+        ({"report": "{f}/radiograph.png"}, "not a text file"),
+        ({"radiograph": "gone.png"}, "gone.png"),
+        ({"radiograph": "empty.png"}, "empty.png"),
         ({"model": "nowhere"}, "nowhere"),
     ],
 )
@@ -350,9 +353,9 @@ def test_the_command_names_bad_input_in_one_line(capsys, folder, changes, messag
     (folder / "empty.png").write_bytes(b"")
     (folder / "empty.txt").write_bytes(b"")
     (folder / "huge.txt").write_bytes(b"____ " * 300_000)
-    asked = {"model": "model", "film": "film.png", "report": BLANKED, **changes}
+    asked = {"model": "model", "radiograph": "radiograph.png", "report": BLANKED, **changes}
     report = asked["report"].replace("{f}", str(folder))
-    code, _, err = run(capsys, "fill-in", str(folder / asked["model"]), str(folder / asked["film"]), report)
+    code, _, err = run(capsys, "fill-in", str(folder / asked["model"]), str(folder / asked["radiograph"]), report)
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
@@ -364,7 +367,7 @@ def test_a_tokenizer_of_another_size_is_refused(capsys, folder, tmp_path):
         capsys,
         "fill-in",
         str(folder / "model"),
-        str(folder / "film.png"),
+        str(folder / "radiograph.png"),
         BLANKED,
         "--tokenizer",
         str(tmp_path / "t.json"),
@@ -374,33 +377,33 @@ def test_a_tokenizer_of_another_size_is_refused(capsys, folder, tmp_path):
     assert "trained with" in err
 
 
-def test_reconstruct_writes_a_sheet_a_picture_and_their_errors(capsys, folder, tmp_path):
-    (folder / "broken.png").write_bytes(b"no picture")
-    paths = [str(folder / "film.png"), str(folder / "others" / "1.png"), str(folder / "broken.png")]
+def test_reconstruct_writes_a_sheet_an_image_and_their_errors(capsys, folder, tmp_path):
+    (folder / "broken.png").write_bytes(b"no image")
+    paths = [str(folder / "radiograph.png"), str(folder / "others" / "1.png"), str(folder / "broken.png")]
     with pytest.warns(UserWarning, match=r"left out .*broken"):
         code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths, "--out", str(tmp_path), "--keep", "5")
     assert code == 0, err
     lines = (tmp_path / "errors.csv").read_text().splitlines()
     assert len(lines) == 4
-    assert lines[1].split(",")[3:6] == ["5", "0", "film.png"]
-    sheet = images.read(tmp_path / "film.png")
+    assert lines[1].split(",")[3:6] == ["5", "0", "radiograph.png"]
+    sheet = images.read(tmp_path / "radiograph.png")
     assert sheet.shape[1] > 3 * sheet.shape[0]
-    error = predict.reconstruct(model_folder.load(folder / "model"), film(True, 50), 0, 5).error
+    error = predict.reconstruct(model_folder.load(folder / "model"), radiograph(True, 50), 0, 5).error
     assert float(lines[1].split(",")[1]) == pytest.approx(error, abs=1e-5)
     code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(tmp_path), "--keep", "99")
     assert code == 2
     assert "--keep must be from 1 to 15" in err
     code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(folder))
     assert code == 2
-    assert "film.png: is read, and would be overwritten" in err
+    assert "radiograph.png: is read, and would be overwritten" in err
 
 
 def test_reconstruct_takes_the_published_file_and_refuses_what_it_cannot_use(capsys, folder, tmp_path):
     model_folder.export_published(model_folder.load(folder / "model"), tmp_path / "MRM.pth")
-    common = [str(tmp_path / "MRM.pth"), str(folder / "film.png")]
+    common = [str(tmp_path / "MRM.pth"), str(folder / "radiograph.png")]
     code, _, err = run(capsys, "reconstruct", *common, "--out", str(tmp_path / "out"))
     assert code == 0, err
-    assert (tmp_path / "out" / "film.png").is_file()
+    assert (tmp_path / "out" / "radiograph.png").is_file()
     code, _, err = run(capsys, "fill-in", *common, BLANKED)
     assert code == 2
     assert "--tokenizer" in err

@@ -417,10 +417,10 @@ def test_an_exported_file_loads_into_plain_timm_as_the_published_one_does(vit_b)
         *("bert_encoder", "bert_mlp"),
         "norm",  # of the encoder: timm pools first and has its own fc_norm
     }
-    picture = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before_norm = plain.forward_features(picture)
-        torch.testing.assert_close(model.encoder.norm(before_norm), model.encode(picture))
+        before_norm = plain.forward_features(image)
+        torch.testing.assert_close(model.encoder.norm(before_norm), model.encode(image))
 
 
 def test_weights_of_mae_become_an_encoder_ready_to_fine_tune(vit_b, tmp_path):
@@ -538,6 +538,6 @@ def test_the_architecture_of_an_encoder_is_known_without_its_weights(whole, tmp_
 def test_an_encoder_is_loaded_from_a_fine_tuned_classifier_with_its_head(tmp_path):
     model = small_classifier(1)
     encoder = mrm.load_encoder(model_folder.save(tmp_path / "c", model), num_classes=3).eval()
-    picture = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(encoder(picture), model(picture))
+        torch.testing.assert_close(encoder(image), model(image))

@@ -301,8 +301,8 @@ def test_a_cross_run_asks_for_a_part_of_the_patches_and_learns(phantoms, tmp_pat
     assert np.mean([float(r["image"]) for r in rows[-5:]]) < 0.97 * np.mean([float(r["image"]) for r in rows[:5]])
     model = mrm.load(run)
     assert (model.config.image_decoder, model.predicted) == ("cross", 5)
-    picture = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
-    shown = predict.reconstruct(model, picture)
+    image = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
+    shown = predict.reconstruct(model, image)
     same = (shown.restored == shown.original).reshape(4, 32, 4, 32).all(axis=(1, 3))
     assert same.sum() == 4  # the visible patches; all twelve others are restored, asked for in training or not
 

@@ -1,4 +1,4 @@
-"""The segmenter: timm's own features, any size, any head, one picture; its losses; pictures outlined at their size."""
+"""The segmenter: timm's own features, any size, any head, one image; its losses; images outlined at their size."""
 
 import itertools
 from dataclasses import replace
@@ -67,7 +67,7 @@ def test_the_published_architecture():
 
 @pytest.mark.parametrize("head", ["upernet", "dpt", "linear"])
 @pytest.mark.parametrize("size", [(64, 96), (112, 48), (32, 32)])
-def test_every_head_at_any_size_with_one_picture(head, size):
+def test_every_head_at_any_size_with_one_image(head, size):
     model = build(head=head, image_size=size, classes=("a", "b")).train()
     SegmentTask(model).sample_keys.keys_B = torch.zeros(1, dtype=torch.int64)
     task = SegmentTask(model)
@@ -78,7 +78,7 @@ def test_every_head_at_any_size_with_one_picture(head, size):
 
 
 @pytest.mark.parametrize("head", ["upernet", "dpt"])
-def test_no_layer_looks_at_the_other_pictures_of_the_batch(head):
+def test_no_layer_looks_at_the_other_images_of_the_batch(head):
     model = build(head=head).train()
     model.encoder.eval()
     image = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -147,7 +147,7 @@ def random_batch(size=(64, 96), count=4, classes=1, seed=0):
     mask[:, :5] = IGNORED
     return MaskBatch(
         skipped=[],
-        picture_BHW=torch.from_numpy(rng.integers(0, 256, (count, *size), dtype=np.uint8)),
+        image_BHW=torch.from_numpy(rng.integers(0, 256, (count, *size), dtype=np.uint8)),
         mask_BHW=torch.from_numpy(mask),
         keys_B=torch.arange(count),
         index_B=torch.arange(count),
@@ -155,7 +155,7 @@ def random_batch(size=(64, 96), count=4, classes=1, seed=0):
 
 
 def part(batch, rows):
-    return MaskBatch([], *(t[rows] for t in (batch.picture_BHW, batch.mask_BHW, batch.keys_B, batch.index_B)))
+    return MaskBatch([], *(t[rows] for t in (batch.image_BHW, batch.mask_BHW, batch.keys_B, batch.index_B)))
 
 
 def test_focal_loss_is_that_of_the_libraries():
@@ -239,7 +239,7 @@ def test_weights_are_the_published_ones():
 
 @pytest.mark.parametrize("slide", [False, True])
 @pytest.mark.parametrize("shape", [(200, 150), (50, 300), (64, 96), (31, 17)])
-def test_predictions_have_the_picture_size(slide, shape):
+def test_predictions_have_the_image_size(slide, shape):
     model = build(classes=("a", "b"))
     found = probabilities(model, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), slide)
     assert found.shape == (2, *shape)
@@ -250,13 +250,13 @@ def test_predictions_have_the_picture_size(slide, shape):
 @pytest.mark.parametrize("slide", [False, True])
 @pytest.mark.parametrize("shape", [(120, 100), (90, 300), (300, 90)])
 def test_what_the_model_sees_comes_back_where_it_was(slide, shape, monkeypatch):
-    """A model that calls bright pixels lesions must give the picture back, whole or in windows."""
+    """A model that calls bright pixels lesions must give the image back, whole or in windows."""
     model = build()
-    picture = np.zeros(shape, np.uint8)
-    picture[shape[0] // 4 : shape[0] // 2, shape[1] // 3 : shape[1] // 2] = 255
+    image = np.zeros(shape, np.uint8)
+    image[shape[0] // 4 : shape[0] // 2, shape[1] // 3 : shape[1] // 2] = 255
     monkeypatch.setattr(Segmenter, "forward", lambda self, x: type("O", (), {"logits_BCHW": 9 * x[:, :1]}))
-    found = probabilities(model, picture, slide)[0] > 0.5
-    assert 2 * (found & (picture > 0)).sum() / (found.sum() + (picture > 0).sum()) > 0.95
+    found = probabilities(model, image, slide)[0] > 0.5
+    assert 2 * (found & (image > 0)).sum() / (found.sum() + (image > 0).sum()) > 0.95
 
 
 def test_windows_cover_everything_and_overlap():
@@ -267,7 +267,7 @@ def test_windows_cover_everything_and_overlap():
     assert all(0 < b - a <= 48 for a, b in itertools.pairwise(starts))
 
 
-def test_one_window_is_the_whole_picture():
+def test_one_window_is_the_whole_image():
     model = build()
-    picture = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
-    np.testing.assert_allclose(probabilities(model, picture), probabilities(model, picture, slide=True), atol=1e-6)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
+    np.testing.assert_allclose(probabilities(model, image), probabilities(model, image, slide=True), atol=1e-6)

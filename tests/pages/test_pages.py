@@ -41,7 +41,7 @@ def story(classes: tuple[str, ...] = ("effusion", "nodule")) -> Story:
     """A demo as a whole, small."""
     labels_NC, probabilities_NC = scored(len(classes))
     rng = np.random.default_rng(1)
-    picture = rng.integers(0, 256, (48, 48), dtype=np.uint8)
+    image = rng.integers(0, 256, (48, 48), dtype=np.uint8)
     contenders = [
         Contender(name, labels_NC, p, ranking.classification_report(labels_NC, p, classes, draws=100))
         for name, p in (("Pre-trained", probabilities_NC), ("Random start", rng.random(labels_NC.shape)))
@@ -53,12 +53,12 @@ def story(classes: tuple[str, ...] = ("effusion", "nodule")) -> Story:
     ]
     return Story(
         losses={"image": [(1, 1.0), (2, 0.5)], "report": [(1, 6.0), (2, 2.0)]},
-        reconstructions=[Reconstruction(picture, picture, picture, 0.71)],
-        reports=[FilledReport(picture, words)],
+        reconstructions=[Reconstruction(image, image, image, 0.71)],
+        reports=[FilledReport(image, words)],
         contenders=contenders,
         classes=classes,
         facts={"Phantoms": "2,000", "A<b": "1 & 2"},
-        samples=[(picture, "No effusion.")],
+        samples=[(image, "No effusion.")],
         difference=Estimate(0.1, 0.02, 0.18, 120, 60),
     )
 
@@ -279,10 +279,10 @@ def test_perfect_ranking_has_no_interval(tmp_path):
     assert "every resample gave the same value" in text
 
 
-def test_unreadable_pictures_are_listed(tmp_path):
+def test_unreadable_images_are_listed(tmp_path):
     unreadable = {f"p{i:02}.png": "truncated" for i in range(60)}
     text, _ = evaluated(tmp_path, ["x"], *scored(1), unreadable=unreadable)
-    assert "<dt>Pictures not readable</dt><dd>60</dd>" in text
+    assert "<dt>Images not readable</dt><dd>60</dd>" in text
     assert "p49.png" in text
     assert "p50.png" not in text
     assert "the first 50 are shown" in text
@@ -314,7 +314,7 @@ def test_names_are_not_trusted(tmp_path, name):
 def test_demo_page_has_all_sections(tmp_path):
     text = pages.demo(tmp_path, story()).read_text()
     check_whole(text)
-    for section in ("phantoms", "losses", "pictures", "reports", "labels", "run", "limits"):
+    for section in ("phantoms", "losses", "images", "reports", "labels", "run", "limits"):
         assert f'<h2 id="{section}">' in text
     for shown in ("masked", "restored, error 0.71", "original", "No effusion.", "No patient is on this page"):
         assert shown in text
@@ -342,16 +342,16 @@ def test_demo_marks_guesses_and_counts_them(tmp_path):
     assert guesses == [(" right", "effusion", "83"), ("", "nodule", "31")]
     assert text.count("✓</span> <span") == 1  # not by colour alone
     assert text.count("✗</span> <span") == 1
-    assert "with the picture <strong>1 of 1 (100 %" in text
-    assert "without the picture <strong>0 of 1 (0 %" in text
+    assert "with the image <strong>1 of 1 (100 %" in text
+    assert "without the image <strong>0 of 1 (0 %" in text
     assert "did not help" not in text
 
 
-def test_demo_does_not_count_full_stops_and_says_when_the_picture_did_not_help(tmp_path):
+def test_demo_does_not_count_full_stops_and_says_when_the_image_did_not_help(tmp_path):
     words = [Word(".", True, (".", 0.9), ("x", 0.1)), Word("nodule", True, ("the", 0.2), ("the", 0.2))]
     told = Story(reports=[FilledReport(np.zeros((8, 8), np.uint8), words)])
     text = pages.demo(tmp_path, told).read_text()
-    assert "with the picture <strong>0 of 1" in text
+    assert "with the image <strong>0 of 1" in text
     assert "did not help" in text
 
 
@@ -372,9 +372,9 @@ def test_demo_with_an_undefined_class_and_no_masked_word(tmp_path):
     labels_NC, probabilities_NC = scored(2)
     labels_NC[:, 0] = 0
     report = ranking.classification_report(labels_NC, probabilities_NC, ["a", "b"], draws=50)
-    picture = np.zeros((16, 16), np.uint8)
+    image = np.zeros((16, 16), np.uint8)
     told = Story(
-        reports=[FilledReport(picture, [Word("clear"), Word("lungs", True)])],
+        reports=[FilledReport(image, [Word("clear"), Word("lungs", True)])],
         contenders=[Contender("only", labels_NC, probabilities_NC, report)],
         classes=("a", "b"),
     )

@@ -152,8 +152,8 @@ def test_an_augmentation_that_makes_no_sense_is_refused_with_its_name():
 
 @pytest.mark.parametrize(("kind", "name"), ALL)
 def test_a_recipe_keeps_the_places_and_settings_it_is_given(kind, name):
-    config = build(kind, name, seed=7, max_steps=20, images=Path("pictures"))
-    assert (config.seed, config.max_steps, config.images) == (7, 20, Path("pictures"))
+    config = build(kind, name, seed=7, max_steps=20, images=Path("images"))
+    assert (config.seed, config.max_steps, config.images) == (7, 20, Path("images"))
     places = PLACES if kind == "pretrain" else LISTS
     assert {k: getattr(config, k) for k in places} == places
 
@@ -270,12 +270,12 @@ def test_attention_pooling_is_saved_loaded_and_put_to_use(tmp_path, phantoms):
     model = model_folder.load(run)
     assert model.config.pooling == "attention"
     assert model.encoder.attn_pool is not None
-    picture = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     encoder = model_folder.load_encoder(run, num_classes=len(model.config.classes)).eval()
     assert encoder.attn_pool is not None
-    torch.testing.assert_close(encoder(picture), model(picture))
-    swapped = picture.flip(-1)
-    assert not torch.allclose(model(picture), model(swapped))
+    torch.testing.assert_close(encoder(image), model(image))
+    swapped = image.flip(-1)
+    assert not torch.allclose(model(image), model(swapped))
     heat = heat_maps.heat_map(model, np.full((40, 50), 128, np.uint8), 0)
     assert heat.shape == (40, 50)
     features, unreadable = predict.features(model, Records.load(records)[:3], workers=0)

@@ -199,7 +199,7 @@ def test_dice_is_resampled_as_the_test_of_a_segmenter_does(tmp_path, metric):
     counts = dice.Overlap(np.minimum(true, predicted) // 2, predicted, true, np.full(40, 100))
     shown = ["" if v != v else repr(float(v)) for v in counts.dice()]
     lines = [f"{i}.png,nodule,{p},{t},{d}" for i, (p, t, d) in enumerate(zip(predicted, true, shown, strict=True))]
-    (tmp_path / "pictures.csv").write_text("\n".join(["name,class,predicted,true,dice", *lines]) + "\n")
+    (tmp_path / "images.csv").write_text("\n".join(["name,class,predicted,true,dice", *lines]) + "\n")
     found = np.nanquantile(benchmarking._drawn(tmp_path, metric, 2000), [0.025, 0.975])
     expected = dice.overlap_report(counts)[metric]
     assert found == pytest.approx((expected.low, expected.high))

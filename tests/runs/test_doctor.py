@@ -15,7 +15,7 @@ from mrm.system.errors import ConfigError, RunError
 
 @pytest.fixture(scope="module")
 def found(phantoms) -> Diagnosis:
-    return doctor.examine(phantoms / "records.csv", "tiny", batch=4, pictures=6, steps=2, price=3.0)
+    return doctor.examine(phantoms / "records.csv", "tiny", batch=4, images=6, steps=2, price=3.0)
 
 
 def test_every_stage_is_measured_by_itself(found):
@@ -29,8 +29,8 @@ def test_rates_time_and_cost_follow_from_the_stages(found):
     times = {s.name: s.median for s in found.stages}
     assert found.step == pytest.approx(1 / sum(times[n] for n in doctor.STEP))
     assert found.loader == pytest.approx(max(found.workers, 1) / sum(times[n] for n in doctor.READING))
-    assert found.pictures == 15 * 64  # 48 records, 20 epochs, steps of 64
-    assert found.seconds >= found.pictures / found.step
+    assert found.images == 15 * 64  # 48 records, 20 epochs, steps of 64
+    assert found.seconds >= found.images / found.step
     assert found.cost == pytest.approx(3.0 * found.seconds / 3600)
     assert found.peak_share is None  # of a GPU only
     assert found.bound == ("loader" if found.loader < found.step else "step")
@@ -43,14 +43,14 @@ def test_the_table_says_what_bounds_the_run(found):
 
 
 def diagnosis(reading: float, step: float, **changes) -> Diagnosis:
-    """What would be found where a picture takes so many seconds to read, and in the step."""
+    """What would be found where an image takes so many seconds to read, and in the step."""
     stages = [Stage(n, reading / 4, 0, 1, 1) for n in doctor.READING] + [
         Stage(n, step / 4, 0, 1, 1) for n in doctor.STEP
     ]
     empty = Diagnosis(
         tuple(stages), "NVIDIA H200", 64, "bf16", 2, loader=2 / reading, step=1 / step, other_precision=0.1,
         half_batch=None, flops=1e9, peak_share=0.4, bound="loader" if 2 / reading < 1 / step else "step",
-        pictures=100, seconds=1.0, cost=None, unreadable={}, advice=(),
+        images=100, seconds=1.0, cost=None, unreadable={}, advice=(),
     )  # fmt: skip
     return replace(empty, **changes)
 
@@ -87,23 +87,23 @@ def test_the_faster_precision_and_a_larger_batch_are_advised_if_measured_faster(
     assert "a GPU" in advice(replace(slow, device="CPU of some make, 2 threads"), tmp_path)
 
 
-def test_pictures_that_cannot_be_read_are_left_out_and_named(phantoms, tmp_path):
+def test_images_that_cannot_be_read_are_left_out_and_named(phantoms, tmp_path):
     whole = sorted((phantoms / "images").iterdir())[:2]
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(whole[0].read_bytes()[:500])
     lines = [f"{path},clear lungs" for path in (whole[0], damaged, whole[1])]
     (tmp_path / "records.csv").write_text("\n".join(["image_path,report_content", *lines]) + "\n")
-    found = doctor.examine(tmp_path / "records.csv", "tiny", batch=2, pictures=3, steps=1)
+    found = doctor.examine(tmp_path / "records.csv", "tiny", batch=2, images=3, steps=1)
     assert len(found.unreadable) == 1
     assert damaged.name in next(iter(found.unreadable))
     assert found.stages[0].n == 2
-    assert "1 of the pictures tried cannot be read" in found.table()
+    assert "1 of the images tried cannot be read" in found.table()
 
 
-def test_no_readable_picture_is_an_error(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"no picture")
+def test_no_readable_image_is_an_error(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
     (tmp_path / "records.csv").write_text("image_path,report_content\na.png,clear\n")
-    with pytest.raises(RunError, match=r"not one of 1 pictures tried could be read; the first, .*a\.png"):
+    with pytest.raises(RunError, match=r"not one of 1 images tried could be read; the first, .*a\.png"):
         doctor.examine(tmp_path / "records.csv", "tiny")
 
 
@@ -113,14 +113,14 @@ def test_unknown_recipes_and_empty_measurements_are_refused(phantoms):
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
         doctor.examine(phantoms / "records.csv", "none.yaml")
     with pytest.raises(RunError, match="must be at least 1, not 0"):
-        doctor.examine(phantoms / "records.csv", "tiny", pictures=0)
+        doctor.examine(phantoms / "records.csv", "tiny", images=0)
 
 
 def test_the_command_takes_a_configuration_and_writes_json(phantoms, tmp_path, capsys):
     config = recipes.tiny(phantoms / "records.csv", tmp_path / "run")
     config = replace(config, model=replace(config.model, image_decoder="cross"))
     (tmp_path / "config.yaml").write_text(recipes.to_yaml(config))
-    arguments = ["--batch", "2", "--pictures", "2", "--steps", "1", "--json", str(tmp_path / "found.json")]
+    arguments = ["--batch", "2", "--images", "2", "--steps", "1", "--json", str(tmp_path / "found.json")]
     cli.main(["doctor", str(phantoms / "records.csv"), str(tmp_path / "config.yaml"), *arguments])
     assert "bounds the run" in capsys.readouterr().out
     written = json.loads((tmp_path / "found.json").read_text())

@@ -76,7 +76,7 @@ def run(model: Path, paths, out: Path, reading: Reading = HERE) -> list[dict[str
 # ---- what is given -------------------------------------------------------------------------------------------
 
 
-def test_files_folders_globs_lists_and_tables_name_the_same_pictures(phantoms, tmp_path):
+def test_files_folders_globs_lists_and_tables_name_the_same_images(phantoms, tmp_path):
     files = sorted((phantoms / "images").iterdir())
     plain, listed, label_list = tmp_path / "plain.txt", tmp_path / "list.csv", tmp_path / "labels.txt"
     plain.write_text("\n".join(f.name for f in files))
@@ -84,9 +84,9 @@ def test_files_folders_globs_lists_and_tables_name_the_same_pictures(phantoms, t
     label_list.write_text("".join(f"{f.name} 0 1 0\n" for f in files))
     ways = [files, [phantoms / "images"], [str(phantoms / "images" / "*.jpg")], [plain], [listed], [label_list]]
     for given in ways:
-        found = finding.pictures_at(given, phantoms / "images" if given[0] in (plain, label_list) else None)
+        found = finding.images_at(given, phantoms / "images" if given[0] in (plain, label_list) else None)
         assert [Path(r.image).resolve() for r in found] == [f.resolve() for f in files], given
-    known = finding.pictures_at([phantoms / "records.csv"])
+    known = finding.images_at([phantoms / "records.csv"])
     assert {Path(r.image).name for r in known} == {f.name for f in files}
     assert all(r.patient and r.study for r in known)
 
@@ -99,25 +99,25 @@ def test_shards_are_given_as_their_folder(model, phantoms, tmp_path):
     assert not any(r["error"] for r in got)
 
 
-def test_a_folder_leaves_out_what_is_no_picture_and_a_picture_may_have_any_name(phantoms, tmp_path):
+def test_a_folder_leaves_out_what_is_no_image_and_an_image_may_have_any_name(phantoms, tmp_path):
     one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
     for name in ("a.jpg", "b", "c.123", "labels.csv", "notes.txt", ".hidden.jpg", "DICOMDIR"):
         (tmp_path / name).write_bytes(one)
-    assert [r.name for r in finding.pictures_at([tmp_path])] == [str(tmp_path / n) for n in ("a.jpg", "b", "c.123")]
-    assert [r.name for r in finding.pictures_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
+    assert [r.name for r in finding.images_at([tmp_path])] == [str(tmp_path / n) for n in ("a.jpg", "b", "c.123")]
+    assert [r.name for r in finding.images_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
 
 
-def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_picture_once(phantoms, tmp_path):
+def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_image_once(phantoms, tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
     wanted = [tmp_path / "in" / name for name in ("a.jpg", "deep/b.jpg")]
     for file in wanted:
         file.write_bytes(one)
     for pattern in ("in/**", "**", "*", "**/*.jpg"):
-        assert [r.image for r in finding.pictures_at([str(tmp_path / pattern)])] == wanted
+        assert [r.image for r in finding.images_at([str(tmp_path / pattern)])] == wanted
 
 
-def test_results_in_the_folder_of_the_pictures_are_not_taken_for_pictures(model, phantoms, tmp_path, monkeypatch):
+def test_results_in_the_folder_of_the_images_are_not_taken_for_images(model, phantoms, tmp_path, monkeypatch):
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes((phantoms / "images" / "S0-000000.jpg").read_bytes())
     one = replace(HERE, batch=1)
@@ -128,9 +128,9 @@ def test_results_in_the_folder_of_the_pictures_are_not_taken_for_pictures(model,
     assert [r["error"] for r in run(model, [tmp_path], tmp_path / "a.csv", one)] == ["", ""]
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "a.png").write_bytes(images.encode_png(np.zeros((8, 8), np.uint8)))
-    found = [Path(r.name).name for r in finding.pictures_at([tmp_path], out=tmp_path / "maps")]
+    found = [Path(r.name).name for r in finding.images_at([tmp_path], out=tmp_path / "maps")]
     assert found == ["a.jpg", "b.jpg"]
-    assert len(finding.pictures_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
+    assert len(finding.images_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_results_in_the_folder_of_the_pictures_are_not_taken_for_pictures(model,
         ("list.txt", "images/../../x.png 0 1\n", "leads out of the folder"),
         ("table.csv", "image_path,patient_id\n../x.png,1\n", "leads out of the folder"),
         ("list.txt", "", "an empty list"),
-        ("list.txt", "gone.png\n", "none of its 1 pictures found"),
+        ("list.txt", "gone.png\n", "none of its 1 images found"),
         ("list.txt", b"\xff\xfe\x00x" * 9, "not a text file in UTF-8"),
         ("table.csv", "name,label\nx,1\n", "no column image_path"),
         ("none.png", None, "no such file or folder"),
@@ -159,16 +159,16 @@ def test_lists_and_paths_that_cannot_be_used_are_one_line(model, tmp_path, capsy
     assert error.startswith("mrm: error: ")
     assert error.count("\n") == 1
     with pytest.raises(RecordError, match=message):
-        finding.pictures_at([path])
+        finding.images_at([path])
     assert not list(tmp_path.glob("out.csv*"))
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(RecordError, match="no pictures in it"):
-        finding.pictures_at([tmp_path])
+    with pytest.raises(RecordError, match="no images in it"):
+        finding.images_at([tmp_path])
 
 
-# ---- one row a picture ---------------------------------------------------------------------------------------
+# ---- one row an image ---------------------------------------------------------------------------------------
 
 
 def zipped() -> bytes:
@@ -186,7 +186,7 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-def dicom(picture_HW: np.ndarray, **tags) -> bytes:
+def dicom(image_HW: np.ndarray, **tags) -> bytes:
     """A DICOM radiograph with these 8-bit values."""
     made = pydicom.Dataset()
     made.file_meta = pydicom.dataset.FileMetaDataset()
@@ -195,10 +195,10 @@ def dicom(picture_HW: np.ndarray, **tags) -> bytes:
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = "1.2.3"
     made.Modality, made.SamplesPerPixel, made.PixelRepresentation = "DX", 1, 0
     made.PhotometricInterpretation = "MONOCHROME2"
-    made.Rows, made.Columns = picture_HW.shape
+    made.Rows, made.Columns = image_HW.shape
     made.BitsAllocated = made.BitsStored = 8
     made.HighBit = 7
-    made.PixelData = picture_HW.tobytes() + b"\0" * (picture_HW.size % 2)
+    made.PixelData = image_HW.tobytes() + b"\0" * (image_HW.size % 2)
     for name, value in tags.items():
         if value is None:
             delattr(made, name)
@@ -217,26 +217,26 @@ def nan_tiff() -> bytes:
 
 @pytest.fixture(scope="module")
 def awkward(phantoms, tmp_path_factory) -> Path:
-    """A folder of what a hospital's folder holds besides good pictures."""
+    """A folder of what a hospital's folder holds besides good images."""
     folder = tmp_path_factory.mktemp("awkward")
-    film = images.read(phantoms / "images" / "S0-000000.jpg")
+    radiograph = images.read(phantoms / "images" / "S0-000000.jpg")
     good = (phantoms / "images" / "S0-000000.jpg").read_bytes()
     contents = {
         "00-good.jpg": good,
         "01-zero-bytes.png": b"",
         "02-truncated.jpg": good[: len(good) // 2],
-        "03-truncated.png": images.encode_png(film)[:900],
+        "03-truncated.png": images.encode_png(radiograph)[:900],
         "04-text.jpg": b"patient,finding\n1,none\n" * 9,
         "05-bomb.png": bomb(),
         "06-zip.png": zipped(),
         "07-nan.tif": nan_tiff(),
-        "08-no-pixels.dcm": dicom(film, PixelData=None),
-        "09-frames.dcm": dicom(np.concatenate([film, film]), Rows=film.shape[0], NumberOfFrames=2),
-        "10-lies.dcm": dicom(film, Rows=film.shape[0] + 9),
+        "08-no-pixels.dcm": dicom(radiograph, PixelData=None),
+        "09-frames.dcm": dicom(np.concatenate([radiograph, radiograph]), Rows=radiograph.shape[0], NumberOfFrames=2),
+        "10-lies.dcm": dicom(radiograph, Rows=radiograph.shape[0] + 9),
         "20-wrong-extension.png": good,
         "21-one-pixel.png": images.encode_png(np.full((1, 1), 7, np.uint8)),
         "22-all-black.png": images.encode_png(np.zeros((50, 60), np.uint8)),
-        "23-ct.dcm": dicom(film, Modality="CT", BodyPartExamined="ABDOMEN"),
+        "23-ct.dcm": dicom(radiograph, Modality="CT", BodyPartExamined="ABDOMEN"),
     }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -265,9 +265,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_every_broken_picture_is_a_row_with_its_reason_and_every_odd_one_is_predicted(
-    model, awkward, tmp_path, workers
-):
+def test_every_broken_image_is_a_row_with_its_reason_and_every_odd_one_is_predicted(model, awkward, tmp_path, workers):
     with pytest.warns(UserWarning, match="left out"):
         got = {
             Path(r["path"]).name[:2]: r
@@ -283,7 +281,7 @@ def test_every_broken_picture_is_a_row_with_its_reason_and_every_odd_one_is_pred
     assert "modality is CT" in got["23"]["warning"]
     assert "has nothing to say" in got["23"]["warning"]
     assert [n for n, row in got.items() if row["warning"]] == ["23"]
-    for c in FINDINGS:  # nearly: how many pictures share a batch rounds otherwise
+    for c in FINDINGS:  # nearly: how many images share a batch rounds otherwise
         assert float(got["20"][c]) == pytest.approx(float(got["00"][c]), rel=1e-4)
 
 
@@ -304,7 +302,7 @@ def test_warnings_beyond_the_first_stand_in_the_table_alone(model, tmp_path):
         (tmp_path / "in" / f"{i}.png").write_bytes(b"")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with pytest.raises(RunError, match=r"not one of 9 pictures could be read; the first: .*0\.png: empty"):
+        with pytest.raises(RunError, match=r"not one of 9 images could be read; the first: .*0\.png: empty"):
             run(model, [tmp_path / "in"], tmp_path / "a.csv")
     assert len(caught) == predicting.SHOWN + 1
     assert "in the table alone" in str(caught[-1].message)
@@ -316,10 +314,10 @@ def test_warnings_beyond_the_first_stand_in_the_table_alone(model, tmp_path):
 def test_dicom_made_from_a_jpeg_gives_the_prediction_of_the_jpeg(model, phantoms, tmp_path, photometric):
     for name in ("S0-000000", "S0-000007"):
         jpeg, made = tmp_path / f"{name}.jpg", tmp_path / f"{name}.dcm"
-        film = images.resize(images.read(phantoms / "images" / f"{name}.jpg"), 127, 100)
-        jpeg.write_bytes(images.encode_jpeg(film))
-        film = images.read(jpeg)
-        stored = film if photometric == "MONOCHROME2" else 255 - film
+        radiograph = images.resize(images.read(phantoms / "images" / f"{name}.jpg"), 127, 100)
+        jpeg.write_bytes(images.encode_jpeg(radiograph))
+        radiograph = images.read(jpeg)
+        stored = radiograph if photometric == "MONOCHROME2" else 255 - radiograph
         made.write_bytes(dicom(stored, PhotometricInterpretation=photometric))
         first, second = run(model, [jpeg, made], tmp_path / "a.csv")
         for c in FINDINGS:
@@ -330,22 +328,20 @@ def test_dicom_made_from_a_jpeg_gives_the_prediction_of_the_jpeg(model, phantoms
 
 
 def test_a_large_jpeg_is_decoded_smaller_than_its_dicom_and_they_agree(model, phantoms, tmp_path):
-    film = images.read(phantoms / "images" / "S0-000000.jpg")
-    (tmp_path / "large.jpg").write_bytes(images.encode_jpeg(images.resize(film, 1000, 800)))
+    radiograph = images.read(phantoms / "images" / "S0-000000.jpg")
+    (tmp_path / "large.jpg").write_bytes(images.encode_jpeg(images.resize(radiograph, 1000, 800)))
     (tmp_path / "large.dcm").write_bytes(dicom(images.read(tmp_path / "large.jpg")))
-    seen = [
-        samples.test_picture(Record(tmp_path / n), MICRO.image_size).astype(int) for n in ("large.jpg", "large.dcm")
-    ]
+    seen = [samples.test_image(Record(tmp_path / n), MICRO.image_size).astype(int) for n in ("large.jpg", "large.dcm")]
     assert 0 < np.abs(seen[0] - seen[1]).max() <= 3  # grey levels of 255
     first, second = run(model, [tmp_path / "large.jpg", tmp_path / "large.dcm"], tmp_path / "a.csv")
     assert max(abs(float(first[c]) - float(second[c])) for c in FINDINGS) < 0.005  # of logits up to 17
 
 
 def test_burned_in_borders_are_cropped_on_request(model, phantoms, tmp_path):
-    film = images.read(phantoms / "images" / "S0-000003.jpg").clip(20, 230)
-    framed = np.pad(np.pad(film, 30, constant_values=255), ((0, 50), (17, 0)))
-    for name, picture in (("plain", film), ("framed", framed)):
-        (tmp_path / f"{name}.png").write_bytes(images.encode_png(picture))
+    radiograph = images.read(phantoms / "images" / "S0-000003.jpg").clip(20, 230)
+    framed = np.pad(np.pad(radiograph, 30, constant_values=255), ((0, 50), (17, 0)))
+    for name, image in (("plain", radiograph), ("framed", framed)):
+        (tmp_path / f"{name}.png").write_bytes(images.encode_png(image))
     (tmp_path / "framed.dcm").write_bytes(dicom(framed))
     files = [tmp_path / n for n in ("plain.png", "framed.png", "framed.dcm")]
     plain, framed_png, framed_dcm = run(model, files, tmp_path / "a.csv", replace(HERE, crop_borders=True))
@@ -382,18 +378,20 @@ def test_csv_parquet_json_and_lines_hold_the_same(model, phantoms, tmp_path):
 
 
 def test_what_is_read_is_never_overwritten(model, pretrained, phantoms, tmp_path):
-    table_, picture = tmp_path / "films.csv", tmp_path / "film.jpg"
+    table_, image = tmp_path / "radiographs.csv", tmp_path / "radiograph.jpg"
     table_.write_bytes((phantoms / "records.csv").read_bytes())
-    picture.write_bytes((phantoms / "images" / "S0-000000.jpg").read_bytes())
-    (tmp_path / "film.csv").symlink_to(picture)  # a picture may have any name
-    with pytest.raises(RunError, match=r"films\.csv: is read, and would be overwritten; choose another --out"):
+    image.write_bytes((phantoms / "images" / "S0-000000.jpg").read_bytes())
+    (tmp_path / "radiograph.csv").symlink_to(image)  # an image may have any name
+    with pytest.raises(RunError, match=r"radiographs\.csv: is read, and would be overwritten; choose another --out"):
         predicting.predict_table(model, [table_], table_, replace(HERE, images=phantoms))
-    with pytest.raises(RunError, match=r"films\.csv: is read"):  # the names beside the array
-        predicting.embed(pretrained, [table_], tmp_path / "films.npy", "pooled", replace(HERE, images=phantoms))
-    with pytest.raises(RunError, match=r"film\.csv: is read"):
-        predicting.predict_table(model, [picture], tmp_path / "film.csv", HERE)
+    with pytest.raises(RunError, match=r"radiographs\.csv: is read"):  # the names beside the array
+        predicting.embed(pretrained, [table_], tmp_path / "radiographs.npy", "pooled", replace(HERE, images=phantoms))
+    with pytest.raises(RunError, match=r"radiograph\.csv: is read"):
+        predicting.predict_table(model, [image], tmp_path / "radiograph.csv", HERE)
     assert table_.read_bytes() == (phantoms / "records.csv").read_bytes()
-    predicting.embed(pretrained, [picture], tmp_path / "films.parquet", "pooled", HERE)  # which writes no films.csv
+    predicting.embed(
+        pretrained, [image], tmp_path / "radiographs.parquet", "pooled", HERE
+    )  # which writes no radiographs.csv
 
 
 # ---- thresholds, temperatures, outliers ----------------------------------------------------------------------
@@ -416,7 +414,7 @@ def test_temperature_comes_before_the_threshold_and_decisions_follow(model, phan
     assert sum((warm >= 0.6) != (1 / (1 + np.exp(-logits[:, c])) >= 0.6)) > 0  # the order matters here
 
 
-def test_a_picture_unlike_those_known_gets_no_decision(model, phantoms, tmp_path):
+def test_an_image_unlike_those_known_gets_no_decision(model, phantoms, tmp_path):
     records = Records.load(phantoms / "records.csv")
     features, _ = predict.features(mrm.load(model), records, workers=0)
     reference = outliers.reference(features)
@@ -439,7 +437,7 @@ def test_another_kind_of_model_and_a_broken_one_are_refused(model, pretrained, p
             command(tmp_path / "m", [phantoms / "images"], tmp_path / "a.parquet", reading=HERE)
 
 
-def test_windows_over_a_picture_are_for_segmenters(model, phantoms, tmp_path):
+def test_windows_over_an_image_are_for_segmenters(model, phantoms, tmp_path):
     with pytest.raises(RunError, match="--slide is for segmenters"):
         predicting.predict_files(model, [phantoms / "images"], tmp_path / "a.csv", HERE, slide=True)
 
@@ -501,7 +499,7 @@ def test_the_same_command_goes_on_and_the_table_is_the_same(model, awkward, phan
     assert not left.exists()
 
 
-def test_pictures_that_came_meanwhile_are_taken_along(model, phantoms, tmp_path, monkeypatch):
+def test_images_that_came_meanwhile_are_taken_along(model, phantoms, tmp_path, monkeypatch):
     folder = tmp_path / "in"
     folder.mkdir()
     names = sorted(p.name for p in (phantoms / "images").iterdir())[:20]
@@ -544,9 +542,9 @@ def test_a_folder_in_the_way_is_left_alone(model, phantoms, tmp_path):
     assert (tmp_path / "a.csv.partial" / "mine.txt").read_text() == "x"
 
 
-def test_one_picture_given_twice_has_two_rows(model, phantoms, tmp_path):
-    picture = phantoms / "images" / "S0-000000.jpg"
-    first, second = run(model, [picture, picture], tmp_path / "a.csv")
+def test_one_image_given_twice_has_two_rows(model, phantoms, tmp_path):
+    image = phantoms / "images" / "S0-000000.jpg"
+    first, second = run(model, [image, image], tmp_path / "a.csv")
     assert first == second
 
 
@@ -565,7 +563,7 @@ def launched(command: list[str], processes: int) -> list[str]:
     return [out for out, _ in ended]
 
 
-def test_several_processes_share_the_pictures_and_merge_them_in_order(model, awkward, phantoms, tmp_path):
+def test_several_processes_share_the_images_and_merge_them_in_order(model, awkward, phantoms, tmp_path):
     given = [phantoms / "images", awkward]
     alone = run(model, given, tmp_path / "alone.csv", replace(HERE, batch=4))
     words = [
@@ -621,7 +619,7 @@ def test_a_table_without_rows_is_whole(tmp_path):
 def test_features_are_those_of_the_encoder_as_npy_and_as_parquet(pretrained, phantoms, tmp_path, kind):
     (tmp_path / "bad.png").write_bytes(b"")
     given = [phantoms / "images", tmp_path / "bad.png"]
-    expected, unreadable = predict.features(mrm.load(pretrained), finding.pictures_at(given), kind, workers=0)
+    expected, unreadable = predict.features(mrm.load(pretrained), finding.images_at(given), kind, workers=0)
     assert len(unreadable) == 1
     for name in ("f.npy", "f.parquet"):
         written = predicting.embed(pretrained, given, tmp_path / name, kind, HERE)
@@ -664,10 +662,10 @@ def index(request, pretrained, phantoms, tmp_path_factory) -> Path:
 
 def test_neighbours_are_the_nearest_by_cosine(index, pretrained, phantoms, tmp_path):
     files = sorted((phantoms / "images").iterdir())
-    features = predict.features(mrm.load(pretrained), finding.pictures_at(files), workers=0)[0]
+    features = predict.features(mrm.load(pretrained), finding.images_at(files), workers=0)[0]
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     expected = unit @ unit[5]
-    copy = tmp_path / "copy.jpg"  # a picture that the index does not know by its path
+    copy = tmp_path / "copy.jpg"  # an image that the index does not know by its path
     copy.write_bytes(files[5].read_bytes())
     for query, order in ((copy, np.argsort(-expected)), (files[5], np.argsort(-expected)[1:])):
         got = predicting.similar([query], index, pretrained, 6, HERE)
@@ -692,38 +690,38 @@ def test_neighbours_do_not_depend_on_the_blocks():
 
 
 def test_searches_that_cannot_be_answered_are_refused(index, model, pretrained, phantoms, awkward, tmp_path):
-    picture = awkward / "00-good.jpg"
+    image = awkward / "00-good.jpg"
     search = lambda *a, **k: predicting.similar(*a, **{"reading": HERE, **k})  # noqa: E731
     with pytest.raises(RunError, match="give its --model too"):
-        search([picture], index)
+        search([image], index)
     with pytest.raises(RunError, match="made by another model"):
-        search([picture], index, model)
+        search([image], index, model)
     with pytest.raises(RunError, match="made with precision 'fp32'"):
-        search([picture], index, pretrained, reading=replace(HERE, precision="bf16"))
+        search([image], index, pretrained, reading=replace(HERE, precision="bf16"))
     with pytest.raises(RunError, match="empty"):
         search([awkward / "01-zero-bytes.png"], index, pretrained)
     with pytest.raises(RecordError, match="has no features"):
         search([index.parent / "bad.png"], index)
     with pytest.raises(RunError, match="--top must be"):
-        search([picture], index, pretrained, 0)
+        search([image], index, pretrained, 0)
     with pytest.raises(RecordError, match="no such file or folder"):
         search(["nowhere.png"], index, pretrained)
     predicting.embed(pretrained, [phantoms / "images" / "S0-000000.jpg"], tmp_path / "p.npy", "patches", HERE)
     with pytest.raises(RecordError, match="--kind pooled"):
-        search([picture], tmp_path / "p.npy", pretrained)
+        search([image], tmp_path / "p.npy", pretrained)
     (tmp_path / "no.parquet").write_bytes(b"x")
     for name in ("no.parquet", "gone.npy", "index.csv"):
         with pytest.raises(RecordError, match=r"no index that|an index ends in"):
-            search([picture], tmp_path / name, pretrained)
+            search([image], tmp_path / name, pretrained)
 
 
 def test_the_commands_say_what_they_wrote(model, pretrained, phantoms, tmp_path, capsys):
-    pictures = str(phantoms / "images")
-    cli.main(["predict", str(model), pictures, "--out", str(tmp_path / "a.csv"), "--workers", "0"])
-    assert "a.csv: 48 pictures\n" in capsys.readouterr().out
-    cli.main(["embed", str(pretrained), pictures, "--out", str(tmp_path / "f.parquet"), "--workers", "0"])
+    images = str(phantoms / "images")
+    cli.main(["predict", str(model), images, "--out", str(tmp_path / "a.csv"), "--workers", "0"])
+    assert "a.csv: 48 images\n" in capsys.readouterr().out
+    cli.main(["embed", str(pretrained), images, "--out", str(tmp_path / "f.parquet"), "--workers", "0"])
     capsys.readouterr()
-    query = f"{pictures}/S0-000000.jpg"
+    query = f"{images}/S0-000000.jpg"
     cli.main(["similar", query, "--index", str(tmp_path / "f.parquet"), "--top", "2"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == query
@@ -733,6 +731,6 @@ def test_the_commands_say_what_they_wrote(model, pretrained, phantoms, tmp_path,
 
 
 def test_records_in_memory_are_read_too(model, phantoms):
-    picture = (phantoms / "images" / "S0-000000.jpg").read_bytes()
-    scores = predict.classify(mrm.load(model), Records([Record(picture)]), workers=0)
+    image = (phantoms / "images" / "S0-000000.jpg").read_bytes()
+    scores = predict.classify(mrm.load(model), Records([Record(image)]), workers=0)
     assert np.isfinite(scores.logits_NC).all()

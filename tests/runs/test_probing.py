@@ -157,7 +157,7 @@ def test_every_method_model_and_share_has_a_row_with_its_interval(probed):
     assert rows["linear", "untrained", 0.4]["records"][0] < rows["linear", "untrained", 1.0]["records"][0]
 
 
-def test_the_page_shows_every_row_and_the_plot_is_a_picture(probed):
+def test_the_page_shows_every_row_and_the_plot_is_an_image(probed):
     out, results = probed
     text = (out / "index.html").read_text()
     check_whole(text.replace('href="label_efficiency.png"', 'href="roc.png"'))

@@ -127,7 +127,7 @@ def test_the_model_says_where_it_comes_from_what_it_was_tested_on_and_what_it_ha
 
 def test_testing_on_training_records_is_said_next_to_the_number(tested):
     out, results = tested
-    assert any("fine-tuning" in line and "picture" in line for line in results["overlap"])
+    assert any("fine-tuning" in line and "image" in line for line in results["overlap"])
     assert "Overlap with training" in (out / "index.html").read_text()
 
 
@@ -151,10 +151,10 @@ def test_an_exported_run_loads_into_plain_timm(phantoms, tmp_path):
 
 def test_image_only_records_train_the_image_loss_and_say_so(phantoms, tmp_path):
     bare = Records([Record(r.image, name=r.name) for r in Records.load(phantoms / "records.csv")])
-    bare.to_csv(tmp_path / "pictures.csv")
+    bare.to_csv(tmp_path / "images.csv")
     cfg = pretrain_config(phantoms, tmp_path / "run", steps=3)
     with pytest.warns(UserWarning, match="no record has a report; the image loss alone is trained"):
-        run = runs.pretrain(replace(cfg, records=tmp_path / "pictures.csv"))
+        run = runs.pretrain(replace(cfg, records=tmp_path / "images.csv"))
     assert all(float(row["report"]) == 0.0 for row in trace(run))
     assert float(trace(run)[-1]["image"]) > 0
 
@@ -169,14 +169,14 @@ def test_starting_from_weights_is_not_resuming(phantoms, pretrained, tmp_path):
 # Bad input -------------------------------------------------------------------------------------------
 
 
-def bad_picture(path: Path, kind: str, good: bytes) -> None:
+def bad_image(path: Path, kind: str, good: bytes) -> None:
     """A file that a hospital's export may hold."""
     rng = np.random.default_rng(0)
     content = {
         "missing": None,
         "empty": b"",
         "truncated": good[: len(good) // 2],
-        "text": b"this is not a picture",
+        "text": b"this is not an image",
     }
     arrays = {
         "16-bit": rng.integers(0, 4096, (90, 70), dtype=np.uint16),
@@ -199,13 +199,13 @@ def records_with(phantoms: Path, folder: Path, kind: str) -> Path:
     rows = list(Records.load(phantoms / "records.csv", FINDINGS))[:16]
     file = folder / "images" / "odd.jpg"
     file.parent.mkdir(parents=True)
-    bad_picture(file, kind, rows[5].image.read_bytes())
+    bad_image(file, kind, rows[5].image.read_bytes())
     rows[5] = replace(rows[5], image=file, name="images/odd.jpg")
     return Records(rows, FINDINGS).to_csv(folder / "records.csv")
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "text"])
-def test_a_picture_that_cannot_be_read_stops_the_run_with_its_record_or_is_skipped_and_counted(
+def test_an_image_that_cannot_be_read_stops_the_run_with_its_record_or_is_skipped_and_counted(
     phantoms, tmp_path, kind, capsys
 ):
     file = records_with(phantoms, tmp_path, kind)
@@ -219,7 +219,7 @@ def test_a_picture_that_cannot_be_read_stops_the_run_with_its_record_or_is_skipp
 
 
 @pytest.mark.parametrize("kind", ["16-bit", "RGBA", "palette", "1 x N"])
-def test_an_unusual_picture_is_read(phantoms, tmp_path, kind):
+def test_an_unusual_image_is_read(phantoms, tmp_path, kind):
     file = records_with(phantoms, tmp_path, kind)
     run = runs.pretrain(replace(pretrain_config(phantoms, tmp_path / "run", steps=4), records=file))
     assert len(trace(run)) == 4
@@ -269,7 +269,7 @@ def test_a_pretrained_model_cannot_be_tested_as_a_classifier(phantoms, pretraine
         runs.evaluate(pretrained, phantoms / "records.csv", tmp_path / "out")
 
 
-def test_unreadable_test_pictures_are_counted_and_listed(phantoms, tuned, tmp_path):
+def test_unreadable_test_images_are_counted_and_listed(phantoms, tuned, tmp_path):
     file = records_with(phantoms, tmp_path, "truncated")
     results = runs.evaluate(tuned, file, tmp_path / "out", draws=20, workers=0)
     assert results["n"] == 15
@@ -278,7 +278,7 @@ def test_unreadable_test_pictures_are_counted_and_listed(phantoms, tuned, tmp_pa
 
 def test_a_tokenizer_needs_reports(phantoms, tmp_path):
     bare = Records([Record(r.image, name=r.name) for r in Records.load(phantoms / "records.csv")])
-    file = bare.to_csv(tmp_path / "pictures.csv")
+    file = bare.to_csv(tmp_path / "images.csv")
     with pytest.raises(RunError, match="not one of 48 records has a report"):
         runs.train_tokenizer(file, tmp_path / "tokenizer.json")
     tokenizer = runs.train_tokenizer(phantoms / "records.csv", tmp_path / "tokenizer.json", size=200)
@@ -305,14 +305,14 @@ def test_missing_column_names_those_found(tmp_path):
         runs.pretrain(recipes.tiny(tmp_path / "training.csv", tmp_path / "run"))
 
 
-def test_restored_pictures_are_written_beside_the_checkpoints(pretrained):
-    picture = images.read(pretrained / "pictures" / "step-00000010.png")
-    assert picture.shape == (4 * 128, 3 * 128)
-    masked, _, original = np.hsplit(picture[:128], 3)
+def test_restored_images_are_written_beside_the_checkpoints(pretrained):
+    image = images.read(pretrained / "images" / "step-00000010.png")
+    assert image.shape == (4 * 128, 3 * 128)
+    masked, _, original = np.hsplit(image[:128], 3)
     assert (masked == original).mean() > 0.2  # the visible patches are the original's
 
 
-def test_files_of_results_are_called_as_their_pictures_and_all_differ():
-    names = ["a/film.png", "b/Film.jpg", "1.2.840.1", "1.2.840.2", "1.2.840.2.dcm", "ä b.dcm", "...."]
-    expected = ["film", "Film-2", "1.2.840.1", "1.2.840.2", "1.2.840.2-2", "ä_b", "picture"]
+def test_files_of_results_are_called_as_their_images_and_all_differ():
+    names = ["a/radiograph.png", "b/Radiograph.jpg", "1.2.840.1", "1.2.840.2", "1.2.840.2.dcm", "ä b.dcm", "...."]
+    expected = ["radiograph", "Radiograph-2", "1.2.840.1", "1.2.840.2", "1.2.840.2-2", "ä_b", "image"]
     assert run_folder.output_names(names) == expected  # a DICOM identifier has no ending to take off

@@ -70,7 +70,7 @@ def opened(browser, address, **settings):
 
 
 @pytest.fixture(scope="module")
-def picture(phantoms):
+def image(phantoms):
     return images.read(sorted((phantoms / "images").iterdir())[0])
 
 
@@ -119,17 +119,15 @@ def no_overflow(page):
 
 
 @pytest.mark.parametrize("kind", ["png", "dicom"])
-def test_drop_a_picture_and_read_the_findings(page, address, picture, kind):
+def test_drop_an_image_and_read_the_findings(page, address, image, kind):
     import httpx2
 
-    data = (
-        images.encode_png(picture) if kind == "png" else dicom(255 - picture, PhotometricInterpretation="MONOCHROME1")
-    )
+    data = images.encode_png(image) if kind == "png" else dicom(255 - image, PhotometricInterpretation="MONOCHROME1")
     with httpx2.Client(base_url=address) as client:
         expected = {f["finding"]: f for f in ask(client, "/predict", data).json()["findings"]}
     drop(page, data, f"radiograph.{kind}")
     assert findings_of(page) == {name: f"{f['probability']:.3f}" for name, f in expected.items()}
-    np.testing.assert_array_equal(canvas(page)[..., 0], picture)
+    np.testing.assert_array_equal(canvas(page)[..., 0], image)
     for row in page.query_selector_all(".finding"):
         finding = expected[row.get_attribute("data-finding")]
         said = row.query_selector(".decision").inner_text()
@@ -145,22 +143,22 @@ def test_drop_a_picture_and_read_the_findings(page, address, picture, kind):
     assert "classifier + pretrained" in page.inner_text("header")
 
 
-def test_a_ct_slice_is_shown_with_its_warning(page, picture):
-    drop(page, dicom(picture, Modality="CT"), "slice.dcm")
+def test_a_ct_slice_is_shown_with_its_warning(page, image):
+    drop(page, dicom(image, Modality="CT"), "slice.dcm")
     findings_of(page)
     assert "Modality is CT" in page.inner_text("#warnings")
 
 
-def test_heat_map_opacity_window_and_level_change_the_picture(page, folder, picture):
-    drop(page, images.encode_png(picture), "a.png")
+def test_heat_map_opacity_window_and_level_change_the_image(page, folder, image):
+    drop(page, images.encode_png(image), "a.png")
     findings_of(page)
     plain = canvas(page)
     page.locator(f'.finding[data-finding="{FINDINGS[0]}"]').click()
     until(page, "shown.heat")
-    heat = heat_maps.heat_map(model_folder.load(folder / "classifier"), picture, 0)
+    heat = heat_maps.heat_map(model_folder.load(folder / "classifier"), image, 0)
     slide(page, "opacity", 100)
     full = canvas(page)
-    np.testing.assert_allclose(full.astype(int), heat_maps.overlay(picture, heat, 1.0), atol=3)
+    np.testing.assert_allclose(full.astype(int), heat_maps.overlay(image, heat, 1.0), atol=3)
     slide(page, "opacity", 20)
     faint = canvas(page)
     change = lambda a: np.abs(a.astype(int) - plain).sum()  # noqa: E731
@@ -172,14 +170,14 @@ def test_heat_map_opacity_window_and_level_change_the_picture(page, folder, pict
     np.testing.assert_array_equal(canvas(page), plain)
     slide(page, "window", 100)
     slide(page, "level", 60)
-    expected = np.rint(np.clip((picture.astype(float) - 60 + 50) / 100 * 255, 0, 255))
+    expected = np.rint(np.clip((image.astype(float) - 60 + 50) / 100 * 255, 0, 255))
     np.testing.assert_allclose(canvas(page)[..., 0], expected, atol=1)
     page.get_by_role("button", name="Reset view").click()
-    np.testing.assert_allclose(canvas(page)[..., 0], picture, atol=1)
+    np.testing.assert_allclose(canvas(page)[..., 0], image, atol=1)
 
 
-def test_fill_in_blanks_and_restore(page, picture):
-    drop(page, images.encode_png(picture), "a.png")
+def test_fill_in_blanks_and_restore(page, image):
+    drop(page, images.encode_png(image), "a.png")
     findings_of(page)
     page.get_by_label("Report with blanks").fill("The heart is ____.\nNo 🫁 ____.")
     page.get_by_role("button", name="Fill in").click()
@@ -202,20 +200,20 @@ def test_fill_in_blanks_and_restore(page, picture):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: b"only words, no picture", "Not a JPEG, PNG, TIFF or DICOM file"),
+        (lambda: b"only words, no image", "Not a JPEG, PNG, TIFF or DICOM file"),
         (lambda: png_of_size(10_000, 10_000), "10,000 x 10,000 pixels"),
     ],
     ids=["text", "100 megapixels"],
 )
-def test_a_bad_file_is_refused_in_place_and_the_next_one_is_read(page, picture, make, reason):
-    drop(page, images.encode_png(picture), "good.png")
+def test_a_bad_file_is_refused_in_place_and_the_next_one_is_read(page, image, make, reason):
+    drop(page, images.encode_png(image), "good.png")
     findings_of(page)
     drop(page, make(), "bad.png")
     page.wait_for_selector("#problem:not([hidden])")
     assert reason in page.inner_text("#problem")
-    assert page.locator("#work").is_hidden()  # nothing of the picture before may be taken for an answer
+    assert page.locator("#work").is_hidden()  # nothing of the image before may be taken for an answer
     assert page.inner_text("#status") == ""
-    drop(page, images.encode_png(picture), "good.png")
+    drop(page, images.encode_png(image), "good.png")
     assert len(findings_of(page)) == 8
     assert page.locator("#problem").is_hidden()
 
@@ -228,8 +226,8 @@ def test_a_file_that_is_too_large_is_not_even_sent(page):
     assert sent == []
 
 
-def test_results_are_saved(page, picture):
-    drop(page, images.encode_png(picture), "a.png")
+def test_results_are_saved(page, image):
+    drop(page, images.encode_png(image), "a.png")
     numbers = findings_of(page)
 
     def saved(name):
@@ -243,14 +241,14 @@ def test_results_are_saved(page, picture):
     rows = list(csv.DictReader(saved("CSV").decode().splitlines()))
     assert {r["finding"]: f"{float(r['probability']):.3f}" for r in rows} == numbers
     assert {r["notice"] for r in rows} == {"not for clinical use"}
-    shown = cv2.imdecode(np.frombuffer(saved("Picture as shown"), np.uint8), cv2.IMREAD_GRAYSCALE)
-    height, width = picture.shape
-    np.testing.assert_array_equal(shown[:height, :width], picture)
+    shown = cv2.imdecode(np.frombuffer(saved("Image as shown"), np.uint8), cv2.IMREAD_GRAYSCALE)
+    height, width = image.shape
+    np.testing.assert_array_equal(shown[:height, :width], image)
     assert shown.shape[0] > height  # the line that says what it is
 
 
-def test_everything_is_within_reach_of_the_keys(page, tmp_path, picture):
-    (tmp_path / "a.png").write_bytes(images.encode_png(picture))
+def test_everything_is_within_reach_of_the_keys(page, tmp_path, image):
+    (tmp_path / "a.png").write_bytes(images.encode_png(image))
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
     page.locator("#file").set_input_files(tmp_path / "a.png")
@@ -292,9 +290,9 @@ def test_everything_is_within_reach_of_the_keys(page, tmp_path, picture):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_small_and_large_screens_in_light_and_dark(browser, address, picture, scheme):
+def test_small_and_large_screens_in_light_and_dark(browser, address, image, scheme):
     with opened(browser, address, color_scheme=scheme) as page:
-        drop(page, images.encode_png(picture), "a.png")
+        drop(page, images.encode_png(image), "a.png")
         findings_of(page)
         page.get_by_role("button", name="Fill in").click()
         page.wait_for_selector("#filled table")
@@ -310,14 +308,14 @@ def test_small_and_large_screens_in_light_and_dark(browser, address, picture, sc
         assert (light[0] > light[1]) == (scheme == "light")
 
 
-def test_it_asks_for_the_token(browser, folder, picture):
+def test_it_asks_for_the_token(browser, folder, image):
     app = serve.application(folder / "classifier", token=TOKEN)
     with running(app) as address, opened(browser, address) as page:
         for token, good in (("wrong", False), (TOKEN, True)):
             page.get_by_label("This service wants its token").fill(token)
             page.get_by_role("button", name="Go on").click()
             until(page, f"Boolean(service.about) === {str(good).lower()}")
-        drop(page, images.encode_png(picture), "a.png")
+        drop(page, images.encode_png(image), "a.png")
         assert len(findings_of(page)) == 8
         assert page.locator("#fill").is_hidden()  # no pre-trained model, so nothing is offered that cannot be done
         assert page.locator("#restore").is_hidden()

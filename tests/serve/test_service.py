@@ -85,23 +85,23 @@ def client(folder):
 
 
 @pytest.fixture(scope="module")
-def picture(phantoms):
+def image(phantoms):
     return images.read(sorted((phantoms / "images").iterdir())[0])
 
 
-def dicom(picture_HW, syntax=ExplicitVRLittleEndian, frame=None, **values) -> bytes:
-    """A DICOM radiograph of an 8-bit picture."""
+def dicom(image_HW, syntax=ExplicitVRLittleEndian, frame=None, **values) -> bytes:
+    """A DICOM radiograph of an 8-bit image."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = syntax, DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     dataset.PatientName, dataset.Modality, dataset.BodyPartExamined = "Secret^Name", "DX", "CHEST"
-    dataset.Rows, dataset.Columns = picture_HW.shape
+    dataset.Rows, dataset.Columns = image_HW.shape
     dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME2"
     dataset.BitsAllocated = dataset.BitsStored = 8
     dataset.HighBit = 7
-    dataset.PixelData = encapsulate([frame]) if frame else picture_HW.tobytes()
+    dataset.PixelData = encapsulate([frame]) if frame else image_HW.tobytes()
     dataset["PixelData"].VR = "OB"
     for key, value in values.items():
         setattr(dataset, key, value)
@@ -111,7 +111,7 @@ def dicom(picture_HW, syntax=ExplicitVRLittleEndian, frame=None, **values) -> by
 
 
 def without_pixels(data: bytes) -> bytes:
-    """The same DICOM file without its picture, as reports and presentation states are."""
+    """The same DICOM file without its image, as reports and presentation states are."""
     dataset, out = pydicom.dcmread(io.BytesIO(data)), io.BytesIO()
     del dataset.PixelData
     pydicom.dcmwrite(out, dataset, enforce_file_format=True)
@@ -134,7 +134,7 @@ def ask(client, path, data, **fields):
 
 
 def shown(text: str) -> np.ndarray:
-    """A picture of an answer."""
+    """An image of an answer."""
     return cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_UNCHANGED)
 
 
@@ -188,37 +188,37 @@ def test_the_numbers_are_those_of_predict(client, folder, phantoms, tmp_path):
     assert "not for clinical use" in answer.json()["notice"]
 
 
-def test_a_picture_answers_alike_as_png_tiff_and_dicom_and_alone_or_in_a_crowd(client, picture):
-    tiff = cv2.imencode(".tif", picture)[1].tobytes()
-    inverted = dicom(255 - picture, PhotometricInterpretation="MONOCHROME1")
-    sent = [images.encode_png(picture), tiff, dicom(picture), inverted] * 5
+def test_an_image_answers_alike_as_png_tiff_and_dicom_and_alone_or_in_a_crowd(client, image):
+    tiff = cv2.imencode(".tif", image)[1].tobytes()
+    inverted = dicom(255 - image, PhotometricInterpretation="MONOCHROME1")
+    sent = [images.encode_png(image), tiff, dicom(image), inverted] * 5
     alone = np.array([f["probability"] for f in ask(client, "/predict", sent[0]).json()["findings"]])
     desk = client.app.state.desk
-    batches, pictures = desk.worker.batches, desk.worker.pictures
+    batches, before = desk.worker.batches, desk.worker.images
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda data: ask(client, "/predict", data), sent))
     assert {a.status_code for a in answers} == {200}
     for answer in answers:
         np.testing.assert_allclose([f["probability"] for f in answer.json()["findings"]], alone, atol=1e-5)
-    assert desk.worker.pictures - pictures == 20
+    assert desk.worker.images - before == 20
     assert desk.worker.batches - batches < 20  # some went together
 
 
-def test_a_ct_slice_is_answered_with_a_warning(client, picture):
-    plain = ask(client, "/predict", dicom(picture)).json()["warnings"]
-    (warning,) = ask(client, "/predict", dicom(picture, Modality="CT", BodyPartExamined="HEAD")).json()["warnings"]
+def test_a_ct_slice_is_answered_with_a_warning(client, image):
+    plain = ask(client, "/predict", dicom(image)).json()["warnings"]
+    (warning,) = ask(client, "/predict", dicom(image, Modality="CT", BodyPartExamined="HEAD")).json()["warnings"]
     assert plain == []
     assert "modality is CT" in warning
     assert "body part is HEAD" in warning
 
 
 @pytest.mark.parametrize("method", heat_maps.METHODS)
-def test_explain_gives_the_heat_map_as_pictures_and_as_numbers(client, folder, picture, method):
-    data, finding = images.encode_png(picture), FINDINGS[2]
-    expected = heat_maps.heat_map(model_folder.load(folder / "classifier"), picture, 2, method)
+def test_explain_gives_the_heat_map_as_images_and_as_numbers(client, folder, image, method):
+    data, finding = images.encode_png(image), FINDINGS[2]
+    expected = heat_maps.heat_map(model_folder.load(folder / "classifier"), image, 2, method)
     answer = ask(client, "/explain", data, finding=finding, method=method).json()
     np.testing.assert_allclose(shown(answer["heat"]) / 255, expected, atol=0.003)
-    np.testing.assert_array_equal(shown(answer["overlay"])[..., ::-1], heat_maps.overlay(picture, expected))
+    np.testing.assert_array_equal(shown(answer["overlay"])[..., ::-1], heat_maps.overlay(image, expected))
     raw = ask(client, "/explain", data, finding=finding, method=method, format="array").json()
     array = np.frombuffer(base64.b64decode(raw["array"]), "<f4").reshape(raw["height"], raw["width"])
     np.testing.assert_allclose(array, expected, atol=1e-5)
@@ -226,10 +226,10 @@ def test_explain_gives_the_heat_map_as_pictures_and_as_numbers(client, folder, p
     assert max(small["height"], small["width"]) == 64
 
 
-def test_blanks_are_filled_as_the_library_fills_them(client, folder, picture):
+def test_blanks_are_filled_as_the_library_fills_them(client, folder, image):
     text = "The heart is ____. No [MASK]."
-    expected = report_filling.fill_in(model_folder.load(folder / "pretrained"), picture, text, 3)
-    answer = ask(client, "/fill-in", images.encode_png(picture), report=text, top="3")
+    expected = report_filling.fill_in(model_folder.load(folder / "pretrained"), image, text, 3)
+    answer = ask(client, "/fill-in", images.encode_png(image), report=text, top="3")
     assert answer.status_code == 200
     for blank, true in zip(answer.json()["blanks"], expected, strict=True):
         assert (blank["start"], blank["end"]) == (true.start, true.end)
@@ -240,23 +240,23 @@ def test_blanks_are_filled_as_the_library_fills_them(client, folder, picture):
             )
 
 
-def test_a_reconstruction_is_that_of_the_library(client, folder, picture):
-    expected = predict.reconstruct(model_folder.load(folder / "pretrained"), picture, 3)
-    answer = ask(client, "/reconstruct", images.encode_png(picture), seed="3").json()
+def test_a_reconstruction_is_that_of_the_library(client, folder, image):
+    expected = predict.reconstruct(model_folder.load(folder / "pretrained"), image, 3)
+    answer = ask(client, "/reconstruct", images.encode_png(image), seed="3").json()
     for key in ("masked", "restored", "original"):
         np.testing.assert_array_equal(shown(answer[key]), getattr(expected, key))
     np.testing.assert_array_equal(shown(answer["residual"]), cv2.absdiff(expected.original, expected.restored))
     assert answer["error"] == pytest.approx(expected.error, rel=1e-5)
 
 
-def test_a_preview_is_what_the_reader_sees(client, picture):
-    deep = dicom(255 - picture, PhotometricInterpretation="MONOCHROME1")
+def test_a_preview_is_what_the_reader_sees(client, image):
+    deep = dicom(255 - image, PhotometricInterpretation="MONOCHROME1")
     answer = ask(client, "/preview", deep).json()
-    np.testing.assert_array_equal(shown(answer["picture"]), picture)
-    assert (answer["height"], answer["width"]) == picture.shape
+    np.testing.assert_array_equal(shown(answer["image"]), image)
+    assert (answer["height"], answer["width"]) == image.shape
 
 
-def test_a_segmenter_answers_with_its_mask(tmp_path, picture):
+def test_a_segmenter_answers_with_its_mask(tmp_path, image):
     with noise.seeded(0):
         config = SegmenterConfig(
             ("lung", "heart"),
@@ -270,23 +270,23 @@ def test_a_segmenter_answers_with_its_mask(tmp_path, picture):
         model = Segmenter(config).eval()
     model_folder.save(tmp_path / "segmenter", model)
     with fastapi_testclient.TestClient(serve.application(tmp_path / "segmenter"), BASE) as client:
-        answer = ask(client, "/predict", images.encode_png(picture)).json()
+        answer = ask(client, "/predict", images.encode_png(image)).json()
         mask = shown(answer["mask"])
-        assert mask.shape == picture.shape
+        assert mask.shape == image.shape
         for number, finding in enumerate(answer["findings"], 1):
             assert finding["area"] == pytest.approx((mask == number).mean())
             assert finding["decision"] == (finding["area"] > 0)
-        refused = ask(client, "/explain", images.encode_png(picture), finding="lung")
+        refused = ask(client, "/explain", images.encode_png(image), finding="lung")
         assert refused.status_code == 404
         assert "no model for explain" in refused.json()["error"]
 
 
-def test_a_service_of_a_pretrained_model_says_what_it_can(folder, picture):
+def test_a_service_of_a_pretrained_model_says_what_it_can(folder, image):
     app = serve.application(folder / "pretrained")
     with fastapi_testclient.TestClient(app, BASE) as client:
         assert client.get("/model").json()["can"] == ["fill-in", "reconstruct"]
-        assert ask(client, "/reconstruct", images.encode_png(picture)).status_code == 200
-        assert ask(client, "/predict", images.encode_png(picture)).status_code == 404
+        assert ask(client, "/reconstruct", images.encode_png(image)).status_code == 200
+        assert ask(client, "/predict", images.encode_png(image)).status_code == 404
 
 
 def test_it_describes_itself_without_the_internet(client):
@@ -299,9 +299,9 @@ def test_it_describes_itself_without_the_internet(client):
     assert client.get("/docs").json() == {"error": "Not Found"}
 
 
-def test_metrics_count_by_path_and_status(client, picture):
+def test_metrics_count_by_path_and_status(client, image):
     before = client.get("/metrics").text
-    ask(client, "/predict", images.encode_png(picture))
+    ask(client, "/predict", images.encode_png(image))
     ask(client, "/predict", b"nonsense")
     client.get('/nowhere/"quoted"')
     text = client.get("/metrics").text
@@ -347,7 +347,7 @@ def zip_file() -> bytes:
 
 BAD = {
     "zero bytes": (lambda: b"", "0 bytes"),
-    "text": (lambda: b"not a picture, only words", "text, beginning"),
+    "text": (lambda: b"not an image, only words", "text, beginning"),
     "zip": (zip_file, "a zip archive"),
     "truncated PNG": (lambda: images.encode_png(SMALL)[:-30], "cut off"),
     "truncated JPEG": (lambda: images.encode_jpeg(SMALL)[:-30], "cut off"),
@@ -356,7 +356,7 @@ BAD = {
     "100 megapixels": (lambda: png_of_size(10_000, 10_000), "up to 32 megapixels"),
     "bomb": (lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 2**31 - 1, 2**31 - 1), "megapixels"),
     "noise": (lambda: np.random.default_rng(0).bytes(5000), "not a JPEG, PNG, TIFF or DICOM"),
-    "DICOM without rows": (lambda: dicom(SMALL, Rows=0), "no picture in this DICOM"),
+    "DICOM without rows": (lambda: dicom(SMALL, Rows=0), "no image in this DICOM"),
     "DICOM without pixels": (lambda: without_pixels(dicom(SMALL)), "no pixel data in this DICOM"),
     "run lengths of more than the header says": (
         lambda: dicom(SMALL, RLELossless, struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 1_000_000),
@@ -388,10 +388,10 @@ def test_a_bad_file_is_422_with_a_reason(client, kind):
 
 
 @pytest.mark.parametrize(
-    "picture_HW", [np.zeros((1, 1), np.uint8), np.zeros((64, 64), np.uint8)], ids=["1 pixel", "black"]
+    "image_HW", [np.zeros((1, 1), np.uint8), np.zeros((64, 64), np.uint8)], ids=["1 pixel", "black"]
 )
-def test_odd_pictures_are_answered(client, picture_HW):
-    data = images.encode_png(picture_HW)
+def test_odd_images_are_answered(client, image_HW):
+    data = images.encode_png(image_HW)
     for path, fields in (
         ("/predict", {}),
         ("/explain", {"finding": FINDINGS[0]}),
@@ -461,12 +461,12 @@ def test_other_paths_and_methods_say_so_in_the_same_shape(client):
             assert answer.json()["error"]
 
 
-def test_no_request_makes_the_server_read_a_file(client, tmp_path, picture):
+def test_no_request_makes_the_server_read_a_file(client, tmp_path, image):
     secret = tmp_path / "secret.png"
-    secret.write_bytes(images.encode_png(picture))
+    secret.write_bytes(images.encode_png(image))
     answer = client.post("/predict", files={"file": (str(secret), str(secret).encode())}, data={"path": str(secret)})
     assert answer.status_code == 422
-    named = client.post("/predict", files={"file": ("../../../etc/passwd", images.encode_png(picture))})
+    named = client.post("/predict", files={"file": ("../../../etc/passwd", images.encode_png(image))})
     assert named.status_code == 200
     assert "passwd" not in named.text
 
@@ -497,16 +497,16 @@ def test_a_large_request_is_refused_before_it_is_held(folder):
 # Limits -------------------------------------------------------------------------------------------------
 
 
-def test_too_many_at_once_are_503_and_may_try_again(folder, picture, monkeypatch):
+def test_too_many_at_once_are_503_and_may_try_again(folder, image, monkeypatch):
     """One request holds the model's thread; a second has the last place; a third is turned away, then all is well."""
     app = serve.application(folder / "classifier", limits=Limits(queue=2, seconds=20))
     going, started = threading.Event(), threading.Event()
     desk = app.state.desk
     real = desk.models.classify
     monkeypatch.setattr(
-        type(desk.models), "classify", lambda self, pictures: (started.set(), going.wait(10), real(pictures))[2]
+        type(desk.models), "classify", lambda self, batch_BHW: (started.set(), going.wait(10), real(batch_BHW))[2]
     )
-    data = images.encode_png(picture)
+    data = images.encode_png(image)
     with fastapi_testclient.TestClient(app, BASE) as client, ThreadPoolExecutor(2) as pool:
         first = pool.submit(ask, client, "/predict", data)
         assert started.wait(10)
@@ -523,13 +523,13 @@ def test_too_many_at_once_are_503_and_may_try_again(folder, picture, monkeypatch
         assert (desk.room.inside, desk.room.held) == (0, 0)
 
 
-def test_too_long_is_504_and_leaves_nothing_behind(folder, picture, monkeypatch):
+def test_too_long_is_504_and_leaves_nothing_behind(folder, image, monkeypatch):
     app = serve.application(folder / "classifier", limits=Limits(seconds=0.3))
     going = threading.Event()
     desk = app.state.desk
     real = desk.models.classify
-    monkeypatch.setattr(type(desk.models), "classify", lambda self, pictures: (going.wait(10), real(pictures))[1])
-    data = images.encode_png(picture)
+    monkeypatch.setattr(type(desk.models), "classify", lambda self, batch_BHW: (going.wait(10), real(batch_BHW))[1])
+    data = images.encode_png(image)
     with fastapi_testclient.TestClient(app, BASE) as client:
         with ThreadPoolExecutor(3) as pool:
             answers = list(pool.map(lambda _: ask(client, "/predict", data), range(3)))
@@ -541,16 +541,16 @@ def test_too_long_is_504_and_leaves_nothing_behind(folder, picture, monkeypatch)
         wait_until(lambda: ask(client, "/predict", data).status_code == 200)
 
 
-def test_what_was_taken_in_is_answered_before_it_ends(folder, picture, monkeypatch):
+def test_what_was_taken_in_is_answered_before_it_ends(folder, image, monkeypatch):
     import httpx2
 
     app = serve.application(folder / "classifier")
     started, real = threading.Event(), type(app.state.desk.models).classify
-    slow = lambda self, pictures: (started.set(), time.sleep(0.7), real(self, pictures))[2]  # noqa: E731
+    slow = lambda self, batch_BHW: (started.set(), time.sleep(0.7), real(self, batch_BHW))[2]  # noqa: E731
     monkeypatch.setattr(type(app.state.desk.models), "classify", slow)
     with ThreadPoolExecutor(1) as pool:
         with running(app) as address:
-            sent = {"file": ("a", images.encode_png(picture))}
+            sent = {"file": ("a", images.encode_png(image))}
             answer = pool.submit(httpx2.post, f"{address}/predict", files=sent, timeout=20)
             assert started.wait(10)
         assert answer.result().status_code == 200  # the service has ended meanwhile
@@ -558,33 +558,33 @@ def test_what_was_taken_in_is_answered_before_it_ends(folder, picture, monkeypat
             httpx2.get(f"{address}/health")
 
 
-def test_an_error_inside_is_500_without_a_word_of_the_picture(folder, picture, monkeypatch, capsys, caplog):
+def test_an_error_inside_is_500_without_a_word_of_the_image(folder, image, monkeypatch, capsys, caplog):
     app = serve.application(folder / "classifier")
 
     real, failed = type(app.state.desk.models).classify, []
 
-    def fail_once(self, pictures):
+    def fail_once(self, batch_BHW):
         if failed:
-            return real(self, pictures)
+            return real(self, batch_BHW)
         failed.append(True)
         raise RuntimeError("Secret^Name")
 
     monkeypatch.setattr(type(app.state.desk.models), "classify", fail_once)
     with fastapi_testclient.TestClient(app, BASE) as client, caplog.at_level(logging.DEBUG):
-        answer = ask(client, "/predict", images.encode_png(picture))
+        answer = ask(client, "/predict", images.encode_png(image))
         assert answer.status_code == 500
         assert answer.headers["content-security-policy"]
-        assert ask(client, "/predict", images.encode_png(picture)).status_code == 200  # the thread lives on
+        assert ask(client, "/predict", images.encode_png(image)).status_code == 200  # the thread lives on
     written = capsys.readouterr()
     assert "RuntimeError at" in written.err
     assert "Secret" not in answer.text + written.out + written.err + caplog.text
 
 
-def test_nothing_of_a_picture_or_its_name_is_logged(client, capsys, caplog, picture):
+def test_nothing_of_an_image_or_its_name_is_logged(client, capsys, caplog, image):
     with caplog.at_level(logging.DEBUG):
-        client.post("/predict", files={"file": ("Secret-Name.dcm", dicom(picture))})
-        client.post("/predict", files={"file": ("Secret-Name.dcm", dicom(picture)[:-9])})
-        ask(client, "/fill-in", images.encode_png(picture), report="Secret ____ Name")
+        client.post("/predict", files={"file": ("Secret-Name.dcm", dicom(image))})
+        client.post("/predict", files={"file": ("Secret-Name.dcm", dicom(image)[:-9])})
+        ask(client, "/fill-in", images.encode_png(image), report="Secret ____ Name")
     written = capsys.readouterr()
     ours = "".join(r.getMessage() for r in caplog.records if not r.name.startswith(("httpx", "httpcore", "asyncio")))
     assert "Secret" not in written.out + written.err + ours
@@ -602,21 +602,21 @@ def test_a_place_holds_only_so_many_bytes():
 
 
 def test_the_worker_gathers_what_waits_and_keeps_its_order():
-    """Pictures that wait together go together; other work has its turn between them."""
+    """Images that wait together go together; other work has its turn between them."""
     import asyncio
 
     sizes, order = [], []
 
-    def classify(pictures):
-        sizes.append(len(pictures))
+    def classify(images):
+        sizes.append(len(images))
         time.sleep(0.02)
-        return pictures[:, 0, :1].astype(float)
+        return images[:, 0, :1].astype(float)
 
     async def go():
         worker = Worker(classify, batch=4, wait=0.05)
-        pictures = [worker.values(np.full((2, 2), i, np.uint8)) for i in range(10)]
+        images = [worker.values(np.full((2, 2), i, np.uint8)) for i in range(10)]
         other = worker.run(lambda: order.append(len(sizes)))
-        values = await asyncio.gather(*pictures, other)
+        values = await asyncio.gather(*images, other)
         worker.close()
         return values
 
@@ -636,9 +636,9 @@ def wait_until(true, seconds=10.0):
 # Who may ask --------------------------------------------------------------------------------------------
 
 
-def test_a_token_guards_everything_but_the_page_and_the_pulse(folder, picture):
+def test_a_token_guards_everything_but_the_page_and_the_pulse(folder, image):
     with fastapi_testclient.TestClient(serve.application(folder / "classifier", token=TOKEN), BASE) as client:
-        data = images.encode_png(picture)
+        data = images.encode_png(image)
         for headers in (
             {},
             {"Authorization": "Bearer wrong"},

@@ -268,7 +268,7 @@ def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, ph
         assert told["threshold_interval"][0] <= card.thresholds[name] <= told["threshold_interval"][1]
     assert (card.calibration["goal"], card.calibration["n"]) == ("sensitivity 0.8", 48)
     assert "sensitivity 0.8" in capsys.readouterr().out
-    with pytest.warns(UserWarning, match="48 records of test share a picture with calibration"):
+    with pytest.warns(UserWarning, match="48 records of test share an image with calibration"):
         after = runs.evaluate(model, phantoms / "records.csv", tmp_path / "after", draws=20, workers=0)
     used = read_predictions(tmp_path / "after" / "predictions.csv")
     np.testing.assert_allclose(used.probabilities_NC, scaled, rtol=1e-4)
@@ -283,11 +283,11 @@ def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, ph
     assert after["abstained"]["value"] <= 1 / 48 + 1e-9
     text = (tmp_path / "after" / "index.html").read_text()
     assert "What the chosen thresholds do" in text
-    assert "Pictures unlike those the model knows" in text
+    assert "Images unlike those the model knows" in text
 
 
 @pytest.mark.filterwarnings("ignore:it is not known which records")
-def test_predict_abstains_on_a_picture_of_another_kind(model, phantoms, tmp_path):
+def test_predict_abstains_on_an_image_of_another_kind(model, phantoms, tmp_path):
     calibrate(model, phantoms)
     noise = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
     (tmp_path / "noise.png").write_bytes(images.encode_png(noise))

@@ -77,7 +77,7 @@ def test_patients_of_one_record_change_nothing():
     np.testing.assert_allclose(delong(labels, both)[1], delong(labels, both, range(200))[1], rtol=1e-12)
 
 
-def test_copies_of_a_film_add_nothing():
+def test_copies_of_a_radiograph_add_nothing():
     labels, first, _ = two_models(np.random.default_rng(1))
     patients = np.arange(200)
     once = delong(labels, first[:, None])[1][0, 0]
@@ -266,7 +266,7 @@ def test_equal_scores_have_p_one():
     found = sign_flip_test([0.1, 0.2, NAN], [0.1, 0.2, 0.3])
     assert found.difference.n == 2
     assert "every resample gave the same value" in str(found)
-    assert str(sign_flip_test([NAN], [1])) == "undefined (no picture with both scores, n=0)"
+    assert str(sign_flip_test([NAN], [1])) == "undefined (no image with both scores, n=0)"
 
 
 # Errors
@@ -378,12 +378,12 @@ def test_files_that_do_not_cover_the_same_records_are_named(tmp_path):
         RecordError, match=r"do not cover the same records: 1 of 120 only in .*a/predictions\.csv \(first: r0\)"
     ):
         runs.compare_models(files[0], other, tmp_path / "out")
-    with pytest.raises(RecordError, match=r"no predictions\.csv or pictures\.csv in it"):
+    with pytest.raises(RecordError, match=r"no predictions\.csv or images\.csv in it"):
         runs.compare_models(files[0], tmp_path, tmp_path / "out")
 
 
-def pictures(folder, dice_N, names=None, true=9):
-    """The pictures.csv of a segmenter; NaN is a picture without lesion, on which nothing is predicted."""
+def images(folder, dice_N, names=None, true=9):
+    """The images.csv of a segmenter; NaN is an image without lesion, on which nothing is predicted."""
     lines = ["name,class,intersection,predicted,true,pixels,dice"]
     for i, dice in enumerate(dice_N):
         name = names[i] if names else f"r{i}"
@@ -391,7 +391,7 @@ def pictures(folder, dice_N, names=None, true=9):
             f"{name},lesion,0,{0 if dice != dice else 5},{0 if dice != dice else true},100,{'' if dice != dice else dice}"
         )
     folder.mkdir()
-    (folder / "pictures.csv").write_text("\n".join(lines) + "\n")
+    (folder / "images.csv").write_text("\n".join(lines) + "\n")
     return folder
 
 
@@ -399,15 +399,15 @@ def test_two_segmenters_are_compared_by_permutation(tmp_path):
     rng = np.random.default_rng(0)
     first = np.where(np.arange(40) % 4 == 0, np.nan, rng.uniform(0.4, 1, 40).round(3))
     second = (first - 0.1 * rng.random(40)).round(3)
-    a, b = pictures(tmp_path / "a", first), pictures(tmp_path / "b", second)
+    a, b = images(tmp_path / "a", first), images(tmp_path / "b", second)
     compared = runs.compare_models(a, b, tmp_path / "out", draws=1000)["lesion"]
     direct = sign_flip_test(first, second, draws=10_000)
     assert compared["dice_positive"].difference == direct.difference
     assert compared["dice_positive"].p == direct.p < 0.01
     assert compared["dice_published"].first == pytest.approx((np.nansum(first) + 10) / 40)
     check_whole((tmp_path / "out" / "index.html").read_text())
-    with pytest.raises(RecordError, match="do not agree which pictures show lesion"):
-        runs.compare_models(a, pictures(tmp_path / "c", np.roll(first, 1)), tmp_path / "out")
+    with pytest.raises(RecordError, match="do not agree which images show lesion"):
+        runs.compare_models(a, images(tmp_path / "c", np.roll(first, 1)), tmp_path / "out")
     _, _, _, files = two_files(tmp_path / "classifiers")
-    with pytest.raises(RecordError, match=r"is pictures, .* is predictions; they cannot be compared"):
+    with pytest.raises(RecordError, match=r"is images, .* is predictions; they cannot be compared"):
         runs.compare_models(a, files[0], tmp_path / "out")

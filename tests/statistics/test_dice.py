@@ -1,4 +1,4 @@
-"""Four pictures counted by hand, the set where predicting nothing looks good, and errors by their words."""
+"""Four images counted by hand, the set where predicting nothing looks good, and errors by their words."""
 
 import math
 
@@ -12,12 +12,12 @@ from mrm.statistics.dice import MEASURES, Overlap, overlap_report
 
 @pytest.fixture
 def four() -> Overlap:
-    """Pictures of 100 pixels: empty, nothing predicted; empty, 10 predicted; 20 true, 30 predicted, 15 in
+    """Images of 100 pixels: empty, nothing predicted; empty, 10 predicted; 20 true, 30 predicted, 15 in
     both; 40 true and the same predicted."""
     return Overlap(intersection=[0, 0, 15, 40], predicted=[0, 10, 30, 40], true=[0, 0, 20, 40], pixels=[100] * 4)
 
 
-def test_four_pictures_by_hand(four):
+def test_four_images_by_hand(four):
     report = overlap_report(four)
     partial = 2 * 15 / (30 + 20)  # 0.6
     pooled = 2 * 55 / (80 + 60)
@@ -50,7 +50,7 @@ def test_predicting_nothing_looks_good_only_as_published():
     empty = np.arange(1000) < 647
     report = overlap_report(Overlap(np.zeros(1000), np.zeros(1000), np.where(empty, 0, 50), np.full(1000, 400)))
     assert report["dice_published"].value == pytest.approx(0.647)
-    assert report["dice_published"].note.endswith("64.7% of pictures have no lesion")
+    assert report["dice_published"].note.endswith("64.7% of images have no lesion")
     assert report["dice_positive"].value == report["dice_pooled"].value == report["sensitivity"].value == 0
     assert report["dice_positive"].n == 353
     assert 0 < report["sensitivity"].high < 0.02
@@ -61,7 +61,7 @@ def test_predicting_nothing_looks_good_only_as_published():
     )
 
 
-def test_dice_per_picture(four):
+def test_dice_per_image(four):
     np.testing.assert_allclose(four.dice(), [math.nan, math.nan, 0.6, 1])
     np.testing.assert_allclose(four.dice_published(), [1, 0, 0.6, 1])
 
@@ -76,7 +76,7 @@ def test_masks_are_counted():
 
 
 @given(st.integers(0, 2**30))
-def test_pooled_measures_are_those_of_one_large_picture(seed):
+def test_pooled_measures_are_those_of_one_large_image(seed):
     rng = np.random.default_rng(seed)
     predicted, true = rng.random((2, 3, 5, 5)) < 0.4
     true[0, 0, 0] = True
@@ -91,10 +91,10 @@ def test_intervals_are_over_patients():
     true = rng.integers(1, 50, size=60)
     both = (true * rng.random(60)).astype(int)
     counts = [np.tile(x, 4) for x in (both, true, true, np.full(60, 100))]
-    by_picture = overlap_report(Overlap(*counts))
+    by_image = overlap_report(Overlap(*counts))
     by_patient = overlap_report(Overlap(*counts), groups=np.tile(np.arange(60), 4))
     for name in ("dice_positive", "dice_pooled", "iou_mean"):
-        ratio = (by_patient[name].high - by_patient[name].low) / (by_picture[name].high - by_picture[name].low)
+        ratio = (by_patient[name].high - by_patient[name].low) / (by_image[name].high - by_image[name].low)
         assert ratio == pytest.approx(2, rel=0.15)
     assert by_patient["dice_mean"].note == "bootstrap by 60 patients"
 
@@ -107,20 +107,20 @@ def test_intervals_are_over_patients():
         ([], set(MEASURES)),
     ],
 )
-def test_what_has_no_pictures_is_undefined(true, undefined):
+def test_what_has_no_images_is_undefined(true, undefined):
     report = overlap_report(Overlap(np.zeros(len(true)), np.ones(len(true)), true, np.full(len(true), 9)))
     assert {name for name, estimate in report.items() if not estimate.defined} == undefined
-    assert all(str(report[name]).startswith("undefined (no picture") for name in undefined)
+    assert all(str(report[name]).startswith("undefined (no image") for name in undefined)
 
 
-def test_one_picture_with_a_lesion_has_no_interval():
+def test_one_image_with_a_lesion_has_no_interval():
     report = overlap_report(Overlap([3, 0, 0], [4, 1, 0], [5, 0, 0], [9, 9, 9]))
     for name in ("dice_positive", "dice_pooled", "dice_mean", "iou_mean"):
         assert report[name].defined
         assert "record only" in str(report[name])
 
 
-def test_lesions_that_fill_every_picture():
+def test_lesions_that_fill_every_image():
     report = overlap_report(Overlap([9, 9], [9, 9], [9, 9], [9, 9]))
     assert report["dice_mean"].value == report["iou_mean"].value == 1
     assert "every resample gave the same value" in str(report["dice_mean"])
@@ -133,7 +133,7 @@ def test_lesions_that_fill_every_picture():
         (([0, 3], [0, 2], [0, 5], [9, 9]), "1 of 2 intersections exceed a lesion; the first at index 1"),
         (
             ([0, 0], [5, 1], [5, 1], [9, 9]),
-            "1 of 2 unions of both lesions exceed the picture; the first at index 0",
+            "1 of 2 unions of both lesions exceed the image; the first at index 0",
         ),
         (([0, 0], [-1, 1], [5, 1], [9, 9]), "1 of 2 predicted counts are not whole numbers"),
         (([0, 0], [1, 1], [0.5, math.nan], [9, 9]), "2 of 2 true counts are not whole numbers"),
@@ -145,7 +145,7 @@ def test_wrong_counts_are_named(counts, words):
 
 
 def test_masks_that_differ_are_named():
-    with pytest.raises(ValueError, match=r"picture 1: predicted mask \(2, 2\), but true mask \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"image 1: predicted mask \(2, 2\), but true mask \(2, 3\)"):
         Overlap.of([np.zeros((2, 2))] * 2, [np.zeros((2, 2)), np.zeros((2, 3))])
     with pytest.raises(ValueError, match="shorter"):
         Overlap.of([np.zeros((2, 2))], [])

@@ -76,7 +76,7 @@ def test_proportions_have_wilson_intervals():
     assert str(proportion([], 0)) == "undefined (no record, n=0)"
 
 
-def test_proportions_count_patients_not_films():
+def test_proportions_count_patients_not_radiographs():
     hits, patients = [1] * 8 + [0] * 2, list(range(10))
     once, thrice = proportion(hits, 0, patients), proportion(hits * 3, 0, patients * 3)
     assert thrice.low == pytest.approx(once.low, abs=0.02)

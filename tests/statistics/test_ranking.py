@@ -148,7 +148,7 @@ def test_interval_is_that_of_theory():
     assert (found.n, found.positives) == (2000, p)
 
 
-def test_several_films_of_a_patient_widen_the_interval():
+def test_several_radiographs_of_a_patient_widen_the_interval():
     labels, scores = binormal(np.random.default_rng(3), n=100)
     labels, scores, patients = (np.repeat(x, 9) for x in (labels, scores, [f"p{i}" for i in range(100)]))
     by_record, by_patient = interval(labels, scores), interval(labels, scores, groups=patients)

@@ -48,16 +48,16 @@ class Bucket:
         import boto3
 
         self.client: Any = boto3.client("s3", endpoint_url=f"http://{self.host}:{self.port}", region_name="us-east-1")
-        self.client.create_bucket(Bucket="films")
+        self.client.create_bucket(Bucket="radiographs")
 
     def put(self, folder: Path, at: str) -> str:
         """Upload a folder; its address."""
         for file in folder.iterdir():
-            self.client.upload_file(str(file), "films", f"{at}/{file.name}")
+            self.client.upload_file(str(file), "radiographs", f"{at}/{file.name}")
         return self.address(at)
 
     def address(self, at: str) -> str:
-        return f"s3://films/{at}?endpoint_override={self.host}:{self.port}&scheme=http&region=us-east-1"
+        return f"s3://radiographs/{at}?endpoint_override={self.host}:{self.port}&scheme=http&region=us-east-1"
 
 
 @pytest.fixture(scope="module")
@@ -94,27 +94,27 @@ def held(cache: Path) -> int:
 
 
 def test_an_address_survives_being_a_path():
-    whole = "s3://films/a/b?endpoint_override=localhost:9000&scheme=http"
+    whole = "s3://radiographs/a/b?endpoint_override=localhost:9000&scheme=http"
     assert object_store.address(whole) == object_store.address(Path(whole)) == whole
     assert recipes.from_yaml(recipes.PretrainConfig, recipes.to_yaml(config(Path("a"), Path("b")))).records
     assert object_store.address(Path("records.csv")) is None
     assert object_store.address("/data/s3/x") is None
     assert (
         object_store.within(whole, "shards.json")
-        == "s3://films/a/b/shards.json?endpoint_override=localhost:9000&scheme=http"
+        == "s3://radiographs/a/b/shards.json?endpoint_override=localhost:9000&scheme=http"
     )
 
 
 def test_a_password_in_an_address_is_refused_and_not_shown():
     with pytest.raises(StoreError, match="no password may stand in an address") as error:
-        Records.load("s3://key:secret@films/a")
+        Records.load("s3://key:secret@radiographs/a")
     assert "secret" not in str(error.value)
 
 
 # The same as from a folder ---------------------------------------------------------------------------
 
 
-def test_records_are_the_same_and_pictures_come_when_they_are_read(uploaded, packed, cache):
+def test_records_are_the_same_and_images_come_when_they_are_read(uploaded, packed, cache):
     for place in (uploaded, Path(uploaded), object_store.within(uploaded, "shards.json")):
         records = Records.load(place, FINDINGS)
         assert records.fingerprint() == Records.load(packed, FINDINGS).fingerprint()
@@ -132,7 +132,7 @@ def test_checking_an_address_reads_every_file(uploaded, packed):
 def test_a_run_from_the_store_is_the_same_whatever_the_workers_and_wherever_it_stops(
     uploaded, packed, tmp_path, monkeypatch
 ):
-    """A process that reads, a stop inside an epoch, and pictures taken in windows of files."""
+    """A process that reads, a stop inside an epoch, and images taken in windows of files."""
     assert isinstance(sampling.order_of(Records.load(uploaded)), sampling.InWindows)
     cfg = replace(config(packed, tmp_path / "a"), records=Path(uploaded), model=MICRO)
     straight = trace(runs.pretrain(cfg))
@@ -173,7 +173,7 @@ def files(bucket, tmp_path) -> list[tuple[str, int, str]]:
     made = []
     for number in range(8):
         content = bytes([number]) * 100_000
-        bucket.client.put_object(Bucket="films", Key=f"files/{number}", Body=content)
+        bucket.client.put_object(Bucket="radiographs", Key=f"files/{number}", Body=content)
         made.append((bucket.address(f"files/{number}"), len(content), hashlib.sha256(content).hexdigest()))
     return made
 
@@ -239,13 +239,13 @@ def test_a_file_takes_its_name_while_nobody_counts_the_folder(cache, monkeypatch
     arrived, counting = threading.Event(), threading.Event()
 
     def chunks(_uri):
-        yield b"film"
+        yield b"radiograph"
         arrived.set()
         assert counting.wait(10)
 
     monkeypatch.setattr(object_store, "_chunks", chunks)
-    digest = hashlib.sha256(b"film").hexdigest()
-    fetching = threading.Thread(target=Cache(cache, 100).fetch, args=("s3://films/one", 4, digest))
+    digest = hashlib.sha256(b"radiograph").hexdigest()
+    fetching = threading.Thread(target=Cache(cache, 100).fetch, args=("s3://radiographs/one", 4, digest))
     fetching.start()
     assert arrived.wait(10)
     with object_store._locked(cache / "room.lock"):
@@ -265,13 +265,13 @@ def test_a_file_that_is_not_what_the_index_names_is_refused(files, cache):
 
 
 def test_a_file_that_is_not_there_is_named(bucket, cache):
-    with pytest.raises(StoreError, match=r"films/nothing/shards\.json.*: no such file"):
+    with pytest.raises(StoreError, match=r"radiographs/nothing/shards\.json.*: no such file"):
         Records.load(bucket.address("nothing"))
 
 
 def test_a_store_that_does_not_answer_is_named():
     with pytest.raises(StoreError, match=r"cannot be read .*check the address, the network and the credentials"):
-        Records.load("s3://films/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1")
+        Records.load("s3://radiographs/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1")
 
 
 def test_what_a_killed_process_left_does_not_count(files, cache):

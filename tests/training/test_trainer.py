@@ -196,7 +196,7 @@ def test_old_checkpoints_go_and_the_best_stays(phantoms, tmp_path):
     assert {"step-00000018", "step-00000020"} <= kept
     assert (run / "best").resolve().name in kept
     assert len(kept) <= 3
-    assert (run / "pictures" / "step-00000020.png").is_file()
+    assert (run / "images" / "step-00000020.png").is_file()
     with open(run / "checks.csv", newline="") as text:
         assert set(next(csv.DictReader(text))) == {"step", "val_image", "val_report", "score"}
 

@@ -1,7 +1,7 @@
-"""Hashes of records by which they are known again: patient, study, file name and picture.
+"""Hashes of records by which they are known again: patient, study, file name and image.
 
-A hundred bytes a record, and no name, id or picture in clear: a model folder keeps those of its training
-records, so that years later, without the pictures, a test set can be compared with them (`mrm.audit`).
+A hundred bytes a record, and no name, id or image in clear: a model folder keeps those of its training
+records, so that years later, without the images, a test set can be compared with them (`mrm.audit`).
 """
 
 import hashlib
@@ -25,10 +25,10 @@ from mrm.system.journal import Journal, file_state
 from mrm.system.tables import write_whole
 
 DEPTH = 4  # names are known with up to three folders above the file
-Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
+Progress = Callable[[int, int], None]  # (images done, images in all)
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp)$")
 
-# How published file names give the patient, and the study where they do. RSNA's names tell films apart, not
+# How published file names give the patient, and the study where they do. RSNA's names tell radiographs apart, not
 # people, and SIIM's neither. `file` is the part that names the file, where the last part alone does not.
 PUBLISHED_NAMES = {
     "nih": re.compile(r"(?:^|/)(?P<patient>\d{8})_\d{3}(?:\.|$)"),
@@ -66,7 +66,7 @@ class Fingerprints:
     exact: np.ndarray  # (N,) uint64: shape and pixels
     perceptual: np.ndarray  # (N, 4) uint64
     inferred: int = 0  # records whose patient was taken from the file name
-    read: bool = False  # whether pictures were looked at
+    read: bool = False  # whether images were looked at
     unreadable: tuple[str, ...] = ()  # "name: reason"; not saved
     shown: tuple[str, ...] = ()  # the names in clear; not saved
 
@@ -81,7 +81,7 @@ class Fingerprints:
         """Write an `.npz`.
 
         Who tries all possible ids can find which were hashed; `identities=False` leaves out patients,
-        studies and names, and keeps the hashes of pictures.
+        studies and names, and keeps the hashes of images.
         """
         arrays: dict[str, Any] = {
             key: np.asarray(value) for key, value in vars(self).items() if key not in ("unreadable", "shown")
@@ -110,23 +110,23 @@ class Fingerprints:
 
 def fingerprint(
     records: Records,
-    pictures: bool = True,
+    images: bool = True,
     workers: int | None = None,
     progress: Progress | None = None,
     journal: Journal | None = None,
 ) -> Fingerprints:
-    """The fingerprints of a set. A picture that cannot be read is listed in `unreadable`, never fatal.
+    """The fingerprints of a set. An image that cannot be read is listed in `unreadable`, never fatal.
 
-    Where not one picture file of the set exists (a label list alone), pictures are not looked at and `read`
-    is False. `progress` is called with (pictures done, pictures in all); `workers` threads read, one per core
+    Where not one image file of the set exists (a label list alone), images are not looked at and `read`
+    is False. `progress` is called with (images done, images in all); `workers` threads read, one per core
     unless given. What an open `journal` knows of a file is not read again.
     """
     origins = [infer_origin(r.name) for r in records]
     people = [_identity(r, o) for r, o in zip(records, origins, strict=True)]
     names = [_name_keys(r.name, o) for r, o in zip(records, origins, strict=True)]
     names_ND = np.array(names, np.uint64).reshape(-1, DEPTH)
-    read = pictures and any(not isinstance(r.image, Path) or r.image.is_file() for r in records)
-    exact, perceptual, unreadable = _hash_pictures(
+    read = images and any(not isinstance(r.image, Path) or r.image.is_file() for r in records)
+    exact, perceptual, unreadable = _hash_images(
         records if read else records[:0], len(records), workers, progress, journal
     )
     return Fingerprints(
@@ -144,7 +144,7 @@ def fingerprint(
 
 
 def read_names(path: Path | str, images: Path | None = None) -> Records:
-    """A file of records for an audit: no labels needed, and its pictures may be absent."""
+    """A file of records for an audit: no labels needed, and its images may be absent."""
     return Records.load(path, images=images, must_exist=False)
 
 
@@ -170,7 +170,7 @@ def _plain(text: str, prefix: str) -> str:
 
 def _name_keys(name: str, origin: Origin | None) -> tuple[int, ...]:
     """Keys of the file name, of the name with the folder above it, and so on up to DEPTH parts."""
-    if name == "picture in memory":
+    if name == "image in memory":
         return (0,) * DEPTH
     whole = origin.file if origin and origin.file else ""
     parts = _SUFFIX.sub("", (whole or name).replace("\\", "/").casefold()).split("/")
@@ -193,13 +193,13 @@ def _depths(names_ND: np.ndarray) -> np.ndarray:
     return needed[np.searchsorted(files, names_ND[:, 0])]
 
 
-def _hash_pictures(
+def _hash_images(
     records: Sequence[Record], n: int, workers: int | None, progress: Progress | None, journal: Journal | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     exact, perceptual, unreadable = np.zeros(n, np.uint64), np.zeros((n, 4), np.uint64), []
     keys = [file_state(r.image) if journal and isinstance(r.image, Path) else "" for r in records]
     known = journal.known if journal else {}
-    hash_one = lambda record, key: known.get(key) or _hash_picture(record)  # noqa: E731
+    hash_one = lambda record, key: known.get(key) or _hash_image(record)  # noqa: E731
     with ThreadPoolExecutor(workers or hardware.cores()) as pool:
         for index, result in enumerate(pool.map(hash_one, records, keys)):
             if isinstance(result, str):
@@ -213,10 +213,10 @@ def _hash_pictures(
     return exact, perceptual, tuple(unreadable)
 
 
-def _hash_picture(record: Record) -> list[int] | str:
-    """The exact hash and the four words of the perceptual one, or why the picture cannot be read."""
+def _hash_image(record: Record) -> list[int] | str:
+    """The exact hash and the four words of the perceptual one, or why the image cannot be read."""
     try:
-        picture = images.read(record.image)
+        image = images.read(record.image)
     except ImageError as error:
         return str(error)
-    return [content_hash(picture), *perceptual_hash(picture).tolist()]
+    return [content_hash(image), *perceptual_hash(image).tolist()]

@@ -1,4 +1,4 @@
-"""What two sets of records share: patients, studies, file names, pictures, and pictures that look alike.
+"""What two sets of records share: patients, studies, file names, images, and images that look alike.
 
 `audit` compares any number of sets and gives a `Verdict` to print, store and act on. `compare` does it for
 two sets of which only the fingerprints are at hand, such as the training records of a published model.
@@ -19,16 +19,16 @@ from mrm.system import hardware
 from mrm.system.errors import RecordError
 from mrm.system.journal import Journal
 
-KINDS = ("patient", "study", "file", "picture", "similar picture")
+KINDS = ("patient", "study", "file", "image", "similar image")
 
 
 @dataclass(frozen=True)
 class Overlap:
     """What one set shares with another, or, under one name, contains twice.
 
-    `count` is the number of distinct patients, studies, names or pictures of the second set that the first
+    `count` is the number of distinct patients, studies, names or images of the second set that the first
     has too, and within one set the number of pairs; `records` how many records of each set they concern.
-    A picture counts as similar only if no exact twin was found. Several pictures of one patient within one
+    An image counts as similar only if no exact twin was found. Several images of one patient within one
     set are a `series`: no fault, but a reason to split by patient.
     """
 
@@ -71,8 +71,8 @@ def compare(
         "patient": lambda: _shared_keys(first.patients, second.patients),
         "study": lambda: _shared_keys(first.studies, second.studies),
         "file": lambda: _shared_names(first, second),
-        "picture": lambda: _shared_keys(first.exact, second.exact),
-        "similar picture": lambda: _similar(first, second, threshold),
+        "image": lambda: _shared_keys(first.exact, second.exact),
+        "similar image": lambda: _similar(first, second, threshold),
     }
     found = [(kind, finders[kind]()) for kind in KINDS if kind in kinds]
     return [
@@ -92,13 +92,13 @@ def repeats(
     threshold: int = THRESHOLD,
     examples: int = 5,
 ) -> list[Overlap]:
-    """Files, pictures and similar pictures that one set holds twice, and its series of one patient."""
-    alike = _alike_within(prints, threshold) if "similar picture" in kinds else np.zeros((0, 2), np.int64)
+    """Files, images and similar images that one set holds twice, and its series of one patient."""
+    alike = _alike_within(prints, threshold) if "similar image" in kinds else np.zeros((0, 2), np.int64)
     found = {
         "patient": _chains(prints.patients),
         "file": _chains(prints.names[:, -1]),
-        "picture": _chains(prints.exact),
-        "similar picture": alike,
+        "image": _chains(prints.exact),
+        "similar image": alike,
     }
     overlaps = []
     for kind, pairs in found.items():
@@ -142,7 +142,7 @@ def _similar(first: Fingerprints, second: Fingerprints, threshold: int) -> _Shar
 
 
 def _alike_within(prints: Fingerprints, threshold: int) -> np.ndarray:
-    """(P, 2) pairs of different pictures that look alike, the most alike first."""
+    """(P, 2) pairs of different images that look alike, the most alike first."""
     hashes, row, which = _distinct(prints)
     same = _chains(np.where(which >= 0, which + 1, 0))
     near = near_pairs(hashes, None, threshold, hardware.cores())
@@ -177,7 +177,7 @@ class Coverage:
     records: int
     patients: int  # records of known patient
     inferred: int  # of these, known by the file name only
-    pictures: int  # pictures read
+    images: int  # images read
     blank: int  # of these, too even to have a perceptual hash
     unreadable: tuple[str, ...]
 
@@ -211,8 +211,8 @@ class Verdict:
 
     def table(self) -> str:
         """The verdict for a person to read."""
-        sizes = [[name, f"{c.records:,}", f"{c.patients:,}", f"{c.pictures:,}"] for name, c in self.sets.items()]
-        parts = [_aligned([["set", "records", "patient known", "pictures read"], *sizes])]
+        sizes = [[name, f"{c.records:,}", f"{c.patients:,}", f"{c.images:,}"] for name, c in self.sets.items()]
+        parts = [_aligned([["set", "records", "patient known", "images read"], *sizes])]
         if self.overlaps:
             parts.append(_aligned([["first", "second", "same", "count", "records"], *map(_row, self.overlaps)]))
             pairs = [f"  {o.kind}: {a} = {b}" for o in self.overlaps for a, b in o.examples]
@@ -245,7 +245,7 @@ class Verdict:
 
 def audit(
     sets: Mapping[str, Records],
-    pictures: bool = True,
+    images: bool = True,
     within: bool = False,
     kinds: Collection[str] = KINDS,
     threshold: int = THRESHOLD,
@@ -256,13 +256,13 @@ def audit(
 ) -> Verdict:
     """Compare all pairs of sets and, with `within`, look for repeats in each.
 
-    `progress` is called with the name of each set, and what it gives with (pictures done, pictures in all); an open
-    `journal` keeps the hashes of pictures.
+    `progress` is called with the name of each set, and what it gives with (images done, images in all); an open
+    `journal` keeps the hashes of images.
     """
     prints = {}
     for name, records in sets.items():
         report = progress(name) if progress else None
-        prints[name] = fingerprint(records, pictures, workers, report, journal)
+        prints[name] = fingerprint(records, images, workers, report, journal)
     return judge(prints, within, kinds, threshold, examples)
 
 
@@ -290,7 +290,7 @@ def _coverage(prints: Fingerprints) -> Coverage:
         records=len(prints),
         patients=int((prints.patients > 0).sum()),
         inferred=prints.inferred,
-        pictures=int(read.sum()),
+        images=int(read.sum()),
         blank=int((read & ~prints.perceptual.any(axis=1)).sum()),
         unreadable=prints.unreadable,
     )
@@ -298,15 +298,15 @@ def _coverage(prints: Fingerprints) -> Coverage:
 
 def _notes(c: Coverage) -> list[tuple[str, int]]:
     """(sentence, number of records where not all) of one set."""
-    absent = bool(c.records and not c.pictures and not c.unreadable)
+    absent = bool(c.records and not c.images and not c.unreadable)
     unknown = c.records - c.patients
     notes = [
         ("patients not compared, for none is known", 0, unknown and not c.patients),
         ("records of unknown patient", unknown, unknown and c.patients),
         ("patients taken from file names", c.inferred, c.inferred),
-        ("pictures not compared, only names and ids", 0, absent),
-        ("blank pictures, compared by exact content only", c.blank, c.blank),
-        ("pictures that cannot be read, not compared", len(c.unreadable), c.unreadable),
+        ("images not compared, only names and ids", 0, absent),
+        ("blank images, compared by exact content only", c.blank, c.blank),
+        ("images that cannot be read, not compared", len(c.unreadable), c.unreadable),
     ]
     return [(sentence, count) for sentence, count, applies in notes if applies]
 

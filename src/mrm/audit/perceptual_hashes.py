@@ -1,13 +1,13 @@
 """Perceptual hashes of radiographs, and the search for near-duplicates among many of them.
 
 The hash has 256 bits. Grey values become mid-ranks (histogram equalisation with ties in the middle, so
-any increasing change of intensity keeps them), the picture shrinks to 32 x 32, and the bits are the
-signs of 256 low coefficients of its cosine transform (after Zauner 2010, "pHash"). An inverted picture
+any increasing change of intensity keeps them), the image shrinks to 32 x 32, and the bits are the
+signs of 256 low coefficients of its cosine transform (after Zauner 2010, "pHash"). An inverted image
 has every bit changed, so MONOCHROME1 twins are found by the complement. Crops, rotations and mirror
 images are not.
 
-Measured on 547 adult (512 pixels) and 5,216 paediatric chest radiographs (224 pixels). Same picture, bits
-changed: median, 99th percentile, most, and share over `THRESHOLD` = 36, adult pictures:
+Measured on 547 adult (512 pixels) and 5,216 paediatric chest radiographs (224 pixels). Same image, bits
+changed: median, 99th percentile, most, and share over `THRESHOLD` = 36, adult images:
 
     512 to 224 pixels            1   8  13   0      window, 10 + 10 % saturated  6  16  22   0
     JPEG quality 50              1  13  20   0      window, 5 + 30 % saturated  19  42  69   2.6 %
@@ -25,7 +25,7 @@ differ in r_0 + ... + r_15 + 16 bits at the least. With r_b = floor((t - b) / 16
 t bits apart agrees in some band but for r_b bits, and is found when each band is looked up with up to r_b
 bits changed (pigeonhole; Norouzi et al. 2012, arXiv:1307.2982).
 
-Shapes: N, M pictures, 4 words of 64 bits.
+Shapes: N, M images, 4 words of 64 bits.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ import numpy as np
 BITS = 256
 THRESHOLD = 36
 _MOST = 47  # beyond, three wrong bits a band had to be tried, and different chests are as near
-_SIDE, _BAND = 32, 16  # side of the shrunken picture; bits in a band, and number of bands
+_SIDE, _BAND = 32, 16  # side of the shrunken image; bits in a band, and number of bands
 _FLAT = 0.01  # standard deviation of ranks (an even histogram has 0.29) under which there is nothing to hash
 _CHUNK = 1 << 17  # candidate pairs verified at once
 # Band b holds the coefficients (v, (v + b) mod 16): one of each row and column. Low frequencies, which differ
@@ -49,14 +49,14 @@ _COLUMNS = 1 + (_ROWS + np.repeat(np.arange(16), 16)) % 16
 
 
 def content_hash(image: np.ndarray) -> int:
-    """A 64-bit hash, never 0, of the shape and every pixel of an (H, W) uint8 picture."""
+    """A 64-bit hash, never 0, of the shape and every pixel of an (H, W) uint8 image."""
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=8)
     digest.update(np.ascontiguousarray(image).data)
     return int.from_bytes(digest.digest(), "little") or 1
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """(4,) uint64 of an (H, W) uint8 picture; all zero if it is blank, which says nothing of its origin."""
+    """(4,) uint64 of an (H, W) uint8 image; all zero if it is blank, which says nothing of its origin."""
     counts = cv2.calcHist([image], [0], None, [256], [0, 256]).ravel().astype(np.float64)
     ranks = (np.cumsum(counts) - counts / 2) / image.size - 0.5
     ranked = cv2.LUT(image, ranks.astype(np.float32))
@@ -68,7 +68,7 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
 
 
 def distance(first_N4: np.ndarray, second_N4: np.ndarray) -> np.ndarray:
-    """(N,) bits in which hashes differ, or differ from the inverted picture's, whichever is less."""
+    """(N,) bits in which hashes differ, or differ from the inverted image's, whichever is less."""
     bits = np.bitwise_count(first_N4 ^ second_N4).sum(-1, dtype=np.int16)
     return np.minimum(bits, BITS - bits)
 
@@ -80,7 +80,7 @@ def near_pairs(
 
     Without `second_M4` the pairs i < j within `first_N4`. Sorted by i, then j. Time grows with N + M and the
     number of pairs that look alike, not with N x M: 100,000 against 100,000 take seconds. Pass distinct
-    hashes: a picture that occurs 10,000 times in both sets has 10^8 pairs. Raises ValueError for a threshold
+    hashes: an image that occurs 10,000 times in both sets has 10^8 pairs. Raises ValueError for a threshold
     over 47.
     """
     if not 0 <= threshold <= _MOST:

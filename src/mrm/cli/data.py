@@ -63,20 +63,20 @@ def phantoms(out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks
 
 
 def audit(
-    sets: tuple[Path, ...], /, json: Path | None = None, pictures: bool = True, within: bool = False, examples: int = 5
+    sets: tuple[Path, ...], /, json: Path | None = None, images: bool = True, within: bool = False, examples: int = 5
 ) -> None:
-    """Look for the same patient, study, file or picture in several sets of records; exit status 1 if any.
+    """Look for the same patient, study, file or image in several sets of records; exit status 1 if any.
 
     Args:
         sets: CSV, Parquet or label lists.
         json: also write the verdict to this file.
-        pictures: also compare what the pictures show.
+        images: also compare what the images show.
         within: also look for repeats inside each set.
         examples: pairs named for each overlap.
     """
     from mrm import runs
 
-    if not runs.compare_sets(sets, json, pictures, within, examples).clean:
+    if not runs.compare_sets(sets, json, images, within, examples).clean:
         sys.exit(1)
 
 
@@ -111,17 +111,17 @@ def pack(
 ) -> None:
     """Pack RECORDS (or a segmentation folder) into a few large files that train fast.
 
-    Each picture is decoded, shrunk, made grey and encoded once. OUT then takes the place of RECORDS in every
+    Each image is decoded, shrunk, made grey and encoded once. OUT then takes the place of RECORDS in every
     command. Stopped, the same command goes on; what could not be read is listed in OUT/failures.csv.
 
     Args:
         records: a CSV, Parquet file or label list, or a folder with images/ and annotations/.
         out: the folder to write.
-        size: pixels of the shorter side; smaller pictures stay as they are. At least the size that models train at.
+        size: pixels of the shorter side; smaller images stay as they are. At least the size that models train at.
         format: jpeg, or png, which loses nothing and takes about three times the space.
         quality: of jpeg, 1 to 100.
-        rows: pictures a file; 2048 unless given, fewer where a file might grow beyond 1 GB.
-        images: where relative picture paths are; else beside the records.
+        rows: images a file; 2048 unless given, fewer where a file might grow beyond 1 GB.
+        images: where relative image paths are; else beside the records.
         classes: names of the labels of a label list.
         workers: processes; one a core unless given.
         on_error: skip leaves out bad lines of RECORDS.

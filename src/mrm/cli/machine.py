@@ -15,22 +15,22 @@ def doctor(
     init: Path | None = None,
     images: Path | None = None,
     batch: int | None = None,
-    pictures: int = 32,
+    sample: int = 32,
     steps: int = 3,
     price_per_hour: float | None = None,
     json: Path | None = None,
 ) -> None:
     """Measure reading and training on this machine: what bounds a run, what to change, how long it would take.
 
-    Reads, decodes and augments some of the pictures and trains for a few steps; nothing is written but --json.
+    Reads, decodes and augments some of the images and trains for a few steps; nothing is written but --json.
 
     Args:
         records: what `mrm pretrain --records` takes, a folder of shards too.
         recipe: a pre-training recipe (`mrm recipes`), or the config.yaml of a run.
         init: weights to start from, as in `mrm pretrain`.
-        images: where relative picture paths are; else beside the records.
-        batch: pictures of a micro-batch; else the recipe's, on a CPU 8 at the most.
-        pictures: how many of the pictures are read, evenly from first to last.
+        images: where relative image paths are; else beside the records.
+        batch: images of a micro-batch; else the recipe's, on a CPU 8 at the most.
+        sample: how many of the images are read, evenly from first to last.
         steps: measured, after one to warm up.
         price_per_hour: of this machine, in any currency; adds the cost of the recipe.
         json: also write the measurements to this file.
@@ -38,7 +38,7 @@ def doctor(
     from mrm.runs.doctor import examine
     from mrm.system.tables import write_whole
 
-    found = examine(records, recipe, init, images, batch, pictures, steps, price_per_hour)
+    found = examine(records, recipe, init, images, batch, sample, steps, price_per_hour)
     print(found.table())
     if json:
         write_whole(json, (text.dumps(found.to_dict(), indent=1) + "\n").encode())

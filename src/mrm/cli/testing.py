@@ -28,13 +28,13 @@ def evaluate(
     Args:
         model: a model folder or a run.
         records: a label list or CSV with the model's classes; for a segmenter a segmentation folder.
-        out: folder for results.json, a CSV with a line for each picture, and index.html.
-        images: where relative picture paths are; else beside the records.
+        out: folder for results.json, a CSV with a line for each image, and index.html.
+        images: where relative image paths are; else beside the records.
         draws: bootstrap resamples, by patient where patients are known.
         seed: of the bootstrap.
         by: a column of the records to group by: view, sex, age (in bands), site, or any other; --by sex --by age for two.
         split: of the segmentation folder: training, validation or test.
-        slide: outline by sliding windows, finer and slower than the whole picture at once.
+        slide: outline by sliding windows, finer and slower than the whole image at once.
     """
     from mrm import runs
 
@@ -66,9 +66,9 @@ def calibrate(
         sensitivity: to reach, on these records.
         specificity: to reach, on these records.
         youden: the largest sum of both; also what is done if nothing is said.
-        images: where relative picture paths are; else beside the records.
-        train: records that show what known pictures look like; else those of --val, in five folds.
-        known: share of known pictures that get a decision; the rest are abstained on.
+        images: where relative image paths are; else beside the records.
+        train: records that show what known images look like; else those of --val, in five folds.
+        known: share of known images that get a decision; the rest are abstained on.
         outliers: no outlier reference with --no-outliers.
         seed: of the folds and the intervals.
     """
@@ -88,7 +88,7 @@ def compare(first: Path, second: Path, /, out: Path, draws: int = 2000, seed: in
     permutation of signs. P values are corrected over classes (Holm).
 
     Args:
-        first: a predictions.csv (classifier) or pictures.csv (segmenter) of `mrm evaluate`, or the folder it is in.
+        first: a predictions.csv (classifier) or images.csv (segmenter) of `mrm evaluate`, or the folder it is in.
         second: the same of another model, for the same records.
         out: folder for comparison.json and index.html.
         draws: bootstrap resamples.
@@ -130,7 +130,7 @@ def probe(
         out: folder for probe.json, index.html, label_efficiency.png and the scores of every unit.
         against: up to three further models, or `random`: the same architecture with random weights.
         classes: label columns; else all numeric ones of --train.
-        images: where relative picture paths are; else beside the records.
+        images: where relative image paths are; else beside the records.
         uncertain: what labels of -1 become.
         fractions: shares of the labels.
         seeds: how often each share below 1 is cut anew.
@@ -187,7 +187,7 @@ def benchmark(
         out: folder for the runs, ledger.json, ledger.md and ledger.html.
         data: the corpus as `mrm prepare` writes it, or its published lists; phantom draws its own.
         models: what to fine-tune: runs, model folders, MRM.pth; `scratch` is the first one's shape with random weights.
-        images: where relative picture paths are; else beside the lists.
+        images: where relative image paths are; else beside the lists.
         seeds: one fine-tuning each.
         only: entries of the suite, nih-1 say; else all.
         modern: by the recipes NAME-modern instead of the published ones.

@@ -37,7 +37,7 @@ class Training:
 
 TRAINING = {
     "pretrain": Training(
-        "Learn from pictures and reports: restore masked patches and masked words.", PretrainConfig, PRETRAIN
+        "Learn from images and reports: restore masked patches and masked words.", PretrainConfig, PRETRAIN
     ),
     "finetune": Training("Learn findings from labels, from a pre-trained encoder.", FinetuneConfig, FINETUNE),
     "segment": Training("Learn outlines from masks, from a pre-trained encoder.", SegmentConfig, SEGMENT),

@@ -25,24 +25,24 @@ def predict(
     slide: bool = False,
     dicom_seg: bool = True,
 ) -> None:
-    """Findings of pictures by a classifier, as a table; or their outlines by a segmenter, as masks.
+    """Findings of images by a classifier, as a table; or their outlines by a segmenter, as masks.
 
-    A table has a row for each picture: its path, a probability for each finding, the threshold and the decision where
+    A table has a row for each image: its path, a probability for each finding, the threshold and the decision where
     the model carries thresholds, and an error where it could not be read. The same command goes on where it was
-    stopped. `torchrun --nproc-per-node 4 -m mrm predict ...` shares the pictures among several GPUs.
+    stopped. `torchrun --nproc-per-node 4 -m mrm predict ...` shares the images among several GPUs.
 
     Args:
         model: a model folder or a run.
-        paths: pictures, folders, globs, lists (.txt), tables of records (.csv, .parquet) and shard folders.
+        paths: images, folders, globs, lists (.txt), tables of records (.csv, .parquet) and shard folders.
         out: a table (.csv, .parquet, .json, .jsonl); for a segmenter a folder, for NAME.png (class numbers, in
             colours), NAME.seg.dcm and masks.csv.
         images: where relative names in lists and tables are; else beside them.
-        batch: pictures computed at once; a segmenter takes one at a time.
-        workers: processes that read pictures; by default what this machine has.
+        batch: images computed at once; a segmenter takes one at a time.
+        workers: processes that read images; by default what this machine has.
         precision: bf16 is faster where the hardware has it, and less exact.
         device: auto, cpu, cuda, cuda:1, ...
         crop_borders: remove burned-in black and white borders first.
-        slide: outline by sliding windows, finer and slower than the whole picture at once.
+        slide: outline by sliding windows, finer and slower than the whole image at once.
         dicom_seg: write DICOM Segmentations for DICOM input; needs the extra `seg`.
     """
     from mrm.runs import predicting
@@ -65,16 +65,16 @@ def embed(
     device: str = "auto",
     crop_borders: bool = False,
 ) -> None:
-    """Features of pictures by a pre-trained model or a classifier, to search in (`mrm similar`) or to learn from.
+    """Features of images by a pre-trained model or a classifier, to search in (`mrm similar`) or to learn from.
 
     Args:
         model: a model folder, a run or MRM.pth.
-        paths: pictures, folders, globs, lists (.txt), tables of records (.csv, .parquet) and shard folders.
+        paths: images, folders, globs, lists (.txt), tables of records (.csv, .parquet) and shard folders.
         out: .npy (with the names in a .csv and the facts in a .json beside it), or .parquet.
-        kind: pooled, one row of numbers a picture; or patches, one for each patch.
+        kind: pooled, one row of numbers an image; or patches, one for each patch.
         images: where relative names in lists and tables are; else beside them.
-        batch: pictures computed at once.
-        workers: processes that read pictures; by default what this machine has.
+        batch: images computed at once.
+        workers: processes that read images; by default what this machine has.
         precision: bf16 is faster where the hardware has it, and less exact.
         device: auto, cpu, cuda, cuda:1, ...
         crop_borders: remove burned-in black and white borders first.
@@ -96,12 +96,12 @@ def similar(
     device: str = "auto",
     crop_borders: bool = False,
 ) -> None:
-    """The pictures of an index that are nearest to others, by the cosine of their pooled features.
+    """The images of an index that are nearest to others, by the cosine of their pooled features.
 
     Args:
-        queries: pictures (or folders, globs, lists of them), or rows of the index by their path there.
+        queries: images (or folders, globs, lists of them), or rows of the index by their path there.
         index: what `mrm embed` wrote, .parquet or .npy.
-        model: that made the index; needed for pictures that are not in it.
+        model: that made the index; needed for images that are not in it.
         top: neighbours of each query.
         out: a table to write (.csv, .parquet, .json, .jsonl) instead of printing.
         precision: as the index was made.
@@ -168,11 +168,11 @@ def explain(
     opacity: float = 0.5,
     images: Path | None = None,
 ) -> None:
-    """Show where a classifier looks: a heat map for each finding, as overlay and as array, at the picture's size.
+    """Show where a classifier looks: a heat map for each finding, as overlay and as array, at the image's size.
 
     Args:
         model: a model folder or a run.
-        paths: pictures, folders, patterns, lists or tables of records.
+        paths: images, folders, patterns, lists or tables of records.
         out: folder for NAME.FINDING.png, NAME.FINDING.npy, NAME.sheet.png and maps.csv.
         finding: findings to show; else all of the model's.
         method: gradcam (by gradient, each finding its own; needs the extra `explain`) or rollout (attention, the same
@@ -199,20 +199,20 @@ def reconstruct(
 
     Args:
         model: a run of `mrm pretrain`, its model folder, or MRM.pth.
-        paths: pictures, folders, patterns, lists or tables of records.
+        paths: images, folders, patterns, lists or tables of records.
         out: folder for NAME.png and errors.csv.
-        seed: of the mask, which is the same for every picture.
+        seed: of the mask, which is the same for every image.
         keep: visible patches; else as many as in training (49 of 196 in the published model).
         images: where relative names of lists and tables are.
     """
     from mrm.runs import reading
 
-    print(f"{reading.reconstruct(model, paths, out, seed, keep, images)}: a line for each picture, drawn beside it")
+    print(f"{reading.reconstruct(model, paths, out, seed, keep, images)}: a line for each image, drawn beside it")
 
 
 def fill_in(
     model: Path,
-    picture: Path,
+    image: Path,
     report: str,
     /,
     top: int = 5,
@@ -222,16 +222,16 @@ def fill_in(
     tokenizer: Path | None = None,
     json: Path | None = None,
 ) -> None:
-    """Fill in the blanks of a report, with its picture and without; or find sentences that do not fit the picture.
+    """Fill in the blanks of a report, with its image and without; or find sentences that do not fit the image.
 
     Args:
         model: a run of `mrm pretrain`, its model folder, or MRM.pth.
-        picture: the radiograph.
+        image: the radiograph.
         report: a text file, or the text itself; blanks are ____ (three or more) or [MASK].
         top: words for each blank, up to 100.
-        surprise: score each sentence instead: is it better explained by other pictures than by this one?
-        others: pictures of other patients, of the kind the model was trained on, to compare with (files, folders,
-            lists; 64 are taken at the most); else phantoms stand in for "no picture".
+        surprise: score each sentence instead: is it better explained by other images than by this one?
+        others: images of other patients, of the kind the model was trained on, to compare with (files, folders,
+            lists; 64 are taken at the most); else phantoms stand in for "no image".
         seed: of the words hidden to score sentences.
         tokenizer: for MRM.pth, which holds none.
         json: also write what was found to this file.
@@ -239,9 +239,9 @@ def fill_in(
     from mrm.runs import reading
 
     if surprise:
-        reading.surprise(model, picture, report, others, seed, tokenizer, json)
+        reading.surprise(model, image, report, others, seed, tokenizer, json)
     else:
-        reading.fill_in(model, picture, report, top, others, tokenizer, json)
+        reading.fill_in(model, image, report, top, others, tokenizer, json)
 
 
 def serve(
@@ -257,11 +257,11 @@ def serve(
     """Serve a model on this machine: a page for people, and an interface for programs. Not for clinical use.
 
     Open the address it prints. Programs find what can be asked at /openapi.json. Nothing is stored, and nothing of a
-    picture or a report is logged.
+    image or a report is logged.
 
     Args:
         model: a classifier, a segmenter or a pre-trained MRM: a model folder or a run.
-        mrm: the pre-trained model that fills in reports and restores pictures.
+        mrm: the pre-trained model that fills in reports and restores images.
         host: where to listen. By default this machine alone can ask; any other address needs a token.
         port: of the address; 0 takes a free one and prints it.
         token: who asks must say it (Authorization: Bearer TOKEN); else the environment variable MRM_TOKEN.

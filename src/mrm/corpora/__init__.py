@@ -24,7 +24,7 @@ CORPORA = {  # name -> what it is; each has the module of its name
     "mimic": "MIMIC-CXR-JPG 2.0.0 with the reports of MIMIC-CXR",
     "openi": "Open-i, Indiana University chest X-rays",
     "covid": "COVID-19 Image Data Collection",
-    "custom": "your own pictures and reports, by a table or a folder",
+    "custom": "your own images and reports, by a table or a folder",
 }
 
 
@@ -52,7 +52,7 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
         with writing.writing_to(out):
             lost = release.finish(sets, out, options)
         release, sets = _without(release, sets, lost)
-    empty = [f"{k}: no picture in it, so it is not written" for k, v in sets.items() if not v]
+    empty = [f"{k}: no image in it, so it is not written" for k, v in sets.items() if not v]
     release = replace(release, notes=[*release.notes, *empty])
     sets = {k: v for k, v in sets.items() if v}
     corpus = writing.write(name, source, out, options, release, sets)
@@ -62,12 +62,12 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
 
 
 def read(name: str, source: Path, options: Options) -> Release:
-    """What the corpus file of `name` makes of `source`. Raises RecordError where there is no picture."""
+    """What the corpus file of `name` makes of `source`. Raises RecordError where there is no image."""
     release = import_module(f"mrm.corpora.{name}").read(source, options)
     if not release.records:
         raise RecordError(
-            f"{source}: not one picture of {CORPORA[name]} in it, though its tables are; "
-            "are the pictures unpacked, and where the publisher puts them?"
+            f"{source}: not one image of {CORPORA[name]} in it, though its tables are; "
+            "are the images unpacked, and where the publisher puts them?"
         )
     return release
 
@@ -82,11 +82,11 @@ def _folders(source: Path, out: Path) -> tuple[Path, Path]:
 
 
 def _narrowed(release: Release, records: Records, unreadable: list[Exclusion], options: Options) -> Release:
-    """The release with what the look at its pictures added and refused, and the wanted views only."""
+    """The release with what the look at its images added and refused, and the wanted views only."""
     wanted = records.where(lambda r: not options.views or r.view in options.views)
     if not wanted:
         views = ", ".join(sorted({r.view or "not stated" for r in records}))
-        raise RecordError(f"{release.records.source}: no picture left; views found: {views or 'none'}")
+        raise RecordError(f"{release.records.source}: no image left; views found: {views or 'none'}")
     others = [Exclusion(r.name, "another view", r.view) for r in records if r.view not in options.views]
     seen = {r.image: r for r in wanted}
 

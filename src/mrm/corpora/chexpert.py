@@ -1,10 +1,10 @@
 """CheXpert v1.0, full size or small: 223,414 training radiographs of 64,540 patients, 14 observations.
 
 Irvin et al. 2019, arXiv:1901.07031. The download is a folder `CheXpert-v1.0` or `CheXpert-v1.0-small` with
-`train.csv`, `valid.csv` and pictures such as `train/patient00001/study1/view1_frontal.jpg`; the source is that
+`train.csv`, `valid.csv` and images such as `train/patient00001/study1/view1_frontal.jpg`; the source is that
 folder or the one it is in. A cell is 1, 0, -1 (uncertain) or empty (not mentioned): all four are kept apart.
 
-The 234 `valid` pictures, labelled by three radiologists, are the test set: so the published lists have it.
+The 234 `valid` images, labelled by three radiologists, are the test set: so the published lists have it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mrm.corpora.contract import (
     Row,
     find_table,
     inside,
-    list_pictures,
+    list_images,
     read_table,
     unique_rows,
     without_label,
@@ -56,7 +56,7 @@ UNCERTAIN_IN_LISTS = {  # found by joining the published lists with train.csv: n
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS)
 ROOT = re.compile(r"^CheXpert-v1\.0(-small)?/")
 CELLS = {"": float("nan"), "1.0": 1.0, "0.0": 0.0, "-1.0": -1.0, "1": 1.0, "0": 0.0, "-1": -1.0}
-EXPECTED = {"pictures": 223_648, "rows of train.csv": 223_414, "rows of valid.csv": 234}
+EXPECTED = {"images": 223_648, "rows of train.csv": 223_414, "rows of valid.csv": 234}
 TABLES = {"train": "train.csv", "test": "valid.csv"}
 
 
@@ -66,7 +66,7 @@ def read(source: Path, options: Options) -> Release:
     tables = {"train": find_table(root, TABLES["train"])}
     if (root / TABLES["test"]).is_file():
         tables["test"] = root / TABLES["test"]
-    files = list_pictures(root, "train", "valid", suffixes=(".jpg",))
+    files = list_images(root, "train", "valid", suffixes=(".jpg",))
     parts, counts, known = {}, Counter[str](), set[str]()
     excluded: list[Exclusion] = []
     for split, table in tables.items():

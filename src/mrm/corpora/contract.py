@@ -1,8 +1,8 @@
 """What every corpus file gives, and the reading that all of them share.
 
 A corpus file has one function `read(source, options) -> Release`: it reads the publisher's tables under
-`source`, joins them with the pictures that are there, and says which it left out and why. It decodes no
-picture and writes nothing; `mrm.corpora.prepare` looks at the pictures, cuts the splits and writes.
+`source`, joins them with the images that are there, and says which it left out and why. It decodes no
+image and writes nothing; `mrm.corpora.prepare` looks at the images, cuts the splits and writes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mrm.system.tables import read_csv_rows
 
 Purpose = Literal["labels", "reports", "masks"]
 Check = Literal["none", "header", "pixels"]
-PICTURES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 
-ABSENT = "picture absent"  # the reasons that several corpora share
-UNLABELLED = "picture without label"
+ABSENT = "image absent"  # the reasons that several corpora share
+UNLABELLED = "image without label"
 DUPLICATE = "duplicate row"
-UNREADABLE = "unreadable picture"
+UNREADABLE = "unreadable image"
 TWICE = "same file name in two folders"
 CONTRADICTORY = "rows contradict each other"
 
@@ -46,18 +46,18 @@ class Options:
 
     splits: Path | None = None  # a folder of published label lists, to be used in place of our own splits
     seed: int = 0  # of the splits
-    val: float = 0.1  # share of the pictures for validation, where the publisher has no such set
-    test: float = 0.2  # share of the pictures for the test, where the publisher has no such set
+    val: float = 0.1  # share of the images for validation, where the publisher has no such set
+    test: float = 0.2  # share of the images for the test, where the publisher has no such set
     fractions: tuple[int, ...] = (1, 10)  # per cent of the training labels, beside all of them
     classes: tuple[str, ...] = ()  # these classes only; for custom, the label columns
     views: tuple[str, ...] = ()  # these views only, e.g. PA AP
     uncertain: str = ""  # in label lists: ones, zeros or ignore; none means as the published lists of the corpus
     sections: tuple[str, ...] = ()  # parts of reports that are kept; none means what suits the corpus
-    reports: Path | None = None  # reports that come apart from the pictures (MIMIC)
+    reports: Path | None = None  # reports that come apart from the images (MIMIC)
     columns: Mapping[str, str] = field(default_factory=dict)  # custom: our name -> the table's column
     table: Path | None = None  # custom: the table, else the only one under the source
-    size: int = 0  # segmentation: longer side of the pictures written, 0 as they are
-    check: Check = "header"  # each picture is opened for its size and end, decoded whole (pixels), or not opened
+    size: int = 0  # segmentation: longer side of the images written, 0 as they are
+    check: Check = "header"  # each image is opened for its size and end, decoded whole (pixels), or not opened
     workers: int = 0  # processes; 0 means one per core
 
     def __post_init__(self) -> None:
@@ -69,9 +69,9 @@ class Options:
 
 
 def file_stem(name: str) -> str:
-    """`stage_2_train_images/abc.dcm` -> `abc`. Folder and format do not tell pictures apart."""
+    """`stage_2_train_images/abc.dcm` -> `abc`. Folder and format do not tell images apart."""
     stem, dot, suffix = PurePosixPath(name).name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in PICTURES else PurePosixPath(name).name
+    return stem if dot and f".{suffix.lower()}" in IMAGES else PurePosixPath(name).name
 
 
 Finish = Callable[[Mapping[str, Records], Path, Options], list[Exclusion]]
@@ -81,12 +81,12 @@ Finish = Callable[[Mapping[str, Records], Path, Options], list[Exclusion]]
 class Release:
     """What one corpus file makes of a download.
 
-    `Record.name` is the picture's path relative to the source, as `--images SOURCE` finds it; `extra` may
+    `Record.name` is the image's path relative to the source, as `--images SOURCE` finds it; `extra` may
     hold sex and age. `splits` is what the publisher says: none, `test`, `train` and `test`, or all three, and
     what is missing is cut by patient. Other names (`covid1/train`) are written as they are; then nothing is
     cut, and `options.splits` is for the corpus file to read.
 
-    `expected` are the publisher's counts (pictures, patients, ...), `counts` those found that `prepare` does
+    `expected` are the publisher's counts (images, patients, ...), `counts` those found that `prepare` does
     not count itself (rows). `key` joins the names of published lists with `Record.name`, and `list_classes`
     are their columns. In label lists an uncertain label becomes what `uncertain` says of its class (ones,
     zeros, else ignore), and one that is not stated 0 if `unstated_absent`, as in CheXpert's. `finish` writes
@@ -169,8 +169,8 @@ def inside(source: Path, name: str, where: str) -> str:
     return plain
 
 
-def list_pictures(source: Path, *folders: str, suffixes: Sequence[str] = PICTURES) -> dict[str, Path]:
-    """Every picture under `folders` of the source (all of it unless given): relative path -> file, sorted.
+def list_images(source: Path, *folders: str, suffixes: Sequence[str] = IMAGES) -> dict[str, Path]:
+    """Every image under `folders` of the source (all of it unless given): relative path -> file, sorted.
 
     The disk is listed once, for a look at each file of a table is slow where there are 100,000. Links are
     followed; a folder that is met twice is listed once.
@@ -206,6 +206,6 @@ def unique_rows(rows: Iterable[Row], key: Callable[[Row], str], excluded: list[E
 
 
 def without_label(files: Iterable[str], labelled: Iterable[str]) -> list[Exclusion]:
-    """Exclusions for the pictures on disk that no table mentions. Both are relative paths."""
+    """Exclusions for the images on disk that no table mentions. Both are relative paths."""
     known = set(labelled)
     return [Exclusion(name, UNLABELLED) for name in files if name not in known]

@@ -3,7 +3,7 @@
 Layout: Cohen et al. 2020, arXiv:2006.11988, github.com/ieee8023/covid-chestxray-dataset: `metadata.csv`
 beside `images/`. The tasks are those of the published MRM lists, whose labels these rules give:
 
-* `covid19`: COVID-19 (1) against other diseases of the lung (0); pictures without finding are in neither;
+* `covid19`: COVID-19 (1) against other diseases of the lung (0); images without finding are in neither;
 * `viral`: viral (1) against bacterial (0) pneumonia; fungal, lipoid and unnamed ones are in neither.
 
 Each has five splits by patient, `covid1` ... `covid5` and `viral1` ... `viral5`. `finding` is written in two
@@ -26,7 +26,7 @@ from mrm.corpora.contract import (
     Row,
     file_stem,
     inside,
-    list_pictures,
+    list_images,
     read_table,
     unique_rows,
     without_label,
@@ -53,8 +53,8 @@ KEPT = ("sex", "age", "offset", "finding", "license", "url")
 def read(source: Path, options: Options) -> Release:
     """Join `metadata.csv` with `images/`. Frontal views only, unless `options.views` says which.
 
-    With `options.splits`, the published lists (`iscovid_train.txt`, `isviral_val.txt`, ...) say which pictures,
-    whatever the view, and the labels; a listed picture without row in the table has no patient.
+    With `options.splits`, the published lists (`iscovid_train.txt`, `isviral_val.txt`, ...) say which images,
+    whatever the view, and the labels; a listed image without row in the table has no patient.
     """
     if unknown := set(options.classes) - set(CLASSES):
         raise RecordError(f"no class {', '.join(sorted(unknown))}; there are {', '.join(CLASSES)}")
@@ -68,13 +68,13 @@ def read(source: Path, options: Options) -> Release:
         version=f"metadata.csv with {len(rows):,} rows",
         splits=_published(records, options.splits, excluded) if options.splits else _splits(records, options),
         excluded=excluded,
-        counts={"rows": len(rows), "pictures with notes": sum(bool(r.report) for r in records)},
+        counts={"rows": len(rows), "images with notes": sum(bool(r.report) for r in records)},
         notes=_notes(rows),
     )
 
 
 def labels_of(finding: str) -> tuple[float, float]:
-    """(covid19, viral) of a `finding`; NaN where the picture has no part in the task."""
+    """(covid19, viral) of a `finding`; NaN where the image has no part in the task."""
     terms = {" ".join(term.split()).lower() for term in re.split(r"[/,;]", finding)}
     words = terms | {word for term in terms for word in term.split()}
     if terms <= UNKNOWN:
@@ -84,7 +84,7 @@ def labels_of(finding: str) -> tuple[float, float]:
 
 
 def _records(source: Path, rows: list[Row], options: Options, excluded: list[Exclusion]) -> list[Record]:
-    files = list_pictures(source, "images")
+    files = list_images(source, "images")
     known, kept = set(), []
     for name, row in unique_rows(rows, lambda row: _path(source, row), excluded):
         known.add(name)
@@ -143,7 +143,7 @@ def _splits(records: Records, options: Options) -> dict[str, Records]:
 
 
 def _two_sided(record: Record, column: int) -> Record:
-    """The label and its contrary, so that the cut keeps the rare side too: a dozen pictures are bacterial."""
+    """The label and its contrary, so that the cut keeps the rare side too: a dozen images are bacterial."""
     return replace(record, labels=(record.labels[column], 1 - record.labels[column]))
 
 
@@ -183,7 +183,7 @@ def _published(records: Records, folder: Path, excluded: list[Exclusion]) -> dic
 
 
 def _notes(rows: list[Row]) -> list[str]:
-    notes = ["the notes often name the disease, so a model that has read them knows the labels of their pictures"]
+    notes = ["the notes often name the disease, so a model that has read them knows the labels of their images"]
     if lost := sum("\ufffd" in "".join(row.cells.values()) for row in rows):
         notes.append(f"metadata.csv: {lost} rows hold \ufffd, letters that were lost before it was published")
     return notes

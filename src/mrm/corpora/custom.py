@@ -1,10 +1,10 @@
-"""Your own pictures and reports: a table with any column names, or a folder of pictures.
+"""Your own images and reports: a table with any column names, or a folder of images.
 
-A table (CSV) needs one column that names the picture; `options.columns` maps our names to its columns, as
+A table (CSV) needs one column that names the image; `options.columns` maps our names to its columns, as
 `image_path=Path, report_content=Text, patient_id=MRN, study_id=Accession, view=View, split=Set`, and
 `options.classes` names the label columns (1, 0, -1 uncertain, empty not stated; yes, no and the like too).
 
-Without a table each picture under the source is a record. With `options.classes`, folders give the label: 1
+Without a table each image under the source is a record. With `options.classes`, folders give the label: 1
 in a folder of the class's name, 0 in any other; folders named train, val and test are the splits.
 
 Either way `scan.txt` beside `scan.png` is its report, unless the table says one.
@@ -26,7 +26,7 @@ from mrm.corpora.contract import (
     Row,
     file_stem,
     inside,
-    list_pictures,
+    list_images,
     read_table,
     unique_rows,
     without_label,
@@ -49,8 +49,8 @@ VALUES = {
 }
 BAD_LABEL = "label not understood"
 BAD_SPLIT = "split not understood"
-SEVERAL = "name fits several pictures"
-NO_NAME = "row without picture name"
+SEVERAL = "name fits several images"
+NO_NAME = "row without image name"
 
 
 def read(source: Path, options: Options) -> Release:
@@ -59,16 +59,16 @@ def read(source: Path, options: Options) -> Release:
     if table and not table.is_file():
         raise RecordError(f"--table {table}: no such file")
     excluded: list[Exclusion] = []
-    pictures = list_pictures(source)
-    if not pictures:
-        raise RecordError(f"{source}: no picture in it; known are PNG, JPEG, TIFF and DICOM files")
+    images = list_images(source)
+    if not images:
+        raise RecordError(f"{source}: no image in it; known are PNG, JPEG, TIFF and DICOM files")
     if table is None and options.columns:
         raise RecordError(f"{source}: columns are given, but there is no table; name it with --table FILE")
-    sidecars = Sidecars(list_pictures(source, suffixes=(".txt",)))
+    sidecars = Sidecars(list_images(source, suffixes=(".txt",)))
     if table is None:
-        rows = _from_folder(pictures, sidecars, options)
+        rows = _from_folder(images, sidecars, options)
     else:
-        rows = _from_table(source, table, pictures, sidecars, options, excluded)
+        rows = _from_table(source, table, images, sidecars, options, excluded)
     records = Records(rows, options.classes, str(table or source))
     return Release(
         records=records,
@@ -76,7 +76,7 @@ def read(source: Path, options: Options) -> Release:
         version="by a table" if table else "by folders",
         splits=_splits(records),
         excluded=excluded,
-        counts={"pictures with report": sum(bool(r.report) for r in records)},
+        counts={"images with report": sum(bool(r.report) for r in records)},
         purpose="labels" if options.classes else "reports",
         notes=[*sidecars.notes(), *_notes(records, table is not None)],
     )
@@ -93,15 +93,15 @@ def _only_table(source: Path) -> Path | None:
 
 @dataclass
 class Sidecars:
-    """The text files that lie beside pictures of their name."""
+    """The text files that lie beside images of their name."""
 
     files: Mapping[str, Path]
     replaced: int = 0
 
-    def report(self, picture: str, sections: Sequence[str]) -> str:
-        """The text beside the picture, empty where there is none."""
-        plain = PurePosixPath(picture).with_suffix("").as_posix()
-        file = self.files.get(f"{plain}.txt") or self.files.get(f"{picture}.txt")
+    def report(self, image: str, sections: Sequence[str]) -> str:
+        """The text beside the image, empty where there is none."""
+        plain = PurePosixPath(image).with_suffix("").as_posix()
+        file = self.files.get(f"{plain}.txt") or self.files.get(f"{image}.txt")
         if file is None:
             return ""
         text = file.read_bytes().decode("utf-8-sig", errors="replace").strip()
@@ -122,38 +122,38 @@ class Sidecars:
 
 @dataclass(frozen=True)
 class Finder:
-    """Which picture a table means: a path from the source or the table's folder, or a name that is unique."""
+    """Which image a table means: a path from the source or the table's folder, or a name that is unique."""
 
     source: Path
     beside: str  # the table's folder from the source, empty if it lies elsewhere
-    pictures: Mapping[str, Path]
+    images: Mapping[str, Path]
     by_stem: Mapping[str, list[str]]
 
     @classmethod
-    def of(cls, source: Path, table: Path, pictures: Mapping[str, Path]) -> Finder:
+    def of(cls, source: Path, table: Path, images: Mapping[str, Path]) -> Finder:
         folder, root = table.absolute().parent, source.absolute()
         by_stem: dict[str, list[str]] = {}
-        for name in pictures:
+        for name in images:
             by_stem.setdefault(file_stem(name), []).append(name)
         return cls(
             source,
             folder.relative_to(root).as_posix() if folder.is_relative_to(root) else "",
-            pictures,
+            images,
             by_stem,
         )
 
     def __call__(self, row: Row, name: str) -> list[str]:
-        """The pictures that the name fits. Raises RecordError if it leads out of the source."""
+        """The images that the name fits. Raises RecordError if it leads out of the source."""
         name = inside(self.source, name, row.where)
         for candidate in (name, (PurePosixPath(self.beside) / name).as_posix()):
-            if candidate in self.pictures:
+            if candidate in self.images:
                 return [candidate]
         return [p for p in self.by_stem.get(file_stem(name), []) if _fits(p, name)]
 
 
-def _fits(picture: str, name: str) -> bool:
-    """Whether the folders and the suffix that the name gives are the picture's."""
-    wanted, has = PurePosixPath(name), PurePosixPath(picture)
+def _fits(image: str, name: str) -> bool:
+    """Whether the folders and the suffix that the name gives are the image's."""
+    wanted, has = PurePosixPath(name), PurePosixPath(image)
     folders = wanted.parent.parts
     if file_stem(name) != wanted.name and wanted.suffix.lower() != has.suffix.lower():
         return False
@@ -163,14 +163,14 @@ def _fits(picture: str, name: str) -> bool:
 def _from_table(
     source: Path,
     table: Path,
-    pictures: Mapping[str, Path],
+    images: Mapping[str, Path],
     sidecars: Sidecars,
     options: Options,
     excluded: list[Exclusion],
 ) -> list[Record]:
     rows = read_table(table, ())
     column = _columns(table, rows, options)
-    find, chosen = Finder.of(source, table, pictures), dict[int, str]()
+    find, chosen = Finder.of(source, table, images), dict[int, str]()
     for row in rows:
         name = row[column["image_path"]]
         found = find(row, name) if name else []
@@ -182,12 +182,12 @@ def _from_table(
     kept = []
     joined = (row for row in rows if row.line in chosen)
     for name, row in unique_rows(joined, lambda r: chosen[r.line], excluded):
-        record = _record(name, pictures[name], row, column, sidecars, options)
+        record = _record(name, images[name], row, column, sidecars, options)
         if isinstance(record, Exclusion):
             excluded.append(record)
         else:
             kept.append(record)
-    excluded += without_label(pictures, chosen.values())
+    excluded += without_label(images, chosen.values())
     return kept
 
 
@@ -203,7 +203,7 @@ def _columns(table: Path, rows: Sequence[Row], options: Options) -> dict[str, st
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         found += "; save the table with commas between its columns"
     if "image_path" not in column:
-        raise RecordError(f"{table}: say which column names the picture, --columns image_path=COLUMN; {found}")
+        raise RecordError(f"{table}: say which column names the image, --columns image_path=COLUMN; {found}")
     if missing := [c for c in (*column.values(), *options.classes) if c not in header]:
         raise RecordError(f"{table}: no column {', '.join(missing)}; {found}")
     return column
@@ -242,9 +242,9 @@ def _extra(split: str, cells: Mapping[str, str]) -> dict[str, str]:
 # Folder ---------------------------------------------------------------------------------------------------
 
 
-def _from_folder(pictures: Mapping[str, Path], sidecars: Sidecars, options: Options) -> list[Record]:
+def _from_folder(images: Mapping[str, Path], sidecars: Sidecars, options: Options) -> list[Record]:
     rows = []
-    for name, file in pictures.items():
+    for name, file in images.items():
         folders = [part.lower() for part in PurePosixPath(name).parent.parts]
         split = next((SPLITS[f] for f in folders if f in SPLITS), "")
         labels = tuple(float(c.lower() in folders) for c in options.classes)
@@ -252,8 +252,8 @@ def _from_folder(pictures: Mapping[str, Path], sidecars: Sidecars, options: Opti
         rows.append(Record(file, report, labels=labels, extra=_extra(split, {}), name=name))
     for i, c in enumerate(options.classes):
         if not any(r.labels[i] for r in rows):
-            inner = sorted({PurePosixPath(n).parent.name for n in pictures} - {""})
-            raise RecordError(f"no folder {c} with pictures; the folders found are {', '.join(inner[:20]) or 'none'}")
+            inner = sorted({PurePosixPath(n).parent.name for n in images} - {""})
+            raise RecordError(f"no folder {c} with images; the folders found are {', '.join(inner[:20]) or 'none'}")
     return rows
 
 
@@ -270,8 +270,8 @@ def _notes(records: Records, by_table: bool) -> list[str]:
     notes = []
     if unknown := sum(not r.patient for r in records):
         advice = "name their column with --columns patient_id=COLUMN" if by_table else "give a table that has them"
-        notes.append(f"{unknown:,} pictures without patient: a split may share patients; {advice}")
+        notes.append(f"{unknown:,} images without patient: a split may share patients; {advice}")
     split = sum("split" in r.extra for r in records)
     if 0 < split < len(records):
-        notes.append(f"{len(records) - split:,} pictures of no split are in records.csv only")
+        notes.append(f"{len(records) - split:,} images of no split are in records.csv only")
     return notes

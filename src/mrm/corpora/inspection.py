@@ -1,8 +1,8 @@
-"""A look at every picture, on all cores, with progress; what was seen survives an interruption.
+"""A look at every image, on all cores, with progress; what was seen survives an interruption.
 
-`inspect` opens each picture of a release: one that cannot be read becomes an exclusion, and a DICOM header
+`inspect` opens each image of a release: one that cannot be read becomes an exclusion, and a DICOM header
 fills in patient, view, sex and age where the publisher's tables do not say. `each` is the loop under it,
-which corpora that write pictures use too.
+which corpora that write images use too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mrm.system import hardware
 from mrm.system.journal import Journal, file_state
 
 KEPT = ".inspected.jsonl"
-QUICK, SLOW = 1000, 50  # so many headers, or whole pictures, are done in the time that a process takes to start
+QUICK, SLOW = 1000, 50  # so many headers, or whole images, are done in the time that a process takes to start
 END = {"jpeg": b"\xff\xd9", "png": b"IEND", "dicom": b"\xff\xd9"}  # DICOM: of the JPEG or JPEG 2000 inside
 _TAGS = {"patient": "PatientID", "study": "StudyInstanceUID", "view": "ViewPosition", "sex": "PatientSex"}
 
@@ -37,7 +37,7 @@ _TAGS = {"patient": "PatientID", "study": "StudyInstanceUID", "view": "ViewPosit
 def inspect(records: Records, out: Path, options: Options) -> tuple[Records, list[Exclusion]]:
     """The records with what their DICOM headers add, without those that cannot be read, and these.
 
-    Facts of each picture are kept in `out` until `forget`, under its path, size and time of change, so that
+    Facts of each image are kept in `out` until `forget`, under its path, size and time of change, so that
     the same command resumes. `options.check="none"` opens nothing.
     """
     if options.check == "none":
@@ -47,7 +47,7 @@ def inspect(records: Records, out: Path, options: Options) -> tuple[Records, lis
     todo = [(k, r.image) for k, r in zip(keys, records, strict=True) if k not in journal.known]
     look, alone = partial(_look, options.check), SLOW if options.check == "pixels" else QUICK
     with journal:
-        facts = each(look, [image for _, image in todo], options.workers, "looking at pictures", alone)
+        facts = each(look, [image for _, image in todo], options.workers, "looking at images", alone)
         for (key, _), fact in zip(todo, facts, strict=True):
             journal.add(key, fact)
     seen = [journal.known[k] for k in keys]
@@ -62,7 +62,7 @@ def forget(out: Path) -> None:
 
 
 def _look(check: Check, image: Path) -> dict[str, str]:
-    """Facts of one picture, or why it cannot be read. Runs in any process."""
+    """Facts of one image, or why it cannot be read. Runs in any process."""
     try:
         kind = headers.kind_of(headers.load(image, 132), str(image))
         if check == "header" and _ends_well(image, kind):
@@ -121,7 +121,7 @@ def each(
 
 
 def _start_worker() -> None:
-    """One thread for pictures, for one process per core is enough; and an end with the command, however that ends."""
+    """One thread for images, for one process per core is enough; and an end with the command, however that ends."""
     import cv2
 
     cv2.setNumThreads(0)

@@ -1,7 +1,7 @@
 """MIMIC-CXR-JPG 2.0.0: 377,110 radiographs of 227,835 studies, with the reports of MIMIC-CXR.
 
 Layout and counts: Johnson et al. 2019, arXiv:1901.07042, and physionet.org/content/mimic-cxr-jpg/2.0.0.
-Pictures are `files/p10/p10000032/s50414267/<dicom_id>.jpg`; every picture of a study has the study's report.
+Images are `files/p10/p10000032/s50414267/<dicom_id>.jpg`; every image of a study has the study's report.
 A download may hold anything between a few patients and all, with or without reports and labels.
 """
 
@@ -25,7 +25,7 @@ from mrm.corpora.contract import (
     Row,
     find_table,
     inside,
-    list_pictures,
+    list_images,
     read_table,
     unique_rows,
     without_label,
@@ -41,12 +41,12 @@ CLASSES = (
     *("Pneumothorax", "Support Devices"),
 )
 EXPECTED = {
-    **{"pictures": 377_110, "studies": 227_835, "patients": 65_379, "reports": 227_835},
+    **{"images": 377_110, "studies": 227_835, "patients": 65_379, "reports": 227_835},
     **{"train": 368_960, "val": 2_991, "test": 5_159},
 }
 _NOT_STATED = (float("nan"),) * len(CLASSES)
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
-NO_SPLIT = "picture without split"
+NO_SPLIT = "image without split"
 DAMAGED = "report unreadable"
 SECOND = "second report of one study"
 _REPORT = re.compile(r"(?:^|/)p\d+/s(\d+)\.txt$")  # files/p10/p10000032/s50414267.txt, in the archive too
@@ -54,7 +54,7 @@ _FOLDERS = ("mimic-cxr-reports", "files", "reports")
 
 
 def read(source: Path, options: Options) -> Release:
-    """Join metadata, split, labels, pictures and reports. Raises RecordError where a table is missing."""
+    """Join metadata, split, labels, images and reports. Raises RecordError where a table is missing."""
     tables = {name: find_table(source, f"mimic-cxr-2.0.0-{name}.csv") for name in ("metadata", "split")}
     excluded: list[Exclusion] = []
     rows, split_of = _wanted(source, tables, excluded)
@@ -83,17 +83,17 @@ def _is_in(split: str, record: Record) -> bool:
     return record.extra["split"] == split
 
 
-# Pictures ---------------------------------------------------------------------------------------------------
+# Images ---------------------------------------------------------------------------------------------------
 
 
 def _wanted(
     source: Path, tables: Mapping[str, Path], excluded: list[Exclusion]
 ) -> tuple[list[tuple[str, Row]], dict[str, str]]:
-    """(picture, metadata row) of every picture that is there and in a split; and the splits."""
+    """(image, metadata row) of every image that is there and in a split; and the splits."""
     split_rows = unique_rows(read_table(tables["split"], ("dicom_id", "split")), lambda r: r["dicom_id"], excluded)
     split_of = {dicom: SPLITS.get(row["split"], "") for dicom, row in split_rows}
     needed = ("dicom_id", "subject_id", "study_id", "ViewPosition")
-    files = list_pictures(source, "files")
+    files = list_images(source, "files")
     stems = {name.rpartition(".")[0]: name for name in files}  # the DICOM of MIMIC-CXR serves as well
     known, rows = set[str](), []
     for dicom, row in unique_rows(read_table(tables["metadata"], needed), lambda r: r["dicom_id"], excluded):
@@ -202,7 +202,7 @@ def _places(source: Path) -> Iterator[Path]:
 def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, bytes | None]]:
     """(study, file, content) of the wanted reports, as they lie; the content is None where it is damaged."""
     if place.is_dir():
-        for name, file in list_pictures(place, suffixes=(".txt",)).items():
+        for name, file in list_images(place, suffixes=(".txt",)).items():
             if (match := _REPORT.search(f"/{name}")) and match[1] in studies:
                 yield match[1], name, file.read_bytes()
         return
@@ -231,7 +231,7 @@ def _counts(records: Records, texts: Mapping[str, str], untitled: int, names: Se
     counts = {
         "studies": len({r.study for r in records}),
         "reports": len(texts),
-        "pictures without report": sum(not r.report for r in records),
+        "images without report": sum(not r.report for r in records),
     }
     if names:
         counts["reports without these sections, kept whole"] = untitled

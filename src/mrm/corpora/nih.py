@@ -1,7 +1,7 @@
 """NIH ChestX-ray14: 112,120 frontal PNG of 30,805 patients, 14 findings mined from reports.
 
 Wang et al. 2017, arXiv:1705.02315. The download has `Data_Entry_2017_v2020.csv`, `train_val_list.txt`,
-`test_list.txt` and the pictures in `images_001/images` to `images_012/images`, or all in `images`.
+`test_list.txt` and the images in `images_001/images` to `images_012/images`, or all in `images`.
 Counts are those of the publisher's table and lists.
 """
 
@@ -19,7 +19,7 @@ from mrm.corpora.contract import (
     Row,
     find_table,
     inside,
-    list_pictures,
+    list_images,
     read_table,
     unique_rows,
     without_label,
@@ -48,7 +48,7 @@ COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patien
 OFFICIAL = {"official train_val": "train_val_list.txt", "official test": "test_list.txt"}
 EXPECTED = {
     "rows": 112_120,
-    "pictures": 112_120,
+    "images": 112_120,
     "patients": 30_805,
     "official train_val": 86_524,
     "official test": 25_596,
@@ -56,11 +56,11 @@ EXPECTED = {
 
 
 def read(source: Path, options: Options) -> Release:
-    """Records of the pictures that are there, with the official test set where its list is."""
+    """Records of the images that are there, with the official test set where its list is."""
     table = find_table(source, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
     rows = read_table(table, COLUMNS)
     excluded: list[Exclusion] = []
-    files = _by_name(list_pictures(source, suffixes=(".png",)), excluded)
+    files = _by_name(list_images(source, suffixes=(".png",)), excluded)
     records = []
     for name, row in unique_rows(rows, lambda r: inside(source, r["Image Index"], r.where), excluded):
         labels = _labels(row)
@@ -129,7 +129,7 @@ def _lines(path: Path) -> list[str]:
     """The file names of an official list. Raises RecordError for a list of none."""
     names = path.read_text(errors="replace").split()
     if not any(name.endswith(".png") for name in names):
-        raise RecordError(f"{path}: names no picture (00000001_000.png, ...); get the publisher's list, or remove it")
+        raise RecordError(f"{path}: names no image (00000001_000.png, ...); get the publisher's list, or remove it")
     return names
 
 

@@ -1,9 +1,9 @@
-"""Open-i, the Indiana University chest X-ray collection: 7,470 PNG pictures and 3,955 reports in XML.
+"""Open-i, the Indiana University chest X-ray collection: 7,470 PNG images and 3,955 reports in XML.
 
 Layout and counts: openi.nlm.nih.gov/faq and Demner-Fushman et al. 2016, doi:10.1093/jamia/ocv080. The archive
 NLMCXR_reports.tgz unpacks to `ecgen-radiology/<number>.xml`, NLMCXR_png.tgz to PNG files named by the `id` of
 the report's `parentImage`. The reports are de-identified with XXXX, which is kept. No patient number is
-published, so the report's id stands for the patient; and no view of a picture, only a caption for both.
+published, so the report's id stands for the patient; and no view of an image, only a caption for both.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from mrm.corpora.contract import (
     Release,
     file_stem,
     inside,
-    list_pictures,
+    list_images,
 )
 from mrm.data.records import Record, Records
 from mrm.data.sections import select_sections
 from mrm.system.errors import RecordError
 
-EXPECTED = {"pictures": 7_470, "reports": 3_955}
+EXPECTED = {"images": 7_470, "reports": 3_955}
 CUT = "report cut off or not XML"
-NO_PICTURE = "report without picture"
-NO_REPORT = "picture of no report"
+NO_IMAGE = "report without image"
+NO_REPORT = "image of no report"
 PARTS = (
     "COMPARISON",
     "INDICATION",
@@ -41,13 +41,13 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Report:
-    """One XML file. `pictures` are (parentImage id, caption)."""
+    """One XML file. `images` are (parentImage id, caption)."""
 
     name: str
     uid: str
     parts: tuple[tuple[str, str], ...]
     mesh: tuple[str, ...]
-    pictures: tuple[tuple[str, str], ...]
+    images: tuple[tuple[str, str], ...]
 
     @property
     def text(self) -> str:
@@ -56,8 +56,8 @@ class Report:
 
 
 def read(source: Path, options: Options) -> Release:
-    """Join reports and pictures by the ids in the XML. Raises RecordError where there is no report at all."""
-    files = list_pictures(source, suffixes=(".xml",))
+    """Join reports and images by the ids in the XML. Raises RecordError where there is no report at all."""
+    files = list_images(source, suffixes=(".xml",))
     if not files:
         raise RecordError(f"{source}: no XML report in it; unpack NLMCXR_reports.tgz there, it gives ecgen-radiology/")
     excluded: list[Exclusion] = []
@@ -71,7 +71,7 @@ def read(source: Path, options: Options) -> Release:
         expected=EXPECTED,
         counts={
             "reports": len(reports),
-            "reports with a picture here": len({r.study for r in records}),
+            "reports with an image here": len({r.study for r in records}),
             "reports without findings": sum(not dict(r.parts).get("FINDINGS") for r in reports),
             "reports without findings and impression": sum(not _says_something(r) for r in reports),
         },
@@ -95,12 +95,12 @@ def read_report(content: bytes, name: str) -> Report:
         uid=(uid.get("id") if uid is not None else None) or f"CXR{Path(name).stem}",
         parts=tuple((title, texts[title]) for title in order),
         mesh=tuple(t for node in root.iter("major") if (t := " ".join((node.text or "").split()))),
-        pictures=tuple((p.get("id", "").strip(), _caption(p)) for p in root.iter("parentImage")),
+        images=tuple((p.get("id", "").strip(), _caption(p)) for p in root.iter("parentImage")),
     )
 
 
-def _caption(picture: ElementTree.Element) -> str:
-    return " ".join((picture.findtext("caption") or "").split())
+def _caption(image: ElementTree.Element) -> str:
+    return " ".join((image.findtext("caption") or "").split())
 
 
 def _read_reports(files: dict[str, Path], excluded: list[Exclusion]) -> list[Report]:
@@ -119,18 +119,18 @@ def _read_reports(files: dict[str, Path], excluded: list[Exclusion]) -> list[Rep
 
 
 def _records(source: Path, reports: Sequence[Report], names: Sequence[str], excluded: list[Exclusion]) -> list[Record]:
-    """One record for each picture of each report, in the order of the reports."""
-    files = list_pictures(source, suffixes=(".png",))
+    """One record for each image of each report, in the order of the reports."""
+    files = list_images(source, suffixes=(".png",))
     by_stem = {file_stem(name): name for name in files}
     rows: dict[str, Record] = {}
     for report in reports:
         text = select_sections(report.text, names) if report.text else ""
-        if not report.pictures:
-            excluded.append(Exclusion(report.name, NO_PICTURE))
-        for picture, caption in report.pictures:
-            name = by_stem.get(inside(source, picture, report.name))
+        if not report.images:
+            excluded.append(Exclusion(report.name, NO_IMAGE))
+        for image, caption in report.images:
+            name = by_stem.get(inside(source, image, report.name))
             if name is None:
-                excluded.append(Exclusion(f"{picture}.png", ABSENT, report.name))
+                excluded.append(Exclusion(f"{image}.png", ABSENT, report.name))
             elif name in rows:
                 excluded.append(Exclusion(name, DUPLICATE, f"{report.name} names it again"))
             else:

@@ -2,9 +2,9 @@
 
 Shih et al. 2019, doi:10.1148/ryai.2019180041. The download has `stage_2_train_labels.csv` with a row
 for each box, `stage_2_detailed_class_info.csv`, and `<patientId>.dcm` in `stage_2_train_images` and
-`stage_2_test_images`. A picture is positive if it has a box. View, sex and age are in the DICOM headers.
+`stage_2_test_images`. An image is positive if it has a box. View, sex and age are in the DICOM headers.
 
-The pictures come from NIH ChestX-ray14, whose patients have other ids there: see `mrm audit`.
+The images come from NIH ChestX-ray14, whose patients have other ids there: see `mrm audit`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mrm.corpora.contract import (
     file_stem,
     find_table,
     inside,
-    list_pictures,
+    list_images,
     read_table,
     without_label,
 )
@@ -33,7 +33,7 @@ CLASSES = ("Pneumonia",)
 TRAIN, TEST = "stage_2_train_images", "stage_2_test_images"
 BOX = ("x", "y", "width", "height")
 EXPECTED = {
-    "pictures": 29_684,
+    "images": 29_684,
     "rows": 30_227,
     "boxes": 9_555,
     "labelled patients": 26_684,
@@ -42,14 +42,14 @@ EXPECTED = {
 
 
 def read(source: Path, options: Options) -> Release:
-    """Records of the training pictures with their target, and of the test pictures without any."""
+    """Records of the training images with their target, and of the test images without any."""
     table = find_table(source, "stage_2_train_labels.csv")
     details, detail_tables = _details(source)
     rows = read_table(table, ("patientId", *BOX, "Target"))
     excluded: list[Exclusion] = []
     boxes = join_boxes(rows, excluded)
     names = {p: inside(source, f"{TRAIN}/{p}.dcm", f"{table.name}, patientId {p}") for p in boxes}
-    files = list_pictures(source, TRAIN, suffixes=(".dcm",))
+    files = list_images(source, TRAIN, suffixes=(".dcm",))
     records = []
     for patient, name in names.items():
         if name in files:
@@ -57,7 +57,7 @@ def read(source: Path, options: Options) -> Release:
         else:
             excluded.append(Exclusion(name, ABSENT))
     excluded += without_label(files, (f"{TRAIN}/{r['patientId']}.dcm" for r in rows))
-    for name, file in list_pictures(source, TEST, suffixes=(".dcm",)).items():
+    for name, file in list_images(source, TEST, suffixes=(".dcm",)).items():
         records.append(Record(file, patient=file_stem(name), labels=(float("nan"),), name=name))
     return Release(
         records=Records(records, CLASSES, str(table)),
@@ -72,7 +72,7 @@ def read(source: Path, options: Options) -> Release:
         },
         key=file_stem,
         list_classes=CLASSES,
-        notes=["these pictures come from NIH ChestX-ray14: audit before training on one, testing on the other"],
+        notes=["these images come from NIH ChestX-ray14: audit before training on one, testing on the other"],
     )
 
 

@@ -1,6 +1,6 @@
 """SIIM-ACR Pneumothorax Segmentation: 12,047 DICOM with run-length masks, 2,669 of them with a pneumothorax.
 
-The download has `train-rle.csv` (`ImageId, EncodedPixels`; one row for each lesion, -1 for none) and pictures
+The download has `train-rle.csv` (`ImageId, EncodedPixels`; one row for each lesion, -1 for none) and images
 as `dicom-images-train/<study>/<series>/<ImageId>.dcm`, or flat, or as PNG or JPEG under the same name. Run
 lengths are pairs of numbers, the first counted from the end of the run before it ("pixels-relative"), over the
 pixels column by column from the top left. Counts are those of the publisher's table.
@@ -32,7 +32,7 @@ from mrm.corpora.contract import (
     file_stem,
     find_table,
     inside,
-    list_pictures,
+    list_images,
     read_table,
     without_label,
 )
@@ -45,8 +45,8 @@ from mrm.system.tables import write_whole
 
 CLASSES = ("Pneumothorax",)
 FOLDERS = {"train": "training", "val": "validation", "test": "test"}  # split -> folder
-EXPECTED = {"pictures": 12_047, "rows": 12_954, "labelled pictures": 12_047, "positive Pneumothorax": 2_669}
-BAD_MASK = "mask does not fit the picture"
+EXPECTED = {"images": 12_047, "rows": 12_954, "labelled images": 12_047, "positive Pneumothorax": 2_669}
+BAD_MASK = "mask does not fit the image"
 
 
 def read(source: Path, options: Options) -> Release:
@@ -56,7 +56,7 @@ def read(source: Path, options: Options) -> Release:
     excluded: list[Exclusion] = []
     runs = join_rows(rows, excluded)
     found: dict[str, Path] = {}
-    for relative, file in list_pictures(source).items():
+    for relative, file in list_images(source).items():
         if file_stem(relative) in found:
             excluded.append(Exclusion(relative, TWICE))
         found.setdefault(file_stem(relative), file)
@@ -73,7 +73,7 @@ def read(source: Path, options: Options) -> Release:
         version="stage 2",
         excluded=excluded,
         expected=EXPECTED,
-        counts={"rows": len(rows), "labelled pictures": len(runs)},
+        counts={"rows": len(rows), "labelled images": len(runs)},
         purpose="masks",
         finish=partial(write_folders, runs),
     )
@@ -84,9 +84,9 @@ def _record(source: Path, file: Path, positive: bool) -> Record:
 
 
 def join_rows(rows: Sequence[Row], excluded: list[Exclusion]) -> dict[str, list[str]]:
-    """The run lengths of each picture's lesions, an empty list for none.
+    """The run lengths of each image's lesions, an empty list for none.
 
-    Copies of a row count once, and a picture with both a lesion and -1 is left out. Raises RecordError for text
+    Copies of a row count once, and an image with both a lesion and -1 is left out. Raises RecordError for text
     that is no run length.
     """
     runs: dict[str, list[str]] = {}
@@ -108,7 +108,7 @@ def join_rows(rows: Sequence[Row], excluded: list[Exclusion]) -> dict[str, list[
 
 
 class Job(NamedTuple):
-    """One picture to write, and all the places where it and its mask go."""
+    """One image to write, and all the places where it and its mask go."""
 
     name: str
     image: Path
@@ -136,12 +136,12 @@ def write_folders(
     made_from = hashlib.sha256(repr((options.size, sorted(runs.items()))).encode()).hexdigest()
     _remove_strangers(out, jobs, made_from)
     todo = [j for j in jobs.values() if not all(file.is_file() for place in j.places for file in place)]
-    results = each(write_pair, todo, options.workers, "writing pictures and masks", SLOW)
+    results = each(write_pair, todo, options.workers, "writing images and masks", SLOW)
     return [result for result in results if result is not None]
 
 
 def _remove_strangers(out: Path, jobs: Mapping[str, Job], made_from: str) -> None:
-    """Remove pictures of an earlier preparation that stand in another set now, where they would leak; and all of
+    """Remove images of an earlier preparation that stand in another set now, where they would leak; and all of
     them if masks or size were others, which `annotations/.made_from` tells."""
     wanted = {path for job in jobs.values() for place in job.places for path in place}
     note = out / "annotations/.made_from"
@@ -156,26 +156,26 @@ def _remove_strangers(out: Path, jobs: Mapping[str, Job], made_from: str) -> Non
 
 
 def write_pair(job: Job) -> Exclusion | None:
-    """Write one picture and its mask to their places; the mask last, so what has a mask is complete."""
+    """Write one image and its mask to their places; the mask last, so what has a mask is complete."""
     try:
-        picture = images.read(job.image)
-        mask = np.zeros(picture.shape, dtype=bool)
+        image = images.read(job.image)
+        mask = np.zeros(image.shape, dtype=bool)
         for text in job.lesions:
-            mask |= decode(text, *picture.shape)
+            mask |= decode(text, *image.shape)
     except ImageError as error:
         return Exclusion(job.name, UNREADABLE, str(error))
     except ValueError as error:
         return Exclusion(job.name, BAD_MASK, str(error))
-    if job.size and max(picture.shape) > job.size:
-        picture, mask = _shrunk(picture, mask, job.size)
+    if job.size and max(image.shape) > job.size:
+        image, mask = _shrunk(image, mask, job.size)
     for image_file, mask_file in job.places:
-        write_whole(image_file, images.encode_png(picture))
+        write_whole(image_file, images.encode_png(image))
         write_whole(mask_file, images.encode_png(mask.astype(np.uint8)))
     return None
 
 
-def _shrunk(picture: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _shrunk(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Both with the longer side `size`: the mask is 1 where half of a pixel's area is lesion."""
-    height, width = (max(1, round(side * size / max(picture.shape))) for side in picture.shape)
+    height, width = (max(1, round(side * size / max(image.shape))) for side in image.shape)
     area = images.resize(mask.astype(np.uint8) * 255, height, width)
-    return images.resize(picture, height, width), area >= 128
+    return images.resize(image, height, width), area >= 128

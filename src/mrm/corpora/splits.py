@@ -1,12 +1,12 @@
 """Training, validation and test sets, and the 1 % and 10 % of labels that label efficiency is measured with.
 
-Patients are cut, never pictures. How our own cut works:
+Patients are cut, never images. How our own cut works:
 
-1. A patient belongs to one stratum: the rarest class, counted in patients, that any of their pictures shows,
+1. A patient belongs to one stratum: the rarest class, counted in patients, that any of their images shows,
    or none.
 2. Patients of a stratum stand in the order of a hash of (seed, patient). The first ones are taken until they
-   have the share of the stratum's pictures, rounded to a patient; what is rounded off counts for the next,
-   commoner stratum. So a set has its share of each stratum and of all pictures.
+   have the share of the stratum's images, rounded to a patient; what is rounded off counts for the next,
+   commoner stratum. So a set has its share of each stratum and of all images.
 3. A class that is missing though `HANDFUL` patients or more show it gets the first of them.
 
 Nothing depends on the order of records or on chance but the hash, so records that are added move only the
@@ -74,7 +74,7 @@ def divide(records: Records, share: float, seed: int, salt: str) -> tuple[Record
 
 
 def fractions(train: Records, percents: Sequence[float], seed: int) -> dict[str, Records]:
-    """`train_1`, `train_10`, ...: so many per cent of the training pictures, each within the next."""
+    """`train_1`, `train_10`, ...: so many per cent of the training images, each within the next."""
     patients = _patients(train, f"{seed}:labels")
     taken: set[str] = set()
     parts = {}
@@ -92,8 +92,8 @@ class Patient:
 
     key: str
     place: bytes  # the hash that orders patients
-    pictures: int
-    shows: set[int]  # classes that any picture is positive for
+    images: int
+    shows: set[int]  # classes that any image is positive for
 
 
 def _person(record: Record) -> str:
@@ -107,30 +107,30 @@ def _patients(records: Records, salt: str) -> list[Patient]:
         if key not in found:
             place = hashlib.blake2b(f"{salt}:{key}".encode(), digest_size=8).digest()
             found[key] = Patient(key, place, 0, set())
-        found[key].pictures += 1
+        found[key].images += 1
         found[key].shows.update(c for c, v in enumerate(record.labels) if v == 1)
     return sorted(found.values(), key=lambda p: (p.place, p.key))
 
 
 def choose(patients: Sequence[Patient], share: float, at_least: Set[str] = frozenset()) -> set[str]:
-    """The keys of patients who hold a share of the pictures, as the module says; with those in `at_least`."""
+    """The keys of patients who hold a share of the images, as the module says; with those in `at_least`."""
     commonness = Counter(c for p in patients for c in p.shows)
     strata: dict[int, list[Patient]] = {}
     for patient in patients:
         rarest = min(patient.shows, key=lambda c: (commonness[c], c), default=-1)
         strata.setdefault(rarest, []).append(patient)
     classes = sorted(commonness, key=lambda c: (commonness[c], c))
-    taken, owed = set(at_least), 0.0  # pictures: what one stratum rounds off is owed to the next
+    taken, owed = set(at_least), 0.0  # images: what one stratum rounds off is owed to the next
     for stratum in (*classes, -1):
         members = strata.get(stratum, [])
-        owed += share * sum(p.pictures for p in members) - sum(p.pictures for p in members if p.key in taken)
+        owed += share * sum(p.images for p in members) - sum(p.images for p in members if p.key in taken)
         for patient in members:
             if patient.key in taken:
                 continue
-            if patient.pictures / 2 > owed:
+            if patient.images / 2 > owed:
                 break
             taken.add(patient.key)
-            owed -= patient.pictures
+            owed -= patient.images
     for c in classes:
         showing = [p.key for p in patients if c in p.shows]
         if len(showing) >= HANDFUL and taken.isdisjoint(showing):
@@ -143,7 +143,7 @@ def choose(patients: Sequence[Patient], share: float, at_least: Set[str] = froze
 
 @dataclass(frozen=True)
 class Published:
-    """The sets that a folder of published lists names, joined with the pictures that are there."""
+    """The sets that a folder of published lists names, joined with the images that are there."""
 
     splits: dict[str, Records]
     expected: dict[str, int]  # lines of each list
@@ -154,7 +154,7 @@ class Published:
 def published(release: Release, folder: Path) -> Published:
     """Join the label lists in `folder` with the release. The labels are the lists'. Raises RecordError.
 
-    Where there is no `train_list.txt`, as for CheXpert, the publisher's training pictures that are in no
+    Where there is no `train_list.txt`, as for CheXpert, the publisher's training images that are in no
     validation or test list take its place.
     """
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
@@ -177,7 +177,7 @@ def published(release: Release, folder: Path) -> Published:
         keys = (key for r in every if (key := release.key(r.name)) not in listed)
         rest = [known[key][1] for key in keys if _stated(known[key][1])]
         result.splits["train"] = Records(rest, release.list_classes or release.records.classes, str(folder))
-        result.notes.append(f"no train_list.txt: train is the {len(rest):,} pictures in no val or test list")
+        result.notes.append(f"no train_list.txt: train is the {len(rest):,} images in no val or test list")
     return replace(result, splits=_ordered(result.splits))
 
 

@@ -157,7 +157,7 @@ def _facts(
     records = release.records
     found = {**summary(records), **release.counts, **{n: len(part) for n, part in splits.items()}}
     found |= {f"positive {c}": counts["positive"] for c, counts in class_counts(records).items()}
-    pictures = release.expected.get("pictures", 0)
+    images = release.expected.get("images", 0)
     return {
         "corpus": name,
         "release": release.version,
@@ -166,7 +166,7 @@ def _facts(
         "purpose": release.purpose,
         "options": {k: dict(v) if isinstance(v, Mapping) else v for k, v in vars(options).items()},
         "inputs": [_input(p, source) for p in release.inputs],
-        "complete": len(records) >= pictures if pictures else None,
+        "complete": len(records) >= images if images else None,
         "expected": dict(release.expected),
         "found": {k: v for k, v in found.items() if isinstance(v, int)},
         "classes": class_counts(records),
@@ -179,7 +179,7 @@ def _facts(
     }
 
 
-# of what reads pictures: another may decode a pixel otherwise, and so change the audit's hashes
+# of what reads images: another may decode a pixel otherwise, and so change the audit's hashes
 _VERSIONS = {"opencv": cv2.__version__, "pydicom": pydicom.__version__, "numpy": np.__version__}
 
 
@@ -196,17 +196,17 @@ def _input(path: Path, source: Path) -> dict[str, Any]:
 
 
 def summary(records: Records) -> dict[str, int | None]:
-    """Pictures, patients (None where a patient is unknown) and pictures with a report."""
+    """Images, patients (None where a patient is unknown) and images with a report."""
     patients = records.patients
     return {
-        "pictures": len(records),
+        "images": len(records),
         "patients": len(set(patients)) if patients else None,
         "reports": sum(bool(r.report) for r in records),
     }
 
 
 def class_counts(records: Records) -> dict[str, dict[str, int]]:
-    """For each class how many pictures are positive, negative, uncertain and not stated."""
+    """For each class how many images are positive, negative, uncertain and not stated."""
     labels = records.labels_NC
     return {
         c: {
@@ -223,7 +223,7 @@ def table(name: str, facts: Mapping[str, Any]) -> str:
     """`corpus.json` in short: expected against found, classes, views, sets, what was left out."""
     expected, found = facts["expected"], facts["found"]
     lines = [f"{name} ({facts['release']})", f"{'':32}{'expected':>10}{'found':>10}"]
-    shown = [k for k in found if k in expected or k in ("pictures", "patients")]
+    shown = [k for k in found if k in expected or k in ("images", "patients")]
     shown += [k for k in expected if k not in found]
     lines += [f"  {k:30}{_number(expected.get(k)):>10}{_number(found.get(k)):>10}" for k in shown]
     if facts["complete"] is False:
@@ -234,9 +234,9 @@ def table(name: str, facts: Mapping[str, Any]) -> str:
             cells = (f"{v:>{w},}" for v, w in zip(n.values(), (10, 10, 11, 12), strict=True))
             lines.append(f"  {c:30}{''.join(cells)}")
     lines.append("  views: " + ", ".join(f"{v} {n:,}" for v, n in facts["views"].items()))
-    lines.append(f"{'':32}{'pictures':>10}{'patients':>10}")
+    lines.append(f"{'':32}{'images':>10}{'patients':>10}")
     sets = facts["splits"].items()
-    lines += [f"  {k:30}{part['pictures']:>10,}{_number(part['patients']):>10}" for k, part in sets]
+    lines += [f"  {k:30}{part['images']:>10,}{_number(part['patients']):>10}" for k, part in sets]
     lines += [f"  left out: {n:,} {reason}" for reason, n in facts["excluded"].items()]
     return "\n".join([*lines, *(f"  note: {note}" for note in facts["notes"])])
 

@@ -2,7 +2,7 @@
 
 In the order of the standard (PS3.4, N.2): stored values, their used bits only; modality table or rescale;
 the first VOI table or window with its function; MONOCHROME1 turned; pixel padding black. Without a window,
-8-bit pictures keep their full range, so a DICOM made from a JPEG equals the JPEG, and deeper ones are scaled
+8-bit images keep their full range, so a DICOM made from a JPEG equals the JPEG, and deeper ones are scaled
 from their least to their greatest valid value. Colour captures become luma. Compressed files need the plugins
 of the `dicom` extra.
 
@@ -44,7 +44,7 @@ CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
 
 
 def read_dicom(source: Path | bytes, name: str | None = None) -> np.ndarray:
-    """A one-frame DICOM picture as (H, W) uint8.
+    """A one-frame DICOM image as (H, W) uint8.
 
     `name` stands for the file in messages. Warns when modality or body part is not that of a chest radiograph. Raises `ImageError`.
     """
@@ -119,7 +119,7 @@ def _check_deflated(source: Path | bytes, head: bytes, name: str) -> None:
 def _shape(dataset: pydicom.Dataset, name: str) -> tuple[int, int]:
     rows, columns = dataset.get("Rows"), dataset.get("Columns")
     if not rows or not columns:
-        raise ImageError(f"{name}: no picture in this DICOM (no Rows and Columns); choose the image objects")
+        raise ImageError(f"{name}: no image in this DICOM (no Rows and Columns); choose the image objects")
     return int(rows), int(columns)
 
 
@@ -162,7 +162,7 @@ def _check_stream(frame: bytes, dataset: pydicom.Dataset, name: str) -> None:
         sizes = [(bottom - top, right - left, channels) for right, bottom, left, top, channels in areas]
     if wrong := [size for size in sizes if size != wanted]:
         raise ImageError(
-            f"{name}: the compressed picture has {_by(wrong[0])}, the header says {_by(wanted)}; one of them lies, "
+            f"{name}: the compressed image has {_by(wrong[0])}, the header says {_by(wanted)}; one of them lies, "
             "get the file again"
         )
 
@@ -283,7 +283,7 @@ def _used_bits(dataset: pydicom.Dataset, pixels: np.ndarray) -> np.ndarray:
 
 
 def _padding(dataset: pydicom.Dataset, stored: np.ndarray) -> np.ndarray:
-    """Where the picture is filled up: PixelPaddingValue, or up to its range limit (PS3.3, C.7.5.1.1.2)."""
+    """Where the image is filled up: PixelPaddingValue, or up to its range limit (PS3.3, C.7.5.1.1.2)."""
     first, last = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     ends = np.array([end for end in (first, last) if isinstance(end, int)], np.int64)
     half = 2 ** (stored.dtype.itemsize * 8 - 1)
@@ -297,7 +297,7 @@ def _rescale(dataset: pydicom.Dataset, name: str) -> tuple[float, float]:
     slope, intercept = _first(dataset.get("RescaleSlope")), _first(dataset.get("RescaleIntercept"))
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     if slope == 0 or not math.isfinite(slope * intercept):
-        raise ImageError(f"{name}: rescale slope {slope} and intercept {intercept} give no picture")
+        raise ImageError(f"{name}: rescale slope {slope} and intercept {intercept} give no image")
     return slope, intercept
 
 

@@ -1,7 +1,7 @@
-"""What a user points at, as records: pictures, folders, globs, lists, tables of records and shards, in any mixture.
+"""What a user points at, as records: images, folders, globs, lists, tables of records and shards, in any mixture.
 
-What a file is, its content says: a picture named `list.txt` is a picture. A list or a table that cannot be used stops
-with an error; a picture that cannot be read is a matter of its own row, later.
+What a file is, its content says: an image named `list.txt` is an image. A list or a table that cannot be used stops
+with an error; an image that cannot be read is a matter of its own row, later.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from mrm.system.errors import ImageError, RecordError
 
 TABLES = (".csv", ".parquet", ".gz", ".zip")
 LISTS = (".txt",)
-NO_PICTURES = (  # not looked at in a folder, whose other files are all taken: DICOM often has no suffix, or a number
+NO_IMAGES = (  # not looked at in a folder, whose other files are all taken: DICOM often has no suffix, or a number
     *TABLES,
     *LISTS,
     *(".json", ".jsonl", ".npy", ".npz", ".md", ".html", ".xml", ".yaml", ".yml", ".log", ".pdf", ".py", ".sh"),
 )
 
 
-def pictures_at(paths: Sequence[Path | str], images: Path | None = None, out: Path | None = None) -> Records:
-    """Records of all pictures at `paths`, in their order, those of a folder sorted; without labels.
+def images_at(paths: Sequence[Path | str], images: Path | None = None, out: Path | None = None) -> Records:
+    """Records of all images at `paths`, in their order, those of a folder sorted; without labels.
 
-    A path is a picture, a folder (searched through), a shard folder, a glob, a table of records (`Records.load`), or
+    A path is an image, a folder (searched through), a shard folder, a glob, a table of records (`Records.load`), or
     a list: a path a line, or `name 0 1 ...` lines. `images` is where relative names of tables and lists are. `out` is
     where results go: where it lies in a folder that is searched, what is in it is left out. Raises RecordError for a
-    path that is not there, a folder without pictures, and a list or table that cannot be used.
+    path that is not there, a folder without images, and a list or table that cannot be used.
     """
     rows: list[Record] = []
     for given in paths:
@@ -42,7 +42,7 @@ def pictures_at(paths: Sequence[Path | str], images: Path | None = None, out: Pa
         for path in _expanded(Path(given)):
             rows += _rows_at(path, Path(images) if images else None, out)
     if not rows:
-        raise RecordError("no pictures given; name files, folders, globs, lists or tables")
+        raise RecordError("no images given; name files, folders, globs, lists or tables")
     return Records([_without_labels(r) for r in rows], source=", ".join(map(str, paths)))
 
 
@@ -72,7 +72,7 @@ def _rows_at(path: Path, images: Path | None, out: Path | None) -> Sequence[Reco
         return Records.load(path).rows if shards.found(path) else _in_folder(path, out)
     if not os.path.lexists(path):
         raise RecordError(f"{path}: no such file or folder")
-    if path.suffix not in (*TABLES, *LISTS) or _is_picture(path):
+    if path.suffix not in (*TABLES, *LISTS) or _is_image(path):
         return [Record(path)]
     if path.suffix in LISTS or _is_plain_list(path):
         return _in_list(path, images)
@@ -85,9 +85,9 @@ def _in_folder(folder: Path, out: Path | None) -> Sequence[Record]:
     found = sorted(p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and not p.is_dir())
     if out and folder.absolute() in out.absolute().parents:  # results of an earlier run
         found = [p for p in found if out.absolute() not in p.absolute().parents]
-    taken = [p for p in found if p.suffix.lower() not in NO_PICTURES and p.name != "DICOMDIR"]
+    taken = [p for p in found if p.suffix.lower() not in NO_IMAGES and p.name != "DICOMDIR"]
     if not taken:
-        raise RecordError(f"{folder}: no pictures in it")
+        raise RecordError(f"{folder}: no images in it")
     return [Record(p) for p in taken]
 
 
@@ -96,7 +96,7 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") or part.endswith(".partial") for part in path.parts)
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     try:
         kind_of(load(path, 1024), str(path))
     except ImageError:
@@ -133,7 +133,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _check_inside(names: Sequence[str], path: Path) -> None:
-    """Refuse relative names that climb out of their folder: lists come from others, and may mean more than pictures."""
+    """Refuse relative names that climb out of their folder: lists come from others, and may mean more than images."""
     for name in names:
         if not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] == os.pardir:
             raise RecordError(

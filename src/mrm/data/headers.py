@@ -1,7 +1,7 @@
-"""What a picture file is, how large it says it is, and whether it is all there, from its bytes alone.
+"""What an image file is, how large it says it is, and whether it is all there, from its bytes alone.
 
 Nothing is decoded and no library is asked, so a file can be refused before it costs memory. This is the
-lowest of the three modules on pictures: `mrm.dicom` and `mrm.images` import it.
+lowest of the three modules on images: `mrm.dicom` and `mrm.images` import it.
 """
 
 import os
@@ -23,14 +23,14 @@ _OTHERS = {
     b"PK": "a zip archive",
     b"\x1f\x8b": "a gzip file",
     b"%PDF": "a PDF",
-    b"BM": "a BMP picture",
-    b"GIF8": "a GIF picture",
+    b"BM": "a BMP image",
+    b"GIF8": "a GIF image",
     b"RIFF": "a RIFF (WebP) file",
 }
 
 
 class Stored(Protocol):
-    """A picture that lies elsewhere than in a file of its own: `mrm.shards.Packed`. `str()` says where."""
+    """An image that lies elsewhere than in a file of its own: `mrm.shards.Packed`. `str()` says where."""
 
     def read_bytes(self) -> bytes | memoryview: ...
 
@@ -43,7 +43,7 @@ class Header:
     channels: int = 1  # JPEG
     scan: int = 0  # JPEG: where the compressed data start
     patches: tuple[tuple[int, bytes], ...] = ()  # TIFF: (offset, bytes) to change before OpenCV decodes
-    inverted: bool = False  # TIFF: 0 is white; OpenCV turns 8-bit pictures itself and leaves deeper ones
+    inverted: bool = False  # TIFF: 0 is white; OpenCV turns 8-bit images itself and leaves deeper ones
 
 
 def load(source: Path | str | Bytes | Stored, limit: int = -1) -> Bytes:
@@ -55,7 +55,7 @@ def load(source: Path | str | Bytes | Stored, limit: int = -1) -> Bytes:
     try:
         about = os.stat(source)
         if stat.S_ISDIR(about.st_mode):
-            raise ImageError(f"{source}: is a folder, not a picture")
+            raise ImageError(f"{source}: is a folder, not an image")
         if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, a device read for ever
             raise ImageError(f"{source}: is a pipe or a device, not a file")
         if about.st_size > MAX_BYTES:

@@ -5,9 +5,9 @@ page) and DICOM. Every reading function gives (H, W) uint8 or raises `ImageError
 
 * colour becomes luma (0.299 R + 0.587 G + 0.114 B), an alpha channel is dropped, orientation tags are
   ignored (a camera's EXIF rotation means nothing on a radiograph);
-* 8-bit values are kept as they are; anything deeper is scaled linearly from the picture's own least to its
-  greatest value, a constant picture to 0;
-* what cannot be trusted is refused: cut-off files, NaN, pictures of more than `MAX_PIXELS`.
+* 8-bit values are kept as they are; anything deeper is scaled linearly from the image's own least to its
+  greatest value, a constant image to 0;
+* what cannot be trusted is refused: cut-off files, NaN, images of more than `MAX_PIXELS`.
 
 Below this module stand `mrm.headers` and, on top of it, `mrm.dicom`, imported when the first DICOM file is
 met. Nothing here keeps state, so threads and forked workers may call everything. How many
@@ -52,14 +52,14 @@ class Box:
 
 
 def read(source: Source, min_side: int | None = None, crop_borders: bool = False) -> np.ndarray:
-    """A picture as (H, W) uint8.
+    """An image as (H, W) uint8.
 
     `min_side` allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as
     long as the shorter side keeps at least that many pixels. `crop_borders` removes burned-in borders (see
     `crop_border`). Arrays are (H, W) or (H, W, channels) with colour in the order red, green, blue. Raises
     `ImageError`.
     """
-    if crop_borders:  # of the whole picture: shrinking mixes the edge of a border with what it borders
+    if crop_borders:  # of the whole image: shrinking mixes the edge of a border with what it borders
         return crop_border(read(source))
     name = _name(source)
     if isinstance(source, np.ndarray):
@@ -95,7 +95,7 @@ def read_crop(
 ) -> np.ndarray:
     """`random_crop(read(source), ...)`, faster: a JPEG is decoded no larger than the crop needs.
 
-    The box follows from `rng` and the size in the header alone, so the same part of the picture comes out
+    The box follows from `rng` and the size in the header alone, so the same part of the image comes out
     whatever the scale of decoding; its edges are then rounded to pixels of that scale.
     """
     name = _name(source)
@@ -116,7 +116,7 @@ def _reduction(header: Header, side: int, wanted: int | None) -> int:
 
 
 def _scaled(box: Box, by: int) -> Box:
-    """The box in a picture `by` times smaller; halves round up, so a side is never under `side // by`."""
+    """The box in an image `by` times smaller; halves round up, so a side is never under `side // by`."""
     edges = (box.top, box.left, box.top + box.height, box.left + box.width)
     top, left, bottom, right = ((2 * edge + by) // (2 * by) for edge in edges)
     return Box(top, left, bottom - top, right - left)
@@ -193,9 +193,7 @@ def to_uint8(image: np.ndarray, name: str = "the array given") -> np.ndarray:
 def _check_array(array: np.ndarray, name: str) -> None:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or 0 in array.shape or channels > 4:
-        raise ImageError(
-            f"{name}: {array.dtype} of shape {array.shape} is no picture; give numbers, (H, W) or (H, W, 3)"
-        )
+        raise ImageError(f"{name}: {array.dtype} of shape {array.shape} is no image; give numbers, (H, W) or (H, W, 3)")
 
 
 def _grey_array(array: np.ndarray, name: str) -> np.ndarray:
@@ -220,7 +218,7 @@ def random_resized_box(
 ) -> Box:
     """The box of a random resized crop (Inception; Szegedy et al. 2014, section 6).
 
-    Area is a uniform share of the picture, aspect (width / height) log-uniform; after ten draws that do not
+    Area is a uniform share of the image, aspect (width / height) log-uniform; after ten draws that do not
     fit, the largest central box within the aspect range.
     """
     for _ in range(10):
@@ -236,24 +234,24 @@ def random_resized_box(
 
 
 def center_box(height: int, width: int) -> Box:
-    """The largest central square: the published test crop, which cuts the sides of films not square."""
+    """The largest central square: the published test crop, which cuts the sides of radiographs not square."""
     side = min(height, width)
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
 
 def crop(image: np.ndarray, box: Box) -> np.ndarray:
-    """The part of the picture in the box, as a view."""
+    """The part of the image in the box, as a view."""
     bottom, right = box.top + box.height, box.left + box.width
     outside = min(box.top, box.left) < 0 or bottom > image.shape[0] or right > image.shape[1]
     if outside or min(box.height, box.width) < 1:
-        raise ValueError(f"{box} does not lie in a picture of shape {image.shape}")
+        raise ValueError(f"{box} does not lie in an image of shape {image.shape}")
     return image[box.top : bottom, box.left : right]
 
 
 def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
-    """The picture without the rows and columns at its edges that are all black or all white.
+    """The image without the rows and columns at its edges that are all black or all white.
 
-    "All" within `tolerance` grey levels, for lossy compression. A picture of nothing else is left whole.
+    "All" within `tolerance` grey levels, for lossy compression. An image of nothing else is left whole.
     """
     inner = image
     while inner.size:
@@ -301,7 +299,7 @@ def random_crop(
 
 
 def pad_to_square(image: np.ndarray) -> tuple[np.ndarray, Box]:
-    """The picture in the middle of a black square, and the box it fills."""
+    """The image in the middle of a black square, and the box it fills."""
     height, width = image.shape
     side = max(height, width)
     box = Box((side - height) // 2, (side - width) // 2, height, width)
@@ -311,7 +309,7 @@ def pad_to_square(image: np.ndarray) -> tuple[np.ndarray, Box]:
 
 
 def fit(image: np.ndarray, size: int) -> tuple[np.ndarray, Box]:
-    """The whole picture in (size, size): longer side to `size`, shape kept, rest black; and its box."""
+    """The whole image in (size, size): longer side to `size`, shape kept, rest black; and its box."""
     scale = size / max(image.shape)
     height, width = (max(1, round(side * scale)) for side in image.shape)
     return pad_to_square(resize(image, height, width))

@@ -58,13 +58,13 @@ class _Batched(Dataset):
                     ) from error
                 failed.append(Skipped(at, self.data.name(at), str(error)))
         first = failed[0]
-        raise ImageError(f"not one of {len(self.data)} pictures could be read; the first, {first.name}: {first.reason}")
+        raise ImageError(f"not one of {len(self.data)} images could be read; the first, {first.name}: {first.reason}")
 
 
 def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = None, pin: bool = False) -> Iterator[Any]:
     """Batches of `data`, made by `workers` processes (None: by what this machine has; 0: in this one).
 
-    Raises ImageError for a picture that cannot be read, unless the data skips such records.
+    Raises ImageError for an image that cannot be read, unless the data skips such records.
     """
     count = hardware.default_workers("cuda" if pin else "cpu") if workers is None else workers
     files = fetched_files(getattr(data, "records", ()) or getattr(data, "masked", ()))

@@ -1,6 +1,6 @@
-"""Segmentation folders: which picture has which mask, and a mask file as class numbers.
+"""Segmentation folders: which image has which mask, and a mask file as class numbers.
 
-    DIR/images/{training,validation,test}/NAME.png         pictures, in any format `mrm.images` reads
+    DIR/images/{training,validation,test}/NAME.png         images, in any format `mrm.images` reads
     DIR/annotations/{training,validation,test}/NAME.png    masks under equal names, or
     DIR/annotations/training.csv                           run lengths: ImageId, EncodedPixels
     DIR/shards.json                                        the same, packed by `mrm pack`
@@ -12,7 +12,7 @@ What a file's values mean is settled for all masks of a set together:
 * with one class and no mask that has a 1, 255 is the lesion; otherwise values are class numbers, 255 ignored.
 """
 
-# Shapes: N pictures, C classes, H W pixels
+# Shapes: N images, C classes, H W pixels
 from __future__ import annotations
 
 import io
@@ -55,8 +55,8 @@ class RunLengths:
 
 
 @dataclass(frozen=True)
-class MaskedPicture:
-    """A picture and where its mask is."""
+class MaskedImage:
+    """An image and where its mask is."""
 
     name: str
     image: Path | Packed
@@ -72,10 +72,10 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class MaskedPictures(Sequence[MaskedPicture]):
-    """Pictures with masks of the same classes, every one of which was read once and can be trusted."""
+class MaskedImages(Sequence[MaskedImage]):
+    """Images with masks of the same classes, every one of which was read once and can be trusted."""
 
-    rows: Sequence[MaskedPicture]
+    rows: Sequence[MaskedImage]
     classes: tuple[str, ...]
     areas_NC: np.ndarray  # pixels of each class
     lesion_is_255: bool
@@ -90,17 +90,17 @@ class MaskedPictures(Sequence[MaskedPicture]):
 
     @property
     def positive_N(self) -> np.ndarray:
-        """Which pictures have a pixel of any class."""
+        """Which images have a pixel of any class."""
         return np.asarray((self.areas_NC > 0).any(axis=1))
 
     def records(self) -> Records:
-        """The pictures as records; a label says whether the class is in the mask."""
+        """The images as records; a label says whether the class is in the mask."""
         labels = (self.areas_NC > 0).astype(float)
         rows = [Record(r.image, labels=tuple(v), name=r.name) for r, v in zip(self.rows, labels, strict=True)]
         return Records(rows, self.classes, self.source)
 
-    def picture(self, index: int) -> np.ndarray:
-        """The picture (H, W) uint8. Raises ImageError."""
+    def image(self, index: int) -> np.ndarray:
+        """The image (H, W) uint8. Raises ImageError."""
         return images.read(self.rows[index].image)
 
     def mask(self, index: int) -> np.ndarray:
@@ -119,13 +119,13 @@ def load(
     classes: Sequence[str] = ("lesion",),
     on_error: OnError = "stop",
     only: Path | None = None,
-) -> MaskedPictures:
-    """The pictures and masks of one split of a segmentation folder, or of one packed; every mask is read once.
+) -> MaskedImages:
+    """The images and masks of one split of a segmentation folder, or of one packed; every mask is read once.
 
-    `folder` may also be the pictures of a split, `DIR/images/training`. `only` is a list of the pictures to take:
-    a name a line, with or without ending, or a CSV with the column image_path. Raises MaskError for a picture without a
-    mask, a mask without a picture, of another size, with unknown values or wholly ignored, naming the file; with
-    `on_error="skip"` these pictures are left out, with a warning that counts them.
+    `folder` may also be the images of a split, `DIR/images/training`. `only` is a list of the images to take:
+    a name a line, with or without ending, or a CSV with the column image_path. Raises MaskError for an image without a
+    mask, a mask without an image, of another size, with unknown values or wholly ignored, naming the file; with
+    `on_error="skip"` these images are left out, with a warning that counts them.
     """
     rows, problems, source = listed(folder, split)
     if only:
@@ -141,15 +141,15 @@ def load(
         kept += [] if wrong else [(row, scan)]
     _report(source, problems, on_error)
     if not kept:
-        raise MaskError(f"{source}: no picture with a mask of {split}")
+        raise MaskError(f"{source}: no image with a mask of {split}")
     values = [255] if lesion_is_255 else range(1, len(classes) + 1)
     areas = [[scan.values.get(v, 0) for v in values] for _, scan in kept]  # type: ignore[union-attr]
     ignores_255 = not lesion_is_255 and any(IGNORED in s.values for s in read)
-    return MaskedPictures([r for r, _ in kept], tuple(classes), np.array(areas), lesion_is_255, ignores_255, source)
+    return MaskedImages([r for r, _ in kept], tuple(classes), np.array(areas), lesion_is_255, ignores_255, source)
 
 
-def listed(folder: Path | str, split: str) -> tuple[list[MaskedPicture], list[str], str]:
-    """Pictures and masks of a split, what has no partner, in words, and where they are. Raises MaskError."""
+def listed(folder: Path | str, split: str) -> tuple[list[MaskedImage], list[str], str]:
+    """Images and masks of a split, what has no partner, in words, and where they are. Raises MaskError."""
     if not shards.found(folder):
         root, split = find_split(Path(folder), split)
         return *pair(root, split), str(root / "images" / split)
@@ -157,8 +157,8 @@ def listed(folder: Path | str, split: str) -> tuple[list[MaskedPicture], list[st
     source = f"{opened.place}, {split}"
     if opened.index.kind != "masks":
         raise MaskError(f"{opened.place}: shards without masks; pack a segmentation folder")
-    rows = zip(opened.columns["image_path"], opened.columns["split"], opened.pictures, opened.masks, strict=True)
-    return [MaskedPicture(name, picture, mask) for name, at, picture, mask in rows if at == split], [], source
+    rows = zip(opened.columns["image_path"], opened.columns["split"], opened.images, opened.masks, strict=True)
+    return [MaskedImage(name, image, mask) for name, at, image, mask in rows if at == split], [], source
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, str]:
@@ -169,26 +169,26 @@ def find_split(folder: Path, split: str) -> tuple[Path, str]:
         return folder.parents[1], folder.name
     raise MaskError(
         f"{folder}: no segmentation folder; images/{split}/ and annotations/{split}/ are expected in it, "
-        f"or name the pictures of one split, as in DIR/images/{SPLITS[0]}"
+        f"or name the images of one split, as in DIR/images/{SPLITS[0]}"
     )
 
 
-def pair(root: Path, split: str) -> tuple[list[MaskedPicture], list[str]]:
-    """Pictures and masks of equal names, by name, and what has no partner, in words. Raises MaskError."""
-    pictures = _by_stem(root / "images" / split)
+def pair(root: Path, split: str) -> tuple[list[MaskedImage], list[str]]:
+    """Images and masks of equal names, by name, and what has no partner, in words. Raises MaskError."""
+    images = _by_stem(root / "images" / split)
     folder, table = root / "annotations" / split, root / "annotations" / f"{split}.csv"
     if not folder.is_dir() and not table.is_file():
         raise MaskError(f"{folder}: no such folder of masks, nor {table.name} with run lengths beside it")
     masks = _by_stem(folder) if folder.is_dir() else read_run_lengths(table)
-    rows = [MaskedPicture(p.name, p, masks[stem]) for stem, p in pictures.items() if stem in masks]
-    alone = [f"{p}: a picture without a mask" for stem, p in pictures.items() if stem not in masks]
-    return rows, alone + [f"{m}: a mask without a picture" for stem, m in masks.items() if stem not in pictures]
+    rows = [MaskedImage(p.name, p, masks[stem]) for stem, p in images.items() if stem in masks]
+    alone = [f"{p}: an image without a mask" for stem, p in images.items() if stem not in masks]
+    return rows, alone + [f"{m}: a mask without an image" for stem, m in masks.items() if stem not in images]
 
 
-def choose(rows: Sequence[MaskedPicture], only: Path) -> list[MaskedPicture]:
-    """The pictures that a list names. Raises MaskError for names that are none of them."""
+def choose(rows: Sequence[MaskedImage], only: Path) -> list[MaskedImage]:
+    """The images that a list names. Raises MaskError for names that are none of them."""
     if not only.is_file():
-        raise MaskError(f"{only}: no such list of pictures")
+        raise MaskError(f"{only}: no such list of images")
     if only.suffix == ".csv":
         header, lines = read_csv_rows(only)
         if "image_path" not in header:
@@ -200,18 +200,18 @@ def choose(rows: Sequence[MaskedPicture], only: Path) -> list[MaskedPicture]:
     wanted = [stem(Path(name).name) for name in names]
     if absent := [name for name in wanted if name not in known]:
         raise MaskError(
-            f"{only}: {len(absent)} of its {len(wanted)} pictures have no picture and mask here, first {absent[0]}"
+            f"{only}: {len(absent)} of its {len(wanted)} images have no image and mask here, first {absent[0]}"
         )
     return [known[name] for name in dict.fromkeys(wanted)]
 
 
-def judge(row: MaskedPicture, scan: Scan, classes: Sequence[str], lesion_is_255: bool) -> str:
+def judge(row: MaskedImage, scan: Scan, classes: Sequence[str], lesion_is_255: bool) -> str:
     """What is wrong with a mask, in words; '' for nothing."""
     size = images.size(row.image)
     if scan.size != size:
         return (
-            f"{row.mask}: the mask has {scan.size[0]} x {scan.size[1]} pixels, its picture {size[0]} x {size[1]}; "
-            "a mask has one pixel for each of its picture"
+            f"{row.mask}: the mask has {scan.size[0]} x {scan.size[1]} pixels, its image {size[0]} x {size[1]}; "
+            "a mask has one pixel for each of its image"
         )
     known = {0, 255} if lesion_is_255 else {*range(len(classes) + 1), IGNORED}
     if unknown := {v: n for v, n in scan.values.items() if v not in known}:
@@ -226,7 +226,7 @@ def judge(row: MaskedPicture, scan: Scan, classes: Sequence[str], lesion_is_255:
     return ""
 
 
-def _scanned(row: MaskedPicture) -> Scan | str:
+def _scanned(row: MaskedImage) -> Scan | str:
     try:
         mask_HW = read_mask(row)
         images.size(row.image)
@@ -260,13 +260,13 @@ def _report(where: str, problems: Sequence[str], on_error: OnError) -> None:
     shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
     if on_error == "stop":
         raise MaskError(f"{shown} ({where}; correct them, or leave them out with --on-error skip)")
-    warnings.warn(f"{where}: left out {len(problems)} pictures or masks: {shown}", stacklevel=3)
+    warnings.warn(f"{where}: left out {len(problems)} images or masks: {shown}", stacklevel=3)
 
 
 # One mask -----------------------------------------------------------------------------------------------
 
 
-def read_mask(row: MaskedPicture) -> np.ndarray:
+def read_mask(row: MaskedImage) -> np.ndarray:
     """The values of a mask as its file has them, (H, W) uint8. Raises MaskError."""
     if isinstance(row.mask, RunLengths):
         return draw_runs(row.mask, *images.size(row.image))
@@ -300,10 +300,10 @@ def _values(values: np.ndarray, palette: Sequence[int] | None, path: Path | Pack
 
 
 def read_run_lengths(table: Path) -> dict[str, RunLengths]:
-    """The masks of a CSV by picture: ImageId, EncodedPixels (SIIM's relative runs; -1 for none), a row for each lesion.
+    """The masks of a CSV by image: ImageId, EncodedPixels (SIIM's relative runs; -1 for none), a row for each lesion.
 
     A column `rle` in its place has the usual runs: start, from 1, and length; empty for none. Both count down
-    the columns of the picture. An optional column ClassId has class numbers, from 1. Raises MaskError.
+    the columns of the image. An optional column ClassId has class numbers, from 1. Raises MaskError.
     """
     header, lines = read_csv_rows(table)
     column = RELATIVE if RELATIVE in header else ABSOLUTE
@@ -329,24 +329,24 @@ def read_run_lengths(table: Path) -> dict[str, RunLengths]:
 
 
 def draw_runs(mask: RunLengths, height: int, width: int) -> np.ndarray:
-    """Run lengths as class numbers (height, width) uint8. Raises MaskError where they run beyond the picture."""
+    """Run lengths as class numbers (height, width) uint8. Raises MaskError where they run beyond the image."""
     drawn_HW = np.zeros((height, width), np.uint8)
     for kind, text in mask.runs:
         try:
             drawn_HW[(decode if mask.relative else decode_absolute)(text, height, width)] = kind
         except ValueError as error:
-            raise MaskError(f"{mask}: {error}; run lengths need the picture at its published size") from None
+            raise MaskError(f"{mask}: {error}; run lengths need the image at its published size") from None
     return drawn_HW
 
 
 def decode(text: str, height: int, width: int) -> np.ndarray:
-    """Relative run lengths as (height, width) bool. Raises ValueError if they run beyond the picture."""
+    """Relative run lengths as (height, width) bool. Raises ValueError if they run beyond the image."""
     edges = list(accumulate(_numbers(text)))  # start, end, start, end, ...
     return _filled(list(zip(edges[::2], edges[1::2], strict=True)), height, width)
 
 
 def decode_absolute(text: str, height: int, width: int) -> np.ndarray:
-    """Run lengths as starts, from 1, and lengths, in any order. Raises ValueError if they run beyond the picture."""
+    """Run lengths as starts, from 1, and lengths, in any order. Raises ValueError if they run beyond the image."""
     numbers = _numbers(text)
     runs = zip(numbers[::2], numbers[1::2], strict=True)
     return _filled([(start - 1, start - 1 + length) for start, length in runs], height, width)
@@ -363,7 +363,7 @@ def _filled(runs: Sequence[tuple[int, int]], height: int, width: int) -> np.ndar
     """True from each start up to its end, down the columns; pixels counted from 0."""
     if any(not 0 <= start <= end <= height * width for start, end in runs):
         first, last = min(start for start, _ in runs), max(end for _, end in runs)
-        raise ValueError(f"runs lie between pixels {first:,} and {last:,}, the picture has {height * width:,}")
+        raise ValueError(f"runs lie between pixels {first:,} and {last:,}, the image has {height * width:,}")
     flat = np.zeros(height * width, dtype=bool)
     for start, end in runs:
         flat[start:end] = True
@@ -381,20 +381,20 @@ def encode(mask_HW: np.ndarray) -> str:
 
 
 def place(height: int, width: int, size: tuple[int, int]) -> Box:
-    """Where a picture of that size goes in `size` (height, width): as large as it fits, shape kept, in the middle."""
+    """Where an image of that size goes in `size` (height, width): as large as it fits, shape kept, in the middle."""
     scale = min(size[0] / height, size[1] / width)
     high, wide = (min(most, max(1, round(side * scale))) for side, most in zip((height, width), size, strict=True))
     return Box((size[0] - high) // 2, (size[1] - wide) // 2, high, wide)
 
 
-def fit(picture_HW: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, Box]:
-    """The whole picture in `size`, the rest black; and the box it fills."""
-    box = place(picture_HW.shape[0], picture_HW.shape[1], size)
-    return _padded(images.resize(picture_HW, box.height, box.width), box, size, 0), box
+def fit(image_HW: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, Box]:
+    """The whole image in `size`, the rest black; and the box it fills."""
+    box = place(image_HW.shape[0], image_HW.shape[1], size)
+    return _padded(images.resize(image_HW, box.height, box.width), box, size, 0), box
 
 
 def fit_mask(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The mask of a picture that `fit` was given: nearest neighbours, the rest ignored."""
+    """The mask of an image that `fit` was given: nearest neighbours, the rest ignored."""
     box = place(mask_HW.shape[0], mask_HW.shape[1], size)
     small = cv2.resize(mask_HW, (box.width, box.height), interpolation=cv2.INTER_NEAREST_EXACT)
     return _padded(small, box, size, IGNORED)

@@ -1,6 +1,6 @@
-"""Pack records, or a segmentation folder, into shards: every picture decoded, shrunk and encoded once.
+"""Pack records, or a segmentation folder, into shards: every image decoded, shrunk and encoded once.
 
-What a shard folder is, `mrm.shards` says. Packing can be killed at any moment: a file of pictures has its name only
+What a shard folder is, `mrm.shards` says. Packing can be killed at any moment: a file of images has its name only
 when it is whole, and the same call goes on after the last whole one. The result does not depend on the number of
 processes, nor on how often it was stopped.
 """
@@ -48,21 +48,21 @@ from mrm.system import hardware
 from mrm.system.errors import ImageError, MaskError, PackError
 from mrm.system.tables import write_csv, write_whole
 
-PICTURE, MASK = "image_bytes", "mask_bytes"  # columns of the files of pictures
+IMAGE, MASK = "image_bytes", "mask_bytes"  # columns of the files of images
 PLAN = "packing.json"  # what is packed and how, for a command that goes on
-CHUNK = 32  # pictures that a process encodes at a time, and that lie in one Arrow record batch
-LARGEST = 1 << 30  # bytes of a file of pictures
+CHUNK = 32  # images that a process encodes at a time, and that lie in one Arrow record batch
+LARGEST = 1 << 30  # bytes of a file of images
 QUALITY = 90
 
 
 @dataclass(frozen=True)
 class PackConfig:
-    """How pictures are packed."""
+    """How images are packed."""
 
-    size: int = 512  # pixels of the shorter side; smaller pictures stay as they are
+    size: int = 512  # pixels of the shorter side; smaller images stay as they are
     format: Literal["jpeg", "png"] = "jpeg"
     quality: int = QUALITY  # of JPEG
-    rows: int | None = None  # pictures a file; None = 2048, fewer where a file might grow beyond 1 GB
+    rows: int | None = None  # images a file; None = 2048, fewer where a file might grow beyond 1 GB
 
     def __post_init__(self) -> None:
         if self.size < 16:
@@ -72,24 +72,24 @@ class PackConfig:
         if not 1 <= self.quality <= 100:
             raise PackError(f"quality is {self.quality}; 1 to 100 is expected")
         if self.rows is not None and self.rows < 1:
-            raise PackError(f"rows is {self.rows}; at least one picture a file is expected")
+            raise PackError(f"rows is {self.rows}; at least one image a file is expected")
 
     def rows_per_file(self) -> int:
-        """A file stays below 1 GB even where nothing can be compressed and pictures are twice as long as wide."""
+        """A file stays below 1 GB even where nothing can be compressed and images are twice as long as wide."""
         return self.rows or max(1, min(2048, LARGEST // (2 * self.size**2)))
 
 
 class Encoded(NamedTuple):
-    """A picture as it is packed, with its mask; or why it could not be."""
+    """An image as it is packed, with its mask; or why it could not be."""
 
-    picture: bytes = b""
+    image: bytes = b""
     mask: bytes = b""
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is to be packed: a table of text, and for each row its picture, or its `MaskedPicture`."""
+    """What is to be packed: a table of text, and for each row its image, or its `MaskedImage`."""
 
     kind: Literal["records", "masks"]
     header: list[str]
@@ -100,7 +100,7 @@ class Source:
     fingerprint: str
 
     def name(self, row: int) -> str:
-        """The picture's name."""
+        """The image's name."""
         return self.rows[row][self.header.index("image_path")]
 
 
@@ -122,13 +122,13 @@ def pack(
 ) -> Packing:
     """Pack `source` into the folder `out`, or go on with a packing that was stopped there.
 
-    `workers` processes encode, one a core unless given; `progress` is called with (pictures done, pictures in all).
-    Pictures that cannot be read are left out and listed in `failures.csv`. Raises PackError where `out` holds
-    anything else, where not one picture can be read, or where the disk is full.
+    `workers` processes encode, one a core unless given; `progress` is called with (images done, images in all).
+    Images that cannot be read are left out and listed in `failures.csv`. Raises PackError where `out` holds
+    anything else, where not one image can be read, or where the disk is full.
     """
     out = Path(out)
-    if taken := {PICTURE, MASK} & set(source.header):
-        raise PackError(f"a column is called {', '.join(taken)}, as the packed pictures are; rename it")
+    if taken := {IMAGE, MASK} & set(source.header):
+        raise PackError(f"a column is called {', '.join(taken)}, as the packed images are; rename it")
     try:
         with _only_one(out, _plan(source, config)) as finished:
             if not finished:
@@ -165,7 +165,7 @@ def of_records(records: Records, named: bool = True) -> Source:
 
 
 def _masked(folder: Path) -> Source:
-    """All splits of a segmentation folder. A picture without a mask is an error of the folder, not of a picture."""
+    """All splits of a segmentation folder. An image without a mask is an error of the folder, not of an image."""
     from mrm.data import masks
     from mrm.data.records import Record
 
@@ -178,7 +178,7 @@ def _masked(folder: Path) -> Source:
             rows += [[pair.name, split] for pair in pairs]
             items += pairs
     if not items:
-        raise MaskError(f"{folder}: no pictures in images/{{{','.join(masks.SPLITS)}}}")
+        raise MaskError(f"{folder}: no images in images/{{{','.join(masks.SPLITS)}}}")
     named = Records([Record(i.image, name=f"{split}/{name}") for i, (name, split) in zip(items, rows, strict=True)])
     return Source("masks", ["image_path", "split"], rows, items, (), True, named.fingerprint())
 
@@ -236,7 +236,7 @@ def _file_name(number: int) -> str:
 
 
 def _write_files(source: Source, out: Path, config: PackConfig, workers: int, progress) -> None:
-    """The files of pictures that are not there yet, each with a note of its checksum and failures beside it."""
+    """The files of images that are not there yet, each with a note of its checksum and failures beside it."""
     per_file, n = config.rows_per_file(), len(source.items)
     parts = [range(start, min(start + per_file, n)) for start in range(0, n, per_file)]
     todo = [number for number in range(len(parts)) if not _note(out, number).is_file()]
@@ -249,10 +249,10 @@ def _write_files(source: Source, out: Path, config: PackConfig, workers: int, pr
     def batches(rows: range, failures: list[tuple[str, str]]) -> Iterator[Any]:
         nonlocal done
         for chunk in _chunks(rows):
-            pictures = next(encoded)
-            failures += [(source.name(i), e.reason) for i, e in zip(chunk, pictures, strict=True) if e.reason]
+            images = next(encoded)
+            failures += [(source.name(i), e.reason) for i, e in zip(chunk, images, strict=True) if e.reason]
             done += len(chunk)
-            yield _batch(source, chunk, pictures)
+            yield _batch(source, chunk, images)
             if progress:
                 progress(done, n)
 
@@ -278,14 +278,14 @@ def _chunks(rows: range) -> list[range]:
     return [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
 
 
-def _batch(source: Source, rows: range, pictures: Sequence[Encoded]) -> Any:
-    """The pictures that could be read, with their rows of the table, as an Arrow record batch."""
+def _batch(source: Source, rows: range, images: Sequence[Encoded]) -> Any:
+    """The images that could be read, with their rows of the table, as an Arrow record batch."""
     import pyarrow
 
-    read = [(source.rows[i], e) for i, e in zip(rows, pictures, strict=True) if not e.reason]
+    read = [(source.rows[i], e) for i, e in zip(rows, images, strict=True) if not e.reason]
     arrays = [pyarrow.array([row[c] for row, _ in read], pyarrow.string()) for c in range(len(source.header))]
-    names = [*source.header, PICTURE]
-    arrays.append(pyarrow.array([e.picture for _, e in read], pyarrow.large_binary()))
+    names = [*source.header, IMAGE]
+    arrays.append(pyarrow.array([e.image for _, e in read], pyarrow.large_binary()))
     if source.kind == "masks":
         names.append(MASK)
         arrays.append(pyarrow.array([e.mask for _, e in read], pyarrow.large_binary()))
@@ -327,7 +327,7 @@ def _write_file(path: Path, batches: Iterator[Any]) -> File:
 
 
 def _finish(source: Source, out: Path, config: PackConfig) -> None:
-    """The table of records with the places of their pictures, the failures, and last the index."""
+    """The table of records with the places of their images, the failures, and last the index."""
     import mrm
 
     notes: list[dict[str, Any]] = []
@@ -340,7 +340,7 @@ def _finish(source: Source, out: Path, config: PackConfig) -> None:
         for path in (*out.glob("shard-*"), out / PLAN):
             path.unlink()
         name, reason = failures[0]
-        raise PackError(f"not one of {len(failures)} pictures could be read; the first, {name}: {reason}")
+        raise PackError(f"not one of {len(failures)} images could be read; the first, {name}: {reason}")
     table = _write_table(out, files)
     write_csv(out / FAILURES, ("image_path", "reason"), failures)
     index = Index(
@@ -365,7 +365,7 @@ def _finish(source: Source, out: Path, config: PackConfig) -> None:
 
 
 def _write_table(out: Path, files: Sequence[File]) -> File:
-    """`records.parquet`: the text columns of all files, and where each picture lies."""
+    """`records.parquet`: the text columns of all files, and where each image lies."""
     import pyarrow
     import pyarrow.parquet
 
@@ -378,7 +378,7 @@ def _write_table(out: Path, files: Sequence[File]) -> File:
 
 
 def _table_of(path: Path, number: int) -> Any:
-    """A file's columns, with the bytes that its pictures take in place of the pictures."""
+    """A file's columns, with the bytes that its images take in place of the images."""
     import pyarrow
 
     with pyarrow.memory_map(str(path)) as mapped:
@@ -387,7 +387,7 @@ def _table_of(path: Path, number: int) -> Any:
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         table = pyarrow.Table.from_batches(batches, reader.schema)
         places = {SHARD: pyarrow.array(np.full(len(table), number, np.int32))}
-        for column, offset, length in ((PICTURE, OFFSET, LENGTH), (MASK, MASK_OFFSET, MASK_LENGTH)):
+        for column, offset, length in ((IMAGE, OFFSET, LENGTH), (MASK, MASK_OFFSET, MASK_LENGTH)):
             if column in table.column_names:
                 at, size = zip(*(_places(b.column(column), whole.address) for b in batches), strict=True)
                 places |= {offset: pyarrow.array(np.concatenate(at)), length: pyarrow.array(np.concatenate(size))}
@@ -410,39 +410,39 @@ def _read_failures(out: Path) -> list[tuple[str, str]]:
         return [(name, reason) for name, reason in list(csv.reader(file))[1:]]
 
 
-# Pictures -----------------------------------------------------------------------------------------------
+# Images -----------------------------------------------------------------------------------------------
 
 
 def shrunk(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width once the shorter side is `size`; pictures are never enlarged."""
+    """Height and width once the shorter side is `size`; images are never enlarged."""
     scale = min(1.0, size / min(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def encode(item: Any, config: PackConfig) -> Encoded:
-    """A picture, or a `MaskedPicture`, as it is packed. What cannot be read gives a reason."""
+    """An image, or a `MaskedImage`, as it is packed. What cannot be read gives a reason."""
     masked = hasattr(item, "mask")
     source = item.image if masked else item
     try:
         height, width = images.size(source)
         new = shrunk(height, width, config.size)
-        picture_HW = images.resize(images.read(source, min_side=min(new)), *new)
+        image_HW = images.resize(images.read(source, min_side=min(new)), *new)
         mask = images.encode_png(_shrunk_mask(item, (height, width), new)) if masked else b""
     except (ImageError, OSError) as error:
         return Encoded(reason=str(error))
     jpeg = config.format == "jpeg"
-    return Encoded(images.encode_jpeg(picture_HW, config.quality) if jpeg else images.encode_png(picture_HW), mask)
+    return Encoded(images.encode_jpeg(image_HW, config.quality) if jpeg else images.encode_png(image_HW), mask)
 
 
 def _shrunk_mask(item: Any, size: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """The mask's values at the packed picture's size, by nearest neighbours. Raises MaskError."""
+    """The mask's values at the packed image's size, by nearest neighbours. Raises MaskError."""
     import cv2
 
     from mrm.data import masks
 
     mask_HW = masks.read_mask(item)
     if mask_HW.shape != size:
-        raise MaskError(f"{item.mask}: the mask has {mask_HW.shape} pixels, its picture {size}")
+        raise MaskError(f"{item.mask}: the mask has {mask_HW.shape} pixels, its image {size}")
     return cv2.resize(mask_HW, new[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 

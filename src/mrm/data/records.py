@@ -1,4 +1,4 @@
-"""Records: which pictures there are, and what is known of each.
+"""Records: which images there are, and what is known of each.
 
 A `Record` is one radiograph with its report, patient and labels; `Records` is an immutable sequence of
 them that share their class names. Everything that reads data takes such a sequence, whatever file it
@@ -34,7 +34,7 @@ ATTRIBUTES = ("sex", "age", "split", "site", "offset", "mask_path")  # describe 
 class Record:
     """One radiograph and what is known of it.
 
-    `image` is a path, the encoded picture itself, or its place in a shard. A label is 1 present, 0 absent,
+    `image` is a path, the encoded image itself, or its place in a shard. A label is 1 present, 0 absent,
     NaN not stated, or -1 uncertain. An empty `patient` means unknown.
     """
 
@@ -49,7 +49,7 @@ class Record:
 
     def __post_init__(self) -> None:
         if not self.name:
-            object.__setattr__(self, "name", str(self.image) if isinstance(self.image, Path) else "picture in memory")
+            object.__setattr__(self, "name", str(self.image) if isinstance(self.image, Path) else "image in memory")
         for value in self.labels:
             if value not in (0.0, 1.0, UNCERTAIN) and value == value:
                 raise RecordError(f"{self.name}: label {value:g} is not 1, 0, -1 (uncertain) or empty (not stated)")
@@ -137,8 +137,8 @@ class Records(Sequence[Record]):
         """Read a CSV, a Parquet file, a published label list (`.txt`), or a shard folder or its address (`mrm.shards`).
 
         `classes` names the label columns; None takes every numeric column that is no attribute; the
-        default reads no labels. `images` is where relative pictures are, else beside the file; shards hold their own;
-        a label list none of whose pictures is found is refused unless `must_exist=False`.
+        default reads no labels. `images` is where relative images are, else beside the file; shards hold their own;
+        a label list none of whose images is found is refused unless `must_exist=False`.
         Raises RecordError, or with `on_error="skip"` leaves bad rows out with a warning that counts them.
         """
         if shards.found(path):
@@ -179,7 +179,7 @@ class Records(Sequence[Record]):
         return write_whole(Path(path), ("\n".join(lines) + "\n").encode())
 
     def table(self, beside: Path | None = None) -> tuple[list[str], list[list[str]]]:
-        """Header and rows, every field as text; pictures by their path relative to `beside`, or by their name."""
+        """Header and rows, every field as text; images by their path relative to `beside`, or by their name."""
         extras = list(dict.fromkeys(k for r in self.rows for k in r.extra))
         header = [*RESERVED, *self.classes, *extras]
         return header, [
@@ -251,10 +251,10 @@ def read_list(
 
 
 def find_images(names: Sequence[str], beside: Path, images: Path | None = None, must_exist: bool = True) -> list[Path]:
-    """Where the pictures of a list are: under `images`, else beside the list in the published places.
+    """Where the images of a list are: under `images`, else beside the list in the published places.
 
     Raises RecordError when not one of the names is found, with the folders that were searched, unless
-    `must_exist=False`; a picture not found is given the place where it was first sought.
+    `must_exist=False`; an image not found is given the place where it was first sought.
     """
     base = beside.parent
     places = [images] if images else [base, base / "images", base / "all_classes", base.parent / "images"]
@@ -270,13 +270,13 @@ def find_images(names: Sequence[str], beside: Path, images: Path | None = None, 
     found = [seek(name) for name in names]
     if must_exist and names and not any(found):
         searched = ", ".join(str(p) for p in places) or "no folder that exists"
-        raise RecordError(f"{beside}: none of its {len(names)} pictures found in {searched}; give --images DIR")
+        raise RecordError(f"{beside}: none of its {len(names)} images found in {searched}; give --images DIR")
     fallback = places[0] if places else base
     return [file or fallback / name for file, name in zip(found, names, strict=True)]
 
 
 def _from_shards(place: Path | str, classes: Sequence[str] | None, on_error: OnError) -> Records:
-    """Records whose pictures lie in shards: the same as from the file that was packed, less what failed."""
+    """Records whose images lie in shards: the same as from the file that was packed, less what failed."""
     opened = shards.open_folder(place)
     header = list(opened.columns)
     if opened.index.classes and not classes:
@@ -289,11 +289,11 @@ def _from_shards(place: Path | str, classes: Sequence[str] | None, on_error: OnE
         names = dict(zip(opened.index.classes, classes, strict=True))
         header = [names.get(column, column) for column in header]
     at = object_store.address(place) or place
-    return _from_table(at, header, opened.rows(), classes, None, on_error, opened.pictures)
+    return _from_table(at, header, opened.rows(), classes, None, on_error, opened.images)
 
 
-def _from_table(path, header, lines, classes, images, on_error, pictures=None) -> Records:
-    """`pictures` are those of the lines 1, 2, ... where they are no files that the lines name."""
+def _from_table(path, header, lines, classes, images, on_error, stored=None) -> Records:
+    """`stored` are the images of the lines 1, 2, ... where they are no files that the lines name."""
     if "image_path" not in header:
         raise RecordError(f"{path}: no column image_path; the columns found are {', '.join(header)}")
     if twice := [name for name, count in Counter(header).items() if name and count > 1]:
@@ -310,7 +310,7 @@ def _from_table(path, header, lines, classes, images, on_error, pictures=None) -
     kept = []
     for number, row in rows:
         try:
-            place = pictures[number - 1] if pictures else images or path.parent
+            place = stored[number - 1] if stored else images or path.parent
             kept.append(_record(row, names, place, header))
         except RecordError as error:
             problems.append(f"line {number}: {error}")
@@ -321,7 +321,7 @@ def _from_table(path, header, lines, classes, images, on_error, pictures=None) -
 
 
 def _record(row: dict[str, str], classes: tuple[str, ...], place: Path | Stored, header: Sequence[str]) -> Record:
-    """`place` is the folder of the picture, or the picture."""
+    """`place` is the folder of the image, or the image."""
     name = row["image_path"].strip()
     if not name:
         raise RecordError("empty image_path")

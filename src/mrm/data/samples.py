@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mrm.data import images
 from mrm.data.augmentation import NONE, AugmentConfig, augment
-from mrm.data.masks import MaskedPictures, fit, fit_mask
+from mrm.data.masks import MaskedImages, fit, fit_mask
 from mrm.data.records import OnError, Record, Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, mask_words
 from mrm.data.sections import select_sections
@@ -30,9 +30,9 @@ EXACT = 3  # times the size wanted: a JPEG decoded no smaller is within 3 grey l
 
 @dataclass(frozen=True)
 class CropConfig:
-    """Random resized crop and flip of training pictures. The defaults are the published ones."""
+    """Random resized crop and flip of training images. The defaults are the published ones."""
 
-    area: tuple[float, float] = (0.2, 1.0)  # share of the picture
+    area: tuple[float, float] = (0.2, 1.0)  # share of the image
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5  # probability
 
@@ -80,7 +80,7 @@ class PretrainBatch(_Batch):
     """What pre-training sees. `words_W` are the positions asked for, in the flattened (B, T)."""
 
     varying = ("rows_N", "words_W", "targets_W")
-    picture_BHW: Tensor  # uint8, at the target size
+    image_BHW: Tensor  # uint8, at the target size
     kept_BK: Tensor
     hidden_BM: Tensor
     tokens_BT: Tensor  # masked
@@ -95,7 +95,7 @@ class PretrainBatch(_Batch):
 class LabelBatch(_Batch):
     """What classification sees; NaN labels are not stated."""
 
-    picture_BHW: Tensor  # uint8
+    image_BHW: Tensor  # uint8
     labels_BC: Tensor  # float32
     keys_B: Tensor
     index_B: Tensor  # of the record
@@ -105,17 +105,17 @@ class LabelBatch(_Batch):
 class MaskBatch(_Batch):
     """What segmentation sees. Masks have 0 background, 1 to C the classes, 255 ignored (padding too)."""
 
-    picture_BHW: Tensor  # uint8
+    image_BHW: Tensor  # uint8
     mask_BHW: Tensor  # uint8
     keys_B: Tensor
-    index_B: Tensor  # of the picture
+    index_B: Tensor  # of the image
 
 
 @dataclass
-class PictureBatch(_Batch):
-    """Pictures as a model is tested on them. `skipped` are those that could not be read; no other stands in."""
+class ImageBatch(_Batch):
+    """Images as a model is tested on them. `skipped` are those that could not be read; no other stands in."""
 
-    picture_BHW: Tensor  # uint8
+    image_BHW: Tensor  # uint8
     index_B: Tensor  # of the record
     warned: list[Skipped]  # what reading them warned of
 
@@ -171,13 +171,13 @@ class PretrainData:
         return self.tokens[self.ends[index - 1] if index else 0 : self.ends[index]].astype(np.int64)
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
-        """One cropped picture and one masked report, drawn from (seed, epoch, index)."""
+        """One cropped image and one masked report, drawn from (seed, epoch, index)."""
         rng = np.random.default_rng([self.seed, epoch, index])
-        picture = _train_picture(self.records[index], rng, self.size, self.crop)
-        return {"picture": picture, **self.masks(index, rng)}
+        image = _train_image(self.records[index], rng, self.size, self.crop)
+        return {"image": image, **self.masks(index, rng)}
 
     def masks(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """All of a sample but its picture: which patches and words are hidden, and its key."""
+        """All of a sample but its image: which patches and words are hidden, and its key."""
         order = rng.permutation(self.patches)
         ids = self.ids(index)
         masked = mask_words(ids, rng.random(len(ids)), self.continues, self.report.mask, self.length)
@@ -213,7 +213,7 @@ class PretrainData:
         words_W = np.concatenate([words_W, np.zeros(padding, dtype=np.int64)])
         return PretrainBatch(
             skipped=skipped,
-            picture_BHW=_stack(samples, "picture"),
+            image_BHW=_stack(samples, "image"),
             kept_BK=_stack(samples, "kept"),
             hidden_BM=_stack(samples, "hidden"),
             tokens_BT=torch.from_numpy(tokens_BT),
@@ -226,7 +226,7 @@ class PretrainData:
 
 
 class LabelData:
-    """Records as labelled pictures: augmented for training, whole for testing."""
+    """Records as labelled images: augmented for training, whole for testing."""
 
     def __init__(
         self,
@@ -250,26 +250,26 @@ class LabelData:
         return self.records[index].name
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
-        """One picture with its labels; a random crop if there is a crop, else the test view."""
+        """One image with its labels; a random crop if there is a crop, else the test view."""
         rng = np.random.default_rng([self.seed, epoch, index])
         record = self.records[index]
-        picture = (
-            augment(_train_picture(record, rng, self.size, self.crop), rng, self.augment)
+        image = (
+            augment(_train_image(record, rng, self.size, self.crop), rng, self.augment)
             if self.crop
-            else test_picture(record, self.size, self.view)
+            else test_image(record, self.size, self.view)
         )
         return {
-            "picture": picture,
+            "image": image,
             "labels": self.labels_NC[index],
             "key": rng.integers(2**31),
             "index": index,
         }
 
     def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> LabelBatch:
-        """Stack pictures and labels."""
+        """Stack images and labels."""
         return LabelBatch(
             skipped=skipped,
-            picture_BHW=_stack(samples, "picture"),
+            image_BHW=_stack(samples, "image"),
             labels_BC=_stack(samples, "labels"),
             keys_B=torch.tensor([int(s["key"]) for s in samples]),
             index_B=torch.tensor([s["index"] for s in samples]),
@@ -277,11 +277,11 @@ class LabelData:
 
 
 class MaskData:
-    """Pictures with masks: their shape kept, the rest of the input black and ignored; cropped and flipped for training."""
+    """Images with masks: their shape kept, the rest of the input black and ignored; cropped and flipped for training."""
 
     def __init__(
         self,
-        masked: MaskedPictures,
+        masked: MaskedImages,
         size: tuple[int, int],
         crop: CropConfig | None = None,
         seed: int = 0,
@@ -293,36 +293,36 @@ class MaskData:
         return len(self.masked)
 
     def name(self, index: int) -> str:
-        """How messages call a picture."""
+        """How messages call an image."""
         return self.masked[index].name
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
-        """One picture and its mask, with the same crop and flip, drawn from (seed, epoch, index)."""
+        """One image and its mask, with the same crop and flip, drawn from (seed, epoch, index)."""
         rng = np.random.default_rng([self.seed, epoch, index])
-        picture, mask = self.masked.picture(index), self.masked.mask(index)
-        if picture.shape != mask.shape:
-            raise MaskError(f"{self.masked[index].mask}: {mask.shape} pixels, its picture {picture.shape}")
+        image, mask = self.masked.image(index), self.masked.mask(index)
+        if image.shape != mask.shape:
+            raise MaskError(f"{self.masked[index].mask}: {mask.shape} pixels, its image {image.shape}")
         if self.crop and self.crop.area[0] < 1:
-            height, width = picture.shape
+            height, width = image.shape
             box = images.random_resized_box(height, width, rng, self.crop.area, self.crop.aspect)
-            picture, mask = images.crop(picture, box), images.crop(mask, box)
-        picture, mask = fit(picture, self.size)[0], fit_mask(mask, self.size)
+            image, mask = images.crop(image, box), images.crop(mask, box)
+        image, mask = fit(image, self.size)[0], fit_mask(mask, self.size)
         if self.crop and rng.random() < self.crop.flip:
-            picture, mask = images.flip(picture), images.flip(mask)
-        return {"picture": picture, "mask": mask, "key": rng.integers(2**31), "index": index}
+            image, mask = images.flip(image), images.flip(mask)
+        return {"image": image, "mask": mask, "key": rng.integers(2**31), "index": index}
 
     def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> MaskBatch:
-        """Stack pictures and masks."""
+        """Stack images and masks."""
         return MaskBatch(
             skipped=skipped,
-            picture_BHW=_stack(samples, "picture"),
+            image_BHW=_stack(samples, "image"),
             mask_BHW=_stack(samples, "mask"),
             keys_B=torch.tensor([int(s["key"]) for s in samples]),
             index_B=torch.tensor([s["index"] for s in samples]),
         )
 
 
-class PictureData:
+class ImageData:
     """Records as a model is tested on them; one that cannot be read is a reason, never an error."""
 
     on_error: OnError = "skip"
@@ -338,49 +338,49 @@ class PictureData:
         return self.records[index].name
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
-        """One picture, or the reason why there is none; and the warnings of reading it."""
-        picture, reason = None, ""
+        """One image, or the reason why there is none; and the warnings of reading it."""
+        image, reason = None, ""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                picture = test_picture(self.records[index], self.size, self.view, self.crop_borders)
+                image = test_image(self.records[index], self.size, self.view, self.crop_borders)
             except (ImageError, OSError, MemoryError) as error:
                 reason = str(error) or "not enough memory to read it"
         warned = "; ".join(dict.fromkeys(str(w.message) for w in caught))
-        return {"picture": picture, "index": index, "reason": reason, "warned": warned}
+        return {"image": image, "index": index, "reason": reason, "warned": warned}
 
-    def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> PictureBatch:
-        """Stack the pictures that could be read."""
-        read = [s for s in samples if s["picture"] is not None]
+    def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> ImageBatch:
+        """Stack the images that could be read."""
+        read = [s for s in samples if s["image"] is not None]
         empty = np.zeros((0, self.size, self.size), np.uint8)
         note = lambda s, key: Skipped(s["index"], self.name(s["index"]), s[key])  # noqa: E731
-        return PictureBatch(
-            skipped=[note(s, "reason") for s in samples if s["picture"] is None],
-            picture_BHW=torch.from_numpy(np.stack([s["picture"] for s in read]) if read else empty),
+        return ImageBatch(
+            skipped=[note(s, "reason") for s in samples if s["image"] is None],
+            image_BHW=torch.from_numpy(np.stack([s["image"] for s in read]) if read else empty),
             index_B=torch.tensor([s["index"] for s in read], dtype=torch.int64),
             warned=[note(s, "warned") for s in samples if s["warned"]],
         )
 
 
-def test_picture(record: Record, size: int, view: str = "whole", crop_borders: bool = False) -> np.ndarray:
-    """The picture as a classifier is tested on it, (size, size) uint8.
+def test_image(record: Record, size: int, view: str = "whole", crop_borders: bool = False) -> np.ndarray:
+    """The image as a classifier is tested on it, (size, size) uint8.
 
-    "whole" fits the whole film into the square, within the aspect ratios seen in training; "centre" is
-    the published test crop, which cuts the sides of films that are not square. `crop_borders` first removes
+    "whole" fits the whole radiograph into the square, within the aspect ratios seen in training; "centre" is
+    the published test crop, which cuts the sides of radiographs that are not square. `crop_borders` first removes
     burned-in borders.
     """
-    picture = images.read(record.image, min_side=EXACT * size, crop_borders=crop_borders)
+    image = images.read(record.image, min_side=EXACT * size, crop_borders=crop_borders)
     if view == "centre":
-        picture = images.crop(picture, images.center_box(*picture.shape))
-    return images.resize(picture, size, size)
+        image = images.crop(image, images.center_box(*image.shape))
+    return images.resize(image, size, size)
 
 
-test_picture.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
+test_image.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
 
 
-def _train_picture(record: Record, rng: np.random.Generator, size: int, crop: CropConfig) -> np.ndarray:
-    picture = images.read_crop(record.image, rng, size, crop.area, crop.aspect)
-    return images.flip(picture) if rng.random() < crop.flip else picture
+def _train_image(record: Record, rng: np.random.Generator, size: int, crop: CropConfig) -> np.ndarray:
+    image = images.read_crop(record.image, rng, size, crop.area, crop.aspect)
+    return images.flip(image) if rng.random() < crop.flip else image
 
 
 def _rounded(count: int, step: int) -> int:

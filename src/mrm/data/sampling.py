@@ -78,7 +78,7 @@ class InWindows:
 
 
 def order_of(records: Records) -> Callable[[int, int, int], Iterator[Sample]]:
-    """How to shuffle these records: freely, or, where their pictures have to be fetched, in windows of files."""
+    """How to shuffle these records: freely, or, where their images have to be fetched, in windows of files."""
     files = fetched_files(records)
     if not files:
         return shuffled
@@ -87,7 +87,7 @@ def order_of(records: Records) -> Callable[[int, int, int], Iterator[Sample]]:
 
 
 def fetched_files(records: Sequence[Any]) -> list[ShardFile]:
-    """The file of each picture, where pictures lie in files that have to be fetched; else none."""
+    """The file of each image, where images lie in files that have to be fetched; else none."""
     first = records[0].image if len(records) else None
     if not isinstance(first, Packed) or not first.file.remote:
         return []

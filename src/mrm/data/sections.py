@@ -35,8 +35,8 @@ TITLES = {
                 "clinical data", "clinical details", "clinical context", "relevant history",
                 "history and indication", "indication and history"),
     "comparison": ("comparison", "comparisons", "comparison exam", "comparison exams",
-                   "comparison examination", "comparison study", "comparison studies", "comparison film",
-                   "comparison films", "compared to", "reference exam", "reference study", "prior", "priors",
+                   "comparison examination", "comparison study", "comparison studies", "comparison radiograph",
+                   "comparison radiographs", "compared to", "reference exam", "reference study", "prior", "priors",
                    "prior study", "prior studies", "prior exam", "prior exams", "previous studies"),
     "technique": ("technique", "techniques", "procedure", "view", "views", "protocol"),
     "examination": ("examination", "examinations", "exam", "exams", "study", "studies", "type of examination",
@@ -65,7 +65,7 @@ _QUALIFIERS = {
     "radiographic",
 }
 _LIKE = [t for t in _NAME_OF if len(t) >= 8 and " " not in t]
-# A title of the films (`CHEST, PA AND LATERAL:`) stands for the examination; what follows is findings.
+# A title of the radiographs (`CHEST, PA AND LATERAL:`) stands for the examination; what follows is findings.
 _FILMS = re.compile(r"\b(CHEST|PORTABLE|FRONTAL|LATERAL|PA|AP|(ONE|TWO|THREE) VIEWS?|BONE WINDOWS?|RIBS|CXR)\b")
 
 _STOP = re.compile(r"(?P<colon>[ \t]*:)|(?P<dash>[ \t]+--?[ \t])|(?P<end>[ \t]*$)", re.MULTILINE)
@@ -100,13 +100,13 @@ def split_report(report: str) -> list[Part]:
 def sections(report: str) -> dict[str, str]:
     """The report's parts by section name, in their order; what stands before any title is `preamble`.
 
-    A section that occurs twice is joined. A title of the films (`CHEST, PA AND LATERAL:`) becomes the text of
+    A section that occurs twice is joined. A title of the radiographs (`CHEST, PA AND LATERAL:`) becomes the text of
     `examination`, and the lines under it `findings`.
     """
     parts: dict[str, str] = {}
     for name, title, text in split_report(report):
         text = text.strip()
-        if name == "films":
+        if name == "radiographs":
             _add(parts, "examination", title.strip(" \t\n:"))
             name = "findings"
             if not text:
@@ -153,7 +153,9 @@ def _marks(report: str) -> list[tuple[int, int, str]]:
             marks.append((found[0], stop.end(), found[1]))
     marks.sort()
     concluded = next((start for start, _, name in marks if "impression" in name), len(report))
-    return [m for m in marks if m[2] != "films" or m[0] < concluded]  # an impression may list its films: `CHEST: clear`
+    return [
+        m for m in marks if m[2] != "radiographs" or m[0] < concluded
+    ]  # an impression may list its radiographs: `CHEST: clear`
 
 
 def _title_before(report: str, stop: re.Match, small_letters: bool) -> tuple[int, str] | None:
@@ -192,7 +194,7 @@ def _name(title: str, leading: bool, at_line: bool, small_letters: bool) -> str 
     if plain.startswith("reason for "):
         return "indication"
     if capitals and _FILMS.search(title) and not _ends_in_title(plain):
-        return "films"
+        return "radiographs"
     return _alike(plain)
 
 

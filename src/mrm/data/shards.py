@@ -1,11 +1,11 @@
-"""Packed pictures: a folder of large files in place of many small ones, read without copying.
+"""Packed images: a folder of large files in place of many small ones, read without copying.
 
     DIR/shards.json            what there is, with the size and SHA-256 of every file below
-    DIR/records.parquet        the records, every column as text, and where the pictures lie
-    DIR/shard-00000.arrow ...  Arrow IPC files with the same columns and the encoded pictures
-    DIR/failures.csv           pictures that could not be packed, and why
+    DIR/records.parquet        the records, every column as text, and where the images lie
+    DIR/shard-00000.arrow ...  Arrow IPC files with the same columns and the encoded images
+    DIR/failures.csv           images that could not be packed, and why
 
-A picture is a place in a file: `Packed` can be pickled, and each process maps the files it reads from by itself,
+An image is a place in a file: `Packed` can be pickled, and each process maps the files it reads from by itself,
 whether it was forked or spawned. The folder may lie on this machine, on a network disk or in an object store
 (`mrm.store`), from where files are fetched when first read. `mrm.pack` writes such folders.
 """
@@ -54,14 +54,14 @@ class Index:
     version: int
     kind: Literal["records", "masks"]
     rows: int
-    failed: int  # pictures listed in failures.csv
-    size: int  # pixels of the shorter side; pictures that were smaller are as they were
+    failed: int  # images listed in failures.csv
+    size: int  # pixels of the shorter side; images that were smaller are as they were
     format: Literal["jpeg", "png"]
     quality: int | None  # of JPEG
     columns: tuple[str, ...]
     classes: tuple[str, ...]  # the columns of a label list, in its order
     named: bool  # False: a label list that did not name them
-    fingerprint: str  # of the records packed, with their pictures' names
+    fingerprint: str  # of the records packed, with their images' names
     table: File
     files: tuple[File, ...]
     mrm: str  # the version of mrm that packed it
@@ -93,7 +93,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A file of pictures: its path or address, and what it must be."""
+    """A file of images: its path or address, and what it must be."""
 
     place: str
     bytes: int
@@ -111,14 +111,14 @@ class ShardFile:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """An encoded picture in a file of pictures."""
+    """An encoded image in a file of images."""
 
     file: ShardFile
     offset: int
     length: int
 
     def read_bytes(self) -> memoryview:
-        """The picture's bytes where they lie; nothing is copied. Raises ShardError, StoreError."""
+        """The image's bytes where they lie; nothing is copied. Raises ShardError, StoreError."""
         return self.file.view()[self.offset : self.offset + self.length]
 
     def __str__(self) -> str:
@@ -127,12 +127,12 @@ class Packed:
 
 @dataclass(frozen=True)
 class Shards:
-    """An opened shard folder: its rows as text, column by column, and their pictures."""
+    """An opened shard folder: its rows as text, column by column, and their images."""
 
     place: str
     index: Index
     columns: dict[str, list[str]]
-    pictures: list[Packed]
+    images: list[Packed]
     masks: list[Packed]  # of segmentation folders; else empty
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
@@ -149,7 +149,7 @@ def found(place: Path | str) -> bool:
 
 
 def open_folder(place: Path | str) -> Shards:
-    """The shards at a folder, its `shards.json` or an address. Pictures are not touched.
+    """The shards at a folder, its `shards.json` or an address. Images are not touched.
 
     Raises ShardError for a folder that is none, that lacks files or whose files have other sizes, and StoreError
     where an object store does not answer.

@@ -53,13 +53,13 @@ def overlaps(seen: Path, records: Records, name: str, also: Path | None = None) 
     """What a model has seen of these records: a line for each kind of overlap with each set it was trained on.
 
     `seen` is the folder of that name in a run or a model folder; a model without one says so. `also` is a folder of
-    further sets. Pictures are read once for all sets.
+    further sets. Images are read once for all sets.
     """
     files, more = sorted(seen.glob("*.npz")), sorted(also.glob("*.npz")) if also else []
     unknown = "it is not known which records this model was trained on, so overlap with them cannot be ruled out"
     lines = [] if files else [unknown]
     if known := [(file.stem, Fingerprints.load(file)) for file in (*files, *more)]:
-        prints = fingerprint(records, pictures=any(k.read for _, k in known))
+        prints = fingerprint(records, images=any(k.read for _, k in known))
         lines += [str(o) for stage, k in known for o in compare(k, prints, (stage, name))]
     return lines
 
@@ -75,7 +75,7 @@ class Scored:
 
 
 def scored(model: Classifier, records: Records, path: Path, workers: int | None = None, batch: int = 64) -> Scored:
-    """Logits and features from one pass over the pictures. Raises RunError if not one of them can be read."""
+    """Logits and features from one pass over the images. Raises RunError if not one of them can be read."""
     classes = len(model.config.classes)
     values_NK = np.full((len(records), classes + model.encoder.embed_dim), np.nan)
     unreadable: dict[str, str] = {}
@@ -88,7 +88,7 @@ def scored(model: Classifier, records: Records, path: Path, workers: int | None 
     read = np.flatnonzero(~np.isnan(values_NK).any(axis=1))
     if not len(read):
         reason = next(iter(unreadable.values()), "the model gives no finite number for any of them")
-        raise RunError(f"{path}: not one of {len(records)} pictures could be read; the first: {reason}")
+        raise RunError(f"{path}: not one of {len(records)} images could be read; the first: {reason}")
     logits_NC, features_ND = np.split(values_NK[read], [classes], axis=1)
     return Scored(records.select(read), logits_NC, features_ND, unreadable)
 

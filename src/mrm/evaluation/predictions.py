@@ -74,14 +74,14 @@ def _number(text: str, path: Path, line: int, name: str) -> float:
 
 
 def read_dice(path: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
-    """Of each class in a `pictures.csv`: names, Dice of pictures with a lesion (else NaN), and the published Dice.
+    """Of each class in a `images.csv`: names, Dice of images with a lesion (else NaN), and the published Dice.
 
     Raises RecordError for another table.
     """
     header, lines = read_csv_rows(path)
     needed = ("name", "class", "predicted", "true", "dice")
     if any(column not in header for column in needed):
-        raise RecordError(f"{path}: not a pictures.csv of `mrm evaluate`; its columns are {', '.join(header)}")
+        raise RecordError(f"{path}: not an images.csv of `mrm evaluate`; its columns are {', '.join(header)}")
     at = {column: header.index(column) for column in needed}
     found: dict[str, list[tuple[str, float, float]]] = {}
     for number, row in lines:

@@ -38,7 +38,7 @@ class Labelled:
                 f"features {self.features_ND.shape} and labels {self.labels_NC.shape} are not (N, D) and (N, C)"
             )
         if not np.isfinite(self.features_ND).all():
-            raise ProbeError("features with NaN or infinity: leave out the pictures that could not be read first")
+            raise ProbeError("features with NaN or infinity: leave out the images that could not be read first")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""The test of a segmenter: outlines counted against masks, picture by picture, and what the model folder remembers of it."""
+"""The test of a segmenter: outlines counted against masks, image by image, and what the model folder remembers of it."""
 
-# Shapes: N pictures, C classes, H W pixels
+# Shapes: N images, C classes, H W pixels
 from __future__ import annotations
 
 import csv
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from mrm.data.masks import IGNORED, MaskedPictures
+from mrm.data.masks import IGNORED, MaskedImages
 from mrm.inference.outlines import Threshold, outline, read_thresholds
 from mrm.models import model_folder
 from mrm.models.model_folder import Card
@@ -36,10 +36,10 @@ Report = dict[str, dict[str, Estimate]]  # class: measure: estimate
 
 @dataclass
 class Tested:
-    """What a test counted, picture by picture: for each class intersection, predicted and true pixels, and all pixels."""
+    """What a test counted, image by image: for each class intersection, predicted and true pixels, and all pixels."""
 
     names: list[str] = field(default_factory=list)
-    indices: list[int] = field(default_factory=list)  # of the pictures that could be read
+    indices: list[int] = field(default_factory=list)  # of the images that could be read
     counts: list[np.ndarray] = field(default_factory=list)  # (C, 4) each
     surfaces: list[np.ndarray] = field(default_factory=list)  # (C, 2) each; NaN where an outline is missing
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -51,20 +51,20 @@ class Tested:
 
 def test(
     model: Segmenter,
-    masked: MaskedPictures,
+    masked: MaskedImages,
     thresholds: Sequence[Threshold],
     slide: bool = False,
     progress: Callable[[int, int], None] = lambda done, n: None,
 ) -> Tested:
-    """Outline every picture at its own size and count. Raises RunError where not one picture can be read."""
+    """Outline every image at its own size and count. Raises RunError where not one image can be read."""
     tested = Tested()
     for index, row in enumerate(masked.rows):
         try:
-            picture_HW, mask_HW = masked.picture(index), masked.mask(index)
+            image_HW, mask_HW = masked.image(index), masked.mask(index)
         except (ImageError, OSError) as error:
             tested.unreadable[row.name] = str(error)
             continue
-        found_HW = np.where(mask_HW == IGNORED, 0, outline(probabilities(model, picture_HW, slide), thresholds))
+        found_HW = np.where(mask_HW == IGNORED, 0, outline(probabilities(model, image_HW, slide), thresholds))
         numbers = range(1, len(thresholds) + 1)
         tested.names.append(row.name)
         tested.indices.append(index)
@@ -73,7 +73,7 @@ def test(
         progress(index + 1, len(masked))
     if not tested.names:
         name, reason = next(iter(tested.unreadable.items()))
-        raise RunError(f"{masked.source}: not one of {len(masked)} pictures could be read; the first, {name}: {reason}")
+        raise RunError(f"{masked.source}: not one of {len(masked)} images could be read; the first, {name}: {reason}")
     return tested
 
 
@@ -99,7 +99,7 @@ def surface_distances(found_HW: np.ndarray, true_HW: np.ndarray) -> tuple[float,
 
 
 def report_of(tested: Tested, classes: Sequence[str], draws: int = 2000, seed: int = 0) -> Report:
-    """All measures of every class, with intervals over pictures."""
+    """All measures of every class, with intervals over images."""
     bootstrap = Bootstrap.over(None, len(tested.names), draws, seed)
     surfaces_NC2, found = np.array(tested.surfaces), {}
     for number, name in enumerate(classes):
@@ -113,7 +113,7 @@ def report_of(tested: Tested, classes: Sequence[str], draws: int = 2000, seed: i
 
 
 def cases(tested: Tested, number: int = 0, each: int = 3) -> Iterator[tuple[str, int, float]]:
-    """Pictures to look at for class `number`: (kind, row of `tested`, Dice): best, median and worst Dice of
+    """Images to look at for class `number`: (kind, row of `tested`, Dice): best, median and worst Dice of
     those with a lesion, then the largest predictions where there is none (Dice 0)."""
     counts = tested.overlap(number)
     dice_N = counts.dice()
@@ -132,7 +132,7 @@ def cases(tested: Tested, number: int = 0, each: int = 3) -> Iterator[tuple[str,
 
 
 def summary(
-    model: Path, card: Card, masked: MaskedPictures, tested: Tested, report: Report, leaks: list[str]
+    model: Path, card: Card, masked: MaskedImages, tested: Tested, report: Report, leaks: list[str]
 ) -> dict[str, Any]:
     """What was tested, on what, and how it went: the content of `results.json`."""
     return {
@@ -154,7 +154,7 @@ def summary(
 
 
 def write_results(out: Path, results: dict[str, Any], tested: Tested, classes: Sequence[str]) -> None:
-    """`results.json`, and `pictures.csv`: the counts, Dice and surface distances of every picture and class."""
+    """`results.json`, and `images.csv`: the counts, Dice and surface distances of every image and class."""
     write_whole(Path(out) / "results.json", (json.dumps(results, indent=2) + "\n").encode())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -165,7 +165,7 @@ def write_results(out: Path, results: dict[str, Any], tested: Tested, classes: S
             numbers = [dice_N[row], *tested.surfaces[row][number]]
             shown = ["" if v != v else f"{v:.6g}" for v in numbers]
             writer.writerow([name, label, *map(int, tested.counts[row][number]), *shown])
-    write_whole(Path(out) / "pictures.csv", text.getvalue().encode())
+    write_whole(Path(out) / "images.csv", text.getvalue().encode())
 
 
 def note_test(path: Path, results: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ The published `MRM.pth` is written by `mrm.checkpoint.export_published`. An ONNX
 it gets its name; one that differs is not left behind.
 """
 
-# Shapes: B pictures, H W pixels, C classes, L patches, D encoder width
+# Shapes: B images, H W pixels, C classes, L patches, D encoder width
 from __future__ import annotations
 
 import importlib.util
@@ -43,7 +43,7 @@ Model = MRM | Classifier | Segmenter
 
 
 class Encoded(nn.Module):
-    """Grey pictures (B, H, W) uint8 to pooled features (B, D) and those of the patches (B, L, D)."""
+    """Grey images (B, H, W) uint8 to pooled features (B, D) and those of the patches (B, L, D)."""
 
     outputs = ("pooled", "patches")
 
@@ -52,14 +52,14 @@ class Encoded(nn.Module):
         self.model = model
         self.patches = feature_function(model, "patches")
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         config = self.model.config
-        patches_BLD = self.patches(normalise(picture, config.mean, config.std))
+        patches_BLD = self.patches(normalise(image, config.mean, config.std))
         return patches_BLD.mean(1), patches_BLD
 
 
 class Judged(nn.Module):
-    """Grey pictures (B, H, W) uint8 to logits and probabilities (B, C), these after the card's temperatures."""
+    """Grey images (B, H, W) uint8 to logits and probabilities (B, C), these after the card's temperatures."""
 
     outputs = ("logits", "probabilities")
     temperatures_C: Tensor
@@ -70,14 +70,14 @@ class Judged(nn.Module):
         known = model.card.temperatures if model.card else {}
         self.register_buffer("temperatures_C", torch.tensor([known.get(c, 1.0) for c in model.config.classes]))
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         config = self.model.config
-        logits_BC = self.model(normalise(picture, config.mean, config.std))
+        logits_BC = self.model(normalise(image, config.mean, config.std))
         return logits_BC, (logits_BC / self.temperatures_C).sigmoid()
 
 
 class Outlined(nn.Module):
-    """Grey pictures (B, H, W) uint8 to logits and probabilities (B, C, H, W)."""
+    """Grey images (B, H, W) uint8 to logits and probabilities (B, C, H, W)."""
 
     outputs = ("logits", "probabilities")
 
@@ -85,14 +85,14 @@ class Outlined(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         config = self.model.config
-        logits_BCHW = self.model(normalise(picture, config.mean, config.std)).logits_BCHW
+        logits_BCHW = self.model(normalise(image, config.mean, config.std)).logits_BCHW
         return logits_BCHW, logits_BCHW.sigmoid()
 
 
 def wrapped(model: Model) -> Encoded | Judged | Outlined:
-    """What is exported of a model: grey pictures in, with the normalisation inside."""
+    """What is exported of a model: grey images in, with the normalisation inside."""
     kinds: dict[type, Any] = {MRM: Encoded, Classifier: Judged, Segmenter: Outlined}
     return kinds[type(model)](model).eval()
 
@@ -100,7 +100,7 @@ def wrapped(model: Model) -> Encoded | Judged | Outlined:
 def export_onnx(model: Model, path: Path) -> float:
     """Write a model as ONNX, for batches of any size. Returns its greatest relative difference from PyTorch.
 
-    Of a pre-trained MRM the encoder alone. The metadata says how a picture is to be prepared (see `preparation`).
+    Of a pre-trained MRM the encoder alone. The metadata says how an image is to be prepared (see `preparation`).
     Raises CheckpointError where the extra `onnx` is not installed, the model cannot be exported, or the file
     disagrees with PyTorch by more than TOLERANCE; nothing is left behind then.
     """
@@ -139,16 +139,16 @@ def require_onnx(path: Path) -> None:
 def _write_onnx(network: Encoded | Judged | Outlined, model: Model, path: Path) -> None:
     import onnx
 
-    example_BHW = _pictures(model, 2, seed=0)
+    example_BHW = _images(model, 2, seed=0)
     try:
         with _quiet():
             program = torch.onnx.export(
                 network,
                 (example_BHW,),
                 dynamo=True,
-                input_names=["picture"],
+                input_names=["image"],
                 output_names=list(network.outputs),
-                dynamic_shapes={"picture": {0: torch.export.Dim("batch", min=1)}},
+                dynamic_shapes={"image": {0: torch.export.Dim("batch", min=1)}},
                 external_data=False,
                 verbose=False,
             )
@@ -178,27 +178,27 @@ def _quiet() -> Iterator[None]:
 def onnx_difference(network: Encoded | Judged | Outlined, path: Path) -> float:
     """The greatest difference of any output from PyTorch's, as a share of its largest value or of 1; NaN if any is NaN.
 
-    Over batches of one and of three, of noise, and of a black, a white and a striped picture.
+    Over batches of one and of three, of noise, and of a black, a white and a striped image.
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    plain_BHW = _pictures(network.model, 3, seed=2)
+    plain_BHW = _images(network.model, 3, seed=2)
     plain_BHW[0], plain_BHW[1] = 0, 255
     plain_BHW[2] = (torch.arange(plain_BHW.shape[-1]) * 7 % 256).to(torch.uint8)
     worst = 0.0
-    for picture_BHW in (_pictures(network.model, 1, seed=1), plain_BHW):
-        found = session.run(list(network.outputs), {"picture": picture_BHW.numpy()})
-        for output, expected in zip(found, network(picture_BHW), strict=True):
+    for image_BHW in (_images(network.model, 1, seed=1), plain_BHW):
+        found = session.run(list(network.outputs), {"image": image_BHW.numpy()})
+        for output, expected in zip(found, network(image_BHW), strict=True):
             true = expected.numpy()
             difference = np.abs(output - true).max() / max(1.0, np.abs(true).max())
             worst = float(np.maximum(worst, difference))  # which keeps a NaN
     return worst
 
 
-def _pictures(model: Any, count: int, seed: int) -> Tensor:
+def _images(model: Any, count: int, seed: int) -> Tensor:
     """Noise of the size that the model takes, (B, H, W) uint8."""
     size = model.config.image_size
     height, width = (size, size) if isinstance(size, int) else size
@@ -207,13 +207,13 @@ def _pictures(model: Any, count: int, seed: int) -> Tensor:
 
 
 def preparation(model: Model) -> dict[str, Any]:
-    """What must be known to use a model without mrm: its input, how a picture becomes it, and its outputs."""
+    """What must be known to use a model without mrm: its input, how an image becomes it, and its outputs."""
     config, card = model.config, model.card
     size = config.image_size
     height, width = (size, size) if isinstance(size, int) else size
     view = getattr(config, "view", "fit" if isinstance(model, Segmenter) else "whole")
     about = {
-        "whole": f"the whole picture resized to {height} x {width}, its shape not kept",
+        "whole": f"the whole image resized to {height} x {width}, its shape not kept",
         "centre": f"the largest central square, resized to {height} x {width}",
         "fit": f"scaled until it just fits into {height} x {width}, its shape kept, in the middle of black",
     }
@@ -221,7 +221,7 @@ def preparation(model: Model) -> dict[str, Any]:
         "kind": model_folder.kind_of(model),
         "mrm": mrm.__version__,
         "input": {
-            "name": "picture",
+            "name": "image",
             "type": "uint8",
             "shape": ["batch", height, width],
             "values": "grey, 0 black to 255 white, bone bright; normalisation is inside the model",
@@ -403,7 +403,7 @@ def _result(test: dict[str, Any], name: str, measure: str, one: dict[str, Any]) 
 
 
 def _thresholds(card: Card) -> str:
-    lines = ["Chosen on validation records; on pictures of another hospital they may be wrong.", ""]
+    lines = ["Chosen on validation records; on images of another hospital they may be wrong.", ""]
     lines += ["| class | threshold | temperature |", "| --- | --- | --- |"]
     for name, threshold in card.thresholds.items():
         temperature = card.temperatures.get(name)
@@ -413,14 +413,14 @@ def _thresholds(card: Card) -> str:
 
 def _limits(model: Any, card: Card) -> str:
     lines = [
-        "- It answers for any picture, also for one that is no chest radiograph.",
+        "- It answers for any image, also for one that is no chest radiograph.",
         "- It may have learned what goes with a finding instead of the finding: tubes, the machine, the hospital.",
         "- Its numbers are those of the test sets above, and say little about other hospitals, machines and patients.",
     ]
     if card.kind != "mrm":
         lines.append("- What is not among its classes it cannot say; a low probability is no normal radiograph.")
     if not card.embedding and card.kind == "classifier":
-        lines.append("- It does not notice pictures unlike those it knows.")
+        lines.append("- It does not notice images unlike those it knows.")
     if getattr(model, "tokenizer", None) is not None:
         lines.append(
             "- `tokenizer.json` holds words of the training reports; see that no names are among them before you publish."
@@ -433,9 +433,9 @@ def _snippets(model: Any, card: Card) -> str:
     whole = 'import mrm\n\nmodel = mrm.load(".")  # this folder, as huggingface_hub.snapshot_download gives it'
     text = f"With `pip install mrm-radiograph`:\n\n```python\n{whole}\n```"
     if card.kind == "segmenter":  # its encoder is cut to what the head needs
-        return f"{text}\n\n```\nmrm predict . PICTURES --out masks\n```"
+        return f"{text}\n\n```\nmrm predict . IMAGES --out masks\n```"
     if card.kind == "classifier":
-        text += "\n\n```\nmrm predict . PICTURES --out predictions.csv\n```"
+        text += "\n\n```\nmrm predict . IMAGES --out predictions.csv\n```"
     classes = len(config.classes) if card.kind == "classifier" else 0
     options = "".join(f", {k}={v!r}" for k, v in config.encoder_options.items())
     pool = '"avg"' if card.kind == "classifier" else '""'
@@ -454,5 +454,5 @@ encoder = timm.create_model("{config.encoder}", img_size={config.image_size}, nu
 encoder.load_state_dict(weights)
 ```
 
-It takes grey pictures as three equal channels, (value / 255 - {config.mean}) / {config.std}."""
+It takes grey images as three equal channels, (value / 255 - {config.mean}) / {config.std}."""
     )

@@ -1,9 +1,9 @@
-"""Where a classifier looks: a heat map for each finding, at the picture's own size.
+"""Where a classifier looks: a heat map for each finding, at the image's own size.
 
 Two methods. "gradcam" asks which patches raise the logit of one finding: the output of the last block times the gradient
 there, summed over channels, negative contributions dropped (Grad-CAM, arXiv:1610.02391, for tokens; through captum).
 Other places and integrated gradients were tried and found worse: docs/explain.md. "rollout" follows attention from the
-pooled patches down to the picture (Abnar and Zuidema 2020, arXiv:2005.00928): it knows nothing of findings and is the
+pooled patches down to the image (Abnar and Zuidema 2020, arXiv:2005.00928): it knows nothing of findings and is the
 same for each; it is here to compare with.
 
 A map says what moved the number, not where disease is.
@@ -28,12 +28,12 @@ Method = Literal["gradcam", "rollout"]
 METHODS = get_args(Method)
 
 
-def heat_map(model: Classifier, picture_HW: np.ndarray, class_index: int, method: str = "gradcam") -> np.ndarray:
-    """The heat map (H, W) float32 in [0, 1] of a class, at the size of the picture (H, W) uint8.
+def heat_map(model: Classifier, image_HW: np.ndarray, class_index: int, method: str = "gradcam") -> np.ndarray:
+    """The heat map (H, W) float32 in [0, 1] of a class, at the size of the image (H, W) uint8.
 
     The greatest value is 1, whatever the probability of the finding: a map of a finding that the model denies shows
     the little that speaks for it. All 0 where nothing does. What the test view leaves out ("centre" cuts the sides of
-    films) is 0. The model's hooks are in use meanwhile: one call at a time for each model.
+    radiographs) is 0. The model's hooks are in use meanwhile: one call at a time for each model.
     Raises ExplainError for another method, a class the model does not have, or where captum is not installed.
     """
     if method not in METHODS:
@@ -41,17 +41,17 @@ def heat_map(model: Classifier, picture_HW: np.ndarray, class_index: int, method
     classes = model.config.classes
     if not 0 <= class_index < len(classes):
         raise ExplainError(f"no class {class_index}; the model has {len(classes)}, from 0: {', '.join(classes)}")
-    image_1CHW, box = test_view(model, picture_HW)
+    image_1CHW, box = test_view(model, image_HW)
     grid_GG = contributions(model, image_1CHW, class_index) if method == "gradcam" else rollout(model, image_1CHW)
-    return spread(grid_GG, picture_HW.shape, box)
+    return spread(grid_GG, image_HW.shape, box)
 
 
-def test_view(model: Classifier, picture_HW: np.ndarray) -> tuple[Tensor, images.Box]:
-    """The picture as the classifier is tested on it, (1, 3, size, size) normalised; and which part of it that is."""
+def test_view(model: Classifier, image_HW: np.ndarray) -> tuple[Tensor, images.Box]:
+    """The image as the classifier is tested on it, (1, 3, size, size) normalised; and which part of it that is."""
     config = model.config
-    height, width = picture_HW.shape
+    height, width = image_HW.shape
     box = images.center_box(height, width) if config.view == "centre" else images.Box(0, 0, height, width)
-    seen = images.resize(images.crop(picture_HW, box), config.image_size, config.image_size)
+    seen = images.resize(images.crop(image_HW, box), config.image_size, config.image_size)
     device = next(model.parameters()).device
     return normalise(torch.from_numpy(seen)[None].to(device), config.mean, config.std), box
 
@@ -60,7 +60,7 @@ test_view.__test__ = False  # type: ignore[attr-defined]  # pytest would collect
 
 
 def spread(grid_GG: np.ndarray, shape: tuple[int, ...], box: images.Box) -> np.ndarray:
-    """A grid of patches over the part of a picture that was seen: (H, W) float32 from 0 to 1, 0 elsewhere."""
+    """A grid of patches over the part of an image that was seen: (H, W) float32 from 0 to 1, 0 elsewhere."""
     heat_HW = np.zeros(shape, np.float32)
     if grid_GG.max() > 0:
         smooth = cv2.resize(grid_GG.astype(np.float32), (box.width, box.height), interpolation=cv2.INTER_CUBIC)
@@ -131,21 +131,21 @@ def _grid(model: Classifier, tokens_S: Tensor) -> np.ndarray:
     return patches.reshape(height, width)
 
 
-# Pictures -----------------------------------------------------------------------------------------------
+# Images -----------------------------------------------------------------------------------------------
 
 
-def overlay(picture_HW: np.ndarray, heat_HW: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """The heat map over the picture, (H, W, 3) uint8, red green blue.
+def overlay(image_HW: np.ndarray, heat_HW: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """The heat map over the image, (H, W, 3) uint8, red green blue.
 
     The colour map is inferno: its lightness rises evenly, so it also reads in grey and to the colour-blind. It covers
-    the picture in proportion to the heat, at most by `opacity`: where there is no heat the picture stays as it is.
+    the image in proportion to the heat, at most by `opacity`: where there is no heat the image stays as it is.
     Raises ExplainError for an opacity outside 0 to 1 or a map of another size.
     """
     if not 0 <= opacity <= 1:
         raise ExplainError(f"opacity must be from 0 to 1, not {opacity:g}")
-    if heat_HW.shape != picture_HW.shape:
-        raise ExplainError(f"a heat map of {heat_HW.shape} does not lie on a picture of {picture_HW.shape}")
-    grey_HW3 = np.repeat(picture_HW[..., None], 3, axis=2).astype(np.float32)
+    if heat_HW.shape != image_HW.shape:
+        raise ExplainError(f"a heat map of {heat_HW.shape} does not lie on an image of {image_HW.shape}")
+    grey_HW3 = np.repeat(image_HW[..., None], 3, axis=2).astype(np.float32)
     cover_HW1 = opacity * np.clip(heat_HW, 0, 1)[..., None]
     return np.rint(grey_HW3 * (1 - cover_HW1) + colours(heat_HW) * cover_HW1).astype(np.uint8)
 

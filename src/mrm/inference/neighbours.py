@@ -1,4 +1,4 @@
-"""The pictures of an index nearest to others, by the cosine of their features: exact, block by block.
+"""The images of an index nearest to others, by the cosine of their features: exact, block by block.
 
 An index is what `mrm embed` writes: features (N, D) as NPY, with the names in a CSV and the facts in a JSON beside it,
 or all of it as Parquet.
@@ -27,14 +27,14 @@ BLOCK = 16_384  # rows of an index that are compared at a time
 
 @dataclass(frozen=True)
 class Index:
-    """Features (N, D) on disk, with what is known of each picture, and of the model that made them."""
+    """Features (N, D) on disk, with what is known of each image, and of the model that made them."""
 
     path: Path
     rows: list[Row]
     facts: dict[str, Any]
 
     def blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
-        """The features, some rows at a time, float32; NaN where the picture could not be read."""
+        """The features, some rows at a time, float32; NaN where the image could not be read."""
         if self.path.suffix == ".npy":
             array = np.load(self.path, mmap_mode="r", allow_pickle=False)
             for start in range(0, len(array), size):
@@ -60,7 +60,7 @@ def take(index: Index, rows: Sequence[int]) -> np.ndarray:
     for place, number in enumerate(rows):
         if np.isnan(taken[place]).any():
             raise RecordError(
-                f"{index.path}: {index.rows[number]['path']} has no features; its picture could not be read"
+                f"{index.path}: {index.rows[number]['path']} has no features; its image could not be read"
             )
     return taken
 

@@ -1,4 +1,4 @@
-"""Which pictures lie far from those a model knows, by their features."""
+"""Which images lie far from those a model knows, by their features."""
 
 # Shapes: N records, D features, R directions kept
 from __future__ import annotations
@@ -24,18 +24,18 @@ def reference(
     share: float = 0.99,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Where the features (N, D) of known pictures lie, as plain values for a model's card; see `outlying`.
+    """Where the features (N, D) of known images lie, as plain values for a model's card; see `outlying`.
 
     A Gaussian of their mean, of up to 32 directions that hold 95 % of the variance, and of one variance for all other
     directions (probabilistic PCA; Tipping and Bishop 1999, doi:10.1111/1467-9868.00196), so that fewer records than
-    features will do. The threshold is passed by 1 - `share` of known pictures that the Gaussian has not seen:
+    features will do. The threshold is passed by 1 - `share` of known images that the Gaussian has not seen:
     `held_out_ND` if given, else each fifth of the patients (`groups`, (N,)) from the other four. It is the score of
-    rank (n + 1) share, rounded up, so that a new picture of the same kind passes it with at most that chance
+    rank (n + 1) share, rounded up, so that a new image of the same kind passes it with at most that chance
     (Vovk et al. 2005, doi:10.1007/b106715, conformal). Rows with NaN are left out. Raises OutlierError for fewer
     patients than folds and for features that do not vary.
     """
     if not 0 < share < 1:
-        raise OutlierError(f"the share of known pictures to accept must lie between 0 and 1, not {share:g}")
+        raise OutlierError(f"the share of known images to accept must lie between 0 and 1, not {share:g}")
     read_N = ~np.isnan(features_ND).any(axis=1)
     known_ND = np.asarray(features_ND, dtype=np.float64)[read_N]
     numbers_N = group_numbers(groups, len(features_ND))[read_N]
@@ -46,7 +46,7 @@ def reference(
         scores_N = outlying(held_out_ND[~np.isnan(held_out_ND).any(axis=1)], gaussian)
     n = len(scores_N)
     if not n:
-        raise OutlierError("no picture that could be read is left to choose the threshold for outliers on")
+        raise OutlierError("no image that could be read is left to choose the threshold for outliers on")
     rank = min(n, math.ceil((n + 1) * share - 1e-9))
     unseen = "held out" if held_out_ND is not None else f"in {FOLDS} folds"
     return {
@@ -60,7 +60,7 @@ def reference(
 
 
 def outlying(features_ND: Array, reference: Mapping[str, Any]) -> Array:
-    """How far features (N, D) lie from those of known pictures: (N,), about 1 for those, NaN for rows with NaN.
+    """How far features (N, D) lie from those of known images: (N,), about 1 for those, NaN for rows with NaN.
 
     The Mahalanobis distance by the Gaussian of `reference`, over the square root of D. Lee et al. 2018,
     arXiv:1807.03888, for one class. Raises OutlierError for features of another width.
@@ -81,7 +81,7 @@ def outlying(features_ND: Array, reference: Mapping[str, Any]) -> Array:
 def _gaussian(known_ND: Array) -> dict[str, Any]:
     n, width = known_ND.shape
     if n < 2 or not (spread := float(known_ND.var(axis=0, ddof=1).sum())) > 1e-12:
-        raise OutlierError(f"the features of {n} pictures do not vary, so nothing can be told of others; give more")
+        raise OutlierError(f"the features of {n} images do not vary, so nothing can be told of others; give more")
     mean_D = known_ND.mean(axis=0)
     _, singular, directions = np.linalg.svd(known_ND - mean_D, full_matrices=False)
     variances = singular**2 / (n - 1)

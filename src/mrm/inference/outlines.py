@@ -1,11 +1,11 @@
-"""From a segmenter's probabilities to outlines: the thresholds chosen on validation pictures, and the outline itself.
+"""From a segmenter's probabilities to outlines: the thresholds chosen on validation images, and the outline itself.
 
 A probability becomes an outline by a threshold, and an outline smaller than a least area is dropped; both are chosen
-on validation pictures, and kept in the model folder. All counts come from one table a picture: how many pixels of each
+on validation images, and kept in the model folder. All counts come from one table an image: how many pixels of each
 class, and how many besides, lie at each of 101 levels of probability.
 """
 
-# Shapes: N pictures, C classes, L levels of probability, H W pixels
+# Shapes: N images, C classes, L levels of probability, H W pixels
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mrm.data import loader, samples, sampling
-from mrm.data.masks import IGNORED, MaskedPictures
+from mrm.data.masks import IGNORED, MaskedImages
 from mrm.models import model_folder
 from mrm.models.model_folder import Card
 from mrm.models.mrm import normalise
@@ -24,13 +24,13 @@ from mrm.models.segmenter import Segmenter
 from mrm.system.errors import RunError
 
 LEVELS = 100  # steps of probability at which a threshold may lie
-AREAS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # least areas that are tried, as shares of the picture
-KEPT = 0.9  # of the best positive-only Dice must stay, whatever the empty pictures ask for
+AREAS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # least areas that are tried, as shares of the image
+KEPT = 0.9  # of the best positive-only Dice must stay, whatever the empty images ask for
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Where probabilities become an outline: at `probability`, and not if it covers less than `area` of the picture."""
+    """Where probabilities become an outline: at `probability`, and not if it covers less than `area` of the image."""
 
     probability: float = 0.5
     area: float = 0.0
@@ -54,22 +54,22 @@ def levels_of(probability_CHW: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
 
 def held_out_levels(
     model: Segmenter,
-    masked: MaskedPictures,
+    masked: MaskedImages,
     batch: int = 8,
     workers: int | None = None,
     rank: int = 0,
     world: int = 1,
     precision: str = "fp32",
 ) -> np.ndarray:
-    """`levels_of` pictures (N, C, 2, L), at the size of the input. A rank of several leaves the others' rows zero."""
+    """`levels_of` images (N, C, 2, L), at the size of the input. A rank of several leaves the others' rows zero."""
     data = samples.MaskData(masked, model.config.image_size)
     device = next(model.parameters()).device
     levels_NC2L = np.zeros((len(masked), len(masked.classes), 2, LEVELS + 1), dtype=np.int64)
     mine = (b for i, b in enumerate(sampling.in_order(len(masked), batch)) if i % world == rank)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for loaded in loader.loader(data, mine, workers, pin=device.type == "cuda"):
-            picture_BHW = loaded.picture_BHW.to(device)
-            logits_BCHW = model(normalise(picture_BHW, model.config.mean, model.config.std)).logits_BCHW
+            image_BHW = loaded.image_BHW.to(device)
+            logits_BCHW = model(normalise(image_BHW, model.config.mean, model.config.std)).logits_BCHW
             found_BCHW = logits_BCHW.float().sigmoid().cpu().numpy()
             for index, found_CHW, mask_HW in zip(loaded.index_B, found_BCHW, loaded.mask_BHW, strict=True):
                 levels_NC2L[int(index)] = levels_of(found_CHW, mask_HW.numpy())
@@ -77,17 +77,17 @@ def held_out_levels(
 
 
 def choose(levels_N2L: np.ndarray) -> tuple[Threshold, dict[str, float]]:
-    """The threshold of one class, and the Dice it gives: of positive pictures, and by the published convention.
+    """The threshold of one class, and the Dice it gives: of positive images, and by the published convention.
 
     Of all thresholds that keep KEPT of the best positive-only Dice, the one with the best published Dice. The published
-    Dice alone would choose to predict nothing wherever most pictures are empty. Raises ValueError without positives.
+    Dice alone would choose to predict nothing wherever most images are empty. Raises ValueError without positives.
     """
     reached_N2L = levels_N2L[:, :, ::-1].cumsum(axis=2)[:, :, ::-1][:, :, 1:LEVELS]  # pixels at this level or above
     both_NL, predicted_NL = reached_N2L[:, 1], reached_N2L.sum(axis=1)
     true_N1, pixels_N1 = levels_N2L[:, 1].sum(axis=1)[:, None], levels_N2L.sum(axis=(1, 2))[:, None]
     has_N = true_N1[:, 0] > 0
     if not has_N.any():
-        raise ValueError("no picture with a lesion, so no threshold can be chosen")
+        raise ValueError("no image with a lesion, so no threshold can be chosen")
     positive_AL, published_AL = np.empty((2, len(AREAS), LEVELS - 1))
     for row, area in enumerate(AREAS):
         kept_NL = predicted_NL >= np.maximum(1, area * pixels_N1)

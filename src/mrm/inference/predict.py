@@ -1,4 +1,4 @@
-"""A model put to use: scores and features of pictures, restored pictures, blanks of a report filled in."""
+"""A model put to use: scores and features of images, restored images, blanks of a report filled in."""
 
 # Shapes: N records, C classes, B samples, H W pixels, L patches, D encoder width, T tokens
 from __future__ import annotations
@@ -24,7 +24,7 @@ Encoding = MRM | Classifier
 Kind = Literal["pooled", "patches"]
 
 
-# Pictures in, numbers out -----------------------------------------------------------------------------
+# Images in, numbers out -----------------------------------------------------------------------------
 
 
 class Computed(NamedTuple):
@@ -45,17 +45,17 @@ def compute_over(
     precision: str = "fp32",
     crop_borders: bool = False,
 ) -> Iterator[Computed]:
-    """What `compute` gives of normalised pictures (B, 3, H, W), a batch at a time, on the model's device.
+    """What `compute` gives of normalised images (B, 3, H, W), a batch at a time, on the model's device.
 
-    Pictures are read by other processes meanwhile; no more than some batches are in memory, however many there are.
+    Images are read by other processes meanwhile; no more than some batches are in memory, however many there are.
     """
     config, device = model.config, next(model.parameters()).device
-    data = samples.PictureData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
+    data = samples.ImageData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for loaded in loader.loader(data, wanted, workers, pin=device.type == "cuda"):
             index_B = loaded.index_B.numpy()
-            pictures_BHW = loaded.picture_BHW.to(device, non_blocking=True)
-            computed = compute(normalise(pictures_BHW, config.mean, config.std))
+            images_BHW = loaded.image_BHW.to(device, non_blocking=True)
+            computed = compute(normalise(images_BHW, config.mean, config.std))
             yield Computed(index_B, computed.float().cpu().numpy(), loaded.skipped, loaded.warned)
 
 
@@ -70,7 +70,7 @@ def _each(
     crop_borders: bool = False,
     dtype: type = np.float64,
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """What `compute` gives of each picture, (N, ...), NaN where it cannot be read; and why, by name."""
+    """What `compute` gives of each image, (N, ...), NaN where it cannot be read; and why, by name."""
     values: np.ndarray = np.zeros((len(records), *shape), dtype)
     unreadable = {}
     for done in compute_over(model, records, compute, wanted, workers, precision, crop_borders):
@@ -88,7 +88,7 @@ def _each(
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits of records, NaN where the picture could not be read; `unreadable` says why, by name."""
+    """Logits of records, NaN where the image could not be read; `unreadable` says why, by name."""
 
     logits_NC: np.ndarray
     unreadable: dict[str, str]
@@ -120,14 +120,14 @@ def fit_head(model: Classifier, records: Records, batch: int = 64, workers: int 
 
     Features are standardised, each class gets a regularised logistic regression over its stated labels, and
     both are folded into the head. A class with one label value keeps its head. LP-FT, arXiv:2202.10054.
-    Raises PredictError where not one picture can be read.
+    Raises PredictError where not one image can be read.
     """
     encoder = model.encoder
     features_ND, unreadable = features(model, records, batch=batch, workers=workers)
     read = ~np.isnan(features_ND).any(axis=1)
     if not read.any():
         name, reason = next(iter(unreadable.items()))
-        raise PredictError(f"not one of {len(records)} pictures could be read; the first, {name}: {reason}")
+        raise PredictError(f"not one of {len(records)} images could be read; the first, {name}: {reason}")
     mean_D, std_D = features_ND[read].mean(0), features_ND[read].std(0) + 1e-6
     for c, labels_N in enumerate(records.labels_NC.T):
         stated = read & ~np.isnan(labels_N)
@@ -153,7 +153,7 @@ def features(
     precision: str = "fp32",
     crop_borders: bool = False,
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """The encoder's features of records, NaN where the picture could not be read; and why, by name.
+    """The encoder's features of records, NaN where the image could not be read; and why, by name.
 
     "pooled" is (N, D), the mean of the patch tokens; "patches" is (N, L, D) float32, rows of patches from the top
     left. Both after the encoder's last norm, the class token left out (see `feature_function`). All are held in
@@ -166,7 +166,7 @@ def features(
 
 
 def feature_function(model: Encoding, kind: Kind) -> Callable[[Tensor], Tensor]:
-    """Normalised pictures (B, 3, H, W) to "pooled" (B, D) or "patches" (B, L, D).
+    """Normalised images (B, 3, H, W) to "pooled" (B, D) or "patches" (B, L, D).
 
     A classifier's last norm follows its mean (timm's `fc_norm`): pooled is what its head sees, and patches are normed
     by the same layer one by one. A pre-trained encoder's norm comes before the mean, as MAE's does.
@@ -184,13 +184,13 @@ def feature_function(model: Encoding, kind: Kind) -> Callable[[Tensor], Tensor]:
 
 
 def feature_shape(model: Encoding, kind: Kind) -> tuple[int, ...]:
-    """The shape of one picture's features: (D,) or (L, D)."""
+    """The shape of one image's features: (D,) or (L, D)."""
     encoder = model.encoder
     return (encoder.embed_dim,) if kind == "pooled" else (encoder.patch_embed.num_patches, encoder.embed_dim)
 
 
 def scores_and_features(model: Classifier) -> Callable[[Tensor], Tensor]:
-    """Normalised pictures to logits and, from the same pass, the pooled features they are made of: (B, C + D)."""
+    """Normalised images to logits and, from the same pass, the pooled features they are made of: (B, C + D)."""
     pooled = feature_function(model, "pooled")
 
     def both(image_BCHW: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def scores_and_features(model: Classifier) -> Callable[[Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What the encoder saw of a picture, what was restored, and the picture: (H, W) uint8 each."""
+    """What the encoder saw of an image, what was restored, and the image: (H, W) uint8 each."""
 
     masked: np.ndarray
     restored: np.ndarray
@@ -214,8 +214,8 @@ class Reconstruction:
 
 
 @torch.inference_mode()
-def reconstruct(model: MRM, picture_HW: np.ndarray, seed: int = 0, keep: int | None = None) -> Reconstruction:
-    """Hide all but `keep` patches (the training number) of a picture at the target size, and restore them.
+def reconstruct(model: MRM, image_HW: np.ndarray, seed: int = 0, keep: int | None = None) -> Reconstruction:
+    """Hide all but `keep` patches (the training number) of an image at the target size, and restore them.
 
     Restored patches get their own mean and deviation back, visible patches are pasted in, so what is
     judged is the detail the model gives.
@@ -223,8 +223,8 @@ def reconstruct(model: MRM, picture_HW: np.ndarray, seed: int = 0, keep: int | N
     config = model.config
     side = model.patch_size * config.target_scale
     device = next(model.parameters()).device
-    picture = torch.from_numpy(images.resize(picture_HW, config.target_size, config.target_size))[None].to(device)
-    crop = normalise(picture, config.mean, config.std)
+    image = torch.from_numpy(images.resize(image_HW, config.target_size, config.target_size))[None].to(device)
+    crop = normalise(image, config.mean, config.std)
     order = np.random.default_rng(seed).permutation(model.patches)
     kept = torch.from_numpy(np.sort(order[: keep or config.keep]))[None].to(device)
     hidden = complement(kept, model.patches)
@@ -237,31 +237,31 @@ def reconstruct(model: MRM, picture_HW: np.ndarray, seed: int = 0, keep: int | N
     else:
         error = (restored_BMP - true_BMP).square().mean().item()
 
-    def picture_with(hidden_BMP: Tensor) -> np.ndarray:
+    def image_with(hidden_BMP: Tensor) -> np.ndarray:
         index = hidden[:, :, None].expand_as(hidden_BMP)
         grey = unpatchify(patches_BLP.scatter(1, index, hidden_BMP), side).mean(1)[0]
         return ((grey * config.std + config.mean) * 255).round().clamp(0, 255).byte().cpu().numpy()
 
     blank = torch.zeros_like(true_BMP)
-    return Reconstruction(picture_with(blank), picture_with(restored_BMP), picture[0].cpu().numpy(), error)
+    return Reconstruction(image_with(blank), image_with(restored_BMP), image[0].cpu().numpy(), error)
 
 
 # Words ------------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
-def context_of(model: MRM, pictures: Sequence[np.ndarray]) -> Tensor:
-    """The report decoder's view of pictures, all patches visible: (B, R)."""
+def context_of(model: MRM, images_HW: Sequence[np.ndarray]) -> Tensor:
+    """The report decoder's view of images, all patches visible: (B, R)."""
     config = model.config
     size = config.target_size
-    stacked = torch.from_numpy(np.stack([images.resize(p, size, size) for p in pictures]))
+    stacked = torch.from_numpy(np.stack([images.resize(p, size, size) for p in images_HW]))
     crop = normalise(stacked.to(next(model.parameters()).device), config.mean, config.std)
     return model.context(model.encode(model.shrink(crop)))
 
 
 @torch.inference_mode()
 def word_probabilities(model: MRM, context_1R: Tensor, ids_T: np.ndarray) -> np.ndarray:
-    """Probabilities (blanks, V) of every word at each `[MASK]` of `ids_T`, given a picture's context."""
+    """Probabilities (blanks, V) of every word at each `[MASK]` of `ids_T`, given an image's context."""
     tokens = torch.from_numpy(ids_T.astype(np.int64))[None].to(context_1R.device)
     blanks = (tokens[0] == MASK).nonzero().squeeze(1)
     logits = model.name_words(context_1R, tokens, torch.ones_like(tokens), blanks)

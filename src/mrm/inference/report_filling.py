@@ -1,14 +1,14 @@
-"""Reports read beside their picture: blanks filled in, and sentences that do not seem to belong to it.
+"""Reports read beside their image: blanks filled in, and sentences that do not seem to belong to it.
 
-`fill_in` gives the best words for the blanks of a report, with its picture and without. `surprise` hides each word
-of a report in turn and compares how well it is named with its own picture, without a picture, and with others.
+`fill_in` gives the best words for the blanks of a report, with its image and without. `surprise` hides each word
+of a report in turn and compares how well it is named with its own image, without an image, and with others.
 
-"Without" needs a definition, for the network never saw a report without a picture. It is the mean of what the report
-decoder sees of other pictures (`reference`): a picture that is nobody's. Where no other pictures are given, phantoms
+"Without" needs a definition, for the network never saw a report without an image. It is the mean of what the report
+decoder sees of other images (`reference`): an image that is nobody's. Where no other images are given, phantoms
 drawn from a fixed seed stand in; a model of real radiographs is better served by some of its own kind.
 """
 
-# Shapes: C contexts (pictures as the report decoder sees them), R their width, M masked copies of a text, T tokens,
+# Shapes: C contexts (images as the report decoder sees them), R their width, M masked copies of a text, T tokens,
 # A positions asked for, V vocabulary
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BLANK = re.compile(r"_{3,}|\[MASK\]")
 MAX_BLANKS = 64
 MAX_TOP = 100  # words for a blank; a beam is as wide
 MAX_PIECES = 3  # of a word that is filled in
-STAND_INS = 16  # phantoms, where no other pictures are given
+STAND_INS = 16  # phantoms, where no other images are given
 CELLS = 2**25  # logits at a time: 128 MiB
 
 
@@ -53,7 +53,7 @@ class SentenceScore:
     """How well the words of a sentence are named: means over its words of ln p (nats, 0 at best); NaN without words.
 
     `surprise` is `others - with_image` (`without_image - with_image` where there are no others): above 0, other
-    pictures explain the sentence better than its own. `better` is the share of the others that do.
+    images explain the sentence better than its own. `better` is the share of the others that do.
     """
 
     sentence: str
@@ -71,9 +71,9 @@ class SentenceScore:
 
 
 def fill_in(
-    model: MRM, picture_HW: np.ndarray, text: str, top: int = 5, others: Sequence[np.ndarray] = ()
+    model: MRM, image_HW: np.ndarray, text: str, top: int = 5, others: Sequence[np.ndarray] = ()
 ) -> list[Blank]:
-    """The `top` best words for each blank (`___` or longer, or `[MASK]`) of a text, with its picture and without.
+    """The `top` best words for each blank (`___` or longer, or `[MASK]`) of a text, with its image and without.
 
     Each blank is one word; the other blanks stay blank meanwhile. A word of several pieces is found by a beam of
     `top`, up to three pieces, its probability the product of theirs. The network is told by the number of masks how
@@ -91,7 +91,7 @@ def fill_in(
     tokenizer = tokenizer_of(model)
     ids, places = _with_blanks(tokenizer, text, found)
     shares = piece_shares(tokenizer, ids)
-    own_1R, none_1R = context_of(model, [picture_HW]), reference(model, others)
+    own_1R, none_1R = context_of(model, [image_HW]), reference(model, others)
     blanks = []
     for (start, end), place in zip(found, places, strict=True):
         before, after = ids[:place], ids[place + 1 :]
@@ -201,20 +201,20 @@ def _probabilities(model: MRM, context_1R: Tensor, tokens_MT: np.ndarray, asked:
     return logits.float().softmax(-1).cpu().numpy()
 
 
-# No picture ---------------------------------------------------------------------------------------------
+# No image ---------------------------------------------------------------------------------------------
 
 
 def reference(model: MRM, others: Sequence[np.ndarray] = ()) -> Tensor:
-    """The context (1, R) of no picture: the mean of those of others, of phantoms where none are given.
+    """The context (1, R) of no image: the mean of those of others, of phantoms where none are given.
 
     That of phantoms is kept until the weights change: sixteen passes of the encoder for each blank would be a waste.
     """
     if others:
-        return torch.cat([context_of(model, [picture]) for picture in others]).mean(0, keepdim=True)
+        return torch.cat([context_of(model, [image]) for image in others]).mean(0, keepdim=True)
     state = sum(p._version for p in model.parameters()), next(model.parameters()).device
     kept = _kept.get(model)
     if kept is None or kept[0] != state:
-        context_1R = torch.cat([context_of(model, [picture]) for picture in stand_ins()]).mean(0, keepdim=True)
+        context_1R = torch.cat([context_of(model, [image]) for image in stand_ins()]).mean(0, keepdim=True)
         kept = _kept[model] = (state, context_1R)
     return kept[1]
 
@@ -235,24 +235,24 @@ class Reading(NamedTuple):
     """The words of a text that are scored, and how well each is named in each context."""
 
     spans: list[tuple[int, int]]  # in characters of the text, ascending
-    scores_CW: np.ndarray  # ln p; the first context is the picture's own, the second no picture, the rest others
+    scores_CW: np.ndarray  # ln p; the first context is the image's own, the second no image, the rest others
 
 
 def surprise(
     model: MRM,
-    picture_HW: np.ndarray,
+    image_HW: np.ndarray,
     text: str,
     others: Sequence[np.ndarray] = (),
     parts: int = 2,
     rounds: int = 4,
     seed: int = 0,
 ) -> list[SentenceScore]:
-    """Score each sentence of a report: is it better explained by its own picture than by others?
+    """Score each sentence of a report: is it better explained by its own image than by others?
 
     See `read_words` for `parts`, `rounds` and `seed`; its result also gives the score of the `whole` report.
     Raises ReportError for a text without words that the model knows, and for a model without tokenizer.
     """
-    reading = read_words(model, contexts(model, picture_HW, others), text, parts, rounds, seed)
+    reading = read_words(model, contexts(model, image_HW, others), text, parts, rounds, seed)
     return [score_of(reading, text, start, end) for start, end in sentences(text)]
 
 
@@ -261,11 +261,11 @@ def whole(reading: Reading, text: str) -> SentenceScore:
     return score_of(reading, text, 0, len(text))
 
 
-def contexts(model: MRM, picture_HW: np.ndarray, others: Sequence[np.ndarray] = ()) -> Tensor:
-    """The contexts (C, R) of a picture, of no picture, and of each other."""
+def contexts(model: MRM, image_HW: np.ndarray, others: Sequence[np.ndarray] = ()) -> Tensor:
+    """The contexts (C, R) of an image, of no image, and of each other."""
     each_CR = [context_of(model, [other]) for other in others]
     none_1R = torch.cat(each_CR).mean(0, keepdim=True) if each_CR else reference(model)
-    return torch.cat([context_of(model, [picture_HW]), none_1R, *each_CR])
+    return torch.cat([context_of(model, [image_HW]), none_1R, *each_CR])
 
 
 def score_of(reading: Reading, text: str, start: int, end: int) -> SentenceScore:
@@ -283,7 +283,7 @@ def score_of(reading: Reading, text: str, start: int, end: int) -> SentenceScore
 def read_words(model: MRM, contexts_CR: Tensor, text: str, parts: int = 2, rounds: int = 4, seed: int = 0) -> Reading:
     """ln p of each word of a text in each context, its pieces summed.
 
-    The words are dealt at random into `parts` (2: half of them, as in training; 1: all at once, so that the picture
+    The words are dealt at random into `parts` (2: half of them, as in training; 1: all at once, so that the image
     alone speaks), and each part is hidden in turn; this is done `rounds` times from `seed`, and averaged. So each word
     is scored equally often, whatever else is hidden with it. Pieces of a word are hidden together. Punctuation and
     words unknown to the tokenizer are hidden too, but not scored. A text longer than the model reads is cut at ends

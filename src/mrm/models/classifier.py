@@ -1,4 +1,4 @@
-"""The fine-tuned classifier: a plain timm Vision Transformer with a head, and how it wants its pictures."""
+"""The fine-tuned classifier: a plain timm Vision Transformer with a head, and how it wants its images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ClassifierConfig:
     std: float = 0.2449
     drop_path: float = 0.1
     pooling: Literal["mean", "attention"] = "mean"  # of the patch features
-    view: Literal["whole", "centre"] = "whole"  # of a film that is not square; the published test cut its sides
+    view: Literal["whole", "centre"] = "whole"  # of a radiograph that is not square; the published test cut its sides
     uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
 
 
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         self.encoder = build_encoder(config, num_classes=len(config.classes), drop_path_rate=config.drop_path)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Logits (B, C) of normalised pictures."""
+        """Logits (B, C) of normalised images."""
         return self.encoder(image_BCHW)
 
     def group_matcher(self, coarse: bool = False) -> dict:

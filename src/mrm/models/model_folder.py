@@ -1,6 +1,6 @@
 """Model folders: all there is to a model.
 
-`model.safetensors`, `config.json` (what it is, how it wants pictures, its classes and policies, where it
+`model.safetensors`, `config.json` (what it is, how it wants images, its classes and policies, where it
 came from, what it was tested on) and, if it reads reports, `tokenizer.json`. Weights of other origin
 (`MRM.pth`, MAE's ViT) start a model too.
 """
@@ -48,7 +48,7 @@ class Card:
     tested: list[dict[str, Any]] = field(default_factory=list)
     thresholds: dict[str, float] = field(default_factory=dict)
     temperatures: dict[str, float] = field(default_factory=dict)  # a class's logits are divided by its own
-    embedding: dict[str, Any] = field(default_factory=dict)  # where the features of known pictures lie: `mrm.outliers`
+    embedding: dict[str, Any] = field(default_factory=dict)  # where the features of known images lie: `mrm.outliers`
     calibration: dict[str, Any] = field(default_factory=dict)  # on what, for which goal, and how sure
 
 

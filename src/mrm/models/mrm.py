@@ -1,4 +1,4 @@
-"""MRM: one encoder of radiographs, one decoder that restores pictures, one that restores reports.
+"""MRM: one encoder of radiographs, one decoder that restores images, one that restores reports.
 
     448 x 448 crop --resize--> 224 x 224 --patches, 49 of 196 kept--> encoder (timm ViT)
                                                                         |
@@ -41,7 +41,7 @@ class ModelConfig:
     encoder: str = "vit_base_patch16_224"  # any timm Vision Transformer
     encoder_options: dict[str, Any] = field(default_factory=dict)  # passed to timm: depth, embed_dim, ...
     image_size: int = 224  # what the encoder sees, in pixels
-    target_scale: int = 2  # the restored picture is this many times larger
+    target_scale: int = 2  # the restored image is this many times larger
     antialias: bool = False  # of the resize to image_size; the published weights were made without
     keep: int = 49  # visible patches in training
     fixed_positions: bool = True  # 2-D sine-cosine; False keeps the encoder's own
@@ -168,7 +168,7 @@ class MRM(nn.Module):
         return self.image_decoder(features_BSD, kept_BK, hidden_BM, self._run)
 
     def context(self, features_BSD: Tensor) -> Tensor:
-        """The picture as the report decoder sees it, (B, R)."""
+        """The image as the report decoder sees it, (B, R)."""
         return self.report_decoder.context(features_BSD[:, self.prefix :])
 
     def name_words(
@@ -180,7 +180,7 @@ class MRM(nn.Module):
         keys_B: Tensor | None = None,
         rows_N: Tensor | None = None,
     ) -> Tensor:
-        """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T), given the picture's context.
+        """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T), given the image's context.
 
         `rows_N`, distinct indices of the same kind, names the positions to compute if not all: those that are
         attended to and those asked for must be among them; what only pads need not.
@@ -275,7 +275,7 @@ class ImageDecoder(nn.Module):
     def forward(self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run) -> Tensor:
         """Pixels (B, M, P) of the hidden patches.
 
-        Two savings change nothing in the result: before the first block a hidden patch is the same in every picture,
+        Two savings change nothing in the result: before the first block a hidden patch is the same in every image,
         so its queries, keys and values are computed once; and the last block gives the rows that are asked for alone.
         """
         seen_BSE, blank_LE = self.seen(features_BSD, kept_BK), self.mask_token[0] + self.positions_LE
@@ -323,7 +323,7 @@ IMAGE_DECODERS: dict[str, type[ImageDecoder]] = {"full": ImageDecoder, "cross": 
 
 
 class ReportDecoder(nn.Module):
-    """BERT that sees the picture as one vector added to every position. MRM section 3.3."""
+    """BERT that sees the image as one vector added to every position. MRM section 3.3."""
 
     def __init__(self, config: ModelConfig, image_width: int) -> None:
         super().__init__()
@@ -406,9 +406,9 @@ class ReportBlock(nn.Module):
         return self.norm2(x_NR + noise.dropout_rows(branch, self.dropout, keys_B, f"{self.site}.mlp", rows_N, length))
 
 
-def normalise(picture_BHW: Tensor, mean: float, std: float) -> Tensor:
-    """Grey uint8 pictures (B, H, W) as three equal normalised channels, float32 (B, 3, H, W): one, seen three times."""
-    grey_BHW = (picture_BHW.float() / 255.0 - mean) / std
+def normalise(image_BHW: Tensor, mean: float, std: float) -> Tensor:
+    """Grey uint8 images (B, H, W) as three equal normalised channels, float32 (B, 3, H, W): one, seen three times."""
+    grey_BHW = (image_BHW.float() / 255.0 - mean) / std
     return grey_BHW[:, None].expand(-1, 3, -1, -1)
 
 
@@ -439,7 +439,7 @@ def patchify(image_BCHW: Tensor, side: int) -> Tensor:
 
 
 def unpatchify(patches_BLP: Tensor, side: int) -> Tensor:
-    """The square picture (B, C, H, W) that `patchify` cut into these patches."""
+    """The square image (B, C, H, W) that `patchify` cut into these patches."""
     batch, length, values = patches_BLP.shape
     grid, channels = int(length**0.5), values // side**2
     cut = patches_BLP.reshape(batch, grid, grid, side, side, channels)

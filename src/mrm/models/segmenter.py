@@ -1,6 +1,6 @@
 """The segmenter: features of a Vision Transformer after several blocks, and a head that outlines classes on them.
 
-    picture --> encoder (timm ViT), after blocks 4, 6, 8, 12
+    image --> encoder (timm ViT), after blocks 4, 6, 8, 12
                   |      |      |      |
                  x 4    x 2    x 1    x 1/2      the pyramid, in grids of the encoder's patches
                   +------+--+---+------+
@@ -8,11 +8,11 @@
                             third level --> auxiliary head, in training only
 
 Pyramid as in BEiT (arXiv:2106.08254, appendix) on MAE's ViT; decoder UPerNet (arXiv:1807.10221), or DPT
-(arXiv:2103.13413), or one linear layer. Batch norm is nowhere: it fails on one picture, and makes a step depend
+(arXiv:2103.13413), or one linear layer. Batch norm is nowhere: it fails on one image, and makes a step depend
 on how it is divided into micro-batches; group norm (arXiv:1803.08494) takes its place.
 """
 
-# Shapes: B pictures, C classes, H W pixels of the input, h w pixels of a picture's own, D encoder width
+# Shapes: B images, C classes, H W pixels of the input, h w pixels of an image's own, D encoder width
 from __future__ import annotations
 
 import math
@@ -103,7 +103,7 @@ class Segmenter(nn.Module):
         return [maps[wanted.index(b)] for b in self.blocks]
 
     def forward(self, image_BCHW: Tensor) -> Output:
-        """Logits of normalised pictures, at their size."""
+        """Logits of normalised images, at their size."""
         features = self.features(image_BCHW)
         size = image_BCHW.shape[-2:]
         logits_BCHW = enlarge(self.head(features), size)
@@ -113,7 +113,7 @@ class Segmenter(nn.Module):
 
 
 def check_size(size: Sequence[int], patch: Sequence[int]) -> None:
-    """Raises SegmenterError where the patch does not divide the picture size, height and width."""
+    """Raises SegmenterError where the patch does not divide the image size, height and width."""
     if any(side < 1 or side % p for side, p in zip(size, patch, strict=True)):
         near = " x ".join(str(max(1, round(side / p)) * p) for side, p in zip(size, patch, strict=True))
         raise SegmenterError(
@@ -233,28 +233,28 @@ HEADS: dict[str, type[nn.Module]] = {"upernet": UPerNetHead, "dpt": DPTHead, "li
 
 
 @torch.inference_mode()
-def probabilities(model: Segmenter, picture_hw: np.ndarray, slide: bool = False, overlap: float = 0.5) -> np.ndarray:
-    """Probabilities (C, h, w) float32 of a picture (h, w) uint8, at its own size. `model` is in evaluation mode.
+def probabilities(model: Segmenter, image_hw: np.ndarray, slide: bool = False, overlap: float = 0.5) -> np.ndarray:
+    """Probabilities (C, h, w) float32 of an image (h, w) uint8, at its own size. `model` is in evaluation mode.
 
-    The picture is fitted into the input whole, its shape kept. With `slide` it is scaled to cover the input
+    The image is fitted into the input whole, its shape kept. With `slide` it is scaled to cover the input
     instead, and windows that overlap by at least `overlap` of their side are averaged: finer, and slower.
     """
     device, size = next(model.parameters()).device, model.config.image_size
     if not slide:
-        fitted_HW, box = fit(picture_hw, size)
+        fitted_HW, box = fit(image_hw, size)
         logits_CHW = _logits(model, torch.from_numpy(fitted_HW)[None].to(device))[0]
         inside_CHW = logits_CHW[:, box.top : box.top + box.height, box.left : box.left + box.width]
     else:
-        inside_CHW = _slide(model, picture_hw, overlap, device)
-    return enlarge(inside_CHW[None], picture_hw.shape)[0].sigmoid().cpu().numpy()
+        inside_CHW = _slide(model, image_hw, overlap, device)
+    return enlarge(inside_CHW[None], image_hw.shape)[0].sigmoid().cpu().numpy()
 
 
-def _slide(model: Segmenter, picture_hw: np.ndarray, overlap: float, device: torch.device) -> Tensor:
-    """Mean logits (C, H', W') of windows over the picture, scaled so that the input just fits into it."""
+def _slide(model: Segmenter, image_hw: np.ndarray, overlap: float, device: torch.device) -> Tensor:
+    """Mean logits (C, H', W') of windows over the image, scaled so that the input just fits into it."""
     height, width = model.config.image_size
-    scale = max(height / picture_hw.shape[0], width / picture_hw.shape[1])
-    covering = [max(s, round(p * scale)) for s, p in zip((height, width), picture_hw.shape, strict=True)]
-    whole = torch.from_numpy(images.resize(picture_hw, *covering)).to(device)
+    scale = max(height / image_hw.shape[0], width / image_hw.shape[1])
+    covering = [max(s, round(p * scale)) for s, p in zip((height, width), image_hw.shape, strict=True)]
+    whole = torch.from_numpy(images.resize(image_hw, *covering)).to(device)
     sums_CHW = torch.zeros(len(model.config.classes), *covering, device=device)
     times_HW = torch.zeros(*covering, device=device)
     starts = [window_starts(c, s, overlap) for c, s in zip(covering, (height, width), strict=True)]
@@ -271,5 +271,5 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
     return [round(i * (length - window) / max(1, count - 1)) for i in range(count)]
 
 
-def _logits(model: Segmenter, picture_BHW: Tensor) -> Tensor:
-    return model(normalise(picture_BHW, model.config.mean, model.config.std)).logits_BCHW.float()
+def _logits(model: Segmenter, image_BHW: Tensor) -> Tensor:
+    return model(normalise(image_BHW, model.config.mean, model.config.std)).logits_BCHW.float()

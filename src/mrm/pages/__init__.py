@@ -1,7 +1,7 @@
 """HTML pages that open from disk without a network: `evaluation` of a classifier, and the `demo`.
 
 What a page says is in its template beside this file; what it shows is worked out here. Everything (style,
-figures, pictures) is inlined. Names of classes, files and models are not trusted: templates escape them.
+figures, images) is inlined. Names of classes, files and models are not trusted: templates escape them.
 
 Shapes: N records, C classes, H W pixels.
 """
@@ -37,7 +37,7 @@ Report = dict[str, dict[str, Estimate]]  # as `metrics.classification_report` gi
 
 FEW_RECORDS, FEW_POSITIVES = 100, 10  # below: the page warns that intervals are wide
 MANY = 6  # classes; above, panels are drawn smaller
-LISTED = 50  # unreadable pictures named one by one; all are in results.json
+LISTED = 50  # unreadable images named one by one; all are in results.json
 LOSSES = {  # what a loss is called, and its unit
     "image": ("Restoring masked patches", "mean squared error per masked patch"),
     "report": ("Restoring masked words", "cross-entropy per masked word, nats"),
@@ -48,7 +48,7 @@ MEASURES_COMPARED = {
     "delong": "AUROC (DeLong)",
     "auroc": "AUROC (bootstrap)",
     "average_precision": "Average precision (bootstrap)",
-    "dice_positive": "Dice, pictures with a lesion",
+    "dice_positive": "Dice, images with a lesion",
     "dice_published": "Dice, as published",
 }
 
@@ -68,9 +68,9 @@ class Word:
 
 @dataclass(frozen=True)
 class FilledReport:
-    """A picture (H, W) uint8, and its report with masked words filled in."""
+    """An image (H, W) uint8, and its report with masked words filled in."""
 
-    picture: np.ndarray
+    image: np.ndarray
     words: list[Word]
 
 
@@ -94,31 +94,31 @@ class Story:
     contenders: list[Contender] = field(default_factory=list)  # pre-trained first, then random
     classes: tuple[str, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
-    samples: list[tuple[np.ndarray, str]] = field(default_factory=list)  # pictures (H, W) and their reports
+    samples: list[tuple[np.ndarray, str]] = field(default_factory=list)  # images (H, W) and their reports
     difference: Estimate | None = None  # of mean AUROC, first contender minus second, on the same draws
 
 
 @dataclass(frozen=True)
 class Case:
-    """A picture (H, W) uint8 to show with its true and its predicted mask, both (H, W) bool, of the class `label`."""
+    """An image (H, W) uint8 to show with its true and its predicted mask, both (H, W) bool, of the class `label`."""
 
     label: str
     kind: str  # best, median, worst, ...
     name: str
     dice: float
-    picture_HW: np.ndarray
+    image_HW: np.ndarray
     true_HW: np.ndarray
     predicted_HW: np.ndarray
 
 
 TITLES = {  # what the measures of a segmentation are called
-    "dice_positive": "Dice, positive pictures",
+    "dice_positive": "Dice, positive images",
     "dice_published": "Dice, as published",
     "dice_pooled": "Dice, pooled",
     "dice_mean": "Mean Dice, with background",
     "iou_mean": "Mean IoU, with background",
-    "sensitivity": "Sensitivity, by picture",
-    "false_positives": "False positives, by picture",
+    "sensitivity": "Sensitivity, by image",
+    "false_positives": "False positives, by image",
     "surface_distance": "Surface distance",
     "hausdorff_95": "Hausdorff distance, 95 %",
 }
@@ -224,13 +224,13 @@ def segmentation(out: Path, results: dict[str, Any], report: Report, cases: Sequ
     `report` has the measures of every class, `results` is that of `mrm.segmentation.summary`, `cases` are shown as
     overlays, in their order.
     """
-    drawn = [(case, overlays.overlay(case.picture_HW, case.true_HW, case.predicted_HW)) for case in cases]
+    drawn = [(case, overlays.overlay(case.image_HW, case.true_HW, case.predicted_HW)) for case in cases]
     groups: dict[tuple[str, str], list[tuple[Case, str]]] = {}
-    for case, picture in drawn:
-        groups.setdefault((case.label, case.kind), []).append((case, picture))
+    for case, image in drawn:
+        groups.setdefault((case.label, case.kind), []).append((case, image))
     notes = [str(o) for o in results.get("overlap") or []]
     if results["positives"] < FEW_POSITIVES:
-        notes.append(f"Only {results['positives']} pictures have something to outline: intervals are wide and rough.")
+        notes.append(f"Only {results['positives']} images have something to outline: intervals are wide and rough.")
     page = template("segmentation.html").render(
         results=results,
         report=report,
@@ -249,11 +249,11 @@ def demo(out: Path, story: Story) -> Path:
     page = template("demo.html").render(
         story=story,
         losses=[loss_figure(name, points) for name, points in story.losses.items()],
-        reports=[(figures.picture(r.picture), list(spaced(r.words))) for r in story.reports],
+        reports=[(figures.image(r.image), list(spaced(r.words))) for r in story.reports],
         totals=totals(story.reports),
-        samples=[(figures.picture(picture_HW), text) for picture_HW, text in story.samples],
+        samples=[(figures.image(image_HW), text) for image_HW, text in story.samples],
         restored=[
-            [figures.picture(p) for p in (r.masked, r.restored, r.original)] + [r.error] for r in story.reconstructions
+            [figures.image(p) for p in (r.masked, r.restored, r.original)] + [r.error] for r in story.reconstructions
         ],
         intervals={c: [one.report[c]["auroc"] for one in story.contenders] for c in ("mean", *story.classes)},
         curves=drawn(contender_panels(story), figures.roc, "ROC curves"),
@@ -344,7 +344,7 @@ def short(path: str) -> str:
 
     The tables of `mrm evaluate` are called by their folder.
     """
-    known = Path(path).parent if Path(path).name in ("predictions.csv", "pictures.csv") else Path(path)
+    known = Path(path).parent if Path(path).name in ("predictions.csv", "images.csv") else Path(path)
     return "/".join(known.parts[-2:]) or path
 
 
@@ -416,14 +416,14 @@ def right(guess: tuple[str, float] | None, word: Word) -> bool:
 
 
 def totals(reports: Sequence[FilledReport]) -> dict[str, Estimate]:
-    """The share of masked words guessed right, with and without the picture; a report counts as a group.
+    """The share of masked words guessed right, with and without the image; a report counts as a group.
 
     Full stops and the like are left out: they are every fifth word, and say nothing.
     """
     words = [(i, word) for i, report in enumerate(reports) for word in report.words]
     masked = [(i, word) for i, word in words if word.masked and any(letter.isalnum() for letter in word.text)]
     shares = {}
-    for name, key in (("with the picture", "with_image"), ("without the picture", "without_image")):
+    for name, key in (("with the image", "with_image"), ("without the image", "without_image")):
         tried = [(i, right(getattr(word, key), word)) for i, word in masked if getattr(word, key)]
         hits = [hit for _, hit in tried]
         shares[name] = intervals.proportion(hits, sum(hits), groups=[i for i, _ in tried] if tried else None)

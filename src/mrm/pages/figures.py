@@ -143,7 +143,7 @@ def efficiency_svg(curves: Sequence[Curve], limits: tuple[float, float], describ
 
 
 def efficiency_png(methods: dict[str, Sequence[Curve]], limits: tuple[float, float]) -> bytes:
-    """All methods side by side in one picture, with a key, white behind."""
+    """All methods side by side in one image, with a key, white behind."""
     with matplotlib.rc_context(TEXT):
         figure = Figure(figsize=(3.4 * len(methods), 3.5), layout="constrained", facecolor="white")
         grid = figure.subplots(1, len(methods), squeeze=False, sharey=True).ravel()
@@ -195,7 +195,7 @@ def panel_svg(panel: Panel, draw: Draw, described: str, side: float = 2.9) -> st
 
 
 def panels_png(panels: Sequence[Panel], draw: Draw) -> bytes:
-    """All panels in one picture, white behind, to put into a document."""
+    """All panels in one image, white behind, to put into a document."""
     columns = min(4, math.ceil(math.sqrt(max(len(panels), 1))))
     rows = max(1, math.ceil(len(panels) / columns))
     with matplotlib.rc_context(TEXT):
@@ -256,6 +256,6 @@ def svg(figure: Figure, described: str) -> str:
     return f'<svg {box[0]} role="img" aria-label="{label}">' + drawn[drawn.index(">") + 1 :].strip()
 
 
-def picture(picture_HW: np.ndarray) -> str:
-    """A grey picture (H, W) uint8 as a data URI."""
-    return "data:image/jpeg;base64," + base64.b64encode(images.encode_jpeg(picture_HW, 90)).decode()
+def image(image_HW: np.ndarray) -> str:
+    """A grey image (H, W) uint8 as a data URI."""
+    return "data:image/jpeg;base64," + base64.b64encode(images.encode_jpeg(image_HW, 90)).decode()

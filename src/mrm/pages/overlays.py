@@ -1,4 +1,4 @@
-"""Outlines drawn over pictures: the true one as a line, the predicted one as a tint, told apart without colour too."""
+"""Outlines drawn over images: the true one as a line, the predicted one as a tint, told apart without colour too."""
 
 # Shapes: H W pixels
 import base64
@@ -9,14 +9,14 @@ import numpy as np
 from mrm.data import images
 
 TRUE, PREDICTED = (64, 176, 255), (232, 160, 60)  # blue, green, red: an amber line, a blue tint
-SIDE = 512  # pixels of the longer side of a drawn picture
+SIDE = 512  # pixels of the longer side of a drawn image
 
 
-def overlay(picture_HW: np.ndarray, true_HW: np.ndarray, predicted_HW: np.ndarray) -> str:
-    """A picture (H, W) uint8 with both masks (H, W) bool over it, as a data URI."""
-    scale = min(1.0, SIDE / max(picture_HW.shape))
-    height, width = (max(1, round(side * scale)) for side in picture_HW.shape)
-    canvas = cv2.cvtColor(images.resize(picture_HW, height, width), cv2.COLOR_GRAY2BGR)
+def overlay(image_HW: np.ndarray, true_HW: np.ndarray, predicted_HW: np.ndarray) -> str:
+    """An image (H, W) uint8 with both masks (H, W) bool over it, as a data URI."""
+    scale = min(1.0, SIDE / max(image_HW.shape))
+    height, width = (max(1, round(side * scale)) for side in image_HW.shape)
+    canvas = cv2.cvtColor(images.resize(image_HW, height, width), cv2.COLOR_GRAY2BGR)
     true, predicted = (
         cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         for mask in (true_HW, predicted_HW)

@@ -1,4 +1,4 @@
-"""Sheets of pictures side by side, with titles and a scale, as PNG: heat maps of one radiograph, what was restored of it.
+"""Sheets of images side by side, with titles and a scale, as PNG: heat maps of one radiograph, what was restored of it.
 
 Shapes: H W pixels.
 """
@@ -18,25 +18,25 @@ from mrm.data import images
 from mrm.inference.predict import Reconstruction
 from mrm.pages.figures import INK, MUTED, TEXT, png
 
-SIDE = 512  # pixels of the longer side of a picture on a sheet; the files beside it have them all
-ACROSS = 4  # pictures in a row
+SIDE = 512  # pixels of the longer side of an image on a sheet; the files beside it have them all
+ACROSS = 4  # images in a row
 MEANING = "Colour: share of each map's greatest value, covering at most {:.0f} %. A map shows what moved its number, not where disease is."
 
 
 def heat_sheet(
-    picture_HW: np.ndarray, overlays: Sequence[np.ndarray], titles: Sequence[str], heading: str, opacity: float
+    image_HW: np.ndarray, overlays: Sequence[np.ndarray], titles: Sequence[str], heading: str, opacity: float
 ) -> bytes:
     """A radiograph, its overlays (H, W, 3) with a title each, and what their colours mean."""
     columns = min(ACROSS, 1 + len(overlays))
     rows = math.ceil((1 + len(overlays)) / columns)
-    across, up = _panel_inches(picture_HW.shape)
+    across, up = _panel_inches(image_HW.shape)
     with matplotlib.rc_context(TEXT):
         wide = across * columns + 0.9
         told = _wrapped(f"{heading}\n{MEANING.format(100 * opacity)}", wide)
         size = (wide, (up + 0.45) * rows + 0.3 + 0.15 * len(told.splitlines()))
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        _show(grid[0], _small(picture_HW), "picture", cmap="gray", vmin=0, vmax=255)
+        _show(grid[0], _small(image_HW), "image", cmap="gray", vmin=0, vmax=255)
         for axes, overlay, title in zip(grid[1:], overlays, titles, strict=False):
             small = np.stack([_small(channel) for channel in np.moveaxis(overlay, -1, 0)], axis=-1)
             _show(axes, small, _wrapped(title, across))
@@ -56,10 +56,10 @@ def restored_sheet(shown: Reconstruction, heading: str) -> bytes:
     with matplotlib.rc_context(TEXT):
         figure = Figure(figsize=(4 * across + 1.0, up + 0.75), layout="constrained", facecolor="white")
         panels = figure.subplots(1, 4)
-        for axes, picture_HW, title in zip(
+        for axes, image_HW, title in zip(
             panels, (shown.masked, shown.restored, shown.original), ("masked", "restored", "original"), strict=False
         ):
-            _show(axes, picture_HW, title, cmap="gray", vmin=0, vmax=255)
+            _show(axes, image_HW, title, cmap="gray", vmin=0, vmax=255)
         drawn = _show(panels[3], residual_HW, "residual: restored − original", cmap="RdBu_r", vmin=-limit, vmax=limit)
         bar = figure.colorbar(drawn, ax=panels[3], shrink=0.85, pad=0.02, extend="both")
         bar.set_label("grey levels of 255", color=INK, fontsize=8)
@@ -72,19 +72,19 @@ def _wrapped(text: str, inches: float) -> str:
     return "\n".join(textwrap.fill(line, max(12, int(13 * inches))) for line in text.split("\n"))
 
 
-def _show(axes: Axes, picture: np.ndarray, title: str, **how):
+def _show(axes: Axes, image: np.ndarray, title: str, **how):
     axes.set_title(title, fontsize=9.5, color=INK, loc="left", parse_math=False)
     axes.set_axis_off()
-    return axes.imshow(picture, interpolation="nearest", **how)
+    return axes.imshow(image, interpolation="nearest", **how)
 
 
 def _panel_inches(shape: tuple[int, ...]) -> tuple[float, float]:
-    """Width and height of a picture on a sheet."""
+    """Width and height of an image on a sheet."""
     longer = max(shape[:2])
     return max(1.2, 2.9 * shape[1] / longer), max(0.8, 2.9 * shape[0] / longer)
 
 
-def _small(picture_HW: np.ndarray) -> np.ndarray:
-    scale = min(1.0, SIDE / max(picture_HW.shape))
-    height, width = (max(1, round(side * scale)) for side in picture_HW.shape)
-    return images.resize(picture_HW, height, width)
+def _small(image_HW: np.ndarray) -> np.ndarray:
+    scale = min(1.0, SIDE / max(image_HW.shape))
+    height, width = (max(1, round(side * scale)) for side in image_HW.shape)
+    return images.resize(image_HW, height, width)

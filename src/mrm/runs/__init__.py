@@ -71,7 +71,7 @@ def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) 
     return Verdict(overlaps, covered, any(v.compared for v in verdicts))
 
 
-def compare_sets(sets: Sequence[Path], json: Path | None, pictures: bool, within: bool, examples: int) -> Verdict:
+def compare_sets(sets: Sequence[Path], json: Path | None, images: bool, within: bool, examples: int) -> Verdict:
     """Audit files of records against each other; prints the verdict, and writes it to `json` if given."""
     if len(sets) < 2 and not within:
         raise RunError(
@@ -81,7 +81,7 @@ def compare_sets(sets: Sequence[Path], json: Path | None, pictures: bool, within
     short = [str(path.absolute().relative_to(base)) for path in sets]
     names = [name if short.count(name) == 1 else f"{name} (no. {i})" for i, name in enumerate(short, 1)]
     loaded = {name: read_names(path) for name, path in zip(names, sets, strict=True)}
-    verdict = audit(loaded, pictures, within, examples=examples, progress=Progress)
+    verdict = audit(loaded, images, within, examples=examples, progress=Progress)
     if json:
         write_whole(json, verdict.to_json().encode())
     print(verdict.table())
@@ -89,7 +89,7 @@ def compare_sets(sets: Sequence[Path], json: Path | None, pictures: bool, within
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Learn from pictures and reports: restore masked patches and masked words. Returns the run's folder."""
+    """Learn from images and reports: restore masked patches and masked words. Returns the run's folder."""
     open_run(config)
     records = Records.load(config.records, images=config.images, on_error=config.on_error)
     tokenizer = run_tokenizer(config, records)
@@ -140,7 +140,7 @@ def finetune(config: FinetuneConfig) -> Path:
 def segment(config: SegmentConfig) -> Path:
     """Learn outlines from masks, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
     open_run(config)
-    train, val = segmenting.masked_pictures(config)
+    train, val = segmenting.masked_images(config)
     model = segmenting.segmenter(config)
     data = MaskData(train, config.image_size, config.crop, config.seed, config.on_error)
     order = Balanced(train.positive_N, config.negatives)
@@ -175,7 +175,7 @@ def evaluate(
     slide: bool = False,
     by: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Test a classifier or a segmenter: `results.json`, one line a picture in a CSV, one page. Returns the results."""
+    """Test a classifier or a segmenter: `results.json`, one line an image in a CSV, one page. Returns the results."""
     if model_folder.kind_at(model) == "segmenter":
         if by:
             raise RunError(f"{model}: a segmenter; --by groups the records of a classifier's test")

@@ -59,7 +59,7 @@ class BenchmarkConfig:
     out: Path
     data: Path | None = None  # the prepared corpus, or the published lists; `phantom` draws its own
     models: tuple[str, ...] = ()  # runs, model folders, MRM.pth; "scratch" has random weights
-    images: Path | None = None  # where relative picture paths are; else beside the lists
+    images: Path | None = None  # where relative image paths are; else beside the lists
     seeds: tuple[int, ...] = (0, 1, 2)
     only: tuple[str, ...] = ()  # entries to do; else all
     modern: bool = False  # fine-tune by the recipes NAME-modern
@@ -348,8 +348,8 @@ def _resamples(config: BenchmarkConfig, cell: Cell) -> np.ndarray:
 
 def _drawn(test: Path, metric: str, draws: int) -> np.ndarray:
     """A metric in the resamples (D,) that `mrm evaluate` drew for its interval, from what it wrote of each record."""
-    if (test / "pictures.csv").is_file():
-        names, positive_N, published_N = next(iter(read_dice(test / "pictures.csv").values()))
+    if (test / "images.csv").is_file():
+        names, positive_N, published_N = next(iter(read_dice(test / "images.csv").values()))
         dice_N = {"dice_positive": positive_N, "dice_published": published_N}[metric]
         return Bootstrap.over(None, len(names), draws).means(dice_N, ~np.isnan(dice_N))
     p = read_predictions(test / "predictions.csv")

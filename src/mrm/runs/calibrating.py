@@ -71,7 +71,7 @@ def calibrate(
 ) -> dict[str, Any]:
     """Fit temperatures, thresholds and the reference for outliers, and write them into the model folder.
 
-    `train` are records to learn from what known pictures look like, else those of `val`. Returns what the card keeps of
+    `train` are records to learn from what known images look like, else those of `val`. Returns what the card keeps of
     it under "calibration". Raises RunError where no class has both label values.
     """
     network, folder = load_classifier(model), model_folder.find_model(model)
@@ -221,7 +221,7 @@ def table(told: dict[str, Any], embedding: dict[str, Any]) -> str:
     lines.append("`mrm evaluate` on a test set for what it does elsewhere")
     if embedding:
         lines.append(
-            f"pictures whose outlier score is above {embedding['threshold']:.3f} get no decision: 1 in "
+            f"images whose outlier score is above {embedding['threshold']:.3f} get no decision: 1 in "
             f"{1 / (1 - embedding['share']):.0f} of known ones (chosen on {embedding['chosen_on']})"
         )
     return "\n".join(lines)

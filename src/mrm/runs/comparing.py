@@ -21,7 +21,7 @@ Compared = dict[str, dict[str, Comparison]]  # class: measure: comparison
 
 
 def compare_models(first: Path, second: Path, out: Path, draws: int = 2000, seed: int = 0) -> Compared:
-    """Compare two `predictions.csv` (or two `pictures.csv`) of the same records: `comparison.json` and a page.
+    """Compare two `predictions.csv` (or two `images.csv`) of the same records: `comparison.json` and a page.
 
     Raises RecordError for files of different kinds or that do not cover the same records.
     """
@@ -54,9 +54,9 @@ def overlap_beside(table: Path) -> list[str]:
 def _file(path: Path) -> Path:
     """The file itself, or the one in a folder that `mrm evaluate` wrote."""
     if path.is_dir():
-        there = [path / name for name in ("predictions.csv", "pictures.csv") if (path / name).is_file()]
+        there = [path / name for name in ("predictions.csv", "images.csv") if (path / name).is_file()]
         if not there:
-            raise RecordError(f"{path}: no predictions.csv or pictures.csv in it; make one with `mrm evaluate`")
+            raise RecordError(f"{path}: no predictions.csv or images.csv in it; make one with `mrm evaluate`")
         return there[0]
     if not path.is_file():
         raise RecordError(f"{path}: no such file; make one with `mrm evaluate`")
@@ -64,9 +64,9 @@ def _file(path: Path) -> Path:
 
 
 def kind_of_table(path: Path) -> str:
-    """'predictions' or 'pictures', by the header; what else it is, the reader of predictions says."""
+    """'predictions' or 'images', by the header; what else it is, the reader of predictions says."""
     header, _ = read_csv_rows(path)
-    return "pictures" if header[:2] == ["name", "class"] else "predictions"
+    return "images" if header[:2] == ["name", "class"] else "predictions"
 
 
 def compare_findings(first: Path, second: Path, draws: int, seed: int) -> tuple[Compared, dict[str, Any]]:
@@ -93,7 +93,7 @@ def compare_findings(first: Path, second: Path, draws: int, seed: int) -> tuple[
 
 
 def compare_masks(first: Path, second: Path, draws: int, seed: int) -> tuple[Compared, dict[str, Any]]:
-    """Dice by permutation of signs, for each class: of pictures with a lesion, and as published."""
+    """Dice by permutation of signs, for each class: of images with a lesion, and as published."""
     one, other = read_dice(first), read_dice(second)
     if set(one) != set(other):
         raise RecordError(f"{first} has the classes {', '.join(one)}, {second} {', '.join(other)}")
@@ -104,14 +104,14 @@ def compare_masks(first: Path, second: Path, draws: int, seed: int) -> tuple[Com
         for measure, mine, unordered in zip(DICE, one[name][1:], other[name][1:], strict=True):
             theirs = unordered[order]
             if ((mine == mine) != (theirs == theirs)).any():
-                raise RecordError(f"{first} and {second} do not agree which pictures show {name}: other masks?")
+                raise RecordError(f"{first} and {second} do not agree which images show {name}: other masks?")
             compared[name][measure] = comparison.sign_flip_test(mine, theirs, draws=max(draws, 10_000), seed=seed)
     for measure in DICE:
         corrected = comparison.holm([compared[name][measure].p for name in compared])
         for name, p in zip(compared, corrected, strict=True):
             compared[name][measure] = replace(compared[name][measure], p_holm=float(p))
     n = len(next(iter(one.values()))[0])
-    return compared, {"kind": "pictures", "n": n, "patients": None, "left_out": []}
+    return compared, {"kind": "images", "n": n, "patients": None, "left_out": []}
 
 
 def table(compared: Compared, facts: dict[str, Any]) -> str:

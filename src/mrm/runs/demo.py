@@ -1,6 +1,6 @@
 """`mrm demo`: the whole path on phantoms, and a page that shows it.
 
-Draw phantoms, pre-train on their pictures and reports, fine-tune with few labels from the pre-trained and
+Draw phantoms, pre-train on their images and reports, fine-tune with few labels from the pre-trained and
 from a random encoder with the same budget, test both, and show what the model has learnt.
 """
 
@@ -51,15 +51,15 @@ def demo(out: Path, seed: int = 0) -> Path:
         fine_tuned(out, sets, run, seed, "random encoder", scratch=True),
     ]
     model, test = model_folder.load(run), Records.load(sets["test"])
-    pictures = [images.read(r.image) for r in test[:24]]
+    shown_HW = [images.read(r.image) for r in test[:24]]
     story = Story(
         losses=read_losses(run / "log.csv"),
-        reconstructions=[predict.reconstruct(model, p, seed=i) for i, p in enumerate(pictures[:4])],
-        reports=[filled(model, test, pictures, i, seed) for i in range(4)],
+        reconstructions=[predict.reconstruct(model, p, seed=i) for i, p in enumerate(shown_HW[:4])],
+        reports=[filled(model, test, shown_HW, i, seed) for i in range(4)],
         contenders=contenders,
         classes=FINDINGS,
         difference=difference(contenders, Records.load(sets["test"]).patients),
-        samples=[(p, r.report) for p, r in zip(pictures[:4], test, strict=False)],
+        samples=[(p, r.report) for p, r in zip(shown_HW[:4], test, strict=False)],
         facts={
             "Phantoms": f"{COUNTS['pretrain']:,} with reports for pre-training; {COUNTS['train']} with labels for "
             f"fine-tuning, {COUNTS['val']} to choose the checkpoint, {COUNTS['test']} to test; no patient in two sets",
@@ -106,19 +106,19 @@ def difference(contenders: list[Contender], patients: list[str] | None) -> inter
     return compared["mean"].difference
 
 
-def filled(model: MRM, test: Records, pictures: list[np.ndarray], index: int, seed: int) -> FilledReport:
-    """A report with half of its words masked, filled in with its picture and without.
+def filled(model: MRM, test: Records, images: list[np.ndarray], index: int, seed: int) -> FilledReport:
+    """A report with half of its words masked, filled in with its image and without.
 
-    "Without" is the mean context of the other pictures: what the model says when it does not know which.
+    "Without" is the mean context of the other images: what the model says when it does not know which.
     """
     ids = model.tokenizer.encode([test[index].report], model.config.report_length)[0].astype(np.int64)
     rng = np.random.default_rng([seed, index])
     masked = mask_words(ids, rng.random(len(ids)), model.tokenizer.continues, 0.5, model.config.report_length)
-    contexts = predict.context_of(model, pictures)
+    contexts = predict.context_of(model, images)
     others = torch.cat([contexts[:index], contexts[index + 1 :]]).mean(0, keepdim=True)
     blanked = np.where(masked, MASK, ids)
     answers = [predict.word_probabilities(model, c, blanked) for c in (contexts[index : index + 1], others)]
-    return FilledReport(pictures[index], _words(model, ids, masked, *answers))
+    return FilledReport(images[index], _words(model, ids, masked, *answers))
 
 
 def _words(

@@ -35,14 +35,14 @@ from mrm.system.progress import duration
 from mrm.training.optimization import build_optimizer
 from mrm.training.tasks import PretrainTask
 
-PICTURES, STEPS = 32, 3  # measured unless told otherwise
+IMAGES, STEPS = 32, 3  # measured unless told otherwise
 TEXTS = 2000  # reports that a stand-in vocabulary is learned from
 READING, STEP = ("read", "decode", "augment", "words and masks"), ("transfer", "forward", "backward", "optimiser")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Seconds for one picture: median, least and most of `n` measurements."""
+    """Seconds for one image: median, least and most of `n` measurements."""
 
     name: str
     median: float
@@ -57,17 +57,17 @@ class Diagnosis:
 
     stages: tuple[Stage, ...]
     device: str
-    batch: int  # pictures of a micro-batch in the steps measured
+    batch: int  # images of a micro-batch in the steps measured
     precision: str
     workers: int  # that the recipe would have here
-    loader: float  # pictures a second, by those workers
-    step: float  # pictures a second, with batches at hand
-    other_precision: float  # pictures a second of the step in bf16 or fp32, the other of the two
-    half_batch: float | None  # pictures a second of the step with half the pictures
-    flops: float  # of a picture, forward and backward
+    loader: float  # images a second, by those workers
+    step: float  # images a second, with batches at hand
+    other_precision: float  # images a second of the step in bf16 or fp32, the other of the two
+    half_batch: float | None  # images a second of the step with half the images
+    flops: float  # of an image, forward and backward
     peak_share: float | None  # of the device's bf16 rate; None: not a device of `machine.PEAKS`
     bound: str  # "loader" or "step"
-    pictures: int  # that the recipe trains on, over all epochs
+    images: int  # that the recipe trains on, over all epochs
     seconds: float  # the recipe would take
     cost: float | None
     unreadable: dict[str, str]
@@ -75,22 +75,22 @@ class Diagnosis:
 
     def table(self) -> str:
         """The measurements and what follows from them, as lines."""
-        lines = [f"{'stage':16} {'ms a picture':>13} {'least':>9} {'most':>9}    n"]
+        lines = [f"{'stage':16} {'ms an image':>13} {'least':>9} {'most':>9}    n"]
         for stage in self.stages:
             times = f"{1e3 * stage.median:13.3f} {1e3 * stage.low:9.3f} {1e3 * stage.high:9.3f}"
             lines.append(f"{stage.name:16} {times} {stage.n:4}")
         share = f", {self.peak_share:.1%} of its bf16 peak" if self.peak_share is not None else ""
         lines += [
-            f"loader: {self.loader:.2f} pictures/s with {max(self.workers, 1)} of {hardware.cores()} cores",
-            f"step:   {self.step:.2f} pictures/s on {self.device}, {self.precision}, batches of {self.batch}"
+            f"loader: {self.loader:.2f} images/s with {max(self.workers, 1)} of {hardware.cores()} cores",
+            f"step:   {self.step:.2f} images/s on {self.device}, {self.precision}, batches of {self.batch}"
             f" ({self.flops * self.step / 1e9:.0f} GFLOP/s{share})",
-            f"the {self.bound} bounds the run; the recipe's {self.pictures:,} pictures would take "
+            f"the {self.bound} bounds the run; the recipe's {self.images:,} images would take "
             f"{duration(self.seconds)} (hours:minutes:seconds)"
             + (f" and cost {self.cost:,.2f}" if self.cost is not None else ""),
         ]
         if self.unreadable:
             name, reason = next(iter(self.unreadable.items()))
-            lines.append(f"{len(self.unreadable)} of the pictures tried cannot be read, first {name}: {reason}")
+            lines.append(f"{len(self.unreadable)} of the images tried cannot be read, first {name}: {reason}")
         return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,18 +104,18 @@ def examine(
     init: Path | None = None,
     folder: Path | None = None,
     batch: int | None = None,
-    pictures: int = PICTURES,
+    images: int = IMAGES,
     steps: int = STEPS,
     price: float | None = None,
 ) -> Diagnosis:
     """Measure a pre-training recipe, or the configuration in a YAML file, on these records here.
 
-    `folder` is where relative picture paths are, `price` that of an hour of this machine. Raises RunError if not one
-    of the pictures tried can be read, ConfigError for an unknown recipe.
+    `folder` is where relative image paths are, `price` that of an hour of this machine. Raises RunError if not one
+    of the images tried can be read, ConfigError for an unknown recipe.
     """
-    if min(pictures, steps, batch or 1) < 1:
-        raise RunError(f"pictures, steps and batch must be at least 1, not {pictures}, {steps}, {batch}")
-    config = replace(_config(recipe, Path(records), init), on_error="stop")  # another picture in its place is not timed
+    if min(images, steps, batch or 1) < 1:
+        raise RunError(f"images, steps and batch must be at least 1, not {images}, {steps}, {batch}")
+    config = replace(_config(recipe, Path(records), init), on_error="stop")  # another image in its place is not timed
     loaded = Records.load(records, images=folder, on_error="skip")
     device = best_device()
     tokenizer, config = _with_tokenizer(config, loaded)
@@ -124,12 +124,12 @@ def examine(
     model.checkpointing = config.training.checkpointing
     if config.init:
         print(f"{config.init}: {model_folder.start_from(model, config.init)}")
-    tried = _spread(loaded, pictures)
+    tried = _spread(loaded, images)
     loader_stages, unreadable = _loader_stages(pretrain_data(config, tried, model, tokenizer))
     readable = [r for r in tried if r.name not in unreadable]
     if not readable:
         name, reason = next(iter(unreadable.items()))
-        raise RunError(f"{records}: not one of {len(tried)} pictures tried could be read; the first, {name}: {reason}")
+        raise RunError(f"{records}: not one of {len(tried)} images tried could be read; the first, {name}: {reason}")
     hardware.share_cores(device)
     hardware.keep_freed_memory(device)
     data = pretrain_data(config, readable, model, tokenizer)
@@ -158,7 +158,7 @@ def examine(
         flops=flops,
         peak_share=hardware.share_of_peak(flops * step, name),
         bound="loader" if loader < step else "step",
-        pictures=total,
+        images=total,
         seconds=total / together,
         cost=None if price is None else price * total / together / 3600,
         unreadable=unreadable,
@@ -197,12 +197,12 @@ def _advice(found: Diagnosis, records: Sequence[Any]) -> list[str]:
     if found.half_batch and found.step > 1.1 * found.half_batch:
         lines.append(
             f"a larger micro-batch, if memory allows (--training.micro-batch): the step still gains, "
-            f"{found.half_batch:.2f} pictures/s with {found.batch // 2} and {found.step:.2f} with {found.batch}"
+            f"{found.half_batch:.2f} images/s with {found.batch // 2} and {found.step:.2f} with {found.batch}"
         )
     if found.bound == "step" and found.device.startswith("CPU"):
         lines.append("the processor's arithmetic is the limit: a GPU, a smaller recipe (`mrm recipes`), fewer epochs")
     if found.unreadable:
-        lines.append("some pictures cannot be read: find them with `mrm audit`, or train with --on-error skip")
+        lines.append("some images cannot be read: find them with `mrm audit`, or train with --on-error skip")
     return lines or ["nothing: loader and step are in balance"]
 
 
@@ -216,7 +216,7 @@ def _spread(records: Records, count: int) -> list[Any]:
 
 
 def _loader_stages(data: PretrainData) -> tuple[list[Stage], dict[str, str]]:
-    """Each picture read, decoded and cropped once, on one thread, as a worker does it; and those that cannot be read."""
+    """Each image read, decoded and cropped once, on one thread, as a worker does it; and those that cannot be read."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     times, unreadable = [], {}
@@ -232,7 +232,7 @@ def _loader_stages(data: PretrainData) -> tuple[list[Stage], dict[str, str]]:
 
 
 def _sample_times(data: PretrainData, index: int) -> tuple[float, float, float, float]:
-    """Seconds to read, decode, crop and resize a picture, and to mask its words: the parts of `data.sample`."""
+    """Seconds to read, decode, crop and resize an image, and to mask its words: the parts of `data.sample`."""
     rng = np.random.default_rng([data.seed, 0, index])
     clock = Stopwatch()
     content = headers.load(data.records[index].image)
@@ -240,11 +240,11 @@ def _sample_times(data: PretrainData, index: int) -> tuple[float, float, float, 
     height, width = images.size(content)
     box = images.random_resized_box(height, width, rng, data.crop.area, data.crop.aspect)
     least = math.ceil(data.size * min(height, width) / min(box.height, box.width))  # as read_crop may reduce a JPEG
-    picture = images.read(content, min_side=least)
+    image = images.read(content, min_side=least)
     decode = clock.lap()
-    scale = picture.shape[0] / height, picture.shape[1] / width
+    scale = image.shape[0] / height, image.shape[1] / width
     top, left = int(box.top * scale[0]), int(box.left * scale[1])
-    part = picture[top : top + math.ceil(box.height * scale[0]), left : left + math.ceil(box.width * scale[1])]
+    part = image[top : top + math.ceil(box.height * scale[0]), left : left + math.ceil(box.width * scale[1])]
     images.flip(images.resize(part, data.size, data.size))
     augment = clock.lap()
     data.masks(index, rng)
@@ -264,10 +264,10 @@ class StepBench:
         self.optimizer = build_optimizer(model, config.training)
         if config.training.compile:
             self.task.compile(dynamic=False)
-        self.share = config.training.global_batch  # pictures that one update of the weights serves
+        self.share = config.training.global_batch  # images that one update of the weights serves
 
     def stages(self, size: int, precision: str, steps: int) -> list[Stage]:
-        """Seconds a picture of `steps` steps with `size` pictures, after one to warm up."""
+        """Seconds an image of `steps` steps with `size` images, after one to warm up."""
         batch = self.batch(size)
         laps = [self._step(batch, precision) for _ in range(steps + 1)][1:]
         divided = [size, size, size, max(size, self.share)]
@@ -320,8 +320,8 @@ def flops_per_sample(model: MRM, tokens: float, words: float, batch: int = 1, le
     """Floating-point operations of one sample's forward pass, a multiplication and an addition counted as two.
 
     `tokens` of the report, padded to `length` (None: not at all) for attention; `words` asked for; `batch` samples
-    share what does not depend on the picture. Only products of matrices count. Forward and backward are three times
-    as many, though the backward pass spares the gradient of the picture and computes attention again.
+    share what does not depend on the image. Only products of matrices count. Forward and backward are three times
+    as many, though the backward pass spares the gradient of the image and computes attention again.
     """
     config, encoder = model.config, model.encoder
     seen, patches, asked = config.keep + model.prefix, model.patches, model.predicted
@@ -357,7 +357,7 @@ def _stage(name: str, seconds: Sequence[float]) -> Stage:
 
 
 def _rate(stages: Sequence[Stage]) -> float:
-    """Pictures a second of the step."""
+    """Images a second of the step."""
     return 1 / sum(s.median for s in stages)
 
 
@@ -368,7 +368,7 @@ def flops_of_step(model: MRM, batch: PretrainBatch) -> float:
 
 
 def _micro_batch(config: PretrainConfig, device: torch.device) -> int:
-    """The recipe's, but no more than 8 on a CPU, where a picture costs the same in any larger batch."""
+    """The recipe's, but no more than 8 on a CPU, where an image costs the same in any larger batch."""
     share = config.training.micro_batch or config.training.global_batch
     return share if device.type == "cuda" else min(share, 8)
 

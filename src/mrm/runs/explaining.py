@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mrm.data import images
-from mrm.data.finding import pictures_at
+from mrm.data.finding import images_at
 from mrm.data.records import Record
 from mrm.evaluation.classifier_test import load_classifier
 from mrm.inference import heat_maps as maps
@@ -27,7 +27,7 @@ from mrm.system.hardware import best_device
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 
-COLUMNS = ("picture", "finding", "probability", "method", "overlay", "array", "sheet", "error")
+COLUMNS = ("image", "finding", "probability", "method", "overlay", "array", "sheet", "error")
 
 
 def explain(
@@ -39,14 +39,14 @@ def explain(
     opacity: float = 0.5,
     folder: Path | None = None,
 ) -> Path:
-    """Write heat maps of pictures: for each finding an overlay and an array, for each picture a sheet of all.
+    """Write heat maps of images: for each finding an overlay and an array, for each image a sheet of all.
 
-    Returns `maps.csv`, with a line for each map, and for each picture that could not be read. `folder` is where relative
-    names of lists are. Raises RunError for a finding that the model does not have, or where no picture could be read.
+    Returns `maps.csv`, with a line for each map, and for each image that could not be read. `folder` is where relative
+    names of lists are. Raises RunError for a finding that the model does not have, or where no image could be read.
     """
     network = load_classifier(model).to(best_device())
     numbers = finding_numbers(network, findings)
-    records, out = pictures_at(paths, folder, Path(out)), results_folder(Path(out))
+    records, out = images_at(paths, folder, Path(out)), results_folder(Path(out))
     rows: list[dict[str, Any]] = []
     names, progress = output_names([r.name for r in records]), Progress("explaining")
     spare_inputs(paths, records, [out / "maps.csv"])
@@ -54,12 +54,12 @@ def explain(
         try:
             rows += explain_one(network, record, name, out, numbers, method, opacity)
         except (ImageError, OSError) as error:
-            rows.append({"picture": record.name, "method": method, "error": str(error)})
+            rows.append({"image": record.name, "method": method, "error": str(error)})
             warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
         progress(done, len(records))
     table = write_whole(out / "maps.csv", csv_of(COLUMNS, rows))
     if all(row.get("error") for row in rows):
-        raise RunError(f"not one of {len(records)} pictures could be read; the first: {rows[0]['error']}")
+        raise RunError(f"not one of {len(records)} images could be read; the first: {rows[0]['error']}")
     return table
 
 
@@ -72,20 +72,20 @@ def explain_one(
     method: Method,
     opacity: float,
 ) -> list[dict[str, Any]]:
-    """The maps of one picture, written; a row for each. Raises ImageError and OSError."""
-    picture_HW = images.read(record.image)
-    probability_C = probabilities(model, picture_HW)
+    """The maps of one image, written; a row for each. Raises ImageError and OSError."""
+    image_HW = images.read(record.image)
+    probability_C = probabilities(model, image_HW)
     sheet, rows, drawn = f"{name}.sheet.png", [], []
     for number in numbers:
         finding = model.config.classes[number]
-        heat_HW = maps.heat_map(model, picture_HW, number, method)
-        drawn.append(maps.overlay(picture_HW, heat_HW, opacity))
+        heat_HW = maps.heat_map(model, image_HW, number, method)
+        drawn.append(maps.overlay(image_HW, heat_HW, opacity))
         file = f"{name}.{plain(finding)}"
         write_whole(out / f"{file}.png", encode_rgb(drawn[-1]))
         write_whole(out / f"{file}.npy", encode_array(heat_HW))
         rows.append(
             {
-                "picture": record.name,
+                "image": record.name,
                 "finding": finding,
                 "probability": f"{probability_C[number]:.6f}",
                 "method": method,
@@ -96,7 +96,7 @@ def explain_one(
         )
     titles = [f"{row['finding']}  {float(row['probability']):.2f}" for row in rows]
     heading = f"{Path(record.name).name}: {method} and probabilities. Research software, not for clinical use"
-    write_whole(out / sheet, sheets.heat_sheet(picture_HW, drawn, titles, heading, opacity))
+    write_whole(out / sheet, sheets.heat_sheet(image_HW, drawn, titles, heading, opacity))
     return rows
 
 
@@ -109,18 +109,18 @@ def finding_numbers(model: Classifier, findings: Sequence[str]) -> list[int]:
 
 
 @torch.inference_mode()
-def probabilities(model: Classifier, picture_HW: np.ndarray) -> np.ndarray:
+def probabilities(model: Classifier, image_HW: np.ndarray) -> np.ndarray:
     """The probability (C,) of each finding, at the model's temperatures."""
-    image_1CHW, _ = maps.test_view(model, picture_HW)
+    image_1CHW, _ = maps.test_view(model, image_HW)
     temperatures = model.card.temperatures if model.card else {}
     logits_1C = model(image_1CHW).float().cpu().numpy()
     return tempered(logits_1C, [temperatures.get(name, 1.0) for name in model.config.classes])[0]
 
 
-def encode_rgb(picture_HW3: np.ndarray) -> bytes:
-    """A colour picture as a PNG file."""
+def encode_rgb(image_HW3: np.ndarray) -> bytes:
+    """A colour image as a PNG file."""
     file = io.BytesIO()
-    Image.fromarray(picture_HW3).save(file, format="PNG")
+    Image.fromarray(image_HW3).save(file, format="PNG")
     return file.getvalue()
 
 

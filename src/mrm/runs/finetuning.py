@@ -85,7 +85,7 @@ def auroc_check(config: FinetuneConfig, val: Records):
         )
         if scores.unreadable and config.on_error == "stop":
             name, reason = next(iter(scores.unreadable.items()))
-            raise RunError(f"{config.val}: {len(scores.unreadable)} pictures cannot be read, first {name}: {reason}")
+            raise RunError(f"{config.val}: {len(scores.unreadable)} images cannot be read, first {name}: {reason}")
         logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
         read = ~np.isnan(logits).any(axis=1)
         per_class = [ranking.auroc(y, s) for y, s in zip(val.labels_NC[read].T, logits[read].T, strict=True)]

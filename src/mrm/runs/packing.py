@@ -30,13 +30,13 @@ def pack(
     index = packing.index
     size = sum(f.bytes for f in index.files)
     print(
-        f"{out}: {index.rows:,} pictures in {len(index.files)} files, {size / 1e6:,.1f} MB, "
+        f"{out}: {index.rows:,} images in {len(index.files)} files, {size / 1e6:,.1f} MB, "
         f"{size / max(1, index.rows) / 1e3:.1f} kB each; {index.failed:,} left out"
     )
     if index.failed:
         name, reason = packing.failures[0]
         warnings.warn(
-            f"{index.failed:,} pictures could not be read, see {out / FAILURES}; the first, {name}: {reason}",
+            f"{index.failed:,} images could not be read, see {out / FAILURES}; the first, {name}: {reason}",
             stacklevel=2,
         )
     return packing

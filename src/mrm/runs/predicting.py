@@ -1,11 +1,11 @@
 """A model put to use on the files that a hospital has: predictions, features, the nearest of them, masks.
 
-Every command here reads what `mrm.inputs` finds, keeps a row for each picture as it goes (`mrm.rows.Partial`), and
+Every command here reads what `mrm.inputs` finds, keeps a row for each image as it goes (`mrm.rows.Partial`), and
 writes its table when all are there. The same command again goes on where it was stopped; `torchrun -m mrm predict`
-gives each process its share. A picture that cannot be read is a row with an error.
+gives each process its share. An image that cannot be read is a row with an error.
 """
 
-# Shapes: N pictures, B pictures of a batch, C classes, D features, Q queries, H W pixels
+# Shapes: N images, B images of a batch, C classes, D features, Q queries, H W pixels
 from __future__ import annotations
 
 import hashlib
@@ -26,7 +26,7 @@ from PIL import Image
 
 import mrm
 from mrm.data import images, masks, sampling
-from mrm.data.finding import keys_of, pictures_at
+from mrm.data.finding import images_at, keys_of
 from mrm.data.headers import kind_of, load
 from mrm.data.records import Record, Records
 from mrm.evaluation.classifier_test import load_classifier
@@ -49,12 +49,12 @@ COLOURS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 6
 KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table
 NOTES: dict[str, type] = {"warning": str, "error": str}  # the last ones
 BESIDE = {".npy": (".csv", ".json"), ".parquet": ()}  # what features are written as, and what is written with them
-SHOWN = 5  # warnings of pictures that are printed; the table has them all
+SHOWN = 5  # warnings of images that are printed; the table has them all
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How pictures are found, read and computed with; the same for every command."""
+    """How images are found, read and computed with; the same for every command."""
 
     images: Path | None = None  # where relative names of lists and tables are
     batch: int = 64
@@ -66,14 +66,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Written:
-    """What a command has written: where, of how many pictures, and how many could not be read."""
+    """What a command has written: where, of how many images, and how many could not be read."""
 
     out: Path
     n: int
     unreadable: int
 
     def __str__(self) -> str:
-        return f"{self.out}: {self.n:,} pictures" + (
+        return f"{self.out}: {self.n:,} images" + (
             f"; {self.unreadable:,} could not be read, see the column error" if self.unreadable else ""
         )
 
@@ -86,11 +86,11 @@ def predict_files(
     slide: bool = False,
     dicom_seg: bool = True,
 ) -> Written:
-    """What a model says of pictures: a classifier's table of findings, or a segmenter's folder of masks."""
+    """What a model says of images: a classifier's table of findings, or a segmenter's folder of masks."""
     if model_folder.kind_at(model) == "segmenter":
         return predict_masks(model, paths, out, slide, dicom_seg, reading)
     if slide:
-        raise RunError(f"{model}: a classifier sees the whole picture at once; --slide is for segmenters, leave it out")
+        raise RunError(f"{model}: a classifier sees the whole image at once; --slide is for segmenters, leave it out")
     return predict_table(model, paths, out, reading)
 
 
@@ -98,9 +98,9 @@ def predict_files(
 
 
 def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: Reading = Reading()) -> Written:
-    """Probabilities, thresholds and decisions of pictures, a row each, as CSV, JSON, JSON lines or Parquet.
+    """Probabilities, thresholds and decisions of images, a row each, as CSV, JSON, JSON lines or Parquet.
 
-    Raises RunError for another kind of model or where no picture can be read, RecordError for paths and tables that
+    Raises RunError for another kind of model or where no image can be read, RecordError for paths and tables that
     cannot be used.
     """
     check_suffix(Path(out))
@@ -108,7 +108,7 @@ def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: 
     columns = {**KNOWN, **finding_columns(network), **NOTES}
     if len(columns) < len(KNOWN) + len(finding_columns(network)) + len(NOTES):
         raise RunError(f"{model}: a class of it has the name of another column; the columns are {', '.join(columns)}")
-    records = pictures_at(paths, reading.images)
+    records = images_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out)])
     work = Work("predicting", network, model, records, Path(out), reading)
     compute = predict.scores_and_features(network) if network.card.embedding else network
@@ -129,7 +129,7 @@ def finding_columns(model: Classifier) -> dict[str, type]:
 def add_findings(model: Classifier, rows: Sequence[Row], values_BK: np.ndarray) -> None:
     """Write into the rows what the values (logits, and features if the model knows outliers) say of each finding.
 
-    A temperature comes before the threshold. A picture unlike those the model knows gets no decision.
+    A temperature comes before the threshold. An image unlike those the model knows gets no decision.
     """
     classes, card = model.config.classes, model.card
     temperatures_C = [card.temperatures.get(name, 1.0) for name in classes]
@@ -155,9 +155,9 @@ def add_findings(model: Classifier, rows: Sequence[Row], values_BK: np.ndarray) 
 def embed(
     model: Path, paths: Sequence[Path | str], out: Path, kind: Kind = "pooled", reading: Reading = Reading()
 ) -> Written:
-    """Features of pictures as NPY, with their names in a CSV and the facts in a JSON beside it, or as Parquet.
+    """Features of images as NPY, with their names in a CSV and the facts in a JSON beside it, or as Parquet.
 
-    Row i of the array is row i of the CSV; a picture that could not be read is NaN (null in Parquet). Raises as
+    Row i of the array is row i of the CSV; an image that could not be read is NaN (null in Parquet). Raises as
     `predict_table` does.
     """
     suffix = check_suffix(Path(out), list(BESIDE))
@@ -167,7 +167,7 @@ def embed(
     shape = predict.feature_shape(network, kind)
     compute = predict.feature_function(network, kind)
     settings = {"kind": kind, "shape": list(shape)}
-    records = pictures_at(paths, reading.images)
+    records = images_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out).with_suffix(s) for s in {suffix, *BESIDE[suffix]}])
     work = Work("embedding", network, model, records, Path(out), reading, settings, int(np.prod(shape)))
     work.run(lambda rows, values: None, compute)
@@ -206,9 +206,9 @@ def load_encoding(path: Path) -> Encoding:
 def similar(
     queries: Sequence[Path | str], index: Path, model: Path | None = None, top: int = 5, reading: Reading = Reading()
 ) -> list[Row]:
-    """The pictures of an index nearest to each query by the cosine of their pooled features, exactly, best first.
+    """The images of an index nearest to each query by the cosine of their pooled features, exactly, best first.
 
-    A query is a row of the index, by its path there, or a picture (then `model` must be the one that made the index).
+    A query is a row of the index, by its path there, or an image (then `model` must be the one that made the index).
     Rows have `query, rank, cosine, path, patient_id, study_id`; a row of the index does not find itself. Raises RunError for
     another model, an index that is none, or a query that cannot be read.
     """
@@ -217,8 +217,8 @@ def similar(
     found = neighbours.read_index(Path(index))
     at = {row["path"]: number for number, row in reversed(list(enumerate(found.rows)))}
     own = [at.get(str(query)) for query in queries]
-    pictures = [query for query, number in zip(queries, own, strict=True) if number is None]
-    features_QD, names, own_Q = _query_features(found, own, queries, pictures, model, reading)
+    images = [query for query, number in zip(queries, own, strict=True) if number is None]
+    features_QD, names, own_Q = _query_features(found, own, queries, images, model, reading)
     cosine_QT, row_QT = neighbours.nearest(features_QD, found.blocks(), top, own_Q)
     answers = []
     for name, cosine_T, row_T in zip(names, cosine_QT, row_QT, strict=True):
@@ -236,7 +236,7 @@ def _query_features(
     index: neighbours.Index,
     own: Sequence[int | None],
     queries: Sequence[Path | str],
-    pictures: Sequence[Path | str],
+    images: Sequence[Path | str],
     model: Path | None,
     reading: Reading,
 ) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -244,15 +244,15 @@ def _query_features(
     names = [str(query) for query, number in zip(queries, own, strict=True) if number is not None]
     rows = [number for number in own if number is not None]
     features = neighbours.take(index, rows)
-    if pictures:
+    if images:
         if model is None:
-            raise RunError(f"{pictures[0]}: no row of {index.path}; to look for a picture, give its --model too")
+            raise RunError(f"{images[0]}: no row of {index.path}; to look for an image, give its --model too")
         network = load_encoding(model)
         if weights_of(model) != index.facts["model"]:
             raise RunError(
                 f"{index.path}: made by another model than {model}; features of two models cannot be compared"
             )
-        records = pictures_at(pictures, reading.images)
+        records = images_at(images, reading.images)
         for key, now in (("precision", reading.precision), ("crop_borders", reading.crop_borders)):
             if index.facts[key] != now:
                 raise RunError(f"{index.path}: made with {key} {index.facts[key]!r}, so give the same, not {now!r}")
@@ -279,15 +279,15 @@ def predict_masks(
     dicom: bool = True,
     reading: Reading = Reading(),
 ) -> Written:
-    """Write NAME.png for each picture: class numbers at its own size, in colours; for DICOM also NAME.seg.dcm.
+    """Write NAME.png for each image: class numbers at its own size, in colours; for DICOM also NAME.seg.dcm.
 
-    `masks.csv` in the same folder has a row for each picture, with the share of it that each class covers. Raises
-    RunError for another kind of model, names that collide, or where no picture could be outlined; MaskError where
+    `masks.csv` in the same folder has a row for each image, with the share of it that each class covers. Raises
+    RunError for another kind of model, names that collide, or where no image could be outlined; MaskError where
     DICOM Segmentations are wanted but highdicom is not there.
     """
     if reading.crop_borders:
-        raise RunError("a mask is of the whole picture, so --crop-borders is for classifiers; leave it out")
-    records = pictures_at(paths, reading.images, Path(out))
+        raise RunError("a mask is of the whole image, so --crop-borders is for classifiers; leave it out")
+    records = images_at(paths, reading.images, Path(out))
     names = mask_names(records)
     spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
     if dicom and any(is_dicom(r) for r in records):
@@ -300,9 +300,9 @@ def predict_masks(
     )
 
     def outline(record: Record, name: str) -> Row:
-        picture_HW = images.read(record.image)
+        image_HW = images.read(record.image)
         with autocast(network, reading):
-            mask_HW = outlines.outline(probabilities(network, picture_HW, slide), thresholds)
+            mask_HW = outlines.outline(probabilities(network, image_HW, slide), thresholds)
         write_by(work.out / f"{name}.png", partial(write_mask, mask_HW))
         if dicom and isinstance(record.image, Path) and is_dicom(record):
             version = str(network.card.origin.get("versions", {}).get("mrm", "unknown"))
@@ -319,7 +319,7 @@ def predict_masks(
 
 
 def mask_names(records: Records) -> list[str]:
-    """How each picture's mask is called: its file's name without ending. Raises RunError where two have one."""
+    """How each image's mask is called: its file's name without ending. Raises RunError where two have one."""
     found: dict[str, str] = {}
     for record in records:
         name = masks.stem(Path(record.name).name)
@@ -332,7 +332,7 @@ def mask_names(records: Records) -> list[str]:
 
 
 def is_dicom(record: Record) -> bool:
-    """Whether a record's picture is a DICOM file, by its first bytes."""
+    """Whether a record's image is a DICOM file, by its first bytes."""
     try:
         return isinstance(record.image, Path) and kind_of(load(record.image, 1024), record.name) == "dicom"
     except ImageError:
@@ -351,7 +351,7 @@ def write_mask(mask_HW: np.ndarray, path: Path) -> None:
 
 
 class Work:
-    """Pictures on their way through a model: which there are, which rows are there, and which are to be made."""
+    """Images on their way through a model: which there are, which rows are there, and which are to be made."""
 
     def __init__(
         self,
@@ -379,18 +379,18 @@ class Work:
         self.shown = 0
 
     def _begin(self) -> list[int]:
-        """The pictures that are to be done. All processes must agree on them before the first row is written."""
-        pictures, note = _digest("\n".join(self.keys)), self.partial.folder / "pictures"
+        """The images that are to be done. All processes must agree on them before the first row is written."""
+        images, note = _digest("\n".join(self.keys)), self.partial.folder / "images"
         if self.processes.is_main_process:
             self.partial.begin(self.settings)
-            write_whole(note, pictures.encode())
+            write_whole(note, images.encode())
         self.processes.wait_for_everyone()
-        if note.read_text() != pictures:
-            raise RunError(f"{self.out}: the pictures changed while the processes started; start them again")
+        if note.read_text() != images:
+            raise RunError(f"{self.out}: the images changed while the processes started; start them again")
         there = self.partial.places()
         self.processes.wait_for_everyone()
         if there and self.processes.is_main_process:
-            print(f"{self.partial.folder}: goes on after {len(there):,} of {len(self.keys):,} pictures")
+            print(f"{self.partial.folder}: goes on after {len(there):,} of {len(self.keys):,} images")
         return [i for i, key in enumerate(self.keys) if key not in there]
 
     def _mine(self, batch: int) -> list[list[sampling.Sample]]:
@@ -402,7 +402,7 @@ class Work:
     def run(
         self, fill: Callable[[list[Row], np.ndarray], object], compute: Callable[[torch.Tensor], torch.Tensor]
     ) -> None:
-        """Compute this process's pictures batch by batch; `fill` writes into the rows what the values say."""
+        """Compute this process's images batch by batch; `fill` writes into the rows what the values say."""
         wanted, reading = self._mine(self.reading.batch), self.reading
         progress = Progress(self.what, sum(map(len, wanted)))
         with named_failures(reading):
@@ -416,7 +416,7 @@ class Work:
                 progress.add(len(done.index_B) + len(done.skipped))
 
     def _add(self, done: Computed, rows: list[Row]) -> None:
-        """Append a batch's rows, those without a picture last; the table puts them in order."""
+        """Append a batch's rows, those without an image last; the table puts them in order."""
         by_index = dict(zip(done.index_B.tolist(), rows, strict=True))
         by_index |= {s.index: {**self._row(s.index), "error": s.reason} for s in done.skipped}
         for warned in done.warned:
@@ -429,7 +429,7 @@ class Work:
         self.partial.add(self.processes.process_index, [(self.keys[i], row) for i, row in by_index.items()], values)
 
     def run_singly(self, make: Callable[[int], Row]) -> None:
-        """Make this process's rows picture by picture; an ImageError is the row's error."""
+        """Make this process's rows image by image; an ImageError is the row's error."""
         wanted = [sample.index for batch in self._mine(1) for sample in batch]
         progress = Progress(self.what, len(wanted))
         for index in wanted:
@@ -460,7 +460,7 @@ class Work:
     def finish(self, write: Callable[[Callable[[], Iterator[Row]]], object]) -> Written:
         """Wait for the other processes, write the table, and remove the unfinished one.
 
-        `write` gets a function that goes through all rows. Raises RunError where not one picture could be read; the
+        `write` gets a function that goes through all rows. Raises RunError where not one image could be read; the
         table is there then, too.
         """
         self.partial.close(self.processes.process_index)
@@ -472,11 +472,11 @@ class Work:
         errors = [row["error"] for row in self.partial.rows(self.keys) if row.get("error")]
         self.partial.remove()
         if len(errors) == len(self.keys):
-            raise RunError(f"not one of {len(errors)} pictures could be read; the first: {errors[0]}")
+            raise RunError(f"not one of {len(errors)} images could be read; the first: {errors[0]}")
         return Written(self.out, len(self.keys), len(errors))
 
     def with_features(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The rows with their values in the column feature; none where the picture could not be read."""
+        """The rows with their values in the column feature; none where the image could not be read."""
         for row, values in zip(rows, self.partial.values(self.keys), strict=True):
             yield row if row.get("error") else {**row, "feature": values}
 
@@ -487,21 +487,21 @@ class Work:
 
 
 class Progress:
-    """Pictures done, their rate and the time left: in place on a terminal, a line a minute elsewhere."""
+    """Images done, their rate and the time left: in place on a terminal, a line a minute elsewhere."""
 
     def __init__(self, what: str, n: int) -> None:
         self.what, self.n, self.done = what, n, 0
         self.start = self.last = time.perf_counter()
 
     def add(self, count: int) -> None:
-        """Count pictures as done, and say so now and then."""
+        """Count images as done, and say so now and then."""
         self.done += count
         now, terminal = time.perf_counter(), sys.stderr.isatty()
         if not (terminal and self.done == self.n) and now - self.last < (0.5 if terminal else 60):
             return
         self.last = now
         rate = self.done / (now - self.start)
-        text = f"{self.what}: {self.done:,} of {self.n:,}, {rate:.1f} pictures/s, {duration((self.n - self.done) / rate)} left"
+        text = f"{self.what}: {self.done:,} of {self.n:,}, {rate:.1f} images/s, {duration((self.n - self.done) / rate)} left"
         end = "\n" if self.done == self.n or not terminal else ""
         print(f"\r{text}  " if terminal else text, end=end, file=sys.stderr, flush=True)
 
@@ -532,15 +532,13 @@ def named_failures(reading: Reading) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"no memory on the device for {reading.batch} pictures at once; give a smaller --batch"
-        ) from error
+        raise RunError(f"no memory on the device for {reading.batch} images at once; give a smaller --batch") from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise RunError(
-            f"a process that reads pictures died ({first_line(error)}); with --workers 0 and --batch 1 the last "
-            "row written shows before which picture; the same command goes on from there"
+            f"a process that reads images died ({first_line(error)}); with --workers 0 and --batch 1 the last "
+            "row written shows before which image; the same command goes on from there"
         ) from error
 
 

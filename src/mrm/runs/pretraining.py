@@ -76,14 +76,14 @@ def pretrain_data(config: PretrainConfig, records: Sequence[Record], model: MRM,
 
 
 def pretrain_check(config: PretrainConfig, model: MRM, tokenizer: Tokenizer, records: Records):
-    """What pre-training checks now and then: pictures restored, and the losses of `--val` if given."""
+    """What pre-training checks now and then: images restored, and the losses of `--val` if given."""
     val = Records.load(config.val, images=config.images, on_error=config.on_error) if config.val else None
     shown = [images.read(r.image, model.config.target_size) for r in (val or records)[:4]]
     data = pretrain_data(config, val, model, tokenizer) if val else None
 
     def check(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         if state.is_main_process:
-            save_reconstructions(Path(config.out) / "pictures" / f"step-{step:08d}.png", model, shown)
+            save_reconstructions(Path(config.out) / "images" / f"step-{step:08d}.png", model, shown)
         if data is None:
             return {}
         losses = held_out_losses(config, model, data, state)
@@ -105,10 +105,10 @@ def held_out_losses(config: PretrainConfig, model: MRM, data: PretrainData, stat
     return {f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(("image", "report"), sums, strict=True)}
 
 
-def save_reconstructions(path: Path, model: MRM, pictures: list[np.ndarray]) -> None:
-    """One row a picture: masked, restored, original."""
+def save_reconstructions(path: Path, model: MRM, images_HW: list[np.ndarray]) -> None:
+    """One row an image: masked, restored, original."""
     rows = []
-    for seed, picture in enumerate(pictures):
-        shown = predict.reconstruct(model, picture, seed)
+    for seed, image in enumerate(images_HW):
+        shown = predict.reconstruct(model, image, seed)
         rows.append(np.hstack([shown.masked, shown.restored, shown.original]))
     write_whole(path, images.encode_png(np.vstack(rows)))

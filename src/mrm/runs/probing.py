@@ -198,7 +198,7 @@ def shared(config: ProbeConfig, records: Mapping[str, Records], models: Mapping[
     """What test records share with training and validation, and with what the models were trained on."""
     from mrm.audit.overlaps import audit
 
-    verdict = audit(dict(records), pictures=False)
+    verdict = audit(dict(records), images=False)
     yield from (str(o) for o in verdict.overlaps if not o.series and o.first != o.second)
     for name, path in models.items():
         if path is not None and path.is_dir():
@@ -235,7 +235,7 @@ def planned(config: ProbeConfig, models: Mapping[str, Path | None]) -> Iterator[
 def features_of(
     config: ProbeConfig, name: str, path: Path | None, records: Mapping[str, Records]
 ) -> dict[str, np.ndarray]:
-    """Pooled features (N, D) of the three sets, NaN where a picture cannot be read; kept in a file."""
+    """Pooled features (N, D) of the three sets, NaN where an image cannot be read; kept in a file."""
     file = Path(config.out) / "features" / f"{name.replace('/', '_')}.npz"
     if not file.is_file():
         network = opened(config, path).to(best_device())
@@ -245,7 +245,7 @@ def features_of(
             if len(unreadable) == len(rows):
                 first, reason = next(iter(unreadable.items()))
                 raise RunError(
-                    f"{getattr(config, part)}: not one of {len(rows)} pictures could be read: {first}: {reason}"
+                    f"{getattr(config, part)}: not one of {len(rows)} images could be read: {first}: {reason}"
                 )
             warn_of([f"{part}: left out {n}: {why}" for n, why in unreadable.items()])
         write_unit(file, {part: values.astype(np.float32) for part, values in made.items()})
@@ -268,7 +268,7 @@ def opened(config: ProbeConfig, path: Path | None) -> MRM | Classifier:
 def probed(
     unit: Unit, features: Mapping[str, np.ndarray], records: Mapping[str, Records], chosen: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The test scores of a linear probe or of neighbours; NaN for pictures that could not be read."""
+    """The test scores of a linear probe or of neighbours; NaN for images that could not be read."""
     read = {name: ~np.isnan(features[name]).any(axis=1) for name in SETS}
     usable = chosen[read["train"][chosen]]
     labels = {name: records[name].labels_NC for name in SETS}
@@ -356,9 +356,9 @@ def only_model(run: Path) -> bool:
 
 
 def write_list(config: ProbeConfig, name: str, records: Records) -> Path:
-    """Records as a file that a fine-tuning run reads. Raises RunError for pictures that are no files."""
+    """Records as a file that a fine-tuning run reads. Raises RunError for images that are no files."""
     if any(not isinstance(r.image, Path) for r in records):
-        raise RunError("fine-tuning in a probe needs pictures in files, not in shards; leave out --finetune")
+        raise RunError("fine-tuning in a probe needs images in files, not in shards; leave out --finetune")
     file = Path(config.out) / "lists" / f"{name}.csv"
     if not file.is_file():
         records.to_csv(file)

@@ -1,4 +1,4 @@
-"""What a pre-trained MRM makes of pictures and reports: restored pictures, blanks filled in, sentences that surprise."""
+"""What a pre-trained MRM makes of images and reports: restored images, blanks filled in, sentences that surprise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mrm.data import images
-from mrm.data.finding import pictures_at
+from mrm.data.finding import images_at
 from mrm.data.reports import Tokenizer
 from mrm.inference import predict, report_filling
 from mrm.inference.report_filling import Blank, SentenceScore
@@ -26,7 +26,7 @@ from mrm.system.hardware import best_device
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 
-MAX_OTHERS = 64  # other pictures that are looked at
+MAX_OTHERS = 64  # other images that are looked at
 MAX_BYTES = 1_000_000  # of a file with a report
 
 
@@ -35,7 +35,7 @@ def load_mrm(path: Path, tokenizer: Path | None = None) -> MRM:
     model = model_folder.load(path)
     if not isinstance(model, MRM):
         raise RunError(
-            f"{path}: a {model_folder.kind_of(model)}, which has no decoder of pictures and reports; give the run of "
+            f"{path}: a {model_folder.kind_of(model)}, which has no decoder of images and reports; give the run of "
             "`mrm pretrain` that it came from, or MRM.pth"
         )
     if tokenizer:
@@ -43,7 +43,7 @@ def load_mrm(path: Path, tokenizer: Path | None = None) -> MRM:
     return model.to(best_device())
 
 
-# Restoring pictures -------------------------------------------------------------------------------------
+# Restoring images -------------------------------------------------------------------------------------
 
 
 def reconstruct(
@@ -54,16 +54,16 @@ def reconstruct(
     keep: int | None = None,
     folder: Path | None = None,
 ) -> Path:
-    """Write NAME.png for each picture: masked, restored, original, residual. Returns `errors.csv`.
+    """Write NAME.png for each image: masked, restored, original, residual. Returns `errors.csv`.
 
-    The mask follows from `seed`, the same for every picture; `keep` patches stay visible (None: as in training).
-    Raises RunError for another kind of model, an impossible `keep`, or where no picture could be read.
+    The mask follows from `seed`, the same for every image; `keep` patches stay visible (None: as in training).
+    Raises RunError for another kind of model, an impossible `keep`, or where no image could be read.
     """
     network = load_mrm(model)
     keep = network.config.keep if keep is None else keep
     if not 0 < keep < network.patches:
         raise RunError(f"--keep must be from 1 to {network.patches - 1} of the {network.patches} patches, not {keep}")
-    records, out = pictures_at(paths, folder, Path(out)), results_folder(Path(out))
+    records, out = images_at(paths, folder, Path(out)), results_folder(Path(out))
     names, progress = output_names([r.name for r in records]), Progress("restoring")
     spare_inputs(paths, records, [out / "errors.csv", *(out / f"{name}.png" for name in names)])
     rows: list[dict[str, Any]] = []
@@ -71,7 +71,7 @@ def reconstruct(
         try:
             shown = predict.reconstruct(network, images.read(record.image), seed, keep)
         except (ImageError, OSError) as error:
-            rows.append({"picture": record.name, "error": str(error)})
+            rows.append({"image": record.name, "error": str(error)})
             warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
             continue
         levels = grey_error(shown, 1 - keep / network.patches)
@@ -81,14 +81,14 @@ def reconstruct(
         )
         write_whole(out / f"{name}.png", sheets.restored_sheet(shown, heading))
         rows.append(
-            {"picture": record.name, "error_normalised": f"{shown.error:.6f}", "error_grey": f"{levels:.4f}"}
+            {"image": record.name, "error_normalised": f"{shown.error:.6f}", "error_grey": f"{levels:.4f}"}
             | {"keep": keep, "seed": seed, "file": f"{name}.png"}
         )
         progress(done, len(records))
-    columns = ("picture", "error_normalised", "error_grey", "keep", "seed", "file", "error")
+    columns = ("image", "error_normalised", "error_grey", "keep", "seed", "file", "error")
     table = write_whole(out / "errors.csv", csv_of(columns, rows))
     if all(row.get("error") for row in rows):
-        raise RunError(f"not one of {len(records)} pictures could be read; the first: {rows[0]['error']}")
+        raise RunError(f"not one of {len(records)} images could be read; the first: {rows[0]['error']}")
     return table
 
 
@@ -103,7 +103,7 @@ def grey_error(shown: predict.Reconstruction, hidden: float) -> float:
 
 def fill_in(
     model: Path,
-    picture: Path,
+    image: Path,
     report: str,
     top: int = 5,
     others: Sequence[Path] = (),
@@ -115,7 +115,7 @@ def fill_in(
     Raises ReportError for a text without blanks or with too many, RunError and ImageError.
     """
     network, text = load_mrm(model, tokenizer), report_text(report)
-    blanks = report_filling.fill_in(network, images.read(picture), text, top, other_pictures(others, picture))
+    blanks = report_filling.fill_in(network, images.read(image), text, top, other_images(others, image))
     print(blanks_table(text, blanks))
     if json:
         write_json(json, {"text": text, "blanks": [asdict(blank) for blank in blanks]})
@@ -124,19 +124,19 @@ def fill_in(
 
 def surprise(
     model: Path,
-    picture: Path,
+    image: Path,
     report: str,
     others: Sequence[Path] = (),
     seed: int = 0,
     tokenizer: Path | None = None,
     json: Path | None = None,
 ) -> tuple[SentenceScore, list[SentenceScore]]:
-    """Score a report and its sentences against other pictures, print the scores, write them to `json` if given.
+    """Score a report and its sentences against other images, print the scores, write them to `json` if given.
 
     Raises ReportError for a text without words that the model knows, RunError and ImageError.
     """
     network, text = load_mrm(model, tokenizer), report_text(report)
-    contexts_CR = report_filling.contexts(network, images.read(picture), other_pictures(others, picture))
+    contexts_CR = report_filling.contexts(network, images.read(image), other_images(others, image))
     reading = report_filling.read_words(network, contexts_CR, text, seed=seed)
     whole = report_filling.whole(reading, text)
     scores = [report_filling.score_of(reading, text, start, end) for start, end in report_filling.sentences(text)]
@@ -167,11 +167,11 @@ def report_text(given: str) -> str:
         raise ReportError(f"{given}: not a text file in UTF-8 ({error})") from error
 
 
-def other_pictures(paths: Sequence[Path], own: Path) -> list[np.ndarray]:
-    """Other pictures, 64 of them at the most (drawn, the same each time), without the own file."""
+def other_images(paths: Sequence[Path], own: Path) -> list[np.ndarray]:
+    """Other images, 64 of them at the most (drawn, the same each time), without the own file."""
     if not paths:
         return []
-    records = [r for r in pictures_at(paths) if not (isinstance(r.image, Path) and r.image.resolve() == own.resolve())]
+    records = [r for r in images_at(paths) if not (isinstance(r.image, Path) and r.image.resolve() == own.resolve())]
     if len(records) > MAX_OTHERS:
         chosen = np.sort(np.random.default_rng(0).permutation(len(records))[:MAX_OTHERS])
         records = [records[i] for i in chosen]
@@ -182,17 +182,17 @@ def other_pictures(paths: Sequence[Path], own: Path) -> list[np.ndarray]:
         except (ImageError, OSError) as error:
             warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
     if not found:
-        raise RunError(f"{', '.join(map(str, paths))}: no other picture in it that can be read")
+        raise RunError(f"{', '.join(map(str, paths))}: no other image in it that can be read")
     return found
 
 
 def blanks_table(text: str, blanks: Sequence[Blank]) -> str:
-    """Each blank in its sentence, and its words with the picture and without."""
+    """Each blank in its sentence, and its words with the image and without."""
     lines = []
     for number, blank in enumerate(blanks, 1):
         before, after = text[max(0, blank.start - 40) : blank.start], text[blank.end : blank.end + 30]
         lines += [f"{number}. ...{' '.join(before.split())} [{number}] {' '.join(after.split())}..."]
-        lines += [f"   {'with the picture':34}without"]
+        lines += [f"   {'with the image':34}without"]
         for i in range(max(len(blank.with_image), len(blank.without_image))):
             cells = [
                 f"{w[i][0]:24} {w[i][1]:6.3f}" if i < len(w) else "" for w in (blank.with_image, blank.without_image)
@@ -210,9 +210,7 @@ def surprise_table(whole: SentenceScore, scores: Sequence[SentenceScore]) -> str
         shown = " ".join(f"{c:{'+' if i == 0 else ''}{8 if i == 0 else 7}.3f}" if c == c else " " * (7 + (i == 0)) for i, c in enumerate(cells))  # fmt: skip
         better = f"{score.better:13.0%}" if score.better == score.better else " " * 13
         lines.append(f"{shown} {better} {score.words:5}  {' '.join(score.sentence.split())}")
-    return "\n".join(
-        [*lines, "ln p a word; surprise above 0: other pictures explain the words better than the own one"]
-    )
+    return "\n".join([*lines, "ln p a word; surprise above 0: other images explain the words better than the own one"])
 
 
 def write_json(path: Path, found: dict[str, Any]) -> None:

@@ -130,7 +130,7 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
             if before and before.is_dir() and (model_folder.find_model(before) / "seen").is_dir():
                 shutil.copytree(model_folder.find_model(before) / "seen", folder, dirs_exist_ok=True)
             folder.mkdir(exist_ok=True)
-            prints = fingerprint(records, config.audit == "pictures", progress=Progress("looking at " + stage))
+            prints = fingerprint(records, config.audit == "images", progress=Progress("looking at " + stage))
             prints.save(folder / f"{stage}.npz")
     return folder
 
@@ -164,7 +164,7 @@ def results_folder(out: Path) -> Path:
 
 
 def spare_inputs(paths: Sequence[Path | str], records: Records, written: Sequence[Path]) -> None:
-    """Raises RunError where a file that is to be written is a picture, list or table that is read."""
+    """Raises RunError where a file that is to be written is an image, list or table that is read."""
     there = {file.resolve(): file for file in written if file.exists()}
     for given in (*paths, *(r.image for r in records)) if there else ():
         if isinstance(given, Path | str) and (file := there.get(Path(given).resolve())):
@@ -172,11 +172,11 @@ def spare_inputs(paths: Sequence[Path | str], records: Records, written: Sequenc
 
 
 def output_names(names: Sequence[str]) -> list[str]:
-    """Names for files of results, all different: a picture's own without its ending, numbered where it comes again."""
+    """Names for files of results, all different: an image's own without its ending, numbered where it comes again."""
     taken: set[str] = set()
     found = []
     for given in names:
-        own = plain(masks.stem(Path(given).name)) or "picture"
+        own = plain(masks.stem(Path(given).name)) or "image"
         name, number = own, 1
         while name.lower() in taken:  # some file systems know no difference between capitals and small letters
             number += 1

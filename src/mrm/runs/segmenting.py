@@ -1,6 +1,6 @@
 """The parts of a segmentation run and of its test; `mrm.runs` puts them in order."""
 
-# Shapes: N pictures, C classes, H W pixels
+# Shapes: N images, C classes, H W pixels
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from torch import nn
 
 from mrm import pages
 from mrm.data import masks
-from mrm.data.masks import MaskedPictures
+from mrm.data.masks import MaskedImages
 from mrm.evaluation import segmenter_test
 from mrm.evaluation.classifier_test import overlaps
 from mrm.inference import outlines
@@ -29,8 +29,8 @@ from mrm.system.progress import Progress
 # Training -----------------------------------------------------------------------------------------------
 
 
-def masked_pictures(config: SegmentConfig) -> tuple[MaskedPictures, MaskedPictures]:
-    """Training and validation pictures with their masks. Raises RunError where one has no positive picture."""
+def masked_images(config: SegmentConfig) -> tuple[MaskedImages, MaskedImages]:
+    """Training and validation images with their masks. Raises RunError where one has no positive image."""
     train = masks.load(config.train, "training", config.classes, config.on_error, config.only)
     val = masks.load(config.val, "validation", config.classes, config.on_error)
     for found, why in ((train, "there is nothing to learn"), (val, "no checkpoint or threshold can be chosen")):
@@ -42,12 +42,12 @@ def masked_pictures(config: SegmentConfig) -> tuple[MaskedPictures, MaskedPictur
     return train, val
 
 
-def require_meaning(masked: MaskedPictures, ignores_255: bool) -> None:
+def require_meaning(masked: MaskedImages, ignores_255: bool) -> None:
     """Raises RunError where 255, ignored in what a model was trained on, would be the lesion in what it is tested on."""
     if masked.lesion_is_255 and ignores_255:
         raise RunError(
             f"{masked.source}: its masks have 255 and no 1, so 255 would be the lesion, but the masks that the model "
-            "is trained on have it beside 1, as ignored. Write the lesion as 1, or leave these pictures out"
+            "is trained on have it beside 1, as ignored. Write the lesion as 1, or leave these images out"
         )
 
 
@@ -75,8 +75,8 @@ def last_thresholds(run: Path) -> dict[str, float]:
     return dict(model_folder.read_card(run / "last").thresholds) if (run / "last" / "config.json").is_file() else {}
 
 
-def dice_check(config: SegmentConfig, val: MaskedPictures, chosen: dict[str, float]):
-    """Dice of the validation pictures, each class at its best threshold; leaves the thresholds in `chosen`.
+def dice_check(config: SegmentConfig, val: MaskedImages, chosen: dict[str, float]):
+    """Dice of the validation images, each class at its best threshold; leaves the thresholds in `chosen`.
 
     The mean over classes of the published Dice chooses the best checkpoint.
     """
@@ -117,7 +117,7 @@ def evaluate_masks(
     draws: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Test a segmenter: `results.json`, `pictures.csv`, and a page with overlays. Returns the results."""
+    """Test a segmenter: `results.json`, `images.csv`, and a page with overlays. Returns the results."""
     network, out = outlines.load_segmenter(model).to(best_device()), results_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
@@ -128,7 +128,7 @@ def evaluate_masks(
     leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
     warn_of(leaks)
     results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
-    results |= {"split": split, "inference": "sliding windows" if slide else "whole picture"}
+    results |= {"split": split, "inference": "sliding windows" if slide else "whole image"}
     segmenter_test.write_results(out, results, tested, classes)
     pages.segmentation(out, results, report, list(shown_cases(network, masked, tested, thresholds, slide)))
     segmenter_test.note_test(model, results)
@@ -137,17 +137,17 @@ def evaluate_masks(
 
 def shown_cases(
     model: Segmenter,
-    masked: MaskedPictures,
+    masked: MaskedImages,
     tested: segmenter_test.Tested,
     thresholds: Sequence[Threshold],
     slide: bool,
 ) -> Iterable[pages.Case]:
-    """Best, median and worst pictures of every class, outlined once more for the page."""
+    """Best, median and worst images of every class, outlined once more for the page."""
     for number, name in enumerate(masked.classes):
         for kind, row, dice in segmenter_test.cases(tested, number):
             index = tested.indices[row]
-            picture_HW, mask_HW = masked.picture(index), masked.mask(index)
-            found_HW = outlines.outline(probabilities(model, picture_HW, slide), thresholds)
+            image_HW, mask_HW = masked.image(index), masked.mask(index)
+            found_HW = outlines.outline(probabilities(model, image_HW, slide), thresholds)
             yield pages.Case(
-                name, kind, tested.names[row], dice, picture_HW, mask_HW == number + 1, found_HW == number + 1
+                name, kind, tested.names[row], dice, image_HW, mask_HW == number + 1, found_HW == number + 1
             )

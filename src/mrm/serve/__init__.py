@@ -1,7 +1,7 @@
 """A model as a service on this machine, with a page for people: `mrm serve`.
 
 `limits` is what it takes on, `answers` what it says, `queue` the threads that work, `gate` what every request
-passes, `app` the routes; page.html, page.css and page.js are the page. Nothing is stored, and nothing of a picture
+passes, `app` the routes; page.html, page.css and page.js are the page. Nothing is stored, and nothing of an image
 or a report is logged. The package needs the extra `serve` only once it starts.
 """
 
@@ -115,7 +115,7 @@ def check_token(token: str | None) -> None:
 def keep_quiet() -> None:
     """Silence libraries that quote what they read: a warning of pydicom's may hold a patient's name.
 
-    For the process of the service only. What a user must know of a picture is in the answer.
+    For the process of the service only. What a user must know of an image is in the answer.
     """
     import cv2
 

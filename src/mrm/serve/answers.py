@@ -1,6 +1,6 @@
 """What the service answers, and how the models give it. Nothing here knows of HTTP but the answers' fields."""
 
-# Shapes: B pictures, C classes, H W pixels
+# Shapes: B images, C classes, H W pixels
 from __future__ import annotations
 
 import base64
@@ -25,7 +25,7 @@ from mrm.serve.limits import Limits, Refused
 from mrm.system.errors import ExplainError, ImageError, ReportError, RunError
 
 NOTICE = "Research software, not for clinical use. Nothing in this answer may guide the care of a patient."
-SIDE = 1024  # pixels of the longer side of a picture sent back, unless asked otherwise
+SIDE = 1024  # pixels of the longer side of an image sent back, unless asked otherwise
 COLOURS = (
     (230, 159, 0),
     (86, 180, 233),
@@ -41,9 +41,9 @@ COLOURS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """A finding of a picture. `decision` is whether it reaches its threshold; null where the model carries none.
+    """A finding of an image. `decision` is whether it reaches its threshold; null where the model carries none.
 
-    Of a segmenter, `probability` is the greatest of any pixel, and `area` the share of the picture outlined.
+    Of a segmenter, `probability` is the greatest of any pixel, and `area` the share of the image outlined.
     """
 
     finding: str
@@ -55,9 +55,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Prediction:
-    """All findings of a picture of `height` x `width` pixels; of a segmenter also the mask and an overlay, PNG.
+    """All findings of an image of `height` x `width` pixels; of a segmenter also the mask and an overlay, PNG.
 
-    `outlier` is how unlike the pictures that the model knows this one is; where it is too unlike them, the model
+    `outlier` is how unlike the images that the model knows this one is; where it is too unlike them, the model
     abstains from decisions. Both are null where the model does not know.
     """
 
@@ -99,7 +99,7 @@ class Word:
 
 @dataclass(frozen=True)
 class FilledBlank:
-    """A blank of the text, from character `start` to `end`, and the best words for it, with the picture and without."""
+    """A blank of the text, from character `start` to `end`, and the best words for it, with the image and without."""
 
     start: int
     end: int
@@ -119,7 +119,7 @@ class FilledReport:
 
 @dataclass(frozen=True)
 class Restored:
-    """Four pictures, PNG: patches hidden, restored, as it was, and the difference; `error` is of the hidden patches."""
+    """Four images, PNG: patches hidden, restored, as it was, and the difference; `error` is of the hidden patches."""
 
     model: str
     masked: str
@@ -133,9 +133,9 @@ class Restored:
 
 @dataclass(frozen=True)
 class Preview:
-    """A picture as the model's reader sees it, grey PNG of at most `side` pixels, and its own size."""
+    """An image as the model's reader sees it, grey PNG of at most `side` pixels, and its own size."""
 
-    picture: str
+    image: str
     height: int
     width: int
     warnings: list[str]
@@ -159,35 +159,35 @@ class About:
 
 @dataclass(frozen=True)
 class Read:
-    """A picture (H, W) uint8, its file's own size, and what its reader warns of."""
+    """An image (H, W) uint8, its file's own size, and what its reader warns of."""
 
-    picture_HW: np.ndarray
+    image_HW: np.ndarray
     height: int
     width: int
     warnings: list[str]
 
 
-# Pictures -----------------------------------------------------------------------------------------------
+# Images -----------------------------------------------------------------------------------------------
 
 
-def picture_size(data: bytes, limits: Limits) -> tuple[int, int]:
-    """Height and width by the header alone. Raises Refused (422) for what is no picture, or too large a one."""
+def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
+    """Height and width by the header alone. Raises Refused (422) for what is no image, or too large a one."""
     height, width = readable(lambda: images.size(data))
     if height * width > limits.pixels:
         raise Refused(
             422,
-            f"the picture has {height:,} x {width:,} pixels, and this service takes up to {limits.megapixels:g} "
+            f"the image has {height:,} x {width:,} pixels, and this service takes up to {limits.megapixels:g} "
             "megapixels; shrink it first",
         )
     return height, width
 
 
 def read(data: bytes, limits: Limits, as_tested: tuple[int, str] | None = None) -> Read:
-    """Decode a picture, whole, or as a classifier is tested on it (size, view). Raises Refused (422)."""
-    height, width = picture_size(data, limits)
+    """Decode an image, whole, or as a classifier is tested on it (size, view). Raises Refused (422)."""
+    height, width = image_size(data, limits)
     record = Record(data)
-    picture_HW = readable(lambda: samples.test_picture(record, *as_tested) if as_tested else images.read(data))
-    return Read(picture_HW, height, width, doubts(data))
+    image_HW = readable(lambda: samples.test_image(record, *as_tested) if as_tested else images.read(data))
+    return Read(image_HW, height, width, doubts(data))
 
 
 def doubts(data: bytes) -> list[str]:
@@ -211,19 +211,19 @@ def readable(reading):
         raise Refused(422, f"the file is damaged and cannot be decoded ({type(error).__name__})") from None
 
 
-def shrunk(picture_HW: np.ndarray, side: int) -> np.ndarray:
-    """The picture with a longer side of at most `side` pixels."""
-    scale = min(1.0, side / max(picture_HW.shape))
-    height, width = (max(1, round(s * scale)) for s in picture_HW.shape)
-    return images.resize(picture_HW, height, width)
+def shrunk(image_HW: np.ndarray, side: int) -> np.ndarray:
+    """The image with a longer side of at most `side` pixels."""
+    scale = min(1.0, side / max(image_HW.shape))
+    height, width = (max(1, round(s * scale)) for s in image_HW.shape)
+    return images.resize(image_HW, height, width)
 
 
-def png(picture: np.ndarray) -> str:
+def png(image: np.ndarray) -> str:
     """(H, W) or (H, W, 3) uint8 as PNG, in base64."""
-    if picture.ndim == 2:
-        data = images.encode_png(picture)
+    if image.ndim == 2:
+        data = images.encode_png(image)
     else:
-        data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+        data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
     return base64.b64encode(data).decode()
 
 
@@ -258,7 +258,7 @@ class Models:
 
     @property
     def as_tested(self) -> tuple[int, str] | None:
-        """Size and view of a classifier's pictures; None where whole pictures are wanted."""
+        """Size and view of a classifier's images; None where whole images are wanted."""
         model = self.model
         return (model.config.image_size, model.config.view) if isinstance(model, Classifier) else None
 
@@ -269,15 +269,15 @@ class Models:
         return {name: float(known[name]) for name in self.classes if name in known}
 
     @torch.inference_mode()
-    def classify(self, pictures_BHW: np.ndarray) -> np.ndarray:
-        """What `mrm predict` computes of pictures at the model's size: logits, and features if it knows outliers."""
+    def classify(self, images_BHW: np.ndarray) -> np.ndarray:
+        """What `mrm predict` computes of images at the model's size: logits, and features if it knows outliers."""
         config, device = self.model.config, next(self.model.parameters()).device
         compute = predict.scores_and_features(self.model) if self.model.card.embedding else self.model
-        pictures_BCHW = normalise(torch.from_numpy(pictures_BHW).to(device), config.mean, config.std)
-        return compute(pictures_BCHW).float().cpu().numpy()
+        images_BCHW = normalise(torch.from_numpy(images_BHW).to(device), config.mean, config.std)
+        return compute(images_BCHW).float().cpu().numpy()
 
     def prediction(self, values_K: np.ndarray, read: Read) -> Prediction:
-        """What `mrm predict` writes of a picture, of the values that `classify` gives of it."""
+        """What `mrm predict` writes of an image, of the values that `classify` gives of it."""
         row: dict[str, Any] = {}
         predicting.add_findings(self.model, [row], values_K[None])
         findings = [
@@ -286,9 +286,7 @@ class Models:
         ]
         warnings = list(read.warnings)
         if row.get("abstain"):
-            warnings.append(
-                "unlike the pictures that this model knows, so it decides nothing; do not trust the numbers"
-            )
+            warnings.append("unlike the images that this model knows, so it decides nothing; do not trust the numbers")
         return Prediction(
             self.name, findings, warnings, read.height, read.width,
             outlier=row.get("outlier"), abstain=_as_bool(row.get("abstain")),
@@ -298,38 +296,38 @@ class Models:
         """A segmenter's findings, mask (class numbers) and overlay."""
         assert isinstance(self.model, segmenter.Segmenter)
         thresholds = outlines.read_thresholds(self.model.card, self.classes)
-        probability_CHW = segmenter.probabilities(self.model, read.picture_HW)
+        probability_CHW = segmenter.probabilities(self.model, read.image_HW)
         mask_HW = outlines.outline(probability_CHW, thresholds)
         areas = [float((mask_HW == number).mean()) for number in range(1, len(self.classes) + 1)]
         findings = [
             Finding(name, float(p.max()), t.probability, area > 0, area)
             for name, p, t, area in zip(self.classes, probability_CHW, thresholds, areas, strict=True)
         ]
-        small_HW = shrunk(read.picture_HW, side)
+        small_HW = shrunk(read.image_HW, side)
         small_mask_HW = cv2.resize(mask_HW, small_HW.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         overlay = png(tinted(small_HW, small_mask_HW))
         return Prediction(self.name, findings, read.warnings, read.height, read.width, png(small_mask_HW), overlay)
 
     def explain(self, read: Read, finding: str, method: str, side: int, array: bool) -> Explanation:
-        """A heat map of the picture for a finding, at most `side` pixels large."""
+        """A heat map of the image for a finding, at most `side` pixels large."""
         assert isinstance(self.model, Classifier)
         try:
-            heat_HW = heat_maps.heat_map(self.model, read.picture_HW, self.classes.index(finding), method)
+            heat_HW = heat_maps.heat_map(self.model, read.image_HW, self.classes.index(finding), method)
         except ExplainError as error:
             raise Refused(422, str(error)) from None
-        picture_HW = shrunk(read.picture_HW, side)
-        heat_HW = images.resize(heat_HW.astype(np.float32), *picture_HW.shape).clip(0, 1)
-        height, width = picture_HW.shape
+        image_HW = shrunk(read.image_HW, side)
+        heat_HW = images.resize(heat_HW.astype(np.float32), *image_HW.shape).clip(0, 1)
+        height, width = image_HW.shape
         values = base64.b64encode(heat_HW.astype("<f4").tobytes()).decode() if array else None
         heat = None if array else png(np.rint(heat_HW * 255).astype(np.uint8))
-        overlay = None if array else png(heat_maps.overlay(picture_HW, heat_HW))
+        overlay = None if array else png(heat_maps.overlay(image_HW, heat_HW))
         return Explanation(self.name, finding, method, height, width, heat, overlay, values, read.warnings)
 
     def fill_in(self, read: Read, report: str, top: int) -> FilledReport:
         """The best words for each blank. Raises Refused (422) for a report without blanks, or with too many."""
         assert self.pretrained is not None
         try:
-            blanks = report_filling.fill_in(self.pretrained, read.picture_HW, report, top)
+            blanks = report_filling.fill_in(self.pretrained, read.image_HW, report, top)
         except ReportError as error:
             raise Refused(422, str(error)) from None
         filled = [FilledBlank(b.start, b.end, words(b.with_image), words(b.without_image)) for b in blanks]
@@ -338,7 +336,7 @@ class Models:
     def reconstruct(self, read: Read, seed: int) -> Restored:
         """Most patches hidden, and restored."""
         assert self.pretrained is not None
-        made = predict.reconstruct(self.pretrained, read.picture_HW, seed)
+        made = predict.reconstruct(self.pretrained, read.image_HW, seed)
         residual_HW = cv2.absdiff(made.original, made.restored)
         masked, restored, original, residual = (
             png(p) for p in (made.masked, made.restored, made.original, residual_HW)
@@ -356,9 +354,9 @@ def words(pairs: Sequence[tuple[str, float]]) -> list[Word]:
     return [Word(word, float(p)) for word, p in pairs]
 
 
-def tinted(picture_HW: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
-    """A picture with each class of a mask tinted and outlined, (H, W, 3) uint8."""
-    shown = cv2.cvtColor(picture_HW, cv2.COLOR_GRAY2RGB)
+def tinted(image_HW: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
+    """An image with each class of a mask tinted and outlined, (H, W, 3) uint8."""
+    shown = cv2.cvtColor(image_HW, cv2.COLOR_GRAY2RGB)
     for number in range(1, int(mask_HW.max()) + 1):
         here = (mask_HW == number).astype(np.uint8)
         colour = COLOURS[(number - 1) % len(COLOURS)]
@@ -370,7 +368,7 @@ def tinted(picture_HW: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
 
 
 def load(model: Path, pretrained: Path | None, device: torch.device) -> Models:
-    """The models of a service, tried once on a black picture. Raises CheckpointError, RunError."""
+    """The models of a service, tried once on a black image. Raises CheckpointError, RunError."""
     main: Any = model_folder.load(model).to(device)
     mrm: Any = model_folder.load(pretrained).to(device) if pretrained else None
     if mrm is not None and not isinstance(mrm, MRM):
@@ -389,6 +387,4 @@ def _try_out(models: Models, path: Path) -> None:
         return
     size, _ = models.as_tested
     if not np.isfinite(models.classify(np.zeros((1, size, size), np.uint8))).all():
-        raise RunError(
-            f"{path}: gives no finite number for a black picture; its weights are damaged or training failed"
-        )
+        raise RunError(f"{path}: gives no finite number for a black image; its weights are damaged or training failed")

@@ -38,7 +38,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         408: "the request took too long to arrive",
         413: "the request is too large",
         415: "the request is no form",
-        422: "the picture or a field cannot be used",
+        422: "the image or a field cannot be used",
         503: "too much to do at this moment; try again after Retry-After seconds",
         504: "the answer takes too long",
     }.items()
@@ -68,11 +68,11 @@ class Desk:
             self.worker.close()
 
     async def read(self, form: Form, as_tested: tuple[int, str] | None = None) -> Read:
-        """Decode the picture of a form in a reader's thread; a whole picture counts as held."""
+        """Decode the image of a form in a reader's thread; a whole image counts as held."""
         assert self.readers is not None
         data = form.data
         if as_tested is None:
-            height, width = await self.readers.run(lambda: answers.picture_size(data, self.limits))
+            height, width = await self.readers.run(lambda: answers.image_size(data, self.limits))
             form.hold.add(height * width)
         return await self.readers.run(lambda: answers.read(data, self.limits, as_tested))
 
@@ -102,7 +102,7 @@ def create(models: Models, limits: Limits, policy: Policy) -> FastAPI:
     )
     app.state.desk = desk
     _add_questions(app, desk)
-    _add_pictures(app, desk)
+    _add_images(app, desk)
     _add_state(app, desk)
     _add_page(app)
     app.add_exception_handler(Refused, lambda _, error: error_answer(error))
@@ -151,7 +151,7 @@ class Form:
 
 
 class _InMemory(MultiPartParser):
-    """Files of forms stay in memory, which is counted; none of a patient's pictures is written to a disk."""
+    """Files of forms stay in memory, which is counted; none of a patient's images is written to a disk."""
 
     spool_max_size = 1 << 62
 
@@ -160,7 +160,7 @@ async def form_of(request: Request, limits: Limits) -> Form:
     """The form in a request, read piece by piece: as soon as it is too large, it is refused. Raises Refused."""
     hold: Hold = request.state.hold
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise Refused(415, "send a form: multipart/form-data with the picture in the field 'file'")
+        raise Refused(415, "send a form: multipart/form-data with the image in the field 'file'")
     stated = request.headers.get("content-length", "")
     if stated.isascii() and stated.isdigit() and int(stated) > limits.body_bytes:
         raise _too_large(limits)
@@ -177,7 +177,7 @@ async def form_of(request: Request, limits: Limits) -> Form:
     file = parts.get("file")
     if file is None or isinstance(file, str):
         what = "missing" if file is None else "text, not a file"
-        raise Refused(422, f"the field 'file' is {what}; send the picture there, with a file name")
+        raise Refused(422, f"the field 'file' is {what}; send the image there, with a file name")
     data = await file.read()
     await file.close()
     return Form(data, {k: v for k, v in parts.items() if isinstance(v, str)}, hold)
@@ -207,7 +207,7 @@ def _takes(**others: tuple[dict[str, Any], str]) -> dict[str, Any]:
 
 _SIDE = (
     {"type": "integer", "minimum": 32, "maximum": 4096, "default": answers.SIDE},
-    "pixels of the longer side of pictures sent back, at the most",
+    "pixels of the longer side of images sent back, at the most",
 )
 
 
@@ -223,7 +223,7 @@ def _add_questions(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/predict", responses=ERRORS, openapi_extra=_takes(side=_SIDE))
     async def predict(request: Request) -> Prediction:
-        """The findings of a picture, each with probability, threshold and decision."""
+        """The findings of an image, each with probability, threshold and decision."""
         form = await form_of(request, limits)
         desk.need("predict")
         side, as_tested = _side(form), models.as_tested
@@ -231,18 +231,18 @@ def _add_questions(app: FastAPI, desk: Desk) -> None:
         if as_tested is None:
             return await desk.work(lambda: models.outline(read, side))
         assert desk.worker is not None
-        return models.prediction(await desk.worker.values(read.picture_HW), read)
+        return models.prediction(await desk.worker.values(read.image_HW), read)
 
     explained = _takes(
         finding=({"type": "string", "enum": list(models.classes)}, "the finding to explain"),
         method=({"type": "string", "enum": list(METHODS), "default": METHODS[0]}, "how"),
-        format=({"type": "string", "enum": ["png", "array"], "default": "png"}, "pictures, or raw float32 values"),
+        format=({"type": "string", "enum": ["png", "array"], "default": "png"}, "images, or raw float32 values"),
         side=_SIDE,
     )
 
     @app.post("/explain", responses=ERRORS, openapi_extra=explained)
     async def explain(request: Request) -> Explanation:
-        """A heat map: where in the picture a finding comes from, by this model."""
+        """A heat map: where in the image a finding comes from, by this model."""
         form = await form_of(request, limits)
         desk.need("explain")
         finding = form.choice("finding", models.classes)
@@ -258,7 +258,7 @@ def _add_questions(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/fill-in", responses=ERRORS, openapi_extra=filled)
     async def fill_in(request: Request) -> FilledReport:
-        """The best words for the blanks of a report, with the picture and without it."""
+        """The best words for the blanks of a report, with the image and without it."""
         form = await form_of(request, limits)
         desk.need("fill-in")
         report, top = form.text("report"), form.number("top", 1, 20, 5)
@@ -269,7 +269,7 @@ def _add_questions(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/reconstruct", responses=ERRORS, openapi_extra=seeded)
     async def reconstruct(request: Request) -> Restored:
-        """Most patches of the picture hidden, and restored by the pre-trained model."""
+        """Most patches of the image hidden, and restored by the pre-trained model."""
         form = await form_of(request, limits)
         desk.need("reconstruct")
         seed = form.number("seed", 0, 2**31 - 1, 0)
@@ -277,15 +277,15 @@ def _add_questions(app: FastAPI, desk: Desk) -> None:
         return await desk.work(lambda: models.reconstruct(read, seed))
 
 
-def _add_pictures(app: FastAPI, desk: Desk) -> None:
+def _add_images(app: FastAPI, desk: Desk) -> None:
     @app.post("/preview", responses=ERRORS, openapi_extra=_takes(side=_SIDE))
     async def preview(request: Request) -> Preview:
-        """The picture as the model's reader sees it: a browser shows neither DICOM nor 16 bits."""
+        """The image as the model's reader sees it: a browser shows neither DICOM nor 16 bits."""
         form = await form_of(request, desk.limits)
         side, read = _side(form), await desk.read(form)
         assert desk.readers is not None
-        picture = await desk.readers.run(lambda: answers.png(answers.shrunk(read.picture_HW, side)))
-        return Preview(picture, read.height, read.width, read.warnings)
+        image = await desk.readers.run(lambda: answers.png(answers.shrunk(read.image_HW, side)))
+        return Preview(image, read.height, read.width, read.warnings)
 
 
 def _add_state(app: FastAPI, desk: Desk) -> None:
@@ -311,10 +311,10 @@ def _add_state(app: FastAPI, desk: Desk) -> None:
         assert desk.worker is not None
         gauges = {
             "mrm_requests_inside": ("gauge", "Requests being worked on.", desk.room.inside),
-            "mrm_held_bytes": ("gauge", "Bytes of requests and pictures held.", desk.room.held),
+            "mrm_held_bytes": ("gauge", "Bytes of requests and images held.", desk.room.held),
             "mrm_queue_length": ("gauge", "Jobs that wait for the model.", len(desk.worker)),
             "mrm_batches_total": ("counter", "Forward passes of the classifier.", desk.worker.batches),
-            "mrm_pictures_total": ("counter", "Pictures classified.", desk.worker.pictures),
+            "mrm_images_total": ("counter", "Images classified.", desk.worker.images),
         }
         return PlainTextResponse(desk.counts.text(gauges), media_type="text/plain; version=0.0.4")
 

@@ -124,7 +124,7 @@ def error_answer(refused: Refused) -> JSONResponse:
 
 
 def log(error: BaseException) -> None:
-    """Kind and place of an error; never its message, which may quote a picture or a report."""
+    """Kind and place of an error; never its message, which may quote an image or a report."""
     last: Any = traceback.extract_tb(error.__traceback__)[-1:]
     where = f" at {last[0].filename}:{last[0].lineno}" if last else ""
     print(f"mrm: error: a request failed with {type(error).__name__}{where}", file=sys.stderr, flush=True)

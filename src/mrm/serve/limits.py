@@ -17,13 +17,13 @@ class Limits:
     """How much the service takes on; what goes beyond is refused with a reason. Raises ConfigError."""
 
     body_mb: float = 64.0  # megabytes of one request; more is answered 413
-    megapixels: float = 32.0  # of one picture, by its header, before it is decoded; more is answered 422
+    megapixels: float = 32.0  # of one image, by its header, before it is decoded; more is answered 422
     seconds: float = 30.0  # for one request, from its first byte to its answer; more is answered 504
     queue: int = 64  # requests taken in at once; others are answered 503 and may try again
-    held_mb: float = 512.0  # megabytes of requests and pictures held at once; others are answered 503
-    batch: int = 16  # pictures that go through a classifier together
-    wait_ms: float = 5.0  # milliseconds for which a picture waits for others to make a batch
-    readers: int = 2  # pictures decoded at once
+    held_mb: float = 512.0  # megabytes of requests and images held at once; others are answered 503
+    batch: int = 16  # images that go through a classifier together
+    wait_ms: float = 5.0  # milliseconds for which an image waits for others to make a batch
+    readers: int = 2  # images decoded at once
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -40,7 +40,7 @@ class Limits:
 
     @property
     def pixels(self) -> int:
-        """The most pixels of one picture."""
+        """The most pixels of one image."""
         return round(self.megapixels * MEGA)
 
 

@@ -94,7 +94,7 @@ async function take(file) {
     say("problem", `The file has ${(file.size / 1e6).toFixed(0)} MB, and this service takes up to ${most} MB.`);
     return;
   }
-  status("Reading the picture …");
+  status("Reading the image …");
   await attempt("problem", look);
   if (!shown.grey && shown.file === file) status("");
 }
@@ -116,12 +116,12 @@ async function look() {
     askAbout("/preview"),
     can.includes("predict") ? askAbout("/predict") : null,
   ]);
-  const grey = await values(preview.picture);
+  const grey = await values(preview.image);
   if (own !== shown) return;
   Object.assign(shown, { grey: grey.values, height: grey.height, width: grey.width, prediction });
   $("canvas").height = grey.height;
   $("canvas").width = grey.width;
-  say("about-picture", `${preview.height.toLocaleString()} × ${preview.width.toLocaleString()} pixels, as the model's reader sees it.`);
+  say("about-image", `${preview.height.toLocaleString()} × ${preview.width.toLocaleString()} pixels, as the model's reader sees it.`);
   warn(prediction ? prediction.warnings : preview.warnings);
   if (prediction) list(prediction);
   if (prediction && prediction.mask) shown.mask = (await values(prediction.mask)).values;
@@ -160,9 +160,9 @@ function list(prediction) {
   if (explains) $("findings").append(none());
   const decided = prediction.findings.filter((finding) => finding.decision !== null);
   const above = decided.filter((finding) => finding.decision);
-  const where = prediction.mask ? "Choose one to see its outline." : explains ? "Choose one to see what in the picture raises it." : "";
+  const where = prediction.mask ? "Choose one to see its outline." : explains ? "Choose one to see what in the image raises it." : "";
   say("findings-about", `Probability of each finding by this model; the upright mark is its threshold. ${where}`);
-  if (prediction.abstain) status("Done. The model abstains from decisions on this picture.");
+  if (prediction.abstain) status("Done. The model abstains from decisions on this image.");
   else if (prediction.mask) status(`Done. ${above.length} of ${order.length} findings outlined.`);
   else if (decided.length) status(`Done. ${above.length} of ${decided.length} findings with a threshold are at or above it.`);
   else status(`Done. ${order.length} findings; this model carries no thresholds, so nothing is decided.`);
@@ -202,7 +202,7 @@ function none() {
   return make("label", { className: "none" }, radio, "No overlay");
 }
 
-/** Show what raises a finding's number. Maps are kept as long as the picture is. */
+/** Show what raises a finding's number. Maps are kept as long as the image is. */
 async function choose(name) {
   shown.finding = name;
   shown.heat = null;
@@ -295,7 +295,7 @@ async function fillIn() {
 
 function tableOf(blank, number) {
   const rows = blank.with_image.map((word, i) => make("tr", {}, cell(word), cell(blank.without_image[i])));
-  const head = make("tr", {}, ...["with this picture", "without a picture"].map((textContent) => make("th", { scope: "col", textContent })));
+  const head = make("tr", {}, ...["with this image", "without an image"].map((textContent) => make("th", { scope: "col", textContent })));
   return make("table", {}, make("caption", { textContent: `Blank ${number}` }), make("thead", {}, head), make("tbody", {}, ...rows));
 }
 
@@ -312,7 +312,7 @@ async function restore() {
   if (own !== shown) return;
   shown.seed += 1;
   const figures = [
-    ["masked", "what the model saw"], ["restored", "what it restored"], ["original", "the picture"],
+    ["masked", "what the model saw"], ["restored", "what it restored"], ["original", "the image"],
     ["residual", "the difference, brighter where larger"],
   ];
   $("restored").replaceChildren(...figures.map(([key, about]) => make("figure", {},
@@ -345,7 +345,7 @@ function saveCsv() {
   save("findings.csv", new Blob([text], { type: "text/csv" }));
 }
 
-/** The picture as it is on the screen, with a line below that says what it is. */
+/** The image as it is on the screen, with a line below that says what it is. */
 function savePng() {
   const from = $("canvas");
   const strip = Math.max(28, Math.round(from.width / 26));

@@ -1,6 +1,6 @@
-"""The one thread that runs the models, and the line of jobs before it; pictures of one line go in batches."""
+"""The one thread that runs the models, and the line of jobs before it; images of one line go in batches."""
 
-# Shapes: B pictures, K values of each, H W pixels
+# Shapes: B images, K values of each, H W pixels
 from __future__ import annotations
 
 import asyncio
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Job:
-    """Something for the model: a picture to classify, together with others, or work of its own."""
+    """Something for the model: an image to classify, together with others, or work of its own."""
 
-    picture_HW: np.ndarray | None = None
+    image_HW: np.ndarray | None = None
     work: Callable[[], Any] | None = None
     future: Future = field(default_factory=Future)
 
@@ -28,7 +28,7 @@ class Job:
 class Worker:
     """A thread for the models, which are never used by two at once.
 
-    `classify` takes pictures (B, H, W) uint8 to values (B, K). Jobs are done in their order; pictures that follow each
+    `classify` takes images (B, H, W) uint8 to values (B, K). Jobs are done in their order; images that follow each
     other go together, up to `batch`, and the first of them waits up to `wait` seconds for the others.
     """
 
@@ -37,7 +37,7 @@ class Worker:
         self._jobs: deque[Job] = deque()
         self._ready = threading.Condition()
         self._closed = False
-        self.batches = self.pictures = 0
+        self.batches = self.images = 0
         self._thread = threading.Thread(target=self._loop, name="mrm-model", daemon=True)
         self._thread.start()
 
@@ -45,9 +45,9 @@ class Worker:
         """Jobs that wait."""
         return len(self._jobs)
 
-    async def values(self, picture_HW: np.ndarray) -> np.ndarray:
-        """What `classify` gives (K,) of a picture at the model's size."""
-        return await self._do(Job(picture_HW=picture_HW))
+    async def values(self, image_HW: np.ndarray) -> np.ndarray:
+        """What `classify` gives (K,) of an image at the model's size."""
+        return await self._do(Job(image_HW=image_HW))
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` gives, called in the model's thread."""
@@ -82,18 +82,18 @@ class Worker:
             except BaseException as error:  # whatever it is, it belongs to those who asked, and the thread lives on
                 for job in live:
                     job.future.set_exception(error)
-            del jobs, live  # pictures are not held while waiting for the next
+            del jobs, live  # images are not held while waiting for the next
 
     def _results(self, jobs: list[Job]) -> list[Any]:
         if jobs[0].work is not None:
             return [jobs[0].work()]
-        pictures_BHW = np.stack([job.picture_HW for job in jobs if job.picture_HW is not None])
+        images_BHW = np.stack([job.image_HW for job in jobs if job.image_HW is not None])
         self.batches += 1
-        self.pictures += len(jobs)
-        return list(self._classify(pictures_BHW))
+        self.images += len(jobs)
+        return list(self._classify(images_BHW))
 
     def _next(self) -> list[Job]:
-        """The next job, or the pictures that make the next batch; nothing when closed."""
+        """The next job, or the images that make the next batch; nothing when closed."""
         with self._ready:
             while True:
                 self._ready.wait_for(lambda: self._jobs or self._closed)
@@ -113,7 +113,7 @@ class Worker:
 
 
 class Readers:
-    """A few threads that decode pictures. Nothing waits inside the pool, so what is given up leaves no bytes there."""
+    """A few threads that decode images. Nothing waits inside the pool, so what is given up leaves no bytes there."""
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="mrm-reader")

@@ -328,12 +328,12 @@ def sign_flip_test(
     seed: int = 0,
     level: float = 0.95,
 ) -> Comparison:
-    """The mean difference of two models' scores (N,) on the same pictures (Dice, say), by permutation.
+    """The mean difference of two models' scores (N,) on the same images (Dice, say), by permutation.
 
-    If the models were equal, each patient's (`groups`, (N,)) or picture's difference could as well have the
+    If the models were equal, each patient's (`groups`, (N,)) or image's difference could as well have the
     other sign. The p value is the share of such swaps with a mean at least as far from 0: of all swaps for up
     to 12 patients, else of `draws` random ones and the real one (never 0; Phipson and Smyth 2010,
-    doi:10.2202/1544-6115.1585). A picture with NaN in either is left out. The interval is a bootstrap by
+    doi:10.2202/1544-6115.1585). An image with NaN in either is left out. The interval is a bootstrap by
     patient. Raises ValueError for lengths or groups that differ, infinite scores, and a level outside 0-1.
     """
     first_N, second_N = (np.asarray(scores, dtype=np.float64) for scores in (first, second))
@@ -343,7 +343,7 @@ def sign_flip_test(
     check_scores(first_N[used_N]), check_scores(second_N[used_N])
     bootstrap = Bootstrap.over(groups, len(first_N), draws, seed, level)
     if not used_N.any():
-        return Comparison(math.nan, math.nan, Estimate.undefined(0, None, "no picture with both scores"))
+        return Comparison(math.nan, math.nan, Estimate.undefined(0, None, "no image with both scores"))
     gaps_N = np.where(used_N, first_N - second_N, 0.0)
     one, other, gap = (float(x[used_N].mean()) for x in (first_N, second_N, gaps_N))
     gaps_D = bootstrap.means(gaps_N, used_N)

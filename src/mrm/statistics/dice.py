@@ -1,10 +1,10 @@
 """How well predicted lesions cover true ones: pixel counts in; every usual Dice, with its interval, out.
 
-"Dice" has no one meaning for a set of pictures, and the readings differ by tens of points where most pictures
-have no lesion. The published one counts such a picture as 1 if nothing is predicted, so that predicting
-nothing at all scores the share of empty pictures. So all of them are shown together, with n for each.
+"Dice" has no one meaning for a set of images, and the readings differ by tens of points where most images
+have no lesion. The published one counts such an image as 1 if nothing is predicted, so that predicting
+nothing at all scores the share of empty images. So all of them are shown together, with n for each.
 
-Shapes: N pictures, H x W pixels, D bootstrap draws.
+Shapes: N images, H x W pixels, D bootstrap draws.
 """
 
 import math
@@ -17,19 +17,19 @@ from numpy.typing import ArrayLike
 from mrm.statistics.intervals import Array, Bootstrap, Estimate, Mask, proportion
 
 MEASURES = {
-    "dice_positive": "mean Dice of the pictures with a lesion",
-    "dice_published": "mean Dice of all pictures; without lesion 1 if nothing is predicted, else 0",
-    "dice_pooled": "Dice of the lesion over all pixels of all pictures",
+    "dice_positive": "mean Dice of the images with a lesion",
+    "dice_published": "mean Dice of all images; without lesion 1 if nothing is predicted, else 0",
+    "dice_pooled": "Dice of the lesion over all pixels of all images",
     "dice_mean": "mean of the pooled Dice of background and lesion",
     "iou_mean": "mean of the pooled intersection over union of background and lesion",
-    "sensitivity": "share of the pictures with a lesion in which part of it is found",
-    "false_positives": "share of the pictures without lesion in which one is predicted",
+    "sensitivity": "share of the images with a lesion in which part of it is found",
+    "false_positives": "share of the images without lesion in which one is predicted",
 }
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Pixel counts of N pictures, each array (N,): lesion in both, predicted, true, and all pixels.
+    """Pixel counts of N images, each array (N,): lesion in both, predicted, true, and all pixels.
 
     Raises ValueError, with count and first place, for lengths that differ and counts that cannot be.
     """
@@ -49,19 +49,19 @@ class Overlap:
             whole_N = np.isfinite(array) & (array >= 0) & (array == np.floor(array))
             _refuse(~whole_N, f"{name} counts are not whole numbers")
         _refuse(self.intersection > np.minimum(self.predicted, self.true), "intersections exceed a lesion")
-        _refuse(self.union > self.pixels, "unions of both lesions exceed the picture")
+        _refuse(self.union > self.pixels, "unions of both lesions exceed the image")
 
     @classmethod
     def of(cls, predicted: Iterable[ArrayLike], true: Iterable[ArrayLike]) -> "Overlap":
         """From masks, (N, H, W) or any sequences of (H, W), of which sizes may differ; not 0 means lesion.
 
-        Raises ValueError where a picture's two masks, or the numbers of masks, differ.
+        Raises ValueError where an image's two masks, or the numbers of masks, differ.
         """
         rows = []
         for i, (guess, truth) in enumerate(zip(predicted, true, strict=True)):
             guess_HW, truth_HW = np.asarray(guess) != 0, np.asarray(truth) != 0
             if guess_HW.shape != truth_HW.shape:
-                raise ValueError(f"picture {i}: predicted mask {guess_HW.shape}, but true mask {truth_HW.shape}")
+                raise ValueError(f"image {i}: predicted mask {guess_HW.shape}, but true mask {truth_HW.shape}")
             rows.append(((guess_HW & truth_HW).sum(), guess_HW.sum(), truth_HW.sum(), truth_HW.size))
         return cls(*np.array(rows, dtype=np.float64).reshape(-1, 4).T)
 
@@ -71,16 +71,16 @@ class Overlap:
 
     @property
     def positive(self) -> Mask:
-        """The pictures (N,) that have a lesion."""
+        """The images (N,) that have a lesion."""
         return self.true > 0
 
     def dice(self) -> Array:
-        """Dice (N,) per picture; NaN where the picture has no lesion. Dice 1945, doi:10.2307/1932409."""
+        """Dice (N,) per image; NaN where the image has no lesion. Dice 1945, doi:10.2307/1932409."""
         both_N = self.predicted + self.true
         return np.divide(2 * self.intersection, both_N, out=np.full(len(both_N), np.nan), where=self.positive)
 
     def dice_published(self) -> Array:
-        """Dice (N,) per picture, as published: one without lesion is 1 if nothing is predicted, else 0."""
+        """Dice (N,) per image, as published: one without lesion is 1 if nothing is predicted, else 0."""
         return np.where(self.positive, self.dice(), self.predicted == 0)
 
 
@@ -91,11 +91,11 @@ def overlap_report(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Estimate]:
-    """The `MEASURES` of a set of pictures, with intervals over pictures or over patients, `groups` (N,).
+    """The `MEASURES` of a set of images, with intervals over images or over patients, `groups` (N,).
 
     Shares have Wilson intervals, all else bootstrap ones; the pooled measures are ratios of sums over all
-    pictures, as mmsegmentation's mDice and mIoU are. `positives` counts pictures with a lesion. A measure is
-    undefined, with the reason, where there is no picture of its kind. Raises ValueError for groups that
+    images, as mmsegmentation's mDice and mIoU are. `positives` counts images with a lesion. A measure is
+    undefined, with the reason, where there is no image of its kind. Raises ValueError for groups that
     differ in length, draws or a level that are wrong.
     """
     has_N, every_N = counts.positive, np.ones(len(counts.true), dtype=bool)
@@ -108,15 +108,15 @@ def overlap_report(
         "false_positives": _share(counts.predicted > 0, ~has_N, has_N, bootstrap),
     }
     return {
-        name: estimate if estimate.n else replace(estimate, note=_LACKING.get(name, "no picture"))
+        name: estimate if estimate.n else replace(estimate, note=_LACKING.get(name, "no image"))
         for name, estimate in found.items()
     }
 
 
 _LACKING = {
-    "dice_positive": "no picture with a lesion",
-    "sensitivity": "no picture with a lesion",
-    "false_positives": "no picture without lesion",
+    "dice_positive": "no image with a lesion",
+    "sensitivity": "no image with a lesion",
+    "false_positives": "no image without lesion",
 }
 
 
@@ -126,13 +126,13 @@ def _share(hit_N: Mask, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estima
 
 
 def mean_over(values_N: Array, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:
-    """The mean of values (N,) over the pictures of a mask (N,); `has_N` are those with a lesion. Undefined over none."""
+    """The mean of values (N,) over the images of a mask (N,); `has_N` are those with a lesion. Undefined over none."""
     positives = int((of_N & has_N).sum())
     if not of_N.any():
-        return Estimate.undefined(0, positives, "no picture")
+        return Estimate.undefined(0, positives, "no image")
     sums_D, counts_D = bootstrap.sums(np.stack([np.where(of_N, values_N, 0.0), of_N], axis=1))
     means_D = np.divide(sums_D, counts_D, out=np.full(len(sums_D), np.nan), where=counts_D > 0)
-    empty = f"{(~has_N).mean():.1%} of pictures have no lesion" if of_N.all() and not has_N.all() else ""
+    empty = f"{(~has_N).mean():.1%} of images have no lesion" if of_N.all() and not has_N.all() else ""
     return bootstrap.estimate(float(values_N[of_N].mean()), means_D, of_N, positives, empty)
 
 
@@ -143,7 +143,7 @@ def _pooled(counts: Overlap, bootstrap: Bootstrap) -> dict[str, Estimate]:
     doubt = bootstrap.doubt(counts.positive, "positive ")
     found, names = {}, ("dice_pooled", "dice_mean", "iou_mean")
     for name, value, values_D in zip(names, values_X, values_XD, strict=True):
-        found[name] = Estimate.undefined(n, 0, "no picture with a lesion")
+        found[name] = Estimate.undefined(n, 0, "no image with a lesion")
         if positives:
             used_N = np.ones(n, dtype=bool)
             found[name] = bootstrap.estimate(float(value), values_D, used_N, positives, doubt=doubt)
@@ -154,7 +154,7 @@ def _ratios(sums_KD: Array) -> Array:
     """Lesion Dice, mean Dice and mean IoU (3, D) from sums of intersection, predicted, true and all pixels.
 
     The background's intersection is all pixels less the lesions' union. NaN where no lesion is true, and the
-    background counts as 1 where lesions, both predicted and true, fill every picture.
+    background counts as 1 where lesions, both predicted and true, fill every image.
     """
     both_D, predicted_D, true_D, pixels_D = sums_KD
     union_D = predicted_D + true_D - both_D

@@ -2,7 +2,7 @@
 
 A number that the data cannot support is NaN with its reason, never a guess; a single patient has no interval.
 
-The bootstrap draws patients with replacement (films of one patient are not independent). A draw is a column
+The bootstrap draws patients with replacement (radiographs of one patient are not independent). A draw is a column
 of counts, how often each patient came up.
 
 Shapes: N records, G patients (or records, where no patients are given), K values of a record, D bootstrap draws.

@@ -72,11 +72,11 @@ def focal_loss(logits_BCHW: Tensor, mask_BHW: Tensor, gamma: float = 2.0, alpha:
 
 
 def dice_loss(logits_BCHW: Tensor, mask_BHW: Tensor, smooth: float = 1.0) -> Term:
-    """1 - Dice of each class in each picture, background left out; counts pictures x classes.
+    """1 - Dice of each class in each image, background left out; counts images x classes.
 
     Squares in the denominator, as in V-Net (arXiv:1606.04797, equation 3), and `smooth` pixels on both sides, so
-    that a picture without lesion asks for nothing to be predicted. Each picture has its own Dice, so the loss of a
-    step does not depend on how it is divided. A picture that is ignored as a whole does not count.
+    that an image without lesion asks for nothing to be predicted. Each image has its own Dice, so the loss of a
+    step does not depend on how it is divided. An image that is ignored as a whole does not count.
     """
     target_BCHW, labelled_B1HW = class_masks(mask_BHW, logits_BCHW.shape[1])
     p_BCHW = logits_BCHW.float().sigmoid() * labelled_B1HW

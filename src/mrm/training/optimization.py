@@ -38,10 +38,10 @@ class TrainConfig:
     ema: float | None = None  # decay of an average of the weights, which is then what is kept
     checkpointing: bool = False  # recompute activations: less memory, slower
     log_every: int = 20  # steps
-    check_every: int = 1000  # validation and pictures
+    check_every: int = 1000  # validation and images
     save_every: int = 1000
     keep: int = 2  # checkpoints, besides the best
-    workers: int | None = None  # processes that read pictures; None: by the machine
+    workers: int | None = None  # processes that read images; None: by the machine
     bad_steps: int = 20  # in a row, without a finite gradient, before the run stops
     trackers: tuple[str, ...] = ("tensorboard",)  # any of Accelerate's
 

@@ -43,7 +43,7 @@ class PretrainTask(Task):
     def forward(self, batch: PretrainBatch) -> dict[str, Term]:
         """The image and the report term."""
         model = self.model
-        crop_BCHW = normalise(batch.picture_BHW, model.config.mean, model.config.std)
+        crop_BCHW = normalise(batch.image_BHW, model.config.mean, model.config.std)
         output = model(
             model.shrink(crop_BCHW),
             batch.kept_BK,
@@ -80,11 +80,11 @@ class ClassifyTask(Task):
     def forward(self, batch: LabelBatch) -> dict[str, Term]:
         """The label term."""
         self.sample_keys.keys_B = batch.keys_B
-        return {"labels": label_loss(self.logits(batch.picture_BHW), batch.labels_BC)}
+        return {"labels": label_loss(self.logits(batch.image_BHW), batch.labels_BC)}
 
-    def logits(self, picture_BHW: Tensor) -> Tensor:
-        """Logits (B, C) of uint8 pictures."""
-        return self.model(normalise(picture_BHW, self.model.config.mean, self.model.config.std))
+    def logits(self, image_BHW: Tensor) -> Tensor:
+        """Logits (B, C) of uint8 images."""
+        return self.model(normalise(image_BHW, self.model.config.mean, self.model.config.std))
 
 
 class SegmentTask(Task):
@@ -100,16 +100,16 @@ class SegmentTask(Task):
         noise.key_drop_paths(model.encoder, self.sample_keys)
 
     def counts(self, batch: MaskBatch) -> dict[str, int]:
-        """Labelled pixels and pictures with any, times classes."""
+        """Labelled pixels and images with any, times classes."""
         labelled_BHW, classes = batch.mask_BHW != IGNORED, len(self.model.config.classes)
-        pixels, pictures = int(labelled_BHW.sum()), int(labelled_BHW.flatten(1).any(dim=1).sum())
-        return {name: classes * (pixels if name.endswith("focal") else pictures) for name in self.weights}
+        pixels, images = int(labelled_BHW.sum()), int(labelled_BHW.flatten(1).any(dim=1).sum())
+        return {name: classes * (pixels if name.endswith("focal") else images) for name in self.weights}
 
     def forward(self, batch: MaskBatch) -> dict[str, Term]:
         """The focal and the Dice term, and those of the auxiliary head where there is one."""
         self.sample_keys.keys_B = batch.keys_B
         config = self.model.config
-        output = self.model(normalise(batch.picture_BHW, config.mean, config.std))
+        output = self.model(normalise(batch.image_BHW, config.mean, config.std))
         terms = {
             "focal": focal_loss(output.logits_BCHW, batch.mask_BHW),
             "dice": dice_loss(output.logits_BCHW, batch.mask_BHW),

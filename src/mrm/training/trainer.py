@@ -207,13 +207,13 @@ class Trainer:
             self.log.write(row)
             speed = self.clock.rate(self.step)
             self.accelerator.log(
-                {**losses, "rate": self.rate, "pictures_per_second": speed * self.config.global_batch},
+                {**losses, "rate": self.rate, "images_per_second": speed * self.config.global_batch},
                 self.step,
             )
             shown = "  ".join(f"{k} {v:.4f}" for k, v in losses.items())
             print(
                 f"step {self.step}/{self.total}  epoch {epoch:.2f}  {shown}  rate {self.rate:.2e}  "
-                f"{speed * self.config.global_batch:.1f} pictures/s  left {duration((self.total - self.step) / speed)}",
+                f"{speed * self.config.global_batch:.1f} images/s  left {duration((self.total - self.step) / speed)}",
                 flush=True,
             )
 

@@ -1,7 +1,7 @@
 """The body of a phantom: where its parts lie, as curves in body units.
 
 Body units: x from the midline, positive towards the reader's right (the patient's left), y downwards; 1 is
-the side of the picture, 40 cm. Nothing here knows pixels, and nothing is drawn.
+the side of the image, 40 cm. Nothing here knows pixels, and nothing is drawn.
 """
 
 from dataclasses import dataclass

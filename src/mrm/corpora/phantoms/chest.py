@@ -1,6 +1,6 @@
 """The healthy chest of a phantom as layers along the X-ray beam, in centimetres of water.
 
-Smooth fields live on a grid of GRID x GRID whatever the picture's size, so that all sizes show the same
+Smooth fields live on a grid of GRID x GRID whatever the image's size, so that all sizes show the same
 patient and large ones stay fast; only edges (bones, vessels, outlines) are drawn at full size. `Pen` alone
 knows pixels.
 """
@@ -31,7 +31,7 @@ GRID = 128  # side of the smooth fields
 
 @dataclass(frozen=True)
 class Pen:
-    """Draws body units on 8-bit canvases of one size; `pose` (2, 3) places the body in the picture."""
+    """Draws body units on 8-bit canvases of one size; `pose` (2, 3) places the body in the image."""
 
     size: int
     pose: np.ndarray
@@ -88,7 +88,7 @@ def noise(rng: np.random.Generator, scales=(8, 16, 32, 64), fall: float = 0.6) -
 
 
 def blurred(grid: np.ndarray, width: float) -> np.ndarray:
-    """Gaussian blur of a square picture by `width` body units."""
+    """Gaussian blur of a square image by `width` body units."""
     return cv2.GaussianBlur(grid, (0, 0), max(width * grid.shape[0], 0.3))
 
 
@@ -246,7 +246,7 @@ def healthy_chest(
 ) -> tuple[Layers, np.ndarray]:
     """Trunk, lungs and heart as layers, and the body's coverage 0..255 (GRID, GRID).
 
-    `raised` lifts the diaphragm of a side (-1, 1); `pens` draw on the picture and on the grid.
+    `raised` lifts the diaphragm of a side (-1, 1); `pens` draw on the image and on the grid.
     """
     fine, coarse = pens
     outlines = [lung_outline(a, side, raised.get(side, 0.0)) for side in (-1, 1)]

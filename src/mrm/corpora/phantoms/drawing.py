@@ -1,8 +1,8 @@
-"""How a phantom looks: findings put into a healthy chest, and the chest put on film.
+"""How a phantom looks: findings put into a healthy chest, and the chest put on radiograph.
 
-The picture is a line integral. Every structure adds (bone, blood, metal) or removes (air) centimetres of
-water along the beam; the sum goes through Beer-Lambert's law, scatter, quantum noise and a film curve.
-Structures overlap as on a real film, and a finding shows only by what it does to that path.
+The image is a line integral. Every structure adds (bone, blood, metal) or removes (air) centimetres of
+water along the beam; the sum goes through Beer-Lambert's law, scatter, quantum noise and a radiograph curve.
+Structures overlap as on a real radiograph, and a finding shows only by what it does to that path.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from mrm.corpora.phantoms.anatomy import (
 )
 from mrm.corpora.phantoms.chest import GRID, Layers, Pen, blurred, bones, healthy_chest, noise, vessels
 
-CM = 40.0  # centimetres along the side of a picture
+CM = 40.0  # centimetres along the side of an image
 LUNG_AIR = 0.74  # what a centimetre of lung lacks against water: density 0.26
 ATTENUATION = 0.19  # per cm of water, at about 110 kV
 SIDES = {"right": (-1,), "left": (1,), "bilateral": (-1, 1)}
@@ -243,7 +243,7 @@ EFFECTS = {
 }
 
 
-# --- Film ---
+# --- Radiograph ---
 
 
 def _path(layers: Layers, a: Anatomy, view: str, fullness: float, rng: np.random.Generator) -> np.ndarray:
@@ -291,8 +291,8 @@ def _develop(seen: np.ndarray, body: np.ndarray, rng: np.random.Generator) -> np
     return np.divide(bright, slope, out=bright)
 
 
-def _shrunk(picture: np.ndarray) -> np.ndarray:
-    return cv2.resize(picture, (GRID, GRID), interpolation=cv2.INTER_AREA)
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    return cv2.resize(image, (GRID, GRID), interpolation=cv2.INTER_AREA)
 
 
 def _frame(image: np.ndarray, view: str, rng: np.random.Generator) -> None:
@@ -344,7 +344,7 @@ def _grain(quanta: np.ndarray, noisy: float, rng: np.random.Generator) -> np.nda
 
 
 def _stand(view: str, rng: np.random.Generator) -> np.ndarray:
-    """How the patient stands before the detector: (2, 3) from body units to shares of the picture."""
+    """How the patient stands before the detector: (2, 3) from body units to shares of the image."""
     spread = 1.6 if view == "AP" else 1.0
     angle, scale = rng.normal(0, 0.012 * spread), rng.normal(1.07, 0.03)
     c, s = scale * np.cos(angle), scale * np.sin(angle)

@@ -5,7 +5,7 @@ This file says what a study is: who the patient is, what is found, and in which 
 make any part of it. A patient has one to three studies in a row, which share anatomy and heart size but not
 the other findings: split by patient, as with real data.
 
-The pictures teach and test software. They are not a model of disease and prove nothing about patients.
+The images teach and test software. They are not a model of disease and prove nothing about patients.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ OTHER = {"right": "left", "left": "right"}
 
 @dataclass(frozen=True)
 class Phantom:
-    """One study with one frontal picture. The patient's right is on the left of the picture."""
+    """One study with one frontal image. The patient's right is on the left of the image."""
 
     image: np.ndarray  # (size, size) uint8
     report: str
@@ -337,7 +337,7 @@ BRIEF = {
 
 
 def _report(findings: list[Finding], view: str, rng: np.random.Generator) -> str:
-    """Findings in shuffled order and an impression; says only what is true of the picture."""
+    """Findings in shuffled order and an impression; says only what is true of the image."""
     absent = set(FINDINGS) - {f.name for f in findings}
     sentences = [_filled(_pick(DEVICE_SENTENCES[f.kind] if f.kind else PRESENT[f.name], rng), f) for f in findings]
     wanted, tails = set(absent), sorted(absent & set(TAILS))

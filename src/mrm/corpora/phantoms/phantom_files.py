@@ -1,4 +1,4 @@
-"""Phantoms as a corpus on disk: pictures, `records.csv` with reports and labels, masks where wanted."""
+"""Phantoms as a corpus on disk: images, `records.csv` with reports and labels, masks where wanted."""
 
 from __future__ import annotations
 
