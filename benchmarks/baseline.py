@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
 
-from mrm.models.mrm import ModelConfig, patchify, sine_cosine
+from mrm.models.config import ModelConfig
+from mrm.models.mrm import patchify, sine_cosine
 
 
 def image_transform(size: int = 448, mean: float = 0.4978, std: float = 0.2449) -> transforms.Compose:

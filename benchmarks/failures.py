@@ -32,9 +32,9 @@ import numpy as np
 
 from mrm import runs
 from mrm.corpora.phantoms import phantom_files
-from mrm.models.mrm import ModelConfig
+from mrm.models.config import ModelConfig
 from mrm.recipes import recipes
-from mrm.training.optimization import TrainConfig
+from mrm.training.config import TrainConfig
 
 MODEL = ModelConfig(
     encoder="vit_tiny_patch16_224", encoder_options={"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64, keep=4,
@@ -157,7 +157,7 @@ def real(kills: int, folder: Path) -> list[dict]:
     """The three ways to come back: on as many processes, in one or in two; and on changing numbers."""
     phantom_files.write(folder / "phantoms", 48, seed=0, size=128, workers=1)
     training = TrainConfig(
-        epochs=None, steps=STEPS, warmup_steps=10, global_batch=8, rate=1e-3, rate_per=None, precision="fp32",
+        epochs=None, steps=STEPS, warmup_steps=10, global_batch=8, lr=1e-3, lr_batch=None, precision="fp32",
         log_every=1, check_every=STEPS, save_every=SAVE_EVERY, workers=0, trackers=(),
     )  # fmt: skip
     config = recipes.PretrainConfig(folder / "phantoms" / "records.csv", folder / "run", model=MODEL, training=training)

@@ -35,21 +35,21 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3000, help="phantoms")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    teach(asked.out, asked.count, asked.steps, asked.size, asked.batch, asked.rate, asked.seed)
+    teach(asked.out, asked.count, asked.steps, asked.size, asked.batch, asked.lr, asked.seed)
 
 
-def teach(out: Path, count: int, steps: int, size: int, batch: int = 32, rate: float = 1e-3, seed: int = 0) -> Path:
+def teach(out: Path, count: int, steps: int, size: int, batch: int = 32, lr: float = 1e-3, seed: int = 0) -> Path:
     """Teach an encoder `steps` steps on `count` phantoms of `size` pixels; returns the model folder."""
     with noise.seeded(seed):
         model = Classifier(ClassifierConfig(FINDINGS, "vit_tiny_patch16_224", {"depth": 6}, size, drop_path=0.0))
         head = nn.Linear(model.encoder.embed_dim, len(FINDINGS))
     images_NHW, shown_NLC = draw(1_000_000 + seed, count, size)
-    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], rate, (0.9, 0.99), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr, (0.9, 0.99), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.1)
     began = time.perf_counter()
     for step, rows in enumerate(batches(count, batch, steps, seed), 1):
         tokens = patches_of(model, images_NHW[rows])

@@ -48,13 +48,15 @@ from mrm.data.records import Record, Records
 from mrm.data.reports import NO_WORD, Tokenizer
 from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.models import noise
-from mrm.models.mrm import MRM, ModelConfig, normalise
+from mrm.models.config import ModelConfig
+from mrm.models.mrm import MRM, normalise
 from mrm.recipes import recipes
 from mrm.runs.doctor import Stopwatch, flops_of_step
 from mrm.system.errors import ImageError
 from mrm.system.hardware import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak
 from mrm.training import parallel
-from mrm.training.optimization import TrainConfig, build_optimizer
+from mrm.training.config import TrainConfig
+from mrm.training.optimization import build_optimizer
 from mrm.training.tasks import PretrainTask
 from mrm.training.trainer import Trainer
 

@@ -51,9 +51,9 @@ from mrm import runs
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
+from mrm.data.config import CropConfig, ReportConfig
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK, PAD, Tokenizer, mask_words
-from mrm.data.samples import CropConfig, ReportConfig
 from mrm.data.sections import select_sections
 from mrm.inference import predict, report_filling
 from mrm.models import model_folder, noise
@@ -106,7 +106,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="of joint pre-training, as `mrm pretrain` does it")
     parser.add_argument("--words", type=int, default=3000, help="steps of the report decoder on the frozen encoder")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--size", type=int, default=96, help="pixels a side of the encoder's input")
     parser.add_argument("--scale", type=int, default=1, help="of the restored image")
     parser.add_argument("--visible", type=float, default=0.75, help="share of patches that training shows")
@@ -182,7 +182,7 @@ def configure(asked: argparse.Namespace) -> recipes.PretrainConfig:
         keep=min(patches - 1, round(asked.visible * patches)),
     )
     training = replace(
-        recipe.training, epochs=None, steps=max(1, asked.steps), warmup_steps=max(1, asked.steps // 15), rate=asked.rate,
+        recipe.training, epochs=None, steps=max(1, asked.steps), warmup_steps=max(1, asked.steps // 15), lr=asked.lr,
         global_batch=asked.batch, workers=asked.workers, save_every=max(1, asked.steps // 4),
         check_every=max(1, asked.steps // 4), log_every=50, clip=1.0,
     )  # fmt: skip
@@ -234,8 +234,8 @@ def learn_words(model: MRM, tokenizer: Tokenizer, train: Records, asked: argpars
     features_ND = torch.cat([features_of(model, record) for record in train]).clone()  # out of inference mode
     length, decoder = model.config.report_length, model.report_decoder.requires_grad_(True)
     ids = [i.astype(np.int64) for i in tokenizer.encode([r.report for r in train], length)]
-    optimizer = torch.optim.AdamW(decoder.parameters(), asked.rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, asked.rate, asked.words, pct_start=0.1)
+    optimizer = torch.optim.AdamW(decoder.parameters(), asked.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, asked.lr, asked.words, pct_start=0.1)
     for step, rows in enumerate(phantom_encoder.batches(len(train), asked.batch, asked.words, asked.seed), 1):
         rng = np.random.default_rng([asked.seed, step])
         true_BT = np.full((len(rows), max(len(ids[i]) for i in rows)), PAD)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mrm.data.samples import CropConfig, ReportConfig
-from mrm.models.mrm import ModelConfig
+from mrm.data.config import CropConfig, ReportConfig
+from mrm.models.config import ModelConfig
 from mrm.recipes import recipes
 from mrm.recipes.recipes import FinetuneConfig, PretrainConfig
-from mrm.training.optimization import TrainConfig
+from mrm.training.config import TrainConfig
 
 SETS = ("pretrain", "train", "val", "test")  # phantoms; the place is the seed, so no patient is in two of them
 
@@ -23,7 +23,7 @@ class Size:
     phantoms: dict[str, int]  # how many in each of SETS
     steps: int  # of pre-training
     batch: int
-    rate: float
+    lr: float
     finetune_steps: int
     finetune_batch: int = 32
     fractions: tuple[float, ...] = (0.01, 0.1, 1.0)  # of `train`
@@ -65,17 +65,17 @@ SIZES = {
     "quick": Size(
         small_model(32, 1, 32, 8, 4, 32),
         {"pretrain": 64, "train": 60, "val": 60, "test": 80},
-        steps=6, batch=8, rate=1e-3, finetune_steps=4, finetune_batch=8, fractions=(0.5, 1.0), draws=2, finetune_draws=2,
+        steps=6, batch=8, lr=1e-3, finetune_steps=4, finetune_batch=8, fractions=(0.5, 1.0), draws=2, finetune_draws=2,
     ),
     "small": Size(
         small_model(128, 4, 96, 12, 16, 64),
         {"pretrain": 12_000, "train": 5_000, "val": 1_000, "test": 3_000},
-        steps=10_000, batch=16, rate=1e-3, finetune_steps=200,
+        steps=10_000, batch=16, lr=1e-3, finetune_steps=200,
     ),
     "large": Size(
         small_model(192, 8, 128, 16, 16, 128),
         {"pretrain": 40_000, "train": 10_000, "val": 2_000, "test": 5_000},
-        steps=25_000, batch=32, rate=1e-3, finetune_steps=1_000,
+        steps=25_000, batch=32, lr=1e-3, finetune_steps=1_000,
     ),
 }  # fmt: skip
 
@@ -86,8 +86,8 @@ SIZES = {
 def pretraining(size: Size, records: Path, tokenizer: Path, out: Path, seed: int) -> PretrainConfig:
     """Both losses, as the recipe has them; the other arms change one thing each."""
     training = TrainConfig(
-        epochs=None, steps=size.steps, warmup_steps=size.steps // 20, global_batch=size.batch, rate=size.rate,
-        rate_per=None, precision="fp32", log_every=max(1, size.steps // 40), check_every=10 * size.steps,
+        epochs=None, steps=size.steps, warmup_steps=size.steps // 20, global_batch=size.batch, lr=size.lr,
+        lr_batch=None, precision="fp32", log_every=max(1, size.steps // 40), check_every=10 * size.steps,
         save_every=max(1, size.steps // 6), keep=1, workers=0, trackers=(),
     )  # fmt: skip
     return PretrainConfig(

@@ -20,9 +20,9 @@ from measuring import Task, encoder_folder, finetune_unit, probe_unit
 from units import Study, StudyError, Unit, require_finished
 
 from mrm import runs
+from mrm.data.config import CropConfig, ReportConfig
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
-from mrm.data.samples import CropConfig, ReportConfig
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.system.tables import write_whole

@@ -116,4 +116,4 @@ def test_audit_answers_with_its_exit_status(capsys, phantoms, tmp_path):
 def test_the_module_runs_as_a_script():
     done = subprocess.run([sys.executable, "-m", "mrm", "recipes", "nih-1"], capture_output=True, text=True)
     assert done.returncode == 0
-    assert "rate: 0.03" in done.stdout
+    assert "lr: 0.03" in done.stdout

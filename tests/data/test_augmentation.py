@@ -5,9 +5,10 @@ import pytest
 
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import augmentation as augmentation
-from mrm.data.augmentation import NONE, STRONG, AugmentConfig, augment
+from mrm.data.augmentation import augment
+from mrm.data.config import NONE, STRONG, AugmentConfig, CropConfig
 from mrm.data.records import Records
-from mrm.data.samples import CropConfig, LabelData
+from mrm.data.samples import LabelData
 from mrm.system.errors import AugmentError
 
 

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from mrm.data import images, masks
+from mrm.data.config import CropConfig
 from mrm.data.masks import IGNORED, decode, encode, fit, fit_mask
-from mrm.data.samples import CropConfig, MaskData
+from mrm.data.samples import MaskData
 from mrm.data.sampling import Balanced
 from mrm.system.errors import MaskError
 

@@ -423,7 +423,8 @@ def test_segmentation_shards_give_what_the_same_files_give(outlined, tmp_path, c
 
 
 def test_a_segmenters_samples_are_the_same_bits_from_shards(outlined, tmp_path):
-    from mrm.data.samples import CropConfig, MaskData
+    from mrm.data.config import CropConfig
+    from mrm.data.samples import MaskData
 
     pack(open_source(outlined), tmp_path / "shards", PackConfig(48), workers=1)
     files = unpacked(tmp_path / "shards", tmp_path / "files")

@@ -9,10 +9,11 @@ import torch
 from torch.multiprocessing import reductions
 
 from mrm.data import images
+from mrm.data.config import CropConfig, ReportConfig
 from mrm.data.loader import loader
 from mrm.data.records import Record, Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer
-from mrm.data.samples import CropConfig, LabelData, PretrainData, ReportConfig, test_image
+from mrm.data.samples import LabelData, PretrainData, test_image
 from mrm.data.sampling import Sample, in_order, micro_batches, shuffled
 from mrm.system.errors import ImageError
 

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from mrm import cli, runs
 from mrm.data import images, masks
+from mrm.data.config import CropConfig
 from mrm.data.masks import IGNORED
 from mrm.evaluation.segmenter_test import surface_distances
 from mrm.inference.outlines import LEVELS, Threshold, choose, levels_of, outline
@@ -25,7 +26,7 @@ from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import recipes
 from mrm.runs import predicting
 from mrm.system.errors import MaskError, RecordError, RunError, SegmenterError
-from mrm.training.optimization import TrainConfig
+from mrm.training.config import TrainConfig
 
 ENCODER = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64)
 
@@ -64,12 +65,12 @@ def encoder(tmp_path_factory) -> Path:
 def config(folder: Path, encoder: Path, out: Path, **changes):
     """Six steps of four: a step in the middle of an epoch, drop path on, crops and flips, checkpoints every two."""
     training = TrainConfig(
-        epochs=None, steps=6, warmup_steps=1, global_batch=4, rate=1e-3, rate_per=None, layer_decay=0.75, precision="fp32",
+        epochs=None, steps=6, warmup_steps=1, global_batch=4, lr=1e-3, lr_batch=None, layer_decay=0.75, precision="fp32",
         schedule="polynomial", log_every=1, check_every=3, save_every=2, workers=0,
     )  # fmt: skip
     training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
     usual = {"classes": ("disc",), "image_size": (64, 48), "channels": 16, "auxiliary": 8, "audit": "names"}
-    crop = recipes.CropConfig(area=(0.5, 1.0))
+    crop = CropConfig(area=(0.5, 1.0))
     return recipes.SegmentConfig(
         folder, folder, encoder, out, training=training, crop=crop, **{**usual, "drop_path": 0.2, **changes}
     )
@@ -94,7 +95,7 @@ def whole(folder, encoder, tmp_path_factory) -> Path:
 def trained(folder, encoder, tmp_path_factory) -> Path:
     """A run long enough to find discs."""
     cfg = config(
-        folder, encoder, tmp_path_factory.mktemp("trained") / "run", steps=60, warmup_steps=5, rate=4e-3, drop_path=0.0,
+        folder, encoder, tmp_path_factory.mktemp("trained") / "run", steps=60, warmup_steps=5, lr=4e-3, drop_path=0.0,
         global_batch=8, check_every=20, save_every=60, log_every=20,
     )  # fmt: skip
     return runs.segment(cfg)
@@ -468,7 +469,7 @@ def test_recipes_can_be_written_and_read_back(name, tmp_path):
 def test_the_published_recipe_in_numbers(tmp_path):
     made = recipes.SEGMENT["siim-100"].make(*[tmp_path] * 4)
     t = made.training
-    assert (t.steps, t.warmup_steps, t.global_batch, t.rate, t.weight_decay, t.layer_decay) == (
+    assert (t.steps, t.warmup_steps, t.global_batch, t.lr, t.weight_decay, t.layer_decay) == (
         160_000,
         1_500,
         8,

@@ -12,9 +12,10 @@ from test_cli import run
 from test_trainer import MICRO
 
 from mrm.data import images
+from mrm.data.config import CropConfig
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK, Tokenizer
-from mrm.data.samples import CropConfig, PretrainData
+from mrm.data.samples import PretrainData
 from mrm.data.sampling import in_order
 from mrm.inference import predict, report_filling
 from mrm.models import model_folder, noise

@@ -14,9 +14,10 @@ from mrm.data.reports import NO_WORD
 from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models import published_layout as published_layout
-from mrm.models.mrm import MRM, ModelConfig, complement, normalise, patchify, sine_cosine, take, unpatchify
+from mrm.models.config import ModelConfig
+from mrm.models.mrm import MRM, complement, normalise, patchify, sine_cosine, take, unpatchify
 from mrm.recipes import recipes
-from mrm.training.optimization import TrainConfig
+from mrm.training.config import TrainConfig
 from mrm.training.tasks import PretrainTask
 
 SMALL = ModelConfig(
@@ -285,7 +286,7 @@ def pretrain_config(phantoms, out, **model):
     from dataclasses import replace
 
     training = TrainConfig(
-        epochs=None, steps=80, warmup_steps=3, global_batch=8, rate=3e-3, rate_per=None, precision="fp32",
+        epochs=None, steps=80, warmup_steps=3, global_batch=8, lr=3e-3, lr_batch=None, precision="fp32",
         log_every=1, check_every=40, save_every=80, workers=0,
     )  # fmt: skip
     return recipes.PretrainConfig(

@@ -15,8 +15,9 @@ from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities, window_starts
 from mrm.system.errors import CheckpointError, SegmenterError
+from mrm.training.config import TrainConfig
 from mrm.training.losses import dice_loss, focal_loss
-from mrm.training.optimization import TrainConfig, build_optimizer
+from mrm.training.optimization import build_optimizer
 from mrm.training.tasks import SegmentTask
 
 OPTIONS = {"depth": 4, "embed_dim": 48, "num_heads": 3}

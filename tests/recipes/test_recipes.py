@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from mrm import runs
-from mrm.data.augmentation import NONE, STRONG
+from mrm.data.config import NONE, STRONG, CropConfig
 from mrm.data.records import Records
-from mrm.data.samples import CropConfig
 from mrm.inference import heat_maps, predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.mrm import MRM, ModelConfig
+from mrm.models.config import ModelConfig
+from mrm.models.mrm import MRM
 from mrm.models.noise import seeded
 from mrm.recipes.recipes import (
     FINETUNE,
@@ -27,7 +27,7 @@ from mrm.recipes.recipes import (
     to_yaml,
 )
 from mrm.system.errors import ConfigError
-from mrm.training.optimization import rate_at
+from mrm.training.config import lr_at
 
 PLACES = {"records": Path("data/training.csv"), "out": Path("runs/a")}
 LISTS = {"train": Path("train.txt"), "val": Path("val.txt"), "init": Path("MRM.pth"), "out": Path("runs/b")}
@@ -59,11 +59,11 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_fine_tuning_has_the_published_numbers(name):
     config, recipe = build("finetune", name), FINETUNE[name]
-    steps, rate, warmup, auroc = PUBLISHED[name]
+    steps, lr, warmup, auroc = PUBLISHED[name]
     training = config.training
     assert training.plan(records=500_000) == (steps, warmup)
-    assert training.peak() == rate
-    assert rate_at(warmup - 1, peak=rate, warmup=warmup, total=steps, schedule=training.schedule) == pytest.approx(rate)
+    assert training.peak() == lr
+    assert lr_at(warmup - 1, peak=lr, warmup=warmup, total=steps, schedule=training.schedule) == pytest.approx(lr)
     assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 0.0)
     assert (training.clip, training.global_batch, training.schedule) == (1.0, 96, "cosine")
     assert (training.layer_decay, training.ema) == (None, None)
@@ -197,14 +197,14 @@ def test_what_is_not_default_is_written_too():
         build("finetune", "chexpert-10"),
         classes=("Edema", "no finding: yes"),
         uncertain_by_class={"Edema": "ones"},
-        training=replace(build("finetune", "chexpert-10").training, rate=1e-5, betas=(0.9, 0.999), trackers=()),
+        training=replace(build("finetune", "chexpert-10").training, lr=1e-5, betas=(0.9, 0.999), trackers=()),
     )
     assert from_yaml(FinetuneConfig, to_yaml(config)) == config
 
 
 def test_settings_left_out_take_their_defaults():
-    config = from_yaml(PretrainConfig, "records: a.csv\nout: run\ntraining:\n  rate: 1e-3\n")
-    assert config.training.rate == 1e-3  # to YAML, 1e-3 is text
+    config = from_yaml(PretrainConfig, "records: a.csv\nout: run\ntraining:\n  lr: 1e-3\n")
+    assert config.training.lr == 1e-3  # to YAML, 1e-3 is text
     assert config.model == ModelConfig()
 
 
@@ -217,7 +217,7 @@ BAD = {
     "training: {steps: 2.5}": r"expected int \| None @ \$\.training\.steps",
     "training: {lr: 0.1}": r"extra fields found \(lr\) @ \$\.training",
     "training: {precision: fp64}": r"fp64 not in literal .* @ \$\.training\.precision",
-    "training: {rate: fast}": r"expected float @ \$\.training\.rate",
+    "training: {lr: fast}": r"expected float @ \$\.training\.lr",
     "model: {antialias: 'false'}": r"expected bool @ \$\.model\.antialias",
     "model: {keep: null}": r"expected int @ \$\.model\.keep",
     "model: large": r" @ \$\.model",
@@ -243,12 +243,12 @@ def test_a_file_that_holds_no_settings_is_named(text):
 def test_differences_are_named_by_their_place_with_both_values():
     before = build("pretrain", "tiny")
     after = replace(
-        before, seed=1, training=replace(before.training, rate=0.5), model=replace(before.model, encoder_options={})
+        before, seed=1, training=replace(before.training, lr=0.5), model=replace(before.model, encoder_options={})
     )
     assert differences(before, after) == [
         "seed: 0, now 1",
         f"model.encoder_options: {before.model.encoder_options}, now {{}}",
-        f"training.rate: {before.training.rate}, now 0.5",
+        f"training.lr: {before.training.lr}, now 0.5",
     ]
     assert differences(before, before) == []
 

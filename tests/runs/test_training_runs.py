@@ -80,7 +80,7 @@ def test_checkpointing_computes_blocks_twice_and_changes_no_gradient(phantoms, p
 
 
 def test_fine_tuning_learns_its_training_records(phantoms, pretrained, tmp_path):
-    run = runs.finetune(finetune_config(phantoms, pretrained, tmp_path / "run", steps=80, ema=None, rate=3e-3))
+    run = runs.finetune(finetune_config(phantoms, pretrained, tmp_path / "run", steps=80, ema=None, lr=3e-3))
     losses = [float(row["labels"]) for row in trace(run)]
     assert np.mean(losses[-2:]) < 0.8 * losses[0]
 

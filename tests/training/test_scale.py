@@ -20,7 +20,8 @@ from mrm import runs
 from mrm.models import model_folder
 from mrm.system.errors import TrainingError
 from mrm.training import parallel
-from mrm.training.optimization import TrainConfig, build_optimizer, update
+from mrm.training.config import TrainConfig
+from mrm.training.optimization import build_optimizer, update
 from mrm.training.trainer import Stopped, Trainer
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -255,7 +256,7 @@ def test_an_update_that_is_not_finite_changes_nothing(kind):
         model = torch.nn.Linear(3, 2)
         with torch.no_grad():
             model.weight.fill_(0.5), model.bias.fill_(-0.5)
-        optimizer = build_optimizer(model, TrainConfig(optimizer=kind, rate_per=None))
+        optimizer = build_optimizer(model, TrainConfig(optimizer=kind, lr_batch=None))
         for value in gradients:
             for p in model.parameters():
                 p.grad = torch.full_like(p, value)

@@ -16,10 +16,10 @@ import torch
 
 from mrm import runs
 from mrm.models import model_folder
-from mrm.models.mrm import ModelConfig
+from mrm.models.config import ModelConfig
 from mrm.recipes import recipes
 from mrm.system.errors import TrainingError
-from mrm.training.optimization import TrainConfig, rate_at
+from mrm.training.config import TrainConfig, lr_at
 from mrm.training.trainer import Stopped, Trainer
 
 MICRO = ModelConfig(
@@ -41,7 +41,7 @@ MICRO = ModelConfig(
 def config(phantoms: Path, out: Path, **changes):
     """Ten steps of eight of 48 phantoms: a step in the middle of an epoch, dropout on, checkpoints every four."""
     training = TrainConfig(
-        epochs=None, steps=10, warmup_steps=2, global_batch=8, rate=1e-3, rate_per=None, precision="fp32",
+        epochs=None, steps=10, warmup_steps=2, global_batch=8, lr=1e-3, lr_batch=None, precision="fp32",
         log_every=1, check_every=5, save_every=4, workers=0,
     )  # fmt: skip
     training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
@@ -74,7 +74,7 @@ def whole(phantoms, tmp_path_factory):
 
 
 def test_losses_fall(phantoms, tmp_path):
-    rows = trace(runs.pretrain(config(phantoms, tmp_path / "run", steps=40, warmup_steps=4, rate=3e-3)))
+    rows = trace(runs.pretrain(config(phantoms, tmp_path / "run", steps=40, warmup_steps=4, lr=3e-3)))
     first, last = rows[:5], rows[-5:]
     for name in ("image", "report"):
         assert np.mean([float(r[name]) for r in last]) < 0.97 * np.mean([float(r[name]) for r in first])
@@ -250,12 +250,12 @@ def test_bf16_without_instructions_for_it_is_said(phantoms, tmp_path, monkeypatc
 
 
 def test_the_schedule_warms_up_and_ends_at_zero():
-    rates = [rate_at(s, peak=1.0, warmup=10, total=100) for s in range(101)]
+    rates = [lr_at(s, peak=1.0, warmup=10, total=100) for s in range(101)]
     assert rates[0] == 0.1
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[55] == pytest.approx(0.5)
     assert rates[100] == 0.0
-    assert rate_at(55, peak=1.0, warmup=10, total=100, schedule="polynomial") == 0.5
+    assert lr_at(55, peak=1.0, warmup=10, total=100, schedule="polynomial") == 0.5
 
 
 def test_the_published_schedule_in_steps():

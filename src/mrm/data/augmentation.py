@@ -7,39 +7,12 @@ published recipe crops and flips only; what more does to a radiograph is measure
 # Shapes: H W pixels
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 
-from mrm.system.errors import AugmentError
+from mrm.data.config import AugmentConfig
 
 LEVELS = np.arange(256, dtype=np.float32) / 255
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How far images are changed; every amount is the largest, and 0 leaves that change out."""
-
-    rotate: float = 0.0  # degrees, either way
-    brightness: float = 0.0  # share of the grey scale, up or down
-    contrast: float = 0.0  # 0.3 draws a factor from 1/1.3 to 1.3
-    gamma: float = 0.0  # 0.3 draws an exponent from 1/1.3 to 1.3
-    blur: float = 0.0  # pixels, standard deviation; on half of the images
-    noise: float = 0.0  # share of the grey scale, standard deviation; on half of the images
-    erase: float = 0.0  # probability of a rectangle of noise, a fiftieth to a fifth of the image
-
-    def __post_init__(self) -> None:
-        for name, most in (("rotate", 180.0), ("brightness", 1.0), ("noise", 1.0), ("erase", 1.0)):
-            if not 0 <= getattr(self, name) <= most:
-                raise AugmentError(f"augmentation: {name} must be from 0 to {most:g}, not {getattr(self, name):g}")
-        for name in ("contrast", "gamma", "blur"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise AugmentError(f"augmentation: {name} must be 0 or more, not {getattr(self, name):g}")
-
-
-NONE = AugmentConfig()
-STRONG = AugmentConfig(rotate=10, brightness=0.15, contrast=0.3, gamma=0.3, blur=1.0, noise=0.03, erase=0.25)
 
 
 def augment(image_HW: np.ndarray, rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:

@@ -29,8 +29,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from mrm.data import images, shards
+from mrm.data.config import OnError
 from mrm.data.images import Box
-from mrm.data.records import OnError, Record, Records
+from mrm.data.records import Record, Records
 from mrm.data.shards import Packed
 from mrm.system import hardware
 from mrm.system.errors import ImageError, MaskError

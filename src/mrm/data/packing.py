@@ -30,7 +30,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mrm.data import images
-from mrm.data.records import OnError, Records
+from mrm.data.config import OnError
+from mrm.data.records import Records
 from mrm.data.shards import (
     FAILURES,
     INDEX,

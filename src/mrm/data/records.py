@@ -14,17 +14,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, overload
+from typing import overload
 
 import numpy as np
 
 from mrm.data import shards
+from mrm.data.config import OnError
 from mrm.data.headers import Stored
 from mrm.system import object_store
 from mrm.system.errors import RecordError
 from mrm.system.tables import read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
 
-OnError = Literal["stop", "skip"]
 UNCERTAIN = -1.0  # CheXpert's "may be present"; an uncertain policy turns it into 1, 0 or NaN before training
 RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
 ATTRIBUTES = ("sex", "age", "split", "site", "offset", "mask_path")  # describe a record; no class unless named

@@ -17,33 +17,16 @@ import torch
 from torch import Tensor
 
 from mrm.data import images
-from mrm.data.augmentation import NONE, AugmentConfig, augment
+from mrm.data.augmentation import augment
+from mrm.data.config import NONE, AugmentConfig, CropConfig, OnError, ReportConfig
 from mrm.data.masks import MaskedImages, fit, fit_mask
-from mrm.data.records import OnError, Record, Records
+from mrm.data.records import Record, Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, mask_words
 from mrm.data.sections import select_sections
 from mrm.system.errors import ImageError, MaskError
 
 Batch = TypeVar("Batch", bound="_Batch")
 EXACT = 3  # times the size wanted: a JPEG decoded no smaller is within 3 grey levels of itself decoded whole
-
-
-@dataclass(frozen=True)
-class CropConfig:
-    """Random resized crop and flip of training images. The defaults are the published ones."""
-
-    area: tuple[float, float] = (0.2, 1.0)  # share of the image
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5  # probability
-
-
-@dataclass(frozen=True)
-class ReportConfig:
-    """Which text a record's report gives, and how much of it is masked."""
-
-    sections: tuple[str, ...] = ()  # findings, impression, ...; none = the whole report
-    mask: float = 0.5  # probability, per word
-    loss: Literal["masked", "all"] = "masked"  # the paper's; "all" is what the published code trained on
 
 
 class Skipped(NamedTuple):

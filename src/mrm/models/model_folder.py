@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from mrm.data.reports import Tokenizer
 from mrm.models import noise
 from mrm.models.classifier import Classifier, ClassifierConfig, build_encoder
-from mrm.models.mrm import MRM, ModelConfig
+from mrm.models.config import ModelConfig
+from mrm.models.mrm import MRM
 from mrm.models.published_layout import BERT, HEAD, own_names, to_published
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.models.weights import KeyReport, first_line, load_strict, match, read_pickle, read_weights

@@ -17,12 +17,10 @@ import cattrs.preconf.pyyaml
 import cattrs.v
 import yaml
 
-from mrm.data.augmentation import STRONG, AugmentConfig
-from mrm.data.records import OnError
-from mrm.data.samples import CropConfig, ReportConfig
-from mrm.models.mrm import ModelConfig
+from mrm.data.config import STRONG, AugmentConfig, CropConfig, OnError, ReportConfig
+from mrm.models.config import ModelConfig
 from mrm.system.errors import AugmentError, ConfigError, TrainingError
-from mrm.training.optimization import TrainConfig
+from mrm.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ SMALL_MODEL = replace(
 def cpu_training(epochs: float, warmup: float) -> TrainConfig:
     """AdamW at 1e-3 for batches of 64, in the precision that a CPU is fast in."""
     return TrainConfig(
-        epochs=epochs, warmup_epochs=warmup, global_batch=64, rate=1e-3, rate_per=None,
+        epochs=epochs, warmup_epochs=warmup, global_batch=64, lr=1e-3, lr_batch=None,
         precision="fp32", log_every=10, check_every=200, save_every=200,
     )  # fmt: skip
 
@@ -160,11 +158,11 @@ def small(records: Path, out: Path, **where: Any) -> PretrainConfig:
 # Fine-tuning ------------------------------------------------------------------------------------------
 
 
-def published(steps: int, rate: float, warmup: int) -> TrainConfig:
+def published(steps: int, lr: float, warmup: int) -> TrainConfig:
     """The published fine-tuning: SGD, momentum 0.9, no weight decay, gradient norm 1, batch 96, cosine."""
     check = max(50, min(1000, steps // 20))
     return TrainConfig(
-        epochs=None, steps=steps, warmup_steps=warmup, global_batch=96, optimizer="sgd", rate=rate, rate_per=None,
+        epochs=None, steps=steps, warmup_steps=warmup, global_batch=96, optimizer="sgd", lr=lr, lr_batch=None,
         weight_decay=0.0, clip=1.0, log_every=20, check_every=check, save_every=check,
     )  # fmt: skip
 
@@ -180,12 +178,12 @@ CHEXPERT_UNCERTAIN = {
 }
 
 
-def _published(name: str, steps: int, rate: float, warmup: int) -> Callable[..., FinetuneConfig]:
+def _published(name: str, steps: int, lr: float, warmup: int) -> Callable[..., FinetuneConfig]:
     policies = CHEXPERT_UNCERTAIN if name.startswith("chexpert") else {}
 
     def make(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
         """The published fine-tuning of this data set and share of labels."""
-        settings = {"training": published(steps, rate, warmup), "uncertain_by_class": dict(policies), **where}
+        settings = {"training": published(steps, lr, warmup), "uncertain_by_class": dict(policies), **where}
         return FinetuneConfig(train, val, init, out, **settings)
 
     return make
@@ -194,7 +192,7 @@ def _published(name: str, steps: int, rate: float, warmup: int) -> Callable[...,
 def tiny_finetune(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
     """AdamW with layer decay and an average of weights, 300 steps of 32: minutes on two CPU cores."""
     training = TrainConfig(
-        epochs=None, steps=300, warmup_steps=30, global_batch=32, rate=1e-3, rate_per=None, betas=(0.9, 0.999),
+        epochs=None, steps=300, warmup_steps=30, global_batch=32, lr=1e-3, lr_batch=None, betas=(0.9, 0.999),
         layer_decay=0.75, clip=1.0, precision="fp32", ema=0.98, log_every=10, check_every=50, save_every=50,
     )  # fmt: skip
     crop = CropConfig(area=(0.5, 1.0))
@@ -212,7 +210,7 @@ def modern(steps: int, batch: int = 96) -> TrainConfig:
     """AdamW with layer decay and an average of the weights, in as many steps as the published fine-tuning."""
     check = max(50, min(1000, steps // 20))
     return TrainConfig(
-        epochs=None, steps=steps, warmup_steps=steps // 20, global_batch=batch, rate=2.5e-4, rate_per=None,
+        epochs=None, steps=steps, warmup_steps=steps // 20, global_batch=batch, lr=2.5e-4, lr_batch=None,
         betas=(0.9, 0.999), layer_decay=0.65, clip=1.0, ema=0.999 if steps > 3000 else 0.99, log_every=20,
         check_every=check, save_every=check,
     )  # fmt: skip
@@ -249,11 +247,11 @@ def mimic_modern(records: Path, out: Path, **where: Any) -> PretrainConfig:
 # Segmentation -----------------------------------------------------------------------------------------
 
 
-def outlining(steps: int, rate: float, warmup: int, batch: int, **changes: Any) -> TrainConfig:
+def outlining(steps: int, lr: float, warmup: int, batch: int, **changes: Any) -> TrainConfig:
     """AdamW with layer decay, polynomial decay after a linear warm-up."""
     check = max(50, min(2000, steps // 20))
     usual = TrainConfig(
-        epochs=None, steps=steps, warmup_steps=warmup, global_batch=batch, rate=rate, rate_per=None,
+        epochs=None, steps=steps, warmup_steps=warmup, global_batch=batch, lr=lr, lr_batch=None,
         betas=(0.9, 0.999), layer_decay=0.65, schedule="polynomial", log_every=20, check_every=check, save_every=check,
     )  # fmt: skip
     return replace(usual, **changes)
@@ -277,7 +275,7 @@ def tiny_segment(train: Path, val: Path, init: Path, out: Path, **where: Any) ->
     )  # fmt: skip
 
 
-# name: steps, peak rate, warm-up, mean AUROC published for the test set (percent)
+# name: steps, peak learning rate, warm-up, mean AUROC published for the test set (percent)
 FINETUNING = {
     "nih-1": (3_000, 3e-2, 50, "79.4"),
     "nih-10": (30_000, 3e-3, 500, "84.0"),
@@ -301,11 +299,11 @@ PRETRAIN = {
 }
 FINETUNE = {
     name: Recipe(
-        _published(name, steps, rate, warmup),
-        f"{steps:,} steps, peak {rate:g}, warm-up {warmup:,}",
+        _published(name, steps, lr, warmup),
+        f"{steps:,} steps, peak {lr:g}, warm-up {warmup:,}",
         f"AUROC {auroc}",
     )
-    for name, (steps, rate, warmup, auroc) in FINETUNING.items()
+    for name, (steps, lr, warmup, auroc) in FINETUNING.items()
 } | {"tiny": Recipe(tiny_finetune, "AdamW for a small ViT on a CPU", "none published")}
 FINETUNE |= {
     f"{name}-modern": Recipe(
@@ -388,7 +386,7 @@ def _told(error: BaseException, kind: type | None) -> str:
 
 
 def differences(before: Any, after: Any, at: str = "") -> list[str]:
-    """Settings in which two configurations of one class differ: `training.rate: 0.1, now 0.2`."""
+    """Settings in which two configurations of one class differ: `training.lr: 0.1, now 0.2`."""
     if dataclasses.is_dataclass(before):
         parts = [(f.name, getattr(before, f.name), getattr(after, f.name)) for f in dataclasses.fields(before)]
         return [d for name, a, b in parts for d in differences(a, b, f"{at}.{name}" if at else name)]

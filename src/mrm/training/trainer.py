@@ -31,7 +31,8 @@ from mrm.system.errors import TrainingError
 from mrm.system.progress import duration
 from mrm.training import parallel
 from mrm.training.checkpoints import STATE, Checkpoints
-from mrm.training.optimization import TrainConfig, build_optimizer, rate_at, update
+from mrm.training.config import TrainConfig, lr_at
+from mrm.training.optimization import build_optimizer, update
 from mrm.training.run_log import Clock, Log
 from mrm.training.tasks import Task
 
@@ -149,14 +150,14 @@ class Trainer:
         for name, count in counts.items():
             self._add(f"{name}.count", count / processes)  # summed over processes when logged
         self.norms.append(parallel.gradient_norm(self.task.model, self.config.clip))
-        self.rate = rate_at(
+        self.lr = lr_at(
             self.step,
             peak=self.config.peak(),
             warmup=self.warmup,
             total=self.total,
             schedule=self.config.schedule,
         )
-        update(self.optimizer, self.rate, self.norms[-1])
+        update(self.optimizer, self.lr, self.norms[-1])
         if self.ema:
             self.ema.update(self.task.model, step=self.step)
 
@@ -202,17 +203,17 @@ class Trainer:
         losses = {k: sums[f"{k}.sum"] / max(sums[f"{k}.count"], 1.0) for k in self.task.weights}
         self.totals = {}
         epoch = self.step * self.config.global_batch / self.epoch
-        row = {"step": self.step, "epoch": epoch, "rate": self.rate, **losses, "gradient": self.norm}
+        row = {"step": self.step, "epoch": epoch, "lr": self.lr, **losses, "gradient": self.norm}
         if self.log:
             self.log.write(row)
             speed = self.clock.rate(self.step)
             self.accelerator.log(
-                {**losses, "rate": self.rate, "images_per_second": speed * self.config.global_batch},
+                {**losses, "lr": self.lr, "images_per_second": speed * self.config.global_batch},
                 self.step,
             )
             shown = "  ".join(f"{k} {v:.4f}" for k, v in losses.items())
             print(
-                f"step {self.step}/{self.total}  epoch {epoch:.2f}  {shown}  rate {self.rate:.2e}  "
+                f"step {self.step}/{self.total}  epoch {epoch:.2f}  {shown}  lr {self.lr:.2e}  "
                 f"{speed * self.config.global_batch:.1f} images/s  left {duration((self.total - self.step) / speed)}",
                 flush=True,
             )
@@ -238,7 +239,7 @@ class Trainer:
             if self.bad >= self.config.bad_steps:
                 raise TrainingError(
                     f"{self.run}: {self.bad} steps in a row without a finite gradient, up to step {step}; "
-                    "lower --training.rate, or try --training.precision fp32; the last checkpoint is kept"
+                    "lower --training.lr, or try --training.precision fp32; the last checkpoint is kept"
                 )
 
     def _run_check(self) -> bool:
