@@ -158,7 +158,7 @@ def real(kills: int, folder: Path) -> list[dict]:
     phantom_files.write(folder / "phantoms", 48, seed=0, size=128, workers=1)
     training = TrainConfig(
         epochs=None, steps=STEPS, warmup_steps=10, global_batch=8, lr=1e-3, lr_batch=None, precision="fp32",
-        log_every=1, check_every=STEPS, save_every=SAVE_EVERY, workers=0, trackers=(),
+        log_every=1, validate_every=STEPS, save_every=SAVE_EVERY, workers=0, trackers=(),
     )  # fmt: skip
     config = recipes.PretrainConfig(folder / "phantoms" / "records.csv", folder / "run", model=MODEL, training=training)
     results, mean = [], 2.0 * SAVE_EVERY

@@ -101,7 +101,7 @@ def train(asked: argparse.Namespace) -> Path:
     recipe = recipes.tiny_finetune(*files, start, asked.out / "run", seed=asked.seed)
     training = replace(
         recipe.training, steps=asked.steps, warmup_steps=max(1, asked.steps // 10), lr=3e-4, workers=0,
-        check_every=max(1, asked.steps // 4), save_every=max(1, asked.steps // 4),
+        validate_every=max(1, asked.steps // 4), save_every=max(1, asked.steps // 4),
     )  # fmt: skip
     return runs.finetune(replace(recipe, training=training, audit="names", classes=FINDINGS, probe_first=True))
 

@@ -159,7 +159,7 @@ def configure(
     check = max(1, steps // 8)
     training = replace(
         recipe.training, steps=steps, warmup_steps=max(1, steps // 15), global_batch=asked.batch, workers=asked.workers,
-        check_every=check, save_every=check,
+        validate_every=check, save_every=check,
     )  # fmt: skip
     return replace(recipe, image_size=(asked.size, asked.size), training=training)
 
@@ -177,7 +177,9 @@ def steps_within(asked, folder: Path, start: Path, classes: tuple[str, ...] = LU
     for steps in (3, 13):
         began = time.perf_counter()
         config = configure(asked, folder, start, asked.out / f"timing-{time.time_ns()}", steps, True, classes)
-        runs.segment(replace(config, audit="names", training=replace(config.training, check_every=99, save_every=99)))
+        runs.segment(
+            replace(config, audit="names", training=replace(config.training, validate_every=99, save_every=99))
+        )
         times.append(time.perf_counter() - began)
     each = max(1e-3, (times[1] - times[0]) / 10)
     return max(20, int(0.9 * 60 * asked.minutes / each))  # a tenth is for the checks

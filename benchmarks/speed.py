@@ -470,7 +470,7 @@ def trainer_for(
     )  # fmt: skip
     training = TrainConfig(
         epochs=None, steps=steps, warmup_steps=1, global_batch=batch * world, precision=precision,  # type: ignore[arg-type]
-        log_every=4, save_every=10**9, check_every=10**9, workers=workers, trackers=(),
+        log_every=4, save_every=10**9, validate_every=10**9, workers=workers, trackers=(),
     )  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
     return WatchedTrainer(PretrainTask(model), data, training, run, write_model=lambda *_: None)

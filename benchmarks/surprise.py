@@ -184,7 +184,7 @@ def configure(asked: argparse.Namespace) -> recipes.PretrainConfig:
     training = replace(
         recipe.training, epochs=None, steps=max(1, asked.steps), warmup_steps=max(1, asked.steps // 15), lr=asked.lr,
         global_batch=asked.batch, workers=asked.workers, save_every=max(1, asked.steps // 4),
-        check_every=max(1, asked.steps // 4), log_every=50, clip=1.0,
+        validate_every=max(1, asked.steps // 4), log_every=50, clip=1.0,
     )  # fmt: skip
     return replace(
         recipe,

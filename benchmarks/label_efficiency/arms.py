@@ -87,7 +87,7 @@ def pretraining(size: Size, records: Path, tokenizer: Path, out: Path, seed: int
     """Both losses, as the recipe has them; the other arms change one thing each."""
     training = TrainConfig(
         epochs=None, steps=size.steps, warmup_steps=size.steps // 20, global_batch=size.batch, lr=size.lr,
-        lr_batch=None, precision="fp32", log_every=max(1, size.steps // 40), check_every=10 * size.steps,
+        lr_batch=None, precision="fp32", log_every=max(1, size.steps // 40), validate_every=10 * size.steps,
         save_every=max(1, size.steps // 6), keep=1, workers=0, trackers=(),
     )  # fmt: skip
     return PretrainConfig(
@@ -156,7 +156,7 @@ def finetuning(size: Size, style: str, train: Path, val: Path, init: Path, out: 
         recipe = replace(recipe, crop=CropConfig(), training=recipes.published(steps, 3e-2, steps // 10))
     training = replace(
         recipe.training, steps=steps, warmup_steps=steps // 10, global_batch=size.finetune_batch, precision="fp32",
-        log_every=max(1, steps // 4), check_every=max(1, steps // 4), save_every=max(1, steps // 4), keep=1, workers=0,
+        log_every=max(1, steps // 4), validate_every=max(1, steps // 4), save_every=max(1, steps // 4), keep=1, workers=0,
         trackers=(),
     )  # fmt: skip
     return replace(recipe, training=training)

@@ -27,7 +27,7 @@ from mrm.models.mrm import MRM
 from mrm.recipes import recipes
 from mrm.system.errors import RecordError
 
-SHORT = {"steps": 2, "warmup_steps": 1, "global_batch": 2, "check_every": 2, "save_every": 2}
+SHORT = {"steps": 2, "warmup_steps": 1, "global_batch": 2, "validate_every": 2, "save_every": 2}
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def config(folder: Path, encoder: Path, out: Path, **changes):
     """Six steps of four: a step in the middle of an epoch, drop path on, crops and flips, checkpoints every two."""
     training = TrainConfig(
         epochs=None, steps=6, warmup_steps=1, global_batch=4, lr=1e-3, lr_batch=None, layer_decay=0.75, precision="fp32",
-        schedule="polynomial", log_every=1, check_every=3, save_every=2, workers=0,
+        schedule="polynomial", log_every=1, validate_every=3, save_every=2, workers=0,
     )  # fmt: skip
     training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
     usual = {"classes": ("disc",), "image_size": (64, 48), "channels": 16, "auxiliary": 8, "audit": "names"}
@@ -96,7 +96,7 @@ def trained(folder, encoder, tmp_path_factory) -> Path:
     """A run long enough to find discs."""
     cfg = config(
         folder, encoder, tmp_path_factory.mktemp("trained") / "run", steps=60, warmup_steps=5, lr=4e-3, drop_path=0.0,
-        global_batch=8, check_every=20, save_every=60, log_every=20,
+        global_batch=8, validate_every=20, save_every=60, log_every=20,
     )  # fmt: skip
     return runs.segment(cfg)
 
@@ -148,7 +148,7 @@ def test_two_processes_equal_one(whole, folder, encoder, tmp_path):
     for a, b in zip(trace(cfg.out), trace(whole), strict=True):
         assert float(a["focal"]) == pytest.approx(float(b["focal"]), rel=1e-3)
         assert float(a["dice"]) == pytest.approx(float(b["dice"]), rel=1e-3)
-    for a, b in zip(table(cfg.out / "checks.csv"), table(whole / "checks.csv"), strict=True):
+    for a, b in zip(table(cfg.out / "validation.csv"), table(whole / "validation.csv"), strict=True):
         assert {k: float(v) for k, v in a.items()} == pytest.approx({k: float(v) for k, v in b.items()}, rel=1e-3)
 
 
@@ -352,7 +352,7 @@ def test_255_is_never_ignored_in_training_and_the_lesion_in_a_test(folder, encod
             mask = (images.read(file) > 0).astype(np.uint8)
             mask[0] = 255  # nobody has labelled the first row
             file.write_bytes(images.encode_png(mask))
-    run = runs.segment(config(mixed, encoder, tmp_path / "run", steps=1, check_every=1, save_every=1))
+    run = runs.segment(config(mixed, encoder, tmp_path / "run", steps=1, validate_every=1, save_every=1))
     with pytest.raises(RunError, match="test: its masks have 255 and no 1"):
         runs.evaluate(run, mixed, tmp_path / "out")
     assert runs.evaluate(run, mixed, tmp_path / "out", split="validation", draws=20)

@@ -287,7 +287,7 @@ def pretrain_config(phantoms, out, **model):
 
     training = TrainConfig(
         epochs=None, steps=80, warmup_steps=3, global_batch=8, lr=3e-3, lr_batch=None, precision="fp32",
-        log_every=1, check_every=40, save_every=80, workers=0,
+        log_every=1, validate_every=40, save_every=80, workers=0,
     )  # fmt: skip
     return recipes.PretrainConfig(
         phantoms / "records.csv", out, val=phantoms / "records.csv", model=replace(SMALL, **model), training=training

@@ -265,7 +265,7 @@ def test_attention_pooling_is_saved_loaded_and_put_to_use(tmp_path, phantoms):
     model_folder.save(start, plain)
     records = phantoms / "records.csv"
     config = find(FINETUNE, "tiny-modern").make(records, records, start, tmp_path / "run", pooling="attention")
-    short = replace(config.training, steps=2, warmup_steps=0, global_batch=8, check_every=2, workers=0, trackers=())
+    short = replace(config.training, steps=2, warmup_steps=0, global_batch=8, validate_every=2, workers=0, trackers=())
     run = runs.finetune(replace(config, training=short, audit="names"))
     model = model_folder.load(run)
     assert model.config.pooling == "attention"

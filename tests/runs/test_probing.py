@@ -192,7 +192,7 @@ def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets,
     def tuned(settings):
         """Every step is a checkpoint, and the first is the best."""
         falling = iter(range(100, 0, -1))
-        steps = replace(settings.training, check_every=1, save_every=1)
+        steps = replace(settings.training, validate_every=1, save_every=1)
         with monkeypatch.context() as patched:
             patched.setattr(run_of_probe.metrics, "auroc", lambda *_: next(falling) / 100)
             run = runs.finetune(replace(settings, training=steps))

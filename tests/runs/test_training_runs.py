@@ -35,7 +35,9 @@ def finetune_config(phantoms: Path, init: Path, out: Path, **changes):
     """Twelve steps of sixteen; the phantoms stand in for validation too."""
     file = changes.pop("train", phantoms / "records.csv")
     made = recipes.tiny_finetune(file, changes.pop("val", phantoms / "records.csv"), init, out)
-    training = replace(made.training, steps=12, warmup_steps=2, global_batch=16, check_every=6, save_every=6, workers=0)
+    training = replace(
+        made.training, steps=12, warmup_steps=2, global_batch=16, validate_every=6, save_every=6, workers=0
+    )
     training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
     return replace(made, training=training, **changes)
 

@@ -226,7 +226,7 @@ def test_the_loop_waits_for_the_device_only_to_log_check_and_save(phantoms, tmp_
 
     for name, replacement in (("_step", counted), ("_after_step", lambda self: None)):
         monkeypatch.setattr(Trainer, name, replacement)
-    runs.pretrain(config(phantoms, tmp_path / "run", log_every=5, check_every=50, save_every=50, ema=0.9, clip=1.0))
+    runs.pretrain(config(phantoms, tmp_path / "run", log_every=5, validate_every=50, save_every=50, ema=0.9, clip=1.0))
     assert {s for s in waits if waits[s]} == {5, 10}, waits
     with mode:
         assert torch.ones(()).isfinite()

@@ -42,7 +42,7 @@ def config(phantoms: Path, out: Path, **changes):
     """Ten steps of eight of 48 phantoms: a step in the middle of an epoch, dropout on, checkpoints every four."""
     training = TrainConfig(
         epochs=None, steps=10, warmup_steps=2, global_batch=8, lr=1e-3, lr_batch=None, precision="fp32",
-        log_every=1, check_every=5, save_every=4, workers=0,
+        log_every=1, validate_every=5, save_every=4, workers=0,
     )  # fmt: skip
     training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
     return recipes.PretrainConfig(phantoms / "records.csv", out, model=MICRO, training=training, **changes)
@@ -197,7 +197,7 @@ def test_old_checkpoints_go_and_the_best_stays(phantoms, tmp_path):
     assert (run / "best").resolve().name in kept
     assert len(kept) <= 3
     assert (run / "images" / "step-00000020.png").is_file()
-    with open(run / "checks.csv", newline="") as text:
+    with open(run / "validation.csv", newline="") as text:
         assert set(next(csv.DictReader(text))) == {"step", "val_image", "val_report", "score"}
 
 

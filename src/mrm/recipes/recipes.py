@@ -141,7 +141,7 @@ def cpu_training(epochs: float, warmup: float) -> TrainConfig:
     """AdamW at 1e-3 for batches of 64, in the precision that a CPU is fast in."""
     return TrainConfig(
         epochs=epochs, warmup_epochs=warmup, global_batch=64, lr=1e-3, lr_batch=None,
-        precision="fp32", log_every=10, check_every=200, save_every=200,
+        precision="fp32", log_every=10, validate_every=200, save_every=200,
     )  # fmt: skip
 
 
@@ -160,10 +160,10 @@ def small(records: Path, out: Path, **where: Any) -> PretrainConfig:
 
 def published(steps: int, lr: float, warmup: int) -> TrainConfig:
     """The published fine-tuning: SGD, momentum 0.9, no weight decay, gradient norm 1, batch 96, cosine."""
-    check = max(50, min(1000, steps // 20))
+    every = max(50, min(1000, steps // 20))
     return TrainConfig(
         epochs=None, steps=steps, warmup_steps=warmup, global_batch=96, optimizer="sgd", lr=lr, lr_batch=None,
-        weight_decay=0.0, clip=1.0, log_every=20, check_every=check, save_every=check,
+        weight_decay=0.0, clip=1.0, log_every=20, validate_every=every, save_every=every,
     )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def tiny_finetune(train: Path, val: Path, init: Path, out: Path, **where: Any) -
     """AdamW with layer decay and an average of weights, 300 steps of 32: minutes on two CPU cores."""
     training = TrainConfig(
         epochs=None, steps=300, warmup_steps=30, global_batch=32, lr=1e-3, lr_batch=None, betas=(0.9, 0.999),
-        layer_decay=0.75, clip=1.0, precision="fp32", ema=0.98, log_every=10, check_every=50, save_every=50,
+        layer_decay=0.75, clip=1.0, precision="fp32", ema=0.98, log_every=10, validate_every=50, save_every=50,
     )  # fmt: skip
     crop = CropConfig(area=(0.5, 1.0))
     return FinetuneConfig(train, val, init, out, crop=crop, training=training, **where)
@@ -208,11 +208,11 @@ def tiny_finetune(train: Path, val: Path, init: Path, out: Path, **where: Any) -
 
 def modern(steps: int, batch: int = 96) -> TrainConfig:
     """AdamW with layer decay and an average of the weights, in as many steps as the published fine-tuning."""
-    check = max(50, min(1000, steps // 20))
+    every = max(50, min(1000, steps // 20))
     return TrainConfig(
         epochs=None, steps=steps, warmup_steps=steps // 20, global_batch=batch, lr=2.5e-4, lr_batch=None,
         betas=(0.9, 0.999), layer_decay=0.65, clip=1.0, ema=0.999 if steps > 3000 else 0.99, log_every=20,
-        check_every=check, save_every=check,
+        validate_every=every, save_every=every,
     )  # fmt: skip
 
 
@@ -249,10 +249,10 @@ def mimic_modern(records: Path, out: Path, **where: Any) -> PretrainConfig:
 
 def outlining(steps: int, lr: float, warmup: int, batch: int, **changes: Any) -> TrainConfig:
     """AdamW with layer decay, polynomial decay after a linear warm-up."""
-    check = max(50, min(2000, steps // 20))
+    every = max(50, min(2000, steps // 20))
     usual = TrainConfig(
         epochs=None, steps=steps, warmup_steps=warmup, global_batch=batch, lr=lr, lr_batch=None,
-        betas=(0.9, 0.999), layer_decay=0.65, schedule="polynomial", log_every=20, check_every=check, save_every=check,
+        betas=(0.9, 0.999), layer_decay=0.65, schedule="polynomial", log_every=20, validate_every=every, save_every=every,
     )  # fmt: skip
     return replace(usual, **changes)
 

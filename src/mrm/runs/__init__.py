@@ -1,7 +1,7 @@
 """The commands as functions: start reading here.
 
 Each says what happens in the order it happens; what a step does is in the module it is called from.
-A run is a folder: `config.yaml` (all settings), `log.csv`, `checks.csv`, `checkpoints/`, and the links
+A run is a folder: `config.yaml` (all settings), `log.csv`, `validation.csv`, `checkpoints/`, and the links
 `last` and `best` to two of those, each a whole model folder.
 """
 
@@ -30,9 +30,9 @@ from mrm.runs import benchmarking, evaluating, probing, segmenting
 from mrm.runs.benchmarking import BenchmarkConfig
 from mrm.runs.calibrating import calibrate  # noqa: F401
 from mrm.runs.comparing import compare_models  # noqa: F401
-from mrm.runs.finetuning import auroc_check, classifier, label_records, require_both_values, uncertain_policy
+from mrm.runs.finetuning import auroc_validation, classifier, label_records, require_both_values, uncertain_policy
 from mrm.runs.predicting import embed, predict_files, predict_masks, similar  # noqa: F401
-from mrm.runs.pretraining import pretrain_check, pretrain_data, pretrain_model, run_tokenizer
+from mrm.runs.pretraining import pretrain_data, pretrain_model, pretraining_validation, run_tokenizer
 from mrm.runs.probing import ProbeConfig
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin, warn_of
 from mrm.system.errors import RunError
@@ -104,7 +104,7 @@ def pretrain(config: PretrainConfig) -> Path:
         config.out,
         write_model=model_writer(card, seen, tokenizer),
         seed=config.seed,
-        check=pretrain_check(config, model, tokenizer, records),
+        validate=pretraining_validation(config, model, tokenizer, records),
         order=order_of(records),
     ).fit()
 
@@ -132,7 +132,7 @@ def finetune(config: FinetuneConfig) -> Path:
         config.out,
         write_model=model_writer(card, seen),
         seed=config.seed,
-        check=auroc_check(config, val),
+        validate=auroc_validation(config, val),
         order=order_of(train),
     ).fit()
 
@@ -157,7 +157,7 @@ def segment(config: SegmentConfig) -> Path:
         config.out,
         write_model=model_writer(card, seen, thresholds=thresholds),
         seed=config.seed,
-        check=segmenting.dice_check(config, val, thresholds),
+        validate=segmenting.dice_validation(config, val, thresholds),
         order=order,
         epoch=len(order),
     ).fit()

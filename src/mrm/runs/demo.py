@@ -89,7 +89,7 @@ def fine_tuned(out: Path, sets: dict[str, Path], init: Path, seed: int, name: st
     """Fine-tune to the phantoms' findings and test; both encoders go through here."""
     folder = out / ("scratch" if scratch else "finetuned")
     recipe = recipes.tiny_finetune(sets["train"], sets["val"], init, folder, scratch=scratch, seed=seed)
-    training = replace(recipe.training, lr=3e-4, check_every=10, save_every=10)
+    training = replace(recipe.training, lr=3e-4, validate_every=10, save_every=10)
     runs.finetune(replace(recipe, max_steps=STEPS, training=training, probe_first=True))
     runs.evaluate(folder, sets["test"], folder / "test")
     p = read_predictions(folder / "test" / "predictions.csv")

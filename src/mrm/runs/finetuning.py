@@ -71,10 +71,10 @@ def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[st
     return on_encoder(Classifier, shape, config)
 
 
-def auroc_check(config: FinetuneConfig, val: Records):
+def auroc_validation(config: FinetuneConfig, val: Records):
     """Mean AUROC over the classes of the validation set, which chooses the best checkpoint."""
 
-    def check(model: Any, step: int, state: Accelerator) -> dict[str, float]:
+    def validate(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         scores = predict.classify(
             model,
             val,
@@ -92,4 +92,4 @@ def auroc_check(config: FinetuneConfig, val: Records):
         mean = float(np.nanmean(per_class))
         return {"val_auroc": mean, "score": mean}
 
-    return check
+    return validate

@@ -75,13 +75,13 @@ def pretrain_data(config: PretrainConfig, records: Sequence[Record], model: MRM,
     )
 
 
-def pretrain_check(config: PretrainConfig, model: MRM, tokenizer: Tokenizer, records: Records):
+def pretraining_validation(config: PretrainConfig, model: MRM, tokenizer: Tokenizer, records: Records):
     """What pre-training checks now and then: images restored, and the losses of `--val` if given."""
     val = Records.load(config.val, images=config.images, on_error=config.on_error) if config.val else None
     shown = [images.read(r.image, model.config.target_size) for r in (val or records)[:4]]
     data = pretrain_data(config, val, model, tokenizer) if val else None
 
-    def check(model: Any, step: int, state: Accelerator) -> dict[str, float]:
+    def validate(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         if state.is_main_process:
             save_reconstructions(Path(config.out) / "images" / f"step-{step:08d}.png", model, shown)
         if data is None:
@@ -89,7 +89,7 @@ def pretrain_check(config: PretrainConfig, model: MRM, tokenizer: Tokenizer, rec
         losses = held_out_losses(config, model, data, state)
         return {**losses, "score": -sum(losses.values())}
 
-    return check
+    return validate
 
 
 def held_out_losses(config: PretrainConfig, model: MRM, data: PretrainData, state) -> dict[str, float]:

@@ -75,13 +75,13 @@ def last_thresholds(run: Path) -> dict[str, float]:
     return dict(model_folder.read_card(run / "last").thresholds) if (run / "last" / "config.json").is_file() else {}
 
 
-def dice_check(config: SegmentConfig, val: MaskedImages, chosen: dict[str, float]):
+def dice_validation(config: SegmentConfig, val: MaskedImages, chosen: dict[str, float]):
     """Dice of the validation images, each class at its best threshold; leaves the thresholds in `chosen`.
 
     The mean over classes of the published Dice chooses the best checkpoint.
     """
 
-    def check(model: nn.Module, step: int, state) -> dict[str, float]:
+    def validate(model: nn.Module, step: int, state) -> dict[str, float]:
         assert isinstance(model, Segmenter)
         own = outlines.held_out_levels(
             model,
@@ -102,7 +102,7 @@ def dice_check(config: SegmentConfig, val: MaskedImages, chosen: dict[str, float
         }
         return {**{f"val_{m}": v for m, v in means.items()}, "score": means["dice_published"]}
 
-    return check
+    return validate
 
 
 # Testing ------------------------------------------------------------------------------------------------

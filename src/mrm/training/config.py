@@ -37,7 +37,7 @@ class TrainConfig:
     ema: float | None = None  # decay of an average of the weights, which is then what is kept
     checkpointing: bool = False  # recompute activations: less memory, slower
     log_every: int = 20  # steps
-    check_every: int = 1000  # validation and images
+    validate_every: int = 1000  # validation and images
     save_every: int = 1000
     keep: int = 2  # checkpoints, besides the best
     workers: int | None = None  # processes that read images; None: by the machine
@@ -45,7 +45,7 @@ class TrainConfig:
     trackers: tuple[str, ...] = ("tensorboard",)  # any of Accelerate's
 
     def __post_init__(self) -> None:
-        for name in ("steps", "global_batch", "micro_batch", "log_every", "check_every", "save_every", "keep"):
+        for name in ("steps", "global_batch", "micro_batch", "log_every", "validate_every", "save_every", "keep"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainingError(f"{name} must be at least 1, not {value}")

@@ -13,7 +13,7 @@ class Log:
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
-        for file in (path, path.with_name("checks.csv")):
+        for file in (path, path.with_name("validation.csv")):
             if file.is_file():
                 with open(file, newline="") as text:
                     header, *rows = [*csv.reader(text)] or [[]]

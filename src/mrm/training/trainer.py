@@ -36,7 +36,9 @@ from mrm.training.optimization import build_optimizer, update
 from mrm.training.run_log import Clock, Log
 from mrm.training.tasks import Task
 
-Check = Callable[[nn.Module, int, Accelerator], dict[str, float]]  # model, step -> metrics; "score": higher is better
+Validate = Callable[
+    [nn.Module, int, Accelerator], dict[str, float]
+]  # model, step -> metrics; "score": higher is better
 
 
 class Stopped(SystemExit):
@@ -58,12 +60,12 @@ class Trainer:
         run: Path,
         write_model: Callable[[Path, nn.Module, int], None],
         seed: int = 0,
-        check: Check | None = None,
+        validate: Validate | None = None,
         order: Callable[[int, int, int], Iterator[sampling.Sample]] = sampling.shuffled,
         epoch: int | None = None,  # samples in one, where the order does not take every record once
     ) -> None:
         self.task, self.data, self.config, self.run = task, data, config, Path(run)
-        self.write_model, self.seed, self.check, self.order = write_model, seed, check, order
+        self.write_model, self.seed, self.validate, self.order = write_model, seed, validate, order
         self.accelerator = _accelerator(config, self.run)
         self.epoch = len(data) if epoch is None else epoch
         self.total, self.warmup = config.plan(self.epoch)
@@ -191,7 +193,7 @@ class Trainer:
         last, config = self.step == self.total, self.config
         if self.step % config.log_every == 0 or last:
             self._write_log()
-        better = bool(self.check) and (self.step % config.check_every == 0 or last) and self._run_check()
+        better = bool(self.validate) and (self.step % config.validate_every == 0 or last) and self._run_validation()
         if better or self.step % config.save_every == 0:
             self._save(better)
 
@@ -242,14 +244,14 @@ class Trainer:
                     "lower --training.lr, or try --training.precision fp32; the last checkpoint is kept"
                 )
 
-    def _run_check(self) -> bool:
+    def _run_validation(self) -> bool:
         """Measure the model as it would be saved. Returns whether it is the best so far."""
-        assert self.check
+        assert self.validate
         with torch.no_grad(), self.clock.paused():
-            metrics = self.check(self._whole_model().to(self.accelerator.device).eval(), self.step, self.accelerator)
+            metrics = self.validate(self._whole_model().to(self.accelerator.device).eval(), self.step, self.accelerator)
         self.task.train()
         if self.log and metrics:
-            self.log.write({"step": self.step, **metrics}, self.run / "checks.csv")
+            self.log.write({"step": self.step, **metrics}, self.run / "validation.csv")
             self.accelerator.log(metrics, self.step)
             shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k != "score")
             print(f"step {self.step}/{self.total}  {shown}", flush=True)
