@@ -1,12 +1,13 @@
 """mrm: learn from radiographs and their reports, then classify and segment with few labels.
 
-Start reading at `mrm.runs`: each command is one file there, its whole story at the top.
+Start reading in `mrm/runs/`: each command is one file there, its whole story at the top.
 
 Nothing heavy is imported until it is used: processes that only read images start with this file.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mrm.system import lazy
 
 if TYPE_CHECKING:
     from mrm import audit, recipes, runs
@@ -15,21 +16,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["audit", "load", "load_encoder", "pretrain_losses", "recipes", "runs"]
-
-HOMES = {
-    "load": "mrm.models.model_folder",
-    "load_encoder": "mrm.models.model_folder",
-    "pretrain_losses": "mrm.training.tasks",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in HOMES:
-        return getattr(import_module(HOMES[name]), name)
-    if name in __all__:
-        return import_module(f"mrm.{name}")
-    raise AttributeError(f"module 'mrm' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy.exports(
+    "mrm",
+    {
+        "audit": "mrm.audit",
+        "load": "mrm.models.model_folder",
+        "load_encoder": "mrm.models.model_folder",
+        "pretrain_losses": "mrm.training.tasks",
+        "recipes": "mrm.recipes",
+        "runs": "mrm.runs",
+    },
+)
