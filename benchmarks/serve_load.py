@@ -3,7 +3,7 @@
     python benchmarks/serve_load.py runs/tiny --requests 200
 
 Starts `mrm serve` as a process of its own. Good images are phantoms as PNG, JPEG and DICOM, and their answers must
-agree with `mrm.predict.classify` on the same bytes. A 503 is tried again with back-off, as a client should. Prints JSON:
+agree with `mrm.inference.predict.classify` on the same bytes. A 503 is tried again with back-off, as a client should. Prints JSON:
 answers by status, times of the good requests (with their repeats), memory of the server.
 """
 

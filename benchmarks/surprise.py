@@ -8,7 +8,7 @@
 `phantoms` draws its records; `covid` splits the pairs of the COVID-19 Image Data Collection (`training.csv`,
 `metadata.csv`) by patient, a quarter to test. A small model is pre-trained on the training part, as `mrm pretrain` does
 (again from where it stopped, if the command is given again), or `--init RUN` is taken: then see to it yourself that it
-never saw the test images. Each test report is then scored (`mrm.filling`) with its own image, and with images of
+never saw the test images. Each test report is then scored (`mrm.inference.report_filling`) with its own image, and with images of
 other patients, against the mean of 24 training images. Printed, and written to `surprise.json`, each with its
 95 % interval over patients:
 

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrm.corpora.contract import Options, Release
-from mrm.corpora.splits import HANDFUL, as_listed, cut, divide, fractions, published, with_classes
+from mrm.corpora.splits import HANDFUL, as_listed, choose, cut, divide, fractions, published, with_classes
 from mrm.corpora.splits import _patients as patients_of
 from mrm.data.records import Record, Records
-from mrm.inference.outlines import choose
 from mrm.system.errors import RecordError
 
 RATES = (0.3, 0.05, 0.004)  # how often each class is seen; of the last, a dozen patients

@@ -387,7 +387,7 @@ def test_a_bomb_of_run_lengths_costs_no_memory(radiograph, tmp_path):
     (tmp_path / "good.dcm").write_bytes(encoded(radiograph, RLELossless, rle(b"\x81\0" * 84 + b"\xd1\0")))
     (tmp_path / "bomb.dcm").write_bytes(encoded(radiograph, RLELossless, rle(b"\x81\0" * 8_000_000)))
     program = (
-        "import functools, resource, sys; from mrm import dicom, images\n"
+        "import functools, resource, sys; from mrm.data import dicom, images\nfrom mrm.system.errors import ImageError\n"
         "dicom.pixel_array = functools.partial(dicom.pixel_array, decoding_plugin='pydicom')  # others stop by themselves\n"
         "held = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == 'linux' else 1048576)\n"
         "images.read(sys.argv[1] + '/good.dcm'); before = held()\n"

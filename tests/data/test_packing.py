@@ -123,7 +123,10 @@ def test_real_dicom_and_large_images_are_packed(shared_data, tmp_path):
     result = pack(of_records(Records([Record(f) for f in files])), tmp_path / "out", PackConfig(256), workers=1)
     assert not result.failures
     assert result.index.rows == len(files) > 3
-    assert {min(images.read(r.image).shape) for r in Records.load(tmp_path / "out")} == {256}
+    shorter = [min(images.read(f).shape) for f in files]
+    packed = [min(images.read(r.image).shape) for r in Records.load(tmp_path / "out")]
+    assert packed == [min(side, 256) for side in shorter]  # a smaller image stays as it is
+    assert max(shorter) > 256 > min(shorter)
 
 
 def test_names_that_occur_twice_stay_two_records(phantoms, tmp_path):

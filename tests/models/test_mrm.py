@@ -10,6 +10,7 @@ from conftest import SHARED
 
 import mrm
 from mrm import runs
+from mrm.data.records import Records
 from mrm.data.reports import NO_WORD
 from mrm.inference import predict
 from mrm.models import model_folder, noise
@@ -314,7 +315,7 @@ def test_the_image_loss_counts_the_patches_asked_for(phantoms, decoder, predicte
     from mrm.runs.pretraining import pretrain_data
 
     config = pretrain_config(phantoms, phantoms, image_decoder=decoder, predicted=predicted)
-    records = mrm.Records.load(config.records)
+    records = Records.load(config.records)
     tokenizer, config = _with_tokenizer(config, records)
     with noise.seeded(0):
         model = MRM(config.model)

@@ -15,7 +15,7 @@ from mrm.system.errors import ConfigError, RunError
 
 @pytest.fixture(scope="module")
 def found(phantoms) -> Diagnosis:
-    return doctor.examine(phantoms / "records.csv", "tiny", batch=4, images=6, steps=2, price=3.0)
+    return doctor.examine(phantoms / "records.csv", "tiny", batch=4, sample=6, steps=2, price=3.0)
 
 
 def test_every_stage_is_measured_by_itself(found):
@@ -60,11 +60,11 @@ def advice(found: Diagnosis, tmp_path) -> str:
 
 
 def test_a_slow_loader_is_told_to_pack_and_to_use_more_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor.machine, "cores", lambda: 16)
+    monkeypatch.setattr(doctor.hardware, "cores", lambda: 16)
     said = advice(diagnosis(reading=0.08, step=0.01), tmp_path)
     assert "mrm pack" in said
     assert "--training.workers 8" in said
-    monkeypatch.setattr(doctor.machine, "cores", lambda: 4)
+    monkeypatch.setattr(doctor.hardware, "cores", lambda: 4)
     assert "8 cores would feed this step; this machine has 4" in advice(diagnosis(0.08, 0.01), tmp_path)
 
 
@@ -93,7 +93,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named(phantoms, tmp_path):
     damaged.write_bytes(whole[0].read_bytes()[:500])
     lines = [f"{path},clear lungs" for path in (whole[0], damaged, whole[1])]
     (tmp_path / "records.csv").write_text("\n".join(["image_path,report_content", *lines]) + "\n")
-    found = doctor.examine(tmp_path / "records.csv", "tiny", batch=2, images=3, steps=1)
+    found = doctor.examine(tmp_path / "records.csv", "tiny", batch=2, sample=3, steps=1)
     assert len(found.unreadable) == 1
     assert damaged.name in next(iter(found.unreadable))
     assert found.stages[0].n == 2
@@ -113,14 +113,14 @@ def test_unknown_recipes_and_empty_measurements_are_refused(phantoms):
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
         doctor.examine(phantoms / "records.csv", "none.yaml")
     with pytest.raises(RunError, match="must be at least 1, not 0"):
-        doctor.examine(phantoms / "records.csv", "tiny", images=0)
+        doctor.examine(phantoms / "records.csv", "tiny", sample=0)
 
 
 def test_the_command_takes_a_configuration_and_writes_json(phantoms, tmp_path, capsys):
     config = recipes.tiny(phantoms / "records.csv", tmp_path / "run")
     config = replace(config, model=replace(config.model, image_decoder="cross"))
     (tmp_path / "config.yaml").write_text(recipes.to_yaml(config))
-    arguments = ["--batch", "2", "--images", "2", "--steps", "1", "--json", str(tmp_path / "found.json")]
+    arguments = ["--batch", "2", "--sample", "2", "--steps", "1", "--json", str(tmp_path / "found.json")]
     cli.main(["doctor", str(phantoms / "records.csv"), str(tmp_path / "config.yaml"), *arguments])
     assert "bounds the run" in capsys.readouterr().out
     written = json.loads((tmp_path / "found.json").read_text())

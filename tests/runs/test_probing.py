@@ -194,7 +194,7 @@ def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets,
         falling = iter(range(100, 0, -1))
         steps = replace(settings.training, validate_every=1, save_every=1)
         with monkeypatch.context() as patched:
-            patched.setattr(run_of_probe.metrics, "auroc", lambda *_: next(falling) / 100)
+            patched.setattr(run_of_probe.ranking, "auroc", lambda *_: next(falling) / 100)
             run = runs.finetune(replace(settings, training=steps))
         kept.append(sorted(p.name for p in (run / "checkpoints").iterdir()))
         return run

@@ -11,7 +11,7 @@ from mrm.system import hardware
 
 FAULTS = """
 import resource, torch
-from mrm import machine
+from mrm.system import hardware
 {keep}
 def again():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,7 +24,7 @@ print(again())
 
 
 def page_faults(keep, **environment):
-    source = FAULTS.format(keep='machine.keep_freed_memory(torch.device("cpu"))' if keep else "")
+    source = FAULTS.format(keep='hardware.keep_freed_memory(torch.device("cpu"))' if keep else "")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, check=True, env=clean | environment

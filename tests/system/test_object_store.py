@@ -202,7 +202,7 @@ def test_what_was_opened_longest_ago_goes_first(files, cache):
 def test_many_processes_share_a_cache_smaller_than_the_data(files, cache):
     """Two processes with four threads each read all files at random; the folder never holds more than its limit."""
     script = (
-        "import sys, os, random, threading, json; from pathlib import Path; from mrm.store import Cache\n"
+        "import sys, os, random, threading, json; from pathlib import Path; from mrm.system.object_store import Cache\n"
         "files, folder, seed = json.loads(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])\n"
         "cache, bad = Cache(folder, 450_000), []\n"
         "def read(seed):\n"
@@ -245,7 +245,7 @@ def test_a_file_takes_its_name_while_nobody_counts_the_folder(cache, monkeypatch
 
     monkeypatch.setattr(object_store, "_chunks", chunks)
     digest = hashlib.sha256(b"radiograph").hexdigest()
-    fetching = threading.Thread(target=Cache(cache, 100).fetch, args=("s3://radiographs/one", 4, digest))
+    fetching = threading.Thread(target=Cache(cache, 100).fetch, args=("s3://radiographs/one", 10, digest))
     fetching.start()
     assert arrived.wait(10)
     with object_store._locked(cache / "room.lock"):

@@ -6,7 +6,7 @@ the first VOI table or window with its function; MONOCHROME1 turned; pixel paddi
 from their least to their greatest valid value. Colour captures become luma. Compressed files need the plugins
 of the `dicom` extra.
 
-Stands on `mrm.headers` and below `mrm.images`, which calls it for files that are DICOM.
+Stands on `mrm.data.headers` and below `mrm.data.images`, which calls it for files that are DICOM.
 """
 
 import io
@@ -94,7 +94,7 @@ def _named(name: str) -> Iterator[None]:
 def _parse(source: Path | bytes, name: str, **options) -> pydicom.Dataset:
     head = bytes(load(source, 132)[:132])
     if (kind := kind_of(head, name)) != "dicom":
-        raise ImageError(f"{name}: a {kind.upper()} file, not DICOM; read it with mrm.images.read")
+        raise ImageError(f"{name}: a {kind.upper()} file, not DICOM; read it with mrm.data.images.read")
     _check_deflated(source, head, name)
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     return pydicom.dcmread(file, force=head[128:] != b"DICM", **options)

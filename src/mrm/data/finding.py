@@ -92,7 +92,7 @@ def _in_folder(folder: Path, out: Path | None) -> Sequence[Record]:
 
 
 def _hidden(path: Path) -> bool:
-    """Whether a name on the way begins with a dot, or is that of an unfinished table (`mrm.rows.Partial`)."""
+    """Whether a name on the way begins with a dot, or is that of an unfinished table (`mrm.system.partial_results.Partial`)."""
     return any(part.startswith(".") or part.endswith(".partial") for part in path.parts)
 
 

@@ -1,7 +1,7 @@
 """What an image file is, how large it says it is, and whether it is all there, from its bytes alone.
 
 Nothing is decoded and no library is asked, so a file can be refused before it costs memory. This is the
-lowest of the three modules on images: `mrm.dicom` and `mrm.images` import it.
+lowest of the three modules on images: `mrm.data.dicom` and `mrm.data.images` import it.
 """
 
 import os
@@ -30,7 +30,7 @@ _OTHERS = {
 
 
 class Stored(Protocol):
-    """An image that lies elsewhere than in a file of its own: `mrm.shards.Packed`. `str()` says where."""
+    """An image that lies elsewhere than in a file of its own: `mrm.data.shards.Packed`. `str()` says where."""
 
     def read_bytes(self) -> bytes | memoryview: ...
 

@@ -9,7 +9,7 @@ page) and DICOM. Every reading function gives (H, W) uint8 or raises `ImageError
   greatest value, a constant image to 0;
 * what cannot be trusted is refused: cut-off files, NaN, images of more than `MAX_PIXELS`.
 
-Below this module stand `mrm.headers` and, on top of it, `mrm.dicom`, imported when the first DICOM file is
+Below this module stand `mrm.data.headers` and, on top of it, `mrm.data.dicom`, imported when the first DICOM file is
 met. Nothing here keeps state, so threads and forked workers may call everything. How many
 threads OpenCV uses is the caller's to set: in a forked worker `cv2.setNumThreads(0)`, for 1 hangs if the
 parent has used OpenCV's threads before.
@@ -140,7 +140,7 @@ def _decode(data: bytes | memoryview, header: Header, name: str, by: int) -> np.
     if header.height * header.width > MAX_PIXELS:
         raise ImageError(
             f"{name}: says it has {header.height} x {header.width} pixels, more than {MAX_PIXELS:,}; "
-            "shrink it first, or raise mrm.images.MAX_PIXELS if it is genuine"
+            "shrink it first, or raise mrm.data.images.MAX_PIXELS if it is genuine"
         )
     if header.kind == "dicom":
         from mrm.data.dicom import read_dicom

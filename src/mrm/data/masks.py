@@ -1,6 +1,6 @@
 """Segmentation folders: which image has which mask, and a mask file as class numbers.
 
-    DIR/images/{training,validation,test}/NAME.png         images, in any format `mrm.images` reads
+    DIR/images/{training,validation,test}/NAME.png         images, in any format `mrm.data.images` reads
     DIR/annotations/{training,validation,test}/NAME.png    masks under equal names, or
     DIR/annotations/training.csv                           run lengths: ImageId, EncodedPixels
     DIR/shards.json                                        the same, packed by `mrm pack`

@@ -1,6 +1,6 @@
 """Pack records, or a segmentation folder, into shards: every image decoded, shrunk and encoded once.
 
-What a shard folder is, `mrm.shards` says. Packing can be killed at any moment: a file of images has its name only
+What a shard folder is, `mrm.data.shards` says. Packing can be killed at any moment: a file of images has its name only
 when it is whole, and the same call goes on after the last whole one. The result does not depend on the number of
 processes, nor on how often it was stopped.
 """

@@ -134,7 +134,7 @@ class Records(Sequence[Record]):
         on_error: OnError = "stop",
         must_exist: bool = True,
     ) -> Records:
-        """Read a CSV, a Parquet file, a published label list (`.txt`), or a shard folder or its address (`mrm.shards`).
+        """Read a CSV, a Parquet file, a published label list (`.txt`), or a shard folder or its address (`mrm.data.shards`).
 
         `classes` names the label columns; None takes every numeric column that is no attribute; the
         default reads no labels. `images` is where relative images are, else beside the file; shards hold their own;

@@ -1,4 +1,4 @@
-"""Reports: WordPiece tokens and whole-word masking; their sections are cut by `mrm.sections`.
+"""Reports: WordPiece tokens and whole-word masking; their sections are cut by `mrm.data.sections`.
 
 A report reaches the model as at most 100 token ids, `[CLS]` first. Words are masked whole: a
 continuation piece (`##`) shares the fate of the piece before it.

@@ -7,7 +7,7 @@
 
 An image is a place in a file: `Packed` can be pickled, and each process maps the files it reads from by itself,
 whether it was forked or spawned. The folder may lie on this machine, on a network disk or in an object store
-(`mrm.store`), from where files are fetched when first read. `mrm.pack` writes such folders.
+(`mrm.system.object_store`), from where files are fetched when first read. `mrm.data.packing` writes such folders.
 """
 
 from __future__ import annotations

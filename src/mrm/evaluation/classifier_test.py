@@ -150,7 +150,7 @@ class Evidence:
 def evidence(card: Card, found: Scored, outlying_N: np.ndarray | None, by: Sequence[str], draws: int, seed: int):
     """What scored records show: calibration, operating points, groups of the columns `by`, share of outliers.
 
-    `outlying_N` are the scores of `mrm.outliers.outlying`. Raises RecordError for columns that cannot be grouped by.
+    `outlying_N` are the scores of `mrm.inference.outliers.outlying`. Raises RecordError for columns that cannot be grouped by.
     """
     p, patients = predictions_of(card, found), found.records.patients
     raw_NC = calibration.tempered(found.logits_NC, [math.nan] * len(p.classes))

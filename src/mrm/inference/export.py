@@ -1,6 +1,6 @@
 """A model for others: ONNX for any runtime, and a Hugging Face hub folder with a model card.
 
-The published `MRM.pth` is written by `mrm.checkpoint.export_published`. An ONNX file is checked against PyTorch before
+The published `MRM.pth` is written by `mrm.models.model_folder.export_published`. An ONNX file is checked against PyTorch before
 it gets its name; one that differs is not left behind.
 """
 

@@ -49,7 +49,9 @@ class Card:
     tested: list[dict[str, Any]] = field(default_factory=list)
     thresholds: dict[str, float] = field(default_factory=dict)
     temperatures: dict[str, float] = field(default_factory=dict)  # a class's logits are divided by its own
-    embedding: dict[str, Any] = field(default_factory=dict)  # where the features of known images lie: `mrm.outliers`
+    embedding: dict[str, Any] = field(
+        default_factory=dict
+    )  # where the features of known images lie: `mrm.inference.outliers`
     calibration: dict[str, Any] = field(default_factory=dict)  # on what, for which goal, and how sure
 
 

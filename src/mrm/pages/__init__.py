@@ -138,7 +138,7 @@ def evaluation(
 ) -> Path:
     """Write `out/index.html`, `out/roc.png` and `out/pr.png` for a tested classifier; return the page.
 
-    `evidence` is that of `mrm.evaluate`: calibration, operating points, groups, abstention. With it also
+    `evidence` is that of `mrm.evaluation.classifier_test`: calibration, operating points, groups, abstention. With it also
     `out/reliability.png`.
 
     `report` is that of `metrics.classification_report` for labels and probabilities (N, C). Of `results`,
@@ -221,7 +221,7 @@ def label_efficiency(out: Path, results: dict[str, Any], curves: Sequence[Curve]
 def segmentation(out: Path, results: dict[str, Any], report: Report, cases: Sequence[Case]) -> Path:
     """Write `out/index.html` for a tested segmenter; return it.
 
-    `report` has the measures of every class, `results` is that of `mrm.segmentation.summary`, `cases` are shown as
+    `report` has the measures of every class, `results` is that of `mrm.evaluation.segmenter_test.summary`, `cases` are shown as
     overlays, in their order.
     """
     drawn = [(case, overlays.overlay(case.image_HW, case.true_HW, case.predicted_HW)) for case in cases]

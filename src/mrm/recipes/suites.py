@@ -1,4 +1,4 @@
-"""Suites: which recipes, lists and published numbers make up a benchmark; `mrm.runs.ledger` runs them.
+"""Suites: which recipes, lists and published numbers make up a benchmark; `mrm.runs.benchmarking` runs them.
 
 A suite names the sets of records it needs by what `mrm prepare CORPUS --splits PUBLISHED-LISTS` writes (`train_1`, `val`,
 `test`) or by the names of the published lists (`train_1.txt`, `val_list.txt`, `test_list.txt`).

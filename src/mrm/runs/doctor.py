@@ -35,7 +35,7 @@ from mrm.system.progress import duration
 from mrm.training.optimization import build_optimizer
 from mrm.training.tasks import PretrainTask
 
-IMAGES, STEPS = 32, 3  # measured unless told otherwise
+SAMPLE, STEPS = 32, 3  # measured unless told otherwise
 TEXTS = 2000  # reports that a stand-in vocabulary is learned from
 READING, STEP = ("read", "decode", "augment", "words and masks"), ("transfer", "forward", "backward", "optimiser")
 
@@ -104,17 +104,17 @@ def examine(
     init: Path | None = None,
     folder: Path | None = None,
     batch: int | None = None,
-    images: int = IMAGES,
+    sample: int = SAMPLE,
     steps: int = STEPS,
     price: float | None = None,
 ) -> Diagnosis:
     """Measure a pre-training recipe, or the configuration in a YAML file, on these records here.
 
-    `folder` is where relative image paths are, `price` that of an hour of this machine. Raises RunError if not one
+    `sample` images are read; `folder` is where relative image paths are, `price` that of an hour of this machine. Raises RunError if not one
     of the images tried can be read, ConfigError for an unknown recipe.
     """
-    if min(images, steps, batch or 1) < 1:
-        raise RunError(f"images, steps and batch must be at least 1, not {images}, {steps}, {batch}")
+    if min(sample, steps, batch or 1) < 1:
+        raise RunError(f"sample, steps and batch must be at least 1, not {sample}, {steps}, {batch}")
     config = replace(_config(recipe, Path(records), init), on_error="stop")  # another image in its place is not timed
     loaded = Records.load(records, images=folder, on_error="skip")
     device = best_device()
@@ -124,7 +124,7 @@ def examine(
     model.checkpointing = config.training.checkpointing
     if config.init:
         print(f"{config.init}: {model_folder.start_from(model, config.init)}")
-    tried = _spread(loaded, images)
+    tried = _spread(loaded, sample)
     loader_stages, unreadable = _loader_stages(pretrain_data(config, tried, model, tokenizer))
     readable = [r for r in tried if r.name not in unreadable]
     if not readable:

@@ -1,6 +1,6 @@
 """A model put to use on the files that a hospital has: predictions, features, the nearest of them, masks.
 
-Every command here reads what `mrm.inputs` finds, keeps a row for each image as it goes (`mrm.rows.Partial`), and
+Every command here reads what `mrm.data.finding` finds, keeps a row for each image as it goes (`mrm.system.partial_results.Partial`), and
 writes its table when all are there. The same command again goes on where it was stopped; `torchrun -m mrm predict`
 gives each process its share. An image that cannot be read is a row with an error.
 """
@@ -340,7 +340,7 @@ def is_dicom(record: Record) -> bool:
 
 
 def write_mask(mask_HW: np.ndarray, path: Path) -> None:
-    """Class numbers as a PNG with a palette, so that a viewer shows colours and `mrm.masks` reads the numbers."""
+    """Class numbers as a PNG with a palette, so that a viewer shows colours and `mrm.data.masks` reads the numbers."""
     image = Image.fromarray(mask_HW, mode="P")
     colours = [COLOURS[0], *(COLOURS[1 + i % (len(COLOURS) - 1)] for i in range(255))]
     image.putpalette([value for colour in colours for value in colour])
