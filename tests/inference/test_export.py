@@ -124,7 +124,7 @@ def test_the_file_says_how_an_image_is_prepared(exported):
     facts = json.loads({p.key: p.value for p in onnx.load(exported).metadata_props}["mrm"])
     assert facts["classes"] == list(CLASSES)
     assert facts["thresholds"] == {"nodule": 0.3}
-    assert facts["temperatures"] == {"nodule": 2.5}
+    assert facts["temperatures"] == {"nodule": 2.5, "effusion": 1.0}
     assert facts["input"]["shape"] == ["batch", 64, 64]
     assert "the whole image resized to 64 x 64" in facts["input"]["resize"]
     assert "in the middle of black" in export.preparation(segmenter("linear"))["input"]["resize"]

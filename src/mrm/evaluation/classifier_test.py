@@ -19,6 +19,7 @@ from mrm.data import sampling
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation.predictions import Predictions, write_predictions
 from mrm.inference import predict
+from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.model_folder import Card
@@ -93,16 +94,12 @@ def scored(model: Classifier, records: Records, path: Path, workers: int | None 
     return Scored(records.select(read), logits_NC, features_ND, unreadable)
 
 
-def temperatures_of(card: Card, classes: Sequence[str]) -> list[float]:
-    """The temperature of each class; NaN, which changes nothing, where none was fitted."""
-    return [card.temperatures.get(name, math.nan) for name in classes]
-
-
-def predictions_of(card: Card, found: Scored) -> Predictions:
+def predictions_of(rules: DecisionRules, scores: Scored) -> Predictions:
     """The predictions of scored records, at the model's temperatures."""
-    kept = found.records
-    probabilities_NC = calibration.tempered(found.logits_NC, temperatures_of(card, kept.classes))
-    return Predictions([r.name for r in kept], kept.patients, kept.classes, kept.labels_NC, probabilities_NC)
+    records, probabilities_NC = scores.records, rules.probabilities(scores.logits_NC)
+    return Predictions(
+        [r.name for r in records], records.patients, records.classes, records.labels_NC, probabilities_NC
+    )
 
 
 # What a test shows beside the ranking ------------------------------------------------------------------
@@ -147,29 +144,28 @@ class Evidence:
         }
 
 
-def evidence(card: Card, found: Scored, outlying_N: np.ndarray | None, by: Sequence[str], draws: int, seed: int):
+def evidence(card: Card, scores: Scored, by: Sequence[str], draws: int, seed: int) -> Evidence:
     """What scored records show: calibration, operating points, groups of the columns `by`, share of outliers.
 
-    `outlying_N` are the scores of `mrm.inference.outliers.outlying`. Raises RecordError for columns that cannot be grouped by.
+    Raises RecordError for columns that cannot be grouped by.
     """
-    p, patients = predictions_of(card, found), found.records.patients
-    raw_NC = calibration.tempered(found.logits_NC, [math.nan] * len(p.classes))
+    records, patients = scores.records, scores.records.patients
+    rules = DecisionRules.of(card, records.classes)
+    p = predictions_of(rules, scores)
+    raw_NC = DecisionRules.of(None, records.classes).probabilities(scores.logits_NC)
     points = {
-        name: calibration.operating_point(p.labels_NC[:, c], p.probabilities_NC[:, c], card.thresholds[name], patients)
+        name: calibration.operating_point(p.labels_NC[:, c], p.probabilities_NC[:, c], rules.thresholds[name], patients)
         for c, name in enumerate(p.classes)
-        if name in card.thresholds
+        if name in rules.thresholds
     }
-    outliers = None
-    if outlying_N is not None:
-        far_N = outlying_N > card.embedding["threshold"]
-        outliers = replace(intervals.proportion(far_N, 0, patients), positives=None)
+    outliers, outlier_N = None, rules.outlier_scores(scores.features_ND)
+    if outlier_N is not None:
+        outliers = replace(intervals.proportion(rules.abstains(outlier_N), 0, patients), positives=None)
     groups = tuple(
-        subgroups(
-            column, values_of(found.records, column), p.labels_NC, p.probabilities_NC, p.classes, patients, draws, seed
-        )
+        subgroups(column, values_of(records, column), p.labels_NC, p.probabilities_NC, p.classes, patients, draws, seed)
         for column in by
     )
-    return Evidence(_calibrated(card, p, raw_NC, draws, seed), points, groups, outliers, people(found.records))
+    return Evidence(_calibrated(card, p, raw_NC, draws, seed), points, groups, outliers, people(records))
 
 
 def _calibrated(card: Card, p: Predictions, raw_NC: np.ndarray, draws: int, seed: int) -> dict[str, Calibrated]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import mrm
+from mrm.inference.decisions import DecisionRules
 from mrm.inference.predict import feature_function
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
@@ -67,8 +68,8 @@ class Judged(nn.Module):
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
-        known = model.card.temperatures if model.card else {}
-        self.register_buffer("temperatures_C", torch.tensor([known.get(c, 1.0) for c in model.config.classes]))
+        rules = DecisionRules.of(model.card, model.config.classes)
+        self.register_buffer("temperatures_C", torch.from_numpy(rules.temperature_C).float())
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         config = self.model.config
@@ -232,10 +233,11 @@ def preparation(model: Model) -> dict[str, Any]:
         },
         "outputs": list(wrapped(model).outputs),
     }
-    if isinstance(model, Classifier | Segmenter):
-        facts["classes"] = list(model.config.classes)
-        facts["thresholds"] = dict(card.thresholds) if card else {}
-        facts["temperatures"] = dict(card.temperatures) if card else {}
+    if isinstance(model, Classifier):
+        rules = DecisionRules.of(card, model.config.classes)
+        facts |= {"classes": list(rules.classes), "thresholds": rules.thresholds, "temperatures": rules.temperatures}
+    if isinstance(model, Segmenter):
+        facts |= {"classes": list(model.config.classes), "thresholds": dict(card.thresholds) if card else {}}
     return facts
 
 

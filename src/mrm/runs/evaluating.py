@@ -19,7 +19,7 @@ from mrm.evaluation.classifier_test import (
     test_records,
     write_results,
 )
-from mrm.inference import outliers
+from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder
 from mrm.runs.run_folder import results_folder, warn_of
 from mrm.statistics import ranking
@@ -43,7 +43,7 @@ def evaluate_findings(
     network, out = load_classifier(model), results_folder(Path(out))
     card, tested = network.card, test_records(network, records, images)
     found = scored(network.to(best_device()), tested, records, workers)
-    predictions = predictions_of(card, found)
+    predictions = predictions_of(DecisionRules.of(card, tested.classes), found)
     report = ranking.classification_report(
         predictions.labels_NC,
         predictions.probabilities_NC,
@@ -52,8 +52,7 @@ def evaluate_findings(
         draws=draws,
         seed=seed,
     )
-    outlying_N = outliers.outlying(found.features_ND, card.embedding) if card.embedding else None
-    shown = evidence(card, found, outlying_N, by, draws, seed)
+    shown = evidence(card, found, by, draws, seed)
     folder = model_folder.find_model(model)
     leaks = overlaps(folder / "seen", tested, "test", also=folder / CALIBRATED_ON)
     warn_of(leaks)

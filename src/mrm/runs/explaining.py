@@ -17,11 +17,11 @@ from mrm.data.finding import images_at
 from mrm.data.records import Record
 from mrm.evaluation.classifier_test import load_classifier
 from mrm.inference import heat_maps as maps
+from mrm.inference.decisions import DecisionRules
 from mrm.inference.heat_maps import Method
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
 from mrm.runs.run_folder import csv_of, output_names, plain, results_folder, spare_inputs
-from mrm.statistics.calibration import tempered
 from mrm.system.errors import ImageError, RunError
 from mrm.system.hardware import best_device
 from mrm.system.progress import Progress
@@ -112,9 +112,8 @@ def finding_numbers(model: Classifier, findings: Sequence[str]) -> list[int]:
 def probabilities(model: Classifier, image_HW: np.ndarray) -> np.ndarray:
     """The probability (C,) of each finding, at the model's temperatures."""
     image_1CHW, _ = maps.test_view(model, image_HW)
-    temperatures = model.card.temperatures if model.card else {}
-    logits_1C = model(image_1CHW).float().cpu().numpy()
-    return tempered(logits_1C, [temperatures.get(name, 1.0) for name in model.config.classes])[0]
+    rules = DecisionRules.of(model.card, model.config.classes)
+    return rules.probabilities(model(image_1CHW).float().cpu().numpy())[0]
 
 
 def encode_rgb(image_HW3: np.ndarray) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 import time
 import warnings
@@ -31,13 +32,12 @@ from mrm.data.headers import kind_of, load
 from mrm.data.records import Record, Records
 from mrm.evaluation.classifier_test import load_classifier
 from mrm.inference import dicom_seg, neighbours, outlines, predict
+from mrm.inference.decisions import DecisionRules
 from mrm.inference.predict import Computed, Encoding, Kind
 from mrm.models import model_folder
-from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.models.weights import first_line
 from mrm.runs.run_folder import results_folder, spare_inputs
-from mrm.statistics.calibration import tempered
 from mrm.system.errors import ImageError, MaskError, RunError
 from mrm.system.hardware import best_device
 from mrm.system.partial_results import Partial, Row, check_suffix, write_by, write_table
@@ -105,48 +105,41 @@ def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: 
     """
     check_suffix(Path(out))
     network = load_classifier(model).to(device_of(reading))
-    columns = {**KNOWN, **finding_columns(network), **NOTES}
-    if len(columns) < len(KNOWN) + len(finding_columns(network)) + len(NOTES):
+    rules = DecisionRules.of(network.card, network.config.classes)
+    columns = {**KNOWN, **finding_columns(rules), **NOTES}
+    if len(columns) < len(KNOWN) + len(finding_columns(rules)) + len(NOTES):
         raise RunError(f"{model}: a class of it has the name of another column; the columns are {', '.join(columns)}")
     records = images_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out)])
     work = Work("predicting", network, model, records, Path(out), reading)
-    compute = predict.scores_and_features(network) if network.card.embedding else network
-    work.run(partial(add_findings, network), compute)
+    work.run(partial(add_findings, rules), rules.needed_from(network))
     return work.finish(lambda rows: write_table(Path(out), columns, rows(), work.facts()))
 
 
-def finding_columns(model: Classifier) -> dict[str, type]:
+def finding_columns(rules: DecisionRules) -> dict[str, type]:
     """The columns of a classifier's findings: probability; threshold and decision where it has a threshold."""
     columns: dict[str, type] = {}
-    for name in model.config.classes:
+    for name in rules.classes:
         columns[name] = float
-        if name in model.card.thresholds:
+        if name in rules.thresholds:
             columns |= {f"{name} threshold": float, f"{name} decision": int}
-    return columns | ({"outlier": float, "abstain": int} if model.card.embedding else {})
+    if rules.outliers:
+        columns |= {"outlier": float, "abstain": int}
+    return columns
 
 
-def add_findings(model: Classifier, rows: Sequence[Row], values_BK: np.ndarray) -> None:
-    """Write into the rows what the values (logits, and features if the model knows outliers) say of each finding.
-
-    A temperature comes before the threshold. An image unlike those the model knows gets no decision.
-    """
-    classes, card = model.config.classes, model.card
-    temperatures_C = [card.temperatures.get(name, 1.0) for name in classes]
-    probabilities_BC = tempered(values_BK[:, : len(classes)], temperatures_C)
-    for row, own_C in zip(rows, probabilities_BC, strict=True):
-        row |= dict(zip(classes, own_C.tolist(), strict=True))
-    if card.embedding:
-        from mrm.inference import outliers
-
-        scores_B = outliers.outlying(values_BK[:, len(classes) :], card.embedding)
-        for row, score in zip(rows, scores_B, strict=True):
-            row |= {"outlier": float(score), "abstain": int(score > card.embedding["threshold"])}
-    for row in rows:
-        for name, threshold in card.thresholds.items():
-            row[f"{name} threshold"] = threshold
-            if not row.get("abstain"):
-                row[f"{name} decision"] = int(row[name] >= threshold)
+def add_findings(rules: DecisionRules, rows: Sequence[Row], values_BK: np.ndarray) -> None:
+    """Write into the rows what is decided by the values that `rules.needed_from` computes of each image."""
+    decisions = rules.decide(values_BK)
+    for number, row in enumerate(rows):
+        row |= dict(zip(rules.classes, decisions.probability_BC[number].tolist(), strict=True))
+        if decisions.outlier_B is not None and decisions.abstain_B is not None:
+            row |= {"outlier": float(decisions.outlier_B[number]), "abstain": int(decisions.abstain_B[number])}
+        for name, decision in zip(rules.classes, decisions.decision_BC[number].tolist(), strict=True):
+            if name in rules.thresholds:
+                row[f"{name} threshold"] = rules.thresholds[name]
+            if not math.isnan(decision):
+                row[f"{name} decision"] = int(decision)
 
 
 # Features -----------------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from mrm.data import images, samples
 from mrm.data.headers import kind_of
 from mrm.data.records import Record
 from mrm.inference import heat_maps, outlines, predict, report_filling
+from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder, segmenter
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, normalise
-from mrm.runs import predicting
 from mrm.serve.limits import Limits, Refused
 from mrm.system.errors import ExplainError, ImageError, ReportError, RunError
 
@@ -268,28 +268,39 @@ class Models:
         known = self.model.card.thresholds
         return {name: float(known[name]) for name in self.classes if name in known}
 
+    @property
+    def rules(self) -> DecisionRules:
+        """How the logits of the classifier become decisions."""
+        return DecisionRules.of(self.model.card, self.classes)
+
     @torch.inference_mode()
     def classify(self, images_BHW: np.ndarray) -> np.ndarray:
         """What `mrm predict` computes of images at the model's size: logits, and features if it knows outliers."""
         config, device = self.model.config, next(self.model.parameters()).device
-        compute = predict.scores_and_features(self.model) if self.model.card.embedding else self.model
+        compute = self.rules.needed_from(self.model)
         images_BCHW = normalise(torch.from_numpy(images_BHW).to(device), config.mean, config.std)
         return compute(images_BCHW).float().cpu().numpy()
 
     def prediction(self, values_K: np.ndarray, read: Read) -> Prediction:
         """What `mrm predict` writes of an image, of the values that `classify` gives of it."""
-        row: dict[str, Any] = {}
-        predicting.add_findings(self.model, [row], values_K[None])
+        rules = self.rules
+        decisions = rules.decide(values_K[None])
         findings = [
-            Finding(name, row[name], row.get(f"{name} threshold"), _as_bool(row.get(f"{name} decision")))
-            for name in self.classes
+            Finding(
+                name, float(probability), rules.thresholds.get(name), None if np.isnan(decision) else bool(decision)
+            )
+            for name, probability, decision in zip(
+                rules.classes, decisions.probability_BC[0], decisions.decision_BC[0], strict=True
+            )
         ]
+        outlier = None if decisions.outlier_B is None else float(decisions.outlier_B[0])
+        abstain = None if decisions.abstain_B is None else bool(decisions.abstain_B[0])
         warnings = list(read.warnings)
-        if row.get("abstain"):
+        if abstain:
             warnings.append("unlike the images that this model knows, so it decides nothing; do not trust the numbers")
         return Prediction(
             self.name, findings, warnings, read.height, read.width,
-            outlier=row.get("outlier"), abstain=_as_bool(row.get("abstain")),
+            outlier=outlier, abstain=abstain,
         )  # fmt: skip
 
     def outline(self, read: Read, side: int) -> Prediction:
@@ -343,10 +354,6 @@ class Models:
         )
         name = self.pretrained_name or self.name
         return Restored(name, masked, restored, original, residual, made.error, read.warnings)
-
-
-def _as_bool(value: int | None) -> bool | None:
-    return None if value is None else bool(value)
 
 
 def words(pairs: Sequence[tuple[str, float]]) -> list[Word]:

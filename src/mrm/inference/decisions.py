@@ -1,0 +1,95 @@
+"""From a classifier's logits to what is said of an image: temperature, probability, threshold, outlier, abstention.
+
+This is the only place where the card of a classifier is put to use, so that predictions, tests, heat maps, exports and
+the service agree.
+"""
+
+# Shapes: B images, C classes, D features, K = C, or C + D where the model knows outliers
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mrm.inference.outliers import outlying
+from mrm.inference.predict import scores_and_features
+from mrm.models.classifier import Classifier
+from mrm.models.model_folder import Card
+from mrm.statistics.calibration import tempered
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What is said of each image. Outlier scores and abstentions are None where the model does not know outliers."""
+
+    probability_BC: np.ndarray
+    decision_BC: np.ndarray  # 1 or 0; NaN for a class without a threshold, and for images that the model abstains on
+    outlier_B: np.ndarray | None = None
+    abstain_B: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class DecisionRules:
+    """How the logits of a classifier become decisions, as its card says."""
+
+    classes: tuple[str, ...]
+    temperature_C: np.ndarray  # 1, which changes nothing, where none was fitted
+    threshold_C: np.ndarray  # NaN where none was chosen
+    outliers: dict[str, Any] | None = None  # where the features of known images lie
+
+    @classmethod
+    def of(cls, card: Card | None, classes: Sequence[str]) -> DecisionRules:
+        """The rules in a model's card. Without a card there are no thresholds, and all temperatures are 1."""
+        temperatures, thresholds = (card.temperatures, card.thresholds) if card else ({}, {})
+        return cls(
+            tuple(classes),
+            np.array([temperatures.get(name, 1.0) for name in classes]),
+            np.array([thresholds.get(name, np.nan) for name in classes]),
+            (card.embedding or None) if card else None,
+        )
+
+    @property
+    def temperatures(self) -> dict[str, float]:
+        """The temperature of each class."""
+        return dict(zip(self.classes, self.temperature_C.tolist(), strict=True))
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The threshold of each class that has one."""
+        pairs = zip(self.classes, self.threshold_C.tolist(), strict=True)
+        return {name: threshold for name, threshold in pairs if not np.isnan(threshold)}
+
+    def needed_from(self, model: Classifier) -> Callable[[Tensor], Tensor]:
+        """What to compute of normalised images for `decide`: logits, and features if the model knows outliers."""
+        return scores_and_features(model) if self.outliers else model
+
+    def decide(self, values_BK: np.ndarray) -> Decisions:
+        """Decide by logits (B, C), followed by features (B, D) if the model knows outliers.
+
+        A temperature comes before the threshold. An image unlike those that the model knows gets no decision.
+        """
+        logits_BC, features_BD = np.split(values_BK, [len(self.classes)], axis=1)
+        probability_BC = self.probabilities(logits_BC)
+        decision_BC = np.where(np.isnan(self.threshold_C), np.nan, probability_BC >= self.threshold_C)
+        outlier_B = self.outlier_scores(features_BD)
+        if outlier_B is None:
+            return Decisions(probability_BC, decision_BC)
+        abstain_B = self.abstains(outlier_B)
+        return Decisions(probability_BC, np.where(abstain_B[:, None], np.nan, decision_BC), outlier_B, abstain_B)
+
+    def probabilities(self, logits_BC: np.ndarray) -> np.ndarray:
+        """Probabilities (B, C) at the model's temperatures."""
+        return tempered(logits_BC, self.temperature_C)
+
+    def outlier_scores(self, features_BD: np.ndarray) -> np.ndarray | None:
+        """How unlike known images each one is (B,); None where the model does not know outliers."""
+        return outlying(features_BD, self.outliers) if self.outliers else None
+
+    def abstains(self, outlier_B: np.ndarray) -> np.ndarray:
+        """Whether each image is too unlike known ones to decide on, (B,) bool."""
+        if not self.outliers:
+            return np.zeros(len(outlier_B), dtype=bool)
+        return outlier_B > self.outliers["threshold"]

@@ -1,0 +1,53 @@
+"""From logits to decisions: one meaning of a missing temperature, threshold and outlier reference."""
+
+import numpy as np
+import pytest
+
+from mrm.inference.decisions import DecisionRules
+from mrm.inference.outliers import outlying, reference
+from mrm.models.model_folder import Card
+
+CLASSES = ("nodule", "effusion", "oedema")
+LOGITS = np.array([[2.0, -1.0, 0.0], [0.5, 3.0, -2.0]])
+
+
+def rules(**known) -> DecisionRules:
+    return DecisionRules.of(Card("classifier", {}, **known), CLASSES)
+
+
+def test_a_class_without_a_temperature_keeps_its_plain_probability():
+    some = rules(temperatures={"nodule": 4.0})
+    assert some.temperatures == {"nodule": 4.0, "effusion": 1.0, "oedema": 1.0}
+    np.testing.assert_allclose(some.probabilities(LOGITS), 1 / (1 + np.exp(-LOGITS / [4.0, 1.0, 1.0])))
+    np.testing.assert_array_equal(DecisionRules.of(None, CLASSES).probabilities(LOGITS), rules().probabilities(LOGITS))
+
+
+def test_a_class_without_a_threshold_gets_no_decision():
+    decisions = rules(temperatures={"nodule": 4.0}, thresholds={"nodule": 0.6, "effusion": 0.9}).decide(LOGITS)
+    np.testing.assert_array_equal(decisions.decision_BC, [[1, 0, np.nan], [0, 1, np.nan]])
+    assert decisions.outlier_B is None
+    assert decisions.abstain_B is None
+
+
+def test_a_probability_at_its_threshold_is_positive():
+    half = rules(thresholds={"oedema": 0.5})
+    assert half.thresholds == {"oedema": 0.5}
+    assert half.decide(LOGITS).decision_BC[0, 2] == 1
+
+
+def test_an_outlier_keeps_its_probabilities_and_gets_no_decision():
+    features = np.random.default_rng(0).normal(size=(200, 8))
+    known = reference(features)
+    values = np.hstack([LOGITS, np.stack([features[0], features[1] + 100])])
+    wary = rules(thresholds={"nodule": 0.6}, embedding=known)
+    decisions = wary.decide(values)
+    np.testing.assert_array_equal(decisions.probability_BC, rules().probabilities(LOGITS))
+    np.testing.assert_array_equal(decisions.outlier_B, outlying(values[:, 3:], known))
+    assert decisions.abstain_B.tolist() == [False, True]
+    assert decisions.decision_BC[0, 0] == 1
+    assert np.isnan(decisions.decision_BC[1]).all()
+
+
+def test_a_temperature_that_is_not_above_0_is_refused():
+    with pytest.raises(ValueError, match="temperatures must be above 0"):
+        rules(temperatures={"nodule": 0.0}).probabilities(LOGITS)
