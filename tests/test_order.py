@@ -120,7 +120,7 @@ def test_nothing_is_imported_only_to_be_imported_from_here():
     ],
 )
 def test_every_way_to_import_is_seen(source):
-    found = imported(source, "mrm.training.trainer")
+    found = imported(source, package_of("training.trainer"))
     assert {name.split(".")[0] for name in found} == {"runs"}
     assert forbidden("training.trainer", found) == found
     assert not forbidden("cli.training", found)
