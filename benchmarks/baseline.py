@@ -200,9 +200,9 @@ class Baseline(nn.Module):
         tokens_BT: Tensor,
         attention_BT: Tensor,
         targets_BT: Tensor,
-        asked_BT: Tensor,
+        masked_BT: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Mean losses of the masked patches and of the positions asked for (`asked_BT`, bool)."""
+        """Mean losses of the masked patches and of the masked positions (`masked_BT`, bool)."""
         size = self.config.image_size
         image_BCHW = F.interpolate(crop_BCHW, size=(size, size), mode="bicubic")
         length = self.image_decoder.positions.shape[1]
@@ -217,8 +217,8 @@ class Baseline(nn.Module):
         error_BL = ((pixels_BLP - target_BLP) ** 2).mean(dim=-1)
         logits_BTV = self.report_decoder(features_BSD, tokens_BT, attention_BT)
         entropy_N = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none")
-        asked_N = asked_BT.flatten().float()
-        return (error_BL * masked_BL).sum() / masked_BL.sum(), (entropy_N * asked_N).sum() / asked_N.sum()
+        masked_N = masked_BT.flatten().float()
+        return (error_BL * masked_BL).sum() / masked_BL.sum(), (entropy_N * masked_N).sum() / masked_N.sum()
 
 
 def like(model: nn.Module) -> Baseline:
@@ -229,10 +229,10 @@ def like(model: nn.Module) -> Baseline:
     return plain
 
 
-def build_optimizer(model: nn.Module, rate: float = 1.5e-4) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, lr: float = 1.5e-4) -> torch.optim.AdamW:
     """Plain AdamW: one parameter after the other."""
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.05, foreach=False, fused=False)
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.05, foreach=False, fused=False)
 
 
 def _name(ours: str) -> str:

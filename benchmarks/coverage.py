@@ -84,12 +84,12 @@ def identities(sets: int = 200) -> dict[str, float]:
 # Simulated sets -------------------------------------------------------------------------------------------
 
 
-def radiographs(rng: np.random.Generator, patients: int, most: int, prevalence: float = 0.3, models: int = 1):
-    """Labels (N,), scores (N, M) of true AUROC 0.8 and patients (N,), each with 1 to `most` radiographs.
+def radiographs(rng: np.random.Generator, patients: int, largest: int, prevalence: float = 0.3, models: int = 1):
+    """Labels (N,), scores (N, M) of true AUROC 0.8 and patients (N,), each with 1 to `largest` radiographs.
 
     A patient's radiographs share half of the variance of the label's liability, of the score and of each model's own error.
     """
-    groups_N = np.repeat(np.arange(patients), rng.integers(1, most + 1, patients))
+    groups_N = np.repeat(np.arange(patients), rng.integers(1, largest + 1, patients))
 
     def shared() -> np.ndarray:
         return (rng.normal(size=patients)[groups_N] + rng.normal(size=len(groups_N))) / math.sqrt(2)
@@ -143,31 +143,31 @@ def seeds_row(rng: np.random.Generator, seed: int, spread: float = 0.15) -> tupl
     scores_SN1 = np.stack([
         a * labels_N + (common_N + rng.normal(size=200)) / math.sqrt(2) for a in apart_S
     ])[:, :, None]  # fmt: skip
-    made = seeds.over_seeds(labels_N[:, None], scores_SN1, ["x"], draws=RESAMPLES, seed=seed)
-    return made["x"], float(norm.cdf(APART / math.sqrt(2 + spread**2)))  # mean AUROC over separations
+    combined = seeds.over_seeds(labels_N[:, None], scores_SN1, ["x"], draws=RESAMPLES, seed=seed)
+    return combined["x"], float(norm.cdf(APART / math.sqrt(2 + spread**2)))  # mean AUROC over separations
 
 
 def p_values(seed: int) -> dict[str, float]:
     """P values of two models that are equally good, one simulated set each."""
     rng = np.random.default_rng([2, seed])
     labels_N, scores_N2, _ = radiographs(rng, 200, 1, models=2)
-    found = {
+    p_by_test = {
         "DeLong test, 200 patients of one radiograph": comparison.delong_test(labels_N, *scores_N2.T).p,
         "bootstrap test, 200 patients of one radiograph": comparison.bootstrap_test(
             labels_N, *scores_N2.T, draws=RESAMPLES, seed=seed
         ).p,
     }
     labels_N, scores_N2, groups_N = radiographs(rng, 150, 4, models=2)
-    found["DeLong test by patient, 150 of 1 to 4 radiographs"] = comparison.delong_test(
+    p_by_test["DeLong test by patient, 150 of 1 to 4 radiographs"] = comparison.delong_test(
         labels_N, *scores_N2.T, groups=groups_N
     ).p
-    found["bootstrap test by patient, 150 of 1 to 4 radiographs"] = comparison.bootstrap_test(
+    p_by_test["bootstrap test by patient, 150 of 1 to 4 radiographs"] = comparison.bootstrap_test(
         labels_N, *scores_N2.T, groups=groups_N, draws=RESAMPLES, seed=seed
     ).p
     hard_N = rng.normal(size=60)
     dice_N2 = 1 / (1 + np.exp(-(1 + hard_N[:, None] + rng.normal(size=(60, 2)))))
-    found["sign-flip test of Dice, 60 images"] = comparison.sign_flip_test(*dice_N2.T, draws=RESAMPLES, seed=seed).p
-    return found
+    p_by_test["sign-flip test of Dice, 60 images"] = comparison.sign_flip_test(*dice_N2.T, draws=RESAMPLES, seed=seed).p
+    return p_by_test
 
 
 def abstained(seed: int) -> float:
@@ -180,7 +180,7 @@ def abstained(seed: int) -> float:
 
 
 IGNORED, SEEDS = "(for comparison) DeLong, patients ignored", "mean over three seeds, as `mrm probe`"
-WANTED: dict[str, tuple[Callable[[float], bool], str]] = {
+TARGETS: dict[str, tuple[Callable[[float], bool], str]] = {
     IGNORED: (lambda v: True, "nothing: why patients must be known"),
     SEEDS: (lambda v: v >= 0.93, "at least 0.93: few seeds, wide interval"),
 }
@@ -230,8 +230,8 @@ def run(sets: int) -> dict[str, Any]:
         *(row(f"largest difference, {name}", gap, lambda v: v < 1e-12, "below 1e-12") for name, gap in gaps.items()),
     ]
     for name, share, more in held(sets):
-        holds, wanted = WANTED.get(name, (lambda v: 0.93 <= v <= 0.97, "0.93 to 0.97"))
-        rows.append(row(f"coverage: {name}", share.value, holds, wanted, share, **more))
+        holds, target = TARGETS.get(name, (lambda v: 0.93 <= v <= 0.97, "0.93 to 0.97"))
+        rows.append(row(f"coverage: {name}", share.value, holds, target, share, **more))
     for name, share, more in false_alarms(sets):
         rows.append(
             row(f"false alarms: {name}", share.value, lambda v: 0.03 <= v <= 0.07, "0.03 to 0.07", share, **more)
@@ -251,15 +251,15 @@ def run(sets: int) -> dict[str, Any]:
 
 
 def row(
-    name: str, value: float, holds: Callable[[float], bool], wanted: str, share: Estimate | None = None, **more: Any
+    name: str, value: float, holds: Callable[[float], bool], target: str, share: Estimate | None = None, **more: Any
 ) -> dict[str, Any]:
     """A line of the table; prints it."""
     span = [share.low, share.high] if share else None
     text = f"{value:.2e}" if 0 < abs(value) < 1e-4 else f"{value:.3f}"
     width = f", mean width {more['mean_width']:.3f}" if "mean_width" in more else ""
-    told = f"{text} ({span[0]:.3f} to {span[1]:.3f})" if span else text
-    print(f"{'ok  ' if holds(value) else 'FAIL'} {name:72} {told:24} wanted {wanted}{width}", flush=True)
-    return {"check": name, "value": value, "interval": span, "wanted": wanted, "holds": bool(holds(value)), **more}
+    cell = f"{text} ({span[0]:.3f} to {span[1]:.3f})" if span else text
+    print(f"{'ok  ' if holds(value) else 'FAIL'} {name:72} {cell:24} target {target}{width}", flush=True)
+    return {"check": name, "value": value, "interval": span, "target": target, "holds": bool(holds(value)), **more}
 
 
 def main() -> None:

@@ -43,32 +43,32 @@ PLACED = ("atelectasis", "cardiomegaly", "consolidation", "effusion", "nodule", 
 
 def main() -> None:
     """Train, map, compare; write `heat_maps.json` and print a table."""
-    asked = arguments()
-    report = benchmark(asked)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "heat_maps.json").write_text(json.dumps(report, indent=2, default=as_dict) + "\n")
+    options = arguments()
+    report = benchmark(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "heat_maps.json").write_text(json.dumps(report, indent=2, default=as_dict) + "\n")
     print(table(report))
 
 
-def benchmark(asked: argparse.Namespace) -> dict:
+def benchmark(options: argparse.Namespace) -> dict:
     """Train, make maps with the trained and with random weights, and locate them."""
     began = time.perf_counter()
-    model = model_folder.load(asked.model or train(asked))
+    model = model_folder.load(options.model or train(options))
     trained = time.perf_counter() - began
-    test = [phantom(2, i, asked.image) for i in range(asked.test)]
-    networks = {"trained": model, "randomised": randomised(model, asked.seed)}
+    test = [phantom(2, i, options.image) for i in range(options.test)]
+    networks = {"trained": model, "randomised": randomised(model, options.seed)}
     return {
-        "auroc": aurocs(model, asked),
+        "auroc": aurocs(model, options),
         "methods": {
             method: {name: located(network, test, METHODS[method]) for name, network in networks.items()}
-            for method in asked.methods
+            for method in options.methods
         },
-        "settings": {name: str(value) for name, value in vars(asked).items()},
+        "settings": {name: str(value) for name, value in vars(options).items()},
         "seconds": {"training": round(trained)},
     }
 
 
-def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for phantoms, the run and heat_maps.json")
@@ -82,26 +82,28 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--image", type=int, default=256, help="pixels a side of a phantom")
     parser.add_argument("--methods", nargs="+", default=["gradcam", "rollout"], choices=METHODS)
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(given)
+    return parser.parse_args(words)
 
 
-def train(asked: argparse.Namespace) -> Path:
+def train(options: argparse.Namespace) -> Path:
     """A classifier of phantoms."""
-    for seed, (name, count) in enumerate({"train": asked.count, "val": 200}.items()):
-        if not (asked.out / name / "records.csv").is_file():
-            phantom_files.write(asked.out / name, count, seed=seed, size=asked.image, workers=1)
-    start = asked.init
-    if start is None and asked.teach:
-        start = phantom_encoder.teach(asked.out / "encoder", asked.count, asked.teach, asked.size, seed=asked.seed)
+    for seed, (name, count) in enumerate({"train": options.count, "val": 200}.items()):
+        if not (options.out / name / "records.csv").is_file():
+            phantom_files.write(options.out / name, count, seed=seed, size=options.image, workers=1)
+    start = options.init
+    if start is None and options.teach:
+        start = phantom_encoder.teach(
+            options.out / "encoder", options.count, options.teach, options.size, seed=options.seed
+        )
     if start is None:
-        shape = ClassifierConfig(("unused",), "vit_tiny_patch16_224", {"depth": 6}, image_size=asked.size)
-        with noise.seeded(asked.seed):
-            start = model_folder.save(asked.out / "random-encoder", Classifier(shape))
-    files = [asked.out / name / "records.csv" for name in ("train", "val")]
-    recipe = recipes.tiny_finetune(*files, start, asked.out / "run", seed=asked.seed)
+        shape = ClassifierConfig(("unused",), "vit_tiny_patch16_224", {"depth": 6}, image_size=options.size)
+        with noise.seeded(options.seed):
+            start = model_folder.save(options.out / "random-encoder", Classifier(shape))
+    files = [options.out / name / "records.csv" for name in ("train", "val")]
+    recipe = recipes.tiny_finetune(*files, start, options.out / "run", seed=options.seed)
     training = replace(
-        recipe.training, steps=asked.steps, warmup_steps=max(1, asked.steps // 10), lr=3e-4, workers=0,
-        validate_every=max(1, asked.steps // 4), save_every=max(1, asked.steps // 4),
+        recipe.training, steps=options.steps, warmup_steps=max(1, options.steps // 10), lr=3e-4, workers=0,
+        validate_every=max(1, options.steps // 4), save_every=max(1, options.steps // 4),
     )  # fmt: skip
     return runs.finetune(replace(recipe, training=training, audit="names", classes=FINDINGS, probe_first=True))
 
@@ -116,11 +118,11 @@ def randomised(model: Classifier, seed: int) -> Classifier:
     return blind
 
 
-def aurocs(model: Classifier, asked: argparse.Namespace) -> dict[str, Estimate]:
+def aurocs(model: Classifier, options: argparse.Namespace) -> dict[str, Estimate]:
     """How well the classifier ranks the findings of its validation phantoms."""
-    if not (asked.out / "val" / "records.csv").is_file():
+    if not (options.out / "val" / "records.csv").is_file():
         return {}
-    records = Records.load(asked.out / "val" / "records.csv", FINDINGS)
+    records = Records.load(options.out / "val" / "records.csv", FINDINGS)
     scores_NC = predict.classify(model, records, workers=0).logits_NC
     report = ranking.classification_report(records.labels_NC, scores_NC, FINDINGS, groups=records.patients)
     return {name: each["auroc"] for name, each in report.items()}
@@ -142,8 +144,8 @@ def of_layer(pick: Callable[[Classifier], nn.Module], weigh: str) -> Map:
         with torch.enable_grad():
             if weigh == "integrated":
                 grey = torch.zeros_like(image)
-                found = LayerIntegratedGradients(model, layer).attribute(image, grey, class_index, n_steps=16)
-                each = found.sum(-1)[0]
+                attribution = LayerIntegratedGradients(model, layer).attribute(image, grey, class_index, n_steps=16)
+                each = attribution.sum(-1)[0]
             elif weigh == "product":
                 each = LayerGradientXActivation(model, layer).attribute(image, target=class_index).sum(-1)[0]
             else:
@@ -161,13 +163,13 @@ def pad(model: Classifier, patches: torch.Tensor) -> torch.Tensor:
 
 def grad_cam(model: Classifier, layer: nn.Module, image: torch.Tensor, class_index: int) -> torch.Tensor:
     """Channels weighed with the mean of their gradients over patches: Grad-CAM to the letter."""
-    kept = {}
-    hook = layer.register_forward_hook(lambda module, given, out: kept.update(out=out))
+    outputs = {}
+    hook = layer.register_forward_hook(lambda module, inputs, out: outputs.update(out=out))
     logit = model(image.requires_grad_())[0, class_index]
     hook.remove()
-    (gradient,) = torch.autograd.grad(logit, kept["out"])
+    (gradient,) = torch.autograd.grad(logit, outputs["out"])
     prefix = model.encoder.num_prefix_tokens
-    return (kept["out"] * gradient[:, prefix:].mean(1, keepdim=True)).sum(-1)[0]
+    return (outputs["out"] * gradient[:, prefix:].mean(1, keepdim=True)).sum(-1)[0]
 
 
 METHODS: dict[str, Map] = {
@@ -211,7 +213,10 @@ def shares(rows: list[tuple[str, str, float, float, bool]]) -> dict[str, Estimat
         return {}
     _, patients, inside, area, peak = zip(*rows, strict=True)
     every, bootstrap = np.ones(len(rows), dtype=bool), Bootstrap.over(patients, len(rows))
-    mean = lambda values: mean_over(np.asarray(values, float), every, every, bootstrap)  # noqa: E731
+
+    def mean(values: Sequence[float]) -> Estimate:
+        return mean_over(np.asarray(values, float), every, every, bootstrap)
+
     return {
         "mass": mean(inside),
         "area": mean(area),
@@ -232,10 +237,11 @@ def table(report: dict) -> str:
     """A line for each method, model and finding."""
     lines = [f"AUROC {name:15} {e}" for name, e in report["auroc"].items()]
     for method, each in report["methods"].items():
-        for name, found in each.items():
+        for name, findings in each.items():
             lines.append(f"{method}, {name}")
             lines += [
-                f"  {finding:15}" + "".join(f"{k} {short(e):22}" for k, e in s.items()) for finding, s in found.items()
+                f"  {finding:15}" + "".join(f"{k} {short(e):22}" for k, e in s.items())
+                for finding, s in findings.items()
             ]
     return "\n".join([*lines, f"training {report['seconds']['training']} s"])
 

@@ -42,28 +42,28 @@ from mrm.system.tables import read_csv_rows
 SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}
 GRID = 256  # pixels a side of the mean mask
 LUNGS = ("lungs",)
-SHOWN = ("dice_positive", "iou_mean", "surface_distance", "hausdorff_95")
+MEASURES = ("dice_positive", "iou_mean", "surface_distance", "hausdorff_95")
 
 
 def main() -> None:
     """Prepare, train, test; write `lungs.json` and print a table."""
-    asked = arguments()
-    sets, empty = split_images(asked.data, asked.seed)
-    folder = write_folders(asked.data, asked.out / "data", sets)
-    write_pretraining(asked.data, asked.out / "pretraining.csv", sets["test"])
+    options = arguments()
+    sets, empty = split_images(options.data, options.seed)
+    folder = write_folders(options.data, options.out / "data", sets)
+    write_pretraining(options.data, options.out / "pretraining.csv", sets["test"])
     counts = {name: len(records) for name, records in sets.items()}
     print(f"{counts} images with lungs; {empty} empty masks left out", flush=True)
-    if asked.prepare_only:
+    if options.prepare_only:
         return
-    start = asked.init or random_encoder(asked.out / "random-encoder")
-    steps = asked.steps or steps_within(asked, folder, start)
+    start = options.init or random_encoder(options.out / "random-encoder")
+    steps = options.steps or steps_within(options, folder, start)
     results = {"mean mask": mean_mask(folder)}
-    trained = {"random encoder": True} | ({"pre-trained encoder": False} if asked.init else {})
+    trained = {"random encoder": True} | ({"pre-trained encoder": False} if options.init else {})
     dice, seconds = {}, {}
     for name, scratch in trained.items():
-        run = asked.out / f"{name.replace(' ', '-')}-{steps}"
+        run = options.out / f"{name.replace(' ', '-')}-{steps}"
         began = time.perf_counter()
-        runs.segment(configure(asked, folder, start, run, steps, scratch))
+        runs.segment(configure(options, folder, start, run, steps, scratch))
         seconds[name] = time.perf_counter() - began
         results[name] = runs.evaluate(run, folder, run / "test")["classes"]["lungs"]
         dice[name] = read_dice(run / "test" / "images.csv")
@@ -71,7 +71,7 @@ def main() -> None:
     if len(dice) == 2:
         report["difference"] = difference(dice["pre-trained encoder"], dice["random encoder"]).to_dict()
     report |= {"threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__}
-    (asked.out / "lungs.json").write_text(json.dumps(report, indent=2) + "\n")
+    (options.out / "lungs.json").write_text(json.dumps(report, indent=2) + "\n")
     print(table(report))
 
 
@@ -152,16 +152,18 @@ def write_pretraining(data: Path, path: Path, test: Records) -> None:
 
 
 def configure(
-    asked, folder: Path, start: Path, run: Path, steps: int, scratch: bool, classes: tuple[str, ...] = LUNGS
+    options, folder: Path, start: Path, run: Path, steps: int, scratch: bool, classes: tuple[str, ...] = LUNGS
 ) -> recipes.SegmentConfig:
     """The recipe `tiny`, of so many steps."""
-    recipe = recipes.SEGMENT["tiny"].make(folder, folder, start, run, classes=classes, scratch=scratch, seed=asked.seed)
-    check = max(1, steps // 8)
+    recipe = recipes.SEGMENT["tiny"].make(
+        folder, folder, start, run, classes=classes, scratch=scratch, seed=options.seed
+    )
+    validate_every = max(1, steps // 8)
     training = replace(
-        recipe.training, steps=steps, warmup_steps=max(1, steps // 15), global_batch=asked.batch, workers=asked.workers,
-        validate_every=check, save_every=check,
+        recipe.training, steps=steps, warmup_steps=max(1, steps // 15), global_batch=options.batch, workers=options.workers,
+        validate_every=validate_every, save_every=validate_every,
     )  # fmt: skip
-    return replace(recipe, image_size=(asked.size, asked.size), training=training)
+    return replace(recipe, image_size=(options.size, options.size), training=training)
 
 
 def random_encoder(folder: Path) -> Path:
@@ -171,18 +173,18 @@ def random_encoder(folder: Path) -> Path:
         return model_folder.save(folder, Classifier(shape))
 
 
-def steps_within(asked, folder: Path, start: Path, classes: tuple[str, ...] = LUNGS) -> int:
+def steps_within(options, folder: Path, start: Path, classes: tuple[str, ...] = LUNGS) -> int:
     """How many steps fit into --minutes, from the time that ten of them take here and now."""
     times = []
     for steps in (3, 13):
         began = time.perf_counter()
-        config = configure(asked, folder, start, asked.out / f"timing-{time.time_ns()}", steps, True, classes)
+        config = configure(options, folder, start, options.out / f"timing-{time.time_ns()}", steps, True, classes)
         runs.segment(
             replace(config, audit="names", training=replace(config.training, validate_every=99, save_every=99))
         )
         times.append(time.perf_counter() - began)
     each = max(1e-3, (times[1] - times[0]) / 10)
-    return max(20, int(0.9 * 60 * asked.minutes / each))  # a tenth is for the checks
+    return max(20, int(0.9 * 60 * options.minutes / each))  # a tenth is for validation
 
 
 # Results ------------------------------------------------------------------------------------------------
@@ -199,8 +201,8 @@ def mean_mask(folder: Path) -> dict[str, dict]:
         scores[float(cut)] = float(np.nanmean(counts.dice()))
     best = max(scores, key=lambda cut: scores[cut])
     true = [test.mask(i) for i in range(len(test))]
-    found = [cv2.resize(mean, t.shape[::-1], interpolation=cv2.INTER_LINEAR) >= best for t in true]
-    return {name: e.to_dict() for name, e in overlap_report(Overlap.of(found, true)).items()}
+    predicted = [cv2.resize(mean, t.shape[::-1], interpolation=cv2.INTER_LINEAR) >= best for t in true]
+    return {name: e.to_dict() for name, e in overlap_report(Overlap.of(predicted, true)).items()}
 
 
 def read_dice(path: Path) -> np.ndarray:
@@ -217,17 +219,17 @@ def difference(first_N: np.ndarray, second_N: np.ndarray) -> Estimate:
 
 def table(report: dict) -> str:
     """The results, a row for each answer."""
-    lines = [f"{'':22}" + "".join(f"{name:>26}" for name in SHOWN)]
+    lines = [f"{'':22}" + "".join(f"{name:>26}" for name in MEASURES)]
     for name, measures in report["results"].items():
-        cells = [shown(measures[m]) if m in measures else "" for m in SHOWN]
+        cells = [with_interval(measures[m]) if m in measures else "" for m in MEASURES]
         lines.append(f"{name:22}" + "".join(f"{cell:>26}" for cell in cells))
     if "difference" in report:
-        lines.append(f"{'pre-trained - random':22}{shown(report['difference']):>26}")
+        lines.append(f"{'pre-trained - random':22}{with_interval(report['difference']):>26}")
     minutes = ", ".join(f"{name} {s / 60:.1f} minutes" for name, s in report["seconds"].items())
     return "\n".join([*lines, f"{report['steps']} steps; {minutes}; {report['threads']} threads"])
 
 
-def shown(e: dict) -> str:
+def with_interval(e: dict) -> str:
     """'0.912 (0.893-0.926)'"""
     if e["value"] is None:
         return "undefined"

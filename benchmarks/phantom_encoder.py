@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    teach(asked.out, asked.count, asked.steps, asked.size, asked.batch, asked.lr, asked.seed)
+    options = parser.parse_args()
+    teach(options.out, options.count, options.steps, options.size, options.batch, options.lr, options.seed)
 
 
 def teach(out: Path, count: int, steps: int, size: int, batch: int = 32, lr: float = 1e-3, seed: int = 0) -> Path:
@@ -71,13 +71,13 @@ def teach(out: Path, count: int, steps: int, size: int, batch: int = 32, lr: flo
 
 def draw(seed: int, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Phantoms (N, H, W) uint8, and which patches show which finding (N, L, C) float32."""
-    images, shown = [], []
+    images, covered = [], []
     for i in range(count):
         p = phantom(seed, i, size)
         images.append(p.image)
         shares = [cover(p.regions.get(name), size) for name in FINDINGS]
-        shown.append(np.stack(shares, axis=-1) > SEEN)
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(shown)).float()
+        covered.append(np.stack(shares, axis=-1) > SEEN)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(covered)).float()
 
 
 def cover(region_HW: np.ndarray | None, size: int) -> np.ndarray:

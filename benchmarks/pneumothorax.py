@@ -15,14 +15,14 @@ import time
 from pathlib import Path
 
 import torch
-from lungs import configure, random_encoder, shown, steps_within
+from lungs import configure, random_encoder, steps_within, with_interval
 
 from mrm import runs
 from mrm.corpora.phantoms import phantom_files
 
 CLASSES = ("pneumothorax",)
 COUNTS = {"training": 1500, "validation": 300, "test": 600}
-SHOWN = ("dice_positive", "dice_published", "dice_pooled", "sensitivity", "false_positives")
+MEASURES = ("dice_positive", "dice_published", "dice_pooled", "sensitivity", "false_positives")
 
 
 def main() -> None:
@@ -37,22 +37,22 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the number of phantoms")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    counts = {split: max(20, round(asked.share * n)) for split, n in COUNTS.items()}
-    folder = draw(asked.out / "phantoms", counts, asked.seed)
-    start = asked.init or random_encoder(asked.out / "random-encoder")
-    steps = asked.steps or steps_within(asked, folder, start, CLASSES)
+    options = parser.parse_args()
+    counts = {split: max(20, round(options.share * n)) for split, n in COUNTS.items()}
+    folder = draw(options.out / "phantoms", counts, options.seed)
+    start = options.init or random_encoder(options.out / "random-encoder")
+    steps = options.steps or steps_within(options, folder, start, CLASSES)
     report = {"images": counts, "steps": steps, "threads": torch.get_num_threads(), "seconds": {}, "results": {}}
-    for name, scratch in {"random encoder": True, **({"pre-trained encoder": False} if asked.init else {})}.items():
+    for name, scratch in {"random encoder": True, **({"pre-trained encoder": False} if options.init else {})}.items():
         began = time.perf_counter()
-        run = asked.out / f"{name.replace(' ', '-')}-{steps}"
-        runs.segment(configure(asked, folder, start, run, steps, scratch, CLASSES))
+        run = options.out / f"{name.replace(' ', '-')}-{steps}"
+        runs.segment(configure(options, folder, start, run, steps, scratch, CLASSES))
         report["seconds"][name] = time.perf_counter() - began
         report["results"][name] = runs.evaluate(run, folder, run / "test")["classes"]["pneumothorax"]
-    (asked.out / "pneumothorax.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(f"{'':22}" + "".join(f"{m:>24}" for m in SHOWN))
+    (options.out / "pneumothorax.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"{'':22}" + "".join(f"{m:>24}" for m in MEASURES))
     for name, measures in report["results"].items():
-        print(f"{name:22}" + "".join(f"{shown(measures[m]):>24}" for m in SHOWN))
+        print(f"{name:22}" + "".join(f"{with_interval(measures[m]):>24}" for m in MEASURES))
 
 
 def draw(out: Path, counts: dict[str, int], seed: int) -> Path:

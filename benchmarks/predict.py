@@ -46,25 +46,25 @@ from mrm.system.partial_results import Partial
 
 def main() -> None:
     """Time, measure, and print one line of JSON."""
-    asked = arguments()
+    options = arguments()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model = write_model(folder / "model", asked.encoder)
-        files = images(folder / "images", asked)
+        model = write_model(folder / "model", options.encoder)
+        files = images(folder / "images", options)
         report = {
-            **vars(asked),
-            "folder": asked.folder.name if asked.folder else None,
+            **vars(options),
+            "folder": options.folder.name if options.folder else None,
             "device": hardware.device_name(best_device()),
             "torch": torch.__version__,
-            **{kind: timed(model, files, kind, folder, asked) for kind in asked.precisions},
+            **{kind: timed(model, files, kind, folder, options) for kind in options.precisions},
         }
-        if asked.memory:
-            report["memory_mib"] = memory_curve(model, files, folder, asked)
+        if options.memory:
+            report["memory_mib"] = memory_curve(model, files, folder, options)
     print(json.dumps(report))
 
 
 def arguments() -> argparse.Namespace:
-    """What is asked for on the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default="vit_tiny_patch16_224", help="any timm Vision Transformer")
     parser.add_argument("--images", type=int, default=200)
@@ -81,9 +81,9 @@ def arguments() -> argparse.Namespace:
         default=[200, 1000, 2000, 5000],
         help="numbers of images done at which it is noted; none: leave out",
     )
-    asked = parser.parse_args()
-    asked.threads = torch.get_num_threads()  # those that PyTorch starts with, which the plain loop uses
-    return asked
+    options = parser.parse_args()
+    options.threads = torch.get_num_threads()  # those that PyTorch starts with, which the plain loop uses
+    return options
 
 
 def write_model(folder: Path, encoder: str) -> Path:
@@ -94,15 +94,15 @@ def write_model(folder: Path, encoder: str) -> Path:
     return model_folder.save(folder, model.eval())
 
 
-def images(folder: Path, asked: argparse.Namespace) -> list[Path]:
+def images(folder: Path, options: argparse.Namespace) -> list[Path]:
     """The files to predict, in order; few phantoms are drawn, and stand in turn for the many."""
-    if asked.folder:
-        return sorted(p for p in asked.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[: asked.images]
-    phantom_files.write(folder, 16, seed=0, size=asked.side, workers=1)
+    if options.folder:
+        return sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))[: options.images]
+    phantom_files.write(folder, 16, seed=0, size=options.side, workers=1)
     drawn = [p.read_bytes() for p in sorted((folder / "images").iterdir())]
     many = folder / "many"
     many.mkdir()
-    for i in range(asked.images):
+    for i in range(options.images):
         (many / f"{i:05}.jpg").write_bytes(drawn[i % len(drawn)])
     return sorted(many.iterdir())
 
@@ -128,25 +128,25 @@ class Plain(Dataset):
 
 
 @torch.inference_mode()
-def plain_loop(encoder, config, files: list[Path], precision: str, asked: argparse.Namespace) -> np.ndarray:
+def plain_loop(encoder, config, files: list[Path], precision: str, options: argparse.Namespace) -> np.ndarray:
     """Probabilities (N, C) by the plain loop."""
     device = next(encoder.parameters()).device
     data = Plain(files, config.image_size, config.mean, config.std)
-    loader = DataLoader(data, batch_size=asked.batch, num_workers=asked.workers, pin_memory=device.type == "cuda")
-    found = []
+    loader = DataLoader(data, batch_size=options.batch, num_workers=options.workers, pin_memory=device.type == "cuda")
+    batches = []
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for image_BCHW in loader:
             logits_BC = encoder(image_BCHW.to(device, non_blocking=True))
-            found.append(logits_BC.float().sigmoid().cpu().numpy())
-    return np.concatenate(found)
+            batches.append(logits_BC.float().sigmoid().cpu().numpy())
+    return np.concatenate(batches)
 
 
-def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: argparse.Namespace) -> dict:
+def timed(model: Path, files: list[Path], precision: str, folder: Path, options: argparse.Namespace) -> dict:
     """Images a second of both, the median of the repeats and each of them, and how far their answers differ."""
-    reading = predicting.Reading(batch=asked.batch, workers=asked.workers, precision=precision)
+    reading = predicting.Reading(batch=options.batch, workers=options.workers, precision=precision)
     loaded = mrm.load(model).to(predicting.device_of(reading))
     answers: dict[str, np.ndarray] = {}
-    threads = {"timm": asked.threads}
+    threads = {"timm": options.threads}
 
     def ours(some: list[Path]) -> None:
         out = folder / "out.jsonl"
@@ -156,13 +156,13 @@ def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: a
         answers["mrm"] = np.array([[row[c] for c in FINDINGS] for row in rows])
 
     def plain(some: list[Path]) -> None:
-        torch.set_num_threads(asked.threads)
-        answers["timm"] = plain_loop(loaded.encoder, loaded.config, some, precision, asked)
+        torch.set_num_threads(options.threads)
+        answers["timm"] = plain_loop(loaded.encoder, loaded.config, some, precision, options)
 
     ways, rates = {"mrm": ours, "timm": plain}, {"mrm": [], "timm": []}
     for way in ways.values():
-        way(files[: asked.batch])
-    for repeat in range(asked.repeats):
+        way(files[: options.batch])
+    for repeat in range(options.repeats):
         for name in ("mrm", "timm") if repeat % 2 == 0 else ("timm", "mrm"):
             start = time.perf_counter()
             ways[name](files)
@@ -177,22 +177,22 @@ def timed(model: Path, files: list[Path], precision: str, folder: Path, asked: a
     }
 
 
-def memory_curve(model: Path, files: list[Path], folder: Path, asked: argparse.Namespace) -> dict[str, float]:
-    """The most MiB that one fresh `mrm predict` had held when so many images were done, its readers included."""
-    counts, out = sorted(asked.memory), folder / "memory.csv"
+def memory_curve(model: Path, files: list[Path], folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """The peak MiB that one fresh `mrm predict` had held when so many images were done, its readers included."""
+    counts, out = sorted(options.memory), folder / "memory.csv"
     many = folder / "many.csv"
     many.write_text("image_path\n" + "".join(f"{files[i % len(files)].absolute()}\n" for i in range(counts[-1])))
-    words = [str(model), str(many), "--out", str(out), "--batch", str(asked.batch), "--workers", str(asked.workers)]
+    words = [str(model), str(many), "--out", str(out), "--batch", str(options.batch), "--workers", str(options.workers)]
     process = subprocess.Popen([sys.executable, "-m", "mrm", "predict", *words], stdout=subprocess.DEVNULL)
-    most, curve = 0, {}
+    peak, curve = 0, {}
     while process.poll() is None:
-        most = max(most, sum(resident(p) for p in (process.pid, *children(process.pid))))
+        peak = max(peak, sum(resident(p) for p in (process.pid, *children(process.pid))))
         done = rows_done(out)
-        curve |= {str(n): round(most / 2**20, 1) for n in counts if n <= done and str(n) not in curve}
+        curve |= {str(n): round(peak / 2**20, 1) for n in counts if n <= done and str(n) not in curve}
         time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"predicting {counts[-1]} images failed")
-    return curve | {str(counts[-1]): round(most / 2**20, 1)}  # with the writing of the table
+    return curve | {str(counts[-1]): round(peak / 2**20, 1)}  # with the writing of the table
 
 
 def rows_done(out: Path) -> int:

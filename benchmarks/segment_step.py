@@ -36,22 +36,22 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=768)
     parser.add_argument("--bf16", action="store_true", help="mixed precision, as the recipe has it")
     parser.add_argument("--checkpointing", action="store_true", help="recompute the encoder's activations")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     recipe = recipes.SEGMENT["siim-100"].make(*[Path()] * 4)
     shape = SegmenterConfig(
-        recipe.classes, image_size=(asked.size, asked.size), head=asked.head, channels=asked.channels
+        recipe.classes, image_size=(options.size, options.size), head=options.head, channels=options.channels
     )
     model = Segmenter(shape).to(device).train()
-    model.encoder.set_grad_checkpointing(asked.checkpointing)
+    model.encoder.set_grad_checkpointing(options.checkpointing)
     task, optimizer = SegmentTask(model), build_optimizer(model, recipe.training)
-    batch = random_batch(asked.batch, asked.size).to(device)
-    times = [step(task, optimizer, batch, asked.bf16) for _ in range(asked.steps + 1)][1:]
+    batch = random_batch(options.batch, options.size).to(device)
+    times = [step(task, optimizer, batch, options.bf16) for _ in range(options.steps + 1)][1:]
     report = {
-        **{k: v for k, v in vars(asked).items() if k != "steps"},
+        **{k: v for k, v in vars(options).items() if k != "steps"},
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds a step": round(float(np.median(times)), 4),
-        "images a second": round(asked.batch / float(np.median(times)), 3),
+        "images a second": round(options.batch / float(np.median(times)), 3),
         "memory, GiB": round(peak_memory(device), 2),
         "device": hardware.device_name(device),
         "machine": platform.machine(),

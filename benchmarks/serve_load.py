@@ -42,7 +42,7 @@ from mrm.models import model_folder
 from mrm.statistics.calibration import tempered
 from mrm.system import hardware
 
-MOST = 1e-5  # by which a probability may differ: a batch adds its numbers in another order
+TOLERANCE = 1e-5  # by which a probability may differ: a batch adds its numbers in another order
 MB = 1_000_000
 
 
@@ -73,12 +73,12 @@ def main() -> None:
     parser.add_argument("--broken", type=float, default=0.1, help="share of them")
     parser.add_argument("--rounds", type=int, default=3, help="times that all are sent; memory must not grow")
     parser.add_argument("--size", type=int, default=512, help="pixels of a phantom's side")
-    asked = parser.parse_args()
-    requests = made(asked.model, asked.requests, round(asked.requests * asked.broken), asked.size)
+    options = parser.parse_args()
+    requests = build_requests(options.model, options.requests, round(options.requests * options.broken), options.size)
     with tempfile.TemporaryFile("w+") as log:
-        process, address = started(asked.model, log)
+        process, address = start_service(options.model, log)
         try:
-            report = measured(requests, process, address, asked.rounds)
+            report = measured(requests, process, address, options.rounds)
         finally:
             process.terminate()
             ended = process.wait(60)
@@ -91,7 +91,7 @@ def main() -> None:
 # What is sent -------------------------------------------------------------------------------------------
 
 
-def made(model: Path, count: int, broken: int, size: int) -> list[Request]:
+def build_requests(model: Path, count: int, broken: int, size: int) -> list[Request]:
     """Good and broken requests in a random order that is always the same."""
     drawn = [phantom(1, 6 * i, size=size).image for i in range(12)]
     writers = (images.encode_png, images.encode_jpeg, dicom)
@@ -159,7 +159,7 @@ def gigabyte():
 # Sending ------------------------------------------------------------------------------------------------
 
 
-def started(model: Path, log) -> tuple[psutil.Popen, str]:
+def start_service(model: Path, log) -> tuple[psutil.Popen, str]:
     """The service, and the address it prints."""
     command = [sys.executable, "-m", "mrm", "serve", str(model), "--port", "0"]
     process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -229,9 +229,9 @@ def fault(request: Request, answer: httpx2.Response) -> str:
         return "" if named else f"{request.kind}: {answer.status_code} {content}"
     if answer.status_code != 200:
         return f"good: {answer.status_code} {content}"
-    found = np.array([f["probability"] for f in content["findings"]])
-    off = float(np.abs(found - request.expected).max())
-    return "" if off <= MOST else f"good: probabilities differ by {off:.2g}"
+    probabilities = np.array([f["probability"] for f in content["findings"]])
+    off = float(np.abs(probabilities - request.expected).max())
+    return "" if off <= TOLERANCE else f"good: probabilities differ by {off:.2g}"
 
 
 def summary(answers: list[Answer], seconds: list[float]) -> dict:

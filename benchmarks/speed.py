@@ -13,7 +13,7 @@ What is compared is measured in turns, A B C A B C, so that noise hits all alike
 runs every part with small models and images to see that it works: its numbers mean nothing, and the file says so.
 """
 
-# Shapes: B studies, T tokens, W words asked for
+# Shapes: B studies, T tokens, W masked words
 from __future__ import annotations
 
 import argparse
@@ -74,7 +74,7 @@ VARIANTS = {  # name: image decoder, precision; the baseline besides
 
 
 def main() -> None:
-    """Measure the parts asked for, write JSON, print tables."""
+    """Measure the selected parts, write JSON, print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("speed.json"), help="the JSON file to write")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
@@ -82,31 +82,31 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small models and images, to see that everything works")
     parser.add_argument("--step-of", nargs=2, help=argparse.SUPPRESS)  # this command starts itself
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.step_of:
-        take_steps(asked.step_of[0], int(asked.step_of[1]), asked.quick)
+    options = parser.parse_args()
+    if options.step_of:
+        take_steps(options.step_of[0], int(options.step_of[1]), options.quick)
         return
-    if asked.train:
-        train_in_processes(asked.train, asked.quick)
+    if options.train:
+        train_in_processes(options.train, options.quick)
         return
-    parts = asked.part or PARTS
-    if "loader" in parts and not asked.images:
+    parts = options.part or PARTS
+    if "loader" in parts and not options.images:
         parser.error("the loader part needs --images DIR, a folder of real radiographs")
-    results: dict[str, Any] = {"machine": machine(), "quick": asked.quick}
+    results: dict[str, Any] = {"machine": machine(), "quick": options.quick}
     measure: dict[str, Callable[[], dict[str, Any]]] = {
-        "loader": lambda: loader(asked.images, asked.quick),
-        "step": lambda: step(asked.quick),
-        "loop": lambda: loop(asked.quick),
-        "processes": lambda: processes(asked.quick),
-        "sweep": lambda: sweep(asked.quick),
+        "loader": lambda: loader(options.images, options.quick),
+        "step": lambda: step(options.quick),
+        "loop": lambda: loop(options.quick),
+        "processes": lambda: processes(options.quick),
+        "sweep": lambda: sweep(options.quick),
     }
     for part in parts:
         print(f"--- {part}", flush=True)
         results[part] = measure[part]()
         print(table(results[part]), flush=True)
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"wrote {asked.out}" + ("; --quick: its numbers mean nothing" if asked.quick else ""))
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"wrote {options.out}" + ("; --quick: its numbers mean nothing" if options.quick else ""))
 
 
 # The loader -------------------------------------------------------------------------------------------
@@ -330,14 +330,17 @@ def baseline_step(quick: bool, size: int, device: torch.device) -> Callable[[], 
 
 
 def whole_reports(batch: PretrainBatch, length: int) -> tuple[torch.Tensor, ...]:
-    """Tokens, attention, targets and positions asked for, all padded to the full length: (B, T) each."""
+    """Tokens, attention, targets and masked positions, all padded to the full length: (B, T) each."""
     rows, short = batch.tokens_BT.shape
-    grow = lambda x_BT: torch.nn.functional.pad(x_BT, (0, length - short))  # noqa: E731
+
+    def padded(x_BT: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.pad(x_BT, (0, length - short))
+
     real = batch.targets_W != NO_WORD
-    targets, asked = batch.tokens_BT.clone(), torch.zeros(rows, short, dtype=torch.bool)
+    targets, masked = batch.tokens_BT.clone(), torch.zeros(rows, short, dtype=torch.bool)
     targets.view(-1)[batch.words_W[real]] = batch.targets_W[real]
-    asked.view(-1)[batch.words_W[real]] = True
-    return grow(batch.tokens_BT), grow(batch.attention_BT), grow(targets), grow(asked)
+    masked.view(-1)[batch.words_W[real]] = True
+    return padded(batch.tokens_BT), padded(batch.attention_BT), padded(targets), padded(masked)
 
 
 def new_model(quick: bool, decoder: str) -> MRM:
@@ -428,7 +431,7 @@ def loop(quick: bool) -> dict[str, Any]:
     """
     repeats, steps = (2, 5) if quick else (3, 9)
     precision = fitting("bf16")
-    found: dict[str, list[float]] = {"own": [], "norm": [], "waiting": [], "whole": []}
+    shares: dict[str, list[float]] = {"loop": [], "norm": [], "waiting": [], "whole": []}
     with tempfile.TemporaryDirectory() as place:
         for turn in range(repeats):
             trainer = trainer_for(
@@ -439,19 +442,19 @@ def loop(quick: bool) -> dict[str, Any]:
                 trainer.fit()
             first, last = trainer.history[0], trainer.history[-1]
             spent = {k: last[k] - first[k] for k in first}
-            own = spent["time"] - spent["loader"] - spent["step"] - spent["gradient norm"]
-            found["own"].append(own / spent["step"])
-            found["norm"].append(spent["gradient norm"] / spent["step"])
-            found["waiting"].append(spent["loader"] / spent["time"])
-            found["whole"].append(spent["time"] / (steps - 1))
+            loop_seconds = spent["time"] - spent["loader"] - spent["step"] - spent["gradient norm"]
+            shares["loop"].append(loop_seconds / spent["step"])
+            shares["norm"].append(spent["gradient norm"] / spent["step"])
+            shares["waiting"].append(spent["loader"] / spent["time"])
+            shares["whole"].append(spent["time"] / (steps - 1))
     return {
         "what": f"{steps - 1} steps of {precision}, {threads()}, a worker reads; logs every 4 steps, checkpoints left out",
         "unit": "seconds a step",
-        "seconds": {"whole": spread(found["whole"])},
+        "seconds": {"whole": spread(shares["whole"])},
         "shares": {
-            "the loop's own, of the step": spread(found["own"]),
-            "the gradient's norm, of the step": spread(found["norm"]),
-            "waiting for batches, of the whole": spread(found["waiting"]),
+            "the loop's own, of the step": spread(shares["loop"]),
+            "the gradient's norm, of the step": spread(shares["norm"]),
+            "waiting for batches, of the whole": spread(shares["waiting"]),
         },
     }
 
@@ -584,11 +587,11 @@ def sweep_row(name: str, size: int, repeats: int, quick: bool) -> dict[str, Any]
 
 def in_turns(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Each measured once, then each again, so that what disturbs the machine disturbs all of them."""
-    found: dict[str, list[float]] = {name: [] for name in measures}
+    seconds: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(repeats):
         for name, measure in measures.items():
-            found[name].append(measure())
-    return found
+            seconds[name].append(measure())
+    return seconds
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -69,27 +69,27 @@ PARTNERS = 10  # other test images to compare with, a report
 
 def main() -> None:
     """Make the sets, train, score; write `surprise.json` and print it."""
-    asked = arguments()
-    sets = phantom_sets(asked) if asked.corpus == "phantoms" else covid_sets(asked)
+    options = arguments()
+    sets = phantom_sets(options) if options.corpus == "phantoms" else covid_sets(options)
     print({name: len(records) for name, records in sets.items()}, flush=True)
     began = time.perf_counter()
-    run = asked.init or started(asked, sets["train"])
-    if not asked.init and asked.steps:
-        run = runs.pretrain(replace(configure(asked), init=run))
+    run = options.init or starting_model(options, sets["train"])
+    if not options.init and options.steps:
+        run = runs.pretrain(replace(configure(options), init=run))
     trained = time.perf_counter() - began
     began = time.perf_counter()
-    report = measure(model_folder.load(run), sets["train"], of_sections(sets["test"], asked.sections), asked)
+    report = measure(model_folder.load(run), sets["train"], of_sections(sets["test"], options.sections), options)
     report |= {
-        "corpus": asked.corpus,
+        "corpus": options.corpus,
         "steps": None
-        if asked.init
-        else {"teach": 0 if asked.encoder else asked.teach, "words": asked.words, "joint": asked.steps},
+        if options.init
+        else {"teach": 0 if options.encoder else options.teach, "words": options.words, "joint": options.steps},
         "images": {name: len(records) for name, records in sets.items()},
         "seconds": {"training": round(trained), "scoring": round(time.perf_counter() - began)},
         "threads": torch.get_num_threads(),
-        "settings": {name: value for name, value in vars(asked).items() if not isinstance(value, Path)},
+        "settings": {name: value for name, value in vars(options).items() if not isinstance(value, Path)},
     }
-    (asked.out / "surprise.json").write_text(json.dumps(report, indent=2) + "\n")
+    (options.out / "surprise.json").write_text(json.dumps(report, indent=2) + "\n")
     print(table(report))
 
 
@@ -126,95 +126,99 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=2000, help="of the bootstrap")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    if asked.corpus == "covid" and not asked.data:
+    options = parser.parse_args()
+    if options.corpus == "covid" and not options.data:
         parser.error("covid needs --data")
-    if asked.teach is None:
-        asked.teach = 2000 if asked.corpus == "phantoms" else 0
-    return asked
+    if options.teach is None:
+        options.teach = 2000 if options.corpus == "phantoms" else 0
+    return options
 
 
 # Data ---------------------------------------------------------------------------------------------------
 
 
-def phantom_sets(asked: argparse.Namespace) -> dict[str, Records]:
+def phantom_sets(options: argparse.Namespace) -> dict[str, Records]:
     """Phantoms of two seeds, and so of different patients."""
     sets = {}
-    for seed, (name, count) in enumerate({"train": asked.count, "test": asked.test}.items()):
-        file = asked.out / name / "records.csv"
+    for seed, (name, count) in enumerate({"train": options.count, "test": options.test}.items()):
+        file = options.out / name / "records.csv"
         if not file.is_file():
-            phantom_files.write(asked.out / name, count, seed=1000 * asked.seed + seed, size=2 * asked.size, workers=1)
+            phantom_files.write(
+                options.out / name, count, seed=1000 * options.seed + seed, size=2 * options.size, workers=1
+            )
         sets[name] = Records.load(file, FINDINGS)
     return sets
 
 
-def of_sections(records: Records, wanted: Sequence[str] | None) -> Records:
+def of_sections(records: Records, sections: Sequence[str] | None) -> Records:
     """The records with these sections of their reports alone; as they are where none are named."""
-    if not wanted:
+    if not sections:
         return records
-    return replace(records, rows=[replace(r, report=select_sections(r.report, wanted)) for r in records])
+    return replace(records, rows=[replace(r, report=select_sections(r.report, sections)) for r in records])
 
 
-def covid_sets(asked: argparse.Namespace) -> dict[str, Records]:
+def covid_sets(options: argparse.Namespace) -> dict[str, Records]:
     """The pairs whose patient is known, split by patient; a text that stands on both sides stays in training."""
-    with open(asked.data / "metadata.csv", newline="", encoding="utf-8", errors="replace") as text:
+    with open(options.data / "metadata.csv", newline="", encoding="utf-8", errors="replace") as text:
         patients = {row["filename"]: row["patientid"].strip() for row in csv.DictReader(text)}
-    pairs = Records.load(asked.data / "training.csv")
+    pairs = Records.load(options.data / "training.csv")
     rows = [replace(r, patient=patients.get(Path(r.image).name, "")) for r in pairs if r.report.strip()]
-    sets = Records([r for r in rows if r.patient], source=str(asked.data)).split(
-        {"train": 0.75, "test": 0.25}, asked.seed
+    sets = Records([r for r in rows if r.patient], source=str(options.data)).split(
+        {"train": 0.75, "test": 0.25}, options.seed
     )
-    told = {r.report.strip() for r in sets["train"]}
-    sets["test"] = sets["test"].where(lambda r: r.report.strip() not in told)
-    (asked.out / "train").mkdir(parents=True, exist_ok=True)
-    sets["train"].to_csv(asked.out / "train" / "records.csv")
+    training_reports = {r.report.strip() for r in sets["train"]}
+    sets["test"] = sets["test"].where(lambda r: r.report.strip() not in training_reports)
+    (options.out / "train").mkdir(parents=True, exist_ok=True)
+    sets["train"].to_csv(options.out / "train" / "records.csv")
     return sets
 
 
-def configure(asked: argparse.Namespace) -> recipes.PretrainConfig:
+def configure(options: argparse.Namespace) -> recipes.PretrainConfig:
     """The tiny recipe, with what the command line asks for."""
-    recipe = recipes.tiny(asked.out / "train" / "records.csv", asked.out / "run", seed=asked.seed)
-    patches = (asked.size // 16) ** 2
+    recipe = recipes.tiny(options.out / "train" / "records.csv", options.out / "run", seed=options.seed)
+    patches = (options.size // 16) ** 2
     model = replace(
         recipe.model,
-        image_size=asked.size,
-        target_scale=asked.scale,
-        keep=min(patches - 1, round(asked.visible * patches)),
+        image_size=options.size,
+        target_scale=options.scale,
+        keep=min(patches - 1, round(options.visible * patches)),
     )
     training = replace(
-        recipe.training, epochs=None, steps=max(1, asked.steps), warmup_steps=max(1, asked.steps // 15), lr=asked.lr,
-        global_batch=asked.batch, workers=asked.workers, save_every=max(1, asked.steps // 4),
-        validate_every=max(1, asked.steps // 4), log_every=50, clip=1.0,
+        recipe.training, epochs=None, steps=max(1, options.steps), warmup_steps=max(1, options.steps // 15), lr=options.lr,
+        global_batch=options.batch, workers=options.workers, save_every=max(1, options.steps // 4),
+        validate_every=max(1, options.steps // 4), log_every=50, clip=1.0,
     )  # fmt: skip
     return replace(
         recipe,
         model=model,
         training=training,
         audit="names",
-        image_weight=asked.image_weight,
-        crop=CropConfig(area=(asked.area, 1.0), flip=asked.flip),
-        report=ReportConfig(mask=asked.mask),
+        image_weight=options.image_weight,
+        crop=CropConfig(area=(options.area, 1.0), flip=options.flip),
+        report=ReportConfig(mask=options.mask),
     )
 
 
-def started(asked: argparse.Namespace, train: Records) -> Path:
+def starting_model(options: argparse.Namespace, train: Records) -> Path:
     """The model that training starts from: a taught encoder, and images that differ enough to be seen."""
-    folder = asked.out / "start"
+    folder = options.out / "start"
     if (folder / "config.json").is_file():
         return folder
-    encoder = asked.encoder
-    if encoder is None and asked.teach:
-        encoder = phantom_encoder.teach(asked.out / "encoder", asked.count, asked.teach, asked.size, seed=asked.seed)
-    config = configure(asked).model
+    encoder = options.encoder
+    if encoder is None and options.teach:
+        encoder = phantom_encoder.teach(
+            options.out / "encoder", options.count, options.teach, options.size, seed=options.seed
+        )
+    config = configure(options).model
     tokenizer = Tokenizer.train([r.report for r in train], config.vocabulary)
-    with noise.seeded(asked.seed):
+    with noise.seeded(options.seed):
         model = MRM(replace(config, vocabulary=tokenizer.size)).eval()
     if encoder:
         print(f"{encoder}: {model_folder.start_from(model, encoder)}")
-    if asked.context:
-        print(f"what is seen of images, scaled by {spread_contexts(model, train[:64], asked.context):.1f}")
-    if asked.words:
-        learn_words(model, tokenizer, train, asked)
+    if options.context:
+        print(f"what is seen of images, scaled by {spread_contexts(model, train[:64], options.context):.1f}")
+    if options.words:
+        learn_words(model, tokenizer, train, options)
     return model_folder.save(folder, model, tokenizer=tokenizer)
 
 
@@ -229,25 +233,25 @@ def spread_contexts(model: MRM, records: Sequence[Record], spread: float) -> flo
     return gain
 
 
-def learn_words(model: MRM, tokenizer: Tokenizer, train: Records, asked: argparse.Namespace) -> None:
+def learn_words(model: MRM, tokenizer: Tokenizer, train: Records, options: argparse.Namespace) -> None:
     """Train the report decoder, and its projection of images, on features of whole images from the frozen encoder."""
     features_ND = torch.cat([features_of(model, record) for record in train]).clone()  # out of inference mode
     length, decoder = model.config.report_length, model.report_decoder.requires_grad_(True)
     ids = [i.astype(np.int64) for i in tokenizer.encode([r.report for r in train], length)]
-    optimizer = torch.optim.AdamW(decoder.parameters(), asked.lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, asked.lr, asked.words, pct_start=0.1)
-    for step, rows in enumerate(phantom_encoder.batches(len(train), asked.batch, asked.words, asked.seed), 1):
-        rng = np.random.default_rng([asked.seed, step])
+    optimizer = torch.optim.AdamW(decoder.parameters(), options.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options.lr, options.words, pct_start=0.1)
+    for step, rows in enumerate(phantom_encoder.batches(len(train), options.batch, options.words, options.seed), 1):
+        rng = np.random.default_rng([options.seed, step])
         true_BT = np.full((len(rows), max(len(ids[i]) for i in rows)), PAD)
         hidden_BT = np.zeros(true_BT.shape, dtype=bool)
         for row, i in enumerate(rows):
             true_BT[row, : len(ids[i])] = ids[i]
             draws = rng.random(len(ids[i]))
-            hidden_BT[row, : len(ids[i])] = mask_words(ids[i], draws, tokenizer.continues, asked.mask, length)
+            hidden_BT[row, : len(ids[i])] = mask_words(ids[i], draws, tokenizer.continues, options.mask, length)
         tokens_BT = torch.from_numpy(np.where(hidden_BT, MASK, true_BT))
-        asked_W = torch.from_numpy(np.flatnonzero(hidden_BT))
+        masked_W = torch.from_numpy(np.flatnonzero(hidden_BT))
         context_BR = decoder.from_image(features_ND[rows])
-        logits_WV = model.name_words(context_BR, tokens_BT, torch.from_numpy(true_BT != PAD), asked_W)
+        logits_WV = model.name_words(context_BR, tokens_BT, torch.from_numpy(true_BT != PAD), masked_W)
         loss = torch.nn.functional.cross_entropy(logits_WV, torch.from_numpy(true_BT[hidden_BT]))
         optimizer.zero_grad()
         loss.backward()
@@ -255,7 +259,7 @@ def learn_words(model: MRM, tokenizer: Tokenizer, train: Records, asked: argpars
         optimizer.step()
         schedule.step()
         if step % 100 == 0:
-            print(f"words: step {step}/{asked.words}  report {loss:.3f}", flush=True)
+            print(f"words: step {step}/{options.words}  report {loss:.3f}", flush=True)
 
 
 @torch.inference_mode()
@@ -270,9 +274,9 @@ def features_of(model: MRM, record: Record) -> Tensor:
 # Scores -------------------------------------------------------------------------------------------------
 
 
-def measure(model: MRM, train: Records, test: Records, asked: argparse.Namespace) -> dict:
+def measure(model: MRM, train: Records, test: Records, options: argparse.Namespace) -> dict:
     """Score the test reports with their own and with other images."""
-    rng = np.random.default_rng([asked.seed, 7])
+    rng = np.random.default_rng([options.seed, 7])
     references_CR = contexts_of(model, train.select(rng.permutation(len(train))[:REFERENCES]))
     contexts_NR = contexts_of(model, test)
     partners_NP = np.stack([partners(test, i, rng) for i in range(len(test))])
@@ -282,7 +286,7 @@ def measure(model: MRM, train: Records, test: Records, asked: argparse.Namespace
     for i, record in enumerate(test):
         contexts_CR = torch.cat([contexts_NR[[i, *partners_NP[i].tolist()]], none_1R, references_CR])
         scores_CW = report_filling.read_words(
-            model, contexts_CR, record.report, asked.parts, asked.rounds, asked.seed
+            model, contexts_CR, record.report, options.parts, options.rounds, options.seed
         ).scores_CW
         mean_C = scores_CW.mean(axis=1)
         own_N[i], other_NP[i], none_N[i] = mean_C[0], mean_C[1 : 1 + PARTNERS], mean_C[1 + PARTNERS]
@@ -290,14 +294,14 @@ def measure(model: MRM, train: Records, test: Records, asked: argparse.Namespace
     differ_NP = np.array(
         [[test[i].labels != test[j].labels for j in row] for i, row in enumerate(partners_NP)], dtype=bool
     )
-    found = {"all pairs": compared(test, own_N, other_NP, mean_N, np.ones_like(differ_NP), asked)}
+    pairs = {"all pairs": compared(test, own_N, other_NP, mean_N, np.ones_like(differ_NP), options)}
     if test.classes:
-        found["pairs that differ in findings"] = compared(test, own_N, other_NP, mean_N, differ_NP, asked)
-    bootstrap = Bootstrap.over(test.patients, len(test), asked.draws)
+        pairs["pairs that differ in findings"] = compared(test, own_N, other_NP, mean_N, differ_NP, options)
+    bootstrap = Bootstrap.over(test.patients, len(test), options.draws)
     words = {"own image": own_N, "no image": none_N, "other images": mean_N, "own - no": own_N - none_N, "own - others": own_N - mean_N}  # fmt: skip
     every = np.ones(len(test), dtype=bool)
     return {
-        "pairs": {name: {k: e.to_dict() for k, e in each.items()} for name, each in found.items()},
+        "pairs": {name: {k: e.to_dict() for k, e in each.items()} for name, each in pairs.items()},
         "ln p a word": {k: mean_over(v, every, every, bootstrap).to_dict() for k, v in words.items()},
     }
 
@@ -310,11 +314,11 @@ def contexts_of(model: MRM, records: Sequence[Record]) -> Tensor:
 
 def partners(test: Records, index: int, rng: np.random.Generator) -> np.ndarray:
     """Images of other patients, whose reports are other texts."""
-    own = test[index]
-    able = [i for i, r in enumerate(test) if r.patient != own.patient and r.report != own.report]
-    if len(able) < PARTNERS:
-        raise ValueError(f"{len(able)} images of other patients, and {PARTNERS} are needed; take a larger test set")
-    return rng.permutation(able)[:PARTNERS]
+    record = test[index]
+    others = [i for i, r in enumerate(test) if r.patient != record.patient and r.report != record.report]
+    if len(others) < PARTNERS:
+        raise ValueError(f"{len(others)} images of other patients, and {PARTNERS} are needed; take a larger test set")
+    return rng.permutation(others)[:PARTNERS]
 
 
 def compared(
@@ -323,7 +327,7 @@ def compared(
     other_NP: np.ndarray,
     mean_N: np.ndarray,
     used_NP: np.ndarray,
-    asked: argparse.Namespace,
+    options: argparse.Namespace,
 ) -> dict[str, Estimate]:
     """AUROC of true against shuffled pairs, and the share of others that the own image beats."""
     n = len(test)
@@ -338,9 +342,9 @@ def compared(
     won_NP = (own_N[:, None] > other_NP) + 0.5 * (own_N[:, None] == other_NP)
     won_N = np.where(used_NP, won_NP, 0).sum(1) / np.maximum(used_NP.sum(1), 1)
     return {
-        "AUROC by surprise": ranking.interval(labels, by_surprise, groups=groups, draws=asked.draws),
-        "AUROC by ln p alone": ranking.interval(labels, plain, groups=groups, draws=asked.draws),
-        "own beats other": mean_over(won_N, has_N, np.ones(n, dtype=bool), Bootstrap.over(patients, n, asked.draws)),
+        "AUROC by surprise": ranking.interval(labels, by_surprise, groups=groups, draws=options.draws),
+        "AUROC by ln p alone": ranking.interval(labels, plain, groups=groups, draws=options.draws),
+        "own beats other": mean_over(won_N, has_N, np.ones(n, dtype=bool), Bootstrap.over(patients, n, options.draws)),
     }
 
 

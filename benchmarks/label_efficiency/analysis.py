@@ -81,9 +81,9 @@ class Scores:
     def runs(self, arm: str, key: str) -> np.ndarray | None:
         """Scores (P, D, N, C) of an arm at a share of labels. None without any."""
         names = [arm] if arm in FLOORS else [f"{self.task.prefix}{arm}-{run}" for run in range(self.study.pretrainings)]
-        found = [scores for name in names if (scores := self._of(name, key)) is not None]
-        subsets = min(map(len, found), default=0)
-        return np.stack([s[:subsets] for s in found]) if found else None
+        runs = [scores for name in names if (scores := self._of(name, key)) is not None]
+        subsets = min(map(len, runs), default=0)
+        return np.stack([s[:subsets] for s in runs]) if runs else None
 
     def _of(self, encoder: str, key: str) -> np.ndarray | None:
         if self.measure in CELLS:
@@ -94,8 +94,8 @@ class Scores:
             self.task.unit("finetune", f"{encoder}/{style}-{key}-{d}") for d in range(self.study.size.finetune_draws)
         ]
         first = takewhile(self.study.done, names)  # draws are paired by their place: none may be left out between
-        kept = [self.study.arrays(name)["scores"][0] for name in first]
-        return np.stack(kept) if kept else None
+        scores = [self.study.arrays(name)["scores"][0] for name in first]
+        return np.stack(scores) if scores else None
 
     def mean(self, scores_PDNC: np.ndarray) -> Result:
         """Mean AUROC over classes and runs."""
@@ -179,14 +179,14 @@ def counted(records: Records) -> dict[str, Any]:
 def measured(scores: Scores, keys: list[str]) -> dict[str, Any]:
     """Means of every arm, and differences of the pairs that answer a question."""
     ablations = tuple((arm, "both") for arm in arms.ABLATIONS)
-    found: dict[str, Any] = {"means": {}, "differences": {}}
+    results: dict[str, Any] = {"means": {}, "differences": {}}
     for key in keys:
         runs = {arm: s for arm in arms.SAYS if (s := scores.runs(arm, key)) is not None}
-        found["means"][key] = {arm: scores.mean(s).to_dict() for arm, s in runs.items()}
+        results["means"][key] = {arm: scores.mean(s).to_dict() for arm, s in runs.items()}
         pairs = [(a, b) for a, b in (*PAIRS, *ablations) if a in runs and b in runs]
-        made = {f"{a} - {b}": scores.difference(runs[a], runs[b]).to_dict() for a, b in pairs}
-        found["differences"][key] = corrected(made)
-    return found
+        differences = {f"{a} - {b}": scores.difference(runs[a], runs[b]).to_dict() for a, b in pairs}
+        results["differences"][key] = corrected(differences)
+    return results
 
 
 def compared(scores: dict[str, Scores], keys: list[str]) -> dict[str, Any]:
@@ -197,25 +197,25 @@ def compared(scores: dict[str, Scores], keys: list[str]) -> dict[str, Any]:
 
 def styles(tuned: dict[str, Scores], keys: list[str]) -> dict[str, Any]:
     """Differences of the styles of fine-tuning, at equal steps, from the same encoder and on the same labels."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for key in keys:
-        made = {}
+        differences = {}
         for arm in arms.MAIN:
             runs = {style: s for style, one in tuned.items() if (s := one.runs(arm, key)) is not None}
             for first, second in STYLE_PAIRS:
                 if first in runs and second in runs:
                     gap = tuned[first].difference(runs[first], runs[second])
-                    made[f"{arm}: {first} - {second}"] = gap.to_dict()
-        found[key] = corrected(made)
-    return found
+                    differences[f"{arm}: {first} - {second}"] = gap.to_dict()
+        results[key] = corrected(differences)
+    return results
 
 
-def corrected(made: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def corrected(differences: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The same differences, each with its p value by Holm's correction over all of them."""
-    values = comparison.holm([one["p"] if one["p"] is not None else math.nan for one in made.values()])
+    values = comparison.holm([one["p"] if one["p"] is not None else math.nan for one in differences.values()])
     return {
         name: {**one, "p_holm": intervals.finite_or_none(float(p))}
-        for (name, one), p in zip(made.items(), values, strict=True)
+        for (name, one), p in zip(differences.items(), values, strict=True)
     }
 
 
@@ -246,8 +246,8 @@ def table(report: dict[str, Any]) -> str:
             f"{train['n']:,} with labels to train on; tested on {test['n']:,} images ({who}); positive: ",
         ]
         lines[-1] += ", ".join(f"{c} {n:,}" for c, n in test["positives"].items()) + "."
-        for measure, found in task["measures"].items():
-            lines += _measure_table(measure, found)
+        for measure, results in task["measures"].items():
+            lines += _measure_table(measure, results)
         lines += _differences(task["styles"], "style of fine-tuning")
     for name, one in report["other"].items():
         lines += ["", f"## {name}", "", "```", one["table"], "```"]
@@ -257,29 +257,31 @@ def table(report: dict[str, Any]) -> str:
     )
 
 
-def _measure_table(measure: str, found: dict[str, Any]) -> list[str]:
-    keys = [k for k, means in found["means"].items() if means]
+def _measure_table(measure: str, results: dict[str, Any]) -> list[str]:
+    keys = [k for k, means in results["means"].items() if means]
     if not keys:
         return []
     head = " | ".join(f"{k} % of labels" for k in keys)
     lines = ["", f"### {measure}", "", f"| encoder | {head} |", "| --- |" + " --- |" * len(keys)]
     for arm, says in arms.SAYS.items():
-        if any(arm in found["means"][k] for k in keys):
-            lines.append(f"| {says} | " + " | ".join(shown(found["means"][k].get(arm)) for k in keys) + " |")
-    return lines + _differences(found["differences"], "difference")
+        if any(arm in results["means"][k] for k in keys):
+            lines.append(f"| {says} | " + " | ".join(with_interval(results["means"][k].get(arm)) for k in keys) + " |")
+    return lines + _differences(results["differences"], "difference")
 
 
-def _differences(found: dict[str, Any], title: str) -> list[str]:
-    keys = [k for k, made in found.items() if made]
+def _differences(by_share: dict[str, Any], title: str) -> list[str]:
+    keys = [k for k, differences in by_share.items() if differences]
     if not keys:
         return []
     head = " | ".join(f"{k} % of labels" for k in keys)
     lines = ["", f"| {title} | {head} |", "| --- |" + " --- |" * len(keys)]
-    pairs = dict.fromkeys(p for k in keys for p in found[k])
-    return lines + [f"| {pair} | " + " | ".join(shown(found[k].get(pair), "+") for k in keys) + " |" for pair in pairs]
+    pairs = dict.fromkeys(p for k in keys for p in by_share[k])
+    return lines + [
+        f"| {pair} | " + " | ".join(with_interval(by_share[k].get(pair), "+") for k in keys) + " |" for pair in pairs
+    ]
 
 
-def shown(one: dict[str, Any] | None, sign: str = "") -> str:
+def with_interval(one: dict[str, Any] | None, sign: str = "") -> str:
     """'0.712 (0.701 to 0.723), 1 x 10 runs'"""
     if one is None:
         return ""
@@ -297,11 +299,11 @@ def plot(study: Study, report: dict[str, Any]) -> None:
     from matplotlib import pyplot
 
     for name, task in report["tasks"].items():
-        for measure, found in task["measures"].items():
-            for group, wanted in (("main", (*arms.MAIN, *FLOORS)), ("ablations", ("both", *arms.ABLATIONS))):
-                drawn = [a for a in wanted if any(a in means for means in found["means"].values())]
+        for measure, results in task["measures"].items():
+            for group, names in (("main", (*arms.MAIN, *FLOORS)), ("ablations", ("both", *arms.ABLATIONS))):
+                drawn = [a for a in names if any(a in means for means in results["means"].values())]
                 if len(drawn) > 1:
-                    figure = _curves(pyplot, found["means"], drawn, f"{name}, {measure}")
+                    figure = _curves(pyplot, results["means"], drawn, f"{name}, {measure}")
                     figure.savefig(study.out / f"{name}-{measure.replace('/', '-')}-{group}.png", dpi=140)
                     pyplot.close(figure)
     curves = {u["unit"].replace("pretrain/", ""): u["curve"] for u in finished(study) if "curve" in u}

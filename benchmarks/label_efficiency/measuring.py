@@ -87,19 +87,19 @@ def probe(study: Study, task: Task, encoder: str, kind: str = "probe") -> dict[s
         model = model_folder.load(encoder_folder(study, encoder))
         table = {s: probes.encoder_features(model, records, CELLS[kind]) for s, records in sets.items()}
     labels = {s: records.labels_NC for s, records in sets.items()}
-    kept, chosen, aurocs = {}, {}, {}
+    scores, strengths, aurocs = {}, {}, {}
     for fraction in study.size.fractions:
-        found = [
+        fits = [
             probes.fit(table, labels, subset(len(sets["train"]), fraction, number))
             for number in range(1 if fraction == 1 else study.size.draws)
         ]
         key = percent(fraction)
-        kept[key] = np.stack([scores_NC for scores_NC, _ in found]).astype(np.float32)
-        chosen[key] = [c for _, c in found]
-        aurocs[key] = [mean_auroc(labels["test"], scores_NC) for scores_NC in kept[key]]
-    study.keep_arrays(task.unit(kind, encoder), **kept)
+        scores[key] = np.stack([scores_NC for scores_NC, _ in fits]).astype(np.float32)
+        strengths[key] = [c for _, c in fits]
+        aurocs[key] = [mean_auroc(labels["test"], scores_NC) for scores_NC in scores[key]]
+    study.keep_arrays(task.unit(kind, encoder), **scores)
     says = ", ".join(f"{k} %: {np.mean(v):.3f}" for k, v in aurocs.items())
-    return {"auroc": aurocs, "regularisation": chosen, "features": table["test"].shape[1], "says": says}
+    return {"auroc": aurocs, "regularisation": strengths, "features": table["test"].shape[1], "says": says}
 
 
 # Fine-tuning --------------------------------------------------------------------------------------------

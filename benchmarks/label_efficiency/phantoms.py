@@ -98,10 +98,10 @@ def records_file(study: Study, name: str) -> Path:
 def draw(study: Study, name: str) -> dict[str, Any]:
     """Draw a set, once; the place in SETS is the seed."""
     folder, count = records_file(study, name).parent, study.size.phantoms[name]
-    made = phantom_files.write(folder, count, 1 + arms.SETS.index(name), study.size.image, workers=1)
-    positives = {c: int(n) for c, n in zip(FINDINGS, np.nansum(made.labels_NC, axis=0), strict=True)}
-    patients = len(set(made.patients or []))
-    return {"n": count, "patients": patients, "positives": positives, "fingerprint": made.fingerprint()}
+    phantoms = phantom_files.write(folder, count, 1 + arms.SETS.index(name), study.size.image, workers=1)
+    positives = {c: int(n) for c, n in zip(FINDINGS, np.nansum(phantoms.labels_NC, axis=0), strict=True)}
+    patients = len(set(phantoms.patients or []))
+    return {"n": count, "patients": patients, "positives": positives, "fingerprint": phantoms.fingerprint()}
 
 
 def load(study: Study, name: str) -> Records:
@@ -154,12 +154,12 @@ def report_losses(study: Study, config) -> dict[str, float]:
     with torch.inference_mode():
         for batch in loader.loader(data, sampling.in_order(len(data) - len(data) % 100 or len(data), 100), 0):
             swapped = replace(batch, image_BHW=batch.image_BHW.roll(ROLL, 0))
-            asked_W = batch.targets_W[batch.targets_W >= 0].numpy()
+            masked_W = batch.targets_W[batch.targets_W >= 0].numpy()
             terms = task(batch)
-            image = (terms["image"].sum / batch.hidden_BM.numel()).item() * len(asked_W)
+            image = (terms["image"].sum / batch.hidden_BM.numel()).item() * len(masked_W)
             right, wrong = terms["report"].sum.item(), task(swapped)["report"].sum.item()
-            sums += [right, wrong, -frequency_V[asked_W].sum(), image]
-            words += len(asked_W)
+            sums += [right, wrong, -frequency_V[masked_W].sum(), image]
+            words += len(masked_W)
     return {k: v / words for k, v in zip(("right", "wrong", "unigram", "image"), sums.tolist(), strict=True)} | {
         "words": words
     }

@@ -65,9 +65,9 @@ def fit(table: dict[str, np.ndarray], labels: dict[str, np.ndarray], chosen: np.
     best, answer, strength = -1.0, np.zeros(0), 0.0
     for c in STRENGTHS:
         val_NC, test_NC = _logits(standard, standard["train"][chosen], known_labels, c)
-        found = float(np.nanmean([ranking.auroc(y, s) for y, s in zip(labels["val"].T, val_NC.T, strict=True)]))
-        if found > best:
-            best, answer, strength = found, test_NC, c
+        auroc = float(np.nanmean([ranking.auroc(y, s) for y, s in zip(labels["val"].T, val_NC.T, strict=True)]))
+        if auroc > best:
+            best, answer, strength = auroc, test_NC, c
     return answer, strength
 
 
@@ -79,6 +79,6 @@ def _logits(standard, known_NF, labels_NC, strength: float) -> tuple[np.ndarray,
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 model = LogisticRegression(C=strength, max_iter=300).fit(known_NF[stated_N], labels_N[stated_N])
-            for s, found in logits.items():
-                found[:, c] = model.decision_function(standard[s])
+            for s, logits_NC in logits.items():
+                logits_NC[:, c] = model.decision_function(standard[s])
     return logits["val"], logits["test"]

@@ -40,13 +40,13 @@ def units(study: Study) -> list[Unit]:
     if absent := [d for d in ("covid-cxr/training.csv", "pneumonia-cxr/labels.csv") if not (study.data / d).is_file()]:
         raise StudyError(f"{study.data}: no {', '.join(absent)} in it")
     size, first = study.size, Unit("real/prepare", prepare, seconds=60)
-    made = [first]
+    plan = [first]
     for arm in ARMS:
         seconds = 5.0 if arm == "none" else size.steps * size.batch / 200
-        made.append(Unit(f"real/pretrain/{arm}-0", partial(pretrain, arm=arm), (first.name,), seconds))
-        made += [probe_unit(study, task, f"{PREFIX}{arm}-0", (f"real/pretrain/{arm}-0",)) for task in tasks()]
-    made += [probe_unit(study, task, floor, (first.name,)) for task in tasks() for floor in ("pixels", "hog")]
-    made += [
+        plan.append(Unit(f"real/pretrain/{arm}-0", partial(pretrain, arm=arm), (first.name,), seconds))
+        plan += [probe_unit(study, task, f"{PREFIX}{arm}-0", (f"real/pretrain/{arm}-0",)) for task in tasks()]
+    plan += [probe_unit(study, task, floor, (first.name,)) for task in tasks() for floor in ("pixels", "hog")]
+    plan += [
         finetune_unit(study, task, f"{PREFIX}{arm}-0", "tiny", fraction, number, (f"real/pretrain/{arm}-0",))
         for number in range(size.finetune_draws)
         for task in tasks()
@@ -55,7 +55,7 @@ def units(study: Study) -> list[Unit]:
         if round(fraction * task.images[0]) >= size.finetune_batch
     ]
     lungs = [Unit(f"lungs/{arm}-0", partial(outline, arm=arm), (f"real/pretrain/{arm}-0",), 900) for arm in ARMS[:2]]
-    return made + lungs
+    return plan + lungs
 
 
 def tasks() -> tuple[Task, ...]:
@@ -78,9 +78,11 @@ def prepare(study: Study) -> dict[str, Any]:
     """Lists of the three tasks, cut by patient, and what to pre-train on."""
     assert study.data
     covid, pneumonia = study.data.absolute() / "covid-cxr", study.data.absolute() / "pneumonia-cxr"
-    made = Records.load(pneumonia / "labels.csv", ("pneumonia",)).split({"train": 0.7, "val": 0.1, "test": 0.2}, 0)
-    cut = {"pneumonia": made}
-    cut["virus"] = {name: virus_or_bacteria(records) for name, records in made.items()}
+    pneumonia_sets = Records.load(pneumonia / "labels.csv", ("pneumonia",)).split(
+        {"train": 0.7, "val": 0.1, "test": 0.2}, 0
+    )
+    cut = {"pneumonia": pneumonia_sets}
+    cut["virus"] = {name: virus_or_bacteria(records) for name, records in pneumonia_sets.items()}
     listed = Records.load(covid / "splits" / "iscovid_train.txt", ("covid19",), images=covid / "images")
     test = Records.load(covid / "splits" / "iscovid_val.txt", ("covid19",), images=covid / "images")
     cut["iscovid"] = {
@@ -99,7 +101,7 @@ def prepare(study: Study) -> dict[str, Any]:
         for p in sorted((covid / "images").iterdir())
         if p.name not in held_out
     ]
-    rows += [replace(r, labels=()) for r in made["train"]]
+    rows += [replace(r, labels=()) for r in pneumonia_sets["train"]]
     Records(rows).to_csv(study.out / "real" / "pretraining.csv")
     counts |= {"pre-training": len(rows), "with a text": sum(bool(r.report) for r in rows)}
     tokenizer = Tokenizer.train([r.report for r in rows if r.report], 2000)

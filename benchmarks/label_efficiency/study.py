@@ -40,16 +40,16 @@ PARTS = {"phantoms": phantoms.main_units, "ablations": phantoms.ablation_units, 
 
 def main() -> None:
     """Do what is left of a part, then write the tables."""
-    asked = arguments()
+    options = arguments()
     torch.set_num_threads(1)
     try:
-        study = open_study(asked)
-        parts = [asked.part] if asked.part in PARTS else list(PARTS) if asked.part == "all" else []
+        study = open_study(options)
+        parts = [options.part] if options.part in PARTS else list(PARTS) if options.part == "all" else []
         plan = [unit for part in parts for unit in PARTS[part](study)]
-        if asked.dry_run:
+        if options.dry_run:
             print(estimate(study, plan))
             return
-        work(study, plan, asked.hours)
+        work(study, plan, options.hours)
         print(analysis.write(study), flush=True)
     except StudyError as error:
         sys.exit(f"study.py: error: {error}")
@@ -74,19 +74,21 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def open_study(asked: argparse.Namespace) -> Study:
+def open_study(options: argparse.Namespace) -> Study:
     """The study in --out, or a new one. Raises StudyError where another one is there."""
-    study = Study(asked.out, asked.size, SIZES[asked.size], asked.data, asked.pretrainings, tuple(asked.arms))
-    settings = json.loads(json.dumps({"size": asked.size, **asdict(study.size)}))
-    file = asked.out / "settings.json"
+    study = Study(
+        options.out, options.size, SIZES[options.size], options.data, options.pretrainings, tuple(options.arms)
+    )
+    settings = json.loads(json.dumps({"size": options.size, **asdict(study.size)}))
+    file = options.out / "settings.json"
     if file.is_file():
         before = json.loads(file.read_text())
         if changed := [k for k in settings | before if settings.get(k) != before.get(k)]:
             raise StudyError(
-                f"{asked.out}: holds a study of other settings ({', '.join(changed)}); choose another --out"
+                f"{options.out}: holds a study of other settings ({', '.join(changed)}); choose another --out"
             )
-    elif asked.out.exists() and any(asked.out.iterdir()):
-        raise StudyError(f"{asked.out}: is not empty and holds no study (no settings.json); choose another --out")
+    elif options.out.exists() and any(options.out.iterdir()):
+        raise StudyError(f"{options.out}: is not empty and holds no study (no settings.json); choose another --out")
     else:
         write_whole(file, (json.dumps(settings, indent=2) + "\n").encode())
     return study
