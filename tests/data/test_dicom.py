@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +28,9 @@ from pydicom.uid import (
 )
 
 from mrm.data import dicom, images
-from mrm.data.dicom import dicom_size, read_dicom
+from mrm.data.config import CropConfig
+from mrm.data.records import Record, Records
+from mrm.data.samples import ImageData, LabelData, eval_image
 from mrm.system.errors import ImageError
 
 
@@ -113,8 +116,47 @@ def test_path_string_and_bytes_agree(radiograph, tmp_path):
     for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes())):
         np.testing.assert_array_equal(images.read(source), radiograph)
         assert images.size(source) == radiograph.shape
-    np.testing.assert_array_equal(read_dicom(path), radiograph)
-    assert dicom_size(path) == radiograph.shape
+    opened = images.open_image(path)
+    np.testing.assert_array_equal(dicom.decode(opened.dataset, opened.name), radiograph)
+    assert dicom.size(opened.dataset, opened.name) == radiograph.shape
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["DICOM", "JPEG"])
+def test_a_file_is_parsed_once_however_much_is_asked_of_it(kind, radiograph, tmp_path, monkeypatch):
+    """For a training sample, a prediction, and an upload, of which the service also wants the size and the doubts."""
+    data = make(radiograph, Modality="CT") if kind == "DICOM" else images.encode_jpeg(radiograph)
+    path = tmp_path / "radiograph"
+    path.write_bytes(data)
+    parses = Counter()
+    for module, function in ((pydicom, "dcmread"), (images, "parse"), (images, "kind_of")):
+        monkeypatch.setattr(module, function, counted(getattr(module, function), parses))
+    once = {"dcmread" if kind == "DICOM" else "parse": 1, "kind_of": 1}
+
+    records = Records([Record(path)])
+    for samples in (LabelData(records, 32, CropConfig()), ImageData(records, 32, "whole")):
+        parses.clear()
+        assert samples.sample(0, 0)["image"].shape == (32, 32)
+        assert parses == once
+
+    parses.clear()
+    upload = images.open_image(data)
+    assert images.size(upload) == radiograph.shape
+    assert bool(images.doubts(upload)) == (kind == "DICOM")
+    assert eval_image(Record(upload), 32).shape == (32, 32)
+    whole = images.read(upload)
+    assert parses == once
+    np.testing.assert_array_equal(whole, images.read(path))
+
+
+def counted(function, counts: Counter):
+    """The function, which adds one to the count of its name with each call."""
+
+    def call(*args, **options):
+        counts[function.__name__] += 1
+        return function(*args, **options)
+
+    return call
 
 
 def test_encodings_agree():
@@ -434,9 +476,9 @@ def test_damaged_elements_are_refused(radiograph):
     with pytest.raises(ImageError, match="damaged DICOM"):
         images.read(make(radiograph, PhotometricInterpretation=None))
     with pytest.raises(ImageError, match="a PNG file, not DICOM"):
-        read_dicom(images.encode_png(radiograph))
+        dicom.parse(images.encode_png(radiograph), "radiograph.png")
     with pytest.raises(ImageError, match="no such file"):
-        dicom_size(Path("gone.dcm"))
+        images.open_image(Path("gone.dcm"))
 
 
 @pytest.mark.filterwarnings("ignore")

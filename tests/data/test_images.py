@@ -421,7 +421,7 @@ def test_a_bigtiff_header():
     entry = struct.Struct("<HHQQ")
     body = entry.pack(256, 4, 1, 30) + entry.pack(257, 3, 1, 20)
     data = b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2) + body + bytes(8)
-    header = parse(data, "big.tif")
+    header = parse(data, "big.tif", "tiff")
     assert (header.height, header.width) == (20, 30)
 
 
@@ -446,7 +446,7 @@ def test_the_size_of_a_tiff_is_the_one_it_is_decoded_to(size, monkeypatch):
     image = images.read(tiff(*size))
     np.testing.assert_array_equal(image.ravel(), [*range(150)] * 4)
     monkeypatch.setattr(images, "MAX_PIXELS", 599)
-    with pytest.raises(ImageError, match="says it has 20 x 30 pixels"):
+    with pytest.raises(ImageError, match="the header says 20 x 30 pixels"):
         images.read(tiff(*size))
 
 

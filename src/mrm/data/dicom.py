@@ -18,7 +18,6 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -33,7 +32,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mrm.data.headers import kind_of, load, parse
+from mrm.data.headers import Bytes, kind_of
+from mrm.data.headers import parse as parse_header
 from mrm.system.errors import ImageError
 
 RADIOGRAPHS = {"CR", "DX", "RG"}
@@ -43,44 +43,48 @@ JPEG_2000 = b"\xff\x4f\xff\x51"  # start of a codestream, and its size
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
 
 
-def read_dicom(source: Path | bytes, name: str | None = None) -> np.ndarray:
-    """A one-frame DICOM image as (H, W) uint8.
+def parse(data: Bytes, name: str, header_only: bool = False) -> pydicom.Dataset:
+    """The data set of a file; with `header_only` just its size, for which the end may be missing. Raises `ImageError`."""
+    with _as_image_error(name):
+        head = bytes(data[:132])
+        if (kind := kind_of(head, name)) != "dicom":
+            raise ImageError(f"{name}: a {kind.upper()} file, not DICOM; read it with mrm.data.images.read")
+        _check_deflated(data, head, name)
+        file, force = io.BytesIO(data), head[128:] != b"DICM"
+        if header_only:
+            return pydicom.dcmread(file, force=force, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+        return pydicom.dcmread(file, force=force)
 
-    `name` stands for the file in messages. Warns when modality or body part is not that of a chest radiograph. Raises `ImageError`.
+
+def size(dataset: pydicom.Dataset, name: str) -> tuple[int, int]:
+    """Height and width as the header has them. Raises `ImageError`."""
+    with _as_image_error(name):
+        return _shape(dataset, name)
+
+
+def doubts(dataset: pydicom.Dataset, name: str) -> list[str]:
+    """What the header says that no chest radiograph would: another modality or body part. Raises `ImageError`."""
+    with _as_image_error(name):
+        return _doubts(dataset)
+
+
+def decode(dataset: pydicom.Dataset, name: str) -> np.ndarray:
+    """The one frame of a data set as (H, W) uint8.
+
+    Warns where the modality or the body part is not that of a chest radiograph. Raises `ImageError`.
     """
-    name = name or _name(source)
-    with _named(name):
-        dataset = _parse(source, name)
+    with _as_image_error(name):
         _check(dataset, name)
         _warn_unless_chest(dataset, name)
         pixels = _pixels(dataset, name)
         return _grey(dataset, pixels, name) if pixels.ndim == 2 else _luma(dataset, pixels)
 
 
-def dicom_size(source: Path | bytes, name: str | None = None) -> tuple[int, int]:
-    """Height and width from the header alone. Raises `ImageError`."""
-    name = name or _name(source)
-    with _named(name):
-        dataset = _parse(source, name, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
-        return _shape(dataset, name)
-
-
-def doubts(source: Path | bytes, name: str | None = None) -> list[str]:
-    """What the file says of itself that no chest radiograph would: modality, body part. Raises `ImageError`."""
-    name = name or _name(source)
-    with _named(name):
-        return _doubts(_parse(source, name, stop_before_pixels=True, specific_tags=["Modality", "BodyPartExamined"]))
-
-
 # ---- what the file says ------------------------------------------------------------------------------------
 
 
-def _name(source: Path | bytes) -> str:
-    return "the bytes given" if isinstance(source, bytes) else str(source)
-
-
 @contextmanager
-def _named(name: str) -> Iterator[None]:
+def _as_image_error(name: str) -> Iterator[None]:
     """Whatever goes wrong inside as an `ImageError`: damaged files make pydicom raise a dozen kinds."""
     try:
         yield
@@ -91,20 +95,11 @@ def _named(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: damaged DICOM ({reason}); get the file again") from error
 
 
-def _parse(source: Path | bytes, name: str, **options) -> pydicom.Dataset:
-    head = bytes(load(source, 132)[:132])
-    if (kind := kind_of(head, name)) != "dicom":
-        raise ImageError(f"{name}: a {kind.upper()} file, not DICOM; read it with mrm.data.images.read")
-    _check_deflated(source, head, name)
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return pydicom.dcmread(file, force=head[128:] != b"DICM", **options)
-
-
-def _check_deflated(source: Path | bytes, head: bytes, name: str) -> None:
+def _check_deflated(data: Bytes, head: bytes, name: str) -> None:
     """Refuse a deflated file that inflates to more than MAX_INFLATED: pydicom would do so whole, in memory."""
     if head[128:] != b"DICM":
         return
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+    with io.BytesIO(data) as file:
         file.seek(132)
         meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
         if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
@@ -154,7 +149,7 @@ def _check_stream(frame: bytes, dataset: pydicom.Dataset, name: str) -> None:
     wanted = (*_shape(dataset, name), int(dataset.get("SamplesPerPixel") or 1))
     sizes = [wanted]
     if frame.startswith(b"\xff\xd8"):
-        stream = parse(frame, name)
+        stream = parse_header(frame, name, "jpeg")
         sizes = [(stream.height, stream.width, stream.channels)]
     elif JPEG_2000 in frame:  # at its start, or inside a JP2 file: the first in a bare stream, there every one
         starts = [0] if frame.startswith(JPEG_2000) else [m.start() for m in re.finditer(JPEG_2000, frame)]

@@ -18,14 +18,16 @@ parent has used OpenCV's threads before.
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from mrm.data.headers import Header, Stored, check_whole, kind_of, load, parse
+from mrm.data.headers import Bytes, Header, Stored, check_whole, kind_of, load, parse
 from mrm.system.errors import ImageError
 
-Source = Path | str | bytes | memoryview | Stored | np.ndarray
+if TYPE_CHECKING:  # pydicom takes a while to import, and most data sets have no DICOM
+    import pydicom
 
 MAX_PIXELS = 100_000_000  # five times the largest radiograph detectors; more is an error or an attack
 HEAD_BYTES = 1 << 18  # read first when only the size is asked; enough for nearly every header
@@ -48,7 +50,54 @@ class Box:
     width: int
 
 
+@dataclass(frozen=True)
+class ImageFile:
+    """An encoded image whose header has been parsed, and which has not been decoded.
+
+    `open_image` makes one. The size, the doubts and the pixels all come from it, so a file is parsed once however many
+    of them are needed. It is a source for every reading function, and may stand for the image of a record.
+    """
+
+    name: str
+    data: Bytes
+    header: Header
+    dataset: "pydicom.Dataset | None" = None  # the parsed file, if it is DICOM
+
+    def read_bytes(self) -> Bytes:
+        """The encoded image."""
+        return self.data
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Source = Path | str | bytes | memoryview | Stored | ImageFile | np.ndarray
+
+
 # ---- reading -----------------------------------------------------------------------------------------------
+
+
+def open_image(source: Path | str | Bytes | Stored | ImageFile) -> ImageFile:
+    """Load a file, or take its bytes, and parse the header; nothing is decoded. Raises `ImageError`."""
+    if isinstance(source, ImageFile):
+        return source
+    name, data = _name(source), load(source)
+    kind = kind_of(data, name)
+    if kind != "dicom":
+        return ImageFile(name, data, parse(data, name, kind))
+    from mrm.data import dicom
+
+    dataset = dicom.parse(data, name)
+    return ImageFile(name, data, Header("dicom", *dicom.size(dataset, name)), dataset)
+
+
+def doubts(image: ImageFile) -> list[str]:
+    """What the header of a DICOM file says that no chest radiograph would: another modality or body part."""
+    if image.dataset is None:
+        return []
+    from mrm.data import dicom
+
+    return dicom.doubts(image.dataset, image.name)
 
 
 def read(source: Source, min_side: int | None = None, crop_borders: bool = False) -> np.ndarray:
@@ -61,12 +110,11 @@ def read(source: Source, min_side: int | None = None, crop_borders: bool = False
     """
     if crop_borders:  # of the whole image: shrinking mixes the edge of a border with what it borders
         return crop_border(read(source))
-    name = _name(source)
     if isinstance(source, np.ndarray):
-        return _grey_array(source, name)
-    data = load(source)
-    header = _header(data, name)
-    return _decode(data, header, name, _reduction(header, min(header.height, header.width), min_side))
+        return _grey_array(source, _name(source))
+    image = open_image(source)
+    header = image.header
+    return _decode(image, _reduction(header, min(header.height, header.width), min_side))
 
 
 def size(source: Source) -> tuple[int, int]:
@@ -75,15 +123,14 @@ def size(source: Source) -> tuple[int, int]:
     if isinstance(source, np.ndarray):
         _check_array(source, name)
         return source.shape[0], source.shape[1]
-    if isinstance(source, Path | str):
-        head = load(source, HEAD_BYTES)
-        try:
-            header = _header(head, name)
-        except ImageError:  # perhaps the header is longer, or (TIFF) stands at the end of the file
-            header = _header(load(source), name)
-    else:
-        header = _header(load(source), name)
-    return header.height, header.width
+    if isinstance(source, ImageFile):
+        return source.header.height, source.header.width
+    if not isinstance(source, Path | str):
+        return _encoded_size(load(source), name)
+    try:
+        return _encoded_size(load(source, HEAD_BYTES), name)
+    except ImageError:  # perhaps the header is longer, or (TIFF) stands at the end of the file
+        return _encoded_size(load(source), name)
 
 
 def read_crop(
@@ -98,27 +145,25 @@ def read_crop(
     The box follows from `rng` and the size in the header alone, so the same part of the image comes out
     whatever the scale of decoding; its edges are then rounded to pixels of that scale.
     """
-    name = _name(source)
     if isinstance(source, np.ndarray):
-        return random_crop(_grey_array(source, name), rng, size, area, aspect)
-    data = load(source)
-    header = _header(data, name)
-    box = random_resized_box(header.height, header.width, rng, area, aspect)
-    by = _reduction(header, min(box.height, box.width), size)
-    return resize(crop(_decode(data, header, name, by), _scaled(box, by)), size, size)
+        return random_crop(_grey_array(source, _name(source)), rng, size, area, aspect)
+    image = open_image(source)
+    box = random_resized_box(image.header.height, image.header.width, rng, area, aspect)
+    factor = _reduction(image.header, min(box.height, box.width), size)
+    return resize(crop(_decode(image, factor), _scaled(box, factor)), size, size)
 
 
-def _reduction(header: Header, side: int, wanted: int | None) -> int:
-    """The largest of 8, 4, 2, 1 by which `side` pixels may shrink and still be `wanted`; JPEG only."""
-    if wanted is None or header.kind != "jpeg":
+def _reduction(header: Header, side: int, min_side: int | None) -> int:
+    """The largest factor of 8, 4, 2 and 1 that leaves at least `min_side` of `side` pixels; 1 unless it is a JPEG."""
+    if min_side is None or header.kind != "jpeg":
         return 1
-    return next((by for by in (8, 4, 2) if side // by >= wanted), 1)
+    return next((factor for factor in (8, 4, 2) if side // factor >= min_side), 1)
 
 
-def _scaled(box: Box, by: int) -> Box:
-    """The box in an image `by` times smaller; halves round up, so a side is never under `side // by`."""
+def _scaled(box: Box, factor: int) -> Box:
+    """The box in an image `factor` times smaller; halves round up, so a side is never under `side // factor`."""
     edges = (box.top, box.left, box.top + box.height, box.left + box.width)
-    top, left, bottom, right = ((2 * edge + by) // (2 * by) for edge in edges)
+    top, left, bottom, right = ((2 * edge + factor) // (2 * factor) for edge in edges)
     return Box(top, left, bottom - top, right - left)
 
 
@@ -128,38 +173,43 @@ def _name(source: Source) -> str:
     return "the bytes given" if isinstance(source, bytes | memoryview) else str(source)
 
 
-def _header(data: bytes | memoryview, name: str) -> Header:
-    if kind_of(data, name) != "dicom":
-        return parse(data, name)
-    from mrm.data.dicom import dicom_size
+def _encoded_size(data: Bytes, name: str) -> tuple[int, int]:
+    """Height and width of an encoded image, which may be cut off after its header."""
+    kind = kind_of(data, name)
+    if kind != "dicom":
+        header = parse(data, name, kind)
+        return header.height, header.width
+    from mrm.data import dicom
 
-    return Header("dicom", *dicom_size(bytes(data), name=name))
+    return dicom.size(dicom.parse(data, name, header_only=True), name)
 
 
-def _decode(data: bytes | memoryview, header: Header, name: str, by: int) -> np.ndarray:
+def _decode(image: ImageFile, factor: int) -> np.ndarray:
+    """The pixels as (H, W) uint8; those of a JPEG at 1 / `factor` of its size."""
+    header, name = image.header, image.name
     if header.height * header.width > MAX_PIXELS:
         raise ImageError(
-            f"{name}: says it has {header.height} x {header.width} pixels, more than {MAX_PIXELS:,}; "
-            "shrink it first, or raise mrm.data.images.MAX_PIXELS if it is genuine"
+            f"{name}: the header says {header.height} x {header.width} pixels, more than {MAX_PIXELS:,}; "
+            "shrink the image first, or raise mrm.data.images.MAX_PIXELS if it is genuine"
         )
-    if header.kind == "dicom":
-        from mrm.data.dicom import read_dicom
+    if image.dataset is not None:
+        from mrm.data import dicom
 
-        return read_dicom(bytes(data), name=name)
-    flags = _REDUCED[by] if header.kind == "jpeg" else cv2.IMREAD_ANYDEPTH
-    check_whole(data, header, name)
+        return dicom.decode(image.dataset, name)
+    check_whole(image.data, header, name)
+    flags = _REDUCED[factor] if header.kind == "jpeg" else cv2.IMREAD_ANYDEPTH
     try:
-        image = cv2.imdecode(_patched(data, header), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(_patched(image.data, header), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
-        image = None
-    if image is None or image.shape[:2] != (-(-header.height // by), -(-header.width // by)):
+        pixels = None
+    if pixels is None or pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
         raise ImageError(
             f"{name}: damaged, or a kind of {header.kind.upper()} that OpenCV cannot decode; get the file "
             "again, or save it as an ordinary 8-bit JPEG or 8- or 16-bit PNG"
         )
-    if header.inverted and image.dtype != np.uint8:
-        image = -image.astype(np.float64)
-    return to_uint8(image, name)
+    if header.inverted and pixels.dtype != np.uint8:
+        pixels = -pixels.astype(np.float64)
+    return to_uint8(pixels, name)
 
 
 def _patched(data: bytes | memoryview, header: Header) -> np.ndarray:

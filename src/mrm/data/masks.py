@@ -66,10 +66,11 @@ class MaskedImage:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a look at a mask file found: its size, and how many pixels have each value."""
+    """What one look at a mask and the header of its image tells."""
 
     size: tuple[int, int]
-    values: dict[int, int]
+    image_size: tuple[int, int]
+    values: dict[int, int]  # how many pixels have each value
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,20 @@ class MaskedImages(Sequence[MaskedImage]):
         """The image (H, W) uint8. Raises ImageError."""
         return images.read(self.rows[index].image)
 
-    def mask(self, index: int) -> np.ndarray:
-        """The mask (H, W) uint8: 0, class numbers, 255 ignored. Raises MaskError."""
-        row = self.rows[index]
-        mask_HW = read_mask(row)
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The image and its mask. Raises ImageError, and MaskError if they differ in size."""
+        image_HW = self.image(index)
+        mask_HW = self.mask(index, image_HW.shape)
+        if image_HW.shape != mask_HW.shape:
+            raise MaskError(f"{self.rows[index].mask}: {mask_HW.shape} pixels, its image {image_HW.shape}")
+        return image_HW, mask_HW
+
+    def mask(self, index: int, image_size: tuple[int, ...] | None = None) -> np.ndarray:
+        """The mask (H, W) uint8: 0, class numbers, 255 ignored. Raises MaskError.
+
+        Run lengths need the size of the image, which is read from its header if it is not passed.
+        """
+        mask_HW = read_mask(self.rows[index], image_size)
         return (mask_HW == 255).astype(np.uint8) if self.lesion_is_255 else mask_HW
 
 
@@ -208,11 +219,11 @@ def choose(rows: Sequence[MaskedImage], only: Path) -> list[MaskedImage]:
 
 def judge(row: MaskedImage, scan: Scan, classes: Sequence[str], lesion_is_255: bool) -> str:
     """What is wrong with a mask, in words; '' for nothing."""
-    size = images.size(row.image)
-    if scan.size != size:
+    if scan.size != scan.image_size:
+        (height, width), (image_height, image_width) = scan.size, scan.image_size
         return (
-            f"{row.mask}: the mask has {scan.size[0]} x {scan.size[1]} pixels, its image {size[0]} x {size[1]}; "
-            "a mask has one pixel for each of its image"
+            f"{row.mask}: the mask has {height} x {width} pixels, its image {image_height} x {image_width}; "
+            "a mask needs one pixel for each pixel of its image"
         )
     known = {0, 255} if lesion_is_255 else {*range(len(classes) + 1), IGNORED}
     if unknown := {v: n for v, n in scan.values.items() if v not in known}:
@@ -229,12 +240,12 @@ def judge(row: MaskedImage, scan: Scan, classes: Sequence[str], lesion_is_255: b
 
 def _scanned(row: MaskedImage) -> Scan | str:
     try:
-        mask_HW = read_mask(row)
-        images.size(row.image)
+        image_size = images.size(row.image)
+        mask_HW = read_mask(row, image_size)
     except (ImageError, OSError) as error:
         return str(error)
     counts = np.bincount(mask_HW.ravel(), minlength=256)
-    return Scan(mask_HW.shape, {int(v): int(counts[v]) for v in np.flatnonzero(counts)})
+    return Scan(mask_HW.shape, image_size, {int(v): int(counts[v]) for v in np.flatnonzero(counts)})
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
@@ -267,10 +278,14 @@ def _report(where: str, problems: Sequence[str], on_error: OnError) -> None:
 # One mask -----------------------------------------------------------------------------------------------
 
 
-def read_mask(row: MaskedImage) -> np.ndarray:
-    """The values of a mask as its file has them, (H, W) uint8. Raises MaskError."""
+def read_mask(row: MaskedImage, image_size: tuple[int, ...] | None = None) -> np.ndarray:
+    """The values of a mask as its file has them, (H, W) uint8. Raises MaskError.
+
+    Run lengths need the size of the image, which is read from its header if it is not passed.
+    """
     if isinstance(row.mask, RunLengths):
-        return draw_runs(row.mask, *images.size(row.image))
+        height, width = image_size or images.size(row.image)
+        return draw_runs(row.mask, height, width)
     try:
         file = io.BytesIO(row.mask.read_bytes()) if isinstance(row.mask, Packed) else row.mask
         with Image.open(file) as image:

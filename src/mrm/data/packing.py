@@ -425,9 +425,10 @@ def encode(item: Any, config: PackConfig) -> Encoded:
     masked = hasattr(item, "mask")
     source = item.image if masked else item
     try:
-        height, width = images.size(source)
+        image = images.open_image(source)
+        height, width = images.size(image)
         new = shrunk(height, width, config.size)
-        image_HW = images.resize(images.read(source, min_side=min(new)), *new)
+        image_HW = images.resize(images.read(image, min_side=min(new)), *new)
         mask = images.encode_png(_shrunk_mask(item, (height, width), new)) if masked else b""
     except (ImageError, OSError) as error:
         return Encoded(reason=str(error))

@@ -23,7 +23,7 @@ from mrm.data.masks import MaskedImages, fit, fit_mask
 from mrm.data.records import Record, Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, mask_words
 from mrm.data.sections import select_sections
-from mrm.system.errors import ImageError, MaskError
+from mrm.system.errors import ImageError
 
 Batch = TypeVar("Batch", bound="_Batch")
 EXACT = 3  # times the size wanted: a JPEG decoded no smaller is within 3 grey levels of itself decoded whole
@@ -239,7 +239,7 @@ class LabelData:
         image = (
             augment(_train_image(record, rng, self.size, self.crop), rng, self.augment)
             if self.crop
-            else test_image(record, self.size, self.view)
+            else eval_image(record, self.size, self.view)
         )
         return {
             "image": image,
@@ -282,9 +282,7 @@ class MaskData:
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         """One image and its mask, with the same crop and flip, drawn from (seed, epoch, index)."""
         rng = np.random.default_rng([self.seed, epoch, index])
-        image, mask = self.masked.image(index), self.masked.mask(index)
-        if image.shape != mask.shape:
-            raise MaskError(f"{self.masked[index].mask}: {mask.shape} pixels, its image {image.shape}")
+        image, mask = self.masked.read(index)
         if self.crop and self.crop.area[0] < 1:
             height, width = image.shape
             box = images.random_resized_box(height, width, rng, self.crop.area, self.crop.aspect)
@@ -326,7 +324,7 @@ class ImageData:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                image = test_image(self.records[index], self.size, self.view, self.crop_borders)
+                image = eval_image(self.records[index], self.size, self.view, self.crop_borders)
             except (ImageError, OSError, MemoryError) as error:
                 reason = str(error) or "not enough memory to read it"
         warned = "; ".join(dict.fromkeys(str(w.message) for w in caught))
@@ -345,7 +343,7 @@ class ImageData:
         )
 
 
-def test_image(record: Record, size: int, view: str = "whole", crop_borders: bool = False) -> np.ndarray:
+def eval_image(record: Record, size: int, view: str = "whole", crop_borders: bool = False) -> np.ndarray:
     """The image as a classifier is tested on it, (size, size) uint8.
 
     "whole" fits the whole radiograph into the square, within the aspect ratios seen in training; "centre" is
@@ -356,9 +354,6 @@ def test_image(record: Record, size: int, view: str = "whole", crop_borders: boo
     if view == "centre":
         image = images.crop(image, images.center_box(*image.shape))
     return images.resize(image, size, size)
-
-
-test_image.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
 
 
 def _train_image(record: Record, rng: np.random.Generator, size: int, crop: CropConfig) -> np.ndarray:

@@ -60,7 +60,7 @@ def test(
     tested = Tested()
     for index, row in enumerate(masked.rows):
         try:
-            image_HW, mask_HW = masked.image(index), masked.mask(index)
+            image_HW, mask_HW = masked.read(index)
         except (ImageError, OSError) as error:
             tested.unreadable[row.name] = str(error)
             continue

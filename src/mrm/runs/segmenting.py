@@ -146,7 +146,7 @@ def shown_cases(
     for number, name in enumerate(masked.classes):
         for kind, row, dice in segmenter_test.cases(tested, number):
             index = tested.indices[row]
-            image_HW, mask_HW = masked.image(index), masked.mask(index)
+            image_HW, mask_HW = masked.read(index)
             found_HW = outlines.outline(probabilities(model, image_HW, slide), thresholds)
             yield pages.Case(
                 name, kind, tested.names[row], dice, image_HW, mask_HW == number + 1, found_HW == number + 1

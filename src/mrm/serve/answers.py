@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mrm.data import images, samples
-from mrm.data.headers import kind_of
+from mrm.data.images import ImageFile
 from mrm.data.records import Record
 from mrm.inference import heat_maps, outlines, predict, report_filling
 from mrm.inference.decisions import DecisionRules
@@ -170,33 +170,26 @@ class Read:
 # Images -----------------------------------------------------------------------------------------------
 
 
-def image_size(data: bytes, limits: Limits) -> tuple[int, int]:
-    """Height and width by the header alone. Raises Refused (422) for what is no image, or too large a one."""
-    height, width = readable(lambda: images.size(data))
+def open_image(data: bytes, limits: Limits) -> ImageFile:
+    """The upload with its header parsed, not decoded. Raises Refused (422) if it is not an image, or is too large."""
+    image = readable(lambda: images.open_image(data))
+    height, width = images.size(image)
     if height * width > limits.pixels:
         raise Refused(
             422,
             f"the image has {height:,} x {width:,} pixels, and this service takes up to {limits.megapixels:g} "
             "megapixels; shrink it first",
         )
-    return height, width
+    return image
 
 
-def read(data: bytes, limits: Limits, as_tested: tuple[int, str] | None = None) -> Read:
+def read(image: ImageFile, as_tested: tuple[int, str] | None = None) -> Read:
     """Decode an image, whole, or as a classifier is tested on it (size, view). Raises Refused (422)."""
-    height, width = image_size(data, limits)
-    record = Record(data)
-    image_HW = readable(lambda: samples.test_image(record, *as_tested) if as_tested else images.read(data))
-    return Read(image_HW, height, width, doubts(data))
-
-
-def doubts(data: bytes) -> list[str]:
-    """What a DICOM file says of itself that no chest radiograph would."""
-    if kind_of(data, "") != "dicom":
-        return []
-    from mrm.data import dicom
-
-    return readable(lambda: dicom.doubts(data))
+    if as_tested:
+        image_HW = readable(lambda: samples.eval_image(Record(image), *as_tested))
+    else:
+        image_HW = readable(lambda: images.read(image))
+    return Read(image_HW, *images.size(image), readable(lambda: images.doubts(image)))
 
 
 def readable(reading):

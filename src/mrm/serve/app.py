@@ -71,10 +71,10 @@ class Desk:
         """Decode the image of a form in a reader's thread; a whole image counts as held."""
         assert self.readers is not None
         data = form.data
+        image = await self.readers.run(lambda: answers.open_image(data, self.limits))
         if as_tested is None:
-            height, width = await self.readers.run(lambda: answers.image_size(data, self.limits))
-            form.hold.add(height * width)
-        return await self.readers.run(lambda: answers.read(data, self.limits, as_tested))
+            form.hold.add(image.header.height * image.header.width)
+        return await self.readers.run(lambda: answers.read(image, as_tested))
 
     async def work(self, work: Callable[[], Any]) -> Any:
         """Run the models."""
