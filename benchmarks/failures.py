@@ -30,10 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from mrm import runs
+from mrm import recipes, runs
 from mrm.corpora.phantoms import phantom_files
 from mrm.models.config import ModelConfig
-from mrm.recipes import recipes
 from mrm.training.config import TrainConfig
 
 MODEL = ModelConfig(

@@ -26,14 +26,13 @@ import phantom_encoder
 import torch
 from torch import nn
 
-from mrm import runs
+from mrm import recipes, runs
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS, Phantom, phantom
 from mrm.data.records import Records
 from mrm.inference import heat_maps, predict
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.recipes import recipes
 from mrm.statistics import ranking
 from mrm.statistics.dice import mean_over
 from mrm.statistics.intervals import Bootstrap, Estimate

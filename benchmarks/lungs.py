@@ -29,12 +29,11 @@ import cv2
 import numpy as np
 import torch
 
-from mrm import runs
+from mrm import recipes, runs
 from mrm.data import images, masks
 from mrm.data.records import Record, Records
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.recipes import recipes
 from mrm.statistics.dice import Overlap, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap, Estimate
 from mrm.system.tables import read_csv_rows

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mrm import recipes
 from mrm.data.samples import MaskBatch
 from mrm.models.segmenter import Segmenter, SegmenterConfig
-from mrm.recipes import recipes
 from mrm.system import hardware
 from mrm.training.optimization import build_optimizer
 from mrm.training.tasks import SegmentTask

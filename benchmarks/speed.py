@@ -43,6 +43,7 @@ import torch
 import torchvision
 
 import mrm
+from mrm import recipes
 from mrm.data import images, packing
 from mrm.data.records import Record, Records
 from mrm.data.reports import NO_WORD, Tokenizer
@@ -50,7 +51,6 @@ from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.models import noise
 from mrm.models.config import ModelConfig
 from mrm.models.mrm import MRM, normalise
-from mrm.recipes import recipes
 from mrm.runs.doctor import Stopwatch, flops_of_step
 from mrm.system.errors import ImageError
 from mrm.system.hardware import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak

@@ -47,7 +47,7 @@ import phantom_encoder
 import torch
 from torch import Tensor
 
-from mrm import runs
+from mrm import recipes, runs
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
@@ -58,7 +58,6 @@ from mrm.data.sections import select_sections
 from mrm.inference import predict, report_filling
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM, normalise
-from mrm.recipes import recipes
 from mrm.statistics import ranking
 from mrm.statistics.dice import mean_over
 from mrm.statistics.intervals import Bootstrap, Estimate

@@ -7,8 +7,7 @@ torchrun --nproc-per-node 4 examples/pretrain_mimic.py
 from dataclasses import replace
 from pathlib import Path
 
-from mrm import runs
-from mrm.recipes import recipes
+from mrm import recipes, runs
 
 config = recipes.mimic(
     records=Path("mimic/training.csv"),

@@ -6,8 +6,7 @@ python examples/segment_siim.py
 
 from pathlib import Path
 
-from mrm import runs
-from mrm.recipes import recipes
+from mrm import recipes, runs
 
 data, start = Path("siim"), Path("MRM.pth")  # published weights, a model folder, or a run of `mrm pretrain`
 

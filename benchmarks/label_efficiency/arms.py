@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mrm import recipes
 from mrm.data.config import CropConfig, ReportConfig
 from mrm.models.config import ModelConfig
-from mrm.recipes import recipes
-from mrm.recipes.recipes import FinetuneConfig, PretrainConfig
+from mrm.recipes import FinetuneConfig, PretrainConfig
 from mrm.training.config import TrainConfig
 
 SETS = ("pretrain", "train", "val", "test")  # phantoms; the place is the seed, so no patient is in two of them
@@ -153,7 +153,7 @@ def finetuning(size: Size, style: str, train: Path, val: Path, init: Path, out: 
         train, val, init, out, audit="names", **where
     )
     if style == "published":  # 3e-2 is the rate for 1 % of NIH; with lower ones so few steps lead nowhere
-        recipe = replace(recipe, crop=CropConfig(), training=recipes.published(steps, 3e-2, steps // 10))
+        recipe = replace(recipe, crop=CropConfig(), training=recipes.published_training(steps, 3e-2, steps // 10))
     training = replace(
         recipe.training, steps=steps, warmup_steps=steps // 10, global_batch=size.finetune_batch, precision="fp32",
         log_every=max(1, steps // 4), validate_every=max(1, steps // 4), save_every=max(1, steps // 4), keep=1, workers=0,

@@ -59,7 +59,7 @@ def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, rec
     ("arguments", "message"),
     [
         (["pretrian"], "no command 'pretrian'"),
-        (["pretrain", "mimik", "--records", "a", "--out", "b"], "no recipe 'mimik'; there are mimic"),
+        (["pretrain", "mimik", "--records", "a", "--out", "b"], "unknown recipe 'mimik'; choose from mimic"),
         (["pretrain", "tiny", "--records", "none.csv", "--out", "{tmp}/run"], "none.csv: no such file of records"),
         (["evaluate", "nowhere", "--records", "a", "--out", "b"], "nowhere: no such file or folder"),
         (["pretrain", "--config", "none.yaml"], "--config needs a YAML file"),

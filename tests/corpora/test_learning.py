@@ -19,12 +19,11 @@ from test_siim import source as siim  # noqa: F401
 from test_trainer import MICRO, trace
 from test_trainer import config as pretrain_config
 
-from mrm import runs
+from mrm import recipes, runs
 from mrm.corpora.contract import Options
 from mrm.data.records import Records
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.recipes import recipes
 from mrm.system.errors import RecordError
 
 SHORT = {"steps": 2, "warmup_steps": 1, "global_batch": 2, "validate_every": 2, "save_every": 2}

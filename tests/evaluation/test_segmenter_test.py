@@ -15,7 +15,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mrm import cli, runs
+from mrm import cli, recipes, runs
 from mrm.data import images, masks
 from mrm.data.config import CropConfig
 from mrm.data.masks import IGNORED
@@ -23,7 +23,6 @@ from mrm.evaluation.segmenter_test import surface_distances
 from mrm.inference.outlines import LEVELS, Threshold, choose, levels_of, outline
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.recipes import recipes
 from mrm.runs import predicting
 from mrm.system.errors import MaskError, RecordError, RunError, SegmenterError
 from mrm.training.config import TrainConfig

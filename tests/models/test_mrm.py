@@ -9,7 +9,7 @@ import torch
 from conftest import SHARED
 
 import mrm
-from mrm import runs
+from mrm import recipes, runs
 from mrm.data.records import Records
 from mrm.data.reports import NO_WORD
 from mrm.inference import predict
@@ -17,7 +17,6 @@ from mrm.models import model_folder, noise
 from mrm.models import published_layout as published_layout
 from mrm.models.config import ModelConfig
 from mrm.models.mrm import MRM, complement, normalise, patchify, sine_cosine, take, unpatchify
-from mrm.recipes import recipes
 from mrm.training.config import TrainConfig
 from mrm.training.tasks import PretrainTask
 

@@ -16,7 +16,7 @@ from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.config import ModelConfig
 from mrm.models.mrm import MRM
 from mrm.models.noise import seeded
-from mrm.recipes.recipes import (
+from mrm.recipes import (
     FINETUNE,
     PRETRAIN,
     FinetuneConfig,
@@ -177,7 +177,7 @@ def test_every_recipe_says_what_it_is_and_what_to_expect(recipe_set, kind):
 
 def test_an_unknown_recipe_is_answered_with_the_names_there_are():
     assert find(PRETRAIN, "mimic") is PRETRAIN["mimic"]
-    with pytest.raises(ConfigError, match=r"no recipe 'mimik'; there are mimic, tiny"):
+    with pytest.raises(ConfigError, match=r"unknown recipe 'mimik'; choose from mimic, tiny"):
         find(PRETRAIN, "mimik")
 
 

@@ -242,7 +242,7 @@ def test_missing_lists_are_all_named(tmp_path, model, suite):
 
 def test_wrong_names_are_answered_with_the_right_ones(tmp_path, lists, model):
     commands = Pretended().commands()
-    with pytest.raises(ConfigError, match="no suite 'nhi'; there are nih, chexpert"):
+    with pytest.raises(ConfigError, match="unknown suite 'nhi'; choose from nih, chexpert"):
         benchmarking.benchmark(BenchmarkConfig("nhi", tmp_path / "a"), commands)
     with pytest.raises(ConfigError, match="the suite nih has no 'nih-5'; there are nih-1, nih-10, nih-100"):
         benchmarking.benchmark(config(tmp_path / "b", lists, model, only=("nih-5",)), commands)

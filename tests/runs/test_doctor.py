@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from mrm import cli
+from mrm import cli, recipes
 from mrm.data.records import Record
-from mrm.recipes import recipes
 from mrm.runs import doctor
 from mrm.runs.doctor import Diagnosis, Stage
 from mrm.system.errors import ConfigError, RunError
@@ -108,7 +107,7 @@ def test_no_readable_image_is_an_error(tmp_path):
 
 
 def test_unknown_recipes_and_empty_measurements_are_refused(phantoms):
-    with pytest.raises(ConfigError, match="no recipe 'mimik'"):
+    with pytest.raises(ConfigError, match="unknown recipe 'mimik'"):
         doctor.examine(phantoms / "records.csv", "mimik")
     with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
         doctor.examine(phantoms / "records.csv", "none.yaml")

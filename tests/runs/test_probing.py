@@ -238,7 +238,7 @@ def test_shares_are_nested_by_patient_and_keep_rare_findings():
         ({"seeds": 0}, "--seeds must be 1 or more"),
         ({"against": ("random", "random")}, "a model comes twice"),
         ({"against": ("a", "b", "c", "d")}, "one plot tells 4 apart"),
-        ({"finetune": "no-such"}, "no recipe 'no-such'"),
+        ({"finetune": "no-such"}, "unknown recipe 'no-such'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(model, sets, tmp_path, changes, message):

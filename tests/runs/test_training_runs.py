@@ -13,13 +13,12 @@ from test_trainer import config as pretrain_config
 from test_trainer import trace
 
 import mrm
-from mrm import runs
+from mrm import recipes, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.evaluation.predictions import read_predictions
 from mrm.models import model_folder
-from mrm.recipes import recipes
 from mrm.runs import finetuning, run_folder
 from mrm.statistics import ranking
 from mrm.system.errors import ImageError, RecordError, RunError

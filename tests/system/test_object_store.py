@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from test_trainer import MICRO, config, trace
 
-from mrm import runs
+from mrm import recipes, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, loader, samples, sampling, shards
 from mrm.data.packing import PackConfig, open_source, pack
 from mrm.data.records import Records
-from mrm.recipes import recipes
 from mrm.system import object_store
 from mrm.system.errors import StoreError
 from mrm.system.object_store import Cache, Fetcher

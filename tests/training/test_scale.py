@@ -151,7 +151,7 @@ def test_a_scheduler_that_signals_every_process_loses_nothing(phantoms, tmp_path
     """SIGTERM reaches torchrun and its processes at once, and those again from torchrun: save, then stop."""
     cfg = config(phantoms, tmp_path / "run", steps=400, save_every=400)
     file = tmp_path / "run.yaml"
-    from mrm.recipes import recipes
+    from mrm import recipes
 
     file.write_text(recipes.to_yaml(cfg))
     process = subprocess.Popen(

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from mrm import runs
+from mrm import recipes, runs
 from mrm.models import model_folder
 from mrm.models.config import ModelConfig
-from mrm.recipes import recipes
 from mrm.system.errors import TrainingError
 from mrm.training.config import TrainConfig, lr_at
 from mrm.training.trainer import Stopped, Trainer

@@ -11,7 +11,7 @@ from typing import Any
 import tyro
 
 from mrm.cli.command import Command, commands
-from mrm.recipes.recipes import (
+from mrm.recipes import (
     FINETUNE,
     PRETRAIN,
     SEGMENT,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mrm.recipes.recipes import FINETUNING
+from mrm.recipes.finetune_recipes import PUBLISHED
 from mrm.system.errors import ConfigError, RunError
 
 # A set by the names its file may have. CSV comes first: it knows patients, so that intervals are drawn by patient.
@@ -34,7 +34,7 @@ class Entry:
     test: str
     kind: Literal["finetune", "segment"] = "finetune"
     metric: str = "auroc"  # or dice_published, ...
-    published: float | None = None  # as a share, 0.794; None where no number is to be had
+    published: float | None = None  # as a share, 0.794; None where no number is published
     classes: tuple[str, ...] = ()  # else all numeric columns
 
 
@@ -52,15 +52,22 @@ def _shares(corpus: str) -> tuple[Entry, ...]:
     """1, 10 and 100 % of the labels, each by the recipe of that name."""
     sets = {"1": "train_1", "10": "train_10", "100": "train"}
     return tuple(
-        Entry(f"{corpus}-{share}", f"{corpus}-{share}", train, "val", "test", published=published(f"{corpus}-{share}"))
+        Entry(
+            f"{corpus}-{share}",
+            f"{corpus}-{share}",
+            train,
+            "val",
+            "test",
+            published=published_auroc(f"{corpus}-{share}"),
+        )
         for share, train in sets.items()
     )
 
 
-def published(recipe: str) -> float | None:
+def published_auroc(recipe: str) -> float | None:
     """The published mean AUROC of a recipe, as a share; None where the paper's table has none for it."""
-    number = FINETUNING[recipe][3]
-    return round(float(number) / 100, 4) if number[0].isdigit() else None
+    percent = PUBLISHED[recipe].auroc
+    return None if percent is None else round(percent / 100, 4)
 
 
 _COVID = tuple(
@@ -85,26 +92,26 @@ SUITES = {
         Suite("rsna", "RSNA Pneumonia, 1 / 10 / 100 % of labels", _shares("rsna"), "mrm prepare rsna --source rsna-pneumonia --out DIR --splits LISTS"),
         Suite("covid", "COVID-19 Image Data Collection: two tasks, five splits each", _COVID, "mrm prepare covid --source covid-chestxray-dataset --out DIR"),
         Suite("siim", "SIIM-ACR Pneumothorax, 10 / 100 % of masks", _SIIM, "mrm prepare siim --source siim --out DIR --splits LISTS"),
-        Suite("phantom", "phantoms, drawn here: minutes on two CPU cores", _PHANTOM, "nothing: it draws its own"),
+        Suite("phantom", "phantoms, drawn by the suite itself: minutes on two CPU cores", _PHANTOM, "nothing: the suite draws its own data"),
     )
 }  # fmt: skip
 
 
 def find(name: str) -> Suite:
-    """The suite of that name. Raises ConfigError with the names there are."""
+    """The suite of that name. Raises ConfigError, which lists the suites, for an unknown name."""
     if name not in SUITES:
-        raise ConfigError(f"no suite {name!r}; there are {', '.join(SUITES)}")
+        raise ConfigError(f"unknown suite {name!r}; choose from {', '.join(SUITES)}")
     return SUITES[name]
 
 
 def file_of(data: Path, name: str) -> Path | None:
-    """Where the set `name` (`val`, `covid1/train`) is under `data`; None where it is not."""
+    """The file of the set `name` (`val`, `covid1/train`) under `data`, None if it is absent."""
     folder, _, last = name.rpartition("/")
     return next((p for file in FILES[last] if (p := data / folder / file).is_file()), None)
 
 
 def require_data(suite: Suite, data: Path) -> None:
-    """Raises RunError that names every list a suite needs and `data` lacks, and how to make them."""
+    """Raises a RunError that names every list that a suite needs and `data` lacks, and how to make them."""
     needed = dict.fromkeys(s for e in suite.entries for s in (e.train, e.val, e.test) if s and e.kind == "finetune")
     absent = [" or ".join(_names(s)) for s in needed if not file_of(data, s)]
     if any(e.kind == "segment" for e in suite.entries):
@@ -113,8 +120,8 @@ def require_data(suite: Suite, data: Path) -> None:
         absent += [" or ".join(_names(e.train)) for e in suite.entries if e.train and not file_of(data, e.train)]
     if absent:
         raise RunError(
-            f"{data}: the suite {suite.name} needs {len(absent)} more: {'; '.join(absent)}. Made by `{suite.prepare}`, "
-            f"or take the published lists"
+            f"{data}: the suite {suite.name} needs {len(absent)} more: {'; '.join(absent)}. Make them with "
+            f"`{suite.prepare}`, or use the published lists"
         )
 
 

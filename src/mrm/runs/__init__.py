@@ -25,7 +25,7 @@ from mrm.evaluation.classifier_test import overlaps
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.model_folder import Card
-from mrm.recipes.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.runs import benchmarking, evaluating, probing, segmenting
 from mrm.runs.benchmarking import BenchmarkConfig
 from mrm.runs.calibrating import calibrate  # noqa: F401

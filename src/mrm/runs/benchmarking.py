@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm import pages
+from mrm import pages, recipes
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import masks
@@ -27,8 +27,7 @@ from mrm.data.records import Records
 from mrm.evaluation.predictions import read_dice, read_predictions
 from mrm.models import model_folder
 from mrm.pages import ledger_text
-from mrm.recipes import recipes, suites
-from mrm.recipes.recipes import FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig, suites
 from mrm.recipes.suites import Entry, Suite
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Bootstrap

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import pages, runs
+from mrm import pages, recipes, runs
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
@@ -26,7 +26,6 @@ from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages import Contender, FilledReport, Story, Word
-from mrm.recipes import recipes
 from mrm.statistics import comparison, intervals, ranking
 
 SIZE = 256  # pixels of a phantom

@@ -26,7 +26,7 @@ from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.data.sections import select_sections
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.recipes.recipes import PRETRAIN, PretrainConfig, find, from_yaml
+from mrm.recipes import PRETRAIN, PretrainConfig, find, from_yaml
 from mrm.runs.pretraining import pretrain_data
 from mrm.system import hardware
 from mrm.system.errors import ConfigError, ImageError, RunError

@@ -14,7 +14,7 @@ from mrm.data.records import UNCERTAIN, Records
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.recipes.recipes import FinetuneConfig
+from mrm.recipes import FinetuneConfig
 from mrm.runs.run_folder import on_encoder
 from mrm.statistics import ranking
 from mrm.system.errors import RunError

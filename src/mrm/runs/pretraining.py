@@ -22,7 +22,7 @@ from mrm.data.sections import select_sections
 from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.recipes.recipes import PretrainConfig
+from mrm.recipes import PretrainConfig
 from mrm.system.tables import write_whole
 from mrm.training.tasks import PretrainTask
 from mrm.training.trainer import processes

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm import pages
+from mrm import pages, recipes
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import probes
@@ -29,8 +29,7 @@ from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.pages import Curve
-from mrm.recipes import recipes
-from mrm.recipes.recipes import FinetuneConfig
+from mrm.recipes import FinetuneConfig
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking, seeds
 from mrm.statistics.intervals import Estimate

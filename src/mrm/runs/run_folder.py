@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 import mrm
+from mrm import recipes
 from mrm.audit.fingerprints import fingerprint
 from mrm.audit.overlaps import Verdict
 from mrm.data import masks
@@ -26,8 +27,7 @@ from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
 from mrm.models.model_folder import Card
-from mrm.recipes import recipes
-from mrm.recipes.recipes import FinetuneConfig, SegmentConfig
+from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.system.errors import RunError
 from mrm.system.progress import Progress
 from mrm.system.tables import write_whole

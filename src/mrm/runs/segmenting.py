@@ -20,7 +20,7 @@ from mrm.inference import outlines
 from mrm.inference.outlines import Threshold
 from mrm.models import model_folder
 from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities
-from mrm.recipes.recipes import SegmentConfig
+from mrm.recipes import SegmentConfig
 from mrm.runs.run_folder import on_encoder, results_folder, warn_of
 from mrm.system.errors import RunError
 from mrm.system.hardware import best_device
