@@ -1,13 +1,14 @@
-"""Shared fixtures: the real data and golden values beside the checkout, and the marker for slow tests."""
+"""Fixtures of the whole suite: the real data beside the checkout, phantoms, a browser; and the marker for slow tests."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads: two test processes share two cores
 
 import pytest
 
-SHARED = Path(os.environ.get("MRM_SHARED", Path(__file__).parents[2] / "shared"))
+from tests.support.paths import SHARED
 
 
 def pytest_addoption(parser):
@@ -39,3 +40,12 @@ def phantoms(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("phantoms")
     phantom_files.write(out, 48, seed=0, size=128, workers=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser; the test is skipped where there is none."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no Chromium on this machine")
+    return browser

@@ -91,6 +91,41 @@ def test_the_tests_mirror_the_rooms():
     assert folders - {"support", "benchmarks"} == set(RANK)
 
 
+def borrowed(source: str) -> set[str]:
+    """The test files and conftests that a test file imports from; what tests share is in `tests.support`."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
+    elsewhere = {name for name in names if name.startswith((".", "tests.", "test_", "conftest"))}
+    return {name for name in elsewhere if not name.startswith("tests.support")}
+
+
+def test_no_test_file_imports_from_another():
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    assert len(files) > 60
+    assert {str(file): names for file in files if (names := borrowed(file.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from test_trainer import MICRO",
+        "from conftest import SHARED",
+        "import test_trainer",
+        "from tests.training.test_trainer import MICRO",
+        "from tests.training import test_trainer",
+        "from .test_trainer import MICRO",
+        "def test_something():\n    from tests.conftest import SHARED",
+    ],
+)
+def test_every_way_to_import_from_a_test_file_is_seen(source):
+    assert borrowed(source)
+    assert not borrowed("from tests.support.configs import MICRO\nimport tests.support.paths")
+
+
 def test_no_file_is_named_for_nothing():
     assert not {m for m in modules() if {"utils", "misc", "common", "helpers"} & set(m.split("."))}
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_perceptual_hashes import radiograph
 
 from mrm.audit.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
 from mrm.audit.overlaps import KINDS, Verdict, audit, compare, judge, repeats
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
+from tests.support.image_files import radiograph
 
 
 def saved(folder, name: str, image: np.ndarray, **known) -> Record:

@@ -2,7 +2,6 @@
 
 import time
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,14 +9,7 @@ from hypothesis import strategies as st
 
 from mrm.audit.perceptual_hashes import BITS, THRESHOLD, content_hash, distance, near_pairs, perceptual_hash
 from mrm.data import images
-
-
-def radiograph(seed: int, side: int = 256) -> np.ndarray:
-    """A smooth made-up image with a darker middle, every seed another."""
-    rng = np.random.default_rng(seed)
-    rough = cv2.resize(rng.standard_normal((12, 12)), (side, side), interpolation=cv2.INTER_CUBIC)
-    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-    return images.to_uint8(rough + 2 * (x**2 + y**2))
+from tests.support.image_files import radiograph
 
 
 def window(image: np.ndarray, low: float, high: float) -> np.ndarray:

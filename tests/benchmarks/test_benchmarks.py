@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_trainer import MICRO
 from torch.utils.flop_counter import FlopCounterMode
 
 from mrm.data import images
@@ -18,6 +17,7 @@ from mrm.models import noise
 from mrm.models.mrm import MRM
 from mrm.runs.doctor import flops_of_step
 from mrm.training.tasks import PretrainTask
+from tests.support.configs import MICRO
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

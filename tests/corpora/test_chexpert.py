@@ -3,45 +3,24 @@
 import math
 
 import pytest
-from corpora_trees import contents, write_image
 
 from mrm.corpora import chexpert, prepare, splits
 from mrm.corpora.contract import Options, Release, read_table
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
-
-HEADER = ",".join(chexpert.COLUMNS)
-CELLS = {"Cardiomegaly": "1.0", "Atelectasis": "-1.0", "Consolidation": "-1.0", "Edema": "0.0", "Fracture": "-1.0"}
-
-
-def row(prefix: str, patient: int, view: str = "frontal", split: str = "train") -> str:
-    path = f"{prefix}/{split}/patient{patient:05}/study1/view1_{view}.jpg"
-    projection = "AP" if view == "frontal" else ""
-    stated = {**CELLS, **({"Pleural Effusion": "1.0"} if view == "lateral" else {})}
-    labels = [stated.get(c, "") for c in chexpert.OBSERVATIONS]
-    return ",".join([path, "Female", "68", view.capitalize(), projection, *labels])
-
-
-def build(root, prefix: str):
-    """30 training patients with two views, 4 of the publisher's validation set."""
-    rows = [row(prefix, p, v) for p in range(1, 31) for v in ("frontal", "lateral")]
-    valid = [row(prefix, p, split="valid") for p in range(64541, 64545)]
-    for i, line in enumerate([*rows, *valid]):
-        write_image(root / line.split(",")[0].removeprefix(f"{prefix}/"), i)
-    (root / "train.csv").write_text("\n".join([HEADER, *rows]) + "\n")
-    (root / "valid.csv").write_text("\n".join([HEADER, *valid]) + "\n")
-    return root
+from tests.support.corpora.chexpert import write_tree
+from tests.support.image_files import contents
 
 
 @pytest.fixture
 def source(tmp_path):
-    return build(tmp_path / "CheXpert-v1.0-small", "CheXpert-v1.0-small")
+    return write_tree(tmp_path / "CheXpert-v1.0-small", "CheXpert-v1.0-small")
 
 
 @pytest.mark.parametrize("prefix", ["CheXpert-v1.0", "CheXpert-v1.0-small"])
 @pytest.mark.parametrize("above", [False, True])
 def test_both_layouts_become_records_sets_and_lists(prefix, above, tmp_path):
-    root = build(tmp_path / "download" / prefix, prefix)
+    root = write_tree(tmp_path / "download" / prefix, prefix)
     before = contents(root)
     source = root.parent if above else root
     corpus = prepare("chexpert", source, tmp_path / "out", Options(fractions=(20,)))

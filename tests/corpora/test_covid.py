@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,33 +13,12 @@ from mrm.corpora.contract import Options
 from mrm.corpora.covid import CLASSES, labels_of
 from mrm.data.records import Records, read_list
 from mrm.system.errors import RecordError
-
-HEADER = "patientid,offset,sex,age,finding,view,modality,folder,filename,license,url,clinical_notes,other_notes"
-FINDINGS = ("Pneumonia/Viral/COVID-19", "Pneumonia/Bacterial/Streptococcus", "Pneumonia/Viral/SARS", "No Finding")
-
-
-def row(number: int, **cells: str) -> str:
-    values = {
-        **{"patientid": str(number // 2), "offset": str(number), "sex": "F", "age": "60", "modality": "X-ray"},
-        **{"finding": FINDINGS[number // 2 % 4], "view": "PA", "folder": "images", "filename": f"{number}.jpg"},
-        **{"license": "CC BY", "url": "https://example.org", "clinical_notes": f'"Note, of {number}"'},
-        **{"other_notes": ""},
-    }
-    return ",".join({**values, **cells}[name] for name in HEADER.split(","))
-
-
-def build(root: Path, rows: list[str], images: list[str]) -> Path:
-    (root / "images").mkdir(parents=True, exist_ok=True)
-    (root / "metadata.csv").write_text("\n".join([HEADER, *rows]) + "\n", encoding="utf-8")
-    for i, name in enumerate(images):
-        cv2.imwrite(str(root / "images" / name), np.full((20, 20), i % 250, np.uint8))
-    return root
+from tests.support.corpora.covid import build, row, write_tree
 
 
 @pytest.fixture
-def source(tmp_path) -> Path:
-    """48 patients with two images each, twelve of each finding."""
-    return build(tmp_path / "covid", [row(n) for n in range(96)], [f"{n}.jpg" for n in range(96)])
+def source(tmp_path):
+    return write_tree(tmp_path / "covid")
 
 
 @pytest.mark.parametrize(

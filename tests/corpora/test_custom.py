@@ -2,35 +2,18 @@
 
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from mrm.corpora import prepare
 from mrm.corpora.contract import Options
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
-
-COLUMNS = {"image_path": "Path", "report_content": "Text", "patient_id": "MRN", "study_id": "Accession"}
-
-
-def image(file: Path, value: int = 9) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(file), np.full((20, 22), value, np.uint8))
+from tests.support.corpora.custom import COLUMNS, write_image, write_tree
 
 
 @pytest.fixture
-def source(tmp_path) -> Path:
-    """Forty images of twenty patients in dated folders; the table names them by their file name."""
-    root = tmp_path / "export"
-    lines = ["Path,Text,MRN,Accession,Effusion,Nodule"]
-    for n in range(40):
-        image(root / "images" / f"2024-{n % 3:02}" / f"scan {n}.png", n)
-        lines.append(
-            f'scan {n}.png,"FINDINGS: clear, {n}.\nIMPRESSION: normal.",{n // 2},A{n},{n % 2},{"" if n % 5 else 1}'
-        )
-    (root / "export.csv").write_text("\n".join(lines), encoding="utf-8")
-    return root
+def source(tmp_path):
+    return write_tree(tmp_path / "export")
 
 
 def rewrite(source: Path, change) -> None:
@@ -84,7 +67,7 @@ def test_a_folder_with_class_folders_splits_and_texts_beside(tmp_path):
         ("test", "PNEUMONIA", 2),
     ]:
         for i in range(n):
-            image(root / part / kind / f"{kind}-{part}-{i}.jpeg")
+            write_image(root / part / kind / f"{kind}-{part}-{i}.jpeg")
     (root / "train" / "PNEUMONIA" / "PNEUMONIA-train-0.txt").write_text("Impression: pneumonia.")
     corpus = prepare("custom", root, tmp_path / "out", Options(classes=("Pneumonia",), val=0))
     assert {name: len(part) for name, part in corpus.splits.items() if "_" not in name} == {"train": 10, "test": 5}
@@ -97,7 +80,7 @@ def test_a_folder_with_class_folders_splits_and_texts_beside(tmp_path):
 
 def test_a_folder_of_images_and_texts_is_enough(tmp_path):
     for n in range(12):
-        image(tmp_path / "scans" / f"{n}.png")
+        write_image(tmp_path / "scans" / f"{n}.png")
         (tmp_path / "scans" / f"{n}.txt").write_bytes(f"IMPRESSION: {n} caf".encode() + (b"\xe9" if n == 3 else b"e"))
     with pytest.warns(UserWarning, match="1 report files hold bytes that are not UTF-8"):
         corpus = prepare("custom", tmp_path / "scans", tmp_path / "out", Options(val=0, test=0))
@@ -119,8 +102,8 @@ def test_what_is_left_out_and_why(source, tmp_path):
     )
     rewrite(source, lambda t: t.replace(",A5,1,", ",A5,perhaps,"))
     for folder in "ab":
-        image(source / folder / "twice.png")
-    image(source / "unlisted.png")
+        write_image(source / folder / "twice.png")
+    write_image(source / "unlisted.png")
     (source / "images" / "2024-01" / "scan 4.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
     corpus = prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS, classes=("Effusion",)))
     assert corpus.facts["excluded"] == {
@@ -133,7 +116,7 @@ def test_what_is_left_out_and_why(source, tmp_path):
 def test_paths_from_the_table_or_the_source_with_or_without_suffix(tmp_path):
     root = tmp_path / "export"
     for name in ("a/one.png", "a/two.jpg", "b/one.png"):
-        image(root / name)
+        write_image(root / name)
     (root / "a" / "labels.csv").write_text(f"image_path\none.png\n{root}/b/one.png\ntwo\n")
     corpus = prepare("custom", root, tmp_path / "out", Options(table=root / "a" / "labels.csv", val=0, test=0))
     assert [r.name for r in corpus.records] == ["a/one.png", "b/one.png", "a/two.jpg"]

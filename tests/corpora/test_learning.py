@@ -5,19 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_chexpert import build
-from test_covid import source as covid  # noqa: F401
-from test_custom import COLUMNS
-from test_custom import source as custom  # noqa: F401
-from test_mimic import source as mimic  # noqa: F401
-from test_nih import source as nih  # noqa: F401
-from test_openi import source as openi  # noqa: F401
-from test_rsna import source as rsna  # noqa: F401
-from test_segmenter_test import config as segment_config
-from test_segmenter_test import encoder  # noqa: F401
-from test_siim import source as siim  # noqa: F401
-from test_trainer import MICRO, trace
-from test_trainer import config as pretrain_config
 
 from mrm import recipes, runs
 from mrm.corpora.contract import Options
@@ -25,6 +12,10 @@ from mrm.data.records import Records
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.system.errors import RecordError
+from tests.support.configs import MICRO, pretrain_config, segment_config
+from tests.support.corpora import chexpert, covid, custom, mimic, nih, openi, rsna, siim
+from tests.support.models import save_encoder
+from tests.support.run_files import trace
 
 SHORT = {"steps": 2, "warmup_steps": 1, "global_batch": 2, "validate_every": 2, "save_every": 2}
 
@@ -35,26 +26,37 @@ def pretrained(tmp_path_factory) -> Path:
         return model_folder.save(tmp_path_factory.mktemp("model") / "mrm", MRM(MICRO))
 
 
-@pytest.fixture
-def chexpert(tmp_path) -> Path:
+def write_chexpert(root: Path) -> Path:
     """The made-up tree, with oedema stated present on lateral views, so that one class has both values."""
-    root = build(tmp_path / "CheXpert-v1.0", "CheXpert-v1.0")
+    chexpert.write_tree(root)
     lines = (root / "train.csv").read_text().splitlines()
     changed = [line.replace(",0.0", ",1.0") if "_lateral" in line else line for line in lines]
     (root / "train.csv").write_text("\n".join(changed) + "\n")
     return root
 
 
-def prepared(request, tmp_path: Path, name: str, options: Options | None = None) -> Path:
+TREES = {
+    "chexpert": write_chexpert,
+    "covid": covid.write_tree,
+    "custom": custom.write_tree,
+    "mimic": mimic.write_tree,
+    "nih": nih.write_tree,
+    "openi": openi.write_tree,
+    "rsna": rsna.write_tree,
+    "siim": siim.write_tree,
+}
+
+
+def prepared(tmp_path: Path, name: str, options: Options | None = None) -> Path:
     """The folder that `mrm prepare` writes for the tree of that name."""
     out = tmp_path / "prepared"
-    runs.prepare(name, request.getfixturevalue(name), out, options)
+    runs.prepare(name, TREES[name](tmp_path / name), out, options)
     return out
 
 
 @pytest.mark.parametrize(("name", "pairs"), [("mimic", True), ("openi", True), ("covid", True)])
-def test_reports_and_images_pretrain(request, tmp_path, name, pairs):
-    out = prepared(request, tmp_path, name)
+def test_reports_and_images_pretrain(tmp_path, name, pairs):
+    out = prepared(tmp_path, name)
     records = Records.load(out / "training.csv")
     assert any(r.report for r in records) == pairs
     cfg = replace(pretrain_config(tmp_path, tmp_path / "run", **SHORT), records=out / "training.csv")
@@ -78,9 +80,9 @@ def test_reports_and_images_pretrain(request, tmp_path, name, pairs):
         ("custom", "", {"classes": ("Effusion",)}),
     ],
 )
-def test_labels_fine_tune_and_test(request, tmp_path, pretrained, name, folder, changes):
-    options = Options(columns=COLUMNS, classes=("Effusion", "Nodule")) if name == "custom" else None
-    sets = prepared(request, tmp_path, name, options) / folder
+def test_labels_fine_tune_and_test(tmp_path, pretrained, name, folder, changes):
+    options = Options(columns=custom.COLUMNS, classes=("Effusion", "Nodule")) if name == "custom" else None
+    sets = prepared(tmp_path, name, options) / folder
     train, val, test = (sets / f"{part}.csv" for part in ("train", "val", "test"))
     training = replace(recipes.tiny_finetune(train, val, pretrained, tmp_path).training, workers=0, **SHORT)
     cfg = recipes.FinetuneConfig(train, val, pretrained, tmp_path / "run", training=training, audit="names", **changes)
@@ -92,8 +94,8 @@ def test_labels_fine_tune_and_test(request, tmp_path, pretrained, name, folder, 
     assert results["origin"]["audit"] == model_folder.load(run).card.origin["audit"]
 
 
-def test_shares_of_the_labels_fine_tune(request, tmp_path, pretrained):
-    out = prepared(request, tmp_path, "nih")
+def test_shares_of_the_labels_fine_tune(tmp_path, pretrained):
+    out = prepared(tmp_path, "nih")
     shares = {
         share: Records.load(out / f"train_{share}.csv") for share in (10, 100) if (out / f"train_{share}.csv").is_file()
     }
@@ -107,17 +109,17 @@ def test_shares_of_the_labels_fine_tune(request, tmp_path, pretrained):
     )
 
 
-def test_masks_segment_and_test(request, tmp_path, encoder):  # noqa: F811
-    out = prepared(request, tmp_path, "siim")
+def test_masks_segment_and_test(tmp_path):
+    out = prepared(tmp_path, "siim")
     classes = {"classes": ("pneumothorax",), "image_size": (48, 48)}
-    run = runs.segment(segment_config(out, encoder, tmp_path / "run", **SHORT, **classes))
+    run = runs.segment(segment_config(out, save_encoder(tmp_path / "encoder"), tmp_path / "run", **SHORT, **classes))
     results = runs.evaluate(run, out, tmp_path / "test", draws=20)
     assert results["n"] == len(list((out / "images" / "test").iterdir()))
     assert results["origin"]["audit"] is not None
 
 
-def test_an_audit_that_found_something_follows_into_the_model_and_its_results(request, tmp_path, pretrained):
-    out = prepared(request, tmp_path, "rsna")
+def test_an_audit_that_found_something_follows_into_the_model_and_its_results(tmp_path, pretrained):
+    out = prepared(tmp_path, "rsna")
     val = Records.load(out / "val.csv", None)
     Records([*Records.load(out / "train.csv", None), *val], val.classes).to_csv(out / "train.csv")
     runs.compare_sets([out / "train.csv", out / "val.csv"], out / "audit.json", True, False, 1)
@@ -129,8 +131,8 @@ def test_an_audit_that_found_something_follows_into_the_model_and_its_results(re
     assert any("patient" in line for line in found["overlaps"])
 
 
-def test_a_damaged_verdict_is_named_before_training_starts(request, tmp_path, pretrained):
-    out = prepared(request, tmp_path, "rsna")
+def test_a_damaged_verdict_is_named_before_training_starts(tmp_path, pretrained):
+    out = prepared(tmp_path, "rsna")
     (out / "audit.json").write_text("{")
     cfg = recipes.tiny_finetune(out / "train.csv", out / "val.csv", pretrained, tmp_path / "run")
     with pytest.raises(RecordError, match="run mrm audit again"):

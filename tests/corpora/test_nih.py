@@ -3,39 +3,18 @@
 import json
 
 import pytest
-from corpora_trees import contents, write_image
 
 from mrm.corpora import nih, prepare, splits
 from mrm.corpora.contract import Options, Release, read_table
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
-
-HEADER = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
-    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
-)
-PATIENTS = 40
-
-
-def row(patient: int, visit: int = 0) -> str:
-    findings = {0: "No Finding", 1: "Effusion|Hernia", 2: "Pneumonia"}[patient % 3]
-    view = "AP" if visit else "PA"
-    return f"{patient:08}_{visit:03}.png,{findings},{visit},{patient},058Y,M,{view},2682,2749,0.143,0.143"
+from tests.support.corpora.nih import row, write_tree
+from tests.support.image_files import contents, write_image
 
 
 @pytest.fixture
 def source(tmp_path):
-    """40 patients with two images each, in two of the twelve folders, with the official lists."""
-    root = tmp_path / "ChestX-ray14"
-    names = [(p, v) for p in range(PATIENTS) for v in (0, 1)]
-    for patient, visit in names:
-        folder = f"images_{1 + patient % 2:03}/images"
-        write_image(root / folder / f"{patient:08}_{visit:03}.png", patient * 2 + visit)
-    (root / "Data_Entry_2017_v2020.csv").write_text("\n".join([HEADER, *(row(*n) for n in names)]) + "\n")
-    files = [f"{p:08}_{v:03}.png" for p, v in names]
-    (root / "train_val_list.txt").write_text("\n".join(files[:64]))
-    (root / "test_list.txt").write_text("\n".join(files[64:]))
-    return root
+    return write_tree(tmp_path / "ChestX-ray14")
 
 
 def test_the_download_becomes_records_sets_and_lists(source, tmp_path, capsys):

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from corpora_trees import write_image
 
 from mrm import corpora, runs
 from mrm.audit import fingerprints
@@ -20,6 +19,7 @@ from mrm.corpora import inspection, nih, prepare
 from mrm.corpora.contract import Options, Release, find_table, inside, list_images, read_table
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
+from tests.support.image_files import write_image
 
 LABELS = {"0": 0.0, "1": 1.0, "": float("nan"), "-": -1.0}
 

@@ -1,34 +1,18 @@
 """RSNA Pneumonia: stage 2 tables and DICOM end to end, boxes of a patient joined, the real table, bad downloads."""
 
 import pytest
-from corpora_trees import contents, write_dicom
 
 from mrm.corpora import inspection, prepare, rsna, splits
 from mrm.corpora.contract import Options, Release, read_table
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
-
-HEADER = "patientId,x,y,width,height,Target"
+from tests.support.corpora.rsna import write_tree
+from tests.support.image_files import contents
 
 
 @pytest.fixture
 def source(tmp_path):
-    """20 labelled patients, every fourth with two boxes, and 3 without label."""
-    root = tmp_path / "rsna"
-    rows, details = [], []
-    for number in range(20):
-        patient = f"p{number:02}"
-        positive = number % 4 == 0
-        boxes = ["264.0,152.0,213.0,379.0,1", "562.0,152.0,256.0,453.0,1"] if positive else [",,,,0"]
-        rows += [f"{patient},{box}" for box in boxes]
-        details += [f"{patient},{'Lung Opacity' if positive else 'Normal'}" for _ in boxes]
-        tags = {"PatientID": patient, "ViewPosition": "AP", "PatientSex": "F", "PatientAge": "051Y"}
-        write_dicom(root / f"stage_2_train_images/{patient}.dcm", number, **tags)
-    for number in range(3):
-        write_dicom(root / f"stage_2_test_images/t{number}.dcm", 90 + number, ViewPosition="PA")
-    (root / "stage_2_train_labels.csv").write_text("\n".join([HEADER, *rows]) + "\n")
-    (root / "stage_2_detailed_class_info.csv").write_text("\n".join(["patientId,class", *details]) + "\n")
-    return root
+    return write_tree(tmp_path / "rsna")
 
 
 def test_the_download_becomes_records_sets_and_lists(source, tmp_path):

@@ -3,38 +3,20 @@
 import cv2
 import numpy as np
 import pytest
-from corpora_trees import contents, image, write_dicom, write_image
 
 from mrm.corpora import prepare, siim, splits
 from mrm.corpora.contract import Exclusion, Options, Release, read_table
 from mrm.data import masks
-from mrm.data.masks import decode, encode
+from mrm.data.masks import decode
 from mrm.system.errors import RecordError
-
-HEIGHT, WIDTH = 24, 20
-ID = "1.2.276.0.7230010.3.1.4.8323329.{}.15178"
-
-
-def lesion(number: int) -> np.ndarray:
-    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    mask[2 : 5 + number % 4, 10:13] = True
-    return mask
+from tests.support.corpora.siim import HEIGHT, ID, WIDTH, write_tree
+from tests.support.dicom_files import write_dicom
+from tests.support.image_files import contents, random_image, write_image
 
 
 @pytest.fixture
 def source(tmp_path):
-    """24 images as the challenge lays them out, every third with a lesion, number 0 with two."""
-    root = tmp_path / "siim"
-    rows = ["ImageId, EncodedPixels"]
-    for number in range(24):
-        name = ID.format(number)
-        tags = {"PatientID": f"p{number // 2}", "ViewPosition": "PA", "PatientSex": "M"}
-        write_dicom(root / f"dicom-images-train/1.2.{number}/1.3.{number}/{name}.dcm", number, **tags)
-        rows.append(f"{name},{encode(lesion(number)) if number % 3 == 0 else ' -1'}")
-    second = np.zeros((HEIGHT, WIDTH), dtype=bool)
-    second[20:23, 1:4] = True
-    (root / "train-rle.csv").write_text("\n".join([*rows, f"{ID.format(0)},{encode(second)}"]) + "\n")
-    return root
+    return write_tree(tmp_path / "siim")
 
 
 # ---- folders -----------------------------------------------------------------------------------------------
@@ -65,7 +47,7 @@ def test_image_and_joined_mask_are_as_in_the_source(source, tmp_path):
     assert mask[2:5, 10:13].all()
     assert mask[20:23, 1:4].all()
     grey = cv2.imread(str(tmp_path / f"out/images/training/{ID.format(0)}.png"), cv2.IMREAD_UNCHANGED)
-    assert (grey == image(0)).all()
+    assert (grey == random_image(0)).all()
 
 
 def test_both_shrink_together_when_asked(source, tmp_path):

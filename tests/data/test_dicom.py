@@ -14,7 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     MPEG2MPML,
@@ -32,38 +32,13 @@ from mrm.data.config import CropConfig
 from mrm.data.records import Record, Records
 from mrm.data.samples import ImageData, LabelData, eval_image
 from mrm.system.errors import ImageError
+from tests.support.dicom_files import dataset
 
 
 @pytest.fixture(scope="module")
 def radiograph() -> np.ndarray:
     y, x = np.mgrid[0:90, 0:120]
     return (128 + 60 * np.sin(x / 17) + 60 * np.cos(y / 11 + x / 90)).astype(np.uint8)
-
-
-def dataset(pixels: np.ndarray, **tags) -> Dataset:
-    """A chest radiograph with these stored values; `tags` change or add elements, None removes one."""
-    made = Dataset()
-    made.file_meta = FileMetaDataset()
-    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.SOPClassUID, made.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.1", "1.2.3.4"
-    made.Modality, made.BodyPartExamined = "CR", "CHEST"
-    bits = pixels.dtype.itemsize * 8
-    made.Rows, made.Columns = pixels.shape[:2]
-    made.SamplesPerPixel = 1 if pixels.ndim == 2 else 3
-    made.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
-    made.BitsAllocated, made.BitsStored, made.HighBit = bits, bits, bits - 1
-    made.PixelRepresentation = int(pixels.dtype.kind == "i")
-    if pixels.ndim == 3:
-        made.PlanarConfiguration = 0
-    for key, value in tags.items():
-        if value is None:
-            delattr(made, key)
-        else:
-            setattr(made, key, value)
-    raw = pixels.tobytes()
-    made.PixelData = raw + b"\0" * (len(raw) % 2)
-    made["PixelData"].VR = "OB" if bits == 8 else "OW"
-    return made
 
 
 def saved(made: Dataset, **options) -> bytes:

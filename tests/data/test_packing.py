@@ -24,6 +24,7 @@ from mrm.data.packing import PackConfig, encode, of_records, open_source, pack, 
 from mrm.data.records import Record, Records
 from mrm.runs import packing
 from mrm.system.errors import ImageError, MaskError, PackError, RecordError, ShardError
+from tests.support.dicom_files import dataset
 
 SMALL = PackConfig(size=64, rows=20)
 
@@ -111,8 +112,6 @@ def test_every_format_becomes_one_channel_of_the_size_asked_for(tmp_path, kind):
 
 
 def _dicom(folder: Path, pixels: np.ndarray) -> list[str]:
-    from test_dicom import dataset
-
     dataset(pixels).save_as(folder / "e.dcm", enforce_file_format=True)
     return ["e.dcm"]
 

@@ -5,12 +5,12 @@ import string
 
 import numpy as np
 import pytest
-from conftest import SHARED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrm.data.reports import CLS, MASK, PAD, SPECIAL, UNK, Tokenizer, mask_words
 from mrm.system.errors import ReportError
+from tests.support.paths import SHARED
 
 TEXTS = [
     "FINDINGS: The heart is normal in size. No pleural effusion or pneumothorax.",

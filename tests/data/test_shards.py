@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_trainer import MICRO, config, trace, weights
-from test_training_runs import finetune_config
 
 from mrm import runs
 from mrm.audit.overlaps import audit
@@ -26,6 +24,8 @@ from mrm.data.reports import Tokenizer
 from mrm.data.samples import LabelData, PretrainData
 from mrm.data.sampling import InWindows, Sample, order_of, shuffled
 from mrm.system.errors import RecordError, RunError, ShardError
+from tests.support.configs import MICRO, finetune_config, pretrain_config
+from tests.support.run_files import trace, weights
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def runs_of_both(packed, unpacked, tmp_path_factory) -> dict[str, tuple[Path, Pa
     made = {}
     for name, records in (("shards", packed), ("files", unpacked / "records.csv")):
         out = tmp_path_factory.mktemp(name)
-        pretrained = runs.pretrain(replace(config(unpacked, out / "a"), records=records))
+        pretrained = runs.pretrain(replace(pretrain_config(unpacked, out / "a"), records=records))
         made_of = finetune_config(unpacked, pretrained, out / "b", train=records, val=records, classes=FINDINGS)
         tuned = runs.finetune(made_of)
         made[name] = pretrained, tuned, runs.evaluate(tuned, records, out / "c", draws=50, workers=0)
@@ -218,7 +218,7 @@ def test_a_folder_that_is_not_packed_is_named(phantoms):
 def test_classes_that_the_records_did_not_have_are_named(packed, unpacked, tmp_path):
     with pytest.raises(RecordError, match="no column fracture; the columns found are image_path, "):
         Records.load(packed, ("fracture",))
-    cfg = replace(config(unpacked, tmp_path / "run"), records=packed, val=tmp_path / "none.csv", model=MICRO)
+    cfg = replace(pretrain_config(unpacked, tmp_path / "run"), records=packed, val=tmp_path / "none.csv", model=MICRO)
     with pytest.raises((RecordError, RunError), match="no such file"):
         runs.pretrain(cfg)
 

@@ -5,27 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_pages import PHONE, check_whole, chromium, widths  # noqa: F401 (a fixture)
-from test_trainer import MICRO
 
 from mrm import runs
 from mrm.data.records import Record, Records
 from mrm.evaluation.classifier_test import people
 from mrm.evaluation.predictions import read_predictions
-from mrm.inference import predict
-from mrm.models import model_folder, noise
-from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.system.errors import RecordError
+from tests.support.html_pages import PHONE, check_whole, widths
+from tests.support.models import probed_classifier
 
 CLASSES = ("effusion", "cardiomegaly")
-
-
-def probed_classifier(phantoms, folder):
-    """A model folder: a random encoder of which a linear probe of the phantoms is the head."""
-    with noise.seeded(0):
-        model = Classifier(ClassifierConfig(CLASSES, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)).eval()
-    predict.fit_head(model, Records.load(phantoms / "records.csv", CLASSES), workers=0)
-    return model_folder.save(folder, model)
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +84,9 @@ def test_one_patient_only_gives_numbers_without_intervals(phantoms, model, tmp_p
     assert "one patient only" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_a_whole_page_fits_a_phone(phantoms, model, tmp_path, request):
-    browser = request.getfixturevalue("chromium")
+def test_a_whole_page_fits_a_phone(phantoms, model, tmp_path, chromium):
     runs.calibrate(model, phantoms / "records.csv", workers=0, outliers=False)
     runs.evaluate(model, phantoms / "records.csv", tmp_path, draws=50, workers=0, by=("sex", "age"))
-    scroll, client = widths(browser, tmp_path / "index.html", tmp_path)
+    scroll, client = widths(chromium, tmp_path / "index.html", tmp_path)
     assert client > PHONE - 20
     assert scroll <= client

@@ -1,6 +1,5 @@
 """Segmentation as a whole: the loop's contracts hold for it, thresholds, the test's page, masks and DICOM as files."""
 
-import csv
 import json
 import os
 import shutil
@@ -17,83 +16,38 @@ from scipy import ndimage
 
 from mrm import cli, recipes, runs
 from mrm.data import images, masks
-from mrm.data.config import CropConfig
 from mrm.data.masks import IGNORED
 from mrm.evaluation.segmenter_test import surface_distances
 from mrm.inference.outlines import LEVELS, Threshold, choose, levels_of, outline
-from mrm.models import model_folder, noise
-from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models import model_folder
 from mrm.runs import predicting
 from mrm.system.errors import MaskError, RecordError, RunError, SegmenterError
-from mrm.training.config import TrainConfig
-
-ENCODER = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64)
-
-
-def draw(rng, lesion: bool, shape=(80, 60)) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, and where wanted a bright disc: what a segmenter can learn in seconds."""
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    centre, radius = rng.uniform(0.3, 0.7, 2) * shape, rng.uniform(8, 14)
-    mask = ((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2) & lesion
-    image = rng.normal(70, 15, shape) + 110 * mask
-    return image.clip(0, 255).astype(np.uint8), mask.astype(np.uint8)
+from tests.support.configs import segment_config
+from tests.support.discs import write_discs
+from tests.support.models import save_encoder
+from tests.support.run_files import table, trace
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """A segmentation folder: 16 + 24 images to train on, 12 each to validate and test, half of them with a disc."""
-    root = tmp_path_factory.mktemp("discs")
-    rng = np.random.default_rng(0)
-    for split, positive, count in (("training", 16, 40), ("validation", 6, 12), ("test", 6, 12)):
-        for kind in ("images", "annotations"):
-            (root / kind / split).mkdir(parents=True)
-        for i in range(count):
-            image, mask = draw(rng, i < positive)
-            (root / "images" / split / f"{split}{i:02d}.png").write_bytes(images.encode_png(image))
-            (root / "annotations" / split / f"{split}{i:02d}.png").write_bytes(images.encode_png(mask * 255))
-    return root
+    return write_discs(tmp_path_factory.mktemp("discs"))
 
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory) -> Path:
-    """A tiny encoder to start from."""
-    with noise.seeded(0):
-        return model_folder.save(tmp_path_factory.mktemp("encoder") / "model", Classifier(ENCODER))
-
-
-def config(folder: Path, encoder: Path, out: Path, **changes):
-    """Six steps of four: a step in the middle of an epoch, drop path on, crops and flips, checkpoints every two."""
-    training = TrainConfig(
-        epochs=None, steps=6, warmup_steps=1, global_batch=4, lr=1e-3, lr_batch=None, layer_decay=0.75, precision="fp32",
-        schedule="polynomial", log_every=1, validate_every=3, save_every=2, workers=0,
-    )  # fmt: skip
-    training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
-    usual = {"classes": ("disc",), "image_size": (64, 48), "channels": 16, "auxiliary": 8, "audit": "names"}
-    crop = CropConfig(area=(0.5, 1.0))
-    return recipes.SegmentConfig(
-        folder, folder, encoder, out, training=training, crop=crop, **{**usual, "drop_path": 0.2, **changes}
-    )
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as text:
-        return list(csv.DictReader(text))
-
-
-def trace(run: Path) -> list[dict[str, str]]:
-    return table(run / "log.csv")
+    return save_encoder(tmp_path_factory.mktemp("encoder") / "model")
 
 
 @pytest.fixture(scope="module")
 def whole(folder, encoder, tmp_path_factory) -> Path:
     """A run from start to end, to compare with."""
-    return runs.segment(config(folder, encoder, tmp_path_factory.mktemp("whole") / "run"))
+    return runs.segment(segment_config(folder, encoder, tmp_path_factory.mktemp("whole") / "run"))
 
 
 @pytest.fixture(scope="session")
 def trained(folder, encoder, tmp_path_factory) -> Path:
     """A run long enough to find discs."""
-    cfg = config(
+    cfg = segment_config(
         folder, encoder, tmp_path_factory.mktemp("trained") / "run", steps=60, warmup_steps=5, lr=4e-3, drop_path=0.0,
         global_batch=8, validate_every=20, save_every=60, log_every=20,
     )  # fmt: skip
@@ -118,10 +72,10 @@ def test_stop_and_resume_is_the_same_run(whole, folder, encoder, tmp_path, stop_
     resumed = False
     run = tmp_path / "run"
     with pytest.raises(Stopped):
-        runs.segment(config(folder, encoder, run))
+        runs.segment(segment_config(folder, encoder, run))
     assert len(trace(run)) == stop_at
     resumed = True
-    runs.segment(config(folder, encoder, tmp_path / "run"))
+    runs.segment(segment_config(folder, encoder, tmp_path / "run"))
     assert trace(run) == trace(whole)
     ours, theirs = (model_folder.read_weights(r / "last" / "model.safetensors") for r in (run, whole))
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
@@ -130,7 +84,7 @@ def test_stop_and_resume_is_the_same_run(whole, folder, encoder, tmp_path, stop_
 
 def test_4_by_1_equals_1_by_4(whole, folder, encoder, tmp_path):
     """The first gradient to the last digits; later ones drift apart by rounding, which AdamW amplifies."""
-    run = runs.segment(config(folder, encoder, tmp_path / "run", micro_batch=1))
+    run = runs.segment(segment_config(folder, encoder, tmp_path / "run", micro_batch=1))
     for a, b in zip(trace(run), trace(whole), strict=True):
         for name in ("focal", "dice", "auxiliary_focal", "auxiliary_dice"):
             assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-3)
@@ -138,7 +92,7 @@ def test_4_by_1_equals_1_by_4(whole, folder, encoder, tmp_path):
 
 
 def test_two_processes_equal_one(whole, folder, encoder, tmp_path):
-    cfg = config(folder, encoder, tmp_path / "two")
+    cfg = segment_config(folder, encoder, tmp_path / "two")
     (tmp_path / "two.yaml").write_text(recipes.to_yaml(cfg))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "mrm", "segment", "--config", str(tmp_path / "two.yaml")]
@@ -157,17 +111,17 @@ def test_an_epoch_is_all_positives_and_some_negatives(whole):
 
 
 def test_batch_size_one_works(folder, encoder, tmp_path):
-    assert len(trace(runs.segment(config(folder, encoder, tmp_path / "run", global_batch=1, steps=2)))) == 2
+    assert len(trace(runs.segment(segment_config(folder, encoder, tmp_path / "run", global_batch=1, steps=2)))) == 2
 
 
 @pytest.mark.parametrize("head", ["dpt", "linear"])
 def test_lighter_heads_train(folder, encoder, tmp_path, head):
-    run = runs.segment(config(folder, encoder, tmp_path / "run", head=head, steps=2, ema=0.9))
+    run = runs.segment(segment_config(folder, encoder, tmp_path / "run", head=head, steps=2, ema=0.9))
     assert model_folder.load(run).config.head == head
 
 
 def test_random_weights_for_comparison(folder, encoder, tmp_path):
-    run = runs.segment(config(folder, encoder, tmp_path / "run", scratch=True, steps=1))
+    run = runs.segment(segment_config(folder, encoder, tmp_path / "run", scratch=True, steps=1))
     assert model_folder.load(run).card.origin["init"] is None
 
 
@@ -185,13 +139,15 @@ def test_no_positive_image(folder, encoder, tmp_path):
     with pytest.raises(
         RunError, match=r"images/training: not one of 10 masks has a pixel of disc: there is nothing to learn"
     ):
-        runs.segment(replace(config(folder, encoder, tmp_path / "run"), train=root))
+        runs.segment(replace(segment_config(folder, encoder, tmp_path / "run"), train=root))
 
 
 def test_a_size_that_the_patch_does_not_divide(folder, encoder, tmp_path, capsys):
     with pytest.raises(SegmenterError, match=r"64 x 50 does not divide"):
-        runs.segment(config(folder, encoder, tmp_path / "run", image_size=(64, 50)))
-    (tmp_path / "bad.yaml").write_text(recipes.to_yaml(config(folder, encoder, tmp_path / "b", image_size=(64, 50))))
+        runs.segment(segment_config(folder, encoder, tmp_path / "run", image_size=(64, 50)))
+    (tmp_path / "bad.yaml").write_text(
+        recipes.to_yaml(segment_config(folder, encoder, tmp_path / "b", image_size=(64, 50)))
+    )
     with pytest.raises(SystemExit):
         cli.main(["segment", "--config", str(tmp_path / "bad.yaml")])
     assert "mrm: error: image_size 64 x 50" in capsys.readouterr().err
@@ -203,7 +159,7 @@ def test_bad_masks_stop_a_run_before_it_starts(folder, encoder, tmp_path):
         (root / kind / "training").mkdir(parents=True)
         (root / kind / "training" / "a.png").write_bytes(images.encode_png(np.full((20, 30), 7, np.uint8)))
     with pytest.raises(MaskError, match=r"annotations/training/a\.png: values 7 \(600 pixels\) are unknown"):
-        runs.segment(replace(config(folder, encoder, tmp_path / "run"), train=root))
+        runs.segment(replace(segment_config(folder, encoder, tmp_path / "run"), train=root))
 
 
 def test_another_kind_of_model_is_refused(folder, encoder, tmp_path):
@@ -351,14 +307,14 @@ def test_255_is_never_ignored_in_training_and_the_lesion_in_a_test(folder, encod
             mask = (images.read(file) > 0).astype(np.uint8)
             mask[0] = 255  # nobody has labelled the first row
             file.write_bytes(images.encode_png(mask))
-    run = runs.segment(config(mixed, encoder, tmp_path / "run", steps=1, validate_every=1, save_every=1))
+    run = runs.segment(segment_config(mixed, encoder, tmp_path / "run", steps=1, validate_every=1, save_every=1))
     with pytest.raises(RunError, match="test: its masks have 255 and no 1"):
         runs.evaluate(run, mixed, tmp_path / "out")
     assert runs.evaluate(run, mixed, tmp_path / "out", split="validation", draws=20)
     shutil.rmtree(mixed / "annotations" / "validation")
     shutil.copytree(folder / "annotations" / "validation", mixed / "annotations" / "validation")
     with pytest.raises(RunError, match="validation: its masks have 255 and no 1"):
-        runs.segment(config(mixed, encoder, tmp_path / "other"))
+        runs.segment(segment_config(mixed, encoder, tmp_path / "other"))
 
 
 def test_surface_distances_by_hand():

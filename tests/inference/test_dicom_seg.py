@@ -3,10 +3,10 @@
 import numpy as np
 import pydicom
 import pytest
-from corpora_trees import write_dicom
 
 from mrm.inference import dicom_seg
 from mrm.system.errors import MaskError
+from tests.support.dicom_files import write_dicom
 
 hd = pytest.importorskip("highdicom")
 

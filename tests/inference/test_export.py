@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_trainer import MICRO
 
 import mrm
 from mrm import cli
@@ -21,6 +20,7 @@ from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM, normalise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.system.errors import CheckpointError
+from tests.support.configs import MICRO
 
 CLASSES = ("nodule", "effusion")
 ORIGIN = {

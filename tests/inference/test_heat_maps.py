@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import run
-from test_trainer import MICRO
 
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
@@ -18,6 +16,8 @@ from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import normalise
 from mrm.system.errors import ExplainError
+from tests.support.commands import run_cli
+from tests.support.configs import MICRO
 
 CLASSES = ("square", "ring")
 
@@ -210,7 +210,7 @@ def folder(model, tmp_path_factory):
 def test_the_command_writes_overlays_arrays_sheets_and_a_list_of_them(capsys, folder, tmp_path):
     paths = [str(folder / name) for name in ("a", "b", "broken.png")]
     with pytest.warns(UserWarning, match=r"left out .*broken"):
-        code, _, err = run(capsys, "explain", str(folder / "model"), *paths, "--out", str(tmp_path))
+        code, _, err = run_cli(capsys, "explain", str(folder / "model"), *paths, "--out", str(tmp_path))
     assert code == 0, err
     rows = [line.split(",") for line in (tmp_path / "maps.csv").read_text().splitlines()]
     assert rows[0] == ["image", "finding", "probability", "method", "overlay", "array", "sheet", "error"]
@@ -230,7 +230,7 @@ def test_the_command_writes_overlays_arrays_sheets_and_a_list_of_them(capsys, fo
 
 
 def test_the_command_shows_only_the_findings_asked_for(capsys, folder, tmp_path):
-    code, _, err = run(
+    code, _, err = run_cli(
         capsys, "explain", str(folder / "model"), str(folder / "a"), "--out", str(tmp_path), "--finding", "ring", "--method", "rollout"
     )  # fmt: skip
     assert code == 0, err
@@ -254,7 +254,9 @@ def test_the_command_shows_only_the_findings_asked_for(capsys, folder, tmp_path)
 )
 @pytest.mark.filterwarnings("ignore:left out")
 def test_the_command_names_bad_input_in_one_line(capsys, folder, tmp_path, arguments, message):
-    code, _, err = run(capsys, "explain", *(a.replace("{f}", str(folder)) for a in arguments), "--out", str(tmp_path))
+    code, _, err = run_cli(
+        capsys, "explain", *(a.replace("{f}", str(folder)) for a in arguments), "--out", str(tmp_path)
+    )
     assert code == 2
     assert message in err
     assert "Traceback" not in err
@@ -262,7 +264,7 @@ def test_the_command_names_bad_input_in_one_line(capsys, folder, tmp_path, argum
 
 def test_results_want_a_folder(capsys, folder):
     file = str(folder / "broken.png")
-    code, _, err = run(capsys, "explain", str(folder / "model"), str(folder / "a"), "--out", file)
+    code, _, err = run_cli(capsys, "explain", str(folder / "model"), str(folder / "a"), "--out", file)
     assert code == 2
     assert f"{file}: cannot be made a folder for results" in err
 

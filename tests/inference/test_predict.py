@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_trainer import MICRO
 
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, samples
@@ -16,6 +15,7 @@ from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM, normalise
 from mrm.statistics import ranking
 from mrm.system.errors import PredictError
+from tests.support.configs import MICRO
 
 
 @pytest.fixture(scope="module")

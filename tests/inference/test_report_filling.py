@@ -8,8 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_cli import run
-from test_trainer import MICRO
 
 from mrm.data import images
 from mrm.data.config import CropConfig
@@ -22,6 +20,8 @@ from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.system.errors import ReportError
 from mrm.training.tasks import PretrainTask
+from tests.support.commands import run_cli
+from tests.support.configs import MICRO
 
 TEXTS = ("Findings: the chest is bright. There is cardiomegaly.", "Findings: the chest is dark. There is nothing.")
 BLANKED = "Findings: the chest is ____. There is [MASK]."
@@ -312,10 +312,10 @@ def folder(model, others, tmp_path_factory):
 
 def test_the_command_fills_in_a_text_or_a_file(capsys, folder, tmp_path):
     common = ["fill-in", str(folder / "model"), str(folder / "radiograph.png")]
-    code, out, err = run(capsys, *common, str(folder / "report.txt"), "--others", str(folder / "others"))
+    code, out, err = run_cli(capsys, *common, str(folder / "report.txt"), "--others", str(folder / "others"))
     assert code == 0, err
     assert "bright" in out
-    code, again, err = run(
+    code, again, err = run_cli(
         capsys, *common, BLANKED, "--others", str(folder / "others"), "--json", str(tmp_path / "a.json")
     )
     assert (code, again) == (0, out), err
@@ -325,7 +325,7 @@ def test_the_command_fills_in_a_text_or_a_file(capsys, folder, tmp_path):
 
 def test_the_command_orders_sentences_by_surprise(capsys, folder, tmp_path):
     text = "Findings: the chest is dark. There is cardiomegaly."
-    code, out, err = run(
+    code, out, err = run_cli(
         capsys, "fill-in", str(folder / "model"), str(folder / "radiograph.png"), text, "--surprise",
         "--others", str(folder / "others"), "--json", str(tmp_path / "a.json"),
     )  # fmt: skip
@@ -356,7 +356,7 @@ def test_the_command_names_bad_input_in_one_line(capsys, folder, changes, messag
     (folder / "huge.txt").write_bytes(b"____ " * 300_000)
     asked = {"model": "model", "radiograph": "radiograph.png", "report": BLANKED, **changes}
     report = asked["report"].replace("{f}", str(folder))
-    code, _, err = run(capsys, "fill-in", str(folder / asked["model"]), str(folder / asked["radiograph"]), report)
+    code, _, err = run_cli(capsys, "fill-in", str(folder / asked["model"]), str(folder / asked["radiograph"]), report)
     assert code == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
@@ -364,7 +364,7 @@ def test_the_command_names_bad_input_in_one_line(capsys, folder, changes, messag
 
 def test_a_tokenizer_of_another_size_is_refused(capsys, folder, tmp_path):
     (tmp_path / "t.json").write_text(Tokenizer.train(["one two three"], 40).to_json())
-    code, _, err = run(
+    code, _, err = run_cli(
         capsys,
         "fill-in",
         str(folder / "model"),
@@ -382,7 +382,9 @@ def test_reconstruct_writes_a_sheet_an_image_and_their_errors(capsys, folder, tm
     (folder / "broken.png").write_bytes(b"no image")
     paths = [str(folder / "radiograph.png"), str(folder / "others" / "1.png"), str(folder / "broken.png")]
     with pytest.warns(UserWarning, match=r"left out .*broken"):
-        code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths, "--out", str(tmp_path), "--keep", "5")
+        code, _, err = run_cli(
+            capsys, "reconstruct", str(folder / "model"), *paths, "--out", str(tmp_path), "--keep", "5"
+        )
     assert code == 0, err
     lines = (tmp_path / "errors.csv").read_text().splitlines()
     assert len(lines) == 4
@@ -391,10 +393,12 @@ def test_reconstruct_writes_a_sheet_an_image_and_their_errors(capsys, folder, tm
     assert sheet.shape[1] > 3 * sheet.shape[0]
     error = predict.reconstruct(model_folder.load(folder / "model"), radiograph(True, 50), 0, 5).error
     assert float(lines[1].split(",")[1]) == pytest.approx(error, abs=1e-5)
-    code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(tmp_path), "--keep", "99")
+    code, _, err = run_cli(
+        capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(tmp_path), "--keep", "99"
+    )
     assert code == 2
     assert "--keep must be from 1 to 15" in err
-    code, _, err = run(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(folder))
+    code, _, err = run_cli(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(folder))
     assert code == 2
     assert "radiograph.png: is read, and would be overwritten" in err
 
@@ -402,13 +406,13 @@ def test_reconstruct_writes_a_sheet_an_image_and_their_errors(capsys, folder, tm
 def test_reconstruct_takes_the_published_file_and_refuses_what_it_cannot_use(capsys, folder, tmp_path):
     model_folder.export_published(model_folder.load(folder / "model"), tmp_path / "MRM.pth")
     common = [str(tmp_path / "MRM.pth"), str(folder / "radiograph.png")]
-    code, _, err = run(capsys, "reconstruct", *common, "--out", str(tmp_path / "out"))
+    code, _, err = run_cli(capsys, "reconstruct", *common, "--out", str(tmp_path / "out"))
     assert code == 0, err
     assert (tmp_path / "out" / "radiograph.png").is_file()
-    code, _, err = run(capsys, "fill-in", *common, BLANKED)
+    code, _, err = run_cli(capsys, "fill-in", *common, BLANKED)
     assert code == 2
     assert "--tokenizer" in err
     (tmp_path / "t.json").write_text((folder / "model" / "tokenizer.json").read_text())
-    code, out, err = run(capsys, "fill-in", *common, BLANKED, "--tokenizer", str(tmp_path / "t.json"))
+    code, out, err = run_cli(capsys, "fill-in", *common, BLANKED, "--tokenizer", str(tmp_path / "t.json"))
     assert code == 0, err
     assert "bright" in out

@@ -12,7 +12,6 @@ import pytest
 import safetensors
 import timm
 import torch
-from test_mrm import SMALL
 from timm.models.vision_transformer import checkpoint_filter_fn
 
 import mrm
@@ -22,6 +21,7 @@ from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM
 from mrm.system.errors import CheckpointError
+from tests.support.configs import SMALL
 
 VIT_B = replace(SMALL, encoder="vit_base_patch16_224", encoder_options={}, image_size=224, keep=49)
 CLASSES = ("effusion", "mass, left", "edema")

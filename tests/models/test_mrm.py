@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 
 import mrm
 from mrm import recipes, runs
@@ -19,22 +18,8 @@ from mrm.models.config import ModelConfig
 from mrm.models.mrm import MRM, complement, normalise, patchify, sine_cosine, take, unpatchify
 from mrm.training.config import TrainConfig
 from mrm.training.tasks import PretrainTask
-
-SMALL = ModelConfig(
-    encoder="vit_tiny_patch16_224",
-    encoder_options={"depth": 2, "embed_dim": 48, "num_heads": 3},
-    image_size=64,
-    keep=4,
-    decoder_width=48,
-    decoder_depth=1,
-    decoder_heads=3,
-    vocabulary=50,
-    report_length=20,
-    report_width=48,
-    report_depth=2,
-    report_heads=3,
-    report_mlp=96,
-)
+from tests.support.configs import SMALL
+from tests.support.paths import SHARED
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """Pages: the numbers are in them, nothing untrusted or from elsewhere is, and they fit a phone."""
 
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +13,7 @@ from mrm.inference.predict import Reconstruction
 from mrm.pages import Contender, FilledReport, Story, Word, figures
 from mrm.statistics import calibration, comparison, ranking
 from mrm.statistics.intervals import Estimate
-
-VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
-PHONE = 390
+from tests.support.html_pages import PHONE, check_whole, widths
 
 
 def scored(classes: int, n: int = 120, seed: int = 0):
@@ -61,50 +56,6 @@ def story(classes: tuple[str, ...] = ("effusion", "nodule")) -> Story:
         samples=[(image, "No effusion.")],
         difference=Estimate(0.1, 0.02, 0.18, 120, 60),
     )
-
-
-class Wellformed(HTMLParser):
-    """Fails where an element is closed that is not open; collects ids and addresses."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.ids: list[str] = []
-        self.addresses: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        self.ids += [given["id"]] if "id" in given else []
-        self.addresses += [given[k] for k in ("src", "href", "xlink:href", "data", "action") if k in given]
-        assert tag != "img" or given.get("alt")
-        assert tag not in ("script", "link", "iframe", "object")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-
-def check_whole(text: str) -> None:
-    """Well-formed, ids that are unique, links that lead somewhere, nothing from a network."""
-    page = Wellformed(text)
-    assert not page.open
-    assert len(page.ids) == len(set(page.ids))
-    for address in page.addresses:
-        inside = address.startswith("#") and address[1:] in page.ids
-        assert inside or address.startswith("data:image/") or address in ("roc.png", "pr.png", "reliability.png"), (
-            address
-        )
-    assert not re.search(r"url\((?!#)|@import|https?://", text)
-    assert text.count("<h1") == 1
-    assert "not for clinical use" in text
 
 
 def test_evaluation_shows_every_number(tmp_path):
@@ -409,33 +360,6 @@ def test_figures_take_their_colours_from_the_page_and_leave_no_trace():
     assert "var(--first)" in drawn
     assert drawn == figures.panel_svg(panel, figures.roc, "ROC curve")
     assert dict(matplotlib.rcParams) == before
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.skip("no Chromium here")
-    return found
-
-
-def widths(browser: str, page: Path, folder: Path) -> tuple[int, int]:
-    """(scroll width, client width) of a page in a frame as wide as a phone."""
-    framed = folder / "framed.html"
-    framed.write_text(
-        f'<iframe id="f" width="{PHONE}" height="800" style="border:0" srcdoc></iframe><script>'
-        "onload = () => { const root = f.contentDocument.documentElement;"
-        "document.body.dataset.widths = root.scrollWidth + ' ' + root.clientWidth }</script>"
-    )
-    inside = page.read_text().replace("&", "&amp;").replace('"', "&quot;")
-    framed.write_text(framed.read_text().replace("srcdoc", f'srcdoc="{inside}"'))
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    quiet += ["--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder / 'user'}"]
-    command = [browser, *quiet, "--dump-dom", framed.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    found = re.search(r'data-widths="(\d+) (\d+)"', dom)
-    assert found, dom[:500]
-    return int(found[1]), int(found[2])
 
 
 def test_pages_fit_a_phone(tmp_path, chromium):

@@ -1,6 +1,5 @@
 """Predictions, features and neighbours of files as a hospital has them: whatever is given, a row or one clear line."""
 
-import csv
 import io
 import json
 import os
@@ -21,7 +20,6 @@ import pydicom
 import pytest
 import torch
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from test_trainer import MICRO
 
 import mrm
 from mrm import cli
@@ -39,6 +37,8 @@ from mrm.statistics import calibration
 from mrm.system import partial_results
 from mrm.system.errors import CheckpointError, RecordError, RunError
 from mrm.system.partial_results import Partial
+from tests.support.configs import MICRO
+from tests.support.run_files import table
 
 HERE = Reading(batch=8, workers=0)  # read in this process: the tests are many, and small
 
@@ -55,11 +55,6 @@ def model(tmp_path_factory) -> Path:
 def pretrained(tmp_path_factory) -> Path:
     with noise.seeded(0):
         return model_folder.save(tmp_path_factory.mktemp("model") / "mrm", MRM(MICRO).eval())
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as text:
-        return list(csv.DictReader(text))
 
 
 def knowing(source: Path, folder: Path, **changes) -> Path:

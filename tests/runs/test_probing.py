@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from test_pages import check_whole
-from test_trainer import MICRO
 
 from mrm import cli, runs
 from mrm.data.records import Record, Records
@@ -18,6 +16,8 @@ from mrm.runs import probing as run_of_probe
 from mrm.runs.probing import ProbeConfig
 from mrm.statistics import ranking
 from mrm.system.errors import ProbeError, RunError
+from tests.support.configs import MICRO
+from tests.support.html_pages import check_whole
 
 CLASSES = ("effusion", "cardiomegaly")
 

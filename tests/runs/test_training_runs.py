@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from test_trainer import config as pretrain_config
-from test_trainer import trace
 
 import mrm
 from mrm import recipes, runs
@@ -23,22 +21,13 @@ from mrm.runs import finetuning, run_folder
 from mrm.statistics import ranking
 from mrm.system.errors import ImageError, RecordError, RunError
 from mrm.training.tasks import ClassifyTask
+from tests.support.configs import finetune_config, pretrain_config
+from tests.support.run_files import trace
 
 
 @pytest.fixture(scope="module")
 def pretrained(phantoms, tmp_path_factory):
     return runs.pretrain(pretrain_config(phantoms, tmp_path_factory.mktemp("pretrained") / "run"))
-
-
-def finetune_config(phantoms: Path, init: Path, out: Path, **changes):
-    """Twelve steps of sixteen; the phantoms stand in for validation too."""
-    file = changes.pop("train", phantoms / "records.csv")
-    made = recipes.tiny_finetune(file, changes.pop("val", phantoms / "records.csv"), init, out)
-    training = replace(
-        made.training, steps=12, warmup_steps=2, global_batch=16, validate_every=6, save_every=6, workers=0
-    )
-    training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
-    return replace(made, training=training, **changes)
 
 
 @pytest.fixture(scope="module")

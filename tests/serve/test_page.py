@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 import pytest
-from test_service import SMALL, TOKEN, ask, dicom, png_of_size, running, write_models
 
 from mrm import serve
 from mrm.corpora.phantoms.phantom import FINDINGS
@@ -19,6 +18,9 @@ from mrm.data import images
 from mrm.inference import heat_maps
 from mrm.models import model_folder, noise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
+from tests.support.dicom_files import dicom
+from tests.support.image_files import png_of_size
+from tests.support.service import SMALL, TOKEN, ask, running, write_models
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

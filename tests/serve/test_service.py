@@ -10,66 +10,41 @@ import re
 import struct
 import threading
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
 
 import cv2
 import numpy as np
 import pydicom
 import pytest
-import torch
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
-    DigitalXRayImageStorageForPresentation,
-    ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     RLELossless,
-    generate_uid,
 )
-from test_trainer import MICRO
 
 from mrm import serve
 from mrm.cli import EXPECTED
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
-from mrm.data.reports import Tokenizer
 from mrm.inference import heat_maps, predict, report_filling
 from mrm.models import model_folder, noise
-from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.model_folder import Card
-from mrm.models.mrm import MRM
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.runs.predicting import predict_table
 from mrm.serve.limits import Limits, Refused, Room
 from mrm.serve.queue import Worker
+from tests.support.configs import MICRO
+from tests.support.dicom_files import dicom
+from tests.support.image_files import png_of_size
+from tests.support.service import SMALL, TOKEN, ask, running, write_models
 
 fastapi_testclient = pytest.importorskip("fastapi.testclient")
-TOKEN = "a-token-of-some-length"
 BASE = "http://127.0.0.1"
 NAN = float("nan")
 
 
 # Models and files ---------------------------------------------------------------------------------------
-
-
-def write_models(folder):
-    """A classifier with temperatures and two thresholds, and a pre-trained MRM with a tokenizer."""
-    tokenizer = Tokenizer.train(["the heart is large. no effusion. the lungs are clear."] * 3, 300)
-    with noise.seeded(0):
-        config = ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)
-        classifier, pretrained = Classifier(config), MRM(replace(MICRO, vocabulary=tokenizer.size))
-        torch.nn.init.normal_(classifier.encoder.head.weight)
-    card = Card("classifier", vars(config), thresholds={FINDINGS[0]: 0.5, FINDINGS[1]: 0.4})
-    card = replace(card, temperatures={FINDINGS[0]: 1.7, FINDINGS[2]: 0.6})
-    model_folder.save(folder / "classifier", classifier, card)
-    model_folder.save(folder / "pretrained", pretrained, tokenizer=tokenizer)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -89,27 +64,6 @@ def image(phantoms):
     return images.read(sorted((phantoms / "images").iterdir())[0])
 
 
-def dicom(image_HW, syntax=ExplicitVRLittleEndian, frame=None, **values) -> bytes:
-    """A DICOM radiograph of an 8-bit image."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = syntax, DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    dataset.PatientName, dataset.Modality, dataset.BodyPartExamined = "Secret^Name", "DX", "CHEST"
-    dataset.Rows, dataset.Columns = image_HW.shape
-    dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit = 7
-    dataset.PixelData = encapsulate([frame]) if frame else image_HW.tobytes()
-    dataset["PixelData"].VR = "OB"
-    for key, value in values.items():
-        setattr(dataset, key, value)
-    out = io.BytesIO()
-    pydicom.dcmwrite(out, dataset, enforce_file_format=True)
-    return out.getvalue()
-
-
 def without_pixels(data: bytes) -> bytes:
     """The same DICOM file without its image, as reports and presentation states are."""
     dataset, out = pydicom.dcmread(io.BytesIO(data)), io.BytesIO()
@@ -118,45 +72,9 @@ def without_pixels(data: bytes) -> bytes:
     return out.getvalue()
 
 
-def png_of_size(height, width) -> bytes:
-    """A black PNG of any size, without holding it."""
-    chunk = lambda kind, data: (  # noqa: E731
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    )
-    packer = zlib.compressobj(9)
-    rows = b"".join(packer.compress(bytes(width + 1)) for _ in range(height)) + packer.flush()
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
-def ask(client, path, data, **fields):
-    return client.post(path, files={"file": ("name.png", data)}, data=fields)
-
-
 def shown(text: str) -> np.ndarray:
     """An image of an answer."""
     return cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), cv2.IMREAD_UNCHANGED)
-
-
-@contextmanager
-def running(app):
-    """The service at an address of its own; gives the address."""
-    import uvicorn
-
-    listening = serve.listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    until = time.monotonic() + 20
-    while not server.started:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
 
 
 # Answers ------------------------------------------------------------------------------------------------
@@ -326,8 +244,6 @@ def test_metrics_count_by_path_and_status(client, image):
 
 
 # Bad requests -------------------------------------------------------------------------------------------
-
-SMALL = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
 
 
 def nan_tiff() -> bytes:

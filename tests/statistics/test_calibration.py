@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss, log_loss
-from test_classifier_test import probed_classifier
 
 from mrm import cli, runs
 from mrm.data import images
@@ -30,6 +29,7 @@ from mrm.statistics.calibration import (
 )
 from mrm.statistics.ranking import auroc, interval
 from mrm.system.errors import OutlierError, RunError
+from tests.support.models import probed_classifier
 
 NAN = math.nan
 LABELS = [0, 0, 1, 0, 1, 1]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
-from test_pages import check_whole
 
 from mrm import cli, runs
 from mrm.evaluation.classifier_test import write_results
@@ -26,6 +25,7 @@ from mrm.statistics.comparison import (
 )
 from mrm.statistics.ranking import auroc, interval
 from mrm.system.errors import RecordError
+from tests.support.html_pages import check_whole
 
 NAN = math.nan
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_trainer import MICRO, config, trace
 
 from mrm import recipes, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
@@ -24,6 +23,8 @@ from mrm.system import object_store
 from mrm.system.errors import StoreError
 from mrm.system.object_store import Cache, Fetcher
 from mrm.training.trainer import Trainer
+from tests.support.configs import MICRO, pretrain_config
+from tests.support.run_files import trace
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
@@ -95,7 +96,7 @@ def held(cache: Path) -> int:
 def test_an_address_survives_being_a_path():
     whole = "s3://radiographs/a/b?endpoint_override=localhost:9000&scheme=http"
     assert object_store.address(whole) == object_store.address(Path(whole)) == whole
-    assert recipes.from_yaml(recipes.PretrainConfig, recipes.to_yaml(config(Path("a"), Path("b")))).records
+    assert recipes.from_yaml(recipes.PretrainConfig, recipes.to_yaml(pretrain_config(Path("a"), Path("b")))).records
     assert object_store.address(Path("records.csv")) is None
     assert object_store.address("/data/s3/x") is None
     assert (
@@ -133,7 +134,7 @@ def test_a_run_from_the_store_is_the_same_whatever_the_workers_and_wherever_it_s
 ):
     """A process that reads, a stop inside an epoch, and images taken in windows of files."""
     assert isinstance(sampling.order_of(Records.load(uploaded)), sampling.InWindows)
-    cfg = replace(config(packed, tmp_path / "a"), records=Path(uploaded), model=MICRO)
+    cfg = replace(pretrain_config(packed, tmp_path / "a"), records=Path(uploaded), model=MICRO)
     straight = trace(runs.pretrain(cfg))
     after, stops = Trainer._after_step, [5]
 
@@ -153,7 +154,9 @@ def test_a_run_from_the_store_is_the_same_whatever_the_workers_and_wherever_it_s
 
 def test_the_command_takes_an_address(uploaded, tmp_path):
     """Through the command line and its YAML file, where an address is a Path."""
-    cfg = replace(config(tmp_path, tmp_path / "run", steps=2, warmup_steps=1), records=Path(uploaded), model=MICRO)
+    cfg = replace(
+        pretrain_config(tmp_path, tmp_path / "run", steps=2, warmup_steps=1), records=Path(uploaded), model=MICRO
+    )
     (tmp_path / "config.yaml").write_text(recipes.to_yaml(cfg))
     command = [sys.executable, "-m", "mrm", "pretrain", "--config", str(tmp_path / "config.yaml")]
     done = subprocess.run(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_trainer import MICRO, command, config, trace, weights
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrm import runs
@@ -23,6 +22,9 @@ from mrm.training import parallel
 from mrm.training.config import TrainConfig
 from mrm.training.optimization import build_optimizer, update
 from mrm.training.trainer import Stopped, Trainer
+from tests.support.commands import start_pretraining
+from tests.support.configs import MICRO, pretrain_config
+from tests.support.run_files import trace, weights
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 pytestmark = pytest.mark.filterwarnings("ignore:.*No CUDA runtime.*")
@@ -30,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*No CUDA runtime.*")
 
 def launched(tmp_path: Path, cfg, *launcher: str) -> str:
     """The run from a command line, to its end; what it printed."""
-    process = command(tmp_path, cfg, *launcher)
+    process = start_pretraining(tmp_path, cfg, *launcher)
     output, _ = process.communicate(timeout=280)
     assert process.returncode == 0, output
     return output
@@ -48,7 +50,7 @@ def assert_same_losses(run: Path, other: Path, rel: float = 1e-5) -> None:
 @pytest.fixture(scope="module")
 def whole(phantoms, tmp_path_factory):
     """Ten steps in one process, with everything that several processes could get wrong."""
-    return runs.pretrain(config(phantoms, tmp_path_factory.mktemp("scale") / "whole", **EVERYTHING))
+    return runs.pretrain(pretrain_config(phantoms, tmp_path_factory.mktemp("scale") / "whole", **EVERYTHING))
 
 
 EVERYTHING = {"ema": 0.9, "clip": 1.0, "micro_batch": 2}  # an average, clipped gradients, accumulated
@@ -60,7 +62,7 @@ def halves(phantoms, tmp_path_factory):
     folder = tmp_path_factory.mktemp("halves")
     made = {}
     for sharding in ("none", "full"):
-        cfg = config(phantoms, folder / sharding, sharding=sharding, keep=9, **EVERYTHING)
+        cfg = pretrain_config(phantoms, folder / sharding, sharding=sharding, keep=9, **EVERYTHING)
         launched(folder, cfg, *TWO)
         made[sharding] = cfg.out
     return made
@@ -95,7 +97,7 @@ def test_two_processes_equal_one(whole, halves, sharding):
 @pytest.mark.parametrize("sharding", ["none", "full"])
 def test_two_processes_go_on_in_one(whole, halves, phantoms, tmp_path, sharding):
     out = left_at(4, halves[sharding], tmp_path / "run")
-    runs.pretrain(config(phantoms, out, sharding=sharding, **EVERYTHING))
+    runs.pretrain(pretrain_config(phantoms, out, sharding=sharding, **EVERYTHING))
     assert_same_losses(out, whole)
 
 
@@ -103,9 +105,9 @@ def test_two_processes_go_on_in_one(whole, halves, phantoms, tmp_path, sharding)
 @pytest.mark.parametrize("sharding", ["none", "full"])
 def test_one_process_goes_on_in_two(whole, phantoms, tmp_path, sharding):
     """From the checkpoint of step 8, whichever way the weights are held from there on; rows of step 9 and 10 are new."""
-    one = runs.pretrain(config(phantoms, tmp_path / "one", keep=9, **EVERYTHING))
+    one = runs.pretrain(pretrain_config(phantoms, tmp_path / "one", keep=9, **EVERYTHING))
     out = left_at(8, one, tmp_path / "run")
-    said = launched(tmp_path, config(phantoms, out, sharding=sharding, **EVERYTHING), *TWO)
+    said = launched(tmp_path, pretrain_config(phantoms, out, sharding=sharding, **EVERYTHING), *TWO)
     assert "going on from step 8 of 10" in said
     assert_same_losses(out, whole)
 
@@ -114,7 +116,7 @@ def test_one_process_goes_on_in_two(whole, phantoms, tmp_path, sharding):
 def test_the_same_two_processes_go_on_to_the_same_bits(halves, phantoms, tmp_path):
     """A row of the log that began before the checkpoint and ends after it has both processes' sums in it."""
     sparse = {**EVERYTHING, "log_every": 5}
-    straight = config(phantoms, tmp_path / "straight", sharding="full", keep=9, **sparse)
+    straight = pretrain_config(phantoms, tmp_path / "straight", sharding="full", keep=9, **sparse)
     launched(tmp_path, straight, *TWO)
     again = replace(straight, out=left_at(4, straight.out, tmp_path / "again"))
     launched(tmp_path, again, *TWO)
@@ -125,8 +127,8 @@ def test_the_same_two_processes_go_on_to_the_same_bits(halves, phantoms, tmp_pat
 
 @pytest.mark.slow
 def test_bf16_in_parts_follows_bf16_whole(phantoms, tmp_path):
-    one = runs.pretrain(config(phantoms, tmp_path / "one", steps=4, precision="bf16"))
-    two = config(phantoms, tmp_path / "two", steps=4, precision="bf16", sharding="full")
+    one = runs.pretrain(pretrain_config(phantoms, tmp_path / "one", steps=4, precision="bf16"))
+    two = pretrain_config(phantoms, tmp_path / "two", steps=4, precision="bf16", sharding="full")
     launched(tmp_path, two, *TWO)
     assert_same_losses(two.out, one, rel=5e-3)
 
@@ -137,19 +139,19 @@ def test_two_nodes_of_one_process(phantoms, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    cfg = config(phantoms, tmp_path / "run")
+    cfg = pretrain_config(phantoms, tmp_path / "run")
     meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "test")
     node = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", *meeting)
-    nodes = [command(tmp_path, cfg, *node, "--node-rank", str(rank)) for rank in (0, 1)]
+    nodes = [start_pretraining(tmp_path, cfg, *node, "--node-rank", str(rank)) for rank in (0, 1)]
     said = [process.communicate(timeout=280)[0] for process in nodes]
     assert [process.returncode for process in nodes] == [0, 0], said
-    assert_same_losses(cfg.out, runs.pretrain(config(phantoms, tmp_path / "one")))
+    assert_same_losses(cfg.out, runs.pretrain(pretrain_config(phantoms, tmp_path / "one")))
 
 
 @pytest.mark.slow
 def test_a_scheduler_that_signals_every_process_loses_nothing(phantoms, tmp_path):
     """SIGTERM reaches torchrun and its processes at once, and those again from torchrun: save, then stop."""
-    cfg = config(phantoms, tmp_path / "run", steps=400, save_every=400)
+    cfg = pretrain_config(phantoms, tmp_path / "run", steps=400, save_every=400)
     file = tmp_path / "run.yaml"
     from mrm import recipes
 
@@ -179,15 +181,15 @@ def test_a_second_sigterm_does_not_kill_a_run_that_is_saving(phantoms, tmp_path,
 
     monkeypatch.setattr(Trainer, "_after_step", twice)
     with pytest.raises(Stopped):
-        runs.pretrain(config(phantoms, tmp_path / "run"))
+        runs.pretrain(pretrain_config(phantoms, tmp_path / "run"))
     assert (tmp_path / "run" / "last").resolve().name == "step-00000001"
 
 
 def test_nodes_that_do_not_share_the_runs_folder_are_told(phantoms, tmp_path, monkeypatch):
-    run = runs.pretrain(config(phantoms, tmp_path / "run", steps=4))
+    run = runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=4))
     monkeypatch.setattr("accelerate.Accelerator.reduce", lambda self, steps, how: torch.maximum(steps, steps * 0))
     with pytest.raises(TrainingError, match=r"different steps \(0 to 4\); put --out on storage that all nodes share"):
-        runs.pretrain(config(phantoms, run, steps=4))
+        runs.pretrain(pretrain_config(phantoms, run, steps=4))
 
 
 # What the device decides -------------------------------------------------------------------------------
@@ -226,7 +228,9 @@ def test_the_loop_waits_for_the_device_only_to_log_check_and_save(phantoms, tmp_
 
     for name, replacement in (("_step", counted), ("_after_step", lambda self: None)):
         monkeypatch.setattr(Trainer, name, replacement)
-    runs.pretrain(config(phantoms, tmp_path / "run", log_every=5, validate_every=50, save_every=50, ema=0.9, clip=1.0))
+    runs.pretrain(
+        pretrain_config(phantoms, tmp_path / "run", log_every=5, validate_every=50, save_every=50, ema=0.9, clip=1.0)
+    )
     assert {s for s in waits if waits[s]} == {5, 10}, waits
     with mode:
         assert torch.ones(()).isfinite()
@@ -245,7 +249,7 @@ def test_a_gpu_step_does_not_wait(phantoms, tmp_path, monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(Trainer, "_step", strict)
-    runs.pretrain(config(phantoms, tmp_path / "run", log_every=5))
+    runs.pretrain(pretrain_config(phantoms, tmp_path / "run", log_every=5))
 
 
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
@@ -286,9 +290,9 @@ def test_a_compiled_run_is_the_same_run_in_few_graphs(phantoms, tmp_path):
     from torch._dynamo.utils import counters
 
     counters.clear()
-    plain = runs.pretrain(config(phantoms, tmp_path / "plain", ema=0.9, keep=9))
+    plain = runs.pretrain(pretrain_config(phantoms, tmp_path / "plain", ema=0.9, keep=9))
     out = left_at(4, plain, tmp_path / "compiled")
-    runs.pretrain(config(phantoms, out, ema=0.9, compile=True))
+    runs.pretrain(pretrain_config(phantoms, out, ema=0.9, compile=True))
     assert_same_losses(out, plain)
     assert weights(out).keys() == weights(plain).keys()
     assert counters["stats"]["unique_graphs"] <= 2  # reports of up to 96 and up to 100 tokens
@@ -299,16 +303,18 @@ def test_a_compiled_run_is_the_same_run_in_few_graphs(phantoms, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler on a CPU")
 def test_two_compiled_processes_equal_one(phantoms, tmp_path):
-    one = runs.pretrain(config(phantoms, tmp_path / "one", steps=3))
-    two = config(phantoms, tmp_path / "two", steps=3, compile=True)
+    one = runs.pretrain(pretrain_config(phantoms, tmp_path / "one", steps=3))
+    two = pretrain_config(phantoms, tmp_path / "two", steps=3, compile=True)
     launched(tmp_path, two, *TWO)
     assert_same_losses(two.out, one)
 
 
 @pytest.mark.slow
 def test_a_machine_without_a_compiler_is_told(phantoms, tmp_path):
-    cfg = config(phantoms, tmp_path / "run", steps=2, compile=True)
-    process = command(tmp_path, cfg, env={"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")})
+    cfg = pretrain_config(phantoms, tmp_path / "run", steps=2, compile=True)
+    process = start_pretraining(
+        tmp_path, cfg, env={"CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    )
     said, _ = process.communicate(timeout=200)
     if torch.cuda.is_available():
         pytest.skip("a GPU compiles with Triton")

@@ -4,88 +4,43 @@ import csv
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mrm import recipes, runs
+from mrm import runs
 from mrm.models import model_folder
-from mrm.models.config import ModelConfig
 from mrm.system.errors import TrainingError
 from mrm.training.config import TrainConfig, lr_at
 from mrm.training.trainer import Stopped, Trainer
-
-MICRO = ModelConfig(
-    encoder="vit_tiny_patch16_224",
-    encoder_options={"depth": 2, "embed_dim": 48, "num_heads": 3},
-    image_size=64,
-    keep=4,
-    decoder_width=48,
-    decoder_depth=1,
-    decoder_heads=3,
-    vocabulary=300,
-    report_width=48,
-    report_depth=1,
-    report_heads=3,
-    report_mlp=96,
-)
-
-
-def config(phantoms: Path, out: Path, **changes):
-    """Ten steps of eight of 48 phantoms: a step in the middle of an epoch, dropout on, checkpoints every four."""
-    training = TrainConfig(
-        epochs=None, steps=10, warmup_steps=2, global_batch=8, lr=1e-3, lr_batch=None, precision="fp32",
-        log_every=1, validate_every=5, save_every=4, workers=0,
-    )  # fmt: skip
-    training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
-    return recipes.PretrainConfig(phantoms / "records.csv", out, model=MICRO, training=training, **changes)
-
-
-def trace(run: Path) -> list[dict[str, str]]:
-    """The rows of a run's log."""
-    with open(run / "log.csv", newline="") as text:
-        return list(csv.DictReader(text))
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return model_folder.read_weights(run / "last" / "model.safetensors")
-
-
-def command(tmp_path: Path, cfg: recipes.PretrainConfig, *launcher: str, env=None) -> subprocess.Popen:
-    """The run as a user starts it, from its YAML file."""
-    file = tmp_path / f"{cfg.out.name}.yaml"
-    file.write_text(recipes.to_yaml(cfg))
-    arguments = [sys.executable, *launcher, "-m", "mrm", "pretrain", "--config", str(file)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+from tests.support.commands import start_pretraining
+from tests.support.configs import MICRO, pretrain_config
+from tests.support.run_files import trace, weights
 
 
 @pytest.fixture(scope="module")
 def whole(phantoms, tmp_path_factory):
     """A run from start to end, to compare with."""
-    return runs.pretrain(config(phantoms, tmp_path_factory.mktemp("whole") / "run"))
+    return runs.pretrain(pretrain_config(phantoms, tmp_path_factory.mktemp("whole") / "run"))
 
 
 def test_losses_fall(phantoms, tmp_path):
-    rows = trace(runs.pretrain(config(phantoms, tmp_path / "run", steps=40, warmup_steps=4, lr=3e-3)))
+    rows = trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=40, warmup_steps=4, lr=3e-3)))
     first, last = rows[:5], rows[-5:]
     for name in ("image", "report"):
         assert np.mean([float(r[name]) for r in last]) < 0.97 * np.mean([float(r[name]) for r in first])
 
 
 def test_a_run_is_the_same_whenever_it_is_made(whole, phantoms, tmp_path):
-    again = runs.pretrain(config(phantoms, tmp_path / "again"))
+    again = runs.pretrain(pretrain_config(phantoms, tmp_path / "again"))
     assert trace(again) == trace(whole)
 
 
 def test_worker_processes_change_nothing(whole, phantoms, tmp_path):
-    assert trace(runs.pretrain(config(phantoms, tmp_path / "run", workers=2))) == trace(whole)
+    assert trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "run", workers=2))) == trace(whole)
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 7])
@@ -102,28 +57,28 @@ def test_stop_and_resume_is_the_same_run(whole, phantoms, tmp_path, stop_at, mon
     resumed = False
     run = tmp_path / "run"
     with pytest.raises(Stopped) as stopped:
-        runs.pretrain(config(phantoms, run))
+        runs.pretrain(pretrain_config(phantoms, run))
     assert stopped.value.code == 75
     assert len(trace(run)) == stop_at
     resumed = True
-    runs.pretrain(config(phantoms, tmp_path / "run"))
+    runs.pretrain(pretrain_config(phantoms, tmp_path / "run"))
     assert trace(run) == trace(whole)
     assert all(torch.equal(v, weights(whole)[k]) for k, v in weights(run).items())
 
 
 def test_killed_runs_go_on_from_the_last_checkpoint(phantoms, tmp_path):
     """kill -9 wherever it hits: rows after the last checkpoint are made again, equal to the bit."""
-    cfg = config(phantoms, tmp_path / "killed", steps=60)
-    straight = command(tmp_path, replace(cfg, out=tmp_path / "straight"))
+    cfg = pretrain_config(phantoms, tmp_path / "killed", steps=60)
+    straight = start_pretraining(tmp_path, replace(cfg, out=tmp_path / "straight"))
     assert straight.wait() == 0, straight.stdout.read()
-    process = command(tmp_path, cfg)
+    process = start_pretraining(tmp_path, cfg)
     log = cfg.out / "log.csv"
     while process.poll() is None and (not log.is_file() or log.read_text().count("\n") < 8):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 7 <= len(trace(cfg.out)) < 60  # it was killed inside the run
-    again = command(tmp_path, cfg)
+    again = start_pretraining(tmp_path, cfg)
     assert again.wait() == 0, again.stdout.read()
     assert "going on from step" in again.stdout.read()
     assert trace(cfg.out) == trace(tmp_path / "straight")
@@ -132,7 +87,7 @@ def test_killed_runs_go_on_from_the_last_checkpoint(phantoms, tmp_path):
 def test_8_by_1_equals_2_by_4_equals_1_by_8(whole, phantoms, tmp_path):
     """Reports differ in length, so a mean of means would not pass; dropout is on, so neither would batch noise."""
     for micro in (1, 4):
-        run = runs.pretrain(config(phantoms, tmp_path / str(micro), micro_batch=micro))
+        run = runs.pretrain(pretrain_config(phantoms, tmp_path / str(micro), micro_batch=micro))
         for a, b in zip(trace(run), trace(whole), strict=True):
             assert float(a["image"]) == pytest.approx(float(b["image"]), rel=1e-5)
             assert float(a["report"]) == pytest.approx(float(b["report"]), rel=1e-5)
@@ -140,8 +95,8 @@ def test_8_by_1_equals_2_by_4_equals_1_by_8(whole, phantoms, tmp_path):
 
 
 def test_two_processes_equal_one(whole, phantoms, tmp_path):
-    cfg = config(phantoms, tmp_path / "two")
-    process = command(tmp_path, cfg, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    cfg = pretrain_config(phantoms, tmp_path / "two")
+    process = start_pretraining(tmp_path, cfg, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     output, _ = process.communicate()
     assert process.returncode == 0, output
     for a, b in zip(trace(cfg.out), trace(whole), strict=True):
@@ -162,22 +117,22 @@ def test_a_gradient_that_is_not_finite_is_not_stepped_and_a_run_of_them_stops(ph
         return {k: t._replace(sum=t.sum * math.nan) if bad else t for k, t in terms.items()}
 
     monkeypatch.setattr(tasks.PretrainTask, "forward", poisoned)
-    run = runs.pretrain(config(phantoms, tmp_path / "run"))
+    run = runs.pretrain(pretrain_config(phantoms, tmp_path / "run"))
     assert capsys.readouterr().out.count("not stepped") == 2
     assert all(v.isfinite().all() for v in weights(run).values())
     broken.update(range(100))
     calls.clear()
     with pytest.raises(TrainingError, match="5 steps in a row without a finite gradient"):
-        runs.pretrain(config(phantoms, tmp_path / "bad", bad_steps=5))
+        runs.pretrain(pretrain_config(phantoms, tmp_path / "bad", bad_steps=5))
 
 
 def test_an_average_of_weights_is_kept_and_survives_a_stop(phantoms, tmp_path):
-    plain = runs.pretrain(config(phantoms, tmp_path / "plain", ema=0.9))
+    plain = runs.pretrain(pretrain_config(phantoms, tmp_path / "plain", ema=0.9))
     assert torch.load(plain / "last" / "training.pt", weights_only=True)["weights"]
     raw = torch.load(plain / "last" / "training.pt", weights_only=True)["weights"]
     assert not torch.equal(raw["image_decoder.pixels.weight"], weights(plain)["image_decoder.pixels.weight"])
-    stopped = config(phantoms, tmp_path / "stopped", ema=0.9)
-    process = command(tmp_path, stopped)
+    stopped = pretrain_config(phantoms, tmp_path / "stopped", ema=0.9)
+    process = start_pretraining(tmp_path, stopped)
     while process.poll() is None and not (stopped.out / "last").exists():
         time.sleep(0.01)
     process.kill()
@@ -189,7 +144,7 @@ def test_an_average_of_weights_is_kept_and_survives_a_stop(phantoms, tmp_path):
 
 def test_old_checkpoints_go_and_the_best_stays(phantoms, tmp_path):
     run = runs.pretrain(
-        config(phantoms, tmp_path / "run", steps=20, save_every=2, keep=2, val=phantoms / "records.csv")
+        pretrain_config(phantoms, tmp_path / "run", steps=20, save_every=2, keep=2, val=phantoms / "records.csv")
     )
     kept = {p.name for p in (run / "checkpoints").iterdir()}
     assert {"step-00000018", "step-00000020"} <= kept
@@ -201,7 +156,7 @@ def test_old_checkpoints_go_and_the_best_stays(phantoms, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(whole, phantoms, tmp_path, monkeypatch):
-    cfg = config(phantoms, tmp_path / "run")
+    cfg = pretrain_config(phantoms, tmp_path / "run")
     write = model_folder.write_into
 
     def full(folder, *rest):
@@ -221,21 +176,21 @@ def test_a_full_disk_loses_nothing(whole, phantoms, tmp_path, monkeypatch):
 
 def test_fewer_records_than_a_batch_is_an_error(phantoms, tmp_path):
     with pytest.raises(TrainingError, match="48 records are fewer than the global batch of 64"):
-        runs.pretrain(config(phantoms, tmp_path / "run", global_batch=64))
+        runs.pretrain(pretrain_config(phantoms, tmp_path / "run", global_batch=64))
 
 
 def test_a_batch_that_does_not_divide_is_an_error(phantoms, tmp_path):
     with pytest.raises(TrainingError, match="does not divide into micro-batches of 3"):
-        runs.pretrain(config(phantoms, tmp_path / "run", micro_batch=3))
+        runs.pretrain(pretrain_config(phantoms, tmp_path / "run", micro_batch=3))
 
 
 def test_batch_size_one_works(phantoms, tmp_path):
-    assert len(trace(runs.pretrain(config(phantoms, tmp_path / "run", global_batch=1, steps=3)))) == 3
+    assert len(trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "run", global_batch=1, steps=3)))) == 3
 
 
 def test_bf16_follows_fp32(whole, phantoms, tmp_path):
     for a, b in zip(
-        trace(runs.pretrain(config(phantoms, tmp_path / "run", precision="bf16"))), trace(whole), strict=True
+        trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "run", precision="bf16"))), trace(whole), strict=True
     ):
         assert float(a["image"]) == pytest.approx(float(b["image"]), rel=0.03)
         assert float(a["report"]) == pytest.approx(float(b["report"]), rel=0.03)
@@ -244,7 +199,7 @@ def test_bf16_follows_fp32(whole, phantoms, tmp_path):
 @pytest.mark.parametrize(("precision", "able", "warned"), [("bf16", False, 1), ("bf16", True, 0), ("fp32", False, 0)])
 def test_bf16_without_instructions_for_it_is_said(phantoms, tmp_path, monkeypatch, capsys, precision, able, warned):
     monkeypatch.setattr("mrm.system.hardware.computes_bf16", lambda _: able)
-    runs.pretrain(config(phantoms, tmp_path / "run", steps=1, warmup_steps=0, precision=precision))
+    runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=1, warmup_steps=0, precision=precision))
     assert capsys.readouterr().out.count("no bf16 instructions: --training.precision fp32") == warned
 
 

@@ -1,0 +1,1 @@
+"""Each publisher's download, made up and small: `write_tree(root)` writes it."""

@@ -1,0 +1,25 @@
+"""Model folders of tiny networks, written in a moment."""
+
+from pathlib import Path
+
+from mrm.data.records import Records
+from mrm.inference import predict
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
+from tests.support.configs import ENCODER, MICRO
+
+PROBED = ("effusion", "cardiomegaly")
+
+
+def save_encoder(folder: Path) -> Path:
+    """A tiny classifier, fresh, as an encoder to start a segmenter from."""
+    with noise.seeded(0):
+        return model_folder.save(folder, Classifier(ENCODER))
+
+
+def probed_classifier(phantoms: Path, folder: Path) -> Path:
+    """A model folder: a random encoder of which a linear probe of the phantoms is the head."""
+    with noise.seeded(0):
+        model = Classifier(ClassifierConfig(PROBED, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)).eval()
+    predict.fit_head(model, Records.load(phantoms / "records.csv", PROBED), workers=0)
+    return model_folder.save(folder, model)

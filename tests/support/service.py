@@ -1,0 +1,60 @@
+"""The service: models for it, files to send, and a server of its own."""
+
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from mrm import serve
+from mrm.corpora.phantoms.phantom import FINDINGS
+from mrm.data.reports import Tokenizer
+from mrm.models import model_folder, noise
+from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.model_folder import Card
+from mrm.models.mrm import MRM
+from tests.support.configs import MICRO
+
+TOKEN = "a-token-of-some-length"
+SMALL = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+
+
+def write_models(folder):
+    """A classifier with temperatures and two thresholds, and a pre-trained MRM with a tokenizer."""
+    tokenizer = Tokenizer.train(["the heart is large. no effusion. the lungs are clear."] * 3, 300)
+    with noise.seeded(0):
+        config = ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)
+        classifier, pretrained = Classifier(config), MRM(replace(MICRO, vocabulary=tokenizer.size))
+        torch.nn.init.normal_(classifier.encoder.head.weight)
+    card = Card("classifier", vars(config), thresholds={FINDINGS[0]: 0.5, FINDINGS[1]: 0.4})
+    card = replace(card, temperatures={FINDINGS[0]: 1.7, FINDINGS[2]: 0.6})
+    model_folder.save(folder / "classifier", classifier, card)
+    model_folder.save(folder / "pretrained", pretrained, tokenizer=tokenizer)
+    return folder
+
+
+def ask(client, path, data, **fields):
+    return client.post(path, files={"file": ("name.png", data)}, data=fields)
+
+
+@contextmanager
+def running(app):
+    """The service at an address of its own; gives the address."""
+    import uvicorn
+
+    listening = serve.listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    until = time.monotonic() + 20
+    while not server.started:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
