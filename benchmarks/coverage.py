@@ -143,7 +143,7 @@ def seeds_row(rng: np.random.Generator, seed: int, spread: float = 0.15) -> tupl
     scores_SN1 = np.stack([
         a * labels_N + (common_N + rng.normal(size=200)) / math.sqrt(2) for a in apart_S
     ])[:, :, None]  # fmt: skip
-    combined = seeds.over_seeds(labels_N[:, None], scores_SN1, ["x"], draws=RESAMPLES, seed=seed)
+    combined = seeds.auroc_over_seeds(labels_N[:, None], scores_SN1, ["x"], draws=RESAMPLES, seed=seed)
     return combined["x"], float(norm.cdf(APART / math.sqrt(2 + spread**2)))  # mean AUROC over separations
 
 

@@ -211,7 +211,7 @@ def shares(rows: list[tuple[str, str, float, float, bool]]) -> dict[str, Estimat
     if not rows:
         return {}
     _, patients, inside, area, peak = zip(*rows, strict=True)
-    every, bootstrap = np.ones(len(rows), dtype=bool), Bootstrap.over(patients, len(rows))
+    every, bootstrap = np.ones(len(rows), dtype=bool), Bootstrap.from_groups(patients, len(rows))
 
     def mean(values: Sequence[float]) -> Estimate:
         return mean_over(np.asarray(values, float), every, every, bootstrap)

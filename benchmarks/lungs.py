@@ -213,7 +213,7 @@ def read_dice(path: Path) -> np.ndarray:
 def difference(first_N: np.ndarray, second_N: np.ndarray) -> Estimate:
     """Mean difference in Dice on the same images, with its interval."""
     every = np.ones(len(first_N), dtype=bool)
-    return mean_over(first_N - second_N, every, every, Bootstrap.over(None, len(first_N)))
+    return mean_over(first_N - second_N, every, every, Bootstrap.from_groups(None, len(first_N)))
 
 
 def table(report: dict) -> str:

@@ -296,7 +296,7 @@ def measure(model: MRM, train: Records, test: Records, options: argparse.Namespa
     pairs = {"all pairs": compared(test, own_N, other_NP, mean_N, np.ones_like(differ_NP), options)}
     if test.classes:
         pairs["pairs that differ in findings"] = compared(test, own_N, other_NP, mean_N, differ_NP, options)
-    bootstrap = Bootstrap.over(test.patients, len(test), options.draws)
+    bootstrap = Bootstrap.from_groups(test.patients, len(test), options.draws)
     words = {"own image": own_N, "no image": none_N, "other images": mean_N, "own - no": own_N - none_N, "own - others": own_N - mean_N}  # fmt: skip
     every = np.ones(len(test), dtype=bool)
     return {
@@ -343,7 +343,9 @@ def compared(
     return {
         "AUROC by surprise": ranking.interval(labels, by_surprise, groups=groups, draws=options.draws),
         "AUROC by ln p alone": ranking.interval(labels, plain, groups=groups, draws=options.draws),
-        "own beats other": mean_over(won_N, has_N, np.ones(n, dtype=bool), Bootstrap.over(patients, n, options.draws)),
+        "own beats other": mean_over(
+            won_N, has_N, np.ones(n, dtype=bool), Bootstrap.from_groups(patients, n, options.draws)
+        ),
     }
 
 

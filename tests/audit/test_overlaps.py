@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrm.audit.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
-from mrm.audit.overlaps import KINDS, Verdict, audit, compare, judge, repeats
+from mrm.audit.overlaps import KINDS, AuditReport, audit, compare, judge, repeats
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
@@ -237,12 +237,12 @@ def test_a_file_that_holds_no_fingerprints_is_refused(tmp_path):
 def test_a_verdict_comes_back_from_json():
     a = listed("x", "y", patient="1")
     verdict = audit({"a": a, "b": a}, within=True)
-    assert Verdict.from_json(verdict.to_json()) == verdict
+    assert AuditReport.from_json(verdict.to_json()) == verdict
     assert json.loads(verdict.to_json())["clean"] is False
     assert [o.kind for o in verdict.between("b", "a")] == ["patient", "file"]
     for bad in ("", "[]", "{}", '{"sets": {"a": {}}, "overlaps": []}'):
         with pytest.raises(RecordError, match="verdict"):
-            Verdict.from_json(bad)
+            AuditReport.from_json(bad)
 
 
 def test_one_set_is_no_comparison():
@@ -250,7 +250,7 @@ def test_one_set_is_no_comparison():
     assert not audit(one).compared
     assert "nothing was compared" in audit(one).table()
     assert audit(one, within=True).compared
-    assert Verdict.from_json(audit(one).to_json()) == audit(one)
+    assert AuditReport.from_json(audit(one).to_json()) == audit(one)
 
 
 def test_progress_counts_images(tmp_path):
@@ -263,7 +263,7 @@ def test_progress_counts_images(tmp_path):
 # ---- real data ---------------------------------------------------------------------------------------------
 
 
-def published(shared_data, corpus: str) -> Verdict:
+def published(shared_data, corpus: str) -> AuditReport:
     lists = sorted((shared_data / "reference-splits" / corpus).glob("*.txt"))
     return audit({path.stem: read_names(path) for path in lists})
 

@@ -165,10 +165,10 @@ def test_a_missing_file_is_named(copy):
 
 def test_a_wrong_checksum_is_found_by_checking(copy):
     flip(copy / "shard-00001.arrow")
-    assert [name for name, problem in shards.damaged(copy) if problem] == ["shard-00001.arrow"]
-    assert "another checksum" in dict(shards.damaged(copy))["shard-00001.arrow"]
+    assert [name for name, problem in shards.check_files(copy) if problem] == ["shard-00001.arrow"]
+    assert "another checksum" in dict(shards.check_files(copy))["shard-00001.arrow"]
     (copy / "shard-00003.arrow").unlink()
-    assert [name for name, problem in shards.damaged(copy) if problem] == ["shard-00001.arrow", "shard-00003.arrow"]
+    assert [name for name, problem in shards.check_files(copy) if problem] == ["shard-00001.arrow", "shard-00003.arrow"]
 
 
 def test_a_damaged_table_is_refused(copy):

@@ -162,7 +162,7 @@ def test_the_interval_is_over_test_patients_and_seeds(tmp_path, lists, model):
     files = sorted(out.rglob("predictions.csv"))
     tests = [read_predictions(file) for file in files]
     scores_SNC = np.stack([one.probabilities_NC for one in tests])
-    expected = seeds.over_seeds(tests[0].labels_NC, scores_SNC, ("nodule",), tests[0].patients)["mean"]
+    expected = seeds.auroc_over_seeds(tests[0].labels_NC, scores_SNC, ("nodule",), tests[0].patients)["mean"]
     assert row["ours"]["value"] == pytest.approx(expected.value)
     assert (row["ours"]["low"], row["ours"]["high"]) == pytest.approx((expected.low, expected.high), abs=0.01)
     assert row["ours"]["note"] == "3 seeds"

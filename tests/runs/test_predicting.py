@@ -79,9 +79,9 @@ def test_files_folders_globs_lists_and_tables_name_the_same_images(phantoms, tmp
     label_list.write_text("".join(f"{f.name} 0 1 0\n" for f in files))
     ways = [files, [phantoms / "images"], [str(phantoms / "images" / "*.jpg")], [plain], [listed], [label_list]]
     for given in ways:
-        found = finding.images_at(given, phantoms / "images" if given[0] in (plain, label_list) else None)
+        found = finding.records_at(given, phantoms / "images" if given[0] in (plain, label_list) else None)
         assert [Path(r.image).resolve() for r in found] == [f.resolve() for f in files], given
-    known = finding.images_at([phantoms / "records.csv"])
+    known = finding.records_at([phantoms / "records.csv"])
     assert {Path(r.image).name for r in known} == {f.name for f in files}
     assert all(r.patient and r.study for r in known)
 
@@ -98,8 +98,8 @@ def test_a_folder_leaves_out_what_is_no_image_and_an_image_may_have_any_name(pha
     one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
     for name in ("a.jpg", "b", "c.123", "labels.csv", "notes.txt", ".hidden.jpg", "DICOMDIR"):
         (tmp_path / name).write_bytes(one)
-    assert [r.name for r in finding.images_at([tmp_path])] == [str(tmp_path / n) for n in ("a.jpg", "b", "c.123")]
-    assert [r.name for r in finding.images_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
+    assert [r.name for r in finding.records_at([tmp_path])] == [str(tmp_path / n) for n in ("a.jpg", "b", "c.123")]
+    assert [r.name for r in finding.records_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
 
 
 def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_image_once(phantoms, tmp_path):
@@ -109,7 +109,7 @@ def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_image_onc
     for file in wanted:
         file.write_bytes(one)
     for pattern in ("in/**", "**", "*", "**/*.jpg"):
-        assert [r.image for r in finding.images_at([str(tmp_path / pattern)])] == wanted
+        assert [r.image for r in finding.records_at([str(tmp_path / pattern)])] == wanted
 
 
 def test_results_in_the_folder_of_the_images_are_not_taken_for_images(model, phantoms, tmp_path, monkeypatch):
@@ -123,9 +123,9 @@ def test_results_in_the_folder_of_the_images_are_not_taken_for_images(model, pha
     assert [r["error"] for r in run(model, [tmp_path], tmp_path / "a.csv", one)] == ["", ""]
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "a.png").write_bytes(images.encode_png(np.zeros((8, 8), np.uint8)))
-    found = [Path(r.name).name for r in finding.images_at([tmp_path], out=tmp_path / "maps")]
+    found = [Path(r.name).name for r in finding.records_at([tmp_path], out=tmp_path / "maps")]
     assert found == ["a.jpg", "b.jpg"]
-    assert len(finding.images_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
+    assert len(finding.records_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
 
 
 @pytest.mark.parametrize(
@@ -154,13 +154,13 @@ def test_lists_and_paths_that_cannot_be_used_are_one_line(model, tmp_path, capsy
     assert error.startswith("mrm: error: ")
     assert error.count("\n") == 1
     with pytest.raises(RecordError, match=message):
-        finding.images_at([path])
+        finding.records_at([path])
     assert not list(tmp_path.glob("out.csv*"))
 
 
 def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(RecordError, match="no images in it"):
-        finding.images_at([tmp_path])
+        finding.records_at([tmp_path])
 
 
 # ---- one row an image ---------------------------------------------------------------------------------------
@@ -398,7 +398,7 @@ def test_temperature_comes_before_the_threshold_and_decisions_follow(model, phan
     got = run(cut, [phantoms / "records.csv"], tmp_path / "a.csv")
     logits = predict.classify(mrm.load(model), Records.load(phantoms / "records.csv"), workers=0).logits_NC
     c = FINDINGS.index("nodule")
-    warm = calibration.tempered(logits[:, [c]], [4.0])[:, 0]
+    warm = calibration.calibrated_probabilities(logits[:, [c]], [4.0])[:, 0]
     np.testing.assert_allclose([float(r["nodule"]) for r in got], warm, rtol=1e-3, atol=1e-6)
     assert {r["nodule decision"] for r in got} == {"0", "1"}
     for row in got:
@@ -614,7 +614,7 @@ def test_a_table_without_rows_is_whole(tmp_path):
 def test_features_are_those_of_the_encoder_as_npy_and_as_parquet(pretrained, phantoms, tmp_path, kind):
     (tmp_path / "bad.png").write_bytes(b"")
     given = [phantoms / "images", tmp_path / "bad.png"]
-    expected, unreadable = predict.features(mrm.load(pretrained), finding.images_at(given), kind, workers=0)
+    expected, unreadable = predict.features(mrm.load(pretrained), finding.records_at(given), kind, workers=0)
     assert len(unreadable) == 1
     for name in ("f.npy", "f.parquet"):
         written = predicting.embed(pretrained, given, tmp_path / name, kind, HERE)
@@ -657,7 +657,7 @@ def index(request, pretrained, phantoms, tmp_path_factory) -> Path:
 
 def test_neighbours_are_the_nearest_by_cosine(index, pretrained, phantoms, tmp_path):
     files = sorted((phantoms / "images").iterdir())
-    features = predict.features(mrm.load(pretrained), finding.images_at(files), workers=0)[0]
+    features = predict.features(mrm.load(pretrained), finding.records_at(files), workers=0)[0]
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     expected = unit @ unit[5]
     copy = tmp_path / "copy.jpg"  # an image that the index does not know by its path

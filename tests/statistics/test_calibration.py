@@ -19,13 +19,13 @@ from mrm.evaluation.predictions import read_predictions
 from mrm.models import model_folder
 from mrm.statistics.calibration import (
     brier_score,
+    calibrated_probabilities,
     calibration_report,
     choose_threshold,
     expected_calibration_error,
     fit_temperatures,
     operating_point,
     reliability,
-    tempered,
 )
 from mrm.statistics.ranking import auroc, interval
 from mrm.system.errors import OutlierError, RunError
@@ -124,7 +124,7 @@ def test_temperatures_are_found_again():
     labels, logits = (np.stack([pair[i] for pair in pairs], 1) for i in range(2))
     temperatures = fit_temperatures(labels, logits)
     assert temperatures == pytest.approx([0.5, 1, 3], rel=0.05)
-    probabilities = tempered(logits, temperatures)
+    probabilities = calibrated_probabilities(logits, temperatures)
     for c in range(3):
         assert auroc(labels[:, c], probabilities[:, c]) == pytest.approx(auroc(labels[:, c], logits[:, c]))
         loss = log_loss(labels[:, c], probabilities[:, c])
@@ -139,7 +139,7 @@ def test_temperatures_that_cannot_be_fitted():
     assert np.isnan(temperatures[[0, 3]]).all()
     assert temperatures[1] == pytest.approx(0.1, rel=1e-3)  # perfect: as cold as allowed, 2 / 20
     assert temperatures[2] == pytest.approx(20, rel=1e-3)  # upside down: as hot as allowed
-    np.testing.assert_allclose(tempered(logits, temperatures)[:, 0], expit(logits[:, 0]))
+    np.testing.assert_allclose(calibrated_probabilities(logits, temperatures)[:, 0], expit(logits[:, 0]))
 
 
 @pytest.mark.parametrize("scale", [0.1, 1, 5, 30])
@@ -147,7 +147,9 @@ def test_no_temperature_makes_logits_tie(scale):
     labels, logits = np.repeat([0.0, 1.0], 20)[:, None], scale * np.linspace(-2, 2, 40, dtype=np.float32)[:, None]
     temperatures = fit_temperatures(labels, logits)  # perfectly ranked: as cold as allowed
     others = 1.1 * logits  # a test set, where the model is surer yet
-    assert len(np.unique(tempered(others, temperatures))) == len(np.unique(tempered(others, [1.0])))
+    assert len(np.unique(calibrated_probabilities(others, temperatures))) == len(
+        np.unique(calibrated_probabilities(others, [1.0]))
+    )
     assert temperatures[0] < 1.001
 
 
@@ -230,7 +232,7 @@ def test_other_errors_are_named():
     with pytest.raises(ValueError, match="at most 1, not 90"):
         choose_threshold(LABELS, PROBABILITIES, sensitivity=90)
     with pytest.raises(ValueError, match="above 0, not -1"):
-        tempered([[1.0]], [-1])
+        calibrated_probabilities([[1.0]], [-1])
     with pytest.raises(ValueError, match="labels have shape"):
         fit_temperatures(np.zeros((2, 1)), np.zeros((3, 1)))
     with pytest.raises(ValueError, match="not finite"):
@@ -258,7 +260,7 @@ def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, ph
     logits = np.log(raw.probabilities_NC / (1 - raw.probabilities_NC))
     fitted = fit_temperatures(raw.labels_NC, logits)
     assert list(card.temperatures.values()) == pytest.approx(fitted, rel=1e-4)
-    scaled = tempered(logits, fitted)
+    scaled = calibrated_probabilities(logits, fitted)
     for c, name in enumerate(raw.classes):
         assert card.thresholds[name] == pytest.approx(
             choose_threshold(raw.labels_NC[:, c], scaled[:, c], sensitivity=0.8), rel=1e-4

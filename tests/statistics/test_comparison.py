@@ -19,8 +19,8 @@ from mrm.statistics.comparison import (
     delong,
     delong_interval,
     delong_test,
-    detectable_difference,
     holm,
+    minimum_detectable_difference,
     sign_flip_test,
 )
 from mrm.statistics.ranking import auroc, interval
@@ -127,7 +127,7 @@ def test_what_delong_cannot_tell(labels, scores, groups, words):
     assert words in str(delong_interval(labels, scores, groups))
     compared = delong_test(labels, scores, -np.asarray(scores), groups)
     assert math.isnan(compared.p)
-    assert math.isnan(compared.detectable)
+    assert math.isnan(compared.minimum_detectable_difference)
     assert words.removeprefix("1.000 (") in str(compared)
 
 
@@ -143,7 +143,7 @@ def test_the_two_tests_agree():
     assert exact.difference.value == pytest.approx(drawn.difference.value)
     assert exact.difference.low == pytest.approx(drawn.difference.low, abs=0.004)
     assert exact.difference.high == pytest.approx(drawn.difference.high, abs=0.004)
-    assert exact.detectable == pytest.approx(drawn.detectable, rel=0.1)
+    assert exact.minimum_detectable_difference == pytest.approx(drawn.minimum_detectable_difference, rel=0.1)
     assert exact.p == pytest.approx(drawn.p, abs=0.05)
 
 
@@ -161,7 +161,7 @@ def test_models_that_rank_alike():
         bootstrap_test(labels, first, np.exp(first), draws=50),
     ):
         assert (found.difference.value, found.p) == pytest.approx((0, 1))
-        assert math.isnan(found.detectable)  # they differ nowhere: nothing to tell power from
+        assert math.isnan(found.minimum_detectable_difference)  # they differ nowhere: nothing to tell power from
         assert str(found).startswith("+0.000 (+0.000 to +0.000), p=1.000, n=200, 94 positive")
 
 
@@ -178,7 +178,7 @@ def test_a_comparison_reads_as_a_sentence():
     found = delong_test(labels, first, second - 0.5 * labels)
     assert str(found) == (
         f"{found.difference.value:+.3f} ({found.difference.low:+.3f} to {found.difference.high:+.3f}), "
-        f"p<0.001, n=200, {int(labels.sum())} positive; could show {found.detectable:.3f}"
+        f"p<0.001, n=200, {int(labels.sum())} positive; minimum detectable difference {found.minimum_detectable_difference:.3f}"
     )
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert plain["difference"]["n"] == 200
@@ -186,14 +186,14 @@ def test_a_comparison_reads_as_a_sentence():
 
 
 def test_the_detectable_difference_is_found_with_the_power_told():
-    assert detectable_difference(1) == pytest.approx(1.959964 + 0.841621, abs=1e-6)
+    assert minimum_detectable_difference(1) == pytest.approx(1.959964 + 0.841621, abs=1e-6)
     rng, shown = np.random.default_rng(9), []
     for _ in range(400):  # the true difference is 0.0554: Phi(1.19 / sqrt 2) - Phi(0.93 / sqrt 2)
         labels, first, second = two_models(rng, n=300)
         found = delong_test(labels, first, second - 0.26 * labels)
-        shown.append((found.p < 0.05, found.detectable))
+        shown.append((found.p < 0.05, found.minimum_detectable_difference))
     power, detectable = np.mean(shown, axis=0)
-    se = detectable / detectable_difference(1)
+    se = detectable / minimum_detectable_difference(1)
     z = 0.0554 / se - 1.96
     assert power == pytest.approx(0.5 * (1 + math.erf(z / math.sqrt(2))), abs=0.06)
 
@@ -259,7 +259,7 @@ def test_many_sign_flips_are_drawn():
     assert found.p == pytest.approx(2 * (1 - 0.5 * (1 + math.erf(z / math.sqrt(2)))), abs=0.02)
     assert found.difference.low < gaps.mean() < found.difference.high
     assert sign_flip_test(gaps + 1, np.zeros(100)).p == pytest.approx(1 / 10_001)
-    assert str(found).endswith(f"n=100; could show {found.detectable:.3f}")
+    assert str(found).endswith(f"n=100; minimum detectable difference {found.minimum_detectable_difference:.3f}")
 
 
 def test_equal_scores_have_p_one():
@@ -344,7 +344,7 @@ def test_two_files_are_compared_as_their_arrays_are(tmp_path, capsys):
     text = (tmp_path / "out" / "index.html").read_text()
     check_whole(text)
     assert f"{direct[0].difference.value:+.3f}" in text
-    assert "Could have shown" in text
+    assert "Minimum detectable difference" in text
     assert "AUROC (DeLong)" in capsys.readouterr().out
 
 

@@ -37,7 +37,7 @@ def test_an_estimate_goes_to_json():
 
 
 def test_draws_do_not_depend_on_the_chunks(monkeypatch):
-    bootstrap = Bootstrap.over(None, 37, draws=101, seed=5)
+    bootstrap = Bootstrap.from_groups(None, 37, draws=101, seed=5)
     whole = np.hstack(list(bootstrap.weights()))
     monkeypatch.setattr(intervals, "CELLS", 37 * 8)
     parts = list(bootstrap.weights())
@@ -49,18 +49,18 @@ def test_draws_do_not_depend_on_the_chunks(monkeypatch):
 def test_sums_are_those_of_the_drawn_records():
     rng = np.random.default_rng(12)
     values, patients = rng.normal(size=(30, 2)), rng.integers(7, size=30)
-    bootstrap = Bootstrap.over(patients, 30, draws=4)
-    times = np.hstack(list(bootstrap.weights()))[bootstrap.numbers_N].astype(int)
+    bootstrap = Bootstrap.from_groups(patients, 30, draws=4)
+    times = np.hstack(list(bootstrap.weights()))[bootstrap.group_N].astype(int)
     expected = [[np.repeat(values[:, k], times[:, d]).sum() for d in range(4)] for k in range(2)]
     np.testing.assert_allclose(bootstrap.sums(values), expected)
-    assert Bootstrap.over(None, 0).sums(np.zeros((0, 3))).shape == (3, 2000)
+    assert Bootstrap.from_groups(None, 0).sums(np.zeros((0, 3))).shape == (3, 2000)
 
 
 def test_means_are_over_the_drawn_records_of_the_mask():
     rng = np.random.default_rng(13)
     values, patients, used = rng.normal(size=20), rng.integers(4, size=20), np.arange(20) % 3 == 0
-    bootstrap = Bootstrap.over(patients, 20, draws=50)
-    times = np.hstack(list(bootstrap.weights()))[bootstrap.numbers_N]
+    bootstrap = Bootstrap.from_groups(patients, 20, draws=50)
+    times = np.hstack(list(bootstrap.weights()))[bootstrap.group_N]
     expected = [np.average(values[used], weights=w) if (w := times[used, d]).any() else NAN for d in range(50)]
     np.testing.assert_allclose(bootstrap.means(np.where(used, values, NAN), used), expected)
 

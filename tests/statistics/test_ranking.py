@@ -106,7 +106,7 @@ def test_an_undefined_curve_is_empty(curve):
 @given(BOTH)
 def test_unit_weights_give_the_plain_metrics(rows):
     labels, scores = split(rows)
-    ranked = ranking.Ranked(labels, scores, Bootstrap.over(None, len(labels)))
+    ranked = ranking.RankedScores(labels, scores, Bootstrap.from_groups(None, len(labels)))
     found = ranked.weigh(np.ones((len(labels), 1)), ["auroc", "average_precision"])[:, 0]
     assert found == pytest.approx([auroc(labels, scores), average_precision(labels, scores)], abs=1e-12)
 
@@ -115,11 +115,11 @@ def test_unit_weights_give_the_plain_metrics(rows):
 @given(BOTH, st.integers(1, 8), st.integers(0, 99))
 def test_weighted_draws_equal_repeated_records(rows, patients, seed):
     labels, scores = split(rows)
-    bootstrap = Bootstrap.over(np.arange(len(rows)) % patients, len(rows), draws=5, seed=seed)
+    bootstrap = Bootstrap.from_groups(np.arange(len(rows)) % patients, len(rows), draws=5, seed=seed)
     weights_GD = next(bootstrap.weights())
-    found = ranking.Ranked(labels, scores, bootstrap).weigh(weights_GD, ["auroc", "average_precision"])
+    found = ranking.RankedScores(labels, scores, bootstrap).weigh(weights_GD, ["auroc", "average_precision"])
     for d, weights_G in enumerate(weights_GD.T):
-        times = weights_G[bootstrap.numbers_N].astype(int)
+        times = weights_G[bootstrap.group_N].astype(int)
         again = np.repeat(labels, times), np.repeat(scores, times)
         assert found[:, d] == pytest.approx([auroc(*again), average_precision(*again)], nan_ok=True, abs=1e-12)
 

@@ -20,7 +20,7 @@ def seeded(count=3, n=80, spread=0.0):
 def test_one_seed_has_the_interval_of_the_test_records():
     labels_NC, scores = seeded(1)
     groups = [i // 2 for i in range(80)]
-    found = seeds.over_seeds(labels_NC, scores, CLASSES, groups, draws=400)
+    found = seeds.auroc_over_seeds(labels_NC, scores, CLASSES, groups, draws=400)
     plain = ranking.classification_report(labels_NC, scores[0], CLASSES, groups, draws=400)
     for name in ("mean", *CLASSES):
         expected = plain[name]["auroc"]
@@ -31,8 +31,8 @@ def test_one_seed_has_the_interval_of_the_test_records():
 def test_seeds_that_differ_widen_the_interval_and_equal_ones_do_not():
     labels_NC, same = seeded(3)
     _, differing = seeded(3, spread=1.0)
-    equal, wide = (seeds.over_seeds(labels_NC, s, CLASSES)["mean"] for s in (same, differing))
-    alone = seeds.over_seeds(labels_NC, same[:1], CLASSES)["mean"]
+    equal, wide = (seeds.auroc_over_seeds(labels_NC, s, CLASSES)["mean"] for s in (same, differing))
+    alone = seeds.auroc_over_seeds(labels_NC, same[:1], CLASSES)["mean"]
     assert (equal.low, equal.high) == pytest.approx((alone.low, alone.high))
     assert wide.high - wide.low > 1.3 * (equal.high - equal.low)
     each = [ranking.auroc(labels_NC[:, c], s[:, c]) for s in differing for c in range(2)]
@@ -45,16 +45,16 @@ def test_the_interval_covers_the_truth():
     for _ in range(1000):
         value_S = 0.8 + rng.normal(0, 0.01) + rng.normal(0, 0.02, 3)
         drawn_SD = value_S[:, None] + rng.normal(0, 0.01, 400)
-        low, high = np.quantile(seeds.with_seeds(value_S, drawn_SD, rng), [0.025, 0.975])
+        low, high = np.quantile(seeds.with_seed_variance(value_S, drawn_SD, rng), [0.025, 0.975])
         covered += low <= 0.8 <= high
     assert 0.93 <= covered / 1000 <= 0.99
 
 
 def test_a_difference_is_paired_and_signed():
     labels_NC, scores = seeded(3, spread=0.5)
-    found = seeds.over_seeds(labels_NC, scores, CLASSES, against_SNC=scores * 0.0)
-    assert found["mean"].value == pytest.approx(seeds.over_seeds(labels_NC, scores, CLASSES)["mean"].value - 0.5)
-    nothing = seeds.over_seeds(labels_NC, scores, CLASSES, against_SNC=scores)["mean"]
+    found = seeds.auroc_over_seeds(labels_NC, scores, CLASSES, against_SNC=scores * 0.0)
+    assert found["mean"].value == pytest.approx(seeds.auroc_over_seeds(labels_NC, scores, CLASSES)["mean"].value - 0.5)
+    nothing = seeds.auroc_over_seeds(labels_NC, scores, CLASSES, against_SNC=scores)["mean"]
     assert nothing.value == 0
     assert "every resample gave the same value" in nothing.note
 
@@ -62,7 +62,7 @@ def test_a_difference_is_paired_and_signed():
 def test_a_class_absent_from_the_test_set_is_undefined_and_left_out_of_the_mean():
     labels_NC, scores = seeded()
     labels_NC[:, 1] = 0
-    found = seeds.over_seeds(labels_NC, scores, CLASSES)
+    found = seeds.auroc_over_seeds(labels_NC, scores, CLASSES)
     assert not found["cardiomegaly"].defined
     assert found["mean"].value == found["effusion"].value
     assert "mean of 1 of 2 classes, without cardiomegaly" in found["mean"].note
@@ -70,6 +70,6 @@ def test_a_class_absent_from_the_test_set_is_undefined_and_left_out_of_the_mean(
 
 def test_one_patient_has_no_interval_and_ties_are_chance():
     labels_NC, scores = seeded()
-    assert not math.isfinite(seeds.over_seeds(labels_NC, scores, CLASSES, ["p"] * 80)["mean"].low)
-    tied = seeds.over_seeds(labels_NC, scores * 0, CLASSES)["mean"]
+    assert not math.isfinite(seeds.auroc_over_seeds(labels_NC, scores, CLASSES, ["p"] * 80)["mean"].low)
+    tied = seeds.auroc_over_seeds(labels_NC, scores * 0, CLASSES)["mean"]
     assert tied.value == 0.5

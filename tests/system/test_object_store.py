@@ -125,8 +125,8 @@ def test_records_are_the_same_and_images_come_when_they_are_read(uploaded, packe
 
 
 def test_checking_an_address_reads_every_file(uploaded, packed):
-    assert dict(shards.damaged(uploaded)) == dict(shards.damaged(packed))
-    assert not any(dict(shards.damaged(uploaded)).values())
+    assert dict(shards.check_files(uploaded)) == dict(shards.check_files(packed))
+    assert not any(dict(shards.check_files(uploaded)).values())
 
 
 def test_a_run_from_the_store_is_the_same_whatever_the_workers_and_wherever_it_stops(

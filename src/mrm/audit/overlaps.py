@@ -1,6 +1,6 @@
 """What two sets of records share: patients, studies, file names, images, and images that look alike.
 
-`audit` compares any number of sets and gives a `Verdict` to print, store and act on. `compare` does it for
+`audit` compares any number of sets and gives a `AuditReport` to print, store and act on. `compare` does it for
 two sets of which only the fingerprints are at hand, such as the training records of a published model.
 """
 
@@ -183,7 +183,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AuditReport:
     """The overlaps between sets, and what was compared to find them."""
 
     overlaps: tuple[Overlap, ...]
@@ -233,12 +233,12 @@ class Verdict:
         return json.dumps({"clean": self.clean, **asdict(self), "notes": self.notes}, indent=2, ensure_ascii=False)
 
     @staticmethod
-    def from_json(text: str) -> "Verdict":
+    def from_json(text: str) -> "AuditReport":
         """Read what `to_json` wrote. Raises RecordError for anything else."""
         try:
             content = json.loads(text)
             sets = {name: Coverage(**c | {"unreadable": tuple(c["unreadable"])}) for name, c in content["sets"].items()}
-            return Verdict(tuple(_overlap(o) for o in content["overlaps"]), sets, content.get("compared", True))
+            return AuditReport(tuple(_overlap(o) for o in content["overlaps"]), sets, content.get("compared", True))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"no verdict of an audit, or damaged ({error!r}); run mrm audit again") from None
 
@@ -253,7 +253,7 @@ def audit(
     workers: int | None = None,
     progress: Callable[[str], Callable[[int, int], None]] | None = None,
     journal: Journal | None = None,
-) -> Verdict:
+) -> AuditReport:
     """Compare all pairs of sets and, with `within`, look for repeats in each.
 
     `progress` is called with the name of each set, and what it gives with (images done, images in all); an open
@@ -272,7 +272,7 @@ def judge(
     kinds: Collection[str] = KINDS,
     threshold: int = THRESHOLD,
     examples: int = 5,
-) -> Verdict:
+) -> AuditReport:
     """The verdict on sets of which the fingerprints are at hand, such as a model's training records."""
     if unknown := set(kinds) - set(KINDS):
         raise ValueError(f"kinds {sorted(unknown)}: the kinds of overlap are {', '.join(KINDS)}")
@@ -281,7 +281,7 @@ def judge(
         found += compare(prints[a], prints[b], (a, b), kinds, threshold, examples)
     for name in prints if within else ():
         found += repeats(prints[name], name, kinds, threshold, examples)
-    return Verdict(tuple(found), {name: _coverage(p) for name, p in prints.items()}, within or len(prints) > 1)
+    return AuditReport(tuple(found), {name: _coverage(p) for name, p in prints.items()}, within or len(prints) > 1)
 
 
 def _coverage(prints: Fingerprints) -> Coverage:

@@ -82,7 +82,7 @@ def calibrate(
 
 
 def compare(first: Path, second: Path, /, out: Path, draws: int = 2000, seed: int = 0) -> None:
-    """Two models on the same records: paired differences with intervals, p values, and what could have been shown.
+    """Compare two models on the same records: differences, intervals, p values, minimum detectable differences.
 
     Classifiers: AUROC by DeLong and by a bootstrap over patients, average precision by bootstrap. Segmenters: Dice by
     permutation of signs. P values are corrected over classes (Holm).

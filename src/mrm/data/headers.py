@@ -30,7 +30,7 @@ _OTHERS = {
 
 
 class Stored(Protocol):
-    """An image that lies elsewhere than in a file of its own: `mrm.data.shards.Packed`. `str()` says where."""
+    """An image that lies elsewhere than in a file of its own: `mrm.data.shards.PackedImage`. `str()` says where."""
 
     def read_bytes(self) -> bytes | memoryview: ...
 

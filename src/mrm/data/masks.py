@@ -32,7 +32,7 @@ from mrm.data import images, shards
 from mrm.data.config import OnError
 from mrm.data.images import Box
 from mrm.data.records import Record, Records
-from mrm.data.shards import Packed
+from mrm.data.shards import PackedImage
 from mrm.system import hardware
 from mrm.system.errors import ImageError, MaskError
 from mrm.system.tables import read_csv_rows
@@ -60,8 +60,8 @@ class MaskedImage:
     """An image and where its mask is."""
 
     name: str
-    image: Path | Packed
-    mask: Path | Packed | RunLengths
+    image: Path | PackedImage
+    mask: Path | PackedImage | RunLengths
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def load(
 
 def listed(folder: Path | str, split: str) -> tuple[list[MaskedImage], list[str], str]:
     """Images and masks of a split, what has no partner, in words, and where they are. Raises MaskError."""
-    if not shards.found(folder):
+    if not shards.is_shard_folder(folder):
         root, split = find_split(Path(folder), split)
         return *pair(root, split), str(root / "images" / split)
     opened = shards.open_folder(folder)
@@ -287,7 +287,7 @@ def read_mask(row: MaskedImage, image_size: tuple[int, ...] | None = None) -> np
         height, width = image_size or images.size(row.image)
         return draw_runs(row.mask, height, width)
     try:
-        file = io.BytesIO(row.mask.read_bytes()) if isinstance(row.mask, Packed) else row.mask
+        file = io.BytesIO(row.mask.read_bytes()) if isinstance(row.mask, PackedImage) else row.mask
         with Image.open(file) as image:
             palette = image.getpalette() if image.mode == "P" else None
             values = np.asarray(image)
@@ -296,7 +296,7 @@ def read_mask(row: MaskedImage, image_size: tuple[int, ...] | None = None) -> np
     return _values(values, palette, row.mask)
 
 
-def _values(values: np.ndarray, palette: Sequence[int] | None, path: Path | Packed) -> np.ndarray:
+def _values(values: np.ndarray, palette: Sequence[int] | None, path: Path | PackedImage) -> np.ndarray:
     """Grey values, palette indices, or the greys of a palette that has no colours."""
     if palette is not None:
         colors = np.array(palette, dtype=np.uint8).reshape(-1, 3)

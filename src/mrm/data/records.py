@@ -141,7 +141,7 @@ class Records(Sequence[Record]):
         a label list none of whose images is found is refused unless `must_exist=False`.
         Raises RecordError, or with `on_error="skip"` leaves bad rows out with a warning that counts them.
         """
-        if shards.found(path):
+        if shards.is_shard_folder(path):
             return _from_shards(path, classes, on_error)
         path = Path(path)
         if path.is_dir():

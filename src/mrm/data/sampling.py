@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrm.data.records import Records
-from mrm.data.shards import WINDOW, Packed, ShardFile
+from mrm.data.shards import WINDOW, PackedImage, ShardFile
 
 
 class Sample(NamedTuple):
@@ -89,7 +89,7 @@ def order_of(records: Records) -> Callable[[int, int, int], Iterator[Sample]]:
 def fetched_files(records: Sequence[Any]) -> list[ShardFile]:
     """The file of each image, where images lie in files that have to be fetched; else none."""
     first = records[0].image if len(records) else None
-    if not isinstance(first, Packed) or not first.file.remote:
+    if not isinstance(first, PackedImage) or not first.file.remote:
         return []
     return [record.image.file for record in records]
 

@@ -5,7 +5,7 @@
     DIR/shard-00000.arrow ...  Arrow IPC files with the same columns and the encoded images
     DIR/failures.csv           images that could not be packed, and why
 
-An image is a place in a file: `Packed` can be pickled, and each process maps the files it reads from by itself,
+An image is a place in a file: `PackedImage` can be pickled, and each process maps the files it reads from by itself,
 whether it was forked or spawned. The folder may lie on this machine, on a network disk or in an object store
 (`mrm.system.object_store`), from where files are fetched when first read. `mrm.data.packing` writes such folders.
 """
@@ -110,7 +110,7 @@ class ShardFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedImage:
     """An encoded image in a file of images."""
 
     file: ShardFile
@@ -132,15 +132,15 @@ class Shards:
     place: str
     index: Index
     columns: dict[str, list[str]]
-    images: list[Packed]
-    masks: list[Packed]  # of segmentation folders; else empty
+    images: list[PackedImage]
+    masks: list[PackedImage]  # of segmentation folders; else empty
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """(row number from 1, fields in the order of the columns), as tables of records are read."""
         return enumerate((list(row) for row in zip(*self.columns.values(), strict=True)), 1)
 
 
-def found(place: Path | str) -> bool:
+def is_shard_folder(place: Path | str) -> bool:
     """Whether `place` is a shard folder, or its index, or an address, where nothing else is looked for."""
     if object_store.address(place):
         return True
@@ -181,11 +181,11 @@ def open_folder(place: Path | str) -> Shards:
     )
 
 
-def _packed(files: list[ShardFile], places: dict[str, list[int]], offset: str, length: str) -> list[Packed]:
+def _packed(files: list[ShardFile], places: dict[str, list[int]], offset: str, length: str) -> list[PackedImage]:
     if offset not in places:
         return []
     rows = zip(places[SHARD], places[offset], places[length], strict=True)
-    return [Packed(files[shard], at, size) for shard, at, size in rows]
+    return [PackedImage(files[shard], at, size) for shard, at, size in rows]
 
 
 def folder_of(place: Path | str) -> str:
@@ -205,7 +205,7 @@ def read_index(folder: str) -> Index:
     return Index.from_json(_read(where), where)
 
 
-def damaged(place: Path | str) -> Iterator[tuple[str, str]]:
+def check_files(place: Path | str) -> Iterator[tuple[str, str]]:
     """Each file of a shard folder, and what is wrong with it; '' for nothing. Every byte is read. Raises ShardError."""
     folder = folder_of(place)
     index = read_index(folder)

@@ -160,7 +160,7 @@ def _untaught(train: Labelled, val: Labelled) -> tuple[int, ...]:
 
 
 def _both_values(labels_NC: Array) -> set[int]:
-    return {c for c, labels_N in enumerate(labels_NC.T) if not ranking.one_value(labels_N[~np.isnan(labels_N)])}
+    return {c for c, labels_N in enumerate(labels_NC.T) if not ranking.undefined_reason(labels_N[~np.isnan(labels_N)])}
 
 
 def _best(

@@ -100,7 +100,7 @@ def surface_distances(found_HW: np.ndarray, true_HW: np.ndarray) -> tuple[float,
 
 def report_of(tested: Tested, classes: Sequence[str], draws: int = 2000, seed: int = 0) -> Report:
     """All measures of every class, with intervals over images."""
-    bootstrap = Bootstrap.over(None, len(tested.names), draws, seed)
+    bootstrap = Bootstrap.from_groups(None, len(tested.names), draws, seed)
     surfaces_NC2, found = np.array(tested.surfaces), {}
     for number, name in enumerate(classes):
         counts = tested.overlap(number)

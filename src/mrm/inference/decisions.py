@@ -18,7 +18,7 @@ from mrm.inference.outliers import outlying
 from mrm.inference.predict import scores_and_features
 from mrm.models.classifier import Classifier
 from mrm.models.model_folder import Card
-from mrm.statistics.calibration import tempered
+from mrm.statistics.calibration import calibrated_probabilities
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class DecisionRules:
 
     def probabilities(self, logits_BC: np.ndarray) -> np.ndarray:
         """Probabilities (B, C) at the model's temperatures."""
-        return tempered(logits_BC, self.temperature_C)
+        return calibrated_probabilities(logits_BC, self.temperature_C)
 
     def outlier_scores(self, features_BD: np.ndarray) -> np.ndarray | None:
         """How unlike known images each one is (B,); None where the model does not know outliers."""

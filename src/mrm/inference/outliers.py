@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm.statistics.intervals import Array, group_numbers
+from mrm.statistics.intervals import Array, group_indices
 from mrm.system.errors import OutlierError
 
 DIRECTIONS, EXPLAINED = 32, 0.95  # of a reference: at the most, and of the variance
@@ -38,7 +38,7 @@ def reference(
         raise OutlierError(f"the share of known images to accept must lie between 0 and 1, not {share:g}")
     read_N = ~np.isnan(features_ND).any(axis=1)
     known_ND = np.asarray(features_ND, dtype=np.float64)[read_N]
-    numbers_N = group_numbers(groups, len(features_ND))[read_N]
+    numbers_N = group_indices(groups, len(features_ND))[read_N]
     gaussian = _gaussian(known_ND)
     if held_out_ND is None:
         scores_N = _crossed(known_ND, numbers_N, seed)

@@ -49,7 +49,7 @@ class Panel:
     def why_empty(self) -> str:
         """'undefined (only negatives, n=44)', or '' where there is a curve."""
         stated_N = self.labels_N[~np.isnan(self.labels_N)]
-        reason = ranking.one_value(stated_N)
+        reason = ranking.undefined_reason(stated_N)
         return f"undefined ({reason}, n={len(stated_N):,})" if reason else ""
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 
 from mrm import corpora
 from mrm.audit.fingerprints import read_names
-from mrm.audit.overlaps import Verdict, audit
+from mrm.audit.overlaps import AuditReport, audit
 from mrm.data.records import Records, resolve_uncertain
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import LabelData, MaskData
@@ -43,7 +43,7 @@ from mrm.training.tasks import ClassifyTask, PretrainTask, SegmentTask
 from mrm.training.trainer import Trainer
 
 
-def prepare(name: str, source: Path, out: Path, options: corpora.Options | None = None) -> Verdict:
+def prepare(name: str, source: Path, out: Path, options: corpora.Options | None = None) -> AuditReport:
     """Records, label lists and facts of a public corpus, from its download; and an audit of its sets.
 
     Interrupted, each of the two goes on where it was: `corpus.json` ends the first, `audit.json` the second.
@@ -58,7 +58,7 @@ def prepare(name: str, source: Path, out: Path, options: corpora.Options | None 
     return verdict
 
 
-def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) -> Verdict:
+def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) -> AuditReport:
     """Audit train, val and test; where a corpus has several tasks (`covid1/train`), within each of them."""
     tasks: dict[str, dict[str, Records]] = {}
     for name, records in splits.items():
@@ -68,10 +68,10 @@ def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) 
     verdicts = [audit(sets, progress=Progress, journal=journal) for sets in tasks.values()]
     covered = {name: coverage for v in verdicts for name, coverage in v.sets.items()}
     overlaps = tuple(overlap for v in verdicts for overlap in v.overlaps)
-    return Verdict(overlaps, covered, any(v.compared for v in verdicts))
+    return AuditReport(overlaps, covered, any(v.compared for v in verdicts))
 
 
-def compare_sets(sets: Sequence[Path], json: Path | None, images: bool, within: bool, examples: int) -> Verdict:
+def compare_sets(sets: Sequence[Path], json: Path | None, images: bool, within: bool, examples: int) -> AuditReport:
     """Audit files of records against each other; prints the verdict, and writes it to `json` if given."""
     if len(sets) < 2 and not within:
         raise RunError(

@@ -31,7 +31,7 @@ from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig, suites
 from mrm.recipes.suites import Entry, Suite
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Bootstrap
-from mrm.statistics.ranking import Ranked, draw_ranked, mean_or_nan
+from mrm.statistics.ranking import RankedScores, bootstrap_metrics, mean_or_nan
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.tables import write_whole
 
@@ -330,9 +330,9 @@ def _over_seeds(
     if without:
         return {**told, "low": None, "high": None, "note": without[0]}
     drawn_SD = np.stack([_resamples(config, cell) for cell, _ in stated])
-    spread_D = seeds.with_seeds(value_S, drawn_SD, np.random.default_rng(0))
+    spread_D = seeds.with_seed_variance(value_S, drawn_SD, np.random.default_rng(0))
     low, high = np.nanquantile(spread_D, [0.025, 0.975]).tolist()
-    return {**told, "low": low, "high": high, "note": seeds.remark_of(len(stated))}
+    return {**told, "low": low, "high": high, "note": seeds.seed_note(len(stated))}
 
 
 def _resamples(config: BenchmarkConfig, cell: Cell) -> np.ndarray:
@@ -350,9 +350,9 @@ def _drawn(test: Path, metric: str, draws: int) -> np.ndarray:
     if (test / "images.csv").is_file():
         names, positive_N, published_N = next(iter(read_dice(test / "images.csv").values()))
         dice_N = {"dice_positive": positive_N, "dice_published": published_N}[metric]
-        return Bootstrap.over(None, len(names), draws).means(dice_N, ~np.isnan(dice_N))
+        return Bootstrap.from_groups(None, len(names), draws).means(dice_N, ~np.isnan(dice_N))
     p = read_predictions(test / "predictions.csv")
-    bootstrap = Bootstrap.over(p.patients, len(p.names), draws)
+    bootstrap = Bootstrap.from_groups(p.patients, len(p.names), draws)
     pairs = zip(p.labels_NC.T, p.probabilities_NC.T, strict=True)
-    ranked = [one for pair in pairs if not (one := Ranked(*pair, bootstrap)).reason]
-    return mean_or_nan(draw_ranked(ranked, [metric], bootstrap)[:, 0])
+    ranked = [one for pair in pairs if not (one := RankedScores(*pair, bootstrap)).reason]
+    return mean_or_nan(bootstrap_metrics(ranked, [metric], bootstrap)[:, 0])

@@ -25,7 +25,7 @@ from mrm.inference import outliers
 from mrm.models import model_folder
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import calibration
-from mrm.statistics.calibration import HOTTEST, OperatingPoint
+from mrm.statistics.calibration import MAX_TEMPERATURE, OperatingPoint
 from mrm.statistics.intervals import Bootstrap, finite_or_none
 from mrm.system.errors import RunError
 from mrm.system.hardware import best_device
@@ -82,9 +82,9 @@ def calibrate(
     found = scored(network.to(best_device()), records, val, workers)
     labels_NC, patients = found.records.labels_NC, found.records.patients
     temperatures_C = calibration.fit_temperatures(labels_NC, found.logits_NC)
-    check_fitted(temperatures_C, calibration.coldest(found.logits_NC), classes, val)
-    after_NC = calibration.tempered(found.logits_NC, temperatures_C)
-    before_NC = calibration.tempered(found.logits_NC, np.full(len(classes), math.nan))
+    check_fitted(temperatures_C, calibration.lowest_temperature(found.logits_NC), classes, val)
+    after_NC = calibration.calibrated_probabilities(found.logits_NC, temperatures_C)
+    before_NC = calibration.calibrated_probabilities(found.logits_NC, np.full(len(classes), math.nan))
     points = {
         name: calibration.operating_point(
             labels_NC[:, c], after_NC[:, c], goal.threshold(labels_NC[:, c], after_NC[:, c]), patients
@@ -121,7 +121,7 @@ def check_fitted(temperatures_C: np.ndarray, coldest_C: np.ndarray, classes: Seq
             f"{val}: {', '.join(missing)}: only one label value; no temperature and no threshold", stacklevel=3
         )
     fitted = zip(classes, temperatures_C, coldest_C, strict=True)
-    at_end = [f"{name} ({t:.3g})" for name, t, least in fitted if t < least * 1.01 or t > HOTTEST / 1.01]
+    at_end = [f"{name} ({t:.3g})" for name, t, least in fitted if t < least * 1.01 or t > MAX_TEMPERATURE / 1.01]
     if at_end:
         warnings.warn(
             f"{val}: {', '.join(at_end)}: the temperature ended at its limit: records ranked "
@@ -163,13 +163,13 @@ def threshold_interval(
 
     Percentile bootstrap, as in `intervals.Bootstrap`; resamples with one label value are left out.
     """
-    bootstrap = Bootstrap.over(patients, len(labels_N), REDRAWS, seed)
+    bootstrap = Bootstrap.from_groups(patients, len(labels_N), REDRAWS, seed)
     if bootstrap.patients(labels_N == 1) < 2 or bootstrap.patients(labels_N == 0) < 2:
         return None
     chosen = []
     for weights_GD in bootstrap.weights():
         for weights_G in weights_GD.T:
-            times_N = weights_G[bootstrap.numbers_N].astype(np.intp)
+            times_N = weights_G[bootstrap.group_N].astype(np.intp)
             chosen.append(goal.threshold(np.repeat(labels_N, times_N), np.repeat(scores_N, times_N)))
     low, high = np.nanquantile(chosen, [0.025, 0.975]).tolist()
     return [low, high]

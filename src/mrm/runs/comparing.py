@@ -73,7 +73,7 @@ def compare_findings(first: Path, second: Path, draws: int, seed: int) -> tuple[
     """AUROC by DeLong and by bootstrap, and average precision by bootstrap, for each class; and the mean of all."""
     p = pair(read_predictions(first), read_predictions(second), (str(first), str(second)))
     arrays = p.labels_NC, p.first_NC, p.second_NC
-    drawn = {m: comparison.compare(*arrays, p.classes, m, p.patients, draws, seed) for m in ranking.RANKING}
+    drawn = {m: comparison.compare(*arrays, p.classes, m, p.patients, draws, seed) for m in ranking.RANKING_METRICS}
     by_delong = [
         comparison.delong_test(p.labels_NC[:, c], p.first_NC[:, c], p.second_NC[:, c], p.patients)
         for c in range(len(p.classes))

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from mrm.data import images
-from mrm.data.finding import images_at
+from mrm.data.finding_files import records_at
 from mrm.data.records import Record
 from mrm.evaluation.classifier_test import load_classifier
 from mrm.inference import heat_maps as maps
@@ -46,7 +46,7 @@ def explain(
     """
     network = load_classifier(model).to(best_device())
     numbers = finding_numbers(network, findings)
-    records, out = images_at(paths, folder, Path(out)), results_folder(Path(out))
+    records, out = records_at(paths, folder, Path(out)), results_folder(Path(out))
     rows: list[dict[str, Any]] = []
     names, progress = output_names([r.name for r in records]), Progress("explaining")
     spare_inputs(paths, records, [out / "maps.csv"])

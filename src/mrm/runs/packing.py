@@ -47,7 +47,7 @@ def check_shards(folder: Path | str) -> int:
     progress = Progress("checking")
     found = list(shards.read_index(shards.folder_of(folder)).files)
     wrong = []
-    for done, (_, problem) in enumerate(shards.damaged(folder), 1):
+    for done, (_, problem) in enumerate(shards.check_files(folder), 1):
         wrong += [problem] if problem else []
         progress(done, len(found) + 1)
     for problem in wrong:

@@ -1,6 +1,6 @@
 """A model put to use on the files that a hospital has: predictions, features, the nearest of them, masks.
 
-Every command here reads what `mrm.data.finding` finds, keeps a row for each image as it goes (`mrm.system.partial_results.Partial`), and
+Every command here reads what `mrm.data.finding_files` finds, keeps a row for each image as it goes (`mrm.system.partial_results.Partial`), and
 writes its table when all are there. The same command again goes on where it was stopped; `torchrun -m mrm predict`
 gives each process its share. An image that cannot be read is a row with an error.
 """
@@ -27,7 +27,7 @@ from PIL import Image
 
 import mrm
 from mrm.data import images, masks, sampling
-from mrm.data.finding import images_at, keys_of
+from mrm.data.finding_files import record_keys, records_at
 from mrm.data.headers import kind_of, load
 from mrm.data.records import Record, Records
 from mrm.evaluation.classifier_test import load_classifier
@@ -109,7 +109,7 @@ def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: 
     columns = {**KNOWN, **finding_columns(rules), **NOTES}
     if len(columns) < len(KNOWN) + len(finding_columns(rules)) + len(NOTES):
         raise RunError(f"{model}: a class of it has the name of another column; the columns are {', '.join(columns)}")
-    records = images_at(paths, reading.images)
+    records = records_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out)])
     work = Work("predicting", network, model, records, Path(out), reading)
     work.run(partial(add_findings, rules), rules.needed_from(network))
@@ -160,7 +160,7 @@ def embed(
     shape = predict.feature_shape(network, kind)
     compute = predict.feature_function(network, kind)
     settings = {"kind": kind, "shape": list(shape)}
-    records = images_at(paths, reading.images)
+    records = records_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out).with_suffix(s) for s in {suffix, *BESIDE[suffix]}])
     work = Work("embedding", network, model, records, Path(out), reading, settings, int(np.prod(shape)))
     work.run(lambda rows, values: None, compute)
@@ -245,7 +245,7 @@ def _query_features(
             raise RunError(
                 f"{index.path}: made by another model than {model}; features of two models cannot be compared"
             )
-        records = images_at(images, reading.images)
+        records = records_at(images, reading.images)
         for key, now in (("precision", reading.precision), ("crop_borders", reading.crop_borders)):
             if index.facts[key] != now:
                 raise RunError(f"{index.path}: made with {key} {index.facts[key]!r}, so give the same, not {now!r}")
@@ -280,7 +280,7 @@ def predict_masks(
     """
     if reading.crop_borders:
         raise RunError("a mask is of the whole image, so --crop-borders is for classifiers; leave it out")
-    records = images_at(paths, reading.images, Path(out))
+    records = records_at(paths, reading.images, Path(out))
     names = mask_names(records)
     spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
     if dicom and any(is_dicom(r) for r in records):
@@ -358,7 +358,7 @@ class Work:
         width: int = 0,
     ) -> None:
         self.what, self.model, self.records, self.out, self.reading = what, model, records, out, reading
-        self.width, self.keys, self.processes = width, keys_of(records), processes()
+        self.width, self.keys, self.processes = width, record_keys(records), processes()
         self.settings = {
             "command": what,
             "model": weights_of(source),

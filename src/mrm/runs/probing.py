@@ -140,7 +140,7 @@ def labelled_records(config: ProbeConfig) -> dict[str, Records]:
         found[name] = resolve_uncertain(loaded, config.uncertain)
     for name in ("train", "val"):  # of a test set, what is missing is said in the table
         labels_NC = found[name].labels_NC
-        if all(ranking.one_value(labels_N[~np.isnan(labels_N)]) for labels_N in labels_NC.T):
+        if all(ranking.undefined_reason(labels_N[~np.isnan(labels_N)]) for labels_N in labels_NC.T):
             raise RunError(
                 f"{getattr(config, name)}: no class has both positives and negatives, so nothing can be probed"
             )
@@ -320,7 +320,7 @@ def fine_tuned(
     read_N = ~np.isnan(scores["val"]).any(axis=1)
     pairs = zip(val_NC[read_N].T, scores["val"][read_N].T, strict=True)
     chosen_NC = records["train"].select(chosen).labels_NC
-    untaught = [c for c, labels_N in enumerate(chosen_NC.T) if ranking.one_value(labels_N[~np.isnan(labels_N)])]
+    untaught = [c for c, labels_N in enumerate(chosen_NC.T) if ranking.undefined_reason(labels_N[~np.isnan(labels_N)])]
     return {
         "scores": scores["test"],
         "val_auroc": np.array(np.nanmean([ranking.auroc(*pair) for pair in pairs])),
@@ -404,7 +404,7 @@ def summarise(
     rows = []
     for (method, model, fraction), same in stacks.items():
         scores_SNC = scores[method, model, fraction]
-        auroc = seeds.over_seeds(kept.labels_NC, scores_SNC, kept.classes, **arguments)
+        auroc = seeds.auroc_over_seeds(kept.labels_NC, scores_SNC, kept.classes, **arguments)
         row: dict[str, Any] = {
             "method": method,
             "model": model,
@@ -420,7 +420,7 @@ def summarise(
         }
         if model != first:
             other = scores[method, first, fraction]
-            gap = seeds.over_seeds(kept.labels_NC, other, kept.classes, against_SNC=scores_SNC, **arguments)
+            gap = seeds.auroc_over_seeds(kept.labels_NC, other, kept.classes, against_SNC=scores_SNC, **arguments)
             row["first_less_this"] = {name: e.to_dict() for name, e in gap.items()}
         rows.append(row)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}

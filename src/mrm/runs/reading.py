@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mrm.data import images
-from mrm.data.finding import images_at
+from mrm.data.finding_files import records_at
 from mrm.data.reports import Tokenizer
 from mrm.inference import predict, report_filling
 from mrm.inference.report_filling import Blank, SentenceScore
@@ -63,7 +63,7 @@ def reconstruct(
     keep = network.config.keep if keep is None else keep
     if not 0 < keep < network.patches:
         raise RunError(f"--keep must be from 1 to {network.patches - 1} of the {network.patches} patches, not {keep}")
-    records, out = images_at(paths, folder, Path(out)), results_folder(Path(out))
+    records, out = records_at(paths, folder, Path(out)), results_folder(Path(out))
     names, progress = output_names([r.name for r in records]), Progress("restoring")
     spare_inputs(paths, records, [out / "errors.csv", *(out / f"{name}.png" for name in names)])
     rows: list[dict[str, Any]] = []
@@ -171,7 +171,7 @@ def other_images(paths: Sequence[Path], own: Path) -> list[np.ndarray]:
     """Other images, 64 of them at the most (drawn, the same each time), without the own file."""
     if not paths:
         return []
-    records = [r for r in images_at(paths) if not (isinstance(r.image, Path) and r.image.resolve() == own.resolve())]
+    records = [r for r in records_at(paths) if not (isinstance(r.image, Path) and r.image.resolve() == own.resolve())]
     if len(records) > MAX_OTHERS:
         chosen = np.sort(np.random.default_rng(0).permutation(len(records))[:MAX_OTHERS])
         records = [records[i] for i in chosen]

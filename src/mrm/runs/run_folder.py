@@ -21,7 +21,7 @@ from torch import nn
 import mrm
 from mrm import recipes
 from mrm.audit.fingerprints import fingerprint
-from mrm.audit.overlaps import Verdict
+from mrm.audit.overlaps import AuditReport
 from mrm.data import masks
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
@@ -101,7 +101,7 @@ def audit_beside(path: Path) -> dict[str, Any] | None:
     """
     for folder in (path, *path.absolute().parents[:2]):
         if (folder / "audit.json").is_file():
-            verdict = Verdict.from_json((folder / "audit.json").read_text())
+            verdict = AuditReport.from_json((folder / "audit.json").read_text())
             name = path.absolute().relative_to(folder.absolute()).as_posix().removesuffix(path.suffix)
             known = [o for o in verdict.overlaps if name not in verdict.sets or name in (o.first, o.second)]
             return {"clean": all(o.series for o in known), "overlaps": [str(o) for o in known]}

@@ -18,12 +18,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from mrm.statistics.intervals import Array, Bootstrap, Estimate, proportion
-from mrm.statistics.ranking import check_labels, check_pair, check_scores, check_table, one_value
+from mrm.statistics.ranking import check_labels, check_pair, check_scores, check_table, undefined_reason
 
 BINS = 10
 ROUNDING = 1e-12  # a goal of 0.7 is reached by 1 - 3 / 10
-COLDEST, HOTTEST = 0.05, 20.0  # temperatures are sought between these
-SUREST = 20.0  # logit / temperature at the most: beyond, probabilities of float64 near 1 begin to tie
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0  # temperatures are sought between these
+MAX_SCALED_LOGIT = 20.0  # logit / temperature at the most: beyond, probabilities of float64 near 1 begin to tie
 Spacing = Literal["width", "mass"]
 
 
@@ -55,7 +55,7 @@ def reliability(
     Raises ValueError for lengths, labels or probabilities that are wrong, and fewer than one bin.
     """
     labels_N, probabilities_N = _stated(labels, probabilities)
-    if one_value(labels_N):
+    if undefined_reason(labels_N):
         return Reliability(*np.empty((5, 0)))
     bin_N = _bins(probabilities_N, bins, spacing)
     rows = []
@@ -72,7 +72,7 @@ def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
     value. Raises ValueError for lengths, labels or probabilities that are wrong.
     """
     labels_N, probabilities_N = _stated(labels, probabilities)
-    return math.nan if one_value(labels_N) else float(np.mean((probabilities_N - labels_N) ** 2))
+    return math.nan if undefined_reason(labels_N) else float(np.mean((probabilities_N - labels_N) ** 2))
 
 
 def expected_calibration_error(
@@ -85,7 +85,7 @@ def expected_calibration_error(
     the stated labels have one value. Raises ValueError as `reliability` does.
     """
     labels_N, probabilities_N = _stated(labels, probabilities)
-    if one_value(labels_N):
+    if undefined_reason(labels_N):
         return math.nan
     gaps_B = np.bincount(_bins(probabilities_N, bins, spacing), probabilities_N - labels_N)
     return float(np.abs(gaps_B).sum() / len(labels_N))
@@ -113,7 +113,7 @@ def calibration_report(
     """
     labels_NC, probabilities_NC = check_labels(labels), check_scores(probabilities, probabilities=True)
     check_table(labels_NC, probabilities_NC, classes)
-    bootstrap = Bootstrap.over(groups, len(labels_NC), draws, seed, level)
+    bootstrap = Bootstrap.from_groups(groups, len(labels_NC), draws, seed, level)
     return {
         name: _calibration(labels_NC[:, c], probabilities_NC[:, c], bootstrap, bins, spacing)
         for c, name in enumerate(classes)
@@ -125,7 +125,7 @@ def _calibration(
 ) -> dict[str, Estimate]:
     stated_N = ~np.isnan(labels_N)
     n, positives = int(stated_N.sum()), int((labels_N == 1).sum())
-    if reason := one_value(labels_N[stated_N]):
+    if reason := undefined_reason(labels_N[stated_N]):
         return dict.fromkeys(("brier", "calibration_error"), Estimate.undefined(n, positives, reason))
     bin_N = np.full(len(labels_N), -1)
     bin_N[stated_N] = _bins(probabilities_N[stated_N], bins, spacing)
@@ -170,7 +170,7 @@ def fit_temperatures(labels: ArrayLike, logits: ArrayLike) -> Array:
 
     Each makes sigmoid(logit / temperature) most likely (least binary cross-entropy); above 1 the model was
     too sure of itself. Order, and so AUROC, does not change. Guo et al. 2017, arXiv:1706.04599, per finding.
-    Sought from `coldest` to 20; NaN, not fitted, where the stated labels have one value. Raises ValueError for
+    Sought from `lowest_temperature` to 20; NaN, not fitted, where the stated labels have one value. Raises ValueError for
     shapes that differ, and labels or logits that are wrong.
     """
     labels_NC, logits_NC = check_labels(labels), check_scores(logits)
@@ -178,28 +178,28 @@ def fit_temperatures(labels: ArrayLike, logits: ArrayLike) -> Array:
     return np.array([_temperature(*pair) for pair in zip(labels_NC.T, logits_NC.T, strict=True)])
 
 
-def coldest(logits: ArrayLike) -> Array:
+def lowest_temperature(logits: ArrayLike) -> Array:
     """The lowest temperature (C,) for logits (N, C): 0.05, or what keeps the largest apart from its neighbours once it
     is a probability (|logit| / temperature <= 20), though never above 1."""
-    return np.clip(np.abs(check_scores(logits)).max(axis=0, initial=0.0) / SUREST, COLDEST, 1.0)
+    return np.clip(np.abs(check_scores(logits)).max(axis=0, initial=0.0) / MAX_SCALED_LOGIT, MIN_TEMPERATURE, 1.0)
 
 
 def _temperature(labels_N: Array, logits_N: Array) -> float:
-    least, stated_N = float(coldest(logits_N)), ~np.isnan(labels_N)
+    least, stated_N = float(lowest_temperature(logits_N)), ~np.isnan(labels_N)
     labels_N, logits_N = labels_N[stated_N], logits_N[stated_N]
-    if one_value(labels_N):
+    if undefined_reason(labels_N):
         return math.nan
 
     def cross_entropy(log_temperature: float) -> float:
         scaled_N = logits_N * math.exp(-log_temperature)
         return float(np.mean(np.logaddexp(0.0, scaled_N) - labels_N * scaled_N))
 
-    bounds = (math.log(least), math.log(HOTTEST))
+    bounds = (math.log(least), math.log(MAX_TEMPERATURE))
     best = minimize_scalar(cross_entropy, bounds=bounds, method="bounded", options={"xatol": 1e-8})
     return math.exp(best.x)
 
 
-def tempered(logits: ArrayLike, temperatures: ArrayLike) -> Array:
+def calibrated_probabilities(logits: ArrayLike, temperatures: ArrayLike) -> Array:
     """Probabilities (N, C) from logits (N, C) and temperatures (C,), where one not fitted (NaN) counts as 1.
 
     Raises ValueError for logits that are not finite and temperatures that are not above 0.
@@ -254,7 +254,7 @@ def choose_threshold(
             raise ValueError(f"a sensitivity or specificity must be above 0 and at most 1, not {goal}")
     labels_N, scores_N = check_pair(labels, scores)
     labels_N, scores_N = labels_N[~np.isnan(labels_N)], scores_N[~np.isnan(labels_N)]
-    if one_value(labels_N):
+    if undefined_reason(labels_N):
         return math.nan
     thresholds_K, sensitivity_K, specificity_K = _cuts(labels_N, scores_N)
     if sensitivity is not None:
@@ -288,7 +288,7 @@ def operating_point(
     for lengths, labels, scores, groups or a level that are wrong.
     """
     labels_N, scores_N = check_pair(labels, scores)
-    numbers_N = Bootstrap.over(groups, len(labels_N), level=level).numbers_N
+    numbers_N = Bootstrap.from_groups(groups, len(labels_N), level=level).group_N
     stated_N, yes_N, called_N = ~np.isnan(labels_N), labels_N == 1, scores_N >= threshold
 
     def share(hit_N: np.ndarray, of_N: np.ndarray, lacking: str) -> Estimate:

@@ -17,18 +17,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import rankdata
 
-from mrm.statistics.intervals import CELLS, Array, Bootstrap, Estimate, finite_or_none, group_numbers
+from mrm.statistics.intervals import CELLS, Array, Bootstrap, Estimate, finite_or_none, group_indices
 from mrm.statistics.ranking import (
-    RANKING,
-    Ranked,
+    RANKING_METRICS,
+    RankedScores,
+    bootstrap_metrics,
     check_labels,
     check_pair,
     check_scores,
     check_table,
-    draw_ranked,
-    mean_of_classes,
+    macro_mean,
     mean_or_nan,
-    one_value,
+    undefined_reason,
 )
 
 Numbers = NDArray[np.intp]
@@ -41,8 +41,8 @@ NOTHING = 1e-9  # a standard error below this is rounding: the models rank alike
 class Comparison:
     """Two models on the same records; the difference is `first` minus `second`.
 
-    `p` is two-sided, and `p_holm` is `p` corrected for all classes compared with this one. `detectable` is
-    the smallest true difference that a test at 5 % on these records finds with 80 % power. What the records
+    `p` is two-sided, and `p_holm` is `p` corrected for all classes compared with this one. `minimum_detectable_difference`
+    is the smallest true difference that a test at 5 % on these records finds with 80 % power. What the records
     cannot give is NaN, and `difference.note` says why.
     """
 
@@ -50,18 +50,18 @@ class Comparison:
     second: float
     difference: Estimate
     p: float = math.nan
-    detectable: float = math.nan
+    minimum_detectable_difference: float = math.nan
     p_holm: float = math.nan
 
     @classmethod
-    def of(cls, first: float, second: float, difference: Estimate, p: float, se: float) -> "Comparison":
+    def from_test(cls, first: float, second: float, difference: Estimate, p: float, se: float) -> "Comparison":
         """From a p value and standard error: none where there is no interval, no power where se is 0."""
         if not math.isfinite(difference.low):
             return cls(first, second, difference)
-        return cls(first, second, difference, p, detectable_difference(se) if se > NOTHING else math.nan)
+        return cls(first, second, difference, p, minimum_detectable_difference(se) if se > NOTHING else math.nan)
 
     def __str__(self) -> str:
-        """'+0.021 (+0.004 to +0.038), p=0.014, n=812, 94 positive; could show 0.024'"""
+        """'+0.021 (+0.004 to +0.038), p=0.014, n=812, 94 positive; minimum detectable difference 0.024'"""
         d = self.difference
         if not d.defined:
             return str(d)
@@ -69,11 +69,15 @@ class Comparison:
             return f"{d.value:+.3f} ({d.note or 'no interval'}), {d.size}"
         p = f"p{_p(self.p)}" + (f" (Holm{_p(self.p_holm)})" if math.isfinite(self.p_holm) else "")
         span = f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f}), {p}, {d.size}"
-        return span + (f"; could show {self.detectable:.3f}" if math.isfinite(self.detectable) else "")
+        return span + (
+            f"; minimum detectable difference {self.minimum_detectable_difference:.3f}"
+            if math.isfinite(self.minimum_detectable_difference)
+            else ""
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, the difference in a dict of its own; what is undefined is None."""
-        names = ("first", "second", "p", "detectable", "p_holm")
+        names = ("first", "second", "p", "minimum_detectable_difference", "p_holm")
         plain = {name: finite_or_none(getattr(self, name)) for name in names}
         return {**plain, "difference": self.difference.to_dict()}
 
@@ -100,7 +104,7 @@ def holm(p_values: ArrayLike) -> Array:
     return corrected_C
 
 
-def detectable_difference(standard_error: float, power: float = 0.8, alpha: float = 0.05) -> float:
+def minimum_detectable_difference(standard_error: float, power: float = 0.8, alpha: float = 0.05) -> float:
     """The smallest true difference that a two-sided test at `alpha` finds with this power.
 
     It is (z(1 - alpha / 2) + z(power)) times the standard error of the paired difference: 2.80 times.
@@ -123,9 +127,9 @@ def delong(labels: ArrayLike, scores: ArrayLike, groups: Iterable[Hashable] | No
     labels_N, scores_NM = check_labels(labels), check_scores(scores)
     if labels_N.ndim != 1 or scores_NM.ndim != 2 or len(labels_N) != len(scores_NM):
         raise ValueError(f"labels (N,) and scores (N, M) needed, not {labels_N.shape} and {scores_NM.shape}")
-    numbers_N, yes_N, no_N = group_numbers(groups, len(labels_N)), labels_N == 1, labels_N == 0
+    numbers_N, yes_N, no_N = group_indices(groups, len(labels_N)), labels_N == 1, labels_N == 0
     models = scores_NM.shape[1]
-    if one_value(labels_N[yes_N | no_N]):
+    if undefined_reason(labels_N[yes_N | no_N]):
         return np.full(models, np.nan), np.full((models, models), np.nan)
     wins_PM, wins_QM = _components(scores_NM[yes_N], scores_NM[no_N])
     aurocs_M, size = wins_PM.mean(axis=0), int(numbers_N.max()) + 1
@@ -167,10 +171,10 @@ def delong_interval(
     level that are wrong.
     """
     labels_N, scores_N = check_pair(labels, scores)
-    ranked = Ranked(labels_N, scores_N, Bootstrap.over(groups, len(labels_N), level=level))
+    ranked = RankedScores(labels_N, scores_N, Bootstrap.from_groups(groups, len(labels_N), level=level))
     if ranked.reason:
         return _difference(ranked, math.nan)
-    aurocs, covariance = delong(labels_N, scores_N[:, None], ranked.bootstrap.numbers_N)
+    aurocs, covariance = delong(labels_N, scores_N[:, None], ranked.bootstrap.group_N)
     area, se = float(aurocs[0]), math.sqrt(covariance[0, 0]) if covariance[0, 0] > 0 else 0.0
     if ranked.doubt or se < NOTHING or not 0 < area < 1:
         return _difference(ranked, area, doubt=ranked.doubt or "interval undefined: DeLong's variance is 0")
@@ -179,7 +183,7 @@ def delong_interval(
 
 
 def _difference(
-    ranked: Ranked, value: float, low: float = math.nan, high: float = math.nan, doubt: str = ""
+    ranked: RankedScores, value: float, low: float = math.nan, high: float = math.nan, doubt: str = ""
 ) -> Estimate:
     """An estimate of DeLong's, with the counts of the class that it is about."""
     stated_N, bootstrap = ranked.stated_N, ranked.bootstrap
@@ -206,11 +210,11 @@ def delong_test(
     p = 1. Raises ValueError for labels, scores, groups or a level that are wrong.
     """
     labels_N, first_N, second_N = _check_models(labels, first, second)
-    ranked = Ranked(labels_N, first_N, Bootstrap.over(groups, len(labels_N), level=level))
+    ranked = RankedScores(labels_N, first_N, Bootstrap.from_groups(groups, len(labels_N), level=level))
     if ranked.reason:
         return Comparison(math.nan, math.nan, _difference(ranked, math.nan))
     both_N2 = np.stack([first_N, second_N], axis=1)
-    (one, other), covariance = delong(labels_N, both_N2, ranked.bootstrap.numbers_N)
+    (one, other), covariance = delong(labels_N, both_N2, ranked.bootstrap.group_N)
     gap, variance = float(one - other), covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     se = math.sqrt(variance) if variance > NOTHING**2 else 0.0
     doubt = ranked.doubt or ("interval undefined: DeLong's variance is 0" if not se and gap else "")
@@ -218,7 +222,7 @@ def delong_test(
         return Comparison(one, other, _difference(ranked, gap, doubt=doubt))
     half = ndtri((1 + level) / 2) * se
     p = float(2 * ndtr(-abs(gap) / se)) if se else 1.0
-    return Comparison.of(one, other, _difference(ranked, gap, gap - half, gap + half), p, se)
+    return Comparison.from_test(one, other, _difference(ranked, gap, gap - half, gap + half), p, se)
 
 
 def bootstrap_test(
@@ -260,17 +264,17 @@ def compare(
     jointly; it is one test and needs no correction. Raises ValueError as `bootstrap_test` does, for a metric
     without that name, and for classes that repeat or are not C.
     """
-    if metric not in RANKING:
-        raise ValueError(f"no metric {metric!r}; there are {', '.join(RANKING)}")
+    if metric not in RANKING_METRICS:
+        raise ValueError(f"no metric {metric!r}; there are {', '.join(RANKING_METRICS)}")
     labels_NC, first_NC, second_NC = check_labels(labels), check_scores(first), check_scores(second)
     check_table(labels_NC, first_NC, classes)
     check_table(labels_NC, second_NC, classes)
-    bootstrap = Bootstrap.over(groups, len(labels_NC), draws, seed, level)
+    bootstrap = Bootstrap.from_groups(groups, len(labels_NC), draws, seed, level)
     pairs = [
-        [Ranked(labels_NC[:, c], scores_NC[:, c], bootstrap) for scores_NC in (first_NC, second_NC)]
+        [RankedScores(labels_NC[:, c], scores_NC[:, c], bootstrap) for scores_NC in (first_NC, second_NC)]
         for c in range(len(classes))
     ]
-    values_XD = draw_ranked([ranked for pair in pairs for ranked in pair], [metric], bootstrap)[:, 0]
+    values_XD = bootstrap_metrics([ranked for pair in pairs for ranked in pair], [metric], bootstrap)[:, 0]
     gaps_CD = values_XD[0::2] - values_XD[1::2]
     found = [_compared(pair[0], pair[1], metric, gaps_D) for pair, gaps_D in zip(pairs, gaps_CD, strict=True)]
     corrected = holm([one.p for one in found])
@@ -280,30 +284,30 @@ def compare(
     return report
 
 
-def _compared(first: Ranked, second: Ranked, metric: str, gaps_D: Array) -> Comparison:
+def _compared(first: RankedScores, second: RankedScores, metric: str, gaps_D: Array) -> Comparison:
     n, positives = int(first.stated_N.sum()), int(first.positive_N.sum())
     if first.reason:
         return Comparison(math.nan, math.nan, Estimate.undefined(n, positives, first.reason))
-    one, other = (RANKING[metric][0](ranked.labels_N, ranked.scores_N) for ranked in (first, second))
+    one, other = (RANKING_METRICS[metric][0](ranked.labels_N, ranked.scores_N) for ranked in (first, second))
     bootstrap, gap = first.bootstrap, one - other
     if _alike(gap, gaps_D) and not first.doubt:
         how = f"the models rank alike in every resample {bootstrap.drawn_from(first.stated_N)}"
-        return Comparison.of(one, other, Estimate(gap, gap, gap, n, positives, how), 1.0, 0.0)
+        return Comparison.from_test(one, other, Estimate(gap, gap, gap, n, positives, how), 1.0, 0.0)
     estimate = bootstrap.estimate(gap, gaps_D, first.stated_N, positives, first.rough, doubt=first.doubt)
-    return Comparison.of(one, other, estimate, *bootstrap_p(gaps_D))
+    return Comparison.from_test(one, other, estimate, *bootstrap_p(gaps_D))
 
 
 def _compared_mean(
-    classes: Sequence[str], ranked: Sequence[Ranked], found: Sequence[Comparison], gaps_CD: Array
+    classes: Sequence[str], ranked: Sequence[RankedScores], found: Sequence[Comparison], gaps_CD: Array
 ) -> Comparison:
     kept = [c for c, one in enumerate(ranked) if not one.reason]
     one, other = (float(mean_or_nan(np.array([getattr(found[c], name) for c in kept]))) for name in ("first", "second"))
     gaps_D = mean_or_nan(gaps_CD[kept])
-    estimate = mean_of_classes(classes, ranked, one - other, gaps_D)
+    estimate = macro_mean(classes, ranked, one - other, gaps_D)
     if _alike(one - other, gaps_D) and not any(ranked[c].doubt for c in kept):
         alike = replace(estimate, low=0.0, high=0.0, note="the models rank alike in every resample")
-        return Comparison.of(one, other, alike, 1.0, 0.0)
-    return Comparison.of(one, other, estimate, *bootstrap_p(gaps_D))
+        return Comparison.from_test(one, other, alike, 1.0, 0.0)
+    return Comparison.from_test(one, other, estimate, *bootstrap_p(gaps_D))
 
 
 def _alike(gap: float, gaps_D: Array) -> bool:
@@ -341,15 +345,15 @@ def sign_flip_test(
         raise ValueError(f"two arrays (N,) needed, not {first_N.shape} and {second_N.shape}")
     used_N = ~(np.isnan(first_N) | np.isnan(second_N))
     check_scores(first_N[used_N]), check_scores(second_N[used_N])
-    bootstrap = Bootstrap.over(groups, len(first_N), draws, seed, level)
+    bootstrap = Bootstrap.from_groups(groups, len(first_N), draws, seed, level)
     if not used_N.any():
         return Comparison(math.nan, math.nan, Estimate.undefined(0, None, "no image with both scores"))
     gaps_N = np.where(used_N, first_N - second_N, 0.0)
     one, other, gap = (float(x[used_N].mean()) for x in (first_N, second_N, gaps_N))
     gaps_D = bootstrap.means(gaps_N, used_N)
     estimate = bootstrap.estimate(gap, gaps_D, used_N, None)
-    sums_G = np.bincount(bootstrap.numbers_N[used_N], gaps_N[used_N], bootstrap.size)
-    return Comparison.of(one, other, estimate, _swap_p(sums_G[sums_G != 0], draws, seed), bootstrap_p(gaps_D)[1])
+    sums_G = np.bincount(bootstrap.group_N[used_N], gaps_N[used_N], bootstrap.size)
+    return Comparison.from_test(one, other, estimate, _swap_p(sums_G[sums_G != 0], draws, seed), bootstrap_p(gaps_D)[1])
 
 
 def _swap_p(sums_G: Array, draws: int, seed: int) -> float:

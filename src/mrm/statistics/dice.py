@@ -99,7 +99,7 @@ def overlap_report(
     differ in length, draws or a level that are wrong.
     """
     has_N, every_N = counts.positive, np.ones(len(counts.true), dtype=bool)
-    bootstrap = Bootstrap.over(groups, len(has_N), draws, seed, level)
+    bootstrap = Bootstrap.from_groups(groups, len(has_N), draws, seed, level)
     found = {
         "dice_positive": mean_over(counts.dice(), has_N, has_N, bootstrap),
         "dice_published": mean_over(counts.dice_published(), every_N, has_N, bootstrap),
@@ -121,7 +121,7 @@ _LACKING = {
 
 
 def _share(hit_N: Mask, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:
-    numbers_N = None if bootstrap.unit == "records" else bootstrap.numbers_N[of_N]
+    numbers_N = None if bootstrap.unit == "records" else bootstrap.group_N[of_N]
     return proportion(hit_N[of_N], int((of_N & has_N).sum()), numbers_N, bootstrap.level)
 
 

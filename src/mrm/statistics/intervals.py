@@ -67,7 +67,7 @@ def finite_or_none(value: float | int | str | None) -> float | int | str | None:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def group_numbers(groups: Iterable[Hashable] | None, n: int) -> NDArray[np.intp]:
+def group_indices(groups: Iterable[Hashable] | None, n: int) -> NDArray[np.intp]:
     """Patients (N,), of any hashable kind, as numbers 0 to G-1 in order of appearance.
 
     None: each record is its own. Raises ValueError where there are not `n`, or where one is missing (None,
@@ -93,7 +93,7 @@ class Bootstrap:
     doi:10.1214/aos/1176344552. Raises ValueError for groups, draws or a level that are wrong.
     """
 
-    numbers_N: NDArray[np.intp]  # the patient of each record, 0 to G-1
+    group_N: NDArray[np.intp]  # the patient of each record, 0 to G-1
     unit: str  # what is drawn: 'patients', or 'records' where no patients are given
     draws: int = 2000  # 0: values without intervals
     seed: int = 0
@@ -104,16 +104,16 @@ class Bootstrap:
             raise ValueError(f"draws must be >= 0 and 0 < level < 1, not {self.draws} and {self.level}")
 
     @classmethod
-    def over(
+    def from_groups(
         cls, groups: Iterable[Hashable] | None, n: int, draws: int = 2000, seed: int = 0, level: float = 0.95
     ) -> "Bootstrap":
         """Draws from the patients of `n` records, `groups` (N,), or from the records where that is None."""
         unit = "records" if groups is None else "patients"
-        return cls(group_numbers(groups, n), unit, draws, seed, level)
+        return cls(group_indices(groups, n), unit, draws, seed, level)
 
     @property
     def size(self) -> int:
-        return int(self.numbers_N.max(initial=-1)) + 1
+        return int(self.group_N.max(initial=-1)) + 1
 
     def weights(self, rows: int = 0) -> Iterator[Array]:
         """Yields weights_GD, how often each patient is in each draw, chunk by chunk until all draws are done.
@@ -129,7 +129,7 @@ class Bootstrap:
 
     def sums(self, values_NK: Array) -> Array:
         """Sums (K, D), over the records of each draw, of values (N, K): what means and ratios are made of."""
-        sums_KG = np.stack([np.bincount(self.numbers_N, values_N, self.size) for values_N in values_NK.T])
+        sums_KG = np.stack([np.bincount(self.group_N, values_N, self.size) for values_N in values_NK.T])
         if not self.size or not self.draws:
             return np.zeros((len(sums_KG), self.draws))
         return np.hstack([sums_KG @ weights_GD for weights_GD in self.weights()])
@@ -141,7 +141,7 @@ class Bootstrap:
 
     def patients(self, mask_N: Mask) -> int:
         """How many patients have a record in the mask (N,)."""
-        return len(np.unique(self.numbers_N[mask_N]))
+        return len(np.unique(self.group_N[mask_N]))
 
     def drawn_from(self, used_N: Mask) -> str:
         """'by 812 patients', or 'of 1,020 records'"""
@@ -197,12 +197,12 @@ def proportion(
     Raises ValueError for groups or a level that are wrong.
     """
     hits_N = np.asarray(hits, dtype=np.float64)
-    n, numbers_N = len(hits_N), Bootstrap.over(groups, len(hits_N), level=level).numbers_N
+    n, group_N = len(hits_N), Bootstrap.from_groups(groups, len(hits_N), level=level).group_N
     if not n:
         return Estimate.undefined(0, positives, "no record")
-    share, patients = hits_N.mean(), len(np.unique(numbers_N))
+    share, patients = hits_N.mean(), len(np.unique(group_N))
     correction = (patients / max(patients - 1, 1)) / (n / max(n - 1, 1))  # 1 where each record is a patient
-    spread = (np.bincount(numbers_N, hits_N - share) ** 2).sum() / n**2 * correction
+    spread = (np.bincount(group_N, hits_N - share) ** 2).sum() / n**2 * correction
     worth = min(n, share * (1 - share) / spread) if patients > 1 and spread > 1e-15 else patients
     z = ndtri((1 + level) / 2)
     middle = (share + z * z / (2 * worth)) / (1 + z * z / worth)

@@ -114,7 +114,7 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     Davis and Goadrich 2006, doi:10.1145/1143844.1143874, tell why not to interpolate.
     """
     labels_N, scores_N = _stated(*check_pair(labels, scores))
-    if one_value(labels_N):
+    if undefined_reason(labels_N):
         return math.nan
     return float(sklearn_metrics.average_precision_score(labels_N, scores_N))
 
@@ -123,7 +123,7 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array, Array
     """To plot: (false positive rate, sensitivity, threshold), each (K,), from strict to lenient; a record is
     called positive where score >= threshold. Empty where the stated labels have one value only."""
     labels_N, scores_N = _stated(*check_pair(labels, scores))
-    if one_value(labels_N):
+    if undefined_reason(labels_N):
         return np.empty(0), np.empty(0), np.empty(0)
     return sklearn_metrics.roc_curve(labels_N, scores_N)
 
@@ -132,13 +132,13 @@ def pr_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array, Array]
     """To plot: (recall, precision, threshold), each (K,), from strict to lenient, starting at recall 0,
     precision 1, threshold infinity. Empty where the stated labels have one value only."""
     labels_N, scores_N = _stated(*check_pair(labels, scores))
-    if one_value(labels_N):
+    if undefined_reason(labels_N):
         return np.empty(0), np.empty(0), np.empty(0)
     precision, recall, thresholds = sklearn_metrics.precision_recall_curve(labels_N, scores_N)
     return recall[::-1], precision[::-1], np.append(thresholds, np.inf)[::-1]
 
 
-def one_value(labels_N: Array) -> str:
+def undefined_reason(labels_N: Array) -> str:
     """Why stated labels (N,) have no ranking metric: 'only negatives', say; '' where they have."""
     if not len(labels_N):
         return "no stated label"
@@ -170,13 +170,13 @@ def interval(
     ValueError for lengths, labels or scores that are wrong, a metric without that name, a level outside 0-1.
     """
     labels_N, scores_N = check_pair(labels, scores)
-    bootstrap = Bootstrap.over(groups, len(labels_N), draws, seed, level)
-    name = next((name for name, (function, _) in RANKING.items() if metric in (name, function)), "")
+    bootstrap = Bootstrap.from_groups(groups, len(labels_N), draws, seed, level)
+    name = next((name for name, (function, _) in RANKING_METRICS.items() if metric in (name, function)), "")
     if name:
-        ranked = Ranked(labels_N, scores_N, bootstrap)
-        return ranked.estimate(name, draw_ranked([ranked], [name], bootstrap)[0, 0])
+        ranked = RankedScores(labels_N, scores_N, bootstrap)
+        return ranked.estimate(name, bootstrap_metrics([ranked], [name], bootstrap)[0, 0])
     if not callable(metric):
-        raise ValueError(f"no metric {metric!r}; there are {', '.join(RANKING)}, or give a function")
+        raise ValueError(f"no metric {metric!r}; there are {', '.join(RANKING_METRICS)}, or give a function")
     return _interval_of_function(labels_N, scores_N, metric, bootstrap)
 
 
@@ -199,24 +199,24 @@ def classification_report(
     """
     labels_NC, scores_NC = check_labels(labels), check_scores(scores)
     check_table(labels_NC, scores_NC, classes)
-    bootstrap = Bootstrap.over(groups, len(labels_NC), draws, seed, level)
+    bootstrap = Bootstrap.from_groups(groups, len(labels_NC), draws, seed, level)
     ranked = [
-        Ranked(labels_N, scores_N, bootstrap) for labels_N, scores_N in zip(labels_NC.T, scores_NC.T, strict=True)
+        RankedScores(labels_N, scores_N, bootstrap) for labels_N, scores_N in zip(labels_NC.T, scores_NC.T, strict=True)
     ]
-    values_CMD = draw_ranked(ranked, list(RANKING), bootstrap)
+    values_CMD = bootstrap_metrics(ranked, list(RANKING_METRICS), bootstrap)
     report: dict[str, dict[str, Estimate]] = {"mean": {}}
     for name, one, values_MD in zip(classes, ranked, values_CMD, strict=True):
-        report[name] = {metric: one.estimate(metric, values_MD[i]) for i, metric in enumerate(RANKING)}
+        report[name] = {metric: one.estimate(metric, values_MD[i]) for i, metric in enumerate(RANKING_METRICS)}
     kept = [c for c, one in enumerate(ranked) if not one.reason]
     thin = [classes[c] for c in kept if ranked[c].few[0] < FEW]
     rough = f"rough: few patients in {', '.join(thin)}" if thin else ""
-    for i, metric in enumerate(RANKING):
+    for i, metric in enumerate(RANKING_METRICS):
         value = float(mean_or_nan(np.array([report[classes[c]][metric].value for c in kept])))
-        report["mean"][metric] = mean_of_classes(classes, ranked, value, mean_or_nan(values_CMD[kept, i]), rough)
+        report["mean"][metric] = macro_mean(classes, ranked, value, mean_or_nan(values_CMD[kept, i]), rough)
     return report
 
 
-class Ranked:
+class RankedScores:
     """One class, labels (N,) and scores (N,), sorted into levels so that many draws are weighed at once.
 
     `reason` tells why the class is undefined, `doubt` why it has no interval; both are '' otherwise.
@@ -226,7 +226,7 @@ class Ranked:
         self.labels_N, self.scores_N, self.bootstrap = labels_N, scores_N, bootstrap
         self.stated_N, self.positive_N, self.negative_N = ~np.isnan(labels_N), labels_N == 1, labels_N == 0
         self.kinds = {"positive": self.positive_N, "negative": self.negative_N}
-        self.reason = one_value(labels_N[self.stated_N])
+        self.reason = undefined_reason(labels_N[self.stated_N])
         doubts = (bootstrap.doubt(mask_N, f"{name} ") for name, mask_N in self.kinds.items())
         self.doubt = next(filter(None, doubts), "")
         level_N = _levels(self.positive_N[self.stated_N], scores_N[self.stated_N])
@@ -247,19 +247,19 @@ class Ranked:
 
     def _matrix(self, level_N: NDArray[np.intp], mask_N: Mask) -> sparse.csr_matrix:
         """How many records of the mask each patient has on each level (L, G)."""
-        places = level_N[mask_N[self.stated_N]], self.bootstrap.numbers_N[mask_N]
+        places = level_N[mask_N[self.stated_N]], self.bootstrap.group_N[mask_N]
         return sparse.csr_matrix((np.ones(mask_N.sum()), places), shape=(self.levels, self.bootstrap.size))
 
     def weigh(self, weights_GD: Array, names: Sequence[str]) -> Array:
         """The named metrics (M, D) in every draw."""
         positives_LD, negatives_LD = self.positives_LG @ weights_GD, self.negatives_LG @ weights_GD
-        return np.stack([RANKING[name][1](positives_LD, negatives_LD) for name in names])
+        return np.stack([RANKING_METRICS[name][1](positives_LD, negatives_LD) for name in names])
 
     def estimate(self, name: str, values_D: Array) -> Estimate:
         n, positives = int(self.stated_N.sum()), int(self.positive_N.sum())
         if self.reason:
             return Estimate.undefined(n, positives, self.reason)
-        value = RANKING[name][0](self.labels_N, self.scores_N)
+        value = RANKING_METRICS[name][0](self.labels_N, self.scores_N)
         return self.bootstrap.estimate(value, values_D, self.stated_N, positives, self.rough, doubt=self.doubt)
 
 
@@ -268,8 +268,8 @@ def mean_or_nan(values_CX: Array) -> Array:
     return values_CX.mean(axis=0) if len(values_CX) else np.full(values_CX.shape[1:], np.nan)
 
 
-def mean_of_classes(
-    classes: Sequence[str], ranked: Sequence[Ranked], value: float, values_D: Array, *remarks: str
+def macro_mean(
+    classes: Sequence[str], ranked: Sequence[RankedScores], value: float, values_D: Array, *remarks: str
 ) -> Estimate:
     """The macro mean of the defined classes, of which the value and its draws (D,) are given, as an estimate.
 
@@ -291,7 +291,7 @@ def mean_of_classes(
     return able[0].bootstrap.estimate(value, values_D, used_N, positives, kept, *remarks, doubt=doubt)
 
 
-def draw_ranked(ranked: Sequence[Ranked], names: Sequence[str], bootstrap: Bootstrap) -> Array:
+def bootstrap_metrics(ranked: Sequence[RankedScores], names: Sequence[str], bootstrap: Bootstrap) -> Array:
     """The named metrics (C, M, D) of all classes in the same draws of patients; NaN where undefined."""
     values_CMD = np.full((len(ranked), len(names), bootstrap.draws), np.nan)
     able = [c for c, one in enumerate(ranked) if not one.reason]
@@ -339,7 +339,7 @@ def _weighted_average_precision(positives_LD: Array, negatives_LD: Array) -> Arr
 
 
 # name: (the plain metric, the same from weights on levels)
-RANKING: dict[str, tuple[Metric, Callable[[Array, Array], Array]]] = {
+RANKING_METRICS: dict[str, tuple[Metric, Callable[[Array, Array], Array]]] = {
     "auroc": (auroc, _weighted_auroc),
     "average_precision": (average_precision, _weighted_average_precision),
 }
@@ -347,7 +347,7 @@ RANKING: dict[str, tuple[Metric, Callable[[Array, Array], Array]]] = {
 
 def _interval_of_function(labels_N: Array, scores_N: Array, metric: Metric, bootstrap: Bootstrap) -> Estimate:
     stated_N = ~np.isnan(labels_N)
-    labels, scores, numbers = labels_N[stated_N], scores_N[stated_N], bootstrap.numbers_N[stated_N]
+    labels, scores, numbers = labels_N[stated_N], scores_N[stated_N], bootstrap.group_N[stated_N]
     value = float(metric(labels, scores)) if len(labels) else math.nan
     if not math.isfinite(value):
         reason = "the metric is undefined here" if len(labels) else "no stated label"

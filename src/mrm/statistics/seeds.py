@@ -10,18 +10,18 @@ import numpy as np
 
 from mrm.statistics.intervals import Array, Bootstrap, Estimate
 from mrm.statistics.ranking import (
-    Ranked,
+    RankedScores,
     auroc,
+    bootstrap_metrics,
     check_labels,
     check_scores,
     check_table,
-    draw_ranked,
-    mean_of_classes,
+    macro_mean,
     mean_or_nan,
 )
 
 
-def with_seeds(
+def with_seed_variance(
     value_S: Array, drawn_SD: Array, rng: np.random.Generator, limits: tuple[float, float] = (0.0, 1.0)
 ) -> Array:
     """The mean over seeds in each draw of test patients (D,), with what the choice of seeds adds.
@@ -29,7 +29,7 @@ def with_seeds(
     Given are each seed's value (S,) and its draws (S, D), the same patients for all seeds: what is hard to tell for one
     is so for the others, and does not average out. To the mean over seeds in each draw is added s / sqrt(S) times a draw
     of Student's t with S - 1 degrees of freedom, s being the deviation of the seeds' values; so few seeds give a wide
-    interval, as they should. One seed adds nothing, and `remark_of` says so. It errs on the wide side: chance in the
+    interval, as they should. One seed adds nothing, and `seed_note` says so. It errs on the wide side: chance in the
     test set also makes seeds differ, and so is counted in both parts.
     """
     seeds, mean_D = len(value_S), drawn_SD.mean(axis=0)
@@ -39,12 +39,12 @@ def with_seeds(
     return np.clip(mean_D + added_D, *limits)
 
 
-def remark_of(seeds: int) -> str:
-    """What to say of an interval of `with_seeds`."""
+def seed_note(seeds: int) -> str:
+    """What to say of an interval of `with_seed_variance`."""
     return f"{seeds} seeds" if seeds > 1 else "one seed: what its choice adds is not in the interval"
 
 
-def over_seeds(
+def auroc_over_seeds(
     labels_NC: Array,
     scores_SNC: Array,
     classes: Sequence[str],
@@ -55,29 +55,29 @@ def over_seeds(
 ) -> dict[str, Estimate]:
     """AUROC per class and of their mean, averaged over seeds: labels (N, C), scores (S, N, C).
 
-    The 95 % interval is that of `with_seeds`, over patients (`groups`, (N,)) drawn with replacement. `against_SNC` are
+    The 95 % interval is that of `with_seed_variance`, over patients (`groups`, (N,)) drawn with replacement. `against_SNC` are
     another model's scores with the same seeds: then it is the paired difference, first minus second. Raises ValueError
     as `metrics.classification_report` does.
     """
     labels_NC = check_labels(labels_NC)
-    bootstrap = Bootstrap.over(groups, len(labels_NC), draws, seed)
+    bootstrap = Bootstrap.from_groups(groups, len(labels_NC), draws, seed)
     value_CS, drawn_CSD = _of_seeds(labels_NC, scores_SNC, classes, bootstrap)
     limits = (0.0, 1.0)
     if against_SNC is not None:
         against_CS, against_CSD = _of_seeds(labels_NC, against_SNC, classes, bootstrap)
         value_CS, drawn_CSD, limits = value_CS - against_CS, drawn_CSD - against_CSD, (-1.0, 1.0)
-    ranked = [Ranked(labels_N, scores_SNC[0, :, c], bootstrap) for c, labels_N in enumerate(labels_NC.T)]
+    ranked = [RankedScores(labels_N, scores_SNC[0, :, c], bootstrap) for c, labels_N in enumerate(labels_NC.T)]
     kept = [c for c, one in enumerate(ranked) if not one.reason]
-    rng, remark = np.random.default_rng([seed, 1]), remark_of(len(scores_SNC))
+    rng, remark = np.random.default_rng([seed, 1]), seed_note(len(scores_SNC))
     mean_S, mean_SD = mean_or_nan(value_CS[kept]), mean_or_nan(drawn_CSD[kept])
-    mean_D = with_seeds(mean_S, mean_SD, rng, limits)
-    report = {"mean": mean_of_classes(classes, ranked, float(mean_S.mean()), mean_D, remark)}
+    mean_D = with_seed_variance(mean_S, mean_SD, rng, limits)
+    report = {"mean": macro_mean(classes, ranked, float(mean_S.mean()), mean_D, remark)}
     for name, one, value_S, drawn_SD in zip(classes, ranked, value_CS, drawn_CSD, strict=True):
         n, positives = int(one.stated_N.sum()), int(one.positive_N.sum())
         if one.reason:
             report[name] = Estimate.undefined(n, positives, one.reason)
             continue
-        drawn_D, value = with_seeds(value_S, drawn_SD, rng, limits), float(value_S.mean())
+        drawn_D, value = with_seed_variance(value_S, drawn_SD, rng, limits), float(value_S.mean())
         report[name] = bootstrap.estimate(value, drawn_D, one.stated_N, positives, remark, one.rough, doubt=one.doubt)
     return report
 
@@ -89,5 +89,5 @@ def _of_seeds(labels_NC: Array, scores_SNC: Array, classes: Sequence[str], boots
         check_table(labels_NC, check_scores(scores_NC), classes)
         pairs = list(zip(labels_NC.T, scores_NC.T, strict=True))
         values.append([auroc(*pair) for pair in pairs])
-        drawn.append(draw_ranked([Ranked(*pair, bootstrap) for pair in pairs], ["auroc"], bootstrap)[:, 0])
+        drawn.append(bootstrap_metrics([RankedScores(*pair, bootstrap) for pair in pairs], ["auroc"], bootstrap)[:, 0])
     return np.stack(values, axis=1), np.stack(drawn, axis=1)

@@ -20,7 +20,7 @@ import numpy as np
 from mrm.data.records import Records
 from mrm.statistics.comparison import bootstrap_p, holm
 from mrm.statistics.intervals import Array, Bootstrap, Estimate, finite_or_none
-from mrm.statistics.ranking import FEW, Ranked, auroc, draw_ranked, mean_of_classes
+from mrm.statistics.ranking import FEW, RankedScores, auroc, bootstrap_metrics, macro_mean
 from mrm.system.errors import RecordError
 
 AGES = ("age", "patientage", "ageyears", "ageinyears")  # what a column of ages is called, its letters alone
@@ -135,17 +135,17 @@ def subgroups(
 
     Patients (`groups`, (N,)) are drawn once for all groups, so a patient in two groups counts in both.
     """
-    bootstrap = Bootstrap.over(groups, len(labels_NC), draws, seed)
+    bootstrap = Bootstrap.from_groups(groups, len(labels_NC), draws, seed)
     value_of_N = np.array(values_N)
     names = sorted(set(values_N), key=lambda v: (v == UNSTATED, _numeric(v), v))
     ranked = [
         [
-            Ranked(np.where(value_of_N == name, labels_NC[:, c], np.nan), scores_NC[:, c], bootstrap)
+            RankedScores(np.where(value_of_N == name, labels_NC[:, c], np.nan), scores_NC[:, c], bootstrap)
             for c in _all(classes)
         ]
         for name in names
     ]
-    drawn = draw_ranked([one for row in ranked for one in row], ["auroc"], bootstrap)[:, 0]
+    drawn = bootstrap_metrics([one for row in ranked for one in row], ["auroc"], bootstrap)[:, 0]
     drawn_GCB = drawn.reshape(len(names), len(classes), draws)
     value_GC = np.array([[auroc(one.labels_N, one.scores_N) for one in row] for row in ranked])
     enough_GC = np.array([[not one.reason and one.few[0] >= FEW for one in row] for row in ranked])
@@ -179,7 +179,7 @@ def _group(name, mask_N, ranked, value_C, drawn_CB, classes, bootstrap, patients
     estimates = {c: one.estimate("auroc", drawn_CB[i]) for i, (c, one) in enumerate(zip(classes, ranked, strict=True))}
     kept = [i for i, one in enumerate(ranked) if not one.reason]
     if kept:
-        mean = mean_of_classes(classes, ranked, float(value_C[kept].mean()), drawn_CB[kept].mean(axis=0))
+        mean = macro_mean(classes, ranked, float(value_C[kept].mean()), drawn_CB[kept].mean(axis=0))
     else:
         mean = Estimate.undefined(int(mask_N.sum()), 0, "no class has both label values")
     small = tuple(c for c, one in zip(classes, ranked, strict=True) if one.reason or one.few[0] < FEW)

@@ -26,7 +26,7 @@ NO_IMAGES = (  # not looked at in a folder, whose other files are all taken: DIC
 )
 
 
-def images_at(paths: Sequence[Path | str], images: Path | None = None, out: Path | None = None) -> Records:
+def records_at(paths: Sequence[Path | str], images: Path | None = None, out: Path | None = None) -> Records:
     """Records of all images at `paths`, in their order, those of a folder sorted; without labels.
 
     A path is an image, a folder (searched through), a shard folder, a glob, a table of records (`Records.load`), or
@@ -36,7 +36,7 @@ def images_at(paths: Sequence[Path | str], images: Path | None = None, out: Path
     """
     rows: list[Record] = []
     for given in paths:
-        if shards.found(given):
+        if shards.is_shard_folder(given):
             rows += Records.load(given).rows
             continue
         for path in _expanded(Path(given)):
@@ -46,7 +46,7 @@ def images_at(paths: Sequence[Path | str], images: Path | None = None, out: Path
     return Records([_without_labels(r) for r in rows], source=", ".join(map(str, paths)))
 
 
-def keys_of(records: Records) -> list[str]:
+def record_keys(records: Records) -> list[str]:
     """A key for each record that stays when other records come or go: its name, numbered where it comes again."""
     seen: Counter[str] = Counter()
     keys = []
@@ -69,7 +69,7 @@ def _expanded(path: Path) -> list[Path]:
 
 def _rows_at(path: Path, images: Path | None, out: Path | None) -> Sequence[Record]:
     if path.is_dir():
-        return Records.load(path).rows if shards.found(path) else _in_folder(path, out)
+        return Records.load(path).rows if shards.is_shard_folder(path) else _in_folder(path, out)
     if not os.path.lexists(path):
         raise RecordError(f"{path}: no such file or folder")
     if path.suffix not in (*TABLES, *LISTS) or _is_image(path):
