@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mrm import pages
 from mrm.evaluation.classifier_test import Evidence
 from mrm.inference.predict import Reconstruction
-from mrm.pages import Contender, FilledReport, Story, Word, figures
+from mrm.pages import figures, layout
+from mrm.pages.comparison import write_comparison_page
+from mrm.pages.demo import Contender, FilledReport, Story, Word, spaced, write_demo_page
+from mrm.pages.evaluation import write_evaluation_page
+from mrm.pages.ledger import write_ledger_page
 from mrm.statistics import calibration, comparison, ranking
 from mrm.statistics.intervals import Estimate
 from tests.support.html_pages import PHONE, check_whole, widths
@@ -28,7 +31,7 @@ def evaluated(out: Path, classes, labels_NC, probabilities_NC, patients: int | N
     groups = [i % patients for i in range(len(labels_NC))] if patients else None
     report = ranking.classification_report(labels_NC, probabilities_NC, classes, groups=groups, draws=100)
     given = {"model": "a/runs/x", "records": "b/test.csv", "n": len(labels_NC), "patients": patients, **results}
-    page = pages.evaluation(out, given, report, labels_NC, probabilities_NC, classes)
+    page = write_evaluation_page(out, given, report, labels_NC, probabilities_NC, classes)
     return page.read_text(), report
 
 
@@ -80,7 +83,7 @@ def test_it_says_when_and_that_it_is_not_for_care_before_any_number(tmp_path):
     text, _ = evaluated(tmp_path, ["effusion", "nodule"], *scored(2))
     before = text[: text.index("<h1")]
     assert "not for clinical use" in before
-    assert pages.today() in before
+    assert layout.today() in before
 
 
 @pytest.mark.parametrize(
@@ -93,8 +96,8 @@ def test_it_says_when_and_that_it_is_not_for_care_before_any_number(tmp_path):
     ],
 )
 def test_whether_it_is_more_than_chance_is_said_beside_the_number(low, high, said):
-    assert said in pages.verdict(Estimate((low + high) / 2, low, high, 100, 50))
-    assert "cannot say" in pages.verdict(Estimate(0.7, float("nan"), float("nan"), 3, 1))
+    assert said in layout.verdict(Estimate((low + high) / 2, low, high, 100, 50))
+    assert "cannot say" in layout.verdict(Estimate(0.7, float("nan"), float("nan"), 3, 1))
 
 
 def test_a_value_below_a_coin_is_drawn_where_it_lies(tmp_path):
@@ -116,12 +119,12 @@ def test_it_says_where_the_thresholds_were_chosen(tmp_path):
     origin = {"n": 172, "patients": 96, "records": "train.csv"}
     results = {"patients": None, "calibrated_on": chosen, "origin": origin}
     given = report, labels_NC, probabilities_NC, ["x"], Evidence(points={"x": point})
-    text = " ".join(pages.evaluation(tmp_path, results, *given).read_text().split())
+    text = " ".join(write_evaluation_page(tmp_path, results, *given).read_text().split())
     assert "104 records of val.csv (fingerprint <code>abc123</code>), to reach a sensitivity 0.9 there" in text
     assert "172 records of 96 patients (train.csv)" in text
     assert "<td>0.4</td>" in text
     results["calibrated_on"] = chosen | {"goal": "Youden"}
-    assert "are largest (Youden)" in pages.evaluation(tmp_path, results, *given).read_text()
+    assert "is largest (Youden)" in write_evaluation_page(tmp_path, results, *given).read_text()
 
 
 def test_comparison_says_first_what_was_found_and_what_a_model_had_seen(tmp_path):
@@ -131,11 +134,11 @@ def test_comparison_says_first_what_was_found_and_what_a_model_had_seen(tmp_path
     facts |= {"n": 120, "patients": None, "left_out": [], "overlap": {"first": ["3 records shared"], "second": []}}
     for second_NC, said in (
         (worse_NC, "The first is better"),
-        (probabilities_NC, "does not tell the two models apart"),
+        (probabilities_NC, "does not show which model is better"),
     ):
         found = comparison.compare(labels_NC, probabilities_NC, second_NC, ["effusion", "nodule"], draws=200)
         compared = {name: {"auroc": one} for name, one in found.items()}
-        text = pages.comparison(tmp_path, facts, compared).read_text()
+        text = write_comparison_page(tmp_path, facts, compared).read_text()
         check_whole(text)
         assert said in text
         assert "The first model: 3 records shared" in text
@@ -144,16 +147,22 @@ def test_comparison_says_first_what_was_found_and_what_a_model_had_seen(tmp_path
 
 def test_ledger_warns_before_its_numbers(tmp_path):
     facts = {"suite": "nih", "about": "Fourteen findings", "rehearsal": "every run squeezed into 5 steps"}
-    facts["rows"] = [{"entry": "nih-1", "model": "runs/<a>", "overlap": ["3 records shared"]}]
-    details = [("nih-1, runs/<a>", ["seed 0: mrm finetune"])]
-    page = pages.ledger(
-        tmp_path / "ledger.html", facts, ("entry", "ours"), [("nih-1", "0.700 (0.600 to 0.800)")], details
-    )
-    text = page.read_text()
+    run = {"seed": 0, "status": "done", "command": "mrm finetune"}
+    ours = {"value": 0.7, "low": 0.6, "high": 0.8, "n": 90, "positives": 20, "seeds": 1}
+    row = {
+        "entry": "nih-1",
+        "model": "runs/<a>",
+        "overlap": ["3 records shared"],
+        "cells": [run],
+        "metric": "mean AUROC",
+    }
+    facts["rows"] = [row | {"published": 0.794, "ours": ours, "gap": None, "fingerprints": ["abc123"]}]
+    text = write_ledger_page(tmp_path / "ledger.html", facts).read_text()
     check_whole(text)
     for told in ("A rehearsal: every run squeezed into 5 steps", "3 records shared"):
         assert text.index(told) < text.index("<table")
-    assert "0.700 (0.600 to 0.800)" in text
+    assert "0.700 (0.600 to 0.800), 1 seed<" in text
+    assert "seed 0: mrm finetune" in text
     assert "viewport" in text
 
 
@@ -217,7 +226,7 @@ def test_warns_of_overlap_and_small_numbers(tmp_path):
     assert "3 patients in both" in text
     assert "Only 40 records" in text
     assert "positive records of x (4)" in text
-    assert "patients are not known" in text
+    assert "patients are unknown" in text
     text, _ = evaluated(tmp_path, ["x"], labels_NC, probabilities_NC, overlap=["first kind", "second kind"])
     assert "training: first kind</p>\n<p>Overlap with training: second kind</p>" in text
 
@@ -233,7 +242,7 @@ def test_perfect_ranking_has_no_interval(tmp_path):
 def test_unreadable_images_are_listed(tmp_path):
     unreadable = {f"p{i:02}.png": "truncated" for i in range(60)}
     text, _ = evaluated(tmp_path, ["x"], *scored(1), unreadable=unreadable)
-    assert "<dt>Images not readable</dt><dd>60</dd>" in text
+    assert "<dt>Unreadable images</dt><dd>60</dd>" in text
     assert "p49.png" in text
     assert "p50.png" not in text
     assert "the first 50 are shown" in text
@@ -263,7 +272,7 @@ def test_names_are_not_trusted(tmp_path, name):
 
 
 def test_demo_page_has_all_sections(tmp_path):
-    text = pages.demo(tmp_path, story()).read_text()
+    text = write_demo_page(tmp_path, story()).read_text()
     check_whole(text)
     for section in ("phantoms", "losses", "images", "reports", "labels", "run", "limits"):
         assert f'<h2 id="{section}">' in text
@@ -277,18 +286,18 @@ def test_demo_page_has_all_sections(tmp_path):
 
 def test_demo_shows_both_contenders_with_intervals(tmp_path):
     told = story()
-    text = pages.demo(tmp_path, told).read_text()
+    text = write_demo_page(tmp_path, told).read_text()
     for contender in told.contenders:
         for name in ("mean", *told.classes):
             estimate = contender.report[name]["auroc"]
             assert f"{estimate.value:.3f}" in text
             assert f"{estimate.low:.3f}–{estimate.high:.3f}" in text
     assert "+0.100" in text
-    assert "leaves out 0" in text
+    assert "excludes 0" in text
 
 
 def test_demo_marks_guesses_and_counts_them(tmp_path):
-    text = pages.demo(tmp_path, story()).read_text()
+    text = write_demo_page(tmp_path, story()).read_text()
     guesses = re.findall(r'<span class="guess( right)?">.*?class="said">(\w+)<.*?(\d+)&nbsp;%', text, re.DOTALL)
     assert guesses == [(" right", "effusion", "83"), ("", "nodule", "31")]
     assert text.count("✓</span> <span") == 1  # not by colour alone
@@ -301,19 +310,19 @@ def test_demo_marks_guesses_and_counts_them(tmp_path):
 def test_demo_does_not_count_full_stops_and_says_when_the_image_did_not_help(tmp_path):
     words = [Word(".", True, (".", 0.9), ("x", 0.1)), Word("nodule", True, ("the", 0.2), ("the", 0.2))]
     told = Story(reports=[FilledReport(np.zeros((8, 8), np.uint8), words)])
-    text = pages.demo(tmp_path, told).read_text()
+    text = write_demo_page(tmp_path, told).read_text()
     assert "with the image <strong>0 of 1" in text
     assert "did not help" in text
 
 
 @pytest.mark.parametrize(("least", "start"), [(0.51, 0.5), (0.46, 0.4), (0.25, 0.2), (0.1, 0.0), (float("nan"), 0.5)])
 def test_axis_begins_below_the_least_value(least, start):
-    assert pages.axis_start([Estimate(0.8, 0.7, 0.9, 9, 3), Estimate(least, least, least, 9, 3)]) == start
+    assert layout.axis_start([Estimate(0.8, 0.7, 0.9, 9, 3), Estimate(least, least, least, 9, 3)]) == start
 
 
 @pytest.mark.parametrize("told", [Story(), Story(losses={"image": [], "other": [(0, 1.0)]}, classes=("x",))])
 def test_empty_demo_says_so(tmp_path, told):
-    text = pages.demo(tmp_path, told).read_text()
+    text = write_demo_page(tmp_path, told).read_text()
     check_whole(text)
     assert "No classifiers were compared." in text
     assert "No restored reports are shown." in text
@@ -329,7 +338,7 @@ def test_demo_with_an_undefined_class_and_no_masked_word(tmp_path):
         contenders=[Contender("only", labels_NC, probabilities_NC, report)],
         classes=("a", "b"),
     )
-    text = pages.demo(tmp_path, told).read_text()
+    text = write_demo_page(tmp_path, told).read_text()
     check_whole(text)
     assert "undefined (only negatives, n=120)" in text
     assert "undefined (no record, n=0)" in text
@@ -337,9 +346,7 @@ def test_demo_with_an_undefined_class_and_no_masked_word(tmp_path):
 
 def test_words_are_spaced_as_in_print():
     words = [Word(w) for w in ("no", "left", "-", "sided", "effusion", "(", "small", ")", ",", "none", ".")]
-    assert "".join(space + w.text for space, w in pages.spaced(words)).strip() == (
-        "no left-sided effusion (small), none."
-    )
+    assert "".join(space + w.text for space, w in spaced(words)).strip() == ("no left-sided effusion (small), none.")
 
 
 def test_area_below_the_drawn_recall_steps_is_average_precision():
@@ -366,7 +373,7 @@ def test_pages_fit_a_phone(tmp_path, chromium):
     long = "averyveryverylongnamewithoutanyplacetobreakthatgoesonandonandon"
     classes = (long, "nodule", *(f"finding {i}" for i in range(8)))
     evaluated(tmp_path / "a", classes, *scored(10), model=f"runs/{long}", unreadable={long * 3: long})
-    pages.demo(tmp_path / "b", story(classes))
+    write_demo_page(tmp_path / "b", story(classes))
     for folder in (tmp_path / "a", tmp_path / "b"):
         scroll, client = widths(chromium, folder / "index.html", tmp_path)
         assert client > PHONE - 20

@@ -284,8 +284,8 @@ def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, ph
     )
     assert after["abstained"]["value"] <= 1 / 48 + 1e-9
     text = (tmp_path / "after" / "index.html").read_text()
-    assert "What the chosen thresholds do" in text
-    assert "Images unlike those the model knows" in text
+    assert "Results at the chosen thresholds" in text
+    assert "Outlier images" in text
 
 
 @pytest.mark.filterwarnings("ignore:it is not known which records")

@@ -1,18 +1,17 @@
-"""Figures of the pages: drawn with matplotlib's objects, given back as inline SVG, PNG bytes or data URIs.
+"""Figures of the pages: drawn with matplotlib's objects and returned as inline SVG or as PNG bytes.
 
-A figure is drawn in the colours below. In a page they become the CSS variables of `style.css`, so the same
-drawing can be read on white and on black; in a PNG they stay as they are, on white.
+A figure is drawn in the colours of `mrm.data.display`. In a page they become the CSS variables of `style.css`, so the
+same drawing can be read on white and on black; in a PNG they stay as they are, on white.
 
-Shapes: N records, H W pixels.
+Shapes: N records, K points of a curve.
 """
 
-import base64
 import html
 import io
 import math
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,24 +21,27 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mrm.data import images
+from mrm.data.display import FAINT, INK, MUTED, SERIES
 from mrm.statistics import calibration, ranking
 from mrm.statistics.intervals import Estimate
 
-INK, MUTED, FAINT = "#17222c", "#5c6872", "#cdd4da"
-SERIES = ("#0b5c8a", "#b0500f", "#6b3fa0", "#1c6b3c")  # first model, second model, ...
-STROKES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))  # also told apart without colour
+STROKES: tuple[Any, ...] = (
+    "-",
+    (0, (4, 1.6)),
+    (0, (1, 1.2)),
+    (0, (6, 1.5, 1, 1.5)),
+)  # so that lines differ without colour too
 MARKERS = ("o", "s", "^", "D")
 ENDS = (0.1, 0.2, 0.5, 1.0)  # where the axes of a reliability diagram may end: rare findings have small probabilities
-NAMES = ("--first", "--second", "--third", "--fourth")
-VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line", **dict(zip(SERIES, NAMES, strict=True))}
-# matplotlib takes these from its settings alone; they are set around a drawing and put back
+VARIABLE_NAMES = ("--first", "--second", "--third", "--fourth")
+VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line", **dict(zip(SERIES, VARIABLE_NAMES, strict=True))}
+# matplotlib takes these from its global settings only; they are set around a drawing and then restored
 TEXT: Any = {"font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none", "path.simplify": True}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One class, as scored by one model or several: what a ROC or precision-recall panel shows."""
+    """One class as scored by one or more models: what a ROC or precision-recall panel shows."""
 
     name: str
     labels_N: np.ndarray  # 1, 0 or NaN
@@ -62,7 +64,7 @@ Draw = Callable[[Axes, Panel], None]
 
 
 def roc(axes: Axes, panel: Panel) -> None:
-    """Sensitivity against 1 - specificity, one line per model, with the line of chance."""
+    """Sensitivity against 1 - specificity, one line per model, with the chance line."""
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     for scores_N, color, stroke in zip(panel.scores.values(), SERIES, STROKES, strict=False):
         false_K, true_K, _ = ranking.roc_curve(panel.labels_N, scores_N)
@@ -71,7 +73,7 @@ def roc(axes: Axes, panel: Panel) -> None:
 
 
 def precision_recall(axes: Axes, panel: Panel) -> None:
-    """Precision against recall, in steps as average precision sums them, with the line of the prevalence."""
+    """Precision against recall, in steps as average precision sums them, with a line at the prevalence."""
     axes.axhline(panel.prevalence, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
     for scores_N, color, stroke in zip(panel.scores.values(), SERIES, STROKES, strict=False):
         recall_K, precision_K = recall_steps(panel.labels_N, scores_N)
@@ -88,12 +90,17 @@ def reliability(axes: Axes, panel: Panel) -> None:
         axes.vlines(r.predicted, r.low, r.high, color=color, linewidth=1.2)
         axes.plot(r.predicted, r.observed, color=color, linewidth=0.8, marker=marker, markersize=4)
         top = max(top, *r.high, *r.predicted)
-    unit_square(axes, "probability given", "share with the finding", next((end for end in ENDS if end >= top), 1.0))
+    unit_square(axes, "predicted probability", "share with the finding", axis_end(top))
+
+
+def axis_end(greatest: float) -> float:
+    """Where the axes of a reliability diagram end so that its greatest value is in sight."""
+    return next((end for end in ENDS if end >= greatest), 1.0)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A measure of one method and one model by share of labels: what a label-efficiency panel draws as a line."""
+    """A metric by share of labels, of one method with one model: one line of a label-efficiency panel."""
 
     method: str
     model: str
@@ -116,7 +123,9 @@ def efficiency(axes: Axes, curves: Sequence[Curve]) -> None:
             across, [e.value for _, e in drawn], color=color, linestyle=STROKES[number], linewidth=1.4,
             marker=MARKERS[number], markersize=4.5, label=curve.model,
         )  # fmt: skip
-    axes.axhline(0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))  # a coin; out of sight where all do better
+    axes.axhline(
+        0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2))
+    )  # chance; out of sight where all curves are better
     axes.set_xscale("log")
     axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
     axes.minorticks_off()
@@ -142,8 +151,8 @@ def efficiency_svg(curves: Sequence[Curve], limits: tuple[float, float], describ
         return svg(figure, described)
 
 
-def efficiency_png(methods: dict[str, Sequence[Curve]], limits: tuple[float, float]) -> bytes:
-    """All methods side by side in one image, with a key, white behind."""
+def efficiency_png(methods: Mapping[str, Sequence[Curve]], limits: tuple[float, float]) -> bytes:
+    """All methods side by side in one PNG with a legend, on a white ground."""
     with matplotlib.rc_context(TEXT):
         figure = Figure(figsize=(3.4 * len(methods), 3.5), layout="constrained", facecolor="white")
         grid = figure.subplots(1, len(methods), squeeze=False, sharey=True).ravel()
@@ -159,8 +168,8 @@ def recall_steps(labels_N: np.ndarray, scores_N: np.ndarray) -> tuple[np.ndarray
     """Each recall, and the precision where it is first reached: the area below is average precision."""
     recall_K, precision_K, _ = ranking.pr_curve(labels_N, scores_N)
     reached_K, first_K = np.unique(recall_K, return_index=True)
-    found = first_K[reached_K > 0]
-    return np.append(0.0, recall_K[found]), np.append(precision_K[found[0]], precision_K[found])
+    steps = first_K[reached_K > 0]
+    return np.append(0.0, recall_K[steps]), np.append(precision_K[steps[0]], precision_K[steps])
 
 
 def unit_square(axes: Axes, across: str, up: str, end: float = 1.0) -> None:
@@ -173,7 +182,7 @@ def unit_square(axes: Axes, across: str, up: str, end: float = 1.0) -> None:
 
 
 def plain(axes: Axes) -> None:
-    """A quiet frame: two spines, a faint grid."""
+    """A plain frame: two spines and a faint grid."""
     axes.grid(color=FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.set_facecolor("none")
@@ -186,7 +195,7 @@ def plain(axes: Axes) -> None:
 
 
 def panel_svg(panel: Panel, draw: Draw, described: str, side: float = 2.9) -> str:
-    """One panel alone, as SVG for a page; `side` in inches, the smaller the larger its text looks."""
+    """One panel as SVG for a page. `side` is in inches: the smaller it is, the larger its text looks."""
     margin = 0.5 / side
     with matplotlib.rc_context(TEXT):
         figure = Figure(figsize=(side, side))
@@ -195,7 +204,7 @@ def panel_svg(panel: Panel, draw: Draw, described: str, side: float = 2.9) -> st
 
 
 def panels_png(panels: Sequence[Panel], draw: Draw) -> bytes:
-    """All panels in one image, white behind, to put into a document."""
+    """All panels in one PNG on a white ground, to put into a document."""
     columns = min(4, math.ceil(math.sqrt(max(len(panels), 1))))
     rows = max(1, math.ceil(len(panels) / columns))
     with matplotlib.rc_context(TEXT):
@@ -235,14 +244,14 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure, described: str) -> str:
-    """The figure as an SVG element to put into a page, described, without a size, its colours by variable.
+    """The figure as an SVG element for a page, with a description, without a size, its colours as CSS variables.
 
-    Names inside it follow from the description, so figures of one page do not take each other's clip paths.
+    Ids inside it follow from the description, so that figures of one page do not use each other's clip paths.
     """
     file = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": described}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     drawn = file.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     box = re.search(r'viewBox="[^"]*"', drawn)
@@ -254,8 +263,3 @@ def svg(figure: Figure, described: str) -> str:
         drawn = drawn.replace(color, f"var({variable})")
     label = html.escape(described, quote=True)
     return f'<svg {box[0]} role="img" aria-label="{label}">' + drawn[drawn.index(">") + 1 :].strip()
-
-
-def image(image_HW: np.ndarray) -> str:
-    """A grey image (H, W) uint8 as a data URI."""
-    return "data:image/jpeg;base64," + base64.b64encode(images.encode_jpeg(image_HW, 90)).decode()

@@ -1,4 +1,4 @@
-"""Sheets of images side by side, with titles and a scale, as PNG: heat maps of one radiograph, what was restored of it.
+"""Sheets of images side by side as PNG, with titles and a scale: heat maps of a radiograph, or its reconstruction.
 
 Shapes: H W pixels.
 """
@@ -14,50 +14,55 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from mrm.data import images
+from mrm.data.display import INK, MUTED, shrink
 from mrm.inference.predict import Reconstruction
-from mrm.pages.figures import INK, MUTED, TEXT, png
+from mrm.pages.figures import TEXT, png
 
-SIDE = 512  # pixels of the longer side of an image on a sheet; the files beside it have them all
+SIDE = 512  # pixels of the longer side of an image on a sheet; the files beside it are in full size
 ACROSS = 4  # images in a row
-MEANING = "Colour: share of each map's greatest value, covering at most {:.0f} %. A map shows what moved its number, not where disease is."
+MEANING = (
+    "Colour: share of each map's greatest value, covering the image by at most {:.0f} %. "
+    "A map shows what moved its number, not where disease is."
+)
 
 
 def heat_sheet(
     image_HW: np.ndarray, overlays: Sequence[np.ndarray], titles: Sequence[str], heading: str, opacity: float
 ) -> bytes:
-    """A radiograph, its overlays (H, W, 3) with a title each, and what their colours mean."""
+    """A radiograph, its overlays (H, W, 3) each with a title, and what their colours mean."""
     columns = min(ACROSS, 1 + len(overlays))
     rows = math.ceil((1 + len(overlays)) / columns)
     across, up = _panel_inches(image_HW.shape)
     with matplotlib.rc_context(TEXT):
         wide = across * columns + 0.9
-        told = _wrapped(f"{heading}\n{MEANING.format(100 * opacity)}", wide)
-        size = (wide, (up + 0.45) * rows + 0.3 + 0.15 * len(told.splitlines()))
+        caption = _wrapped(f"{heading}\n{MEANING.format(100 * opacity)}", wide)
+        size = (wide, (up + 0.45) * rows + 0.3 + 0.15 * len(caption.splitlines()))
         figure = Figure(figsize=size, layout="constrained", facecolor="white")
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        _show(grid[0], _small(image_HW), "image", cmap="gray", vmin=0, vmax=255)
+        _show(grid[0], shrink(image_HW, SIDE), "image", cmap="gray", vmin=0, vmax=255)
         for axes, overlay, title in zip(grid[1:], overlays, titles, strict=False):
-            small = np.stack([_small(channel) for channel in np.moveaxis(overlay, -1, 0)], axis=-1)
-            _show(axes, small, _wrapped(title, across))
+            _show(axes, shrink(overlay, SIDE), _wrapped(title, across))
         for axes in grid[1 + len(overlays) :]:
             axes.set_axis_off()
-        figure.suptitle(told, fontsize=9, color=MUTED, x=0.01, ha="left", parse_math=False)
+        figure.suptitle(caption, fontsize=9, color=MUTED, x=0.01, ha="left", parse_math=False)
         bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=list(grid), shrink=0.8, pad=0.02)
-        bar.set_label("share of the greatest", color=INK, fontsize=8)
+        bar.set_label("share of the greatest value", color=INK, fontsize=8)
         return png(figure)
 
 
-def restored_sheet(shown: Reconstruction, heading: str) -> bytes:
+def restored_sheet(reconstruction: Reconstruction, heading: str) -> bytes:
     """Masked, restored, original and residual, each with its name; the residual on a scale symmetric about 0."""
-    residual_HW = shown.restored.astype(np.float32) - shown.original
+    residual_HW = reconstruction.restored.astype(np.float32) - reconstruction.original
     limit = max(8.0, float(np.ceil(np.quantile(np.abs(residual_HW), 0.995))))
-    across, up = _panel_inches(shown.original.shape)
+    across, up = _panel_inches(reconstruction.original.shape)
     with matplotlib.rc_context(TEXT):
         figure = Figure(figsize=(4 * across + 1.0, up + 0.75), layout="constrained", facecolor="white")
         panels = figure.subplots(1, 4)
         for axes, image_HW, title in zip(
-            panels, (shown.masked, shown.restored, shown.original), ("masked", "restored", "original"), strict=False
+            panels,
+            (reconstruction.masked, reconstruction.restored, reconstruction.original),
+            ("masked", "restored", "original"),
+            strict=False,
         ):
             _show(axes, image_HW, title, cmap="gray", vmin=0, vmax=255)
         drawn = _show(panels[3], residual_HW, "residual: restored − original", cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -68,23 +73,17 @@ def restored_sheet(shown: Reconstruction, heading: str) -> bytes:
 
 
 def _wrapped(text: str, inches: float) -> str:
-    """Lines that fit a width, at the size of a title."""
+    """The text in lines that fit a width, at the size of a title."""
     return "\n".join(textwrap.fill(line, max(12, int(13 * inches))) for line in text.split("\n"))
 
 
-def _show(axes: Axes, image: np.ndarray, title: str, **how):
+def _show(axes: Axes, image: np.ndarray, title: str, **options):
     axes.set_title(title, fontsize=9.5, color=INK, loc="left", parse_math=False)
     axes.set_axis_off()
-    return axes.imshow(image, interpolation="nearest", **how)
+    return axes.imshow(image, interpolation="nearest", **options)
 
 
 def _panel_inches(shape: tuple[int, ...]) -> tuple[float, float]:
     """Width and height of an image on a sheet."""
     longer = max(shape[:2])
     return max(1.2, 2.9 * shape[1] / longer), max(0.8, 2.9 * shape[0] / longer)
-
-
-def _small(image_HW: np.ndarray) -> np.ndarray:
-    scale = min(1.0, SIDE / max(image_HW.shape))
-    height, width = (max(1, round(side * scale)) for side in image_HW.shape)
-    return images.resize(image_HW, height, width)

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from mrm import pages, recipes
+from mrm import recipes
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import masks
 from mrm.data.records import Records
 from mrm.evaluation.predictions import read_dice, read_predictions
 from mrm.models import model_folder
-from mrm.pages import ledger_text
+from mrm.pages.ledger import markdown, write_ledger_page
 from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig, suites
 from mrm.recipes.suites import Entry, Suite
 from mrm.statistics import seeds
@@ -277,9 +277,8 @@ def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[
         "rows": rows,
     }
     write_whole(config.out / "ledger.json", (json.dumps(ledger, indent=2) + "\n").encode())
-    write_whole(config.out / "ledger.md", ledger_text.markdown(ledger).encode())
-    told = ledger_text.HEAD, [ledger_text.cells(row) for row in rows], ledger_text.details(ledger)
-    pages.ledger(config.out / "ledger.html", ledger, *told)
+    write_whole(config.out / "ledger.md", markdown(ledger).encode())
+    write_ledger_page(config.out / "ledger.html", ledger)
     return ledger
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mrm import pages
 from mrm.evaluation.predictions import pair, read_dice, read_predictions, same_order
+from mrm.pages.comparison import TITLES, write_comparison_page
 from mrm.statistics import comparison, ranking
 from mrm.statistics.comparison import Comparison
 from mrm.system.errors import RecordError
@@ -36,7 +36,7 @@ def compare_models(first: Path, second: Path, out: Path, draws: int = 2000, seed
     facts["overlap"] = {which: overlap_beside(path) for which, path in paths.items()}
     plain = {c: {m: one.to_dict() for m, one in per.items()} for c, per in compared.items()}
     write_whole(Path(out) / "comparison.json", (json.dumps({**facts, "classes": plain}, indent=2) + "\n").encode())
-    pages.comparison(out, facts, compared)
+    write_comparison_page(out, facts, compared)
     print(table(compared, facts))
     return compared
 
@@ -120,7 +120,7 @@ def table(compared: Compared, facts: dict[str, Any]) -> str:
     for name, per in compared.items():
         for measure, one in per.items():
             values = f"{one.first:.3f} {one.second:.3f}" if one.difference.defined else "-     -    "
-            lines.append(f"{name:24} {pages.MEASURES_COMPARED[measure]:32} {values} {one}")
+            lines.append(f"{name:24} {TITLES[measure]:32} {values} {one}")
     lines += [f"the {which} model: {line}" for which, found in facts["overlap"].items() for line in found]
     if facts["left_out"]:
         lines.append(f"left out, since one model lacks them: {', '.join(facts['left_out'])}")

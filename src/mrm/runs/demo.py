@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import pages, recipes, runs
+from mrm import recipes, runs
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
@@ -25,7 +25,7 @@ from mrm.evaluation.predictions import read_predictions
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
-from mrm.pages import Contender, FilledReport, Story, Word
+from mrm.pages.demo import Contender, FilledReport, Story, Word, write_demo_page
 from mrm.statistics import comparison, intervals, ranking
 
 SIZE = 256  # pixels of a phantom
@@ -70,7 +70,7 @@ def demo(out: Path, seed: int = 0) -> Path:
             "Seed": str(seed),
         },
     )
-    return pages.demo(out, story)
+    return write_demo_page(out, story)
 
 
 def draw_phantoms(out: Path, seed: int) -> dict[str, Path]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrm import pages
 from mrm.evaluation.classifier_test import (
     CALIBRATED_ON,
     evidence,
@@ -21,6 +20,7 @@ from mrm.evaluation.classifier_test import (
 )
 from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder
+from mrm.pages.evaluation import write_evaluation_page
 from mrm.runs.run_folder import results_folder, warn_of
 from mrm.statistics import ranking
 from mrm.system.hardware import best_device
@@ -58,7 +58,7 @@ def evaluate_findings(
     warn_of(leaks)
     results = summary(model, card, records, tested, predictions, report, found.unreadable, leaks, shown)
     write_results(out, results, predictions)
-    pages.evaluation(
+    write_evaluation_page(
         out, results, report, predictions.labels_NC, predictions.probabilities_NC, predictions.classes, shown
     )
     note_test(model, results)

@@ -27,6 +27,7 @@ from PIL import Image
 
 import mrm
 from mrm.data import images, masks, sampling
+from mrm.data.display import class_colour
 from mrm.data.finding_files import record_keys, records_at
 from mrm.data.headers import kind_of, load
 from mrm.data.records import Record, Records
@@ -45,7 +46,6 @@ from mrm.system.progress import duration
 from mrm.system.tables import write_whole
 from mrm.training.trainer import processes
 
-COLOURS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table
 NOTES: dict[str, type] = {"warning": str, "error": str}  # the last ones
 BESIDE = {".npy": (".csv", ".json"), ".parquet": ()}  # what features are written as, and what is written with them
@@ -335,7 +335,7 @@ def is_dicom(record: Record) -> bool:
 def write_mask(mask_HW: np.ndarray, path: Path) -> None:
     """Class numbers as a PNG with a palette, so that a viewer shows colours and `mrm.data.masks` reads the numbers."""
     image = Image.fromarray(mask_HW, mode="P")
-    colours = [COLOURS[0], *(COLOURS[1 + i % (len(COLOURS) - 1)] for i in range(255))]
+    colours = [(0, 0, 0), *(class_colour(number) for number in range(1, 256))]
     image.putpalette([value for colour in colours for value in colour])
     image.save(path, format="PNG")
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm import pages, recipes
+from mrm import recipes
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import probes
@@ -28,7 +28,8 @@ from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
-from mrm.pages import Curve
+from mrm.pages.figures import Curve
+from mrm.pages.probe import write_probe_page
 from mrm.recipes import FinetuneConfig
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking, seeds
@@ -109,7 +110,7 @@ def probe(config: ProbeConfig, tune: Tune) -> dict[str, Any]:
         print(f"{number} of {len(units)}: {unit.name}: validation AUROC {float(made['val_auroc']):.3f}", flush=True)
     results = summarise(config, records, models, parts, units, leaks)
     write_whole(Path(config.out) / "probe.json", (json.dumps(results, indent=2) + "\n").encode())
-    pages.label_efficiency(config.out, results, curves(results))
+    write_probe_page(config.out, results, curves(results))
     print(table(results))
     return results
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from mrm import pages
 from mrm.data import masks
 from mrm.data.masks import MaskedImages
 from mrm.evaluation import segmenter_test
@@ -20,6 +19,7 @@ from mrm.inference import outlines
 from mrm.inference.outlines import Threshold
 from mrm.models import model_folder
 from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities
+from mrm.pages.segmentation import Case, write_segmentation_page
 from mrm.recipes import SegmentConfig
 from mrm.runs.run_folder import on_encoder, results_folder, warn_of
 from mrm.system.errors import RunError
@@ -130,7 +130,7 @@ def evaluate_masks(
     results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole image"}
     segmenter_test.write_results(out, results, tested, classes)
-    pages.segmentation(out, results, report, list(shown_cases(network, masked, tested, thresholds, slide)))
+    write_segmentation_page(out, results, report, list(shown_cases(network, masked, tested, thresholds, slide)))
     segmenter_test.note_test(model, results)
     return results
 
@@ -141,13 +141,11 @@ def shown_cases(
     tested: segmenter_test.Tested,
     thresholds: Sequence[Threshold],
     slide: bool,
-) -> Iterable[pages.Case]:
+) -> Iterable[Case]:
     """Best, median and worst images of every class, outlined once more for the page."""
     for number, name in enumerate(masked.classes):
         for kind, row, dice in segmenter_test.cases(tested, number):
             index = tested.indices[row]
             image_HW, mask_HW = masked.read(index)
             found_HW = outlines.outline(probabilities(model, image_HW, slide), thresholds)
-            yield pages.Case(
-                name, kind, tested.names[row], dice, image_HW, mask_HW == number + 1, found_HW == number + 1
-            )
+            yield Case(name, kind, tested.names[row], dice, image_HW, mask_HW == number + 1, found_HW == number + 1)

@@ -1,0 +1,102 @@
+"""The reproduction ledger of `mrm benchmark`, as a page and as Markdown: published results with ours beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mrm.pages.layout import short, template
+from mrm.system.tables import write_whole
+
+NOTE = "95 % intervals. A gap is our number minus the published one, whose own uncertainty is unknown."
+HEAD = ("entry", "model", "metric", "published", "ours", "gap", "tested on", "state")
+
+
+def write_ledger_page(file: Path, ledger: dict[str, Any]) -> Path:
+    """Write the ledger as a page. Returns the file."""
+    page = template("ledger.html").render(
+        facts=ledger,
+        note=NOTE,
+        head=HEAD,
+        rows=[cells(row) for row in ledger["rows"]],
+        details=details(ledger),
+        warnings=_warnings(ledger),
+    )
+    return write_whole(file, page.encode())
+
+
+def markdown(ledger: dict[str, Any]) -> str:
+    """The ledger as Markdown."""
+    lines = [f"# Reproduction ledger: {ledger['suite']}", "", ledger["about"] + ".", ""]
+    if rehearsal := _rehearsal(ledger):
+        lines += [f"**{rehearsal}**", ""]
+    lines += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+    lines += ["| " + " | ".join(cells(row)) + " |" for row in ledger["rows"]]
+    lines += ["", NOTE, ""]
+    for title, detail_lines in details(ledger):
+        lines += [f"## {title}", "", *(f"- `{line}`" for line in detail_lines), ""]
+    return "\n".join(lines)
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """The cells of a row as text, one for each of `HEAD`."""
+    ours, states = row["ours"], [run["status"] for run in row["cells"]]
+    return (
+        row["entry"],
+        Path(row["model"]).name,
+        row["metric"],
+        "none" if row["published"] is None else f"{row['published']:.3f} (no interval published)",
+        _estimate(ours, "{:.3f}"),
+        _estimate(row["gap"], "{:+.3f}"),
+        _tested_on(ours),
+        ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
+    )
+
+
+def _tested_on(ours: dict[str, Any] | None) -> str:
+    """'n=2,045, 310 positive', or '' where nothing was tested."""
+    if ours is None:
+        return ""
+    return f"n={ours['n']:,}" + ("" if ours["positives"] is None else f", {ours['positives']:,} positive")
+
+
+def _estimate(estimate: dict[str, Any] | None, number: str) -> str:
+    """'0.794 (0.781 to 0.806), 3 seeds', or '' where there is none. `number` is the format of a number."""
+    if estimate is None:
+        return ""
+    interval = "no interval"
+    if estimate["low"] is not None:
+        interval = f"{number.format(estimate['low'])} to {number.format(estimate['high'])}"
+    text = f"{number.format(estimate['value'])} ({interval})"
+    if "seeds" not in estimate:
+        return text
+    return f"{text}, {estimate['seeds']} seed" + ("s" if estimate["seeds"] > 1 else "")
+
+
+def details(ledger: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """What stands under the table for each row, a title and its lines: commands, failures, fingerprints, overlaps."""
+    return [(f"{row['entry']}, {row['model']}", _detail_lines(row)) for row in ledger["rows"]]
+
+
+def _detail_lines(row: dict[str, Any]) -> list[str]:
+    lines = []
+    for run in row["cells"]:
+        if "command" in run:
+            lines.append(f"seed {run['seed']}: {run['command']}")
+        if "reason" in run:
+            lines.append(f"seed {run['seed']} failed: {run['reason']}")
+    lines += [f"data: {fingerprint}" for fingerprint in row["fingerprints"]]
+    return lines + [f"OVERLAP: {line}" for line in row["overlap"]]
+
+
+def _rehearsal(ledger: dict[str, Any]) -> str:
+    """What a rehearsal must say of itself, or '' where the runs are real."""
+    if not ledger["rehearsal"]:
+        return ""
+    return f"A rehearsal: {ledger['rehearsal']}. Nothing here can be compared with a published number."
+
+
+def _warnings(ledger: dict[str, Any]) -> list[str]:
+    overlaps = [f"{row['entry']}, {short(row['model'])}: {line}" for row in ledger["rows"] for line in row["overlap"]]
+    rehearsal = _rehearsal(ledger)
+    return [rehearsal, *overlaps] if rehearsal else overlaps
