@@ -38,7 +38,7 @@ from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.runs import predicting
+from mrm.runs import predicting, reading_options
 from mrm.system import hardware
 from mrm.system.hardware import best_device
 from mrm.system.partial_results import Partial
@@ -143,8 +143,8 @@ def plain_loop(encoder, config, files: list[Path], precision: str, options: argp
 
 def timed(model: Path, files: list[Path], precision: str, folder: Path, options: argparse.Namespace) -> dict:
     """Images a second of both, the median of the repeats and each of them, and how far their answers differ."""
-    reading = predicting.Reading(batch=options.batch, workers=options.workers, precision=precision)
-    loaded = mrm.load(model).to(predicting.device_of(reading))
+    reading = reading_options.Reading(batch=options.batch, workers=options.workers, precision=precision)
+    loaded = mrm.load(model).to(reading_options.device_of(reading))
     answers: dict[str, np.ndarray] = {}
     threads = {"timm": options.threads}
 

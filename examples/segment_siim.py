@@ -18,4 +18,4 @@ for name in ("dice_positive", "dice_published", "dice_mean", "false_positives"):
     print(f"{name}: {one['value']:.3f} ({one['low']:.3f} to {one['high']:.3f}), {one['n']} images")
 print(f"published: {recipe.expect}")
 
-runs.predict_masks(run, [Path("new-images")], Path("new-masks"))  # PNG, and DICOM SEG for DICOM
+runs.outline(run, [Path("new-images")], Path("new-masks"))  # PNG, and DICOM SEG for DICOM

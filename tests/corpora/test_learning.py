@@ -122,7 +122,7 @@ def test_an_audit_that_found_something_follows_into_the_model_and_its_results(tm
     out = prepared(tmp_path, "rsna")
     val = Records.load(out / "val.csv", None)
     Records([*Records.load(out / "train.csv", None), *val], val.classes).to_csv(out / "train.csv")
-    runs.compare_sets([out / "train.csv", out / "val.csv"], out / "audit.json", True, False, 1)
+    runs.audit([out / "train.csv", out / "val.csv"], out / "audit.json", True, False, 1)
     cfg = recipes.tiny_finetune(out / "train.csv", out / "val.csv", pretrained, tmp_path / "run")
     with pytest.warns(UserWarning, match="share a"):
         run = runs.finetune(replace(cfg, training=replace(cfg.training, workers=0, **SHORT)))

@@ -20,7 +20,6 @@ from mrm.data.masks import IGNORED
 from mrm.evaluation.segmenter_test import surface_distances
 from mrm.inference.outlines import LEVELS, Threshold, choose, levels_of, outline
 from mrm.models import model_folder
-from mrm.runs import predicting
 from mrm.system.errors import MaskError, RecordError, RunError, SegmenterError
 from tests.support.configs import segment_config
 from tests.support.discs import write_discs
@@ -164,7 +163,7 @@ def test_bad_masks_stop_a_run_before_it_starts(folder, encoder, tmp_path):
 
 def test_another_kind_of_model_is_refused(folder, encoder, tmp_path):
     with pytest.raises(RunError, match="kind classifier, not a segmenter"):
-        predicting.predict_masks(encoder, [folder / "images" / "test"], tmp_path / "out")
+        runs.outline(encoder, [folder / "images" / "test"], tmp_path / "out")
 
 
 # Thresholds --------------------------------------------------------------------------------------------
@@ -354,12 +353,12 @@ def test_masks_never_overwrite_images_and_want_a_folder(trained, folder, tmp_pat
     image = folder / "images" / "test" / "test00.png"
     (tmp_path / "x.png").write_bytes(image.read_bytes())
     with pytest.raises(RunError, match=r"x\.png: is read, and would be overwritten; choose another --out"):
-        predicting.predict_masks(trained, [tmp_path], tmp_path)
+        runs.outline(trained, [tmp_path], tmp_path)
     assert (tmp_path / "x.png").read_bytes() == image.read_bytes()
     with pytest.raises(RunError, match=r"x\.png: cannot be made a folder for results"):
-        predicting.predict_masks(trained, [image], tmp_path / "x.png")
+        runs.outline(trained, [image], tmp_path / "x.png")
     for _ in range(2):  # the second time the masks of the first are there
-        assert predicting.predict_masks(trained, [tmp_path], tmp_path / "masks").n == 1
+        assert runs.outline(trained, [tmp_path], tmp_path / "masks").n == 1
 
 
 def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_path):
@@ -367,7 +366,7 @@ def test_dicom_gets_a_segmentation_that_refers_to_it(trained, shared_data, tmp_p
     import pydicom
 
     file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
-    predicting.predict_masks(trained, [file], tmp_path)
+    runs.outline(trained, [file], tmp_path)
     source, made = pydicom.dcmread(file), highdicom.seg.segread(tmp_path / f"{file.stem}.seg.dcm")
     assert made.StudyInstanceUID == source.StudyInstanceUID
     assert (
@@ -386,7 +385,7 @@ def test_a_radiograph_that_no_segmentation_can_refer_to_keeps_its_mask(trained, 
     del radiograph.StudyInstanceUID
     radiograph.save_as(tmp_path / "radiograph.dcm")
     with pytest.warns(UserWarning, match="no DICOM Segmentation can refer to it"):
-        assert predicting.predict_masks(trained, [tmp_path / "radiograph.dcm"], tmp_path / "out").unreadable == 0
+        assert runs.outline(trained, [tmp_path / "radiograph.dcm"], tmp_path / "out").unreadable == 0
     [row] = table(tmp_path / "out" / "masks.csv")
     found = masks.read_mask(masks.MaskedImage("a", tmp_path / "radiograph.dcm", tmp_path / "out" / "radiograph.png"))
     assert float(row["disc area"]) == pytest.approx((found == 1).mean())
@@ -400,8 +399,8 @@ def test_without_highdicom_the_extra_is_named(trained, shared_data, tmp_path, mo
     file = next((shared_data / "dicom").glob("1.2.276*.dcm"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MaskError, match=r"mrm-radiograph\[seg\].*--no-dicom-seg"):
-        predicting.predict_masks(trained, [file], tmp_path)
-    predicting.predict_masks(trained, [file], tmp_path, dicom=False)
+        runs.outline(trained, [file], tmp_path)
+    runs.outline(trained, [file], tmp_path, dicom=False)
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".csv", ".png"]
 
 
@@ -410,9 +409,9 @@ def test_two_images_of_one_name_are_refused(trained, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.png").write_bytes(images.encode_png(np.zeros((20, 20), np.uint8)))
     with pytest.raises(RunError, match=r"would both be written as x\.png"):
-        predicting.predict_masks(trained, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        runs.outline(trained, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     with pytest.raises(RecordError, match="no such file or folder"):
-        predicting.predict_masks(trained, [tmp_path / "none"], tmp_path / "out")
+        runs.outline(trained, [tmp_path / "none"], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", recipes.SEGMENT)

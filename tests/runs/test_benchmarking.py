@@ -16,7 +16,7 @@ from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import suites
 from mrm.runs import benchmarking
-from mrm.runs.benchmarking import BenchmarkConfig, Commands
+from mrm.runs.benchmarking import BenchmarkConfig
 from mrm.statistics import dice, ranking, seeds
 from mrm.system.errors import CheckpointError, ConfigError, RunError
 from mrm.training.trainer import Stopped
@@ -76,8 +76,19 @@ class Pretended:
             "unreadable": {},
         }
 
-    def commands(self) -> Commands:
-        return Commands(self.finetune, self.finetune, self.finetune, self.evaluate)
+    def benchmark(self, config) -> dict:
+        """The benchmark, with these commands in place of those it calls."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("pretrain", "finetune", "segment"):
+                patch.setattr(benchmarking, name, self.finetune)
+            patch.setattr(benchmarking, "evaluate", self.evaluate)
+            return benchmarking.benchmark(config)
+
+
+class Uncalled(Pretended):
+    """Commands none of which may be called."""
+
+    finetune = evaluate = None
 
 
 def config(out: Path, lists: Path, model: Path, **changes) -> BenchmarkConfig:
@@ -85,7 +96,7 @@ def config(out: Path, lists: Path, model: Path, **changes) -> BenchmarkConfig:
 
 
 def test_the_ledger_has_all_that_a_reader_needs(tmp_path, lists, model):
-    made = benchmarking.benchmark(config(tmp_path / "out", lists, model), Pretended().commands())
+    made = Pretended().benchmark(config(tmp_path / "out", lists, model))
     (row,) = made["rows"]
     assert row["published"] == 0.794
     mean = np.mean([cell["estimate"]["value"] for cell in row["cells"]])
@@ -115,15 +126,15 @@ def test_the_ledger_has_all_that_a_reader_needs(tmp_path, lists, model):
 def test_what_failed_is_told_with_its_reason_and_tried_again_alone(tmp_path, lists, model):
     cfg = config(tmp_path / "out", lists, model)
     name = f"{model.stem}-1"
-    made = benchmarking.benchmark(cfg, Pretended({name}).commands())
+    made = Pretended({name}).benchmark(cfg)
     assert [c["status"] for c in made["rows"][0]["cells"]] == ["done", "failed", "done"]
     assert made["rows"][0]["ours"]["seeds"] == 2
     assert "RunError: no disk left" in (tmp_path / "out" / "ledger.md").read_text()
     again = Pretended()
-    made = benchmarking.benchmark(cfg, again.commands())
+    made = again.benchmark(cfg)
     assert [asked for asked, _ in again.asked] == [name]
     assert [c["status"] for c in made["rows"][0]["cells"]] == ["done"] * 3
-    assert benchmarking.benchmark(cfg, Commands(*[None] * 4)) == made  # all is done: nothing is called
+    assert Uncalled().benchmark(cfg) == made  # all is done: nothing is called
 
 
 def test_an_interrupted_cell_is_begun_and_not_done(tmp_path, lists, model):
@@ -134,31 +145,29 @@ def test_an_interrupted_cell_is_begun_and_not_done(tmp_path, lists, model):
 
     cfg = config(tmp_path / "out", lists, model)
     with pytest.raises(Stopped):
-        benchmarking.benchmark(cfg, Interrupted().commands())
+        Interrupted().benchmark(cfg)
     written = json.loads((tmp_path / "out" / "ledger.json").read_text())
     assert [c["status"] for c in written["rows"][0]["cells"]] == ["begun", "to do", "to do"]
     assert written["rows"][0]["ours"] is None
-    assert [c["status"] for c in benchmarking.benchmark(cfg, Pretended().commands())["rows"][0]["cells"]] == [
-        "done"
-    ] * 3
+    assert [c["status"] for c in Pretended().benchmark(cfg)["rows"][0]["cells"]] == ["done"] * 3
 
 
 def test_a_rehearsal_has_no_gap(tmp_path, lists, model):
-    made = benchmarking.benchmark(config(tmp_path / "out", lists, model, max_steps=5), Pretended().commands())
+    made = Pretended().benchmark(config(tmp_path / "out", lists, model, max_steps=5))
     assert made["rows"][0]["gap"] is None
     assert "A rehearsal: every run squeezed into 5 steps" in (tmp_path / "out" / "ledger.html").read_text()
 
 
 def test_modern_recipes_on_the_same_lists(tmp_path, lists, model):
     pretended = Pretended()
-    made = benchmarking.benchmark(config(tmp_path / "out", lists, model, modern=True, seeds=(0,)), pretended.commands())
+    made = pretended.benchmark(config(tmp_path / "out", lists, model, modern=True, seeds=(0,)))
     assert made["rows"][0]["recipe"] == "nih-1-modern"
     assert [optimizer for _, optimizer in pretended.asked] == ["adamw"]
 
 
 def test_the_interval_is_over_test_patients_and_seeds(tmp_path, lists, model):
     out = tmp_path / "out"
-    (row,) = benchmarking.benchmark(config(out, lists, model), Pretended().commands())["rows"]
+    (row,) = Pretended().benchmark(config(out, lists, model))["rows"]
     files = sorted(out.rglob("predictions.csv"))
     tests = [read_predictions(file) for file in files]
     scores_SNC = np.stack([one.probabilities_NC for one in tests])
@@ -169,11 +178,11 @@ def test_the_interval_is_over_test_patients_and_seeds(tmp_path, lists, model):
     kept = sorted(out.rglob("resamples.npy"))
     assert len(kept) == 3
     kept[0].unlink()  # as in a ledger that was stopped before it could write them
-    assert benchmarking.benchmark(config(out, lists, model), Commands(*[None] * 4))["rows"] == [row]
+    assert Uncalled().benchmark(config(out, lists, model))["rows"] == [row]
 
 
 def test_one_seed_has_the_interval_of_its_test(tmp_path, lists, model):
-    (row,) = benchmarking.benchmark(config(tmp_path / "out", lists, model, seeds=(0,)), Pretended().commands())["rows"]
+    (row,) = Pretended().benchmark(config(tmp_path / "out", lists, model, seeds=(0,)))["rows"]
     (cell,) = row["cells"]
     assert [row["ours"][k] for k in ("value", "low", "high")] == [cell["estimate"][k] for k in ("value", "low", "high")]
     assert row["ours"]["note"].startswith("one seed")
@@ -185,7 +194,7 @@ def test_seeds_tested_on_other_records_have_no_interval(tmp_path, lists, model):
             results = super().evaluate(run, records, out, **options)
             return results | {"fingerprint": run.parent.name}
 
-    made = benchmarking.benchmark(config(tmp_path / "out", lists, model), Fewer().commands())
+    made = Fewer().benchmark(config(tmp_path / "out", lists, model))
     ours = made["rows"][0]["ours"]
     assert (ours["low"], ours["high"]) == (None, None)
     assert "not tested on the same records" in ours["note"]
@@ -227,9 +236,7 @@ def test_the_suites_have_the_published_numbers():
 def test_missing_lists_are_all_named(tmp_path, model, suite):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError) as caught:
-        benchmarking.benchmark(
-            BenchmarkConfig(suite, tmp_path / "out", tmp_path / "empty", (str(model),)), Pretended().commands()
-        )
+        Pretended().benchmark(BenchmarkConfig(suite, tmp_path / "out", tmp_path / "empty", (str(model),)))
     told = str(caught.value)
     names = {
         "covid": ["covid1/train.csv or covid1/train_list.txt", "viral5/test.csv"],
@@ -241,25 +248,25 @@ def test_missing_lists_are_all_named(tmp_path, model, suite):
 
 
 def test_wrong_names_are_answered_with_the_right_ones(tmp_path, lists, model):
-    commands = Pretended().commands()
+    pretended = Pretended()
     with pytest.raises(ConfigError, match="unknown suite 'nhi'; choose from nih, chexpert"):
-        benchmarking.benchmark(BenchmarkConfig("nhi", tmp_path / "a"), commands)
+        pretended.benchmark(BenchmarkConfig("nhi", tmp_path / "a"))
     with pytest.raises(ConfigError, match="the suite nih has no 'nih-5'; there are nih-1, nih-10, nih-100"):
-        benchmarking.benchmark(config(tmp_path / "b", lists, model, only=("nih-5",)), commands)
+        pretended.benchmark(config(tmp_path / "b", lists, model, only=("nih-5",)))
     with pytest.raises(ConfigError, match="needs --data DIR"):
-        benchmarking.benchmark(config(tmp_path / "c", lists, model, data=None), commands)
+        pretended.benchmark(config(tmp_path / "c", lists, model, data=None))
     with pytest.raises(ConfigError, match="at least one model"):
-        benchmarking.benchmark(config(tmp_path / "d", lists, model, models=("scratch",)), commands)
+        pretended.benchmark(config(tmp_path / "d", lists, model, models=("scratch",)))
     with pytest.raises(ConfigError, match="at least one seed"):
-        benchmarking.benchmark(config(tmp_path / "e", lists, model, seeds=()), commands)
+        pretended.benchmark(config(tmp_path / "e", lists, model, seeds=()))
     with pytest.raises(CheckpointError, match="no such file or folder"):
-        benchmarking.benchmark(config(tmp_path / "f", lists, model, models=("nowhere",)), commands)
+        pretended.benchmark(config(tmp_path / "f", lists, model, models=("nowhere",)))
 
 
 def test_a_folder_of_another_benchmark_is_refused(tmp_path, lists, model, capsys):
-    benchmarking.benchmark(config(tmp_path / "out", lists, model, seeds=(0,)), Pretended().commands())
+    Pretended().benchmark(config(tmp_path / "out", lists, model, seeds=(0,)))
     with pytest.raises(RunError, match=r"holds another benchmark .suite: nih, now rsna"):
-        benchmarking.benchmark(config(tmp_path / "out", lists, model, suite="rsna"), Pretended().commands())
+        Pretended().benchmark(config(tmp_path / "out", lists, model, suite="rsna"))
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("dear")
     with pytest.raises(SystemExit):

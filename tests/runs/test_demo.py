@@ -3,17 +3,17 @@
 import pytest
 
 from mrm.data.records import Records
-from mrm.runs import demo
+from mrm.runs import demonstrating
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "COUNTS", {"pretrain": 80, "train": 40, "val": 40, "test": 60})
-        patch.setattr(demo, "EPOCHS", 2)
-        patch.setattr(demo, "STEPS", 4)
+        patch.setattr(demonstrating, "COUNTS", {"pretrain": 80, "train": 40, "val": 40, "test": 60})
+        patch.setattr(demonstrating, "EPOCHS", 2)
+        patch.setattr(demonstrating, "STEPS", 4)
         folder = tmp_path_factory.mktemp("demo")
-        demo.demo(folder)
+        demonstrating.demo(folder)
         return folder
 
 
@@ -25,7 +25,7 @@ def test_the_page_shows_every_part(out):
 
 
 def test_no_patient_is_in_two_sets(out):
-    sets = [set(Records.load(out / "phantoms" / name / "records.csv").patients) for name in demo.COUNTS]
+    sets = [set(Records.load(out / "phantoms" / name / "records.csv").patients) for name in demonstrating.COUNTS]
     assert sum(map(len, sets)) == len(set.union(*sets))
 
 

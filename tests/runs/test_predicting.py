@@ -22,7 +22,7 @@ import torch
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 import mrm
-from mrm import cli
+from mrm import cli, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import finding, images, samples
 from mrm.data.headers import MAX_BYTES
@@ -31,8 +31,8 @@ from mrm.inference import neighbours, outliers, predict
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM
-from mrm.runs import predicting
-from mrm.runs.predicting import Reading
+from mrm.runs import predicting, work
+from mrm.runs.reading_options import Reading
 from mrm.statistics import calibration
 from mrm.system import partial_results
 from mrm.system.errors import CheckpointError, RecordError, RunError
@@ -299,7 +299,7 @@ def test_warnings_beyond_the_first_stand_in_the_table_alone(model, tmp_path):
         warnings.simplefilter("always")
         with pytest.raises(RunError, match=r"not one of 9 images could be read; the first: .*0\.png: empty"):
             run(model, [tmp_path / "in"], tmp_path / "a.csv")
-    assert len(caught) == predicting.SHOWN + 1
+    assert len(caught) == work.SHOWN + 1
     assert "in the table alone" in str(caught[-1].message)
     assert all("empty" in row["error"] for row in table(tmp_path / "a.csv"))  # written all the same
     assert not (tmp_path / "a.csv.partial").exists()
@@ -380,13 +380,11 @@ def test_what_is_read_is_never_overwritten(model, pretrained, phantoms, tmp_path
     with pytest.raises(RunError, match=r"radiographs\.csv: is read, and would be overwritten; choose another --out"):
         predicting.predict_table(model, [table_], table_, replace(HERE, images=phantoms))
     with pytest.raises(RunError, match=r"radiographs\.csv: is read"):  # the names beside the array
-        predicting.embed(pretrained, [table_], tmp_path / "radiographs.npy", "pooled", replace(HERE, images=phantoms))
+        runs.embed(pretrained, [table_], tmp_path / "radiographs.npy", "pooled", replace(HERE, images=phantoms))
     with pytest.raises(RunError, match=r"radiograph\.csv: is read"):
         predicting.predict_table(model, [image], tmp_path / "radiograph.csv", HERE)
     assert table_.read_bytes() == (phantoms / "records.csv").read_bytes()
-    predicting.embed(
-        pretrained, [image], tmp_path / "radiographs.parquet", "pooled", HERE
-    )  # which writes no radiographs.csv
+    runs.embed(pretrained, [image], tmp_path / "radiographs.parquet", "pooled", HERE)  # which writes no radiographs.csv
 
 
 # ---- thresholds, temperatures, outliers ----------------------------------------------------------------------
@@ -427,14 +425,14 @@ def test_another_kind_of_model_and_a_broken_one_are_refused(model, pretrained, p
         predicting.predict_table(pretrained, [phantoms / "images"], tmp_path / "a.csv", HERE)
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_bytes((model / "config.json").read_bytes())
-    for command in (predicting.predict_table, predicting.embed):
+    for command in (predicting.predict_table, runs.embed):
         with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
             command(tmp_path / "m", [phantoms / "images"], tmp_path / "a.parquet", reading=HERE)
 
 
 def test_windows_over_an_image_are_for_segmenters(model, phantoms, tmp_path):
     with pytest.raises(RunError, match="--slide is for segmenters"):
-        predicting.predict_files(model, [phantoms / "images"], tmp_path / "a.csv", HERE, slide=True)
+        runs.predict(model, [phantoms / "images"], tmp_path / "a.csv", HERE, slide=True)
 
 
 def test_devices_and_numbers_that_are_not_there_are_refused(model, phantoms, tmp_path):
@@ -617,7 +615,7 @@ def test_features_are_those_of_the_encoder_as_npy_and_as_parquet(pretrained, pha
     expected, unreadable = predict.features(mrm.load(pretrained), finding.records_at(given), kind, workers=0)
     assert len(unreadable) == 1
     for name in ("f.npy", "f.parquet"):
-        written = predicting.embed(pretrained, given, tmp_path / name, kind, HERE)
+        written = runs.embed(pretrained, given, tmp_path / name, kind, HERE)
         assert (written.n, written.unreadable) == (49, 1)
     array = np.load(tmp_path / "f.npy")
     np.testing.assert_allclose(array, expected, rtol=1e-4, atol=1e-5)
@@ -636,14 +634,14 @@ def test_features_are_those_of_the_encoder_as_npy_and_as_parquet(pretrained, pha
 
 def test_embedding_goes_on_too(pretrained, phantoms, tmp_path, monkeypatch):
     given = [phantoms / "images"]
-    predicting.embed(pretrained, given, tmp_path / "whole.npy", "pooled", HERE)
+    runs.embed(pretrained, given, tmp_path / "whole.npy", "pooled", HERE)
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
         with pytest.raises(Stopped):
-            predicting.embed(pretrained, given, tmp_path / "a.npy", "pooled", HERE)
+            runs.embed(pretrained, given, tmp_path / "a.npy", "pooled", HERE)
     with pytest.raises(RecordError, match="kind was 'pooled'"):
-        predicting.embed(pretrained, given, tmp_path / "a.npy", "patches", HERE)
-    predicting.embed(pretrained, given, tmp_path / "a.npy", "pooled", HERE)
+        runs.embed(pretrained, given, tmp_path / "a.npy", "patches", HERE)
+    runs.embed(pretrained, given, tmp_path / "a.npy", "pooled", HERE)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "whole.npy"))
 
 
@@ -651,7 +649,7 @@ def test_embedding_goes_on_too(pretrained, phantoms, tmp_path, monkeypatch):
 def index(request, pretrained, phantoms, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("index") / f"f{request.param}"
     (out.parent / "bad.png").write_bytes(b"")
-    predicting.embed(pretrained, [phantoms / "images", out.parent / "bad.png"], out, "pooled", HERE)
+    runs.embed(pretrained, [phantoms / "images", out.parent / "bad.png"], out, "pooled", HERE)
     return out
 
 
@@ -663,12 +661,12 @@ def test_neighbours_are_the_nearest_by_cosine(index, pretrained, phantoms, tmp_p
     copy = tmp_path / "copy.jpg"  # an image that the index does not know by its path
     copy.write_bytes(files[5].read_bytes())
     for query, order in ((copy, np.argsort(-expected)), (files[5], np.argsort(-expected)[1:])):
-        got = predicting.similar([query], index, pretrained, 6, HERE)
+        got = runs.similar([query], index, pretrained, 6, HERE)
         assert [a["path"] for a in got] == [str(files[i]) for i in order[:6]]
         assert [a["rank"] for a in got] == [1, 2, 3, 4, 5, 6]
         np.testing.assert_allclose([a["cosine"] for a in got], expected[order[:6]], atol=1e-5)
-    assert predicting.similar([files[5]], index, None, 6)[0]["query"] == str(files[5])  # needs no model
-    assert len(predicting.similar([files[5]], index, None, 500)) == 47  # not itself, and not the one unreadable
+    assert runs.similar([files[5]], index, None, 6)[0]["query"] == str(files[5])  # needs no model
+    assert len(runs.similar([files[5]], index, None, 500)) == 47  # not itself, and not the one unreadable
 
 
 def test_neighbours_do_not_depend_on_the_blocks():
@@ -686,7 +684,7 @@ def test_neighbours_do_not_depend_on_the_blocks():
 
 def test_searches_that_cannot_be_answered_are_refused(index, model, pretrained, phantoms, awkward, tmp_path):
     image = awkward / "00-good.jpg"
-    search = lambda *a, **k: predicting.similar(*a, **{"reading": HERE, **k})  # noqa: E731
+    search = lambda *a, **k: runs.similar(*a, **{"reading": HERE, **k})  # noqa: E731
     with pytest.raises(RunError, match="give its --model too"):
         search([image], index)
     with pytest.raises(RunError, match="made by another model"):
@@ -701,7 +699,7 @@ def test_searches_that_cannot_be_answered_are_refused(index, model, pretrained, 
         search([image], index, pretrained, 0)
     with pytest.raises(RecordError, match="no such file or folder"):
         search(["nowhere.png"], index, pretrained)
-    predicting.embed(pretrained, [phantoms / "images" / "S0-000000.jpg"], tmp_path / "p.npy", "patches", HERE)
+    runs.embed(pretrained, [phantoms / "images" / "S0-000000.jpg"], tmp_path / "p.npy", "patches", HERE)
     with pytest.raises(RecordError, match="--kind pooled"):
         search([image], tmp_path / "p.npy", pretrained)
     (tmp_path / "no.parquet").write_bytes(b"x")

@@ -188,6 +188,7 @@ def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets,
     out = tmp_path / "out"
     changes = {"fractions": (1.0,), "seeds": 1, "finetune": "tiny", "max_steps": 4, "against": ()}
     kept: list[list[str]] = []
+    finetune = run_of_probe.finetune
 
     def tuned(settings):
         """Every step is a checkpoint, and the first is the best."""
@@ -195,11 +196,12 @@ def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets,
         steps = replace(settings.training, validate_every=1, save_every=1)
         with monkeypatch.context() as patched:
             patched.setattr(run_of_probe.ranking, "auroc", lambda *_: next(falling) / 100)
-            run = runs.finetune(replace(settings, training=steps))
+            run = finetune(replace(settings, training=steps))
         kept.append(sorted(p.name for p in (run / "checkpoints").iterdir()))
         return run
 
-    results = run_of_probe.probe(config(model, sets, out, **changes), tuned)
+    monkeypatch.setattr(run_of_probe, "finetune", tuned)
+    results = runs.probe(config(model, sets, out, **changes))
     assert len(kept[0]) > 1
     run = out / "runs" / "untrained-fine-tuning-100-seed0"
     (folder,) = (run / "checkpoints").iterdir()
@@ -208,7 +210,8 @@ def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets,
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "seen"]
     assert not (run / "last").is_symlink()
     (out / "units" / f"{run.name}.npz").unlink()
-    again = run_of_probe.probe(config(model, sets, out, **changes), lambda settings: pytest.fail("trained twice"))
+    monkeypatch.setattr(run_of_probe, "finetune", lambda settings: pytest.fail("trained twice"))
+    again = runs.probe(config(model, sets, out, **changes))
     assert again["rows"] == results["rows"]
 
 

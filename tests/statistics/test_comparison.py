@@ -352,7 +352,7 @@ def test_models_that_tie_everywhere_do_not_differ(tmp_path):
     labels_NC, patients, _, _ = two_files(tmp_path)
     same = np.full(labels_NC.shape, 0.5)
     files = [predicted(tmp_path / name, same, labels_NC, patients) for name in ("c", "d")]
-    compared = runs.compare_models(*files, tmp_path / "out", draws=100)
+    compared = runs.compare(*files, tmp_path / "out", draws=100)
     assert str(compared["mean"]["auroc"]).startswith("+0.000 (+0.000 to +0.000), p=1.000")
     assert compared["x"]["delong"].p == 1
 
@@ -361,12 +361,12 @@ def test_one_class_only_or_one_patient_only_is_undefined_not_a_crash(tmp_path):
     labels_NC, patients, scores, _ = two_files(tmp_path)
     labels_NC[:, 1] = 0
     files = [predicted(tmp_path / n, s, labels_NC, patients) for n, s in zip("ef", scores, strict=True)]
-    compared = runs.compare_models(*files, tmp_path / "out", draws=100)
+    compared = runs.compare(*files, tmp_path / "out", draws=100)
     assert not compared["y"]["delong"].difference.defined
     assert math.isnan(compared["y"]["delong"].p_holm)
     assert "undefined (only negatives" in (tmp_path / "out" / "index.html").read_text()
     files = [predicted(tmp_path / n, s, labels_NC, ["p"] * 120) for n, s in zip("gh", scores, strict=True)]
-    compared = runs.compare_models(*files, tmp_path / "one", draws=100)
+    compared = runs.compare(*files, tmp_path / "one", draws=100)
     assert math.isnan(compared["x"]["auroc"].p)
     json.loads((tmp_path / "one" / "comparison.json").read_text(), parse_constant=pytest.fail)
 
@@ -377,9 +377,9 @@ def test_files_that_do_not_cover_the_same_records_are_named(tmp_path):
     with pytest.raises(
         RecordError, match=r"do not cover the same records: 1 of 120 only in .*a/predictions\.csv \(first: r0\)"
     ):
-        runs.compare_models(files[0], other, tmp_path / "out")
+        runs.compare(files[0], other, tmp_path / "out")
     with pytest.raises(RecordError, match=r"no predictions\.csv or images\.csv in it"):
-        runs.compare_models(files[0], tmp_path, tmp_path / "out")
+        runs.compare(files[0], tmp_path, tmp_path / "out")
 
 
 def images(folder, dice_N, names=None, true=9):
@@ -400,14 +400,14 @@ def test_two_segmenters_are_compared_by_permutation(tmp_path):
     first = np.where(np.arange(40) % 4 == 0, np.nan, rng.uniform(0.4, 1, 40).round(3))
     second = (first - 0.1 * rng.random(40)).round(3)
     a, b = images(tmp_path / "a", first), images(tmp_path / "b", second)
-    compared = runs.compare_models(a, b, tmp_path / "out", draws=1000)["lesion"]
+    compared = runs.compare(a, b, tmp_path / "out", draws=1000)["lesion"]
     direct = sign_flip_test(first, second, draws=10_000)
     assert compared["dice_positive"].difference == direct.difference
     assert compared["dice_positive"].p == direct.p < 0.01
     assert compared["dice_published"].first == pytest.approx((np.nansum(first) + 10) / 40)
     check_whole((tmp_path / "out" / "index.html").read_text())
     with pytest.raises(RecordError, match="do not agree which images show lesion"):
-        runs.compare_models(a, images(tmp_path / "c", np.roll(first, 1)), tmp_path / "out")
+        runs.compare(a, images(tmp_path / "c", np.roll(first, 1)), tmp_path / "out")
     _, _, _, files = two_files(tmp_path / "classifiers")
     with pytest.raises(RecordError, match=r"is images, .* is predictions; they cannot be compared"):
-        runs.compare_models(a, files[0], tmp_path / "out")
+        runs.compare(a, files[0], tmp_path / "out")

@@ -76,7 +76,7 @@ def audit(
     """
     from mrm import runs
 
-    if not runs.compare_sets(sets, json, images, within, examples).clean:
+    if not runs.audit(sets, json, images, within, examples).clean:
         sys.exit(1)
 
 

@@ -35,10 +35,10 @@ def doctor(
         price_per_hour: of this machine, in any currency; adds the cost of the recipe.
         json: also write the measurements to this file.
     """
-    from mrm.runs.doctor import examine
+    from mrm import runs
     from mrm.system.tables import write_whole
 
-    found = examine(records, recipe, init, images, batch, sample, steps, price_per_hour)
+    found = runs.examine(records, recipe, init, images, batch, sample, steps, price_per_hour)
     print(found.table())
     if json:
         write_whole(json, (text.dumps(found.to_dict(), indent=1) + "\n").encode())

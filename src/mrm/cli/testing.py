@@ -73,12 +73,11 @@ def calibrate(
         seed: of the folds and the intervals.
     """
     from mrm import runs
-    from mrm.runs.calibrating import Goal
     from mrm.system.errors import RunError
 
     if youden and (sensitivity is not None or specificity is not None):
         raise RunError("give one of --sensitivity, --specificity and --youden")
-    runs.calibrate(model, val, Goal(sensitivity, specificity), images, train, known, outliers, seed)
+    runs.calibrate(model, val, runs.Goal(sensitivity, specificity), images, train, known, outliers, seed)
 
 
 def compare(first: Path, second: Path, /, out: Path, draws: int = 2000, seed: int = 0) -> None:
@@ -96,7 +95,7 @@ def compare(first: Path, second: Path, /, out: Path, draws: int = 2000, seed: in
     """
     from mrm import runs
 
-    runs.compare_models(first, second, out, draws, seed)
+    runs.compare(first, second, out, draws, seed)
     print(f"open {out / 'index.html'}")
 
 
@@ -139,10 +138,9 @@ def probe(
         draws: bootstrap resamples, by patient where patients are known.
     """
     from mrm import runs
-    from mrm.runs.probing import ProbeConfig
 
     runs.probe(
-        ProbeConfig(
+        runs.ProbeConfig(
             model,
             train,
             val,

@@ -49,9 +49,9 @@ def demo(out: Path = Path("demo"), seed: int = 0) -> None:
 
     Minutes on a CPU. Open OUT/index.html when it is done.
     """
-    from mrm.runs.demo import demo as run
+    from mrm import runs
 
-    print(f"open {run(out, seed)}")
+    print(f"open {runs.demo(out, seed)}")
 
 
 def recipes(name: str = "", /) -> None:

@@ -45,10 +45,10 @@ def predict(
         slide: outline by sliding windows, finer and slower than the whole image at once.
         dicom_seg: write DICOM Segmentations for DICOM input; needs the extra `seg`.
     """
-    from mrm.runs import predicting
+    from mrm import runs
 
-    reading = predicting.Reading(images, batch, workers, precision, device, crop_borders)
-    written = predicting.predict_files(model, paths, out, reading, slide, dicom_seg)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    written = runs.predict(model, paths, out, reading, slide, dicom_seg)
     _say(f"wrote {written}")
 
 
@@ -79,10 +79,10 @@ def embed(
         device: auto, cpu, cuda, cuda:1, ...
         crop_borders: remove burned-in black and white borders first.
     """
-    from mrm.runs import predicting
+    from mrm import runs
 
-    reading = predicting.Reading(images, batch, workers, precision, device, crop_borders)
-    _say(f"wrote {predicting.embed(model, paths, out, kind, reading)}")
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    _say(f"wrote {runs.embed(model, paths, out, kind, reading)}")
 
 
 def similar(
@@ -108,13 +108,14 @@ def similar(
         device: auto, cpu, cuda, cuda:1, ...
         crop_borders: as the index was made.
     """
-    from mrm.runs import predicting
+    from mrm import runs
+    from mrm.runs import searching
     from mrm.system import partial_results
 
-    reading = predicting.Reading(precision=precision, device=device, crop_borders=crop_borders)
-    answers = predicting.similar(queries, index, model, top, reading)
+    reading = runs.Reading(precision=precision, device=device, crop_borders=crop_borders)
+    answers = runs.similar(queries, index, model, top, reading)
     if out:
-        print(f"wrote {partial_results.write_table(out, predicting.SIMILAR, answers)}: {len(answers):,} neighbours")
+        print(f"wrote {partial_results.write_table(out, searching.SIMILAR, answers)}: {len(answers):,} neighbours")
         return
     for answer in answers:
         if answer["rank"] == 1:
@@ -180,9 +181,9 @@ def explain(
         opacity: of the hottest places, from 0 to 1.
         images: where relative names of lists and tables are.
     """
-    from mrm.runs import explaining
+    from mrm import runs
 
-    table = explaining.explain(model, paths, out, finding, method, opacity, images)
+    table = runs.explain(model, paths, out, finding, method, opacity, images)
     print(f"{table}: a line for each map; look at {out}/*.sheet.png")
 
 
@@ -205,9 +206,9 @@ def reconstruct(
         keep: visible patches; else as many as in training (49 of 196 in the published model).
         images: where relative names of lists and tables are.
     """
-    from mrm.runs import reading
+    from mrm import runs
 
-    print(f"{reading.reconstruct(model, paths, out, seed, keep, images)}: a line for each image, drawn beside it")
+    print(f"{runs.reconstruct(model, paths, out, seed, keep, images)}: a line for each image, drawn beside it")
 
 
 def fill_in(
@@ -236,12 +237,12 @@ def fill_in(
         tokenizer: for MRM.pth, which holds none.
         json: also write what was found to this file.
     """
-    from mrm.runs import reading
+    from mrm import runs
 
     if surprise:
-        reading.surprise(model, image, report, others, seed, tokenizer, json)
+        runs.surprise(model, image, report, others, seed, tokenizer, json)
     else:
-        reading.fill_in(model, image, report, top, others, tokenizer, json)
+        runs.fill_in(model, image, report, top, others, tokenizer, json)
 
 
 def serve(

@@ -7,6 +7,7 @@ came from, what it was tested on) and, if it reads reports, `tokenizer.json`. We
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -128,6 +129,17 @@ def kind_at(path: Path | str) -> str:
     """What kind of model is at `path`, by its card; a file is a published MRM. Raises CheckpointError."""
     path = Path(path)
     return "mrm" if path.is_file() else read_card(find_model(path)).kind
+
+
+def weights_digest(path: Path | str) -> str:
+    """Sixteen hex digits that change with any weight of the model at `path`. Raises CheckpointError."""
+    path = Path(path)
+    file = path if path.is_file() else find_model(path) / "model.safetensors"
+    digest = hashlib.blake2b(digest_size=8)
+    with open(file, "rb") as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_card(folder: Path) -> Card:

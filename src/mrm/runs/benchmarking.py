@@ -12,7 +12,7 @@ import json
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,12 @@ from mrm.data.records import Records
 from mrm.evaluation.predictions import read_dice, read_predictions
 from mrm.models import model_folder
 from mrm.pages.ledger import markdown, write_ledger_page
-from mrm.recipes import FinetuneConfig, PretrainConfig, SegmentConfig, suites
+from mrm.recipes import FinetuneConfig, SegmentConfig, suites
 from mrm.recipes.suites import Entry, Suite
+from mrm.runs.evaluating import evaluate
+from mrm.runs.finetuning import finetune
+from mrm.runs.pretraining import pretrain
+from mrm.runs.segmenting import segment
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Bootstrap
 from mrm.statistics.ranking import RankedScores, bootstrap_metrics, mean_or_nan
@@ -38,16 +42,6 @@ from mrm.system.tables import write_whole
 SCRATCH = "scratch"  # the model that is none: random weights
 PHANTOMS = {"pretrain": 1200, "train": 600, "val": 150, "test": 500}  # the suite that draws its own data
 PHANTOM_SIZE = 192
-
-
-@dataclass(frozen=True)
-class Commands:
-    """What a cell is made of: the commands of `mrm.runs`, which hands them in (it imports this file)."""
-
-    pretrain: Callable[[PretrainConfig], Path]
-    finetune: Callable[[FinetuneConfig], Path]
-    segment: Callable[[SegmentConfig], Path]
-    evaluate: Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -80,17 +74,17 @@ class Cell:
         return f"{self.entry.name}/{Path(self.model).stem or 'model'}-{self.seed}"
 
 
-def benchmark(config: BenchmarkConfig, commands: Commands) -> dict[str, Any]:
+def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     """Do what is left of a suite and write the ledger. Returns it. A cell that fails is noted, and the rest goes on."""
     suite = suites.find(config.suite)
     _open(config)
-    data, models = _ready(config, suite, commands)
+    data, models = _ready(config, suite)
     cells = [Cell(m, e, s) for e in _chosen(config, suite) for m in models for s in config.seeds]
     for cell in cells:
         if status(config, cell) != "done":
             print(f"{cell.name}: {cell.entry.recipe}, seed {cell.seed}", flush=True)
             try:
-                _attempt(config, cell, data, models, commands)
+                _attempt(config, cell, data, models)
             finally:
                 write(config, suite, cells)
     return write(config, suite, cells)
@@ -126,11 +120,11 @@ def _chosen(config: BenchmarkConfig, suite: Suite) -> list[Entry]:
     return [replace(e, name=f"{e.name}-modern", recipe=f"{e.recipe}-modern") for e in entries]
 
 
-def _ready(config: BenchmarkConfig, suite: Suite, commands: Commands) -> tuple[Path, tuple[str, ...]]:
+def _ready(config: BenchmarkConfig, suite: Suite) -> tuple[Path, tuple[str, ...]]:
     """The folder of the lists and the models, all of them there. Raises RunError or ConfigError for what is not."""
     if suite.name == "phantom" and config.data is None:
         data = config.out / "data"
-        models = config.models or (str(_phantom_model(config, data, commands)), SCRATCH)
+        models = config.models or (str(_phantom_model(config, data)), SCRATCH)
     elif config.data is None:
         raise ConfigError(f"the suite {suite.name} needs --data DIR with the lists of `{suite.prepare}`")
     else:
@@ -148,7 +142,7 @@ def _ready(config: BenchmarkConfig, suite: Suite, commands: Commands) -> tuple[P
     return data, tuple(models)
 
 
-def _phantom_model(config: BenchmarkConfig, data: Path, commands: Commands) -> Path:
+def _phantom_model(config: BenchmarkConfig, data: Path) -> Path:
     """Draw the sets of the suite `phantom`, each once, and pre-train a small model on one of them."""
     for number, (name, count) in enumerate(PHANTOMS.items()):
         if not (data / name / "records.csv").is_file():
@@ -162,7 +156,7 @@ def _phantom_model(config: BenchmarkConfig, data: Path, commands: Commands) -> P
     recipe = recipes.tiny(data / "pretrain" / "records.csv", run)
     training = replace(recipe.training, epochs=8.0, global_batch=16, log_every=25)
     made = replace(recipe, training=training, max_steps=config.max_steps)
-    return commands.pretrain(made)
+    return pretrain(made)
 
 
 # One cell ---------------------------------------------------------------------------------------------
@@ -181,7 +175,7 @@ def status(config: BenchmarkConfig, cell: Cell) -> str:
     return "begun" if folder.is_dir() else "to do"
 
 
-def _attempt(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[str], commands: Commands) -> None:
+def _attempt(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[str]) -> None:
     """Fine-tune, test, and note how it went. What is wrong with one cell must not keep the others from their turn."""
     folder, began = folder_of(config, cell), time.perf_counter()
     for name in ("cell.json", "resamples.npy"):
@@ -190,7 +184,7 @@ def _attempt(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[s
     try:
         settings = _settings(config, cell, data, models)
         note |= {"command": _command(config, cell, settings)}
-        note |= {"status": "done", **_measure(config, cell, settings, data, commands)}
+        note |= {"status": "done", **_measure(config, cell, settings, data)}
     except Exception as error:  # `training.Stopped` is none: a run that was asked to stop stops the benchmark too
         note |= {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
         print(f"{cell.name}: failed: {note['reason']}", flush=True)
@@ -235,18 +229,18 @@ def _command(config: BenchmarkConfig, cell: Cell, settings: FinetuneConfig | Seg
 
 
 def _measure(
-    config: BenchmarkConfig, cell: Cell, settings: FinetuneConfig | SegmentConfig, data: Path, commands: Commands
+    config: BenchmarkConfig, cell: Cell, settings: FinetuneConfig | SegmentConfig, data: Path
 ) -> dict[str, Any]:
     """Fine-tune and test; the number with its interval, and the fingerprints of what it rests on."""
     entry, run = cell.entry, settings.out
     test = run.with_name("test")
     if isinstance(settings, SegmentConfig):
-        commands.segment(settings)
+        segment(settings)
         records, tested = masks.load(settings.train, "training", settings.classes, only=settings.only).records(), data
     else:
-        commands.finetune(settings)
+        finetune(settings)
         records, tested = Records.load(settings.train, None, config.images), _set(data, entry.test)
-    results = commands.evaluate(run, tested, test, images=config.images, draws=config.draws)
+    results = evaluate(run, tested, test, images=config.images, draws=config.draws)
     classes = results["classes"]
     estimate = (classes.get("mean") or next(iter(classes.values())))[entry.metric]
     return {

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ DICE = ("dice_positive", "dice_published")
 Compared = dict[str, dict[str, Comparison]]  # class: measure: comparison
 
 
-def compare_models(first: Path, second: Path, out: Path, draws: int = 2000, seed: int = 0) -> Compared:
+def compare(first: Path, second: Path, out: Path, draws: int = 2000, seed: int = 0) -> Compared:
     """Compare two `predictions.csv` (or two `images.csv`) of the same records: `comparison.json` and a page.
 
     Raises RecordError for files of different kinds or that do not cover the same records.
@@ -29,9 +28,8 @@ def compare_models(first: Path, second: Path, out: Path, draws: int = 2000, seed
     kinds = [kind_of_table(path) for path in paths.values()]
     if kinds[0] != kinds[1]:
         raise RecordError(f"{paths['first']} is {kinds[0]}, {paths['second']} is {kinds[1]}; they cannot be compared")
-    compare: Callable[..., tuple[Compared, dict[str, Any]]]
-    compare = compare_findings if kinds[0] == "predictions" else compare_masks
-    compared, facts = compare(paths["first"], paths["second"], draws, seed)
+    compare_tables = compare_findings if kinds[0] == "predictions" else compare_masks
+    compared, facts = compare_tables(paths["first"], paths["second"], draws, seed)
     facts = {"first": str(paths["first"]), "second": str(paths["second"]), "draws": draws, "seed": seed, **facts}
     facts["overlap"] = {which: overlap_beside(path) for which, path in paths.items()}
     plain = {c: {m: one.to_dict() for m, one in per.items()} for c, per in compared.items()}

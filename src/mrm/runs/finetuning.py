@@ -1,8 +1,9 @@
-"""The parts of a fine-tuning run; `mrm.runs` puts them in order."""
+"""Learning findings from labels, from a pre-trained encoder."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,54 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from mrm.data.records import UNCERTAIN, Records
+from mrm.data.records import UNCERTAIN, Records, resolve_uncertain
+from mrm.data.samples import LabelData
+from mrm.data.sampling import order_of
+from mrm.evaluation.classifier_test import overlaps
 from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.model_folder import Card
 from mrm.recipes import FinetuneConfig
-from mrm.runs.run_folder import on_encoder
+from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, warn_of
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
+from mrm.training.tasks import ClassifyTask
+from mrm.training.trainer import Trainer
+
+
+def finetune(config: FinetuneConfig) -> Path:
+    """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
+    open_run(config)
+    train, val = label_records(config)
+    policy = uncertain_policy(config, train)
+    train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
+    require_both_values(val, config.val)
+    model = classifier(config, train.classes, policy)
+    data = LabelData(
+        train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment
+    )
+    card = Card("classifier", asdict(model.config), origin(config, train, config.train))
+    seen = note_seen(config, "fine-tuning", train)
+    warn_of(overlaps(seen, val, "validation"))
+    if config.probe_first and not (Path(config.out) / "last").exists():
+        predict.fit_head(model.eval(), train, workers=config.training.workers)
+    return Trainer(
+        ClassifyTask(model),
+        data,
+        config.training.shortened(config.max_steps),
+        config.out,
+        write_model=model_writer(card, seen),
+        seed=config.seed,
+        validate=auroc_validation(config, val),
+        order=order_of(train),
+    ).fit()
 
 
 def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
     """Training and validation records with the same classes."""
-    load = lambda path, classes: Records.load(path, classes, config.images, config.on_error)  # noqa: E731
-    train = load(config.train, config.classes or None)
-    val = load(config.val, train.classes)
+    train = Records.load(config.train, config.classes or None, config.images, config.on_error)
+    val = Records.load(config.val, train.classes, config.images, config.on_error)
     return train, val
 
 

@@ -1,10 +1,10 @@
-"""The parts of a pre-training run; `mrm.runs` puts them in order."""
+"""Learning from images and reports: restoring masked patches and masked words."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,45 @@ from mrm.data.loader import loader
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import PretrainData
-from mrm.data.sampling import in_order
+from mrm.data.sampling import in_order, order_of
 from mrm.data.sections import select_sections
 from mrm.inference import predict
 from mrm.models import model_folder, noise
+from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
+from mrm.runs.run_folder import model_writer, note_seen, open_run, origin
 from mrm.system.tables import write_whole
 from mrm.training.tasks import PretrainTask
-from mrm.training.trainer import processes
+from mrm.training.trainer import Trainer, processes
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Learn from images and reports: restore masked patches and masked words. Returns the run's folder."""
+    open_run(config)
+    train, val = report_records(config)
+    tokenizer = run_tokenizer(config, train)
+    model = pretrain_model(config, tokenizer)
+    data = pretrain_data(config, train, model, tokenizer)
+    card = Card("mrm", asdict(model.config), origin(config, train, config.records))
+    seen = note_seen(config, "pre-training", train)
+    return Trainer(
+        PretrainTask(model, config.image_weight, config.report_weight),
+        data,
+        config.training.shortened(config.max_steps),
+        config.out,
+        write_model=model_writer(card, seen, tokenizer),
+        seed=config.seed,
+        validate=pretraining_validation(config, model, tokenizer, val, train),
+        order=order_of(train),
+    ).fit()
+
+
+def report_records(config: PretrainConfig) -> tuple[Records, Records | None]:
+    """Training records, and validation records if `--val` names some."""
+    train = Records.load(config.records, images=config.images, on_error=config.on_error)
+    val = Records.load(config.val, images=config.images, on_error=config.on_error) if config.val else None
+    return train, val
 
 
 def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
@@ -75,15 +105,16 @@ def pretrain_data(config: PretrainConfig, records: Sequence[Record], model: MRM,
     )
 
 
-def pretraining_validation(config: PretrainConfig, model: MRM, tokenizer: Tokenizer, records: Records):
-    """What pre-training checks now and then: images restored, and the losses of `--val` if given."""
-    val = Records.load(config.val, images=config.images, on_error=config.on_error) if config.val else None
-    shown = [images.read(r.image, model.config.target_size) for r in (val or records)[:4]]
+def pretraining_validation(
+    config: PretrainConfig, model: MRM, tokenizer: Tokenizer, val: Records | None, train: Records
+) -> Callable[[Any, int, Accelerator], dict[str, float]]:
+    """The validation of pre-training: restored images to look at, and the losses of `val` if there is one."""
+    shown_HW = [images.read(r.image, model.config.target_size) for r in (val or train)[:4]]
     data = pretrain_data(config, val, model, tokenizer) if val else None
 
     def validate(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         if state.is_main_process:
-            save_reconstructions(Path(config.out) / "images" / f"step-{step:08d}.png", model, shown)
+            save_reconstructions(Path(config.out) / "images" / f"step-{step:08d}.png", model, shown_HW)
         if data is None:
             return {}
         losses = held_out_losses(config, model, data, state)

@@ -7,11 +7,10 @@ that the same command goes on where it was stopped; table and plot are made from
 # Shapes: N records, C classes, D features, S seeds
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.pages.figures import Curve
 from mrm.pages.probe import write_probe_page
-from mrm.recipes import FinetuneConfig
+from mrm.runs.finetuning import finetune
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking, seeds
 from mrm.statistics.intervals import Estimate
@@ -43,8 +42,6 @@ RANDOM = "random"  # in place of a model: the first one's architecture with rand
 FINETUNE = "fine-tuning"
 MODELS = 4  # that one plot can tell apart
 SETS = ("train", "val", "test")
-
-Tune = Callable[[FinetuneConfig], Path]
 
 
 @dataclass(frozen=True)
@@ -83,8 +80,8 @@ class Unit:
         return f"{self.model}-{self.method}-{100 * self.fraction:g}-seed{self.seed}".replace("/", "_")
 
 
-def probe(config: ProbeConfig, tune: Tune) -> dict[str, Any]:
-    """Probe, and fine-tune by `tune` if asked for: `probe.json`, `index.html`, `label_efficiency.png`, `units/`.
+def probe(config: ProbeConfig) -> dict[str, Any]:
+    """Probe, and fine-tune if a recipe is named: `probe.json`, `index.html`, `label_efficiency.png`, `units/`.
 
     Raises RunError for settings or records that cannot be probed, ProbeError for labels nothing can be learned from.
     """
@@ -101,7 +98,7 @@ def probe(config: ProbeConfig, tune: Tune) -> dict[str, Any]:
         if not file.is_file():
             chosen = parts[unit.seed][unit.fraction]
             if unit.method == FINETUNE:
-                made = fine_tuned(config, unit, models[unit.model], records, chosen, tune)
+                made = fine_tuned(config, unit, models[unit.model], records, chosen)
             else:
                 made = probed(unit, tables[unit.model], records, chosen)
             write_unit(file, made)
@@ -166,7 +163,7 @@ def named_models(config: ProbeConfig) -> dict[str, Path | None]:
 def open_folder(config: ProbeConfig, records: Mapping[str, Records], models: Mapping[str, Path | None]) -> None:
     """Make the folder, or take up what it holds. Raises RunError where it holds another probe."""
     about = {
-        "models": {name: weights_of(path) if path else RANDOM for name, path in models.items()},
+        "models": {name: model_folder.weights_digest(path) if path else RANDOM for name, path in models.items()},
         "records": {name: part.fingerprint() for name, part in records.items()},
         "finetune": config.finetune,
         "max_steps": config.max_steps,
@@ -182,16 +179,6 @@ def open_folder(config: ProbeConfig, records: Mapping[str, Records], models: Map
         write_whole(file, (json.dumps(about, indent=2) + "\n").encode())
     except OSError as error:
         raise RunError(f"{config.out}: cannot be written to ({error}); choose another --out") from error
-
-
-def weights_of(path: Path) -> str:
-    """Sixteen hex digits that change with any weight of the model at `path`."""
-    digest = hashlib.blake2b(digest_size=8)
-    file = path if path.is_file() else model_folder.find_model(path) / "model.safetensors"
-    with open(file, "rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def shared(config: ProbeConfig, records: Mapping[str, Records], models: Mapping[str, Path | None]) -> Iterator[str]:
@@ -293,7 +280,6 @@ def fine_tuned(
     path: Path | None,
     records: Mapping[str, Records],
     chosen: np.ndarray,
-    tune: Tune,
 ) -> dict[str, np.ndarray]:
     """The test scores of a fine-tuned model: its run is under `runs/`, its labels under `lists/`."""
     lists = {
@@ -312,7 +298,7 @@ def fine_tuned(
     if config.workers is not None:
         made = replace(made, training=replace(made.training, workers=config.workers))
     if not only_model(made.out):
-        tune(made)
+        finetune(made)
     network = load_classifier(made.out).to(best_device())
     scores = {
         name: predict.classify(network, records[name], workers=config.workers).logits_NC for name in ("val", "test")

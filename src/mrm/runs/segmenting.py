@@ -1,11 +1,10 @@
-"""The parts of a segmentation run and of its test; `mrm.runs` puts them in order."""
+"""Learning outlines from masks, from a pre-trained encoder."""
 
 # Shapes: N images, C classes, H W pixels
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,20 +12,44 @@ from torch import nn
 
 from mrm.data import masks
 from mrm.data.masks import MaskedImages
-from mrm.evaluation import segmenter_test
+from mrm.data.samples import MaskData
+from mrm.data.sampling import Balanced
 from mrm.evaluation.classifier_test import overlaps
 from mrm.inference import outlines
-from mrm.inference.outlines import Threshold
 from mrm.models import model_folder
-from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities
-from mrm.pages.segmentation import Case, write_segmentation_page
+from mrm.models.model_folder import Card
+from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.recipes import SegmentConfig
-from mrm.runs.run_folder import on_encoder, results_folder, warn_of
+from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, warn_of
 from mrm.system.errors import RunError
-from mrm.system.hardware import best_device
-from mrm.system.progress import Progress
+from mrm.training.tasks import SegmentTask
+from mrm.training.trainer import Trainer
 
-# Training -----------------------------------------------------------------------------------------------
+
+def segment(config: SegmentConfig) -> Path:
+    """Learn outlines from masks, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
+    open_run(config)
+    train, val = masked_images(config)
+    model = segmenter(config)
+    data = MaskData(train, config.image_size, config.crop, config.seed, config.on_error)
+    order = Balanced(train.positive_N, config.negatives)
+    records = train.records()
+    facts = origin(config, records, config.train) | {"ignores_255": train.ignores_255}
+    card = Card("segmenter", asdict(model.config), facts)
+    seen = note_seen(config, "segmentation", records)
+    warn_of(overlaps(seen, val.records(), "validation"))
+    thresholds = last_thresholds(config.out)
+    return Trainer(
+        SegmentTask(model, config.focal_weight, config.dice_weight, config.auxiliary_weight),
+        data,
+        config.training.shortened(config.max_steps),
+        config.out,
+        write_model=model_writer(card, seen, thresholds=thresholds),
+        seed=config.seed,
+        validate=dice_validation(config, val, thresholds),
+        order=order,
+        epoch=len(order),
+    ).fit()
 
 
 def masked_images(config: SegmentConfig) -> tuple[MaskedImages, MaskedImages]:
@@ -103,49 +126,3 @@ def dice_validation(config: SegmentConfig, val: MaskedImages, chosen: dict[str, 
         return {**{f"val_{m}": v for m, v in means.items()}, "score": means["dice_published"]}
 
     return validate
-
-
-# Testing ------------------------------------------------------------------------------------------------
-
-
-def evaluate_masks(
-    model: Path,
-    folder: Path,
-    out: Path,
-    split: str = "test",
-    slide: bool = False,
-    draws: int = 2000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Test a segmenter: `results.json`, `images.csv`, and a page with overlays. Returns the results."""
-    network, out = outlines.load_segmenter(model).to(best_device()), results_folder(Path(out))
-    classes = network.config.classes
-    masked = masks.load(folder, split, classes, on_error="stop")
-    require_meaning(masked, network.card.origin.get("ignores_255", False))
-    thresholds = outlines.read_thresholds(network.card, classes)
-    tested = segmenter_test.test(network, masked, thresholds, slide, Progress("outlining"))
-    report = segmenter_test.report_of(tested, classes, draws, seed)
-    leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
-    warn_of(leaks)
-    results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
-    results |= {"split": split, "inference": "sliding windows" if slide else "whole image"}
-    segmenter_test.write_results(out, results, tested, classes)
-    write_segmentation_page(out, results, report, list(shown_cases(network, masked, tested, thresholds, slide)))
-    segmenter_test.note_test(model, results)
-    return results
-
-
-def shown_cases(
-    model: Segmenter,
-    masked: MaskedImages,
-    tested: segmenter_test.Tested,
-    thresholds: Sequence[Threshold],
-    slide: bool,
-) -> Iterable[Case]:
-    """Best, median and worst images of every class, outlined once more for the page."""
-    for number, name in enumerate(masked.classes):
-        for kind, row, dice in segmenter_test.cases(tested, number):
-            index = tested.indices[row]
-            image_HW, mask_HW = masked.read(index)
-            found_HW = outlines.outline(probabilities(model, image_HW, slide), thresholds)
-            yield Case(name, kind, tested.names[row], dice, image_HW, mask_HW == number + 1, found_HW == number + 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mrm import recipes, runs
+from mrm import recipes
 from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
@@ -26,6 +26,9 @@ from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages.demo import Contender, FilledReport, Story, Word, write_demo_page
+from mrm.runs.evaluating import evaluate
+from mrm.runs.finetuning import finetune
+from mrm.runs.pretraining import pretrain
 from mrm.statistics import comparison, intervals, ranking
 
 SIZE = 256  # pixels of a phantom
@@ -43,7 +46,7 @@ def demo(out: Path, seed: int = 0) -> Path:
     recipe = recipes.tiny(sets["pretrain"], out / "pretrained", seed=seed)
     # Words are learned in many steps more than in large batches: a quarter of the recipe's batch for four times the steps.
     training = replace(recipe.training, epochs=float(EPOCHS), global_batch=16, log_every=25)
-    run = runs.pretrain(replace(recipe, training=training))
+    run = pretrain(replace(recipe, training=training))
     trained = time.perf_counter()
     contenders = [
         fine_tuned(out, sets, run, seed, "pre-trained encoder", scratch=False),
@@ -89,8 +92,8 @@ def fine_tuned(out: Path, sets: dict[str, Path], init: Path, seed: int, name: st
     folder = out / ("scratch" if scratch else "finetuned")
     recipe = recipes.tiny_finetune(sets["train"], sets["val"], init, folder, scratch=scratch, seed=seed)
     training = replace(recipe.training, lr=3e-4, validate_every=10, save_every=10)
-    runs.finetune(replace(recipe, max_steps=STEPS, training=training, probe_first=True))
-    runs.evaluate(folder, sets["test"], folder / "test")
+    finetune(replace(recipe, max_steps=STEPS, training=training, probe_first=True))
+    evaluate(folder, sets["test"], folder / "test")
     p = read_predictions(folder / "test" / "predictions.csv")
     report = ranking.classification_report(p.labels_NC, p.probabilities_NC, p.classes, groups=p.patients)
     return Contender(name, p.labels_NC, p.probabilities_NC, report)

@@ -1,4 +1,4 @@
-"""What a pre-trained MRM makes of images and reports: restored images, blanks filled in, sentences that surprise."""
+"""Blanks of a report filled in by a pre-trained model, and sentences that do not fit the image."""
 
 from __future__ import annotations
 
@@ -14,91 +14,14 @@ import numpy as np
 
 from mrm.data import images
 from mrm.data.finding_files import records_at
-from mrm.data.reports import Tokenizer
-from mrm.inference import predict, report_filling
+from mrm.inference import report_filling
 from mrm.inference.report_filling import Blank, SentenceScore
-from mrm.models import model_folder
-from mrm.models.mrm import MRM
-from mrm.pages import sheets
-from mrm.runs.run_folder import csv_of, output_names, results_folder, spare_inputs
+from mrm.runs.reconstructing import load_mrm
 from mrm.system.errors import ImageError, ReportError, RunError
-from mrm.system.hardware import best_device
-from mrm.system.progress import Progress
 from mrm.system.tables import write_whole
 
 MAX_OTHERS = 64  # other images that are looked at
 MAX_BYTES = 1_000_000  # of a file with a report
-
-
-def load_mrm(path: Path, tokenizer: Path | None = None) -> MRM:
-    """The MRM at `path`, on the best device. Raises RunError for another kind of model."""
-    model = model_folder.load(path)
-    if not isinstance(model, MRM):
-        raise RunError(
-            f"{path}: a {model_folder.kind_of(model)}, which has no decoder of images and reports; give the run of "
-            "`mrm pretrain` that it came from, or MRM.pth"
-        )
-    if tokenizer:
-        model.tokenizer = Tokenizer.load(tokenizer)
-    return model.to(best_device())
-
-
-# Restoring images -------------------------------------------------------------------------------------
-
-
-def reconstruct(
-    model: Path,
-    paths: Sequence[Path],
-    out: Path,
-    seed: int = 0,
-    keep: int | None = None,
-    folder: Path | None = None,
-) -> Path:
-    """Write NAME.png for each image: masked, restored, original, residual. Returns `errors.csv`.
-
-    The mask follows from `seed`, the same for every image; `keep` patches stay visible (None: as in training).
-    Raises RunError for another kind of model, an impossible `keep`, or where no image could be read.
-    """
-    network = load_mrm(model)
-    keep = network.config.keep if keep is None else keep
-    if not 0 < keep < network.patches:
-        raise RunError(f"--keep must be from 1 to {network.patches - 1} of the {network.patches} patches, not {keep}")
-    records, out = records_at(paths, folder, Path(out)), results_folder(Path(out))
-    names, progress = output_names([r.name for r in records]), Progress("restoring")
-    spare_inputs(paths, records, [out / "errors.csv", *(out / f"{name}.png" for name in names)])
-    rows: list[dict[str, Any]] = []
-    for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
-        try:
-            shown = predict.reconstruct(network, images.read(record.image), seed, keep)
-        except (ImageError, OSError) as error:
-            rows.append({"image": record.name, "error": str(error)})
-            warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
-            continue
-        levels = grey_error(shown, 1 - keep / network.patches)
-        heading = (
-            f"{Path(record.name).name}: {keep} of {network.patches} patches visible, seed {seed}; error of the hidden ones "
-            f"{shown.error:.3f} as in training, {levels:.1f} grey levels"
-        )
-        write_whole(out / f"{name}.png", sheets.restored_sheet(shown, heading))
-        rows.append(
-            {"image": record.name, "error_normalised": f"{shown.error:.6f}", "error_grey": f"{levels:.4f}"}
-            | {"keep": keep, "seed": seed, "file": f"{name}.png"}
-        )
-        progress(done, len(records))
-    columns = ("image", "error_normalised", "error_grey", "keep", "seed", "file", "error")
-    table = write_whole(out / "errors.csv", csv_of(columns, rows))
-    if all(row.get("error") for row in rows):
-        raise RunError(f"not one of {len(records)} images could be read; the first: {rows[0]['error']}")
-    return table
-
-
-def grey_error(shown: predict.Reconstruction, hidden: float) -> float:
-    """Root mean square error of the hidden pixels, a share `hidden` of all, in grey levels of 255."""
-    squares_HW = (shown.restored.astype(np.float64) - shown.original) ** 2
-    return math.sqrt(squares_HW.mean() / hidden)
-
-
-# Reading reports ----------------------------------------------------------------------------------------
 
 
 def fill_in(

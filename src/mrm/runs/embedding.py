@@ -1,0 +1,73 @@
+"""Features of images, to search in or to learn from."""
+
+# Shapes: N images, D features
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrm.data.finding_files import records_at
+from mrm.inference import predict
+from mrm.inference.predict import Encoding, Kind
+from mrm.models import model_folder
+from mrm.models.segmenter import Segmenter
+from mrm.runs.reading_options import Reading, device_of
+from mrm.runs.run_folder import spare_inputs
+from mrm.runs.work import KNOWN, NOTES, Work, Written
+from mrm.system.errors import RunError
+from mrm.system.partial_results import Row, check_suffix, write_by, write_table
+from mrm.system.tables import write_whole
+
+BESIDE = {".npy": (".csv", ".json"), ".parquet": ()}  # what features are written as, and what is written with them
+
+
+def embed(
+    model: Path, paths: Sequence[Path | str], out: Path, kind: Kind = "pooled", reading: Reading = Reading()
+) -> Written:
+    """Features of images as NPY, with their names in a CSV and the facts in a JSON beside it, or as Parquet.
+
+    Row i of the array is row i of the CSV; an image that could not be read is NaN (null in Parquet). Raises as
+    `predict_table` does.
+    """
+    suffix = check_suffix(Path(out), list(BESIDE))
+    if suffix not in BESIDE:
+        raise RunError(f"{out}: features are written as .npy or .parquet; choose another name for --out")
+    network = load_encoding(model).to(device_of(reading))
+    shape = predict.feature_shape(network, kind)
+    compute = predict.feature_function(network, kind)
+    settings = {"kind": kind, "shape": list(shape)}
+    records = records_at(paths, reading.images)
+    spare_inputs(paths, records, [Path(out).with_suffix(s) for s in {suffix, *BESIDE[suffix]}])
+    work = Work("embedding", network, model, records, Path(out), reading, settings, int(np.prod(shape)))
+    work.run(lambda rows, values: None, compute)
+    columns: dict[str, Any] = {**KNOWN, **NOTES}
+    if suffix == ".parquet":
+        wide = columns | {"feature": work.width}
+        return work.finish(lambda rows: write_table(Path(out), wide, work.with_features(rows()), work.facts()))
+    return work.finish(lambda rows: _write_npy(work, shape, columns, rows()))
+
+
+def _write_npy(work: Work, shape: Sequence[int], columns: Mapping[str, type], rows: Iterator[Row]) -> None:
+    """The names and facts first, the array last: where it is, the others are."""
+    write_table(work.out.with_suffix(".csv"), columns, rows)
+    write_whole(work.out.with_suffix(".json"), (json.dumps(work.facts(), indent=2) + "\n").encode())
+
+    def write(temporary: Path) -> None:
+        array = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(work.keys), *shape))
+        for number, values in enumerate(work.partial.values(work.keys)):
+            array[number] = values.reshape(shape)
+        array.flush()
+
+    write_by(work.out, write)
+
+
+def load_encoding(path: Path) -> Encoding:
+    """The MRM or classifier at `path`. Raises RunError for another kind of model."""
+    model = model_folder.load(path)
+    if isinstance(model, Segmenter):
+        raise RunError(f"{path}: a segmenter has no features of its own; give the model that it was made from")
+    return model

@@ -1,0 +1,101 @@
+"""A segmenter's masks of images, as PNG and as DICOM Segmentation."""
+
+# Shapes: H W pixels
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mrm.data import images, masks
+from mrm.data.display import class_colour
+from mrm.data.finding_files import records_at
+from mrm.data.headers import kind_of, load
+from mrm.data.records import Record, Records
+from mrm.inference import dicom_seg, outlines
+from mrm.models.segmenter import probabilities
+from mrm.runs.reading_options import Reading, autocast, device_of
+from mrm.runs.run_folder import results_folder, spare_inputs
+from mrm.runs.work import KNOWN, NOTES, Work, Written
+from mrm.system.errors import ImageError, MaskError, RunError
+from mrm.system.partial_results import Row, write_by, write_table
+
+
+def outline(
+    model: Path,
+    paths: Sequence[Path | str],
+    out: Path,
+    slide: bool = False,
+    dicom: bool = True,
+    reading: Reading = Reading(),
+) -> Written:
+    """Write NAME.png for each image: class numbers at its own size, in colours; for DICOM also NAME.seg.dcm.
+
+    `masks.csv` in the same folder has a row for each image, with the share of it that each class covers. Raises
+    RunError for another kind of model, names that collide, or where no image could be outlined; MaskError where
+    DICOM Segmentations are wanted but highdicom is not there.
+    """
+    if reading.crop_borders:
+        raise RunError("a mask is of the whole image, so --crop-borders is for classifiers; leave it out")
+    records = records_at(paths, reading.images, Path(out))
+    names = mask_names(records)
+    spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
+    if dicom and any(is_dicom(r) for r in records):
+        dicom_seg.require_highdicom()
+    network = outlines.load_segmenter(model).to(device_of(reading))
+    classes = network.config.classes
+    thresholds = outlines.read_thresholds(network.card, classes)
+    work = Work(
+        "outlining", network, model, records, results_folder(Path(out)), reading, {"slide": slide, "dicom_seg": dicom}
+    )
+
+    def outline_one(record: Record, name: str) -> Row:
+        image_HW = images.read(record.image)
+        with autocast(network, reading):
+            mask_HW = outlines.outline(probabilities(network, image_HW, slide), thresholds)
+        write_by(work.out / f"{name}.png", partial(write_mask, mask_HW))
+        if dicom and isinstance(record.image, Path) and is_dicom(record):
+            version = str(network.card.origin.get("versions", {}).get("mrm", "unknown"))
+            try:
+                dicom_seg.write(work.out / f"{name}.seg.dcm", record.image, mask_HW, classes, version)
+            except MaskError as error:  # the mask is there, and is worth keeping
+                warnings.warn(str(error), stacklevel=1)
+        areas = {f"{c} area": float((mask_HW == k).mean()) for k, c in enumerate(classes, 1)}
+        return {"mask": f"{name}.png", **areas}
+
+    work.run_singly(lambda index: outline_one(records[index], names[index]))
+    columns = {**KNOWN, "mask": str, **{f"{c} area": float for c in classes}, **NOTES}
+    return work.finish(lambda rows: write_table(work.out / "masks.csv", columns, rows()))
+
+
+def mask_names(records: Records) -> list[str]:
+    """How each image's mask is called: its file's name without ending. Raises RunError where two have one."""
+    found: dict[str, str] = {}
+    for record in records:
+        name = masks.stem(Path(record.name).name)
+        if name in found:
+            raise RunError(
+                f"{record.name} and {found[name]} would both be written as {name}.png; predict them one by one"
+            )
+        found[name] = record.name
+    return list(found)
+
+
+def is_dicom(record: Record) -> bool:
+    """Whether a record's image is a DICOM file, by its first bytes."""
+    try:
+        return isinstance(record.image, Path) and kind_of(load(record.image, 1024), record.name) == "dicom"
+    except ImageError:
+        return False
+
+
+def write_mask(mask_HW: np.ndarray, path: Path) -> None:
+    """Class numbers as a PNG with a palette, so that a viewer shows colours and `mrm.data.masks` reads the numbers."""
+    image = Image.fromarray(mask_HW, mode="P")
+    colours = [(0, 0, 0), *(class_colour(number) for number in range(1, 256))]
+    image.putpalette([value for colour in colours for value in colour])
+    image.save(path, format="PNG")

@@ -1,0 +1,24 @@
+"""A WordPiece vocabulary from the reports of records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mrm.data.records import Records
+from mrm.data.reports import Tokenizer
+from mrm.data.sections import select_sections
+from mrm.system.errors import RunError
+from mrm.system.tables import write_whole
+
+
+def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
+    """Learn a WordPiece vocabulary from the reports of `records` and write it to `out`."""
+    loaded = Records.load(records)
+    texts = [select_sections(r.report, sections) for r in loaded if r.report]
+    if not texts:
+        raise RunError(
+            f"{records}: not one of {len(loaded)} records has a report, so there is nothing to learn words from"
+        )
+    tokenizer = Tokenizer.train(texts, size)
+    write_whole(out, tokenizer.to_json().encode())
+    return tokenizer
