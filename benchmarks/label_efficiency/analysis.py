@@ -20,7 +20,7 @@ from units import Study
 from mrm.data.records import Records
 from mrm.statistics import comparison, intervals, ranking
 from mrm.statistics.intervals import Estimate
-from mrm.system.tables import write_whole
+from mrm.system.files import write_json, write_whole
 
 MEASURES = (*CELLS, *(f"finetune/{style}" for style in arms.STYLES))
 FLOORS = ("pixels", "hog")
@@ -132,7 +132,7 @@ class Scores:
 def write(study: Study) -> str:
     """`study.json`, `table.md` and the plots, from what is finished. Returns the table."""
     report = summarise(study)
-    write_whole(study.out / "study.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_json(study.out / "study.json", report)
     text = table(report)
     write_whole(study.out / "table.md", text.encode())
     plot(study, report)

@@ -25,7 +25,7 @@ from mrm.data.sections import select_sections
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.runs.pretraining import pretrain_data
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 from mrm.training.tasks import PretrainTask
 
 ROLL = 8  # images on, another patient: one has three studies at the most

@@ -25,7 +25,7 @@ from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 LUNGS = Path(__file__).parents[1] / "lungs.py"
 LUNG_STEPS = 300

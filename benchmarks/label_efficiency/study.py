@@ -33,7 +33,7 @@ import torch
 from arms import ABLATIONS, MAIN, SIZES
 from units import Study, StudyError, Unit
 
-from mrm.system.tables import write_whole
+from mrm.system.files import write_json
 
 PARTS = {"phantoms": phantoms.main_units, "ablations": phantoms.ablation_units, "real": real.units}
 
@@ -90,7 +90,7 @@ def open_study(options: argparse.Namespace) -> Study:
     elif options.out.exists() and any(options.out.iterdir()):
         raise StudyError(f"{options.out}: is not empty and holds no study (no settings.json); choose another --out")
     else:
-        write_whole(file, (json.dumps(settings, indent=2) + "\n").encode())
+        write_json(file, settings)
     return study
 
 

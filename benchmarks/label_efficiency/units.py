@@ -13,7 +13,7 @@ import numpy as np
 from arms import ABLATIONS, MAIN, Size
 
 from mrm.models import model_folder
-from mrm.system.tables import write_whole
+from mrm.system.files import write_json, write_whole
 
 
 class StudyError(ValueError):
@@ -55,7 +55,7 @@ class Study:
 
     def write(self, kind: str, name: str, content: dict[str, Any]) -> None:
         """A unit's JSON, whole or not at all."""
-        write_whole(self.file(kind, name, ".json"), (json.dumps(content, indent=1) + "\n").encode())
+        write_json(self.file(kind, name, ".json"), content)
 
     def keep_arrays(self, name: str, **arrays: np.ndarray) -> None:
         """Arrays beside a unit's JSON; written before it."""

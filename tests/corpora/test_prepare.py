@@ -18,7 +18,7 @@ from mrm.audit import fingerprints
 from mrm.corpora import inspection, nih, prepare
 from mrm.corpora.contract import Options, Release, find_table, inside, list_images, read_table
 from mrm.data.records import Record, Records
-from mrm.system.errors import RecordError
+from mrm.system.errors import OutputError, RecordError
 from tests.support.image_files import write_image
 
 LABELS = {"0": 0.0, "1": 1.0, "": float("nan"), "-": -1.0}
@@ -172,7 +172,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(source, tmp_path, 
         move(old, new)
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(RecordError, match=r"out: cannot be written \(No space left on device\)"):
+    with pytest.raises(OutputError, match=r"out: cannot be written \(No space left on device\)"):
         prepare("nih", source, tmp_path / "out")
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert not {file, "corpus.json"} & names
@@ -276,7 +276,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
 def test_an_output_that_is_a_file_is_named(source, tmp_path, use):
     use(release_of(source))
     (tmp_path / "out").write_text("")
-    with pytest.raises(RecordError, match=r"out: cannot be written"):
+    with pytest.raises(OutputError, match=r"out: is a file, but a folder is needed"):
         prepare("nih", source, tmp_path / "out")
 
 

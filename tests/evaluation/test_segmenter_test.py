@@ -20,7 +20,7 @@ from mrm.data.masks import IGNORED
 from mrm.evaluation.segmenter_test import surface_distances
 from mrm.inference.outlines import LEVELS, Threshold, choose, levels_of, outline
 from mrm.models import model_folder
-from mrm.system.errors import MaskError, RecordError, RunError, SegmenterError
+from mrm.system.errors import MaskError, OutputError, RecordError, RunError, SegmenterError
 from tests.support.configs import segment_config
 from tests.support.discs import write_discs
 from tests.support.models import save_encoder
@@ -266,7 +266,7 @@ def test_what_a_test_would_ignore_or_could_not_write_is_refused_at_once(trained,
             runs.evaluate(encoder, folder, tmp_path / "out", **changes)
     (tmp_path / "file").touch()
     for model in (trained, encoder):  # before hours of work, not after them
-        with pytest.raises(RunError, match="file: cannot be made a folder for results"):
+        with pytest.raises(OutputError, match="file: is a file, but a folder is needed; choose another --out"):
             runs.evaluate(model, folder, tmp_path / "file")
 
 
@@ -355,7 +355,7 @@ def test_masks_never_overwrite_images_and_want_a_folder(trained, folder, tmp_pat
     with pytest.raises(RunError, match=r"x\.png: is read, and would be overwritten; choose another --out"):
         runs.outline(trained, [tmp_path], tmp_path)
     assert (tmp_path / "x.png").read_bytes() == image.read_bytes()
-    with pytest.raises(RunError, match=r"x\.png: cannot be made a folder for results"):
+    with pytest.raises(OutputError, match=r"x\.png: is a file, but a folder is needed; choose another --out"):
         runs.outline(trained, [image], tmp_path / "x.png")
     for _ in range(2):  # the second time the masks of the first are there
         assert runs.outline(trained, [tmp_path], tmp_path / "masks").n == 1

@@ -266,7 +266,7 @@ def test_results_want_a_folder(capsys, folder):
     file = str(folder / "broken.png")
     code, _, err = run_cli(capsys, "explain", str(folder / "model"), str(folder / "a"), "--out", file)
     assert code == 2
-    assert f"{file}: cannot be made a folder for results" in err
+    assert f"{file}: is a file, but a folder is needed" in err
 
 
 # On phantoms -----------------------------------------------------------------------------------------

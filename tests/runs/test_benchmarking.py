@@ -18,7 +18,7 @@ from mrm.recipes import suites
 from mrm.runs import benchmarking
 from mrm.runs.benchmarking import BenchmarkConfig
 from mrm.statistics import dice, ranking, seeds
-from mrm.system.errors import CheckpointError, ConfigError, RunError
+from mrm.system.errors import CheckpointError, ConfigError, OutputError, RunError
 from mrm.training.trainer import Stopped
 
 
@@ -265,7 +265,7 @@ def test_wrong_names_are_answered_with_the_right_ones(tmp_path, lists, model):
 
 def test_a_folder_of_another_benchmark_is_refused(tmp_path, lists, model, capsys):
     Pretended().benchmark(config(tmp_path / "out", lists, model, seeds=(0,)))
-    with pytest.raises(RunError, match=r"holds another benchmark .suite: nih, now rsna"):
+    with pytest.raises(OutputError, match=r"holds another benchmark .suite: nih, now rsna"):
         Pretended().benchmark(config(tmp_path / "out", lists, model, suite="rsna"))
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("dear")

@@ -270,4 +270,4 @@ def test_another_probe_in_the_folder_is_kept(probed, model, sets, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)
     assert stop.value.code == 2
-    assert "holds another probe (other models, records)" in capsys.readouterr().err
+    assert "holds another probe (different models; different records)" in capsys.readouterr().err

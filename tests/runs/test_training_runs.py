@@ -19,7 +19,7 @@ from mrm.evaluation.predictions import read_predictions
 from mrm.models import model_folder
 from mrm.runs import finetuning, run_folder
 from mrm.statistics import ranking
-from mrm.system.errors import ImageError, RecordError, RunError
+from mrm.system.errors import ImageError, OutputError, RecordError, RunError
 from mrm.training.tasks import ClassifyTask
 from tests.support.configs import finetune_config, pretrain_config
 from tests.support.run_files import trace
@@ -236,7 +236,7 @@ def test_a_validation_set_of_one_class_is_refused_with_its_counts(phantoms, pret
 
 def test_another_run_in_the_folder_is_kept(phantoms, pretrained, tmp_path):
     before = (pretrained / "log.csv").read_bytes()
-    with pytest.raises(RunError, match=r"holds another run \(seed: 0, now 1\)"):
+    with pytest.raises(OutputError, match=r"holds another run \(seed: 0, now 1\)"):
         runs.pretrain(pretrain_config(phantoms, pretrained, seed=1))
     assert (pretrained / "log.csv").read_bytes() == before
 
@@ -244,13 +244,13 @@ def test_another_run_in_the_folder_is_kept(phantoms, pretrained, tmp_path):
 def test_a_folder_with_other_things_is_kept(phantoms, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
-    with pytest.raises(RunError, match="is not empty and holds no run"):
+    with pytest.raises(OutputError, match="is not empty and holds no run"):
         runs.pretrain(pretrain_config(phantoms, tmp_path / "run"))
 
 
 def test_a_folder_that_cannot_be_written_is_named(phantoms, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"file/run: cannot be written to"):
+    with pytest.raises(OutputError, match=r"file/run: cannot be written \(Not a directory\)"):
         runs.pretrain(pretrain_config(phantoms, tmp_path / "file" / "run"))
 
 

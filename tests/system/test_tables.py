@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mrm.system.errors import RecordError
-from mrm.system.tables import read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
+from mrm.system.files import write_csv, write_whole
+from mrm.system.table_files import write_parquet
+from mrm.system.tables import read_csv_rows, read_parquet_rows
 
 CELL = st.text(max_size=20).map(str.strip)
 
@@ -18,7 +20,7 @@ CELL = st.text(max_size=20).map(str.strip)
 @given(rows=st.lists(st.tuples(CELL.filter(bool), CELL), max_size=5))
 @pytest.mark.parametrize(("write", "read"), [(write_csv, read_csv_rows), (write_parquet, read_parquet_rows)])
 def test_a_table_comes_back_as_it_was_written(tmp_path, write, read, rows):
-    header, again = read(write(tmp_path / "table", ["name", "a, b"], rows))
+    header, again = read(write(tmp_path / "table", {"name": str, "a, b": str}, rows))
     assert header == ["name", "a, b"]
     assert [tuple(fields) for _, fields in again] == rows
 

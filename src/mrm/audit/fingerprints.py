@@ -21,8 +21,8 @@ from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.system import hardware
 from mrm.system.errors import ImageError, RecordError
+from mrm.system.files import write_whole
 from mrm.system.journal import Journal, file_state
-from mrm.system.tables import write_whole
 
 DEPTH = 4  # names are known with up to three folders above the file
 Progress = Callable[[int, int], None]  # (images done, images in all)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as text
 from pathlib import Path
 
 from mrm.cli.command import commands
@@ -36,12 +35,12 @@ def doctor(
         json: also write the measurements to this file.
     """
     from mrm import runs
-    from mrm.system.tables import write_whole
+    from mrm.system.files import write_json
 
     found = runs.examine(records, recipe, init, images, batch, sample, steps, price_per_hour)
     print(found.table())
     if json:
-        write_whole(json, (text.dumps(found.to_dict(), indent=1) + "\n").encode())
+        write_json(json, found.to_dict())
 
 
 COMMANDS = commands(doctor)

@@ -110,12 +110,12 @@ def similar(
     """
     from mrm import runs
     from mrm.runs import searching
-    from mrm.system import partial_results
+    from mrm.system import table_files
 
     reading = runs.Reading(precision=precision, device=device, crop_borders=crop_borders)
     answers = runs.similar(queries, index, model, top, reading)
     if out:
-        print(f"wrote {partial_results.write_table(out, searching.SIMILAR, answers)}: {len(answers):,} neighbours")
+        print(f"wrote {table_files.write_table(out, searching.SIMILAR, answers)}: {len(answers):,} neighbours")
         return
     for answer in answers:
         if answer["rank"] == 1:

@@ -14,6 +14,7 @@ from mrm.corpora import inspection, splits, writing
 from mrm.corpora.contract import Exclusion, Options, Release
 from mrm.corpora.writing import Corpus
 from mrm.data.records import Records
+from mrm.system import output_folder
 from mrm.system.errors import RecordError
 
 CORPORA = {  # name -> what it is; each has the module of its name
@@ -40,7 +41,8 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
         raise RecordError(f"no corpus {name!r}; there are {', '.join(CORPORA)}")
     source, out = _folders(Path(source), Path(out))
     release = read(name, source, options)
-    with writing.writing_to(out):
+    output_folder.make_folder(out)
+    with output_folder.writing(out):
         records, unreadable = inspection.inspect(release.records, out, options)
     release = _narrowed(release, records, unreadable, options)
     if options.splits and not set(release.splits) - set(splits.LISTS):
@@ -49,7 +51,7 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
         sets = splits.cut(release, options)
     sets = {k: splits.with_classes(v, _classes(v, release, options)) for k, v in sets.items()}
     if release.finish:
-        with writing.writing_to(out):
+        with output_folder.writing(out):
             lost = release.finish(sets, out, options)
         release, sets = _without(release, sets, lost)
     empty = [f"{k}: no image in it, so it is not written" for k, v in sets.items() if not v]

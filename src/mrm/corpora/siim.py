@@ -41,7 +41,7 @@ from mrm.data import images
 from mrm.data.masks import decode
 from mrm.data.records import Record, Records
 from mrm.system.errors import ImageError, RecordError
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 CLASSES = ("Pneumothorax",)
 FOLDERS = {"train": "training", "val": "validation", "test": "test"}  # split -> folder

@@ -5,14 +5,11 @@ Every file exists whole or not at all, and `corpus.json` is written last: where 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,8 +22,8 @@ import pydicom
 from mrm.corpora.contract import Exclusion, Options, Release
 from mrm.corpora.splits import LISTS, as_listed
 from mrm.data.records import UNCERTAIN, Records
-from mrm.system.errors import RecordError
-from mrm.system.tables import write_whole
+from mrm.system.files import write_csv, write_json
+from mrm.system.output_folder import writing
 
 AUDIT = "audit.json"  # the verdict on the sets, which `mrm.runs.prepare` adds
 PLANNED = ".planned.json"  # the files of a preparation that is not complete
@@ -48,18 +45,6 @@ class Corpus:
         return table(self.name, self.facts)
 
 
-@contextmanager
-def writing_to(out: Path) -> Iterator[None]:
-    """An OSError inside becomes a RecordError that says where and what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise RecordError(
-            f"{out}: cannot be written ({error.strerror or error}). No file is half-written; make room or choose "
-            "another folder, and give the same command again"
-        ) from error
-
-
 def write(
     name: str, source: Path, out: Path, options: Options, release: Release, splits: Mapping[str, Records]
 ) -> Corpus:
@@ -67,9 +52,9 @@ def write(
     tables = {"records": release.records, **_file_names(splits, release)}
     lists = {} if release.purpose == "reports" else {_list_name(split): split for split in splits}
     files = ["excluded.csv", *(f"{stem}{suffix}" for stem in tables for suffix in (".csv", ".parquet"))]
-    with writing_to(out):
+    with writing(out):
         _remove_previous(out)
-        write_whole(out / PLANNED, json.dumps({"files": [*files, *lists]}).encode())
+        write_json(out / PLANNED, {"files": [*files, *lists]})
         for stem, records in tables.items():
             records.to_csv(out / f"{stem}.csv")
             records.to_parquet(out / f"{stem}.parquet")
@@ -77,10 +62,11 @@ def write(
         files += [
             f for f, split in lists.items() if _write_list(out / f, split, splits[split], release, options, notes)
         ]
-        _write_excluded(out / "excluded.csv", release.excluded)
+        rows = [[e.name, e.reason, e.detail] for e in release.excluded]
+        write_csv(out / "excluded.csv", ["name", "reason", "detail"], rows)
         facts = _facts(name, source, options, release, splits)
         facts |= {"notes": notes, "files": {f: digest(out / f) for f in sorted(files)}}
-        write_whole(out / "corpus.json", (json.dumps(facts, indent=1, default=str) + "\n").encode())
+        write_json(out / "corpus.json", facts)
         (out / PLANNED).unlink()
     return Corpus(name, out, release.records, splits, release.excluded, facts)
 
@@ -138,14 +124,6 @@ def _write_list(path: Path, split: str, records: Records, release: Release, opti
         return False
     whole.to_list(path)
     return True
-
-
-def _write_excluded(path: Path, excluded: Sequence[Exclusion]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "reason", "detail"])
-    writer.writerows([e.name, e.reason, e.detail] for e in excluded)
-    write_whole(path, text.getvalue().encode())
 
 
 # ---- facts -------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from mrm.data.shards import (
 )
 from mrm.system import hardware
 from mrm.system.errors import ImageError, MaskError, PackError
-from mrm.system.tables import write_csv, write_whole
+from mrm.system.files import write_csv, write_json, write_whole
 
 IMAGE, MASK = "image_bytes", "mask_bytes"  # columns of the files of images
 PLAN = "packing.json"  # what is packed and how, for a command that goes on
@@ -261,7 +261,7 @@ def _write_files(source: Source, out: Path, config: PackConfig, workers: int, pr
         for number in todo:
             failures: list[tuple[str, str]] = []
             file = _write_file(out / _file_name(number), batches(parts[number], failures))
-            write_whole(_note(out, number), json.dumps({"file": asdict(file), "failures": failures}).encode())
+            write_json(_note(out, number), {"file": asdict(file), "failures": failures})
     except BrokenProcessPool:
         raise PackError(
             f"{out}: a process that encodes was killed, for want of memory perhaps; whole files are kept: the same "

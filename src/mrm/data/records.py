@@ -23,7 +23,9 @@ from mrm.data.config import OnError
 from mrm.data.headers import Stored
 from mrm.system import object_store
 from mrm.system.errors import RecordError
-from mrm.system.tables import read_csv_rows, read_parquet_rows, write_csv, write_parquet, write_whole
+from mrm.system.files import write_csv, write_whole
+from mrm.system.table_files import write_parquet
+from mrm.system.tables import read_csv_rows, read_parquet_rows
 
 UNCERTAIN = -1.0  # CheXpert's "may be present"; an uncertain policy turns it into 1, 0 or NaN before training
 RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
@@ -165,7 +167,8 @@ class Records(Sequence[Record]):
 
     def to_parquet(self, path: Path | str) -> Path:
         """The table of `to_csv` as Parquet, every column text."""
-        return write_parquet(Path(path), *self.table(Path(path).parent))
+        header, rows = self.table(Path(path).parent)
+        return write_parquet(Path(path), dict.fromkeys(header, str), rows)
 
     def to_list(self, path: Path | str) -> Path:
         """The published label list: `name 0 1 0 ...` a line. Not-stated labels cannot be written and raise."""

@@ -3,7 +3,6 @@
 # Shapes: N records, C classes, D features
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -28,8 +27,8 @@ from mrm.statistics.calibration import OperatingPoint, Reliability
 from mrm.statistics.intervals import Estimate
 from mrm.statistics.subgroups import Subgroups, age_in_years, subgroups, values_of
 from mrm.system.errors import RunError
+from mrm.system.files import write_json
 from mrm.system.progress import Progress
-from mrm.system.tables import write_whole
 
 CALIBRATED_ON = "calibrated-on"  # folder of a model: fingerprints of the records that its calibration saw
 
@@ -245,7 +244,7 @@ def summary(
 
 def write_results(out: Path, results: dict[str, Any], predictions: Predictions) -> None:
     """`results.json` and `predictions.csv`."""
-    write_whole(Path(out) / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+    write_json(Path(out) / "results.json", results)
     write_predictions(Path(out) / "predictions.csv", predictions)
 
 

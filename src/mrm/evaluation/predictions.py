@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mrm.system.errors import RecordError
-from mrm.system.tables import read_csv_rows, write_csv
+from mrm.system.files import write_csv
+from mrm.system.tables import read_csv_rows
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 # Shapes: N images, C classes, H W pixels
 from __future__ import annotations
 
-import csv
-import io
-import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from mrm.models.segmenter import Segmenter, probabilities
 from mrm.statistics.dice import MEASURES, Overlap, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap, Estimate
 from mrm.system.errors import ImageError, RunError
-from mrm.system.tables import write_whole
+from mrm.system.files import write_csv, write_json
 
 SURFACES = {
     "surface_distance": "mean distance between the two outlines, in pixels, where there are two",
@@ -155,17 +153,16 @@ def summary(
 
 def write_results(out: Path, results: dict[str, Any], tested: Tested, classes: Sequence[str]) -> None:
     """`results.json`, and `images.csv`: the counts, Dice and surface distances of every image and class."""
-    write_whole(Path(out) / "results.json", (json.dumps(results, indent=2) + "\n").encode())
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "class", "intersection", "predicted", "true", "pixels", "dice", *SURFACES])
+    write_json(Path(out) / "results.json", results)
+    columns = ["name", "class", "intersection", "predicted", "true", "pixels", "dice", *SURFACES]
+    rows: list[list[object]] = []
     for number, label in enumerate(classes):
         dice_N = tested.overlap(number).dice()
         for row, name in enumerate(tested.names):
             numbers = [dice_N[row], *tested.surfaces[row][number]]
-            shown = ["" if v != v else f"{v:.6g}" for v in numbers]
-            writer.writerow([name, label, *map(int, tested.counts[row][number]), *shown])
-    write_whole(Path(out) / "images.csv", text.getvalue().encode())
+            texts = ["" if math.isnan(v) else f"{v:.6g}" for v in numbers]
+            rows.append([name, label, *map(int, tested.counts[row][number]), *texts])
+    write_csv(Path(out) / "images.csv", columns, rows)
 
 
 def note_test(path: Path, results: dict[str, Any]) -> None:

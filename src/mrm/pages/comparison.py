@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrm.pages.layout import template
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 if TYPE_CHECKING:
     from mrm.statistics.comparison import Comparison

@@ -17,7 +17,7 @@ from mrm.pages.figures import Panel
 from mrm.pages.layout import Report, draw_panels, is_right, template
 from mrm.statistics import intervals
 from mrm.statistics.intervals import Estimate
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 if TYPE_CHECKING:
     from mrm.inference.predict import Reconstruction

@@ -13,7 +13,7 @@ from mrm.pages import figures
 from mrm.pages.figures import Panel
 from mrm.pages.layout import FEW_POSITIVES, FEW_RECORDS, MAX_UNREADABLE_LISTED, Report, draw_panels, template
 from mrm.statistics import ranking
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 if TYPE_CHECKING:
     from mrm.evaluation.classifier_test import Evidence

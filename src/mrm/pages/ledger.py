@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mrm.pages.layout import short, template
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 NOTE = "95 % intervals. A gap is our number minus the published one, whose own uncertainty is unknown."
 HEAD = ("entry", "model", "metric", "published", "ours", "gap", "tested on", "state")

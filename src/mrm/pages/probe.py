@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mrm.pages import figures
 from mrm.pages.figures import Curve
 from mrm.pages.layout import template
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 
 def write_probe_page(out: Path, results: dict[str, Any], curves: Sequence[Curve]) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 from mrm.data import display
 from mrm.pages.layout import FEW_POSITIVES, MAX_UNREADABLE_LISTED, Report, template
 from mrm.statistics.dice import MEASURES
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 TRUE, PREDICTED = display.CLASS_COLOURS[:2]  # an orange line and a blue tint, told apart without colour too
 CASE_SIDE = 512  # pixels of the longer side of a case

@@ -10,8 +10,8 @@ from mrm.audit import overlaps
 from mrm.audit.fingerprints import read_names
 from mrm.audit.overlaps import AuditReport
 from mrm.system.errors import RunError
+from mrm.system.files import write_whole
 from mrm.system.progress import Progress
-from mrm.system.tables import write_whole
 
 
 def audit(sets: Sequence[Path], json: Path | None, images: bool, within: bool, examples: int) -> AuditReport:

@@ -37,7 +37,8 @@ from mrm.statistics import seeds
 from mrm.statistics.intervals import Bootstrap
 from mrm.statistics.ranking import RankedScores, bootstrap_metrics, mean_or_nan
 from mrm.system.errors import ConfigError, RunError
-from mrm.system.tables import write_whole
+from mrm.system.files import write_json, write_whole
+from mrm.system.output_folder import json_settings, open_folder
 
 SCRATCH = "scratch"  # the model that is none: random weights
 PHANTOMS = {"pretrain": 1200, "train": 600, "val": 150, "test": 500}  # the suite that draws its own data
@@ -94,17 +95,11 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def _open(config: BenchmarkConfig) -> None:
-    """Make the folder, or take up the suite it holds. Raises RunError where another one is there."""
-    file, settings = config.out / "benchmark.json", json.loads(json.dumps(asdict(config), default=str))
-    free = ("out", "models", "seeds", "only", "images", "data")  # more models or seeds only add to a ledger
-    if file.is_file():
-        before = json.loads(file.read_text())
-        if changed := [k for k in settings if k not in free and settings[k] != before.get(k)]:
-            told = "; ".join(f"{k}: {before.get(k)}, now {settings[k]}" for k in changed)
-            raise RunError(f"{config.out}: holds another benchmark ({told}); choose another --out")
-    elif config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
-        raise RunError(f"{config.out}: is not empty and holds no benchmark; choose another --out")
-    write_whole(file, (json.dumps(settings, indent=2) + "\n").encode())
+    """Make the folder, or resume the benchmark that it holds. Raises OutputError if it holds something else."""
+    may_change = ("out", "models", "seeds", "only", "images", "data")  # more models or seeds only add to a ledger
+    open_folder(
+        config.out, json_settings("benchmark", "benchmark.json", asdict(config), may_change=may_change, update=True)
+    )
 
 
 def _chosen(config: BenchmarkConfig, suite: Suite) -> list[Entry]:
@@ -189,7 +184,7 @@ def _attempt(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[s
         note |= {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
         print(f"{cell.name}: failed: {note['reason']}", flush=True)
     note["seconds"] = time.perf_counter() - began
-    write_whole(folder / "cell.json", (json.dumps(note, indent=2) + "\n").encode())
+    write_json(folder / "cell.json", note)
 
 
 def _settings(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[str]) -> FinetuneConfig | SegmentConfig:
@@ -270,7 +265,7 @@ def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[
         "rehearsal": f"every run squeezed into {config.max_steps} steps" if config.max_steps else None,
         "rows": rows,
     }
-    write_whole(config.out / "ledger.json", (json.dumps(ledger, indent=2) + "\n").encode())
+    write_json(config.out / "ledger.json", ledger)
     write_whole(config.out / "ledger.md", markdown(ledger).encode())
     write_ledger_page(config.out / "ledger.html", ledger)
     return ledger

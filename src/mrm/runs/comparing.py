@@ -13,7 +13,8 @@ from mrm.pages.comparison import TITLES, write_comparison_page
 from mrm.statistics import comparison, ranking
 from mrm.statistics.comparison import Comparison
 from mrm.system.errors import RecordError
-from mrm.system.tables import read_csv_rows, write_whole
+from mrm.system.files import write_json
+from mrm.system.tables import read_csv_rows
 
 DICE = ("dice_positive", "dice_published")
 Compared = dict[str, dict[str, Comparison]]  # class: measure: comparison
@@ -33,7 +34,7 @@ def compare(first: Path, second: Path, out: Path, draws: int = 2000, seed: int =
     facts = {"first": str(paths["first"]), "second": str(paths["second"]), "draws": draws, "seed": seed, **facts}
     facts["overlap"] = {which: overlap_beside(path) for which, path in paths.items()}
     plain = {c: {m: one.to_dict() for m, one in per.items()} for c, per in compared.items()}
-    write_whole(Path(out) / "comparison.json", (json.dumps({**facts, "classes": plain}, indent=2) + "\n").encode())
+    write_json(Path(out) / "comparison.json", {**facts, "classes": plain})
     write_comparison_page(out, facts, compared)
     print(table(compared, facts))
     return compared

@@ -3,7 +3,6 @@
 # Shapes: N images, D features
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import KNOWN, NOTES, Work, Written
 from mrm.system.errors import RunError
-from mrm.system.partial_results import Row, check_suffix, write_by, write_table
-from mrm.system.tables import write_whole
+from mrm.system.files import write_by, write_json
+from mrm.system.output_folder import writing
+from mrm.system.partial_results import Row
+from mrm.system.table_files import check_suffix, write_table
 
 BESIDE = {".npy": (".csv", ".json"), ".parquet": ()}  # what features are written as, and what is written with them
 
@@ -54,7 +55,7 @@ def embed(
 def _write_npy(work: Work, shape: Sequence[int], columns: Mapping[str, type], rows: Iterator[Row]) -> None:
     """The names and facts first, the array last: where it is, the others are."""
     write_table(work.out.with_suffix(".csv"), columns, rows)
-    write_whole(work.out.with_suffix(".json"), (json.dumps(work.facts(), indent=2) + "\n").encode())
+    write_json(work.out.with_suffix(".json"), work.facts())
 
     def write(temporary: Path) -> None:
         array = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(work.keys), *shape))
@@ -62,7 +63,8 @@ def _write_npy(work: Work, shape: Sequence[int], columns: Mapping[str, type], ro
             array[number] = values.reshape(shape)
         array.flush()
 
-    write_by(work.out, write)
+    with writing(work.out):
+        write_by(work.out, write)
 
 
 def load_encoding(path: Path) -> Encoding:

@@ -29,11 +29,12 @@ from mrm.models import model_folder
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.pages.evaluation import write_evaluation_page
 from mrm.pages.segmentation import Case, write_segmentation_page
-from mrm.runs.run_folder import results_folder, warn_of
+from mrm.runs.run_folder import warn_of
 from mrm.runs.segmenting import require_meaning
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
 from mrm.system.hardware import best_device
+from mrm.system.output_folder import make_folder
 from mrm.system.progress import Progress
 
 
@@ -73,7 +74,7 @@ def evaluate_findings(
 
     Probabilities are at the model's temperatures. `by` are columns of the records to group by.
     """
-    network, out = load_classifier(model), results_folder(Path(out))
+    network, out = load_classifier(model), make_folder(Path(out))
     card, tested = network.card, test_records(network, records, images)
     found = scored(network.to(best_device()), tested, records, workers)
     predictions = predictions_of(DecisionRules.of(card, tested.classes), found)
@@ -108,7 +109,7 @@ def evaluate_masks(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Test a segmenter: `results.json`, `images.csv`, and a page with overlays. Returns the results."""
-    network, out = outlines.load_segmenter(model).to(best_device()), results_folder(Path(out))
+    network, out = outlines.load_segmenter(model).to(best_device()), make_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))

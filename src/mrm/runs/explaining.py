@@ -21,11 +21,12 @@ from mrm.inference.decisions import DecisionRules
 from mrm.inference.heat_maps import Method
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
-from mrm.runs.run_folder import csv_of, output_names, plain, results_folder, spare_inputs
+from mrm.runs.run_folder import output_names, plain, spare_inputs
 from mrm.system.errors import ImageError, RunError
+from mrm.system.files import write_csv, write_whole
 from mrm.system.hardware import best_device
+from mrm.system.output_folder import make_folder
 from mrm.system.progress import Progress
-from mrm.system.tables import write_whole
 
 COLUMNS = ("image", "finding", "probability", "method", "overlay", "array", "sheet", "error")
 
@@ -46,7 +47,7 @@ def explain(
     """
     network = load_classifier(model).to(best_device())
     numbers = finding_numbers(network, findings)
-    records, out = records_at(paths, folder, Path(out)), results_folder(Path(out))
+    records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
     rows: list[dict[str, Any]] = []
     names, progress = output_names([r.name for r in records]), Progress("explaining")
     spare_inputs(paths, records, [out / "maps.csv"])
@@ -57,7 +58,7 @@ def explain(
             rows.append({"image": record.name, "method": method, "error": str(error)})
             warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
         progress(done, len(records))
-    table = write_whole(out / "maps.csv", csv_of(COLUMNS, rows))
+    table = write_csv(out / "maps.csv", COLUMNS, rows)
     if all(row.get("error") for row in rows):
         raise RunError(f"not one of {len(records)} images could be read; the first: {rows[0]['error']}")
     return table

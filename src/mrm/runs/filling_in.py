@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json as jsons
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +16,7 @@ from mrm.inference import report_filling
 from mrm.inference.report_filling import Blank, SentenceScore
 from mrm.runs.reconstructing import load_mrm
 from mrm.system.errors import ImageError, ReportError, RunError
-from mrm.system.tables import write_whole
+from mrm.system.files import write_json
 
 MAX_OTHERS = 64  # other images that are looked at
 MAX_BYTES = 1_000_000  # of a file with a report
@@ -134,16 +132,3 @@ def surprise_table(whole: SentenceScore, scores: Sequence[SentenceScore]) -> str
         better = f"{score.better:13.0%}" if score.better == score.better else " " * 13
         lines.append(f"{shown} {better} {score.words:5}  {' '.join(score.sentence.split())}")
     return "\n".join([*lines, "ln p a word; surprise above 0: other images explain the words better than the own one"])
-
-
-def write_json(path: Path, found: dict[str, Any]) -> None:
-    """Plain values as a JSON file; what is not a number is null."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: clean(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [clean(v) for v in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    write_whole(path, (jsons.dumps(clean(found), indent=2, ensure_ascii=False) + "\n").encode())

@@ -19,10 +19,13 @@ from mrm.data.records import Record, Records
 from mrm.inference import dicom_seg, outlines
 from mrm.models.segmenter import probabilities
 from mrm.runs.reading_options import Reading, autocast, device_of
-from mrm.runs.run_folder import results_folder, spare_inputs
+from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import KNOWN, NOTES, Work, Written
 from mrm.system.errors import ImageError, MaskError, RunError
-from mrm.system.partial_results import Row, write_by, write_table
+from mrm.system.files import write_by
+from mrm.system.output_folder import make_folder, writing
+from mrm.system.partial_results import Row
+from mrm.system.table_files import write_table
 
 
 def outline(
@@ -50,14 +53,15 @@ def outline(
     classes = network.config.classes
     thresholds = outlines.read_thresholds(network.card, classes)
     work = Work(
-        "outlining", network, model, records, results_folder(Path(out)), reading, {"slide": slide, "dicom_seg": dicom}
+        "outlining", network, model, records, make_folder(Path(out)), reading, {"slide": slide, "dicom_seg": dicom}
     )
 
     def outline_one(record: Record, name: str) -> Row:
         image_HW = images.read(record.image)
         with autocast(network, reading):
             mask_HW = outlines.outline(probabilities(network, image_HW, slide), thresholds)
-        write_by(work.out / f"{name}.png", partial(write_mask, mask_HW))
+        with writing(work.out):  # so that a full disk stops the run, and is not noted as an unreadable image
+            write_by(work.out / f"{name}.png", partial(write_mask, mask_HW))
         if dicom and isinstance(record.image, Path) and is_dicom(record):
             version = str(network.card.origin.get("versions", {}).get("mrm", "unknown"))
             try:

@@ -19,7 +19,8 @@ from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import KNOWN, NOTES, Work, Written
 from mrm.system.errors import RunError
-from mrm.system.partial_results import Row, check_suffix, write_table
+from mrm.system.partial_results import Row
+from mrm.system.table_files import check_suffix, write_table
 
 
 def predict(

@@ -8,9 +8,10 @@ from pathlib import Path
 from mrm import corpora
 from mrm.audit.overlaps import AuditReport, audit
 from mrm.data.records import Records
+from mrm.system.files import write_whole
 from mrm.system.journal import Journal
+from mrm.system.output_folder import writing
 from mrm.system.progress import Progress
-from mrm.system.tables import write_whole
 
 
 def prepare(name: str, source: Path, out: Path, options: corpora.Options | None = None) -> AuditReport:
@@ -19,7 +20,7 @@ def prepare(name: str, source: Path, out: Path, options: corpora.Options | None 
     Interrupted, each of the two goes on where it was: `corpus.json` ends the first, `audit.json` the second.
     """
     corpus = corpora.prepare(name, source, out, options)
-    with corpora.writing.writing_to(out), Journal(Path(out) / ".audited.jsonl") as journal:
+    with writing(out), Journal(Path(out) / ".audited.jsonl") as journal:
         verdict = audit_splits(corpus.splits, journal)
         if verdict.compared:
             write_whole(Path(out) / corpora.writing.AUDIT, verdict.to_json().encode())

@@ -25,7 +25,7 @@ from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 from mrm.training.tasks import PretrainTask
 from mrm.training.trainer import Trainer, processes
 

@@ -7,7 +7,6 @@ that the same command goes on where it was stopped; table and plot are made from
 # Shapes: N records, C classes, D features, S seeds
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,8 +33,9 @@ from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking, seeds
 from mrm.statistics.intervals import Estimate
 from mrm.system.errors import RunError
+from mrm.system.files import write_json
 from mrm.system.hardware import best_device
-from mrm.system.tables import write_whole
+from mrm.system.output_folder import json_settings, open_folder
 from mrm.training.checkpoints import STATE
 
 RANDOM = "random"  # in place of a model: the first one's architecture with random weights
@@ -88,7 +88,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     check(config)
     records = labelled_records(config)
     models = named_models(config)
-    open_folder(config, records, models)
+    open_probe(config, records, models)
     warn_of(leaks := list(shared(config, records, models)))
     parts = {seed: subsets(records["train"], config.fractions, seed) for seed in range(config.seeds)}
     tables = {name: features_of(config, name, path, records) for name, path in models.items()}
@@ -106,7 +106,7 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
         made = read_unit(file)
         print(f"{number} of {len(units)}: {unit.name}: validation AUROC {float(made['val_auroc']):.3f}", flush=True)
     results = summarise(config, records, models, parts, units, leaks)
-    write_whole(Path(config.out) / "probe.json", (json.dumps(results, indent=2) + "\n").encode())
+    write_json(Path(config.out) / "probe.json", results)
     write_probe_page(config.out, results, curves(results))
     print(table(results))
     return results
@@ -160,25 +160,15 @@ def named_models(config: ProbeConfig) -> dict[str, Path | None]:
     return named
 
 
-def open_folder(config: ProbeConfig, records: Mapping[str, Records], models: Mapping[str, Path | None]) -> None:
-    """Make the folder, or take up what it holds. Raises RunError where it holds another probe."""
-    about = {
+def open_probe(config: ProbeConfig, records: Mapping[str, Records], models: Mapping[str, Path | None]) -> None:
+    """Make the folder, or resume the probe that it holds. Raises OutputError if it holds something else."""
+    settings = {
         "models": {name: model_folder.weights_digest(path) if path else RANDOM for name, path in models.items()},
         "records": {name: part.fingerprint() for name, part in records.items()},
         "finetune": config.finetune,
         "max_steps": config.max_steps,
     }
-    file = Path(config.out) / "probing.json"
-    if file.is_file():
-        before = json.loads(file.read_text())
-        if changed := [key for key in about if before.get(key) != about[key]]:
-            raise RunError(f"{config.out}: holds another probe (other {', '.join(changed)}); choose another --out")
-    elif Path(config.out).exists() and (not Path(config.out).is_dir() or any(Path(config.out).iterdir())):
-        raise RunError(f"{config.out}: is not empty and holds no probe; choose another --out")
-    try:
-        write_whole(file, (json.dumps(about, indent=2) + "\n").encode())
-    except OSError as error:
-        raise RunError(f"{config.out}: cannot be written to ({error}); choose another --out") from error
+    open_folder(Path(config.out), json_settings("probe", "probing.json", settings))
 
 
 def shared(config: ProbeConfig, records: Mapping[str, Records], models: Mapping[str, Path | None]) -> Iterator[str]:

@@ -17,11 +17,12 @@ from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages import sheets
-from mrm.runs.run_folder import csv_of, output_names, results_folder, spare_inputs
+from mrm.runs.run_folder import output_names, spare_inputs
 from mrm.system.errors import ImageError, RunError
+from mrm.system.files import write_csv, write_whole
 from mrm.system.hardware import best_device
+from mrm.system.output_folder import make_folder
 from mrm.system.progress import Progress
-from mrm.system.tables import write_whole
 
 
 def reconstruct(
@@ -41,7 +42,7 @@ def reconstruct(
     keep = network.config.keep if keep is None else keep
     if not 0 < keep < network.patches:
         raise RunError(f"--keep must be from 1 to {network.patches - 1} of the {network.patches} patches, not {keep}")
-    records, out = records_at(paths, folder, Path(out)), results_folder(Path(out))
+    records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
     names, progress = output_names([r.name for r in records]), Progress("restoring")
     spare_inputs(paths, records, [out / "errors.csv", *(out / f"{name}.png" for name in names)])
     rows: list[dict[str, Any]] = []
@@ -64,7 +65,7 @@ def reconstruct(
         )
         progress(done, len(records))
     columns = ("image", "error_normalised", "error_grey", "keep", "seed", "file", "error")
-    table = write_whole(out / "errors.csv", csv_of(columns, rows))
+    table = write_csv(out / "errors.csv", columns, rows)
     if all(row.get("error") for row in rows):
         raise RunError(f"not one of {len(records)} images could be read; the first: {rows[0]['error']}")
     return table

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import platform
 import re
 import shlex
@@ -29,8 +27,8 @@ from mrm.models import model_folder, noise
 from mrm.models.model_folder import Card
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.system.errors import RunError
+from mrm.system.output_folder import Settings, open_folder
 from mrm.system.progress import Progress
-from mrm.system.tables import write_whole
 from mrm.training.trainer import processes
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -46,28 +44,14 @@ FREE = (
 
 
 def open_run(config: Any) -> None:
-    """Make the run's folder, or take up the run it holds. Raises RunError if it holds something else."""
-    with processes().main_process_first():  # of several processes, one makes it and the others find it made
-        _open_run(config)
+    """Make the run's folder, or resume the run that it holds. Raises OutputError if it holds something else."""
 
+    def changes(earlier: str) -> list[str]:
+        before = recipes.from_yaml(type(config), earlier, str(Path(config.out) / "config.yaml"))
+        return [line for line in recipes.differences(before, config) if line.split(":")[0] not in (*FREE, "out")]
 
-def _open_run(config: Any) -> None:
-    run, file = Path(config.out), Path(config.out) / "config.yaml"
-    if file.is_file():
-        before = recipes.from_yaml(type(config), file.read_text(), str(file))
-        changed = [d for d in recipes.differences(before, config) if d.split(":")[0] not in (*FREE, "out")]
-        if changed:
-            raise RunError(
-                f"{run}: holds another run ({'; '.join(changed[:5])}); choose another --out, or its settings"
-            )
-    elif run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise RunError(f"{run}: is not empty and holds no run (no config.yaml); choose another --out")
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        if not file.is_file():
-            write_whole(file, recipes.to_yaml(config).encode())
-    except OSError as error:
-        raise RunError(f"{run}: cannot be written to ({error}); choose another --out") from error
+    with processes().main_process_first():  # rank 0 makes the folder, the other ranks then find it
+        open_folder(Path(config.out), Settings("run", "config.yaml", recipes.to_yaml(config), changes))
 
 
 def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
@@ -154,15 +138,6 @@ def warn_of(found: list[str]) -> None:
         warnings.warn(overlap, stacklevel=3)
 
 
-def results_folder(out: Path) -> Path:
-    """Make the folder for results. Raises RunError where that cannot be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made a folder for results ({error}); choose another --out") from error
-    return out
-
-
 def spare_inputs(paths: Sequence[Path | str], records: Records, written: Sequence[Path]) -> None:
     """Raises RunError where a file that is to be written is an image, list or table that is read."""
     there = {file.resolve(): file for file in written if file.exists()}
@@ -189,12 +164,3 @@ def output_names(names: Sequence[str]) -> list[str]:
 def plain(name: str) -> str:
     """A name that every file system takes."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:120]
-
-
-def csv_of(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as a CSV file; what a row does not have stays empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

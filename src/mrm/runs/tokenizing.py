@@ -8,7 +8,7 @@ from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.data.sections import select_sections
 from mrm.system.errors import RunError
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 
 def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:

@@ -25,9 +25,9 @@ from mrm.inference.predict import Computed
 from mrm.models import model_folder
 from mrm.runs.reading_options import Reading, named_failures
 from mrm.system.errors import ImageError, RunError
+from mrm.system.files import write_whole
 from mrm.system.partial_results import Partial, Row
 from mrm.system.progress import duration
-from mrm.system.tables import write_whole
 from mrm.training.trainer import processes
 
 KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table

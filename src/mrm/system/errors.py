@@ -5,6 +5,10 @@ class MRMError(ValueError):
     """The base of all expected errors."""
 
 
+class OutputError(MRMError):
+    """An output file or folder that cannot be written, or that holds something else."""
+
+
 class StoreError(MRMError):
     """A file of an object store, or the cache, that cannot be used."""
 

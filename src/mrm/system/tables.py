@@ -1,20 +1,17 @@
-"""Tables of text in files: CSV and Parquet, read row by row; and files that are written whole or not at all."""
+"""Read tables of text row by row: CSV, also compressed, and Parquet."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from mrm.system.errors import RecordError
-
-# Reading ------------------------------------------------------------------------------------------------
 
 
 def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -81,41 +78,3 @@ def _unpacked(path: Path) -> bytes:
             return archive.read(names[0])
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
         raise RecordError(f"{path}: damaged archive ({error}); get it again") from None
-
-
-# Writing ------------------------------------------------------------------------------------------------
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
-    """Write a CSV that `read_csv_rows` gives back."""
-    text = io.StringIO()
-    bare = any("\r" in str(cell) for row in rows for cell in row)  # Python before 3.13 does not quote it
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return write_whole(path, text.getvalue().encode())
-
-
-def write_parquet(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Path:
-    """The table of `write_csv` as Parquet, every column text."""
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = [list(c) for c in zip(*rows, strict=True)] or [[] for _ in header]
-    arrays = [pyarrow.array(c, pyarrow.string()) for c in columns]
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(dict(zip(header, arrays, strict=True))), sink)
-    return write_whole(path, sink.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file that exists either whole or not at all: a temporary name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path

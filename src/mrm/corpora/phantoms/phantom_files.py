@@ -13,7 +13,7 @@ from mrm.corpora.phantoms.phantom import FINDINGS, phantom
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
-from mrm.system.tables import write_whole
+from mrm.system.files import write_whole
 
 MASKS = ("lungs", "pneumothorax")
 

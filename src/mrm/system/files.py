@@ -1,0 +1,83 @@
+"""Files that are written whole or not at all: bytes, JSON, CSV, and whatever a library writes.
+
+Each is written under a temporary name in the same folder and then renamed, so that a reader never sees half a file
+and an error or a kill leaves the previous file as it was. All functions make the folder if necessary and raise
+OSError where the file cannot be written (see `mrm.system.output_folder.writing`).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = (
+    Mapping[str, Any] | Sequence[Any]
+)  # by column name, where a missing value is empty; or in the order of the columns
+
+
+def write_by(path: Path, write: Callable[[Path], object]) -> Path:
+    """Write a file by calling `write` with a temporary path, which is then renamed to `path`. Returns `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write bytes. Returns `path`."""
+    return write_by(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write dictionaries, lists, numbers, text and paths as JSON; NaN and infinity become null. Returns `path`."""
+    return write_whole(path, as_json(value).encode())
+
+
+def as_json(value: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """The value with null in place of NaN and infinity, which JSON does not have, and text in place of paths."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Row]) -> Path:
+    """Write a CSV that `mrm.system.tables.read_csv_rows` reads back; None is empty. Returns `path`.
+
+    The rows are consumed one at a time.
+    """
+    names = list(columns)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            minimal = csv.writer(file, lineterminator="\n")
+            quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+            minimal.writerow(names)
+            for row in rows:
+                values = cells(names, row)
+                has_return = any("\r" in value for value in values if isinstance(value, str))
+                (quoted if has_return else minimal).writerow(values)  # Python before 3.13 does not quote "\r"
+
+    return write_by(path, write)
+
+
+def cells(columns: Sequence[str], row: Row) -> Sequence[Any]:
+    """The values of a row in the order of the columns; None where it has none."""
+    return [row.get(column) for column in columns] if isinstance(row, Mapping) else row
