@@ -66,6 +66,19 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        write_csv(path, ["name"], [["a"], ["b"]])
+        write_whole(path, b"new")
+    assert [p.name for p in path.parent.iterdir()] == ["labels.csv"]
+    assert path.read_bytes() == b"old"
+
+
+def test_rows_that_end_with_an_error_leave_the_old_table_and_nothing_else(tmp_path):
+    path = write_whole(tmp_path / "new" / "labels.csv", b"old")
+
+    def rows():
+        yield ["a"]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_csv(path, ["name"], rows())
     assert [p.name for p in path.parent.iterdir()] == ["labels.csv"]
     assert path.read_bytes() == b"old"
