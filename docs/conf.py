@@ -38,7 +38,9 @@ def add_what_mrm_prints(app, docname, source):
             recipe = TRAINING.get(name)
             source[0] += section(f"mrm {name}", name, *([recipe] if recipe else []), "--help")
     elif docname == "recipes":
-        source[0] += section("All recipes", "recipes") + section("The published pre-training in full", "recipes", "mimic")
+        source[0] += section("All recipes", "recipes") + section(
+            "The published pre-training in full", "recipes", "mimic"
+        )
 
 
 def setup(app):
