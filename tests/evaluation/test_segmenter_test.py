@@ -162,7 +162,7 @@ def test_bad_masks_stop_a_run_before_it_starts(folder, encoder, tmp_path):
 
 
 def test_another_kind_of_model_is_refused(folder, encoder, tmp_path):
-    with pytest.raises(RunError, match="kind classifier, not a segmenter"):
+    with pytest.raises(RunError, match="expected a segmenter, found a classifier; train one"):
         runs.outline(encoder, [folder / "images" / "test"], tmp_path / "out")
 
 

@@ -24,7 +24,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 import mrm
 from mrm import cli, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
-from mrm.data import finding, images, samples
+from mrm.data import finding_files, images, samples
 from mrm.data.headers import MAX_BYTES
 from mrm.data.records import Record, Records
 from mrm.inference import neighbours, outliers, predict
@@ -79,9 +79,9 @@ def test_files_folders_globs_lists_and_tables_name_the_same_images(phantoms, tmp
     label_list.write_text("".join(f"{f.name} 0 1 0\n" for f in files))
     ways = [files, [phantoms / "images"], [str(phantoms / "images" / "*.jpg")], [plain], [listed], [label_list]]
     for given in ways:
-        found = finding.records_at(given, phantoms / "images" if given[0] in (plain, label_list) else None)
+        found = finding_files.records_at(given, phantoms / "images" if given[0] in (plain, label_list) else None)
         assert [Path(r.image).resolve() for r in found] == [f.resolve() for f in files], given
-    known = finding.records_at([phantoms / "records.csv"])
+    known = finding_files.records_at([phantoms / "records.csv"])
     assert {Path(r.image).name for r in known} == {f.name for f in files}
     assert all(r.patient and r.study for r in known)
 
@@ -98,8 +98,10 @@ def test_a_folder_leaves_out_what_is_no_image_and_an_image_may_have_any_name(pha
     one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
     for name in ("a.jpg", "b", "c.123", "labels.csv", "notes.txt", ".hidden.jpg", "DICOMDIR"):
         (tmp_path / name).write_bytes(one)
-    assert [r.name for r in finding.records_at([tmp_path])] == [str(tmp_path / n) for n in ("a.jpg", "b", "c.123")]
-    assert [r.name for r in finding.records_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
+    assert [r.name for r in finding_files.records_at([tmp_path])] == [
+        str(tmp_path / n) for n in ("a.jpg", "b", "c.123")
+    ]
+    assert [r.name for r in finding_files.records_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
 
 
 def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_image_once(phantoms, tmp_path):
@@ -109,7 +111,7 @@ def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_image_onc
     for file in wanted:
         file.write_bytes(one)
     for pattern in ("in/**", "**", "*", "**/*.jpg"):
-        assert [r.image for r in finding.records_at([str(tmp_path / pattern)])] == wanted
+        assert [r.image for r in finding_files.records_at([str(tmp_path / pattern)])] == wanted
 
 
 def test_results_in_the_folder_of_the_images_are_not_taken_for_images(model, phantoms, tmp_path, monkeypatch):
@@ -123,9 +125,9 @@ def test_results_in_the_folder_of_the_images_are_not_taken_for_images(model, pha
     assert [r["error"] for r in run(model, [tmp_path], tmp_path / "a.csv", one)] == ["", ""]
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / "a.png").write_bytes(images.encode_png(np.zeros((8, 8), np.uint8)))
-    found = [Path(r.name).name for r in finding.records_at([tmp_path], out=tmp_path / "maps")]
+    found = [Path(r.name).name for r in finding_files.records_at([tmp_path], out=tmp_path / "maps")]
     assert found == ["a.jpg", "b.jpg"]
-    assert len(finding.records_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
+    assert len(finding_files.records_at([tmp_path / "maps"], out=tmp_path / "maps")) == 1  # asked for by name
 
 
 @pytest.mark.parametrize(
@@ -154,13 +156,13 @@ def test_lists_and_paths_that_cannot_be_used_are_one_line(model, tmp_path, capsy
     assert error.startswith("mrm: error: ")
     assert error.count("\n") == 1
     with pytest.raises(RecordError, match=message):
-        finding.records_at([path])
+        finding_files.records_at([path])
     assert not list(tmp_path.glob("out.csv*"))
 
 
 def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(RecordError, match="no images in it"):
-        finding.records_at([tmp_path])
+        finding_files.records_at([tmp_path])
 
 
 # ---- one row an image ---------------------------------------------------------------------------------------
@@ -424,7 +426,7 @@ def test_an_image_unlike_those_known_gets_no_decision(model, phantoms, tmp_path)
 
 
 def test_another_kind_of_model_and_a_broken_one_are_refused(model, pretrained, phantoms, tmp_path):
-    with pytest.raises(RunError, match="kind mrm, not a classifier"):
+    with pytest.raises(RunError, match="expected a classifier, found an MRM model"):
         predicting.predict_table(pretrained, [phantoms / "images"], tmp_path / "a.csv", HERE)
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_bytes((model / "config.json").read_bytes())
@@ -617,7 +619,7 @@ def test_a_table_without_rows_is_whole(tmp_path):
 def test_features_are_those_of_the_encoder_as_npy_and_as_parquet(pretrained, phantoms, tmp_path, kind):
     (tmp_path / "bad.png").write_bytes(b"")
     given = [phantoms / "images", tmp_path / "bad.png"]
-    expected, unreadable = predict.features(mrm.load(pretrained), finding.records_at(given), kind, workers=0)
+    expected, unreadable = predict.features(mrm.load(pretrained), finding_files.records_at(given), kind, workers=0)
     assert len(unreadable) == 1
     for name in ("f.npy", "f.parquet"):
         written = runs.embed(pretrained, given, tmp_path / name, kind, HERE)
@@ -660,7 +662,7 @@ def index(request, pretrained, phantoms, tmp_path_factory) -> Path:
 
 def test_neighbours_are_the_nearest_by_cosine(index, pretrained, phantoms, tmp_path):
     files = sorted((phantoms / "images").iterdir())
-    features = predict.features(mrm.load(pretrained), finding.records_at(files), workers=0)[0]
+    features = predict.features(mrm.load(pretrained), finding_files.records_at(files), workers=0)[0]
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     expected = unit @ unit[5]
     copy = tmp_path / "copy.jpg"  # an image that the index does not know by its path

@@ -255,7 +255,7 @@ def test_a_folder_that_cannot_be_written_is_named(phantoms, tmp_path):
 
 
 def test_a_pretrained_model_cannot_be_tested_as_a_classifier(phantoms, pretrained, tmp_path):
-    with pytest.raises(RunError, match="kind mrm, not a classifier; fine-tune it first"):
+    with pytest.raises(RunError, match="expected a classifier, found an MRM model; fine-tune it first"):
         runs.evaluate(pretrained, phantoms / "records.csv", tmp_path / "out")
 
 

@@ -606,7 +606,7 @@ def test_every_answer_is_locked_down(client):
         ({"port": 99999}, "cannot listen"),
         ({"model": "nowhere"}, "no such file or folder"),
         ({"model": "incomplete"}, "no model.safetensors"),
-        ({"mrm": "classifier"}, "--mrm takes a pre-trained model"),
+        ({"mrm": "classifier"}, "expected an MRM model, found a classifier"),
         ({"model": "pretrained", "mrm": "pretrained"}, "leave out --mrm"),
     ],
 )

@@ -33,16 +33,6 @@ from mrm.system.progress import Progress
 CALIBRATED_ON = "calibrated-on"  # folder of a model: fingerprints of the records that its calibration saw
 
 
-def load_classifier(path: Path) -> Classifier:
-    """The classifier at `path`. Raises RunError for another kind of model."""
-    model = model_folder.load(path)
-    if not isinstance(model, Classifier):
-        raise RunError(
-            f"{path}: a model of the kind {model_folder.kind_of(model)}, not a classifier; fine-tune it first with `mrm finetune`"
-        )
-    return model
-
-
 def test_records(model: Classifier, path: Path, images: Path | None) -> Records:
     """Records to test on, with the model's classes and its policy for uncertain labels."""
     records = Records.load(path, model.config.classes, images)

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from mrm.data import loader, samples, sampling
 from mrm.data.masks import IGNORED, MaskedImages
-from mrm.models import model_folder
 from mrm.models.model_folder import Card
 from mrm.models.mrm import normalise
 from mrm.models.segmenter import Segmenter
-from mrm.system.errors import RunError
 
 LEVELS = 100  # steps of probability at which a threshold may lie
 AREAS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # least areas that are tried, as shares of the image
@@ -115,16 +112,6 @@ def read_thresholds(card: Card, classes: Sequence[str]) -> list[Threshold]:
 
 
 # Outlines -----------------------------------------------------------------------------------------------
-
-
-def load_segmenter(path: Path) -> Segmenter:
-    """The segmenter at `path`. Raises RunError for another kind of model."""
-    model = model_folder.load(path)
-    if not isinstance(model, Segmenter):
-        raise RunError(
-            f"{path}: a model of the kind {model_folder.kind_of(model)}, not a segmenter; train one with `mrm segment`"
-        )
-    return model
 
 
 def outline(probability_CHW: np.ndarray, thresholds: Sequence[Threshold]) -> np.ndarray:

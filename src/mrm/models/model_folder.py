@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import safetensors
 import torch
@@ -31,13 +31,21 @@ from mrm.models.mrm import MRM
 from mrm.models.published_layout import BERT, HEAD, own_names, to_published
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.models.weights import KeyReport, first_line, load_strict, match, read_pickle, read_weights
-from mrm.system.errors import CheckpointError
+from mrm.system.errors import CheckpointError, RunError
 
 KINDS: dict[str, tuple[type[nn.Module], type]] = {
     "mrm": (MRM, ModelConfig),
     "classifier": (Classifier, ClassifierConfig),
     "segmenter": (Segmenter, SegmenterConfig),
 }
+NAMES = {"mrm": "an MRM model", "classifier": "a classifier", "segmenter": "a segmenter"}
+WHERE_FROM = {  # said where another kind of model is given
+    "mrm": "give the run of `mrm pretrain` that it came from, or MRM.pth",
+    "classifier": "fine-tune it first with `mrm finetune`",
+    "segmenter": "train one with `mrm segment`",
+}
+First = TypeVar("First", bound=nn.Module)
+Second = TypeVar("Second", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,20 @@ def load(path: Path | str) -> Any:
     load_strict(model, read_weights(folder / "model.safetensors"), folder / "model.safetensors")
     tokens = folder / "tokenizer.json"
     return _ready(model, card, Tokenizer.load(tokens) if tokens.is_file() else None)
+
+
+@overload
+def load_as(path: Path | str, expected: type[First], /) -> First: ...
+@overload
+def load_as(path: Path | str, expected: type[First], alternative: type[Second], /) -> First | Second: ...
+def load_as(path: Path | str, /, *classes: type) -> Any:
+    """The model at `path`, as `load` gives it. Raises RunError if it is of none of the classes, CheckpointError."""
+    model: Any = load(path)
+    if isinstance(model, classes):
+        return model
+    kinds = [kind for kind, (cls, _) in KINDS.items() if cls in classes]
+    expected = " or ".join(NAMES[kind] for kind in kinds)
+    raise RunError(f"{path}: expected {expected}, found {NAMES[kind_of(model)]}; {WHERE_FROM[kinds[0]]}")
 
 
 def find_model(path: Path) -> Path:

@@ -19,10 +19,11 @@ import numpy as np
 
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.records import Records
-from mrm.evaluation.classifier_test import CALIBRATED_ON, load_classifier, overlaps, scored, test_records
+from mrm.evaluation.classifier_test import CALIBRATED_ON, overlaps, scored, test_records
 from mrm.evaluation.predictions import Predictions
 from mrm.inference import outliers
 from mrm.models import model_folder
+from mrm.models.classifier import Classifier
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import calibration
 from mrm.statistics.calibration import MAX_TEMPERATURE, OperatingPoint
@@ -74,7 +75,7 @@ def calibrate(
     `train` are records to learn from what known images look like, else those of `val`. Returns what the card keeps of
     it under "calibration". Raises RunError where no class has both label values.
     """
-    network, folder = load_classifier(model), model_folder.find_model(model)
+    network, folder = model_folder.load_as(model, Classifier), model_folder.find_model(model)
     classes = network.config.classes
     records = test_records(network, val, images)
     leaks = overlaps(folder / "seen", records, STAGE)

@@ -11,9 +11,10 @@ import numpy as np
 
 from mrm.data.finding_files import records_at
 from mrm.inference import predict
-from mrm.inference.predict import Encoding, Kind
+from mrm.inference.predict import Kind
 from mrm.models import model_folder
-from mrm.models.segmenter import Segmenter
+from mrm.models.classifier import Classifier
+from mrm.models.mrm import MRM
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import KNOWN, NOTES, Work, Written
@@ -37,7 +38,8 @@ def embed(
     suffix = check_suffix(Path(out), list(BESIDE))
     if suffix not in BESIDE:
         raise RunError(f"{out}: features are written as .npy or .parquet; choose another name for --out")
-    network = load_encoding(model).to(device_of(reading))
+    network = model_folder.load_as(model, MRM, Classifier)
+    network.to(device_of(reading))
     shape = predict.feature_shape(network, kind)
     compute = predict.feature_function(network, kind)
     settings = {"kind": kind, "shape": list(shape)}
@@ -65,11 +67,3 @@ def _write_npy(work: Work, shape: Sequence[int], columns: Mapping[str, type], ro
 
     with writing(work.out):
         write_by(work.out, write)
-
-
-def load_encoding(path: Path) -> Encoding:
-    """The MRM or classifier at `path`. Raises RunError for another kind of model."""
-    model = model_folder.load(path)
-    if isinstance(model, Segmenter):
-        raise RunError(f"{path}: a segmenter has no features of its own; give the model that it was made from")
-    return model

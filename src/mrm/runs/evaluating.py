@@ -13,7 +13,6 @@ from mrm.evaluation import segmenter_test
 from mrm.evaluation.classifier_test import (
     CALIBRATED_ON,
     evidence,
-    load_classifier,
     note_test,
     overlaps,
     predictions_of,
@@ -26,6 +25,7 @@ from mrm.inference import outlines
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.outlines import Threshold
 from mrm.models import model_folder
+from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.pages.evaluation import write_evaluation_page
 from mrm.pages.segmentation import Case, write_segmentation_page
@@ -74,7 +74,7 @@ def evaluate_findings(
 
     Probabilities are at the model's temperatures. `by` are columns of the records to group by.
     """
-    network, out = load_classifier(model), make_folder(Path(out))
+    network, out = model_folder.load_as(model, Classifier), make_folder(Path(out))
     card, tested = network.card, test_records(network, records, images)
     found = scored(network.to(best_device()), tested, records, workers)
     predictions = predictions_of(DecisionRules.of(card, tested.classes), found)
@@ -109,7 +109,7 @@ def evaluate_masks(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Test a segmenter: `results.json`, `images.csv`, and a page with overlays. Returns the results."""
-    network, out = outlines.load_segmenter(model).to(best_device()), make_folder(Path(out))
+    network, out = model_folder.load_as(model, Segmenter).to(best_device()), make_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))

@@ -15,10 +15,10 @@ from PIL import Image
 from mrm.data import images
 from mrm.data.finding_files import records_at
 from mrm.data.records import Record
-from mrm.evaluation.classifier_test import load_classifier
 from mrm.inference import heat_maps as maps
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.heat_maps import Method
+from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
 from mrm.runs.run_folder import output_names, plain, spare_inputs
@@ -45,7 +45,7 @@ def explain(
     Returns `maps.csv`, with a line for each map, and for each image that could not be read. `folder` is where relative
     names of lists are. Raises RunError for a finding that the model does not have, or where no image could be read.
     """
-    network = load_classifier(model).to(best_device())
+    network = model_folder.load_as(model, Classifier).to(best_device())
     numbers = finding_numbers(network, findings)
     records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
     rows: list[dict[str, Any]] = []

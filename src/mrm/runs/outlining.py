@@ -17,7 +17,8 @@ from mrm.data.finding_files import records_at
 from mrm.data.headers import kind_of, load
 from mrm.data.records import Record, Records
 from mrm.inference import dicom_seg, outlines
-from mrm.models.segmenter import probabilities
+from mrm.models import model_folder
+from mrm.models.segmenter import Segmenter, probabilities
 from mrm.runs.reading_options import Reading, autocast, device_of
 from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import KNOWN, NOTES, Work, Written
@@ -49,7 +50,7 @@ def outline(
     spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
     if dicom and any(is_dicom(r) for r in records):
         dicom_seg.require_highdicom()
-    network = outlines.load_segmenter(model).to(device_of(reading))
+    network = model_folder.load_as(model, Segmenter).to(device_of(reading))
     classes = network.config.classes
     thresholds = outlines.read_thresholds(network.card, classes)
     work = Work(

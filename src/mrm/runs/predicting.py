@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from mrm.data.finding_files import records_at
-from mrm.evaluation.classifier_test import load_classifier
 from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder
+from mrm.models.classifier import Classifier
 from mrm.runs.outlining import outline
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
@@ -46,7 +46,7 @@ def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: 
     cannot be used.
     """
     check_suffix(Path(out))
-    network = load_classifier(model).to(device_of(reading))
+    network = model_folder.load_as(model, Classifier).to(device_of(reading))
     rules = DecisionRules.of(network.card, network.config.classes)
     columns = {**KNOWN, **finding_columns(rules), **NOTES}
     if len(columns) < len(KNOWN) + len(finding_columns(rules)) + len(NOTES):

@@ -20,7 +20,7 @@ from mrm import recipes
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import probes
-from mrm.evaluation.classifier_test import load_classifier, overlaps
+from mrm.evaluation.classifier_test import overlaps
 from mrm.evaluation.probes import Labelled
 from mrm.inference import predict
 from mrm.models import model_folder, noise
@@ -231,11 +231,7 @@ def features_of(
 
 def opened(config: ProbeConfig, path: Path | None) -> MRM | Classifier:
     """The model at a path; for none, the architecture of the first with random weights."""
-    model = model_folder.load(path or config.model)
-    if not isinstance(model, MRM | Classifier):
-        raise RunError(
-            f"{path or config.model}: a {model_folder.kind_of(model)}; probe a pre-trained model or a classifier"
-        )
+    model = model_folder.load_as(path or config.model, MRM, Classifier)
     if path is None:
         with noise.seeded(0):
             model = type(model)(model.config).eval()  # type: ignore[arg-type]
@@ -289,7 +285,7 @@ def fine_tuned(
         made = replace(made, training=replace(made.training, workers=config.workers))
     if not only_model(made.out):
         finetune(made)
-    network = load_classifier(made.out).to(best_device())
+    network = model_folder.load_as(made.out, Classifier).to(best_device())
     scores = {
         name: predict.classify(network, records[name], workers=config.workers).logits_NC for name in ("val", "test")
     }

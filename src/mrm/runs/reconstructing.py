@@ -79,12 +79,7 @@ def grey_error(shown: predict.Reconstruction, hidden: float) -> float:
 
 def load_mrm(path: Path, tokenizer: Path | None = None) -> MRM:
     """The MRM at `path`, on the best device. Raises RunError for another kind of model."""
-    model = model_folder.load(path)
-    if not isinstance(model, MRM):
-        raise RunError(
-            f"{path}: a {model_folder.kind_of(model)}, which has no decoder of images and reports; give the run of "
-            "`mrm pretrain` that it came from, or MRM.pth"
-        )
+    model = model_folder.load_as(path, MRM)
     if tokenizer:
         model.tokenizer = Tokenizer.load(tokenizer)
     return model.to(best_device())

@@ -11,7 +11,8 @@ import numpy as np
 from mrm.data.finding_files import records_at
 from mrm.inference import neighbours, predict
 from mrm.models import model_folder
-from mrm.runs.embedding import load_encoding
+from mrm.models.classifier import Classifier
+from mrm.models.mrm import MRM
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.work import KNOWN
 from mrm.system.errors import RunError
@@ -61,7 +62,7 @@ def _query_features(
     if images:
         if model is None:
             raise RunError(f"{images[0]}: no row of {index.path}; to look for an image, give its --model too")
-        network = load_encoding(model)
+        network = model_folder.load_as(model, MRM, Classifier)
         if model_folder.weights_digest(model) != index.facts["model"]:
             raise RunError(
                 f"{index.path}: made by another model than {model}; features of two models cannot be compared"

@@ -370,9 +370,7 @@ def tinted(image_HW: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
 def load(model: Path, pretrained: Path | None, device: torch.device) -> Models:
     """The models of a service, tried once on a black image. Raises CheckpointError, RunError."""
     main: Any = model_folder.load(model).to(device)
-    mrm: Any = model_folder.load(pretrained).to(device) if pretrained else None
-    if mrm is not None and not isinstance(mrm, MRM):
-        raise RunError(f"{pretrained}: a {model_folder.kind_of(mrm)}; --mrm takes a pre-trained model")
+    mrm = model_folder.load_as(pretrained, MRM).to(device) if pretrained else None
     if isinstance(main, MRM) and mrm is not None:
         raise RunError(f"{model}: is itself a pre-trained model; leave out --mrm, or give a classifier first")
     named = pretrained.resolve().name if pretrained else None
