@@ -176,7 +176,7 @@ def abstained(seed: int) -> float:
     mixing_DD = rng.normal(size=(64, 64)) * np.geomspace(1, 0.02, 64)
     known, new = (rng.normal(size=(n, 64)) @ mixing_DD for n in (300, 2_000))
     reference = outliers.reference(known)
-    return float((outliers.outlying(new, reference) > reference["threshold"]).mean())
+    return float((outliers.outlying(new, reference) > reference.threshold).mean())
 
 
 IGNORED, SEEDS = "(for comparison) DeLong, patients ignored", "mean over three seeds, as `mrm probe`"

@@ -34,7 +34,7 @@ from mrm.data import images, masks
 from mrm.data.records import Record, Records
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.statistics.dice import Overlap, mean_over, overlap_report
+from mrm.statistics.dice import PixelCounts, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap, Estimate
 from mrm.system.tables import read_csv_rows
 
@@ -196,12 +196,12 @@ def mean_mask(folder: Path) -> dict[str, dict]:
     mean = small.mean(axis=0)
     scores = {}
     for cut in np.arange(0.05, 0.95, 0.05):
-        counts = Overlap.of([mean >= cut] * len(small), small >= 0.5)
+        counts = PixelCounts.of([mean >= cut] * len(small), small >= 0.5)
         scores[float(cut)] = float(np.nanmean(counts.dice()))
     best = max(scores, key=lambda cut: scores[cut])
     true = [test.mask(i) for i in range(len(test))]
     predicted = [cv2.resize(mean, t.shape[::-1], interpolation=cv2.INTER_LINEAR) >= best for t in true]
-    return {name: e.to_dict() for name, e in overlap_report(Overlap.of(predicted, true)).items()}
+    return {name: e.to_dict() for name, e in overlap_report(PixelCounts.of(predicted, true)).items()}
 
 
 def read_dice(path: Path) -> np.ndarray:

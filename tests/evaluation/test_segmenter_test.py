@@ -18,8 +18,9 @@ from mrm import cli, recipes, runs
 from mrm.data import images, masks
 from mrm.data.masks import IGNORED
 from mrm.evaluation.segmenter_test import surface_distances
-from mrm.inference.outlines import LEVELS, Threshold, choose, levels_of, outline
+from mrm.inference.outlines import LEVELS, choose, levels_of, outline
 from mrm.models import model_folder
+from mrm.models.card import OutlineThreshold
 from mrm.system.errors import MaskError, OutputError, RecordError, RunError, SegmenterError
 from tests.support.configs import segment_config
 from tests.support.discs import write_discs
@@ -78,7 +79,10 @@ def test_stop_and_resume_is_the_same_run(whole, folder, encoder, tmp_path, stop_
     assert trace(run) == trace(whole)
     ours, theirs = (model_folder.read_weights(r / "last" / "model.safetensors") for r in (run, whole))
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
-    assert model_folder.read_card(run / "last").thresholds == model_folder.read_card(whole / "last").thresholds
+    assert (
+        model_folder.read_card(run / "last").outline_thresholds
+        == model_folder.read_card(whole / "last").outline_thresholds
+    )
 
 
 def test_4_by_1_equals_1_by_4(whole, folder, encoder, tmp_path):
@@ -221,11 +225,11 @@ def test_outlines_are_exclusive_and_large_enough():
     probability = np.zeros((2, 10, 10), np.float32)
     probability[0, :5] = 0.6
     probability[1, 4:6] = 0.8
-    found = outline(probability, [Threshold(0.5), Threshold(0.7)])
+    found = outline(probability, [OutlineThreshold(0.5), OutlineThreshold(0.7)])
     assert (found[:4] == 1).all()
     assert (found[4:6] == 2).all()
     assert (found[6:] == 0).all()
-    assert set(np.unique(outline(probability, [Threshold(0.5), Threshold(0.7, area=0.3)]))) == {0, 1}
+    assert set(np.unique(outline(probability, [OutlineThreshold(0.5), OutlineThreshold(0.7, area=0.3)]))) == {0, 1}
 
 
 # Tests and their page ----------------------------------------------------------------------------------
@@ -240,8 +244,8 @@ def test_a_trained_segmenter_finds_discs_and_says_how_well(trained, folder, tmp_
     assert set(disc) == set(results["measures"])
     assert disc["surface_distance"]["value"] < 4
     card = model_folder.read_card(trained / "best")
-    assert results["thresholds"]["disc"]["probability"] == card.thresholds["disc"]
-    assert card.tested[0]["n"] == 12
+    assert results["thresholds"]["disc"]["probability"] == card.outline_thresholds["disc"].probability
+    assert card.tested[0].n == 12
     rows = table(tmp_path / "test" / "images.csv")
     assert len(rows) == 12
     assert {int(r["pixels"]) for r in rows} == {80 * 60}

@@ -5,7 +5,7 @@ import pytest
 
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.outliers import outlying, reference
-from mrm.models.model_folder import Card
+from mrm.models.card import Card
 
 CLASSES = ("nodule", "effusion", "oedema")
 LOGITS = np.array([[2.0, -1.0, 0.0], [0.5, 3.0, -2.0]])
@@ -39,7 +39,7 @@ def test_an_outlier_keeps_its_probabilities_and_gets_no_decision():
     features = np.random.default_rng(0).normal(size=(200, 8))
     known = reference(features)
     values = np.hstack([LOGITS, np.stack([features[0], features[1] + 100])])
-    wary = rules(thresholds={"nodule": 0.6}, embedding=known)
+    wary = rules(thresholds={"nodule": 0.6}, outliers=known)
     decisions = wary.decide(values)
     np.testing.assert_array_equal(decisions.probability_BC, rules().probabilities(LOGITS))
     np.testing.assert_array_equal(decisions.outlier_B, outlying(values[:, 3:], known))

@@ -1,11 +1,13 @@
 """Images of another kind lie far, those of the same kind do not, and what cannot be told is refused."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from mrm.inference import outliers
+from mrm.models.card import OutlierReference
 from mrm.system.errors import OutlierError
 
 
@@ -16,24 +18,24 @@ def known_features(n=300, width=20, seed=0):
 
 
 def test_images_of_another_kind_lie_far_and_new_ones_of_the_same_kind_pass():
-    reference = json.loads(json.dumps(outliers.reference(known_features())))
+    reference = OutlierReference.of(json.loads(json.dumps(asdict(outliers.reference(known_features())))))
     new = outliers.outlying(known_features(4000, seed=1), reference)
     assert 0.7 < np.median(new) < 1.3
-    assert (new > reference["threshold"]).mean() < 0.03
+    assert (new > reference.threshold).mean() < 0.03
     other = np.random.default_rng(2).normal(size=(200, 20)) * known_features().std() + 3  # as far, in other directions
-    assert (outliers.outlying(other, reference) > reference["threshold"]).mean() > 0.95
+    assert (outliers.outlying(other, reference) > reference.threshold).mean() > 0.95
 
 
 def test_fewer_records_than_features_will_do():
     reference = outliers.reference(known_features(40, width=64))
-    assert (outliers.outlying(known_features(500, 64, seed=1), reference) > reference["threshold"]).mean() < 0.2
-    assert "too few for the share" in reference["chosen_on"]
+    assert (outliers.outlying(known_features(500, 64, seed=1), reference) > reference.threshold).mean() < 0.2
+    assert "too few for the share" in reference.chosen_on
 
 
 def test_a_threshold_can_be_chosen_on_records_held_out():
     held_out = known_features(999, seed=4)
     reference = outliers.reference(known_features(), held_out_ND=held_out, share=0.95)
-    assert (outliers.outlying(held_out, reference) > reference["threshold"]).sum() == 49  # n + 1 - 950
+    assert (outliers.outlying(held_out, reference) > reference.threshold).sum() == 49  # n + 1 - 950
 
 
 def test_rows_that_could_not_be_read_are_left_out_and_have_no_score():

@@ -17,8 +17,8 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 import mrm
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
+from mrm.models.card import Card, PastTest
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM
 from mrm.system.errors import CheckpointError
 from tests.support.configs import SMALL
@@ -74,7 +74,7 @@ def test_what_a_folder_knows_of_its_model_comes_back(tmp_path):
         "classifier",
         asdict(FEW),
         origin={"records": "train.csv", "n": 350, "init": None},
-        tested=[{"fingerprint": "ab", "n": 20, "mean": {"auroc": {"value": 0.8, "low": 0.7}}}],
+        tested=[PastTest("test.csv", "ab", 20, [], {"mean of classes": {"auroc": {"value": 0.8, "low": 0.7}}})],
         thresholds={"edema": 0.25},
     )
     folder = model_folder.save(tmp_path / "model", small_classifier(), card)
@@ -188,7 +188,7 @@ def edit_card(folder: Path, **changes) -> None:
 
 def test_an_unknown_kind_is_answered_with_the_kinds_there_are(folder):
     edit_card(folder, kind="diffusion")
-    with pytest.raises(CheckpointError, match=r"kind 'diffusion' is not one of mrm, classifier"):
+    with pytest.raises(CheckpointError, match=r"unknown kind 'diffusion'; expected one of mrm, classifier"):
         mrm.load(folder)
 
 
@@ -206,7 +206,7 @@ def test_further_entries_of_a_card_are_no_obstacle(folder):
 @pytest.mark.parametrize("changes", [{"encoder": "vit_of_tomorrow"}, {"image_size": "wide"}, {"keep": 16}])
 def test_settings_no_model_can_be_built_of_are_refused(folder, changes):
     edit_card(folder, architecture=changes)
-    with pytest.raises(CheckpointError, match=r"model: no model can be built of its settings"):
+    with pytest.raises(CheckpointError, match=r"model: no model can be built from its settings"):
         mrm.load(folder)
 
 

@@ -13,6 +13,7 @@ from mrm.data.records import Records
 from mrm.evaluation.classifier_test import write_results
 from mrm.evaluation.predictions import Predictions, read_predictions
 from mrm.models import model_folder, noise
+from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import suites
 from mrm.runs import benchmarking
@@ -54,9 +55,7 @@ class Pretended:
             shape = ClassifierConfig(
                 FINDINGS, "vit_tiny_patch16_224", {"depth": 1, "embed_dim": 24, "num_heads": 1}, 32
             )
-        model_folder.save(
-            config.out / "last", Classifier(shape), model_folder.Card("classifier", vars(shape), {"step": steps})
-        )
+        model_folder.save(config.out / "last", Classifier(shape), Card("classifier", vars(shape), {"step": steps}))
         return config.out
 
     def evaluate(self, run, records, out, images=None, draws=2000):
@@ -205,7 +204,7 @@ def test_seeds_tested_on_other_records_have_no_interval(tmp_path, lists, model):
 def test_dice_is_resampled_as_the_test_of_a_segmenter_does(tmp_path, metric):
     rng = np.random.default_rng(0)
     true, predicted = rng.integers(0, 3, 40) * 10, rng.integers(0, 3, 40) * 10
-    counts = dice.Overlap(np.minimum(true, predicted) // 2, predicted, true, np.full(40, 100))
+    counts = dice.PixelCounts(np.minimum(true, predicted) // 2, predicted, true, np.full(40, 100))
     shown = ["" if v != v else repr(float(v)) for v in counts.dice()]
     lines = [f"{i}.png,nodule,{p},{t},{d}" for i, (p, t, d) in enumerate(zip(predicted, true, shown, strict=True))]
     (tmp_path / "images.csv").write_text("\n".join(["name,class,predicted,true,dice", *lines]) + "\n")

@@ -417,8 +417,8 @@ def test_an_image_unlike_those_known_gets_no_decision(model, phantoms, tmp_path)
     features, _ = predict.features(mrm.load(model), records, workers=0)
     reference = outliers.reference(features)
     scores = outliers.outlying(features, reference)
-    reference = {**reference, "threshold": float(np.sort(scores)[-3])}
-    wary = knowing(model, tmp_path / "wary", thresholds={"nodule": 0.5}, embedding=reference)
+    reference = replace(reference, threshold=float(np.sort(scores)[-3]))
+    wary = knowing(model, tmp_path / "wary", thresholds={"nodule": 0.5}, outliers=reference)
     got = run(wary, [phantoms / "records.csv"], tmp_path / "a.csv")
     np.testing.assert_allclose([float(r["outlier"]) for r in got], scores, rtol=1e-2)
     assert sum(r["abstain"] == "1" for r in got) == 2

@@ -110,7 +110,9 @@ def test_the_model_says_where_it_comes_from_what_it_was_tested_on_and_what_it_ha
     card = mrm.load(tuned).card
     assert card.origin["records"] == "records.csv"
     assert card.origin["n"] == 48
-    assert card.tested[-1]["mean"]["auroc"]["value"] == tested[1]["classes"]["mean"]["auroc"]["value"]
+    assert (
+        card.tested[-1].classes["mean of classes"]["auroc"]["value"] == tested[1]["classes"]["mean"]["auroc"]["value"]
+    )
     seen = {p.stem for p in (model_folder.find_model(tuned) / "seen").glob("*.npz")}
     assert seen == {"pre-training", "fine-tuning"}
 

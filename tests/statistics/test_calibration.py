@@ -307,7 +307,7 @@ def test_predict_abstains_on_an_image_of_another_kind(model, phantoms, tmp_path)
     )
     with open(tmp_path / "p.csv", newline="") as text:
         rows = list(csv.DictReader(text))
-    threshold = model_folder.read_card(model).embedding["threshold"]
+    threshold = model_folder.read_card(model).outliers.threshold
     assert [float(r["outlier"]) > threshold for r in rows] == [True] + [False] * 6
     assert [r["effusion decision"] == "" for r in rows] == [True] + [False] * 6
 
@@ -316,7 +316,7 @@ def test_predict_abstains_on_an_image_of_another_kind(model, phantoms, tmp_path)
 def test_a_goal_of_specificity_and_no_outliers(model, phantoms):
     calibrate(model, phantoms, "--specificity", "0.9", "--no-outliers")
     card = model_folder.read_card(model)
-    assert card.embedding == {}
+    assert card.outliers is None
     for one in card.calibration["classes"].values():
         assert one["operating_point"]["specificity"]["value"] >= 0.9
 

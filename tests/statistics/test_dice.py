@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrm.statistics.dice import MEASURES, Overlap, overlap_report
+from mrm.statistics.dice import MEASURES, PixelCounts, overlap_report
 
 
 @pytest.fixture
-def four() -> Overlap:
+def four() -> PixelCounts:
     """Images of 100 pixels: empty, nothing predicted; empty, 10 predicted; 20 true, 30 predicted, 15 in
     both; 40 true and the same predicted."""
-    return Overlap(intersection=[0, 0, 15, 40], predicted=[0, 10, 30, 40], true=[0, 0, 20, 40], pixels=[100] * 4)
+    return PixelCounts(intersection=[0, 0, 15, 40], predicted=[0, 10, 30, 40], true=[0, 0, 20, 40], pixels=[100] * 4)
 
 
 def test_four_images_by_hand(four):
@@ -48,7 +48,7 @@ def test_four_images_by_hand(four):
 
 def test_predicting_nothing_looks_good_only_as_published():
     empty = np.arange(1000) < 647
-    report = overlap_report(Overlap(np.zeros(1000), np.zeros(1000), np.where(empty, 0, 50), np.full(1000, 400)))
+    report = overlap_report(PixelCounts(np.zeros(1000), np.zeros(1000), np.where(empty, 0, 50), np.full(1000, 400)))
     assert report["dice_published"].value == pytest.approx(0.647)
     assert report["dice_published"].note.endswith("64.7% of images have no lesion")
     assert report["dice_positive"].value == report["dice_pooled"].value == report["sensitivity"].value == 0
@@ -69,10 +69,10 @@ def test_dice_per_image(four):
 def test_masks_are_counted():
     predicted = [np.array([[1, 1], [0, 0]]), np.zeros((2, 3))]
     true = [np.array([[255, 0], [255, 0]]), np.zeros((2, 3))]
-    counts = Overlap.of(predicted, true)
+    counts = PixelCounts.of(predicted, true)
     assert (counts.intersection[0], counts.predicted[0], counts.true[0]) == (1, 2, 2)
     assert list(counts.pixels) == [4, 6]
-    assert len(Overlap.of([], []).true) == 0
+    assert len(PixelCounts.of([], []).true) == 0
 
 
 @given(st.integers(0, 2**30))
@@ -80,7 +80,7 @@ def test_pooled_measures_are_those_of_one_large_image(seed):
     rng = np.random.default_rng(seed)
     predicted, true = rng.random((2, 3, 5, 5)) < 0.4
     true[0, 0, 0] = True
-    many, one = overlap_report(Overlap.of(predicted, true)), overlap_report(Overlap.of([predicted], [true]))
+    many, one = overlap_report(PixelCounts.of(predicted, true)), overlap_report(PixelCounts.of([predicted], [true]))
     for name in ("dice_pooled", "dice_mean", "iou_mean"):
         assert many[name].value == pytest.approx(one[name].value)
     assert one["dice_positive"].value == pytest.approx(one["dice_pooled"].value)
@@ -91,8 +91,8 @@ def test_intervals_are_over_patients():
     true = rng.integers(1, 50, size=60)
     both = (true * rng.random(60)).astype(int)
     counts = [np.tile(x, 4) for x in (both, true, true, np.full(60, 100))]
-    by_image = overlap_report(Overlap(*counts))
-    by_patient = overlap_report(Overlap(*counts), groups=np.tile(np.arange(60), 4))
+    by_image = overlap_report(PixelCounts(*counts))
+    by_patient = overlap_report(PixelCounts(*counts), groups=np.tile(np.arange(60), 4))
     for name in ("dice_positive", "dice_pooled", "iou_mean"):
         ratio = (by_patient[name].high - by_patient[name].low) / (by_image[name].high - by_image[name].low)
         assert ratio == pytest.approx(2, rel=0.15)
@@ -108,20 +108,20 @@ def test_intervals_are_over_patients():
     ],
 )
 def test_what_has_no_images_is_undefined(true, undefined):
-    report = overlap_report(Overlap(np.zeros(len(true)), np.ones(len(true)), true, np.full(len(true), 9)))
+    report = overlap_report(PixelCounts(np.zeros(len(true)), np.ones(len(true)), true, np.full(len(true), 9)))
     assert {name for name, estimate in report.items() if not estimate.defined} == undefined
     assert all(str(report[name]).startswith("undefined (no image") for name in undefined)
 
 
 def test_one_image_with_a_lesion_has_no_interval():
-    report = overlap_report(Overlap([3, 0, 0], [4, 1, 0], [5, 0, 0], [9, 9, 9]))
+    report = overlap_report(PixelCounts([3, 0, 0], [4, 1, 0], [5, 0, 0], [9, 9, 9]))
     for name in ("dice_positive", "dice_pooled", "dice_mean", "iou_mean"):
         assert report[name].defined
         assert "record only" in str(report[name])
 
 
 def test_lesions_that_fill_every_image():
-    report = overlap_report(Overlap([9, 9], [9, 9], [9, 9], [9, 9]))
+    report = overlap_report(PixelCounts([9, 9], [9, 9], [9, 9], [9, 9]))
     assert report["dice_mean"].value == report["iou_mean"].value == 1
     assert "every resample gave the same value" in str(report["dice_mean"])
 
@@ -141,13 +141,13 @@ def test_lesions_that_fill_every_image():
 )
 def test_wrong_counts_are_named(counts, words):
     with pytest.raises(ValueError, match=words):
-        Overlap(*counts)
+        PixelCounts(*counts)
 
 
 def test_masks_that_differ_are_named():
     with pytest.raises(ValueError, match=r"image 1: predicted mask \(2, 2\), but true mask \(2, 3\)"):
-        Overlap.of([np.zeros((2, 2))] * 2, [np.zeros((2, 2)), np.zeros((2, 3))])
+        PixelCounts.of([np.zeros((2, 2))] * 2, [np.zeros((2, 2)), np.zeros((2, 3))])
     with pytest.raises(ValueError, match="shorter"):
-        Overlap.of([np.zeros((2, 2))], [])
+        PixelCounts.of([np.zeros((2, 2))], [])
     with pytest.raises(ValueError, match="2 records, but 1 groups"):
-        overlap_report(Overlap([0, 0], [0, 0], [0, 0], [9, 9]), groups=["a"])
+        overlap_report(PixelCounts([0, 0], [0, 0], [0, 0], [9, 9]), groups=["a"])

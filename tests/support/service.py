@@ -12,8 +12,8 @@ from mrm import serve
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
+from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM
 from tests.support.configs import MICRO
 

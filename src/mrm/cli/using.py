@@ -143,7 +143,7 @@ def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "m
         format: mrm, the published layout of a pre-trained model, which loads into timm; onnx; hub.
         push: with hub: upload the folder to this repository, USER/NAME; a new one is private.
     """
-    from mrm.inference import export as exporting
+    from mrm.inference import hub_folder, onnx_export
     from mrm.models import model_folder
 
     if push and format != "hub":
@@ -151,12 +151,12 @@ def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "m
     if format == "mrm":
         print(f"wrote {model_folder.export_published(model_folder.load(model), out)}")
     elif format == "onnx":
-        difference = exporting.export_onnx(model_folder.load(model), out)
+        difference = onnx_export.export_onnx(model_folder.load(model), out)
         print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
     else:
-        print(f"wrote {exporting.hub_folder(model, out)}; read its README.md before you publish it")
+        print(f"wrote {hub_folder.write_hub_folder(model, out)}; read its README.md before you publish it")
         if push:
-            print(f"uploaded to {exporting.push(out, push)}")
+            print(f"uploaded to {hub_folder.push(out, push)}")
 
 
 def explain(

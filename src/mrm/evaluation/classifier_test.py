@@ -16,12 +16,12 @@ from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.audit.overlaps import compare
 from mrm.data import sampling
 from mrm.data.records import Records, resolve_uncertain
+from mrm.evaluation import results
 from mrm.evaluation.predictions import Predictions, write_predictions
 from mrm.inference import predict
 from mrm.inference.decisions import DecisionRules
-from mrm.models import model_folder
+from mrm.models.card import Card
 from mrm.models.classifier import Classifier
-from mrm.models.model_folder import Card
 from mrm.statistics import calibration, intervals
 from mrm.statistics.calibration import OperatingPoint, Reliability
 from mrm.statistics.intervals import Estimate
@@ -211,7 +211,7 @@ def summary(
     path: Path,
     tested: Records,
     predictions: Predictions,
-    report: dict[str, dict[str, Estimate]],
+    report: results.Report,
     unreadable: dict[str, str],
     overlap: list[str],
     evidence: Evidence = Evidence(),
@@ -219,35 +219,20 @@ def summary(
     """What was tested, on whom, and how it went: the content of `results.json`."""
     return {
         **evidence.to_dict(),
-        "model": str(model),
-        "records": str(path),
-        "fingerprint": tested.fingerprint(),
-        "n": len(predictions.names),
+        **results.summary(model, card, path, tested.fingerprint(), len(predictions.names), report, overlap),
         "patients": len(set(predictions.patients)) if predictions.patients else None,
         "unreadable": unreadable,
-        "overlap": overlap,
         "calibrated_on": {k: v for k, v in card.calibration.items() if k in ("records", "fingerprint", "n", "goal")},
-        "classes": {c: {m: e.to_dict() for m, e in per.items()} for c, per in report.items()},
-        "origin": card.origin,
     }
 
 
-def write_results(out: Path, results: dict[str, Any], predictions: Predictions) -> None:
+def write_results(out: Path, summarised: dict[str, Any], predictions: Predictions) -> None:
     """`results.json` and `predictions.csv`."""
-    write_json(Path(out) / "results.json", results)
+    write_json(Path(out) / "results.json", summarised)
     write_predictions(Path(out) / "predictions.csv", predictions)
 
 
-def note_test(path: Path, results: dict[str, Any]) -> None:
-    """Write into the model folder what it was tested on, and how it did."""
-    folder = model_folder.find_model(Path(path))
-    card = model_folder.read_card(folder)
-    entry = {
-        "records": Path(results["records"]).name,
-        "fingerprint": results["fingerprint"],
-        "n": results["n"],
-        "overlap": results["overlap"],
-        "mean": results["classes"]["mean"],
-    }
-    others = [t for t in card.tested if t["fingerprint"] != entry["fingerprint"]]
-    model_folder.write_card(folder, replace(card, tested=[*others, entry]))
+def note_test(path: Path, summarised: dict[str, Any]) -> None:
+    """Write into the model folder which records it was tested on, and how it did in the mean of its classes."""
+    means = {"mean of classes": summarised["classes"]["mean"]}
+    results.note_test(path, summarised, Path(summarised["records"]).name, means)

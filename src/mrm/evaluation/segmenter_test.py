@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ import numpy as np
 from scipy import ndimage
 
 from mrm.data.masks import IGNORED, MaskedImages
-from mrm.inference.outlines import Threshold, outline, read_thresholds
-from mrm.models import model_folder
-from mrm.models.model_folder import Card
+from mrm.evaluation import results
+from mrm.evaluation.results import Report
+from mrm.inference.outlines import outline, thresholds_of
+from mrm.models.card import Card, OutlineThreshold
 from mrm.models.segmenter import Segmenter, probabilities
-from mrm.statistics.dice import MEASURES, Overlap, mean_over, overlap_report
-from mrm.statistics.intervals import Bootstrap, Estimate
+from mrm.statistics.dice import MEASURES, PixelCounts, mean_over, overlap_report
+from mrm.statistics.intervals import Bootstrap
 from mrm.system.errors import ImageError, RunError
 from mrm.system.files import write_csv, write_json
 
@@ -26,7 +27,6 @@ SURFACES = {
     "surface_distance": "mean distance between the two outlines, in pixels, where there are two",
     "hausdorff_95": "distance below which 95 % of the points of both outlines lie, in pixels, where there are two",
 }
-Report = dict[str, dict[str, Estimate]]  # class: measure: estimate
 
 
 # Testing ------------------------------------------------------------------------------------------------
@@ -42,15 +42,15 @@ class Tested:
     surfaces: list[np.ndarray] = field(default_factory=list)  # (C, 2) each; NaN where an outline is missing
     unreadable: dict[str, str] = field(default_factory=dict)
 
-    def overlap(self, number: int) -> Overlap:
+    def overlap(self, number: int) -> PixelCounts:
         """The counts of class `number`, from 0."""
-        return Overlap(*np.array(self.counts)[:, number].T)
+        return PixelCounts(*np.array(self.counts)[:, number].T)
 
 
-def test(
+def run_test(
     model: Segmenter,
     masked: MaskedImages,
-    thresholds: Sequence[Threshold],
+    thresholds: Sequence[OutlineThreshold],
     slide: bool = False,
     progress: Callable[[int, int], None] = lambda done, n: None,
 ) -> Tested:
@@ -73,9 +73,6 @@ def test(
         name, reason = next(iter(tested.unreadable.items()))
         raise RunError(f"{masked.source}: not one of {len(masked)} images could be read; the first, {name}: {reason}")
     return tested
-
-
-test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
 
 
 def _counts(found_HW: np.ndarray, true_HW: np.ndarray, labelled_HW: np.ndarray) -> tuple[int, int, int, int]:
@@ -134,26 +131,20 @@ def summary(
 ) -> dict[str, Any]:
     """What was tested, on what, and how it went: the content of `results.json`."""
     return {
-        "model": str(model),
-        "records": masked.source,
-        "fingerprint": masked.records().fingerprint(),
-        "n": len(tested.names),
+        **results.summary(model, card, masked.source, masked.records().fingerprint(), len(tested.names), report, leaks),
         "positives": int(masked.positive_N[tested.indices].sum()),
-        "overlap": leaks,
         "unreadable": tested.unreadable,
         "thresholds": {
             c: asdict(threshold)
-            for c, threshold in zip(masked.classes, read_thresholds(card, masked.classes), strict=True)
+            for c, threshold in zip(masked.classes, thresholds_of(card, masked.classes), strict=True)
         },
-        "classes": {c: {m: e.to_dict() for m, e in per.items()} for c, per in report.items()},
         "measures": {**MEASURES, **SURFACES},
-        "origin": card.origin,
     }
 
 
-def write_results(out: Path, results: dict[str, Any], tested: Tested, classes: Sequence[str]) -> None:
+def write_results(out: Path, summarised: dict[str, Any], tested: Tested, classes: Sequence[str]) -> None:
     """`results.json`, and `images.csv`: the counts, Dice and surface distances of every image and class."""
-    write_json(Path(out) / "results.json", results)
+    write_json(Path(out) / "results.json", summarised)
     columns = ["name", "class", "intersection", "predicted", "true", "pixels", "dice", *SURFACES]
     rows: list[list[object]] = []
     for number, label in enumerate(classes):
@@ -165,11 +156,7 @@ def write_results(out: Path, results: dict[str, Any], tested: Tested, classes: S
     write_csv(Path(out) / "images.csv", columns, rows)
 
 
-def note_test(path: Path, results: dict[str, Any]) -> None:
-    """Write into the model folder what it was tested on, and how it did."""
-    folder = model_folder.find_model(Path(path))
-    card = model_folder.read_card(folder)
-    keys = ("fingerprint", "n", "positives", "overlap", "classes")
-    entry = {"records": "/".join(Path(results["records"]).parts[-3:]), **{k: results[k] for k in keys}}
-    others = [t for t in card.tested if t["fingerprint"] != entry["fingerprint"]]
-    model_folder.write_card(folder, replace(card, tested=[*others, entry]))
+def note_test(path: Path, summarised: dict[str, Any]) -> None:
+    """Write into the model folder which images it was tested on, and how it did."""
+    folder = "/".join(Path(summarised["records"]).parts[-3:])
+    results.note_test(path, summarised, folder, summarised["classes"])

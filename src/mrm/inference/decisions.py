@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from mrm.inference.outliers import outlying
 from mrm.inference.predict import scores_and_features
+from mrm.models.card import Card, OutlierReference
 from mrm.models.classifier import Classifier
-from mrm.models.model_folder import Card
 from mrm.statistics.calibration import calibrated_probabilities
 
 
@@ -38,7 +37,7 @@ class DecisionRules:
     classes: tuple[str, ...]
     temperature_C: np.ndarray  # 1, which changes nothing, where none was fitted
     threshold_C: np.ndarray  # NaN where none was chosen
-    outliers: dict[str, Any] | None = None  # where the features of known images lie
+    outliers: OutlierReference | None = None  # where the features of known images lie
 
     @classmethod
     def of(cls, card: Card | None, classes: Sequence[str]) -> DecisionRules:
@@ -48,7 +47,7 @@ class DecisionRules:
             tuple(classes),
             np.array([temperatures.get(name, 1.0) for name in classes]),
             np.array([thresholds.get(name, np.nan) for name in classes]),
-            (card.embedding or None) if card else None,
+            card.outliers if card else None,
         )
 
     @property
@@ -92,4 +91,4 @@ class DecisionRules:
         """Whether each image is too unlike known ones to decide on, (B,) bool."""
         if not self.outliers:
             return np.zeros(len(outlier_B), dtype=bool)
-        return outlier_B > self.outliers["threshold"]
+        return outlier_B > self.outliers.threshold

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 
+from mrm.models.card import Gaussian, OutlierReference
 from mrm.statistics.intervals import Array, group_indices
 from mrm.system.errors import OutlierError
 
-DIRECTIONS, EXPLAINED = 32, 0.95  # of a reference: at the most, and of the variance
+DIRECTIONS = 32  # of a Gaussian, at most
+EXPLAINED = 0.95  # share of the variance that its directions hold, where DIRECTIONS suffice
 FOLDS = 5
 
 
@@ -23,8 +24,8 @@ def reference(
     held_out_ND: Array | None = None,
     share: float = 0.99,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Where the features (N, D) of known images lie, as plain values for a model's card; see `outlying`.
+) -> OutlierReference:
+    """Where the features (N, D) of known images lie, for a model's card; see `outlying`.
 
     A Gaussian of their mean, of up to 32 directions that hold 95 % of the variance, and of one variance for all other
     directions (probabilistic PCA; Tipping and Bishop 1999, doi:10.1111/1467-9868.00196), so that fewer records than
@@ -43,29 +44,28 @@ def reference(
     if held_out_ND is None:
         scores_N = _crossed(known_ND, numbers_N, seed)
     else:
-        scores_N = outlying(held_out_ND[~np.isnan(held_out_ND).any(axis=1)], gaussian)
+        scores_N = distances(held_out_ND[~np.isnan(held_out_ND).any(axis=1)], gaussian)
     n = len(scores_N)
     if not n:
         raise OutlierError("no image that could be read is left to choose the threshold for outliers on")
     rank = min(n, math.ceil((n + 1) * share - 1e-9))
     unseen = "held out" if held_out_ND is not None else f"in {FOLDS} folds"
-    return {
-        **gaussian,
-        "threshold": float(np.sort(scores_N)[rank - 1]),
-        "share": share,
-        "n": len(known_ND),
-        "chosen_on": f"{n} records {unseen}"
-        + ("" if rank < n else "; the largest of their scores: too few for the share"),
-    }
+    too_few = "" if rank < n else "; the largest of their scores: too few for the share"
+    threshold = float(np.sort(scores_N)[rank - 1])
+    return OutlierReference(gaussian, threshold, share, len(known_ND), f"{n} records {unseen}{too_few}")
 
 
-def outlying(features_ND: Array, reference: Mapping[str, Any]) -> Array:
-    """How far features (N, D) lie from those of known images: (N,), about 1 for those, NaN for rows with NaN.
+def outlying(features_ND: Array, reference: OutlierReference) -> Array:
+    """How far features (N, D) lie from those of known images: (N,), about 1 for those, NaN for rows with NaN."""
+    return distances(features_ND, reference.gaussian)
 
-    The Mahalanobis distance by the Gaussian of `reference`, over the square root of D. Lee et al. 2018,
-    arXiv:1807.03888, for one class. Raises OutlierError for features of another width.
+
+def distances(features_ND: Array, gaussian: Gaussian) -> Array:
+    """The Mahalanobis distances (N,) of features (N, D) from a Gaussian, over the square root of D.
+
+    Lee et al. 2018, arXiv:1807.03888, for one class. Raises OutlierError for features of another width.
     """
-    mean_D, directions_RD = _unpacked(reference["mean"]), _unpacked(reference["directions"])
+    mean_D, directions_RD = _unpacked(gaussian.mean), _unpacked(gaussian.directions)
     features_ND = np.asarray(features_ND, dtype=np.float64)
     if features_ND.ndim != 2 or features_ND.shape[1] != len(mean_D):
         raise OutlierError(
@@ -74,26 +74,28 @@ def outlying(features_ND: Array, reference: Mapping[str, Any]) -> Array:
     away_ND = features_ND - mean_D
     along_NR = away_ND @ directions_RD.reshape(-1, len(mean_D)).T
     beside_N = np.maximum(0.0, (away_ND**2).sum(axis=1) - (along_NR**2).sum(axis=1))
-    square_N = (along_NR**2 / np.asarray(reference["variances"])).sum(axis=1) + beside_N / reference["rest"]
+    square_N = (along_NR**2 / np.asarray(gaussian.variances)).sum(axis=1) + beside_N / gaussian.rest
     return np.sqrt(square_N / len(mean_D))
 
 
-def _gaussian(known_ND: Array) -> dict[str, Any]:
+def _gaussian(known_ND: Array) -> Gaussian:
     n, width = known_ND.shape
     if n < 2 or not (spread := float(known_ND.var(axis=0, ddof=1).sum())) > 1e-12:
-        raise OutlierError(f"the features of {n} images do not vary, so nothing can be told of others; give more")
+        raise OutlierError(
+            f"the features of {n} images do not vary, so outliers cannot be recognised; give more images"
+        )
     mean_D = known_ND.mean(axis=0)
     _, singular, directions = np.linalg.svd(known_ND - mean_D, full_matrices=False)
     variances = singular**2 / (n - 1)
     needed = int(np.searchsorted(np.cumsum(variances), EXPLAINED * spread)) + 1
     kept = max(1, min(needed, DIRECTIONS, width - 1, (n - 1) // 2))
     rest = max(float(variances[kept:].sum()) / max(width - kept, 1), 1e-6 * spread / width)
-    return {
-        "mean": _packed(mean_D),
-        "directions": _packed(directions[:kept]),
-        "variances": [max(float(v), rest) for v in variances[:kept]],
-        "rest": rest,
-    }
+    return Gaussian(
+        mean=_packed(mean_D),
+        directions=_packed(directions[:kept]),
+        variances=tuple(max(float(v), rest) for v in variances[:kept]),
+        rest=rest,
+    )
 
 
 def _crossed(known_ND: Array, numbers_N: np.ndarray, seed: int) -> Array:
@@ -107,7 +109,7 @@ def _crossed(known_ND: Array, numbers_N: np.ndarray, seed: int) -> Array:
     fold_N = np.array([fold_of[number] for number in numbers_N])
     scores_N = np.zeros(len(known_ND))
     for fold in range(FOLDS):
-        scores_N[fold_N == fold] = outlying(known_ND[fold_N == fold], _gaussian(known_ND[fold_N != fold]))
+        scores_N[fold_N == fold] = distances(known_ND[fold_N == fold], _gaussian(known_ND[fold_N != fold]))
     return scores_N
 
 

@@ -8,29 +8,20 @@ class, and how many besides, lie at each of 101 levels of probability.
 # Shapes: N images, C classes, L levels of probability, H W pixels
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from mrm.data import loader, samples, sampling
 from mrm.data.masks import IGNORED, MaskedImages
-from mrm.models.model_folder import Card
+from mrm.models.card import Card, OutlineThreshold
 from mrm.models.mrm import normalise
 from mrm.models.segmenter import Segmenter
 
 LEVELS = 100  # steps of probability at which a threshold may lie
 AREAS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # least areas that are tried, as shares of the image
 KEPT = 0.9  # of the best positive-only Dice must stay, whatever the empty images ask for
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Where probabilities become an outline: at `probability`, and not if it covers less than `area` of the image."""
-
-    probability: float = 0.5
-    area: float = 0.0
 
 
 # Choosing the threshold ---------------------------------------------------------------------------------------
@@ -73,7 +64,7 @@ def held_out_levels(
     return levels_NC2L
 
 
-def choose(levels_N2L: np.ndarray) -> tuple[Threshold, dict[str, float]]:
+def choose(levels_N2L: np.ndarray) -> tuple[OutlineThreshold, dict[str, float]]:
     """The threshold of one class, and the Dice it gives: of positive images, and by the published convention.
 
     Of all thresholds that keep KEPT of the best positive-only Dice, the one with the best published Dice. The published
@@ -93,28 +84,19 @@ def choose(levels_N2L: np.ndarray) -> tuple[Threshold, dict[str, float]]:
         positive_AL[row], published_AL[row] = dice_NL[has_N].mean(axis=0), dice_NL.mean(axis=0)
     allowed_AL = positive_AL >= KEPT * positive_AL.max()
     best = np.unravel_index(np.argmax(np.where(allowed_AL, published_AL, -1.0)), published_AL.shape)
-    threshold = Threshold((int(best[1]) + 1) / LEVELS, AREAS[int(best[0])])
+    threshold = OutlineThreshold((int(best[1]) + 1) / LEVELS, AREAS[int(best[0])])
     return threshold, {"dice_positive": float(positive_AL[best]), "dice_published": float(published_AL[best])}
 
 
-def write_thresholds(thresholds: Mapping[str, Threshold]) -> dict[str, float]:
-    """Thresholds as a model's card keeps them."""
-    return {
-        k: v
-        for name, threshold in thresholds.items()
-        for k, v in ((name, threshold.probability), (f"{name}: least area", threshold.area))
-    }
-
-
-def read_thresholds(card: Card, classes: Sequence[str]) -> list[Threshold]:
-    """The thresholds of a model's card; 0.5 where none was chosen."""
-    return [Threshold(card.thresholds.get(c, 0.5), card.thresholds.get(f"{c}: least area", 0.0)) for c in classes]
+def thresholds_of(card: Card, classes: Sequence[str]) -> list[OutlineThreshold]:
+    """The thresholds in a model's card; probability 0.5 and any area where none was chosen."""
+    return [card.outline_thresholds.get(name, OutlineThreshold()) for name in classes]
 
 
 # Outlines -----------------------------------------------------------------------------------------------
 
 
-def outline(probability_CHW: np.ndarray, thresholds: Sequence[Threshold]) -> np.ndarray:
+def outline(probability_CHW: np.ndarray, thresholds: Sequence[OutlineThreshold]) -> np.ndarray:
     """Class numbers (H, W) uint8: of the classes above their thresholds the likeliest, 0 where there is none."""
     least = np.array([threshold.probability for threshold in thresholds], dtype=probability_CHW.dtype)[:, None, None]
     above_CHW = np.where(probability_CHW >= least, probability_CHW, -1.0)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import timm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from mrm.data.reports import Tokenizer
+from mrm.models.card import Card
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Classifier(nn.Module):
     """
 
     encoder: Any  # a timm VisionTransformer, head included
-    card: Any = None  # what a model folder knows of it: set by `checkpoint.load`
-    tokenizer: Any = None
+    card: Card  # what its model folder knows of it
+    tokenizer: Tokenizer | None = None  # it reads no reports, so it never has one
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.card = config, Card("classifier", asdict(config))
         self.encoder = build_encoder(config, num_classes=len(config.classes), drop_path_rate=config.drop_path)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
@@ -46,7 +49,7 @@ class Classifier(nn.Module):
         return self.encoder(image_BCHW)
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        """Layers as timm numbers them for layer-wise decay of the rate: stem, blocks, and the rest on top."""
+        """Layers as timm numbers them for layer-wise decay of the learning rate: stem, blocks, and the rest on top."""
         return {
             "stem": r"^encoder\.(?:cls_token|reg_token|pos_embed|patch_embed)",
             "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))],

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from mrm.data.reports import Tokenizer
 from mrm.models import noise
+from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig, build_encoder
 from mrm.models.config import ModelConfig
 from mrm.models.mrm import MRM
@@ -33,7 +34,9 @@ from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.models.weights import KeyReport, first_line, load_strict, match, read_pickle, read_weights
 from mrm.system.errors import CheckpointError, RunError
 
-KINDS: dict[str, tuple[type[nn.Module], type]] = {
+Model = MRM | Classifier | Segmenter
+Loaded = TypeVar("Loaded", MRM, Classifier, Segmenter, Model)
+KINDS: dict[str, tuple[type[Model], type]] = {
     "mrm": (MRM, ModelConfig),
     "classifier": (Classifier, ClassifierConfig),
     "segmenter": (Segmenter, SegmenterConfig),
@@ -48,29 +51,13 @@ First = TypeVar("First", bound=nn.Module)
 Second = TypeVar("Second", bound=nn.Module)
 
 
-@dataclass(frozen=True)
-class Card:
-    """What a model folder knows beside its weights."""
-
-    kind: str
-    architecture: dict[str, Any]
-    origin: dict[str, Any] = field(default_factory=dict)  # data, initial weights, steps, versions
-    tested: list[dict[str, Any]] = field(default_factory=list)
-    thresholds: dict[str, float] = field(default_factory=dict)
-    temperatures: dict[str, float] = field(default_factory=dict)  # a class's logits are divided by its own
-    embedding: dict[str, Any] = field(
-        default_factory=dict
-    )  # where the features of known images lie: `mrm.inference.outliers`
-    calibration: dict[str, Any] = field(default_factory=dict)  # on what, for which goal, and how sure
-
-
 # Model folders ----------------------------------------------------------------------------------------
 
 
-def save(folder: Path, model: nn.Module, card: Card | None = None, tokenizer: Tokenizer | None = None) -> Path:
+def save(folder: Path, model: Model, card: Card | None = None, tokenizer: Tokenizer | None = None) -> Path:
     """Write a model folder; it exists either whole or not at all. An existing one is replaced.
 
-    What a loaded model knows of itself (`card`, `tokenizer`) is kept. Raises CheckpointError.
+    Without `card` and `tokenizer` those of the model are written. Raises CheckpointError.
     """
     folder = Path(folder)
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -79,7 +66,9 @@ def save(folder: Path, model: nn.Module, card: Card | None = None, tokenizer: To
         write_into(temporary, model, card, tokenizer)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(f"{folder}: cannot be written ({error}); what was there is kept") from error
+        raise CheckpointError(
+            f"{folder}: cannot be written ({error}); the folder that was there is unchanged"
+        ) from error
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -89,25 +78,24 @@ def save(folder: Path, model: nn.Module, card: Card | None = None, tokenizer: To
     return folder
 
 
-def write_into(folder: Path, model: Any, card: Card | None = None, tokenizer: Tokenizer | None = None) -> None:
+def write_into(folder: Path, model: Model, card: Card | None = None, tokenizer: Tokenizer | None = None) -> None:
     """The files of a model folder, written into `folder` as they come (see `save`). Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    card = card or getattr(model, "card", None) or Card(kind_of(model), asdict(model.config))
-    tokenizer = tokenizer or getattr(model, "tokenizer", None)
+    card, tokenizer = card or model.card, tokenizer or model.tokenizer
     try:
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
-    except safetensors.SafetensorError as error:  # what a full disk is to it
+    except safetensors.SafetensorError as error:  # safetensors reports a full disk so
         raise OSError(f"{folder / 'model.safetensors'}: {error}") from error
-    (folder / "config.json").write_text(json.dumps(asdict(card), indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(card.to_dict(), indent=2) + "\n")
     if tokenizer is not None:
         (folder / "tokenizer.json").write_text(tokenizer.to_json())
 
 
-def load(path: Path | str) -> Any:
+def load(path: Path | str) -> Model:
     """The model in a model folder, a run (its best, else its last checkpoint) or a published `.pth`.
 
-    In evaluation mode, on the CPU. Its `card` is what the folder knows of it, its `tokenizer` a
-    `Tokenizer` or None. Raises CheckpointError.
+    In evaluation mode, on the CPU. Its `card` holds what the folder knows of it, its `tokenizer` the
+    `Tokenizer` of its reports or None. Raises CheckpointError.
     """
     path = Path(path)
     if path.is_file():
@@ -167,31 +155,30 @@ def weights_digest(path: Path | str) -> str:
 def read_card(folder: Path) -> Card:
     """A model folder's `config.json`. Raises CheckpointError for another file of that name."""
     try:
-        content = json.loads((folder / "config.json").read_text())
-        card = Card(**{k: content[k] for k in content if k in {f.name for f in fields(Card)}})
-        if not (isinstance(card.kind, str) and isinstance(card.architecture, dict)):
-            raise TypeError("kind is no name, or architecture no mapping")
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+        card = Card.of(json.loads((folder / "config.json").read_text()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # ValueError: neither JSON nor UTF-8
         raise CheckpointError(f"{folder / 'config.json'}: not a model's config.json ({error})") from error
     if card.kind not in KINDS:
-        raise CheckpointError(f"{folder / 'config.json'}: kind {card.kind!r} is not one of {', '.join(KINDS)}")
+        raise CheckpointError(
+            f"{folder / 'config.json'}: unknown kind {card.kind!r}; expected one of {', '.join(KINDS)}"
+        )
     return card
 
 
 def write_card(folder: Path, card: Card) -> None:
     """Replace a model folder's `config.json`, whole or not at all."""
     temporary = folder / ".config.json.tmp"
-    temporary.write_text(json.dumps(asdict(card), indent=2) + "\n")
+    temporary.write_text(json.dumps(card.to_dict(), indent=2) + "\n")
     os.replace(temporary, folder / "config.json")
 
 
-def build(card: Card, source: Path | str = "config.json") -> Any:
+def build(card: Card, source: Path | str = "config.json") -> Model:
     """A model of the card's architecture, with weights still to be loaded."""
     config = read_config(card.kind, card.architecture, source)
     try:
         return KINDS[card.kind][0](config)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{source}: no model can be built of its settings ({first_line(error)})") from error
+        raise CheckpointError(f"{source}: no model can be built from its settings ({first_line(error)})") from error
 
 
 def read_config(kind: str, settings: Mapping[str, Any], source: Path | str) -> Any:
@@ -256,7 +243,7 @@ def architecture(path: Path | str) -> Any:
 # The published file -------------------------------------------------------------------------------------
 
 
-def export_published(model: MRM, path: Path | str) -> Path:
+def export_published(model: Model, path: Path | str) -> Path:
     """Write the published `MRM.pth` layout: `torch.load(path)["model"]` loads into timm with `strict=False`.
 
     The architecture goes along under "config", which the published readers ignore and `load` uses.
@@ -323,6 +310,6 @@ def _fit_positions(encoder: Any, weights: dict[str, Tensor]) -> dict[str, Tensor
     return {**weights, "encoder.pos_embed": resampled}
 
 
-def _ready(model: Any, card: Card, tokenizer: Tokenizer | None) -> Any:
+def _ready(model: Loaded, card: Card, tokenizer: Tokenizer | None) -> Loaded:
     model.card, model.tokenizer = card, tokenizer
     return model.eval().requires_grad_(False)

@@ -17,6 +17,7 @@ Nothing here draws random numbers: what is masked comes in as indices, dropout f
 # width, R report width, T report tokens, N positions computed of all B x T, W words asked for, V vocabulary
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,8 +28,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mrm.data.reports import PAD
+from mrm.data.reports import PAD, Tokenizer
 from mrm.models import noise
+from mrm.models.card import Card
 from mrm.models.config import ModelConfig
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # as in the ViT; BERT keeps its own 1e-12
@@ -45,7 +47,7 @@ def _predicted(config: ModelConfig, hidden: int) -> int:
     return predicted
 
 
-class Output(NamedTuple):
+class MRMOutput(NamedTuple):
     """What a forward pass gives: pixels of the masked patches, and logits of the words asked for."""
 
     pixels_BMP: Tensor
@@ -56,12 +58,12 @@ class MRM(nn.Module):
     """Encoder and two decoders. `forward` is the pre-training pass; `encode` is what everything else uses."""
 
     encoder: Any  # a timm VisionTransformer
-    card: Any = None  # what a model folder knows of it, and its tokenizer: set by `checkpoint.load`
-    tokenizer: Any = None
+    card: Card  # what its model folder knows of it
+    tokenizer: Tokenizer | None = None  # of the reports that it was trained on, where its folder has one
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.card = config, Card("mrm", asdict(config))
         self.encoder = timm.create_model(
             config.encoder,
             img_size=config.image_size,
@@ -163,10 +165,10 @@ class MRM(nn.Module):
         words_W: Tensor,
         keys_B: Tensor | None = None,
         rows_N: Tensor | None = None,
-    ) -> Output:
+    ) -> MRMOutput:
         """The pre-training pass. Pixels and logits are computed only where the losses need them."""
         features_BSD = self.encode(image_BCHW, kept_BK)
-        return Output(
+        return MRMOutput(
             self.restore(features_BSD, kept_BK, hidden_BM),
             self.name_words(self.context(features_BSD), tokens_BT, attention_BT, words_W, keys_B, rows_N),
         )

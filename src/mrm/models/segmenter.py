@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +32,8 @@ from torch import Tensor, nn
 
 from mrm.data import images
 from mrm.data.masks import fit
+from mrm.data.reports import Tokenizer
+from mrm.models.card import Card
 from mrm.models.mrm import normalise
 from mrm.system.errors import SegmenterError
 
@@ -56,7 +58,7 @@ class SegmenterConfig:
     drop_path: float = 0.1
 
 
-class Output(NamedTuple):
+class SegmenterOutput(NamedTuple):
     """Logits (B, C, H, W), and those of the auxiliary head, None outside training."""
 
     logits_BCHW: Tensor
@@ -67,11 +69,12 @@ class Segmenter(nn.Module):
     """A timm ViT and a head. Each class has a logit of its own: the background is where all are low."""
 
     encoder: Any  # a timm VisionTransformer
-    card: Any = None  # what its model folder says of it, where it was loaded from one
+    card: Card  # what its model folder knows of it
+    tokenizer: Tokenizer | None = None  # it reads no reports, so it never has one
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.card = config, Card("segmenter", asdict(config))
         self.encoder = timm.create_model(
             config.encoder,
             img_size=config.image_size,
@@ -102,14 +105,14 @@ class Segmenter(nn.Module):
         maps = self.encoder.forward_intermediates(image_BCHW, [b - 1 for b in wanted], intermediates_only=True)
         return [maps[wanted.index(b)] for b in self.blocks]
 
-    def forward(self, image_BCHW: Tensor) -> Output:
+    def forward(self, image_BCHW: Tensor) -> SegmenterOutput:
         """Logits of normalised images, at their size."""
         features = self.features(image_BCHW)
         size = image_BCHW.shape[-2:]
         logits_BCHW = enlarge(self.head(features), size)
         if not self.training or self.auxiliary is None:
-            return Output(logits_BCHW, None)
-        return Output(logits_BCHW, enlarge(self.auxiliary(features[2]), size))
+            return SegmenterOutput(logits_BCHW, None)
+        return SegmenterOutput(logits_BCHW, enlarge(self.auxiliary(features[2]), size))
 
 
 def check_size(size: Sequence[int], patch: Sequence[int]) -> None:

@@ -23,6 +23,7 @@ from mrm.evaluation.classifier_test import CALIBRATED_ON, overlaps, scored, test
 from mrm.evaluation.predictions import Predictions
 from mrm.inference import outliers
 from mrm.models import model_folder
+from mrm.models.card import OutlierReference
 from mrm.models.classifier import Classifier
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import calibration
@@ -98,17 +99,17 @@ def calibrate(
         Predictions(names, patients, classes, labels_NC, after_NC), before_NC, temperatures_C, points, goal, seed
     )
     told |= {"records": Path(val).name, "fingerprint": records.fingerprint(), "n": len(found.records), "overlap": leaks}
-    embedding = {}
+    reference = None
     if outliers:
-        embedding = outlier_reference(network, found.features_ND, patients, train, images, known, seed, workers)
+        reference = outlier_reference(network, found.features_ND, patients, train, images, known, seed, workers)
     card = model_folder.read_card(folder)
     fitted = {name: float(t) for name, t in zip(classes, temperatures_C, strict=True) if not math.isnan(t)}
     thresholds = {name: point.threshold for name, point in points.items()}
     note_calibrated(folder, records)
     model_folder.write_card(
-        folder, replace(card, temperatures=fitted, thresholds=thresholds, embedding=embedding, calibration=told)
+        folder, replace(card, temperatures=fitted, thresholds=thresholds, outliers=reference, calibration=told)
     )
-    print(table(told, embedding))
+    print(table(told, reference))
     return told
 
 
@@ -185,7 +186,7 @@ def outlier_reference(
     known: float,
     seed: int,
     workers: int | None,
-) -> dict[str, Any]:
+) -> OutlierReference:
     """`outliers.reference` of validation features, or of the training records' with validation held out."""
     if train is None:
         return outliers.reference(features_ND, patients, share=known, seed=seed)
@@ -201,7 +202,7 @@ def note_calibrated(folder: Path, records: Records) -> None:
     fingerprint(records, progress=Progress("looking at " + STAGE)).save(place / f"{STAGE}.npz")
 
 
-def table(told: dict[str, Any], embedding: dict[str, Any]) -> str:
+def table(told: dict[str, Any], reference: OutlierReference | None) -> str:
     """What was fitted, to print."""
     lines = [
         f"{'finding':24} {'temperature':>11} {'Brier':>15} {'calibration error':>17} {'threshold':>9} "
@@ -220,10 +221,10 @@ def table(told: dict[str, Any], embedding: dict[str, Any]) -> str:
         )
     lines.append(f"on {told['n']:,} records of {told['records']}, goal {told['goal']}; of the same records, so look at")
     lines.append("`mrm evaluate` on a test set for what it does elsewhere")
-    if embedding:
+    if reference:
         lines.append(
-            f"images whose outlier score is above {embedding['threshold']:.3f} get no decision: 1 in "
-            f"{1 / (1 - embedding['share']):.0f} of known ones (chosen on {embedding['chosen_on']})"
+            f"images whose outlier score is above {reference.threshold:.3f} get no decision: 1 in "
+            f"{1 / (1 - reference.share):.0f} of known ones (chosen on {reference.chosen_on})"
         )
     return "\n".join(lines)
 

@@ -20,9 +20,10 @@ from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Records
-from mrm.data.reports import MASK, mask_words
+from mrm.data.reports import MASK, Tokenizer, mask_words
 from mrm.evaluation.predictions import read_predictions
 from mrm.inference import predict
+from mrm.inference.report_filling import tokenizer_of
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages.demo import Contender, FilledReport, Story, Word, write_demo_page
@@ -53,6 +54,7 @@ def demo(out: Path, seed: int = 0) -> Path:
         fine_tuned(out, sets, run, seed, "random encoder", scratch=True),
     ]
     model, test = model_folder.load(run), Records.load(sets["test"])
+    assert isinstance(model, MRM)
     shown_HW = [images.read(r.image) for r in test[:24]]
     story = Story(
         losses=read_losses(run / "log.csv"),
@@ -113,37 +115,40 @@ def filled(model: MRM, test: Records, images: list[np.ndarray], index: int, seed
 
     "Without" is the mean context of the other images: what the model says when it does not know which.
     """
-    ids = model.tokenizer.encode([test[index].report], model.config.report_length)[0].astype(np.int64)
+    tokenizer = tokenizer_of(model)
+    ids = tokenizer.encode([test[index].report], model.config.report_length)[0].astype(np.int64)
     rng = np.random.default_rng([seed, index])
-    masked = mask_words(ids, rng.random(len(ids)), model.tokenizer.continues, 0.5, model.config.report_length)
+    masked = mask_words(ids, rng.random(len(ids)), tokenizer.continues, 0.5, model.config.report_length)
     contexts = predict.context_of(model, images)
     others = torch.cat([contexts[:index], contexts[index + 1 :]]).mean(0, keepdim=True)
     blanked = np.where(masked, MASK, ids)
     answers = [predict.word_probabilities(model, c, blanked) for c in (contexts[index : index + 1], others)]
-    return FilledReport(images[index], _words(model, ids, masked, *answers))
+    return FilledReport(images[index], _words(tokenizer, ids, masked, *answers))
 
 
 def _words(
-    model: MRM, ids_T: np.ndarray, masked_T: np.ndarray, with_image: np.ndarray, without: np.ndarray
+    tokenizer: Tokenizer, ids_T: np.ndarray, masked_T: np.ndarray, with_image: np.ndarray, without: np.ndarray
 ) -> list[Word]:
     """Pieces joined into words; a masked word shows the likeliest piece at each of its places."""
     blank = np.cumsum(masked_T) - 1  # the row of a masked position in the answers
-    starts = [i for i in range(1, len(ids_T)) if not model.tokenizer.continues[ids_T[i]]]
+    starts = [i for i in range(1, len(ids_T)) if not tokenizer.continues[ids_T[i]]]
     words = []
     for start, end in zip(starts, [*starts[1:], len(ids_T)], strict=True):
-        text = model.tokenizer.decode(ids_T[start:end])
+        text = tokenizer.decode(ids_T[start:end])
         if masked_T[start]:
             rows = blank[start:end]
-            words.append(Word(text, True, _likeliest(model, with_image[rows]), _likeliest(model, without[rows])))
+            words.append(
+                Word(text, True, _likeliest(tokenizer, with_image[rows]), _likeliest(tokenizer, without[rows]))
+            )
         else:
             words.append(Word(text))
     return words
 
 
-def _likeliest(model: MRM, probabilities_PV: np.ndarray) -> tuple[str, float]:
+def _likeliest(tokenizer: Tokenizer, probabilities_PV: np.ndarray) -> tuple[str, float]:
     """The likeliest piece at each place of a word, joined, and the product of their probabilities."""
     pieces = probabilities_PV.argmax(axis=1)
-    text = "".join(model.tokenizer.piece(int(i)).removeprefix("##") for i in pieces)
+    text = "".join(tokenizer.piece(int(i)).removeprefix("##") for i in pieces)
     return text, float(probabilities_PV.max(axis=1).prod())
 
 

@@ -23,8 +23,8 @@ from mrm.evaluation.classifier_test import (
 )
 from mrm.inference import outlines
 from mrm.inference.decisions import DecisionRules
-from mrm.inference.outlines import Threshold
 from mrm.models import model_folder
+from mrm.models.card import OutlineThreshold
 from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.pages.evaluation import write_evaluation_page
@@ -113,8 +113,8 @@ def evaluate_masks(
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
-    thresholds = outlines.read_thresholds(network.card, classes)
-    tested = segmenter_test.test(network, masked, thresholds, slide, Progress("outlining"))
+    thresholds = outlines.thresholds_of(network.card, classes)
+    tested = segmenter_test.run_test(network, masked, thresholds, slide, Progress("outlining"))
     report = segmenter_test.report_of(tested, classes, draws, seed)
     leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
     warn_of(leaks)
@@ -130,7 +130,7 @@ def shown_cases(
     model: Segmenter,
     masked: MaskedImages,
     tested: segmenter_test.Tested,
-    thresholds: Sequence[Threshold],
+    thresholds: Sequence[OutlineThreshold],
     slide: bool,
 ) -> Iterable[Case]:
     """Best, median and worst images of every class, outlined once more for the page."""

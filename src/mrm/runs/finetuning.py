@@ -17,8 +17,8 @@ from mrm.data.sampling import order_of
 from mrm.evaluation.classifier_test import overlaps
 from mrm.inference import predict
 from mrm.models import model_folder
+from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.model_folder import Card
 from mrm.recipes import FinetuneConfig
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, warn_of
 from mrm.statistics import ranking

@@ -52,7 +52,7 @@ def outline(
         dicom_seg.require_highdicom()
     network = model_folder.load_as(model, Segmenter).to(device_of(reading))
     classes = network.config.classes
-    thresholds = outlines.read_thresholds(network.card, classes)
+    thresholds = outlines.thresholds_of(network.card, classes)
     work = Work(
         "outlining", network, model, records, make_folder(Path(out)), reading, {"slide": slide, "dicom_seg": dicom}
     )

@@ -21,7 +21,7 @@ from mrm.data.sampling import in_order, order_of
 from mrm.data.sections import select_sections
 from mrm.inference import predict
 from mrm.models import model_folder, noise
-from mrm.models.model_folder import Card
+from mrm.models.card import Card
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin

@@ -24,7 +24,7 @@ from mrm.data import masks
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
-from mrm.models.model_folder import Card
+from mrm.models.card import Card, OutlineThreshold
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.system.errors import RunError
 from mrm.system.output_folder import Settings, open_folder
@@ -120,12 +120,13 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
 
 
 def model_writer(
-    card: Card, seen: Path, tokenizer: Tokenizer | None = None, thresholds: Mapping[str, float] | None = None
+    card: Card, seen: Path, tokenizer: Tokenizer | None = None, thresholds: Mapping[str, OutlineThreshold] | None = None
 ) -> Callable[[Path, nn.Module, int], None]:
-    """How the trainer writes a checkpoint's model folder; `thresholds` are those that its checks have last chosen."""
+    """How the trainer writes a checkpoint's model folder; `thresholds` are those that the last validation chose."""
 
     def write(folder: Path, model: nn.Module, step: int) -> None:
-        now = replace(card, origin={**card.origin, "step": step}, thresholds=dict(thresholds or {}))
+        assert isinstance(model, model_folder.Model)
+        now = replace(card, origin={**card.origin, "step": step}, outline_thresholds=dict(thresholds or {}))
         model_folder.write_into(folder, model, now, tokenizer)
         shutil.copytree(seen, folder / "seen")
 

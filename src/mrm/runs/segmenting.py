@@ -17,7 +17,7 @@ from mrm.data.sampling import Balanced
 from mrm.evaluation.classifier_test import overlaps
 from mrm.inference import outlines
 from mrm.models import model_folder
-from mrm.models.model_folder import Card
+from mrm.models.card import Card, OutlineThreshold
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.recipes import SegmentConfig
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, warn_of
@@ -93,12 +93,14 @@ def segmenter(config: SegmentConfig) -> Segmenter:
     return on_encoder(Segmenter, shape, config)
 
 
-def last_thresholds(run: Path) -> dict[str, float]:
-    """Those of a run's last checkpoint, for a run that is taken up again; none for a new one."""
-    return dict(model_folder.read_card(run / "last").thresholds) if (run / "last" / "config.json").is_file() else {}
+def last_thresholds(run: Path) -> dict[str, OutlineThreshold]:
+    """Those of a run's last checkpoint, for a run that is resumed; none for a new one."""
+    if not (run / "last" / "config.json").is_file():
+        return {}
+    return dict(model_folder.read_card(run / "last").outline_thresholds)
 
 
-def dice_validation(config: SegmentConfig, val: MaskedImages, chosen: dict[str, float]):
+def dice_validation(config: SegmentConfig, val: MaskedImages, chosen: dict[str, OutlineThreshold]):
     """Dice of the validation images, each class at its best threshold; leaves the thresholds in `chosen`.
 
     The mean over classes of the published Dice chooses the best checkpoint.
@@ -118,7 +120,7 @@ def dice_validation(config: SegmentConfig, val: MaskedImages, chosen: dict[str, 
         found = {
             name: outlines.choose(levels_NC2L[:, c]) for c, name in enumerate(val.classes) if levels_NC2L[:, c, 1].any()
         }
-        chosen.update(outlines.write_thresholds({name: threshold for name, (threshold, _) in found.items()}))
+        chosen.update({name: threshold for name, (threshold, _) in found.items()})
         means = {
             m: float(np.mean([dice[m] for _, dice in found.values()] or [0.0]))
             for m in ("dice_positive", "dice_published")

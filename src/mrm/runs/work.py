@@ -32,6 +32,7 @@ from mrm.training.trainer import processes
 
 KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table
 NOTES: dict[str, type] = {"warning": str, "error": str}  # the last ones
+DECIDING = ("thresholds", "temperatures", "outline_thresholds", "outliers")  # of a card: what results depend on
 SHOWN = 5  # warnings of images that are printed; the table has them all
 
 
@@ -68,7 +69,7 @@ class Work:
         self.settings = {
             "command": what,
             "model": model_folder.weights_digest(source),
-            "card": _digest(json.dumps([model.card.thresholds, model.card.temperatures, model.card.embedding])),
+            "card": _digest(json.dumps([model.card.to_dict()[name] for name in DECIDING])),
             "precision": reading.precision,
             "crop_borders": reading.crop_borders,
             **(settings or {}),

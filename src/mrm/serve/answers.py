@@ -258,7 +258,9 @@ class Models:
     @property
     def thresholds(self) -> dict[str, float]:
         """Of each finding that has one."""
-        known = self.model.card.thresholds
+        card = self.model.card
+        outlined = {name: threshold.probability for name, threshold in card.outline_thresholds.items()}
+        known = {**card.thresholds, **outlined}
         return {name: float(known[name]) for name in self.classes if name in known}
 
     @property
@@ -299,7 +301,7 @@ class Models:
     def outline(self, read: Read, side: int) -> Prediction:
         """A segmenter's findings, mask (class numbers) and overlay."""
         assert isinstance(self.model, segmenter.Segmenter)
-        thresholds = outlines.read_thresholds(self.model.card, self.classes)
+        thresholds = outlines.thresholds_of(self.model.card, self.classes)
         probability_CHW = segmenter.probabilities(self.model, read.image_HW)
         mask_HW = outlines.outline(probability_CHW, thresholds)
         areas = [float((mask_HW == number).mean()) for number in range(1, len(self.classes) + 1)]

@@ -28,7 +28,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Overlap:
+class PixelCounts:
     """Pixel counts of N images, each array (N,): lesion in both, predicted, true, and all pixels.
 
     Raises ValueError, with count and first place, for lengths that differ and counts that cannot be.
@@ -52,7 +52,7 @@ class Overlap:
         _refuse(self.union > self.pixels, "unions of both lesions exceed the image")
 
     @classmethod
-    def of(cls, predicted: Iterable[ArrayLike], true: Iterable[ArrayLike]) -> "Overlap":
+    def of(cls, predicted: Iterable[ArrayLike], true: Iterable[ArrayLike]) -> "PixelCounts":
         """From masks, (N, H, W) or any sequences of (H, W), of which sizes may differ; not 0 means lesion.
 
         Raises ValueError where an image's two masks, or the numbers of masks, differ.
@@ -85,7 +85,7 @@ class Overlap:
 
 
 def overlap_report(
-    counts: Overlap,
+    counts: PixelCounts,
     groups: Iterable[Hashable] | None = None,
     draws: int = 2000,
     seed: int = 0,
@@ -136,7 +136,7 @@ def mean_over(values_N: Array, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) ->
     return bootstrap.estimate(float(values_N[of_N].mean()), means_D, of_N, positives, empty)
 
 
-def _pooled(counts: Overlap, bootstrap: Bootstrap) -> dict[str, Estimate]:
+def _pooled(counts: PixelCounts, bootstrap: Bootstrap) -> dict[str, Estimate]:
     columns_NK = np.stack([counts.intersection, counts.predicted, counts.true, counts.pixels], axis=1)
     values_X, values_XD = _ratios(columns_NK.sum(axis=0)[:, None])[:, 0], _ratios(bootstrap.sums(columns_NK))
     n, positives = len(counts.true), int(counts.positive.sum())

@@ -13,10 +13,10 @@ import yaml
 import mrm
 from mrm import cli
 from mrm.data.reports import Tokenizer
-from mrm.inference import export, predict
+from mrm.inference import hub_folder, model_card, onnx_export, predict
 from mrm.models import model_folder, noise
+from mrm.models.card import Card, PastTest
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.model_folder import Card
 from mrm.models.mrm import MRM, normalise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.system.errors import CheckpointError
@@ -32,14 +32,15 @@ ORIGIN = {
     "audit": {"clean": False, "overlaps": ["12 records of val share a patient with train"]},
     "command": "mrm finetune tiny --train /home/someone/secret/training.csv",
 }
+AUROC = {"value": 0.8123, "low": 0.7512, "high": 0.8719, "n": 345, "positives": 44}
 TESTED = [
-    {
-        "records": "/home/someone/test.csv",
-        "fingerprint": "abc",
-        "n": 345,
-        "overlap": ["7 records of test share an image with fine-tuning"],
-        "mean": {"auroc": {"value": 0.8123, "low": 0.7512, "high": 0.8719, "n": 345, "positives": 44}},
-    }
+    PastTest(
+        "/home/someone/test.csv",
+        "abc",
+        345,
+        overlap=["7 records of test share an image with fine-tuning"],
+        classes={"mean of classes": {"auroc": AUROC}},
+    )
 ]
 
 
@@ -82,7 +83,7 @@ def answers(path: Path, image_BHW: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def exported(classifier, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "a.onnx"
-    assert export.export_onnx(classifier, path) <= export.TOLERANCE
+    assert onnx_export.export_onnx(classifier, path) <= onnx_export.TOLERANCE
     return path
 
 
@@ -98,7 +99,7 @@ def test_a_classifier_in_onnx_gives_logits_and_tempered_probabilities_of_any_bat
 
 def test_an_encoder_in_onnx_gives_its_features(tmp_path):
     model = encoder()
-    export.export_onnx(model, tmp_path / "a.onnx")
+    onnx_export.export_onnx(model, tmp_path / "a.onnx")
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
     got = answers(tmp_path / "a.onnx", images)
     normal = normalise(torch.from_numpy(images), MICRO.mean, MICRO.std)
@@ -111,7 +112,7 @@ def test_an_encoder_in_onnx_gives_its_features(tmp_path):
 )
 def test_a_segmenter_in_onnx_gives_probabilities_of_pixels(head, tmp_path):
     model = segmenter(head)
-    export.export_onnx(model, tmp_path / "a.onnx")
+    onnx_export.export_onnx(model, tmp_path / "a.onnx")
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 96), dtype=np.uint8)
     got = answers(tmp_path / "a.onnx", images)
     true = model(normalise(torch.from_numpy(images), 0.4978, 0.2449)).logits_BCHW
@@ -127,13 +128,13 @@ def test_the_file_says_how_an_image_is_prepared(exported):
     assert facts["temperatures"] == {"nodule": 2.5, "effusion": 1.0}
     assert facts["input"]["shape"] == ["batch", 64, 64]
     assert "the whole image resized to 64 x 64" in facts["input"]["resize"]
-    assert "in the middle of black" in export.preparation(segmenter("linear"))["input"]["resize"]
+    assert "in the middle of black" in onnx_export.preparation(segmenter("linear"))["input"]["resize"]
 
 
 def test_a_file_that_disagrees_is_not_left_and_what_was_there_stays(classifier, tmp_path, monkeypatch):
     path = tmp_path / "a.onnx"
     path.write_bytes(b"before")
-    real = export._write_onnx
+    real = onnx_export._write_onnx
 
     def write(network, model, temporary):
         with torch.no_grad():
@@ -142,9 +143,9 @@ def test_a_file_that_disagrees_is_not_left_and_what_was_there_stays(classifier, 
         with torch.no_grad():
             model.encoder.head.bias -= 0.01
 
-    monkeypatch.setattr(export, "_write_onnx", write)
-    with pytest.raises(CheckpointError, match=r"differs from PyTorch by 0\.0\d+ of its values.* it was not kept"):
-        export.export_onnx(classifier, path)
+    monkeypatch.setattr(onnx_export, "_write_onnx", write)
+    with pytest.raises(CheckpointError, match=r"differs from PyTorch by 0\.0\d+ of its values.* the file was not kept"):
+        onnx_export.export_onnx(classifier, path)
     assert path.read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
 
@@ -153,22 +154,22 @@ def test_a_model_that_gives_nan_is_refused(classifier, tmp_path):
     broken = Classifier(classifier.config).eval().requires_grad_(False)
     broken.encoder.head.bias[0] = float("nan")
     with pytest.raises(CheckpointError, match="differs from PyTorch by nan"):
-        export.export_onnx(broken, tmp_path / "a.onnx")
+        onnx_export.export_onnx(broken, tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_without_the_packages_the_extra_is_named(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CheckpointError, match=r"ONNX needs onnx, onnxruntime, onnxscript: .*\[onnx\]"):
-        export.export_onnx(classifier, tmp_path / "a.onnx")
+        onnx_export.export_onnx(classifier, tmp_path / "a.onnx")
 
 
 def test_a_folder_and_too_many_weights_are_refused(classifier, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="is a folder"):
-        export.export_onnx(classifier, tmp_path)
-    monkeypatch.setattr(export, "LARGEST", 1000)
-    with pytest.raises(CheckpointError, match="bytes of weights, where an ONNX file holds 1,000"):
-        export.export_onnx(classifier, tmp_path / "a.onnx")
+        onnx_export.export_onnx(classifier, tmp_path)
+    monkeypatch.setattr(onnx_export, "LARGEST", 1000)
+    with pytest.raises(CheckpointError, match="bytes of weights; an ONNX file holds at most 1,000"):
+        onnx_export.export_onnx(classifier, tmp_path / "a.onnx")
 
 
 # ---- hub -----------------------------------------------------------------------------------------------------
@@ -176,7 +177,7 @@ def test_a_folder_and_too_many_weights_are_refused(classifier, tmp_path, monkeyp
 
 @pytest.fixture(scope="module")
 def hub(folder, tmp_path_factory) -> Path:
-    return export.hub_folder(folder, tmp_path_factory.mktemp("hub") / "chest-findings")
+    return hub_folder.write_hub_folder(folder, tmp_path_factory.mktemp("hub") / "chest-findings")
 
 
 def test_a_hub_folder_loads_as_the_model_it_was(hub, classifier):
@@ -229,12 +230,12 @@ def test_encoders_and_segmenters_have_cards_too(tmp_path, monkeypatch):
     model = encoder()
     model.tokenizer = Tokenizer.train(["the heart is large", "no effusion"], 40)
     for name, made in (("mrm", model), ("segmenter", segmenter("linear"))):
-        out = export.hub_folder(model_folder.save(tmp_path / name, made), tmp_path / f"hub-{name}")
+        out = hub_folder.write_hub_folder(model_folder.save(tmp_path / name, made), tmp_path / f"hub-{name}")
         text = (out / "README.md").read_text()
         assert "The model folder does not say what it was trained on" in text
-        assert "It was not tested" in text
+        assert "It has not been tested" in text
         assert "Nobody has looked for overlap" in text
-        assert ("see that no names are among them" in text) == (name == "mrm")
+        assert ("check that no names are among them" in text) == (name == "mrm")
         monkeypatch.chdir(out)
         for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
             exec(snippet, {})
@@ -243,26 +244,26 @@ def test_encoders_and_segmenters_have_cards_too(tmp_path, monkeypatch):
 
 def test_results_of_segmenters_are_told_by_class():
     measure = {"value": None, "low": None, "high": None, "n": 9, "positives": 0}
-    card = Card("segmenter", {}, tested=[{"records": "a|b", "classes": {"lung": {"dice_positive": measure}}}])
-    assert "| a/b | lung | dice positive | not defined | 9 | 0 |" in export._results(card)
+    card = Card("segmenter", {}, tested=[PastTest("a|b", "ab", 9, [], {"lung": {"dice_positive": measure}})])
+    assert "| a/b | lung | dice positive | undefined | 9 | 0 |" in model_card._results(card)
 
 
 def test_only_a_hub_folder_is_replaced(folder, hub, tmp_path):
     before = (hub / "model.safetensors").read_bytes()
-    assert export.hub_folder(folder, hub) == hub
+    assert hub_folder.write_hub_folder(folder, hub) == hub
     assert (hub / "model.safetensors").read_bytes() == before
     (tmp_path / "thesis.docx").write_text("mine")
     for name in ("README.md", "config.json", "model.safetensors"):  # as a checkout of a project has them
-        with pytest.raises(CheckpointError, match="is there and holds more than a hub folder"):
-            export.hub_folder(folder, tmp_path)
+        with pytest.raises(CheckpointError, match="exists and holds more than a hub folder"):
+            hub_folder.write_hub_folder(folder, tmp_path)
         (tmp_path / name).write_text("mine too")
-    with pytest.raises(CheckpointError, match="is there and holds more than a hub folder"):
-        export.hub_folder(folder, tmp_path)
+    with pytest.raises(CheckpointError, match="exists and holds more than a hub folder"):
+        hub_folder.write_hub_folder(folder, tmp_path)
     assert (tmp_path / "thesis.docx").read_text() == "mine"
     with pytest.raises(CheckpointError, match=r"is the model itself|more than a hub folder"):
-        export.hub_folder(folder, folder)
+        hub_folder.write_hub_folder(folder, folder)
     with pytest.raises(CheckpointError, match="is the model itself"):
-        export.hub_folder(hub, hub)
+        hub_folder.write_hub_folder(hub, hub)
 
 
 class FakeHub:
@@ -307,7 +308,7 @@ def test_a_refused_upload_is_one_line(hub, fake_hub, monkeypatch):
 
     monkeypatch.setattr(fake_hub, "create_repo", refuse)
     with pytest.raises(CheckpointError, match=r"someone/chest: not uploaded \(no route to host\); log in"):
-        export.push(hub, "someone/chest")
+        hub_folder.push(hub, "someone/chest")
 
 
 @pytest.mark.parametrize(
@@ -335,5 +336,5 @@ def test_an_incomplete_model_is_refused_by_every_format(folder, tmp_path, capsys
 
 
 def test_a_card_is_shared_without_its_command(classifier):
-    shared = export.shareable(replace(classifier.card, origin={"command": "x", "n": 3}))
+    shared = hub_folder.shareable(replace(classifier.card, origin={"command": "x", "n": 3}))
     assert shared.origin == {"n": 3}
