@@ -49,3 +49,43 @@ def chromium() -> str:
     if not browser:
         pytest.skip("no Chromium on this machine")
     return browser
+
+
+@pytest.fixture(scope="session")
+def squares_model():
+    """A classifier that has learnt squares and rings; nothing may change it."""
+    from tests.support.squares import trained_on_squares
+
+    return trained_on_squares()
+
+
+@pytest.fixture(scope="session")
+def bright_and_dark_model():
+    """An MRM that fills in what an image shows; nothing may change it."""
+    from tests.support.bright_and_dark import trained_on_bright_and_dark
+
+    return trained_on_bright_and_dark()
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory) -> Path:
+    """A segmentation folder of discs in noise."""
+    from tests.support.discs import write_discs
+
+    return write_discs(tmp_path_factory.mktemp("discs"))
+
+
+@pytest.fixture(scope="session")
+def disc_encoder(tmp_path_factory) -> Path:
+    """A tiny encoder to start a segmenter from."""
+    from tests.support.models import save_encoder
+
+    return save_encoder(tmp_path_factory.mktemp("encoder") / "model")
+
+
+@pytest.fixture(scope="session")
+def disc_segmenter(discs, disc_encoder, tmp_path_factory) -> Path:
+    """The run of a segmenter that finds discs."""
+    from tests.support.discs import trained_on_discs
+
+    return trained_on_discs(discs, disc_encoder, tmp_path_factory.mktemp("trained") / "run")

@@ -1,9 +1,7 @@
 """Calibration and thresholds against hand counts and scikit-learn; temperatures against known ones."""
 
-import csv
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +10,6 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.metrics import brier_score_loss, log_loss
 
-from mrm import cli, runs
-from mrm.data import images
-from mrm.data.records import Records
-from mrm.evaluation.predictions import read_predictions
-from mrm.models import model_folder
 from mrm.statistics.calibration import (
     brier_score,
     calibrated_probabilities,
@@ -28,8 +21,6 @@ from mrm.statistics.calibration import (
     reliability,
 )
 from mrm.statistics.ranking import auroc, interval
-from mrm.system.errors import OutlierError, RunError
-from tests.support.models import probed_classifier
 
 NAN = math.nan
 LABELS = [0, 0, 1, 0, 1, 1]
@@ -44,8 +35,6 @@ def calibrated(rng, n, temperature=1.0):
 
 
 # Calibration
-
-
 def test_scores_by_hand():
     assert brier_score(LABELS, PROBABILITIES) == pytest.approx(brier_score_loss(LABELS, PROBABILITIES))
     # bins: 0.05 | 0.15, 0.15 | 0.62, 0.68 | 1.0, with gaps of sums 0.05, 0.3 - 1, 1.3 - 1, 0
@@ -116,8 +105,6 @@ def test_one_label_value_is_undefined(metric, labels):
 
 
 # Temperature
-
-
 def test_temperatures_are_found_again():
     rng = np.random.default_rng(3)
     pairs = [calibrated(rng, 20_000, temperature) for temperature in (0.5, 1, 3)]
@@ -154,8 +141,6 @@ def test_no_temperature_makes_logits_tie(scale):
 
 
 # Operating points
-
-
 def test_thresholds_by_hand():
     # from strict: 1.0 (1/3, 1), 0.68 (2/3, 1), 0.62 (2/3, 2/3), 0.15 (1, 1/3), 0.05 (1, 0)
     assert choose_threshold(LABELS, PROBABILITIES, sensitivity=0.6) == 0.68
@@ -212,8 +197,6 @@ def test_patients_widen_an_operating_point():
 
 
 # Errors
-
-
 @pytest.mark.parametrize("function", [brier_score, expected_calibration_error, reliability])
 def test_wrong_probabilities_are_named(function):
     with pytest.raises(ValueError, match=r"1 of 2 probabilities are outside 0 to 1; the first is -0\.5"):
@@ -237,132 +220,3 @@ def test_other_errors_are_named():
         fit_temperatures(np.zeros((2, 1)), np.zeros((3, 1)))
     with pytest.raises(ValueError, match="not finite"):
         fit_temperatures(np.zeros((1, 1)), np.full((1, 1), NAN))
-
-
-# The command ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def model(phantoms, tmp_path):
-    return probed_classifier(phantoms, tmp_path / "classifier")
-
-
-def calibrate(model, phantoms, *options: str) -> None:
-    cli.main(["calibrate", str(model), "--val", str(phantoms / "records.csv"), *options])
-
-
-@pytest.mark.filterwarnings("ignore:it is not known which records")
-def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, phantoms, tmp_path, capsys):
-    before = runs.evaluate(model, phantoms / "records.csv", tmp_path / "before", draws=20, workers=0)
-    raw = read_predictions(tmp_path / "before" / "predictions.csv")
-    calibrate(model, phantoms, "--sensitivity", "0.8")
-    card = model_folder.read_card(model)
-    logits = np.log(raw.probabilities_NC / (1 - raw.probabilities_NC))
-    fitted = fit_temperatures(raw.labels_NC, logits)
-    assert list(card.temperatures.values()) == pytest.approx(fitted, rel=1e-4)
-    scaled = calibrated_probabilities(logits, fitted)
-    for c, name in enumerate(raw.classes):
-        assert card.thresholds[name] == pytest.approx(
-            choose_threshold(raw.labels_NC[:, c], scaled[:, c], sensitivity=0.8), rel=1e-4
-        )
-        told = card.calibration["classes"][name]
-        assert told["operating_point"]["sensitivity"]["value"] >= 0.8
-        assert told["threshold_interval"][0] <= card.thresholds[name] <= told["threshold_interval"][1]
-    assert (card.calibration["goal"], card.calibration["n"]) == ("sensitivity 0.8", 48)
-    assert "sensitivity 0.8" in capsys.readouterr().out
-    with pytest.warns(UserWarning, match="48 records of test share an image with calibration"):
-        after = runs.evaluate(model, phantoms / "records.csv", tmp_path / "after", draws=20, workers=0)
-    used = read_predictions(tmp_path / "after" / "predictions.csv")
-    np.testing.assert_allclose(used.probabilities_NC, scaled, rtol=1e-4)
-    assert after["classes"]["effusion"]["auroc"]["value"] == before["classes"]["effusion"]["auroc"]["value"]
-    for name, point in after["operating_points"].items():
-        kept = card.calibration["classes"][name]["operating_point"]
-        assert point["threshold"] == card.thresholds[name]
-        assert point["sensitivity"]["n"] == kept["sensitivity"]["n"]
-    assert (
-        after["calibration"]["effusion"]["brier_before"]["value"] == before["calibration"]["effusion"]["brier"]["value"]
-    )
-    assert after["abstained"]["value"] <= 1 / 48 + 1e-9
-    text = (tmp_path / "after" / "index.html").read_text()
-    assert "Results at the chosen thresholds" in text
-    assert "Outlier images" in text
-
-
-@pytest.mark.filterwarnings("ignore:it is not known which records")
-def test_predict_abstains_on_an_image_of_another_kind(model, phantoms, tmp_path):
-    calibrate(model, phantoms)
-    noise = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
-    (tmp_path / "noise.png").write_bytes(images.encode_png(noise))
-    known = sorted((phantoms / "images").iterdir())[:6]
-    cli.main(
-        [
-            "predict",
-            str(model),
-            str(tmp_path / "noise.png"),
-            *map(str, known),
-            "--out",
-            str(tmp_path / "p.csv"),
-            "--workers=0",
-        ]
-    )
-    with open(tmp_path / "p.csv", newline="") as text:
-        rows = list(csv.DictReader(text))
-    threshold = model_folder.read_card(model).outliers.threshold
-    assert [float(r["outlier"]) > threshold for r in rows] == [True] + [False] * 6
-    assert [r["effusion decision"] == "" for r in rows] == [True] + [False] * 6
-
-
-@pytest.mark.filterwarnings("ignore:it is not known which records")
-def test_a_goal_of_specificity_and_no_outliers(model, phantoms):
-    calibrate(model, phantoms, "--specificity", "0.9", "--no-outliers")
-    card = model_folder.read_card(model)
-    assert card.outliers is None
-    for one in card.calibration["classes"].values():
-        assert one["operating_point"]["specificity"]["value"] >= 0.9
-
-
-def test_a_set_that_overlaps_the_training_set_is_warned_of(model, phantoms):
-    from mrm.audit.fingerprints import fingerprint
-
-    (model / "seen").mkdir()
-    fingerprint(Records.load(phantoms / "records.csv")).save(model / "seen" / "fine-tuning.npz")
-    with pytest.warns(UserWarning, match="48 records of calibration share a patient with fine-tuning"):
-        calibrate(model, phantoms, "--no-outliers")
-    assert any("share a patient" in o for o in model_folder.read_card(model).calibration["overlap"])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--sensitivity", "0.9", "--specificity", "0.9"), "give --sensitivity or --specificity, not both"),
-        (("--sensitivity", "0.9", "--youden"), "give one of --sensitivity"),
-        (("--sensitivity", "90"), "must be above 0 and at most 1, not 90"),
-        (("--known", "1"), "between 0 and 1"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:it is not known which records")
-def test_goals_that_cannot_be_are_refused_and_nothing_is_written(model, phantoms, capsys, options, message):
-    with pytest.raises(SystemExit) as stop:
-        calibrate(model, phantoms, *options)
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
-    assert model_folder.read_card(model).temperatures == {}
-
-
-@pytest.mark.filterwarnings("ignore:it is not known which records")
-def test_records_that_nothing_can_be_fitted_on_are_refused(model, phantoms, tmp_path):
-    records = Records.load(phantoms / "records.csv", ("effusion", "cardiomegaly"))
-    one = Records([replace(r, labels=(1.0, 1.0)) for r in records], records.classes).to_csv(tmp_path / "one.csv")
-    with pytest.raises(RunError, match=r"one\.csv: no class has both positives and negatives"):
-        runs.calibrate(model, one, workers=0)
-    few = Records([replace(r, patient="ab"[i % 2]) for i, r in enumerate(records)], records.classes).to_csv(
-        tmp_path / "f.csv"
-    )
-    with pytest.raises(OutlierError, match=r"2 patients .* fewer than the 5 folds"):
-        runs.calibrate(model, few, workers=0)
-    half = Records([replace(r, labels=(r.labels[0], 0.0)) for r in records], records.classes).to_csv(
-        tmp_path / "half.csv"
-    )
-    with pytest.warns(UserWarning, match="cardiomegaly: only one label value; no temperature and no threshold"):
-        runs.calibrate(model, half, workers=0)
-    assert list(model_folder.read_card(model).thresholds) == ["effusion"]

@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import expit
 
-from mrm import cli, runs
-from mrm.evaluation.classifier_test import write_results
-from mrm.evaluation.predictions import Predictions
 from mrm.statistics.comparison import (
     bootstrap_test,
     compare,
@@ -24,8 +20,6 @@ from mrm.statistics.comparison import (
     sign_flip_test,
 )
 from mrm.statistics.ranking import auroc, interval
-from mrm.system.errors import RecordError
-from tests.support.html_pages import check_whole
 
 NAN = math.nan
 
@@ -47,8 +41,6 @@ def structural_components(labels, scores_NM):
 
 
 # DeLong
-
-
 def test_delong_by_hand():
     # positives 3, 1; negatives 2, 0: 3 beats both (1), 1 beats one (1/2); 2 is beaten by one (1/2), 0 by both
     # (1); variance (1/8) / 2 + (1/8) / 2
@@ -132,8 +124,6 @@ def test_what_delong_cannot_tell(labels, scores, groups, words):
 
 
 # Two models
-
-
 def test_the_two_tests_agree():
     labels, first, second = two_models(np.random.default_rng(4), n=400)
     exact, drawn = (
@@ -199,8 +189,6 @@ def test_the_detectable_difference_is_found_with_the_power_told():
 
 
 # Classes
-
-
 def test_holm_by_hand():
     # sorted 0.01 x 3, 0.02 x 2, 0.04 x 1, each at least the one before; NaN is no test
     assert holm([0.04, 0.01, NAN, 0.02]) == pytest.approx([0.04, 0.03, NAN, 0.04], nan_ok=True)
@@ -239,8 +227,6 @@ def test_no_class_has_both_labels():
 
 
 # Permutation
-
-
 @pytest.mark.parametrize("groups", [None, [0, 0, 1, 2, 3, 3, 4]])
 def test_sign_flips_equal_counting_them_all(groups):
     gaps = np.array([0.1, 0.05, -0.02, 0.2, 0.0, 0.07, 0.03])
@@ -270,8 +256,6 @@ def test_equal_scores_have_p_one():
 
 
 # Errors
-
-
 @pytest.mark.parametrize("test", [delong_test, bootstrap_test])
 def test_wrong_models_are_named(test):
     with pytest.raises(ValueError, match="3 labels, but 2 scores"):
@@ -306,108 +290,3 @@ def test_delong_interval_covers_the_truth(share, least):
 def test_the_test_of_equal_models_is_right_one_time_in_twenty():
     alarms = sum(delong_test(*two_models(np.random.default_rng([14, seed]))).p < 0.05 for seed in range(1000))
     assert 35 <= alarms <= 65, alarms
-
-
-# The command ------------------------------------------------------------------------------------------
-
-
-def predicted(folder, probabilities_NC, labels_NC, patients, names=()):
-    """The predictions.csv of a model."""
-    names = list(names) or [f"r{i}" for i in range(len(labels_NC))]
-    write_results(folder, {}, Predictions(names, patients, ("x", "y"), labels_NC, probabilities_NC))
-    return folder / "predictions.csv"
-
-
-def two_files(folder, n=120):
-    rng = np.random.default_rng(0)
-    labels_NC = (rng.random((n, 2)) < 0.4).astype(float)
-    labels_NC[:10, 1] = np.nan
-    patients = [f"p{i // 2}" for i in range(n)]
-    scores = [expit(np.nan_to_num(labels_NC) * apart + rng.normal(size=(n, 2))) for apart in (2.0, 1.0)]
-    files = [predicted(folder / name, s, labels_NC, patients) for name, s in zip("ab", scores, strict=True)]
-    return labels_NC, patients, scores, files
-
-
-def test_two_files_are_compared_as_their_arrays_are(tmp_path, capsys):
-    labels_NC, patients, scores, files = two_files(tmp_path)
-    cli.main(["compare", *map(str, files), "--out", str(tmp_path / "out"), "--draws", "300"])
-    told = json.loads((tmp_path / "out" / "comparison.json").read_text(), parse_constant=pytest.fail)
-    assert (told["n"], told["patients"]) == (120, 60)
-    direct = [delong_test(labels_NC[:, c], scores[0][:, c], scores[1][:, c], patients) for c in range(2)]
-    corrected = holm([one.p for one in direct])
-    for c, name in enumerate("xy"):
-        expected = {**direct[c].to_dict(), "p_holm": float(corrected[c])}
-        for key, value in told["classes"][name]["delong"].items():
-            assert value == pytest.approx(expected[key], abs=1e-12)
-    drawn = compare(labels_NC, *scores, ("x", "y"), "average_precision", patients, 300)
-    assert told["classes"]["mean"]["average_precision"] == drawn["mean"].to_dict()
-    text = (tmp_path / "out" / "index.html").read_text()
-    check_whole(text)
-    assert f"{direct[0].difference.value:+.3f}" in text
-    assert "Minimum detectable difference" in text
-    assert "AUROC (DeLong)" in capsys.readouterr().out
-
-
-def test_models_that_tie_everywhere_do_not_differ(tmp_path):
-    labels_NC, patients, _, _ = two_files(tmp_path)
-    same = np.full(labels_NC.shape, 0.5)
-    files = [predicted(tmp_path / name, same, labels_NC, patients) for name in ("c", "d")]
-    compared = runs.compare(*files, tmp_path / "out", draws=100)
-    assert str(compared["mean"]["auroc"]).startswith("+0.000 (+0.000 to +0.000), p=1.000")
-    assert compared["x"]["delong"].p == 1
-
-
-def test_one_class_only_or_one_patient_only_is_undefined_not_a_crash(tmp_path):
-    labels_NC, patients, scores, _ = two_files(tmp_path)
-    labels_NC[:, 1] = 0
-    files = [predicted(tmp_path / n, s, labels_NC, patients) for n, s in zip("ef", scores, strict=True)]
-    compared = runs.compare(*files, tmp_path / "out", draws=100)
-    assert not compared["y"]["delong"].difference.defined
-    assert math.isnan(compared["y"]["delong"].p_holm)
-    assert "undefined (only negatives" in (tmp_path / "out" / "index.html").read_text()
-    files = [predicted(tmp_path / n, s, labels_NC, ["p"] * 120) for n, s in zip("gh", scores, strict=True)]
-    compared = runs.compare(*files, tmp_path / "one", draws=100)
-    assert math.isnan(compared["x"]["auroc"].p)
-    json.loads((tmp_path / "one" / "comparison.json").read_text(), parse_constant=pytest.fail)
-
-
-def test_files_that_do_not_cover_the_same_records_are_named(tmp_path):
-    labels_NC, patients, scores, files = two_files(tmp_path)
-    other = predicted(tmp_path / "other", scores[1], labels_NC, patients, [f"r{i + 1}" for i in range(120)])
-    with pytest.raises(
-        RecordError, match=r"do not cover the same records: 1 of 120 only in .*a/predictions\.csv \(first: r0\)"
-    ):
-        runs.compare(files[0], other, tmp_path / "out")
-    with pytest.raises(RecordError, match=r"no predictions\.csv or images\.csv in it"):
-        runs.compare(files[0], tmp_path, tmp_path / "out")
-
-
-def images(folder, dice_N, names=None, true=9):
-    """The images.csv of a segmenter; NaN is an image without lesion, on which nothing is predicted."""
-    lines = ["name,class,intersection,predicted,true,pixels,dice"]
-    for i, dice in enumerate(dice_N):
-        name = names[i] if names else f"r{i}"
-        lines.append(
-            f"{name},lesion,0,{0 if dice != dice else 5},{0 if dice != dice else true},100,{'' if dice != dice else dice}"
-        )
-    folder.mkdir()
-    (folder / "images.csv").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-def test_two_segmenters_are_compared_by_permutation(tmp_path):
-    rng = np.random.default_rng(0)
-    first = np.where(np.arange(40) % 4 == 0, np.nan, rng.uniform(0.4, 1, 40).round(3))
-    second = (first - 0.1 * rng.random(40)).round(3)
-    a, b = images(tmp_path / "a", first), images(tmp_path / "b", second)
-    compared = runs.compare(a, b, tmp_path / "out", draws=1000)["lesion"]
-    direct = sign_flip_test(first, second, draws=10_000)
-    assert compared["dice_positive"].difference == direct.difference
-    assert compared["dice_positive"].p == direct.p < 0.01
-    assert compared["dice_published"].first == pytest.approx((np.nansum(first) + 10) / 40)
-    check_whole((tmp_path / "out" / "index.html").read_text())
-    with pytest.raises(RecordError, match="do not agree which images show lesion"):
-        runs.compare(a, images(tmp_path / "c", np.roll(first, 1)), tmp_path / "out")
-    _, _, _, files = two_files(tmp_path / "classifiers")
-    with pytest.raises(RecordError, match=r"is images, .* is predictions; they cannot be compared"):
-        runs.compare(a, files[0], tmp_path / "out")

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mrm import runs
 from mrm.data import images
+from tests.support.configs import segment_config
 
 
 def draw(rng, lesion: bool, shape=(80, 60)) -> tuple[np.ndarray, np.ndarray]:
@@ -27,3 +29,12 @@ def write_discs(root: Path) -> Path:
             (root / "images" / split / f"{split}{i:02d}.png").write_bytes(images.encode_png(image))
             (root / "annotations" / split / f"{split}{i:02d}.png").write_bytes(images.encode_png(mask * 255))
     return root
+
+
+def trained_on_discs(folder: Path, encoder: Path, out: Path) -> Path:
+    """A run long enough to find discs."""
+    cfg = segment_config(
+        folder, encoder, out, steps=60, warmup_steps=5, lr=4e-3, drop_path=0.0,
+        global_batch=8, validate_every=20, save_every=60, log_every=20,
+    )  # fmt: skip
+    return runs.segment(cfg)

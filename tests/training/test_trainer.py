@@ -14,10 +14,9 @@ import torch
 from mrm import runs
 from mrm.models import model_folder
 from mrm.system.errors import TrainingError
-from mrm.training.config import TrainConfig, lr_at
 from mrm.training.trainer import Stopped, Trainer
 from tests.support.commands import start_pretraining
-from tests.support.configs import MICRO, pretrain_config
+from tests.support.configs import pretrain_config
 from tests.support.run_files import trace, weights
 
 
@@ -201,46 +200,3 @@ def test_bf16_without_instructions_for_it_is_said(phantoms, tmp_path, monkeypatc
     monkeypatch.setattr("mrm.system.hardware.computes_bf16", lambda _: able)
     runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=1, warmup_steps=0, precision=precision))
     assert capsys.readouterr().out.count("no bf16 instructions: --training.precision fp32") == warned
-
-
-def test_the_schedule_warms_up_and_ends_at_zero():
-    rates = [lr_at(s, peak=1.0, warmup=10, total=100) for s in range(101)]
-    assert rates[0] == 0.1
-    assert max(rates) == rates[9] == rates[10] == 1.0
-    assert rates[55] == pytest.approx(0.5)
-    assert rates[100] == 0.0
-    assert lr_at(55, peak=1.0, warmup=10, total=100, schedule="polynomial") == 0.5
-
-
-def test_the_published_schedule_in_steps():
-    steps, warmup = TrainConfig().plan(377_110)
-    assert (steps, warmup) == (round(200 * 377_110 / 256), round(40 * 377_110 / 256))
-    assert TrainConfig().peak() == 1.5e-4
-    assert replace(TrainConfig(), global_batch=1024).peak() == 6e-4
-    assert TrainConfig().shortened(100).plan(377_110) == (100, 20)
-
-
-def test_biases_norms_do_not_decay():
-    from mrm.models.mrm import MRM
-    from mrm.training.optimization import parameter_groups
-
-    model = MRM(MICRO)
-    groups = parameter_groups(model, TrainConfig())
-    undecayed = {id(p) for g in groups if g["weight_decay"] == 0 for p in g["params"]}
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            assert (id(p) in undecayed) == (p.ndim <= 1), name
-
-
-def test_layer_decay_lowers_the_rate_block_by_block():
-    from mrm.models.classifier import Classifier, ClassifierConfig
-    from mrm.training.optimization import build_optimizer
-
-    shape = ClassifierConfig(("a",), "vit_tiny_patch16_224", {"depth": 3}, image_size=64)
-    model = Classifier(shape)
-    optimizer = build_optimizer(model, TrainConfig(layer_decay=0.5))
-    scale = {id(p): g["lr_scale"] for g in optimizer.param_groups for p in g["params"]}
-    rates = {name: scale[id(p)] for name, p in model.named_parameters() if p.requires_grad}
-    assert rates["encoder.head.weight"] == rates["encoder.fc_norm.bias"] == 1.0
-    assert [rates[f"encoder.blocks.{i}.attn.qkv.weight"] for i in range(3)] == [0.125, 0.25, 0.5]
-    assert rates["encoder.patch_embed.proj.weight"] == 0.0625

@@ -1,0 +1,127 @@
+"""Batches as they are loaded: the same from any number of workers, and images that cannot be read."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.multiprocessing import reductions
+
+from mrm.data.loader import loader
+from mrm.data.records import Record, Records
+from mrm.data.samples import LabelData
+from mrm.data.sampling import Sample, in_order, micro_batches, shuffled
+from mrm.system.errors import ImageError
+from tests.support.samples import (
+    everything,
+    labelled_records,
+    png,
+    pretrain_data,
+    record,
+    report_records,
+    same,
+)
+
+
+@pytest.fixture(scope="module")
+def records() -> Records:
+    return report_records()
+
+
+@pytest.fixture(scope="module")
+def labelled() -> Records:
+    return labelled_records()
+
+
+def test_batches_are_the_same_whatever_the_number_of_workers(records):
+    data = pretrain_data(records)
+
+    def run(workers):
+        return list(loader(data, micro_batches(shuffled(0, 7, 3), 6, 1, 4, 0, 1), workers=workers))
+
+    expected = run(0)
+    assert len(expected) == 6
+    for workers in (1, 2):
+        assert all(same(a, b) for a, b in zip(run(workers), expected, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loading_leaves_the_global_generators_alone(records, workers):
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    expected = torch.rand(3), np.random.random(3)  # noqa: NPY002
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    list(loader(pretrain_data(records), in_order(7, 2), workers=workers))
+    assert torch.equal(torch.rand(3), expected[0])
+    assert np.array_equal(np.random.random(3), expected[1])  # noqa: NPY002
+
+
+def test_batches_are_not_made_before_they_are_asked_for(records):
+    """An order is endless; a loader that read ahead without bound would never begin."""
+    stream = loader(pretrain_data(records), ([s] for s in shuffled(0, 7, 0)), workers=1)
+    assert next(stream).keys_B.shape == (1,)
+
+
+def test_nothing_is_kept_of_batches_that_are_gone(records):
+    """What is kept lies between the activations in memory, which then grows by megabytes a batch."""
+    stream = loader(pretrain_data(records), in_order(7, 1), workers=1)
+    tensors, known = 0, []
+    for batch in stream:
+        tensors = sum(isinstance(value, torch.Tensor) for value in vars(batch).values())
+        known.append(len(reductions.shared_cache))
+    assert len(known) == 7
+    assert tensors <= max(known) <= 2 * tensors  # this batch's and the last one's
+
+
+BROKEN = {
+    "missing": Path("/no/such/image.jpg"),
+    "empty": b"",
+    "no image": b"%PDF-1.7",
+    "truncated": png(3)[:-40],
+}
+
+
+def with_broken(*at: int, image=b"") -> Records:
+    return Records([record(i, **({"image": image} if i in at else {})) for i in range(7)])
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_stops_with_its_record_and_what_to_do(kind, workers):
+    data = pretrain_data(with_broken(3, image=BROKEN[kind]))
+    with pytest.raises(ImageError, match=r"record study-3: .*--on-error skip"):
+        list(loader(data, in_order(7, 7), workers=workers))
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_asked_to_skip_the_next_record_stands_in_and_the_skipped_is_listed(kind):
+    data = pretrain_data(with_broken(3, image=BROKEN[kind]), on_error="skip")
+    [batch] = everything(data, 7)
+    [skipped] = batch.skipped
+    assert (skipped.index, skipped.name) == (3, "study-3")
+    assert skipped.reason
+    assert torch.equal(batch.image_BHW[3], batch.image_BHW[4])
+    assert torch.equal(batch.tokens_BT[3], batch.tokens_BT[4])
+    assert torch.equal(batch.image_BHW[5], torch.from_numpy(pretrain_data(with_broken()).sample(0, 5)["image"]))
+
+
+def test_a_row_of_unreadable_images_is_stepped_over_round_the_end():
+    data = pretrain_data(with_broken(5, 6, 0), on_error="skip")
+    [batch] = list(loader(data, iter([[Sample(2, 5)]]), workers=0))
+    assert [s.name for s in batch.skipped] == ["study-5", "study-6", "study-0"]
+    np.testing.assert_array_equal(batch.image_BHW[0], data.sample(2, 1)["image"])
+
+
+def test_a_stand_in_brings_its_own_labels(labelled):
+    rows = list(labelled)
+    rows[1] = Record(b"", labels=rows[1].labels, name="study-1")
+    [batch] = everything(LabelData(Records(rows, labelled.classes), 32, on_error="skip"), 5)
+    assert batch.index_B.tolist() == [0, 2, 2, 3, 4]
+    np.testing.assert_array_equal(batch.labels_BC[1], labelled.labels_NC[2])
+
+
+def test_when_no_image_can_be_read_there_is_no_batch():
+    data = pretrain_data(with_broken(*range(7)), on_error="skip")
+    with pytest.raises(ImageError, match=r"not one of 7 images could be read; the first, study-2: "):
+        list(loader(data, iter([[Sample(0, 2)]]), workers=0))

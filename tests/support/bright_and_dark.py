@@ -1,0 +1,60 @@
+"""Images with a bright or a dark middle and reports that say so, and a tiny MRM that has learnt which is which."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from mrm.data import images
+from mrm.data.config import CropConfig
+from mrm.data.records import Record, Records
+from mrm.data.reports import Tokenizer
+from mrm.data.samples import PretrainData
+from mrm.data.sampling import in_order
+from mrm.models import noise
+from mrm.models.mrm import MRM
+from mrm.training.tasks import PretrainTask
+from tests.support.configs import MICRO
+
+TEXTS = ("Findings: the chest is bright. There is cardiomegaly.", "Findings: the chest is dark. There is nothing.")
+BLANKED = "Findings: the chest is ____. There is [MASK]."
+
+
+def bright_or_dark(bright: bool, number: int) -> np.ndarray:
+    """Noise with a bright or a dark middle: two kinds of image that one can tell apart."""
+    image = np.random.default_rng(number).integers(90, 160, (64, 64)).astype(np.uint8)
+    image[16:48, 16:48] = 230 if bright else 20
+    return image
+
+
+def trained_on_bright_and_dark() -> MRM:
+    """A micro MRM after some seconds on pairs of image and report."""
+    rows = [
+        Record(images.encode_png(bright_or_dark(i % 2 == 0, i)), TEXTS[i % 2], patient=str(i), name=str(i))
+        for i in range(32)
+    ]
+    tokenizer = Tokenizer.train(["Findings: the chest is bright. dark. There is nothing."] * 5 + ["cardiomegaly"], 73)
+    with noise.seeded(0):
+        network = MRM(replace(MICRO, vocabulary=tokenizer.size, target_scale=1, keep=12, report_dropout=0.0))
+    config = network.config
+    crop = CropConfig(area=(0.8, 1.0), flip=0.5)
+    data = PretrainData(
+        Records(rows), tokenizer, config.target_size, network.patches, config.keep, config.report_length, crop
+    )
+    task = PretrainTask(network, image_weight=0.1)
+    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    for epoch in range(40):
+        for wanted in in_order(len(data), 16):
+            batch = data.collate([data.sample(epoch, s.index) for s in wanted], [])
+            terms = task(batch)
+            loss = sum(task.weights[k] * t.sum / max(1, t.count) for k, t in terms.items())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    network.tokenizer = tokenizer
+    return network.eval().requires_grad_(False)
+
+
+def other_images() -> list[np.ndarray]:
+    """Eight more images, half of them bright, that stand in for an image that is not shown."""
+    return [bright_or_dark(i % 2 == 0, 100 + i) for i in range(8)]
