@@ -18,6 +18,7 @@ from mrm.audit import fingerprints
 from mrm.corpora import inspection, nih, prepare
 from mrm.corpora.contract import Options, Release, find_table, inside, list_images, read_table
 from mrm.data.records import Record, Records
+from mrm.runs import preparing
 from mrm.system.errors import OutputError, RecordError
 from tests.support.image_files import write_image
 
@@ -155,7 +156,7 @@ def test_no_look_at_the_images_when_none_is_asked_for(source, tmp_path, use):
 
 
 def test_many_items_go_to_several_processes_in_order(capsys):
-    assert list(inspection.each(abs, range(-2000, 0), workers=2)) == list(range(2000, 0, -1))
+    assert list(inspection.each(abs, range(-2000, 0), 2, "counting")) == list(range(2000, 0, -1))
 
 
 # ---- disk --------------------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ def test_a_verdict_on_other_sets_does_not_stay(source, tmp_path, use, monkeypatc
     out = tmp_path / "out"
     runs.prepare("nih", source, out)
     assert (out / "audit.json").is_file()
-    monkeypatch.setattr(runs, "audit_splits", lambda *_: 1 / 0)  # interrupted in the audit
+    monkeypatch.setattr(preparing, "audit_splits", lambda *_: 1 / 0)  # interrupted in the audit
     with pytest.raises(ZeroDivisionError):
         runs.prepare("nih", source, out, Options(seed=1))
     assert (out / "corpus.json").is_file()
@@ -250,7 +251,7 @@ def test_workers_end_with_a_command_that_is_killed(source, tmp_path):
     code = (
         "import time; from mrm.corpora.inspection import each\n"
         "if __name__ == '__main__':\n"
-        "    for _ in each(time.sleep, [0.1] * 2000, 2): print('.', flush=True)\n"
+        "    for _ in each(time.sleep, [0.1] * 2000, 2, 'sleeping'): print('.', flush=True)\n"
     )
     (tmp_path / "command.py").write_text(code)
     command = subprocess.Popen([sys.executable, tmp_path / "command.py"], stdout=subprocess.PIPE)

@@ -83,7 +83,7 @@ def test_a_bad_row_is_refused_with_its_line(source, tmp_path, line, message):
 
 def test_an_interrupted_look_at_the_images_goes_on_where_it_stopped(source, tmp_path, monkeypatch):
     looked = []
-    look = inspection._look
+    look = inspection._facts_of
 
     def interrupted(check, image):
         if len(looked) == 9:
@@ -91,7 +91,7 @@ def test_an_interrupted_look_at_the_images_goes_on_where_it_stopped(source, tmp_
         looked.append(image)
         return look(check, image)
 
-    monkeypatch.setattr(inspection, "_look", interrupted)
+    monkeypatch.setattr(inspection, "_facts_of", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare("rsna", source, tmp_path / "out")
     journal = tmp_path / "out/.inspected.jsonl"

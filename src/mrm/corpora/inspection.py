@@ -1,8 +1,8 @@
-"""A look at every image, on all cores, with progress; what was seen survives an interruption.
+"""Inspection of every image of a release, on all cores; an interrupted inspection resumes.
 
-`inspect` opens each image of a release: one that cannot be read becomes an exclusion, and a DICOM header
-fills in patient, view, sex and age where the publisher's tables do not say. `each` is the loop under it,
-which corpora that write images use too.
+`inspect` opens each image: one that cannot be read becomes an exclusion, and a DICOM header fills in patient, view,
+sex and age where the publisher's tables do not state them. `each` is the loop below it, which corpora that write
+images also use.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -27,27 +25,29 @@ from mrm.data import headers, images
 from mrm.data.records import Record, Records
 from mrm.system import hardware
 from mrm.system.journal import Journal, file_state
+from mrm.system.progress import Progress
 
 KEPT = ".inspected.jsonl"
-QUICK, SLOW = 1000, 50  # so many headers, or whole images, are done in the time that a process takes to start
-END = {"jpeg": b"\xff\xd9", "png": b"IEND", "dicom": b"\xff\xd9"}  # DICOM: of the JPEG or JPEG 2000 inside
+QUICK, SLOW = 1000, 50  # headers, or whole images, that can be read in the time that a process takes to start
+END = {"jpeg": b"\xff\xd9", "png": b"IEND", "dicom": b"\xff\xd9"}  # in DICOM that of the JPEG or JPEG 2000 inside
 _TAGS = {"patient": "PatientID", "study": "StudyInstanceUID", "view": "ViewPosition", "sex": "PatientSex"}
 
 
 def inspect(records: Records, out: Path, options: Options) -> tuple[Records, list[Exclusion]]:
-    """The records with what their DICOM headers add, without those that cannot be read, and these.
+    """The readable records, completed from their DICOM headers, and an exclusion for each unreadable one.
 
-    Facts of each image are kept in `out` until `forget`, under its path, size and time of change, so that
-    the same command resumes. `options.check="none"` opens nothing.
+    The facts about each image are kept in `out` until `forget`, under its path, size and modification time, so that
+    the same command resumes. With `options.check="none"` no file is opened.
     """
     if options.check == "none":
         return records, []
     journal = Journal(out / KEPT)
     keys = [f"{options.check}|{file_state(Path(str(r.image)))}" for r in records]
     todo = [(k, r.image) for k, r in zip(keys, records, strict=True) if k not in journal.known]
-    look, alone = partial(_look, options.check), SLOW if options.check == "pixels" else QUICK
+    per_process = SLOW if options.check == "pixels" else QUICK
     with journal:
-        facts = each(look, [image for _, image in todo], options.workers, "looking at images", alone)
+        paths = [path for _, path in todo]
+        facts = each(partial(_facts_of, options.check), paths, options.workers, "inspecting images", per_process)
         for (key, _), fact in zip(todo, facts, strict=True):
             journal.add(key, fact)
     seen = [journal.known[k] for k in keys]
@@ -57,12 +57,12 @@ def inspect(records: Records, out: Path, options: Options) -> tuple[Records, lis
 
 
 def forget(out: Path) -> None:
-    """Drop what `inspect` kept; the corpus is complete."""
+    """Remove the facts that `inspect` kept, once the corpus is complete."""
     Journal(out / KEPT).forget()
 
 
-def _look(check: Check, image: Path) -> dict[str, str]:
-    """Facts of one image, or why it cannot be read. Runs in any process."""
+def _facts_of(check: Check, image: Path) -> dict[str, str]:
+    """The facts about one image, or the reason why it cannot be read. Runs in any process."""
     try:
         kind = headers.kind_of(headers.load(image, 132), str(image))
         if check == "header" and _ends_well(image, kind):
@@ -75,7 +75,7 @@ def _look(check: Check, image: Path) -> dict[str, str]:
 
 
 def _ends_well(image: Path, kind: str) -> bool:
-    """Whether the end marker is where a whole file has it; where it is not, decoding tells if it is cut off."""
+    """Whether the file ends with its end marker. Where it does not, only decoding can tell if it is cut off."""
     with image.open("rb") as file:
         file.seek(max(0, image.stat().st_size - 64))
         return END.get(kind, b"no such marker") in file.read()
@@ -91,7 +91,7 @@ def _dicom_facts(image: Path) -> dict[str, str]:
 
 
 def _with_facts(record: Record, facts: dict[str, str]) -> Record:
-    """The record with facts where it has none; a table knows better than a header."""
+    """The record with the facts where it states none; a table takes precedence over a header."""
     if not facts:
         return record
     extra: dict[str, str] = {k: facts[k] for k in ("sex", "age") if k in facts}
@@ -105,27 +105,28 @@ def _with_facts(record: Record, facts: dict[str, str]) -> Record:
 
 
 def each(
-    function: Callable[[Any], Any], items: Sequence[Any], workers: int = 0, what: str = "", alone: int = QUICK
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int, what: str, per_process: int = QUICK
 ) -> Iterator[Any]:
-    """`function` of each item, in order, with progress, on `workers` processes (0: one per core).
+    """Yield `function(item)` of each item, in order, with progress, from `workers` processes (0: one per core).
 
-    Each process has `alone` items at the least, and with fewer than two of them this one does all.
+    Each process has at least `per_process` items; where there is work for only one, it is done in this process.
     """
-    processes = min(workers or hardware.cores(), max(1, len(items) // alone))
-    if processes == 1:
-        yield from _progress(map(function, items), len(items), what)
-        return
-    context = multiprocessing.get_context("spawn")  # the caller may hold threads of OpenCV and PyTorch
-    with ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
-        yield from _progress(pool.map(function, items, chunksize=min(32, alone)), len(items), what)
+    processes = min(workers or hardware.cores(), max(1, len(items) // per_process))
+    with Progress(what, len(items)) as progress:
+        if processes == 1:
+            yield from progress.over(map(function, items))
+            return
+        context = multiprocessing.get_context("spawn")  # the caller may hold threads of OpenCV and PyTorch
+        with ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
+            yield from progress.over(pool.map(function, items, chunksize=min(32, per_process)))
 
 
 def _start_worker() -> None:
-    """One thread for images, for one process per core is enough; and an end with the command, however that ends."""
+    """Use one thread, since there is one process per core, and end with the command, however that ends."""
     import cv2
 
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself tells the user
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself reports it
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -133,22 +134,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()
-        os._exit(1)  # a pool's worker would wait for ever for what a killed command no longer sends
-
-
-def _progress(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:
-    """Passes results on and says on standard error how many, how fast and how long: ten times a second on a
-    terminal, once a minute in a log, never for what takes less than two seconds."""
-    terminal = sys.stderr.isatty()
-    start = due = 0.0
-    for done, result in enumerate(results, 1):
-        yield result
-        now = time.monotonic()
-        if done == 1:  # processes have started now
-            start, due = now, now + 2
-        if now < due and not (done == total and due > start + 2):
-            continue
-        due = now + (0.1 if terminal else 60)
-        rate = done / max(now - start, 1e-9)
-        text = f"{what}: {done:,} of {total:,}, {rate:,.0f}/s, {(total - done) / rate:,.0f} s left"
-        print(text, end="\r" if terminal and done < total else "\n", file=sys.stderr, flush=True)
+        os._exit(1)  # else it would wait forever for work that a killed command no longer sends

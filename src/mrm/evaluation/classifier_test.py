@@ -69,12 +69,12 @@ def scored(model: Classifier, records: Records, path: Path, workers: int | None 
     classes = len(model.config.classes)
     values_NK = np.full((len(records), classes + model.encoder.embed_dim), np.nan)
     unreadable: dict[str, str] = {}
-    wanted, progress, count = sampling.in_order(len(records), batch), Progress("testing"), 0
-    for done in predict.compute_over(model, records, predict.scores_and_features(model), wanted, workers):
-        values_NK[done.index_B] = done.values
-        unreadable |= {record.name: record.reason for record in done.skipped}
-        count += len(done.index_B) + len(done.skipped)
-        progress(count, len(records))
+    batches = sampling.in_order(len(records), batch)
+    with Progress("testing", len(records)) as progress:
+        for done in predict.compute_over(model, records, predict.scores_and_features(model), batches, workers):
+            values_NK[done.index_B] = done.values
+            unreadable |= {record.name: record.reason for record in done.skipped}
+            progress.add(len(done.index_B) + len(done.skipped))
     read = np.flatnonzero(~np.isnan(values_NK).any(axis=1))
     if not len(read):
         reason = next(iter(unreadable.values()), "the model gives no finite number for any of them")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mrm.statistics.dice import MEASURES, PixelCounts, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap
 from mrm.system.errors import ImageError, RunError
 from mrm.system.files import write_csv, write_json
+from mrm.system.progress import Progress
 
 SURFACES = {
     "surface_distance": "mean distance between the two outlines, in pixels, where there are two",
@@ -52,23 +53,22 @@ def run_test(
     masked: MaskedImages,
     thresholds: Sequence[OutlineThreshold],
     slide: bool = False,
-    progress: Callable[[int, int], None] = lambda done, n: None,
 ) -> Tested:
     """Outline every image at its own size and count. Raises RunError where not one image can be read."""
     tested = Tested()
-    for index, row in enumerate(masked.rows):
-        try:
-            image_HW, mask_HW = masked.read(index)
-        except (ImageError, OSError) as error:
-            tested.unreadable[row.name] = str(error)
-            continue
-        found_HW = np.where(mask_HW == IGNORED, 0, outline(probabilities(model, image_HW, slide), thresholds))
-        numbers = range(1, len(thresholds) + 1)
-        tested.names.append(row.name)
-        tested.indices.append(index)
-        tested.counts.append(np.array([_counts(found_HW == k, mask_HW == k, mask_HW != IGNORED) for k in numbers]))
-        tested.surfaces.append(np.array([surface_distances(found_HW == k, mask_HW == k) for k in numbers]))
-        progress(index + 1, len(masked))
+    with Progress("outlining", len(masked)) as progress:
+        for index, row in progress.over(enumerate(masked.rows)):
+            try:
+                image_HW, mask_HW = masked.read(index)
+            except (ImageError, OSError) as error:
+                tested.unreadable[row.name] = str(error)
+                continue
+            found_HW = np.where(mask_HW == IGNORED, 0, outline(probabilities(model, image_HW, slide), thresholds))
+            numbers = range(1, len(thresholds) + 1)
+            tested.names.append(row.name)
+            tested.indices.append(index)
+            tested.counts.append(np.array([_counts(found_HW == k, mask_HW == k, mask_HW != IGNORED) for k in numbers]))
+            tested.surfaces.append(np.array([surface_distances(found_HW == k, mask_HW == k) for k in numbers]))
     if not tested.names:
         name, reason = next(iter(tested.unreadable.items()))
         raise RunError(f"{masked.source}: not one of {len(masked)} images could be read; the first, {name}: {reason}")

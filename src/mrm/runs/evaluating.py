@@ -35,7 +35,6 @@ from mrm.statistics import ranking
 from mrm.system.errors import RunError
 from mrm.system.hardware import best_device
 from mrm.system.output_folder import make_folder
-from mrm.system.progress import Progress
 
 
 def evaluate(
@@ -114,7 +113,7 @@ def evaluate_masks(
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
     thresholds = outlines.thresholds_of(network.card, classes)
-    tested = segmenter_test.run_test(network, masked, thresholds, slide, Progress("outlining"))
+    tested = segmenter_test.run_test(network, masked, thresholds, slide)
     report = segmenter_test.report_of(tested, classes, draws, seed)
     leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
     warn_of(leaks)

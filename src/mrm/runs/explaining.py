@@ -49,15 +49,15 @@ def explain(
     numbers = finding_numbers(network, findings)
     records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
     rows: list[dict[str, Any]] = []
-    names, progress = output_names([r.name for r in records]), Progress("explaining")
+    names = output_names([r.name for r in records])
     spare_inputs(paths, records, [out / "maps.csv"])
-    for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
-        try:
-            rows += explain_one(network, record, name, out, numbers, method, opacity)
-        except (ImageError, OSError) as error:
-            rows.append({"image": record.name, "method": method, "error": str(error)})
-            warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
-        progress(done, len(records))
+    with Progress("explaining", len(records)) as progress:
+        for record, name in progress.over(zip(records, names, strict=True)):
+            try:
+                rows += explain_one(network, record, name, out, numbers, method, opacity)
+            except (ImageError, OSError) as error:
+                rows.append({"image": record.name, "method": method, "error": str(error)})
+                warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
     table = write_csv(out / "maps.csv", COLUMNS, rows)
     if all(row.get("error") for row in rows):
         raise RunError(f"not one of {len(records)} images could be read; the first: {rows[0]['error']}")

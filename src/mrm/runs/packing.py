@@ -26,7 +26,8 @@ def pack(
 ) -> Packing:
     """Pack records or a segmentation folder into `out`; says what came of it."""
     source = open_source(records, images, classes, on_error)
-    packing = pack_source(source, out, config, workers, Progress("packing"))
+    with Progress("packing") as progress:
+        packing = pack_source(source, out, config, workers, progress)
     index = packing.index
     size = sum(f.bytes for f in index.files)
     print(
@@ -44,17 +45,12 @@ def pack(
 
 def check_shards(folder: Path | str) -> int:
     """Read every file of a shard folder; prints each that is damaged, and raises ShardError if there is one."""
-    progress = Progress("checking")
-    found = list(shards.read_index(shards.folder_of(folder)).files)
-    wrong = []
-    for done, (_, problem) in enumerate(shards.check_files(folder), 1):
-        wrong += [problem] if problem else []
-        progress(done, len(found) + 1)
-    for problem in wrong:
+    count = 1 + len(shards.read_index(shards.folder_of(folder)).files)  # the table, and the files of images
+    with Progress("checking", count) as progress:
+        problems = [problem for _, problem in progress.over(shards.check_files(folder)) if problem]
+    for problem in problems:
         print(problem)
-    if wrong:
-        raise ShardError(
-            f"{folder}: {len(wrong)} of {len(found) + 1} files are damaged or missing; the first: {wrong[0]}"
-        )
-    print(f"{folder}: {len(found) + 1} files as they were written")
-    return len(found) + 1
+    if problems:
+        raise ShardError(f"{folder}: {len(problems)} of {count} files are damaged or missing; the first: {problems[0]}")
+    print(f"{folder}: {count} files as they were written")
+    return count

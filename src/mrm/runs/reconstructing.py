@@ -12,6 +12,7 @@ import numpy as np
 
 from mrm.data import images
 from mrm.data.finding_files import records_at
+from mrm.data.records import Record
 from mrm.data.reports import Tokenizer
 from mrm.inference import predict
 from mrm.models import model_folder
@@ -43,32 +44,40 @@ def reconstruct(
     if not 0 < keep < network.patches:
         raise RunError(f"--keep must be from 1 to {network.patches - 1} of the {network.patches} patches, not {keep}")
     records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
-    names, progress = output_names([r.name for r in records]), Progress("restoring")
+    names = output_names([r.name for r in records])
     spare_inputs(paths, records, [out / "errors.csv", *(out / f"{name}.png" for name in names)])
     rows: list[dict[str, Any]] = []
-    for done, (record, name) in enumerate(zip(records, names, strict=True), 1):
-        try:
-            shown = predict.reconstruct(network, images.read(record.image), seed, keep)
-        except (ImageError, OSError) as error:
-            rows.append({"image": record.name, "error": str(error)})
-            warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
-            continue
-        levels = grey_error(shown, 1 - keep / network.patches)
-        heading = (
-            f"{Path(record.name).name}: {keep} of {network.patches} patches visible, seed {seed}; error of the hidden ones "
-            f"{shown.error:.3f} as in training, {levels:.1f} grey levels"
-        )
-        write_whole(out / f"{name}.png", sheets.restored_sheet(shown, heading))
-        rows.append(
-            {"image": record.name, "error_normalised": f"{shown.error:.6f}", "error_grey": f"{levels:.4f}"}
-            | {"keep": keep, "seed": seed, "file": f"{name}.png"}
-        )
-        progress(done, len(records))
+    with Progress("restoring", len(records)) as progress:
+        for record, name in progress.over(zip(records, names, strict=True)):
+            try:
+                rows.append(restore_one(network, record, out / f"{name}.png", seed, keep))
+            except (ImageError, OSError) as error:
+                rows.append({"image": record.name, "error": str(error)})
+                warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
     columns = ("image", "error_normalised", "error_grey", "keep", "seed", "file", "error")
     table = write_csv(out / "errors.csv", columns, rows)
     if all(row.get("error") for row in rows):
         raise RunError(f"not one of {len(records)} images could be read; the first: {rows[0]['error']}")
     return table
+
+
+def restore_one(model: MRM, record: Record, file: Path, seed: int, keep: int) -> dict[str, Any]:
+    """Restore one image and write its sheet to `file`; its row of `errors.csv`. Raises ImageError and OSError."""
+    restored = predict.reconstruct(model, images.read(record.image), seed, keep)
+    levels = grey_error(restored, 1 - keep / model.patches)
+    heading = (
+        f"{Path(record.name).name}: {keep} of {model.patches} patches visible, seed {seed}; error of the hidden ones "
+        f"{restored.error:.3f} as in training, {levels:.1f} grey levels"
+    )
+    write_whole(file, sheets.restored_sheet(restored, heading))
+    return {
+        "image": record.name,
+        "error_normalised": f"{restored.error:.6f}",
+        "error_grey": f"{levels:.4f}",
+        "keep": keep,
+        "seed": seed,
+        "file": file.name,
+    }
 
 
 def grey_error(shown: predict.Reconstruction, hidden: float) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from mrm.runs.reading_options import Reading, named_failures
 from mrm.system.errors import ImageError, RunError
 from mrm.system.files import write_whole
 from mrm.system.partial_results import Partial, Row
-from mrm.system.progress import duration
+from mrm.system.progress import Progress
 from mrm.training.trainer import processes
 
 KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table
@@ -103,11 +102,10 @@ class Work:
         self, fill: Callable[[list[Row], np.ndarray], object], compute: Callable[[torch.Tensor], torch.Tensor]
     ) -> None:
         """Compute this process's images batch by batch; `fill` writes into the rows what the values say."""
-        wanted, reading = self._mine(self.reading.batch), self.reading
-        progress = Progress(self.what, sum(map(len, wanted)))
-        with named_failures(reading):
+        batches, reading = self._mine(self.reading.batch), self.reading
+        with Progress(self.what, sum(map(len, batches))) as progress, named_failures(reading):
             for done in predict.compute_over(
-                self.model, self.records, compute, iter(wanted), reading.workers, reading.precision,
+                self.model, self.records, compute, iter(batches), reading.workers, reading.precision,
                 reading.crop_borders,
             ):  # fmt: skip
                 rows = [self._row(i) for i in done.index_B]
@@ -130,20 +128,25 @@ class Work:
 
     def run_singly(self, make: Callable[[int], Row]) -> None:
         """Make this process's rows image by image; an ImageError is the row's error."""
-        wanted = [sample.index for batch in self._mine(1) for sample in batch]
-        progress = Progress(self.what, len(wanted))
-        for index in wanted:
-            row = self._row(index)
-            with warnings.catch_warnings(record=True) as caught, named_failures(self.reading):
-                warnings.simplefilter("always")
-                try:
-                    row |= make(index)
-                except (ImageError, OSError, MemoryError) as error:
-                    row["error"] = str(error) or "not enough memory"
-            row["warning"] = "; ".join(dict.fromkeys(str(w.message) for w in caught)) or None
-            self._show([f"left out {row['error']}"] if "error" in row else [row["warning"]] if row["warning"] else [])
-            self.partial.add(self.processes.process_index, [(self.keys[index], row)])
-            progress.add(1)
+        indices = [sample.index for batch in self._mine(1) for sample in batch]
+        with Progress(self.what, len(indices)) as progress:
+            for index in progress.over(indices):
+                row = self._single_row(index, make)
+                messages = [f"left out {row['error']}"] if "error" in row else [row["warning"] or ""]
+                self._show([message for message in messages if message])
+                self.partial.add(self.processes.process_index, [(self.keys[index], row)])
+
+    def _single_row(self, index: int, make: Callable[[int], Row]) -> Row:
+        """The row that `make` gives of an image, with its warnings; or the reason why it cannot be made."""
+        row = self._row(index)
+        with warnings.catch_warnings(record=True) as caught, named_failures(self.reading):
+            warnings.simplefilter("always")
+            try:
+                row |= make(index)
+            except (ImageError, OSError, MemoryError) as error:
+                row["error"] = str(error) or "not enough memory"
+        row["warning"] = "; ".join(dict.fromkeys(str(w.message) for w in caught)) or None
+        return row
 
     def _row(self, index: int) -> Row:
         record = self.records[index]
@@ -184,26 +187,6 @@ class Work:
         """What is to be known of a table: by which model and how it was made."""
         kept = {k: v for k, v in self.settings.items() if k != "card"}
         return {**kept, "model_kind": model_folder.kind_of(self.model), "mrm": mrm.__version__}
-
-
-class Progress:
-    """Images done, their rate and the time left: in place on a terminal, a line a minute elsewhere."""
-
-    def __init__(self, what: str, n: int) -> None:
-        self.what, self.n, self.done = what, n, 0
-        self.start = self.last = time.perf_counter()
-
-    def add(self, count: int) -> None:
-        """Count images as done, and say so now and then."""
-        self.done += count
-        now, terminal = time.perf_counter(), sys.stderr.isatty()
-        if not (terminal and self.done == self.n) and now - self.last < (0.5 if terminal else 60):
-            return
-        self.last = now
-        rate = self.done / (now - self.start)
-        text = f"{self.what}: {self.done:,} of {self.n:,}, {rate:.1f} images/s, {duration((self.n - self.done) / rate)} left"
-        end = "\n" if self.done == self.n or not terminal else ""
-        print(f"\r{text}  " if terminal else text, end=end, file=sys.stderr, flush=True)
 
 
 def _digest(text: str) -> str:
