@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrm.audit.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
-from mrm.audit.overlaps import KINDS, AuditReport, audit, compare, judge, repeats
+from mrm.audit.overlaps import KINDS, AuditReport, audit, audit_fingerprints, compare, repeats
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
@@ -162,7 +162,7 @@ def test_unreadable_and_blank_images_are_listed_not_fatal(tmp_path):
     coverage = verdict.sets["set"]
     assert (coverage.images, coverage.blank, len(coverage.unreadable)) == (2, 1, 2)
     assert any("cut.png" in line for line in verdict.notes)
-    assert "images that cannot be read, not compared: set (2)" in verdict.table()
+    assert "unreadable images, not compared: set (2)" in verdict.table()
 
 
 def test_absent_images_and_unknown_patients_are_said(tmp_path):
@@ -171,7 +171,7 @@ def test_absent_images_and_unknown_patients_are_said(tmp_path):
     verdict = audit({"list.txt": records, "again": records})
     assert kinds(verdict.overlaps) == {"file": 2}
     assert verdict.notes == [
-        "patients not compared, for none is known: list.txt, again",
+        "patients not compared, because none is known: list.txt, again",
         "images not compared, only names and ids: list.txt, again",
     ]
     mixed = Records([Record(b"", name="x", patient="1"), Record(b"", name="y")])
@@ -195,7 +195,7 @@ def test_empty_sets():
 
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match="patient, study, file"):
-        judge({}, kinds=["picure"])
+        audit_fingerprints({}, kinds=["picure"])
     same = listed("x", patient="1")
     assert kinds(audit({"a": same, "b": same}, kinds=["file"], images=False).overlaps) == {"file": 1}
 
@@ -241,7 +241,7 @@ def test_a_verdict_comes_back_from_json():
     assert json.loads(verdict.to_json())["clean"] is False
     assert [o.kind for o in verdict.between("b", "a")] == ["patient", "file"]
     for bad in ("", "[]", "{}", '{"sets": {"a": {}}, "overlaps": []}'):
-        with pytest.raises(RecordError, match="verdict"):
+        with pytest.raises(RecordError, match="not an audit report"):
             AuditReport.from_json(bad)
 
 

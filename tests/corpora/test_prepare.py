@@ -51,15 +51,15 @@ def use(monkeypatch):
 def test_every_corpus_has_its_module_and_is_named_when_another_is_asked_for(tmp_path):
     for name in corpora.CORPORA:
         assert callable(__import__(f"mrm.corpora.{name}", fromlist=["read"]).read)
-    with pytest.raises(RecordError, match=r"no corpus 'imagenet'; there are nih, chexpert, rsna"):
+    with pytest.raises(RecordError, match=r"unknown corpus 'imagenet'; choose from nih, chexpert, rsna"):
         prepare("imagenet", tmp_path, tmp_path / "out")
 
 
 def test_the_source_must_exist_and_lie_apart_from_the_output(tmp_path):
-    with pytest.raises(RecordError, match=r"no such folder; --source is where"):
+    with pytest.raises(RecordError, match=r"no such folder; --source is the folder the corpus was downloaded to"):
         prepare("nih", tmp_path / "nowhere", tmp_path / "out")
     for source, out in ((tmp_path, tmp_path / "out"), (tmp_path, tmp_path)):
-        with pytest.raises(RecordError, match=r"overlap; a source is only read"):
+        with pytest.raises(RecordError, match=r"overlap; nothing may be written into the source"):
             prepare("nih", source, out)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecordError, match=r"no Data_Entry_2017_v2020.csv or .*is this the folder of the download"):
@@ -68,7 +68,7 @@ def test_the_source_must_exist_and_lie_apart_from_the_output(tmp_path):
 
 def test_tables_without_any_image_say_so(source, tmp_path, use):
     use(release_of(source, ""))
-    with pytest.raises(RecordError, match=r"not one image of NIH ChestX-ray14"):
+    with pytest.raises(RecordError, match=r"has the tables of NIH ChestX-ray14 but none of its images"):
         prepare("nih", source, tmp_path / "out")
 
 
@@ -131,7 +131,7 @@ def test_only_the_views_asked_for_and_none_is_an_error(source, tmp_path, use):
     rows = [replace(r, view="PA" if i % 2 else "AP") for i, r in enumerate(release.records)]
     use(replace(release, records=replace(release.records, rows=rows)))
     assert len(prepare("nih", source, tmp_path / "out", Options(views=("PA",))).records) == 15
-    with pytest.raises(RecordError, match=r"no image left; views found: AP, PA"):
+    with pytest.raises(RecordError, match=r"no image is left; the views of the readable images are AP, PA"):
         prepare("nih", source, tmp_path / "out", Options(views=("LL",)))
 
 

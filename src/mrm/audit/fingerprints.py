@@ -1,7 +1,7 @@
-"""Hashes of records by which they are known again: patient, study, file name and image.
+"""Hashes that identify records without revealing them: patient, study, file name and image.
 
-A hundred bytes a record, and no name, id or image in clear: a model folder keeps those of its training
-records, so that years later, without the images, a test set can be compared with them (`mrm.audit`).
+A fingerprint takes about a hundred bytes a record and has no name, id or image in plain text. A model folder keeps
+those of its training records, so a test set can be compared with them years later, without the images (`mrm.audit`).
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from mrm.system.errors import ImageError, RecordError
 from mrm.system.files import write_whole
 from mrm.system.journal import Journal, file_state
 
-DEPTH = 4  # names are known with up to three folders above the file
+DEPTH = 4  # path parts of a name that are hashed: the file and up to three folders above it
 Progress = Callable[[int, int], None]  # (images done, images in all)
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp)$")
 
-# How published file names give the patient, and the study where they do. RSNA's names tell radiographs apart, not
-# people, and SIIM's neither. `file` is the part that names the file, where the last part alone does not.
+# How published file names encode the patient and, in some corpora, the study. The names of RSNA and SIIM identify
+# radiographs, not patients. `file` is the part that names the file, where the last part of the path alone does not.
 PUBLISHED_NAMES = {
     "nih": re.compile(r"(?:^|/)(?P<patient>\d{8})_\d{3}(?:\.|$)"),
     "chexpert": re.compile(r"(?:^|/)(?P<file>patient(?P<patient>\d{5})/study(?P<study>\d+)/.*)$"),
@@ -39,7 +39,7 @@ PUBLISHED_NAMES = {
 
 
 class Origin(NamedTuple):
-    """What a published file name tells."""
+    """What a published file name says about its image."""
 
     corpus: str
     patient: str
@@ -48,7 +48,7 @@ class Origin(NamedTuple):
 
 
 def infer_origin(name: str) -> Origin | None:
-    """Corpus, patient, study and file ("" where not given) by a published name; None for any other name."""
+    """Corpus, patient, study and file of a published name, "" where it has none; None for any other name."""
     for corpus, pattern in PUBLISHED_NAMES.items():
         if match := pattern.search(name.replace("\\", "/")):
             return Origin(corpus, **match.groupdict())
@@ -57,34 +57,34 @@ def infer_origin(name: str) -> Origin | None:
 
 @dataclass(frozen=True, eq=False)
 class Fingerprints:
-    """Hashes of N records, for comparison with others; 0 is unknown. What is shown in clear is not saved."""
+    """Hashes of N records, for comparison with others; 0 is unknown. Names in plain text are not saved."""
 
     patients: np.ndarray  # (N,) uint64
     studies: np.ndarray  # (N,) uint64
     names: np.ndarray  # (N, DEPTH) uint64: the file name; with the folder above it; ...
-    depths: np.ndarray  # (N,) uint8: how many of these it takes to tell the file from all others of the set
+    depths: np.ndarray  # (N,) uint8: how many of these parts it takes to tell the file from all others of the set
     exact: np.ndarray  # (N,) uint64: shape and pixels
     perceptual: np.ndarray  # (N, 4) uint64
     inferred: int = 0  # records whose patient was taken from the file name
-    read: bool = False  # whether images were looked at
+    read: bool = False  # whether images were read
     unreadable: tuple[str, ...] = ()  # "name: reason"; not saved
-    shown: tuple[str, ...] = ()  # the names in clear; not saved
+    plain_names: tuple[str, ...] = ()  # the names in plain text; not saved
 
     def __len__(self) -> int:
         return len(self.exact)
 
     def name(self, index: int) -> str:
-        """A record's name, or, where only hashes were kept, its number."""
-        return self.shown[index] if self.shown else f"record {index + 1}"
+        """A record's name, or its number if only hashes were saved."""
+        return self.plain_names[index] if self.plain_names else f"record {index + 1}"
 
     def save(self, path: Path | str, identities: bool = True) -> Path:
         """Write an `.npz`.
 
-        Who tries all possible ids can find which were hashed; `identities=False` leaves out patients,
-        studies and names, and keeps the hashes of images.
+        Someone who hashes all possible ids can find out which are in the file; `identities=False` leaves out
+        patients, studies and names, and keeps only the hashes of images.
         """
         arrays: dict[str, Any] = {
-            key: np.asarray(value) for key, value in vars(self).items() if key not in ("unreadable", "shown")
+            key: np.asarray(value) for key, value in vars(self).items() if key not in ("unreadable", "plain_names")
         }
         if not identities:
             arrays |= {key: np.zeros_like(arrays[key]) for key in ("patients", "studies", "names")}
@@ -97,14 +97,14 @@ class Fingerprints:
         """Read what `save` wrote. Raises RecordError for any other file."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                kept = [f.name for f in fields(Fingerprints) if f.name in file]
-                prints = Fingerprints(**{key: file[key] if file[key].ndim else file[key].item() for key in kept})
+                saved = [f.name for f in fields(Fingerprints) if f.name in file]
+                prints = Fingerprints(**{key: file[key] if file[key].ndim else file[key].item() for key in saved})
         except FileNotFoundError:
-            raise RecordError(f"{path}: no such file of fingerprints") from None
+            raise RecordError(f"{path}: no such fingerprint file") from None
         except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise RecordError(f"{path}: no fingerprints, or damaged ({error}); make them again") from None
+            raise RecordError(f"{path}: not a fingerprint file, or damaged ({error}); create it again") from None
         if prints.names.shape != (len(prints), DEPTH) or prints.perceptual.shape != (len(prints), 4):
-            raise RecordError(f"{path}: fingerprints of another version; make them again")
+            raise RecordError(f"{path}: fingerprints of another version of mrm; create them again")
         return prints
 
 
@@ -115,14 +115,14 @@ def fingerprint(
     progress: Progress | None = None,
     journal: Journal | None = None,
 ) -> Fingerprints:
-    """The fingerprints of a set. An image that cannot be read is listed in `unreadable`, never fatal.
+    """The fingerprints of a set. An image that cannot be read is listed in `unreadable` and stops nothing.
 
-    Where not one image file of the set exists (a label list alone), images are not looked at and `read`
-    is False. `progress` is called with (images done, images in all); `workers` threads read, one per core
-    unless given. What an open `journal` knows of a file is not read again.
+    If none of the image files exists (a label list alone), images are not read and `read` is False. `progress` is
+    called with (images done, images in all). `workers` threads read, by default one per core. Files whose hashes are in
+    an open `journal` are not read again.
     """
     origins = [infer_origin(r.name) for r in records]
-    people = [_identity(r, o) for r, o in zip(records, origins, strict=True)]
+    identities = [_identity(r, o) for r, o in zip(records, origins, strict=True)]
     names = [_name_keys(r.name, o) for r, o in zip(records, origins, strict=True)]
     names_ND = np.array(names, np.uint64).reshape(-1, DEPTH)
     read = images and any(not isinstance(r.image, Path) or r.image.is_file() for r in records)
@@ -130,8 +130,8 @@ def fingerprint(
         records if read else records[:0], len(records), workers, progress, journal
     )
     return Fingerprints(
-        patients=np.array([p for p, _ in people], np.uint64),
-        studies=np.array([s for _, s in people], np.uint64),
+        patients=np.array([patient for patient, _ in identities], np.uint64),
+        studies=np.array([study for _, study in identities], np.uint64),
         names=names_ND,
         depths=_depths(names_ND),
         exact=exact,
@@ -139,12 +139,12 @@ def fingerprint(
         inferred=sum(o is not None and not r.patient for r, o in zip(records, origins, strict=True)),
         read=read,
         unreadable=unreadable,
-        shown=tuple(r.name for r in records),
+        plain_names=tuple(r.name for r in records),
     )
 
 
 def read_names(path: Path | str, images: Path | None = None) -> Records:
-    """A file of records for an audit: no labels needed, and its images may be absent."""
+    """A file of records for an audit: labels are not read, and the images may be absent."""
     return Records.load(path, images=images, must_exist=False)
 
 
@@ -154,15 +154,15 @@ def _key(*parts: str) -> int:
 
 
 def _identity(record: Record, origin: Origin | None) -> tuple[int, int]:
-    """Keys of patient and study, 0 if unknown. Ids count within their corpus, where the name tells it."""
+    """Keys of patient and study, 0 if unknown. An id is unique within its corpus only, if the name tells the corpus."""
     corpus, inferred_patient, inferred_study = origin[:3] if origin else ("", "", "")
-    patient = _plain(record.patient or inferred_patient, "patient|p")
-    study = _plain(record.study or inferred_study, "study|s")
+    patient = _normalized_id(record.patient or inferred_patient, "patient|p")
+    study = _normalized_id(record.study or inferred_study, "study|s")
     return _key(corpus, patient) if patient else 0, _key(corpus, patient, study) if study else 0
 
 
-def _plain(text: str, prefix: str) -> str:
-    """An id as compared: "00000001", "patient1" and "1" are one, for tables and file names differ in this."""
+def _normalized_id(text: str, prefix: str) -> str:
+    """An id as it is compared: "00000001", "patient1" and "1" are the same, as tables and file names write it differently."""
     text = text.strip().casefold()
     number = re.fullmatch(rf"(?:{prefix})?[-_ ]?0*(\d+)(?:\.0)?", text)
     return number[1] if number else text
@@ -178,9 +178,9 @@ def _name_keys(name: str, origin: Origin | None) -> tuple[int, ...]:
 
 
 def _depths(names_ND: np.ndarray) -> np.ndarray:
-    """(N,) parts of the path it takes to tell all files of one name in this set apart.
+    """(N,) path parts it takes to tell apart all files of this set that have the same name.
 
-    `image1` says nothing until the folder stands with it; `00000001_000` needs none.
+    `image1` means nothing without its folder; `00000001_000` needs no folder.
     """
     distinct = np.unique(names_ND, axis=0)
     depths = np.full(len(distinct), DEPTH, np.uint8)
@@ -199,7 +199,10 @@ def _hash_images(
     exact, perceptual, unreadable = np.zeros(n, np.uint64), np.zeros((n, 4), np.uint64), []
     keys = [file_state(r.image) if journal and isinstance(r.image, Path) else "" for r in records]
     known = journal.known if journal else {}
-    hash_one = lambda record, key: known.get(key) or _hash_image(record)  # noqa: E731
+
+    def hash_one(record: Record, key: str) -> list[int] | str:
+        return known.get(key) or _hash_image(record)
+
     with ThreadPoolExecutor(workers or hardware.cores()) as pool:
         for index, result in enumerate(pool.map(hash_one, records, keys)):
             if isinstance(result, str):
@@ -214,7 +217,7 @@ def _hash_images(
 
 
 def _hash_image(record: Record) -> list[int] | str:
-    """The exact hash and the four words of the perceptual one, or why the image cannot be read."""
+    """The exact hash and the four words of the perceptual hash, or why the image cannot be read."""
     try:
         image = images.read(record.image)
     except ImageError as error:

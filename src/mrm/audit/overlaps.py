@@ -1,7 +1,7 @@
 """What two sets of records share: patients, studies, file names, images, and images that look alike.
 
-`audit` compares any number of sets and gives a `AuditReport` to print, store and act on. `compare` does it for
-two sets of which only the fingerprints are at hand, such as the training records of a published model.
+`audit` compares any number of sets and returns an `AuditReport` to print, store and act on. `compare` works on
+two sets whose fingerprints are all that is left, such as the training records of a published model.
 """
 
 import json
@@ -24,12 +24,12 @@ KINDS = ("patient", "study", "file", "image", "similar image")
 
 @dataclass(frozen=True)
 class Overlap:
-    """What one set shares with another, or, under one name, contains twice.
+    """What one set shares with another, or, if both names are the same, what it contains twice.
 
-    `count` is the number of distinct patients, studies, names or images of the second set that the first
-    has too, and within one set the number of pairs; `records` how many records of each set they concern.
-    An image counts as similar only if no exact twin was found. Several images of one patient within one
-    set are a `series`: no fault, but a reason to split by patient.
+    `count` is the number of distinct patients, studies, names or images of the second set that are also in the
+    first; within one set it is the number of pairs. `records` is the number of records of each set involved.
+    An image counts as similar only if it has no exact duplicate. Several images of one patient within one
+    set are a `series`: not an error, but a reason to split by patient.
     """
 
     first: str
@@ -41,21 +41,23 @@ class Overlap:
 
     @property
     def series(self) -> bool:
+        """Whether these are several images of one patient within one set."""
         return self.kind == "patient" and self.first == self.second
 
     def __str__(self) -> str:
+        kind = f"an {self.kind}" if self.kind == "image" else f"a {self.kind}"
         if self.first == self.second:
-            return f"{self.first}: {self.records[1]:,} records share a {self.kind} with another record"
-        return f"{self.records[1]:,} records of {self.second} share a {self.kind} with {self.first}"
+            return f"{self.first}: {self.records[1]:,} records share {kind} with another record"
+        return f"{self.records[1]:,} records of {self.second} share {kind} with {self.first}"
 
 
 class _Shared(NamedTuple):
-    """Records of both sides that share something, how many distinct things, and index pairs as examples."""
+    """What two sets have in common. Shapes: N and M records, P pairs."""
 
-    first: np.ndarray
-    second: np.ndarray
-    distinct: int
-    pairs: np.ndarray
+    first: np.ndarray  # (N,) bool: records of the first set involved
+    second: np.ndarray  # (M,) bool
+    distinct: int  # number of distinct keys that are shared
+    pairs: np.ndarray  # (P, 2) indices of records that match
 
 
 def compare(
@@ -66,23 +68,26 @@ def compare(
     threshold: int = THRESHOLD,
     examples: int = 5,
 ) -> list[Overlap]:
-    """Every kind of overlap that occurs between two sets; an empty list if none does."""
-    finders: dict[str, Callable[[], _Shared]] = {
-        "patient": lambda: _shared_keys(first.patients, second.patients),
-        "study": lambda: _shared_keys(first.studies, second.studies),
-        "file": lambda: _shared_names(first, second),
-        "image": lambda: _shared_keys(first.exact, second.exact),
-        "similar image": lambda: _similar(first, second, threshold),
-    }
-    found = [(kind, finders[kind]()) for kind in KINDS if kind in kinds]
-    return [
-        Overlap(
-            *(*names, kind, shared.distinct, (int(shared.first.sum()), int(shared.second.sum()))),
-            tuple((first.name(i), second.name(j)) for i, j in shared.pairs[:examples]),
-        )
-        for kind, shared in found
-        if shared.distinct
-    ]
+    """Every kind of overlap that occurs between two sets; an empty list if there is none."""
+    overlaps = []
+    for kind in KINDS:
+        if kind not in kinds:
+            continue
+        shared = _shared(kind, first, second, threshold)
+        if shared.distinct:
+            records = int(shared.first.sum()), int(shared.second.sum())
+            pairs = tuple((first.name(i), second.name(j)) for i, j in shared.pairs[:examples])
+            overlaps.append(Overlap(*names, kind, shared.distinct, records, pairs))
+    return overlaps
+
+
+def _shared(kind: str, first: Fingerprints, second: Fingerprints, threshold: int) -> _Shared:
+    if kind == "file":
+        return _shared_names(first, second)
+    if kind == "similar image":
+        return _similar(first, second, threshold)
+    field_name = {"patient": "patients", "study": "studies", "image": "exact"}[kind]
+    return _shared_keys(getattr(first, field_name), getattr(second, field_name))
 
 
 def repeats(
@@ -92,20 +97,20 @@ def repeats(
     threshold: int = THRESHOLD,
     examples: int = 5,
 ) -> list[Overlap]:
-    """Files, images and similar images that one set holds twice, and its series of one patient."""
-    alike = _alike_within(prints, threshold) if "similar image" in kinds else np.zeros((0, 2), np.int64)
-    found = {
-        "patient": _chains(prints.patients),
-        "file": _chains(prints.names[:, -1]),
-        "image": _chains(prints.exact),
-        "similar image": alike,
+    """Files, images and similar images that occur twice in one set, and its series of images of one patient."""
+    similar_P2 = _similar_within(prints, threshold) if "similar image" in kinds else np.zeros((0, 2), np.int64)
+    repeated = {
+        "patient": _neighbours(prints.patients),
+        "file": _neighbours(prints.names[:, -1]),
+        "image": _neighbours(prints.exact),
+        "similar image": similar_P2,
     }
     overlaps = []
-    for kind, pairs in found.items():
-        if kind in kinds and len(pairs):
-            involved = len(np.unique(pairs))
-            shown = tuple((prints.name(i), prints.name(j)) for i, j in pairs[:examples])
-            overlaps.append(Overlap(name, name, kind, len(pairs), (involved, involved), shown))
+    for kind, pairs_P2 in repeated.items():
+        if kind in kinds and len(pairs_P2):
+            records = len(np.unique(pairs_P2))
+            pairs = tuple((prints.name(i), prints.name(j)) for i, j in pairs_P2[:examples])
+            overlaps.append(Overlap(name, name, kind, len(pairs_P2), (records, records), pairs))
     return overlaps
 
 
@@ -117,7 +122,7 @@ def _shared_keys(first: np.ndarray, second: np.ndarray) -> _Shared:
 
 
 def _shared_names(first: Fingerprints, second: Fingerprints) -> _Shared:
-    """Two files have one name if they agree in as many parts as each set needs to tell its files apart."""
+    """Two files have the same name if they agree in as many path parts as each set needs to tell its files apart."""
     in_first, in_second = np.zeros(len(first), bool), np.zeros(len(second), bool)
     pairs = []
     for depth in range(1, DEPTH + 1):
@@ -141,10 +146,10 @@ def _similar(first: Fingerprints, second: Fingerprints, threshold: int) -> _Shar
     return _Shared(in_first, in_second, len(np.unique(second.exact[in_second])), pairs)
 
 
-def _alike_within(prints: Fingerprints, threshold: int) -> np.ndarray:
-    """(P, 2) pairs of different images that look alike, the most alike first."""
+def _similar_within(prints: Fingerprints, threshold: int) -> np.ndarray:
+    """(P, 2) pairs of different images that look alike, the most similar first."""
     hashes, row, which = _distinct(prints)
-    same = _chains(np.where(which >= 0, which + 1, 0))
+    same = _neighbours(np.where(which >= 0, which + 1, 0))
     near = near_pairs(hashes, None, threshold, hardware.cores())
     near = near[np.argsort(near[:, 2], kind="stable")]
     pairs = np.concatenate([same, row[near[:, :2]]])
@@ -160,25 +165,25 @@ def _distinct(prints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return hashes, rows[first], of_record
 
 
-def _chains(keys: np.ndarray) -> np.ndarray:
-    """(P, 2) pairs of neighbours among the records of one key: k records give k - 1 pairs. 0 is no key."""
+def _neighbours(keys: np.ndarray) -> np.ndarray:
+    """(P, 2) pairs of records with the same key: k records give k - 1 pairs of neighbours. A key of 0 is unknown."""
     order = np.argsort(keys, kind="stable")
     same = (keys[order][1:] == keys[order][:-1]) & (keys[order][1:] > 0)
     return np.stack([order[:-1][same], order[1:][same]], axis=1)
 
 
-# ---- verdict -----------------------------------------------------------------------------------------------
+# ---- report ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a set could be compared at all."""
+    """How much of a set could be compared."""
 
     records: int
-    patients: int  # records of known patient
-    inferred: int  # of these, known by the file name only
-    images: int  # images read
-    blank: int  # of these, too even to have a perceptual hash
+    patients: int  # records whose patient is known
+    inferred: int  # of these, known from the file name only
+    images: int  # images that were read
+    blank: int  # of these, too uniform to have a perceptual hash
     unreadable: tuple[str, ...]
 
 
@@ -188,36 +193,37 @@ class AuditReport:
 
     overlaps: tuple[Overlap, ...]
     sets: Mapping[str, Coverage] = field(default_factory=dict)
-    compared: bool = True  # False for a single set that was not searched for repeats
+    compared: bool = True  # False for a single set that was not searched for duplicates
 
     @property
     def clean(self) -> bool:
-        """Whether nothing overlaps but series within a set. What could not be compared, `notes` tells."""
+        """Whether nothing overlaps, apart from series within a set. `notes` lists what could not be compared."""
         return all(o.series for o in self.overlaps)
 
     @property
     def notes(self) -> list[str]:
-        """What the verdict rests on and what it does not cover, a sentence each."""
-        concerned: dict[str, list[str]] = {}
+        """The limits of the audit: what could not be compared, in one sentence each."""
+        sets_by_note: dict[str, list[str]] = {}
         for name, coverage in self.sets.items():
             for sentence, count in _notes(coverage):
-                concerned.setdefault(sentence, []).append(f"{name} ({count:,})" if count else name)
+                sets_by_note.setdefault(sentence, []).append(f"{name} ({count:,})" if count else name)
         unreadable = [f"{name}: {reason}" for name, c in self.sets.items() for reason in c.unreadable]
-        return [f"{sentence}: {', '.join(where)}" for sentence, where in concerned.items()] + unreadable
+        return [f"{sentence}: {', '.join(names)}" for sentence, names in sets_by_note.items()] + unreadable
 
     def between(self, first: str, second: str) -> list[Overlap]:
-        """The overlaps of two sets, in either order."""
+        """The overlaps of two sets, named in either order."""
         return [o for o in self.overlaps if {o.first, o.second} == {first, second}]
 
     def table(self) -> str:
-        """The verdict for a person to read."""
+        """The report as text for a terminal."""
         sizes = [[name, f"{c.records:,}", f"{c.patients:,}", f"{c.images:,}"] for name, c in self.sets.items()]
         parts = [_aligned([["set", "records", "patient known", "images read"], *sizes])]
         if self.overlaps:
             parts.append(_aligned([["first", "second", "same", "count", "records"], *map(_row, self.overlaps)]))
-            pairs = [f"  {o.kind}: {a} = {b}" for o in self.overlaps for a, b in o.examples]
-            parts += ["\n".join(["examples", *pairs])] if pairs else []
-        parts += ["\n".join(f"note: {note}" for note in self.notes)] if self.notes else []
+        if pairs := [f"  {o.kind}: {a} = {b}" for o in self.overlaps for a, b in o.examples]:
+            parts.append("\n".join(["examples", *pairs]))
+        if self.notes:
+            parts.append("\n".join(f"note: {note}" for note in self.notes))
         parts.append(self._conclusion())
         return "\n\n".join(parts)
 
@@ -225,11 +231,11 @@ class AuditReport:
         if not self.clean:
             return "NOT clean: the sets overlap"
         if not self.compared:
-            return "nothing was compared: it takes two sets, or a look within one"
+            return "nothing was compared: name two sets, or search one for duplicates with --within"
         return "clean: nothing that was compared overlaps"
 
     def to_json(self) -> str:
-        """The whole verdict; `from_json` reads it back."""
+        """The whole report; `from_json` reads it back."""
         return json.dumps({"clean": self.clean, **asdict(self), "notes": self.notes}, indent=2, ensure_ascii=False)
 
     @staticmethod
@@ -240,7 +246,7 @@ class AuditReport:
             sets = {name: Coverage(**c | {"unreadable": tuple(c["unreadable"])}) for name, c in content["sets"].items()}
             return AuditReport(tuple(_overlap(o) for o in content["overlaps"]), sets, content.get("compared", True))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RecordError(f"no verdict of an audit, or damaged ({error!r}); run mrm audit again") from None
+            raise RecordError(f"not an audit report, or damaged ({error!r}); run mrm audit again") from None
 
 
 def audit(
@@ -254,34 +260,34 @@ def audit(
     progress: Callable[[str], Callable[[int, int], None]] | None = None,
     journal: Journal | None = None,
 ) -> AuditReport:
-    """Compare all pairs of sets and, with `within`, look for repeats in each.
+    """Compare all pairs of sets and, with `within`, search each for duplicates.
 
-    `progress` is called with the name of each set, and what it gives with (images done, images in all); an open
-    `journal` keeps the hashes of images.
+    `progress` is called with the name of each set, and returns a function that is called with (images done, images in
+    all). An open `journal` keeps the hashes of images, so that an interrupted audit resumes.
     """
     prints = {}
     for name, records in sets.items():
-        report = progress(name) if progress else None
-        prints[name] = fingerprint(records, images, workers, report, journal)
-    return judge(prints, within, kinds, threshold, examples)
+        show = progress(name) if progress else None
+        prints[name] = fingerprint(records, images, workers, show, journal)
+    return audit_fingerprints(prints, within, kinds, threshold, examples)
 
 
-def judge(
+def audit_fingerprints(
     prints: Mapping[str, Fingerprints],
     within: bool = False,
     kinds: Collection[str] = KINDS,
     threshold: int = THRESHOLD,
     examples: int = 5,
 ) -> AuditReport:
-    """The verdict on sets of which the fingerprints are at hand, such as a model's training records."""
+    """`audit` for sets whose fingerprints are already computed, such as a model's training records."""
     if unknown := set(kinds) - set(KINDS):
-        raise ValueError(f"kinds {sorted(unknown)}: the kinds of overlap are {', '.join(KINDS)}")
-    found: list[Overlap] = []
+        raise ValueError(f"unknown kinds of overlap {sorted(unknown)}; choose from {', '.join(KINDS)}")
+    overlaps: list[Overlap] = []
     for a, b in combinations(prints, 2):
-        found += compare(prints[a], prints[b], (a, b), kinds, threshold, examples)
+        overlaps += compare(prints[a], prints[b], (a, b), kinds, threshold, examples)
     for name in prints if within else ():
-        found += repeats(prints[name], name, kinds, threshold, examples)
-    return AuditReport(tuple(found), {name: _coverage(p) for name, p in prints.items()}, within or len(prints) > 1)
+        overlaps += repeats(prints[name], name, kinds, threshold, examples)
+    return AuditReport(tuple(overlaps), {name: _coverage(p) for name, p in prints.items()}, within or len(prints) > 1)
 
 
 def _coverage(prints: Fingerprints) -> Coverage:
@@ -297,16 +303,16 @@ def _coverage(prints: Fingerprints) -> Coverage:
 
 
 def _notes(c: Coverage) -> list[tuple[str, int]]:
-    """(sentence, number of records where not all) of one set."""
+    """(sentence, number of records) of one set; the number is 0 where the sentence concerns all of them."""
     absent = bool(c.records and not c.images and not c.unreadable)
     unknown = c.records - c.patients
     notes = [
-        ("patients not compared, for none is known", 0, unknown and not c.patients),
+        ("patients not compared, because none is known", 0, unknown and not c.patients),
         ("records of unknown patient", unknown, unknown and c.patients),
         ("patients taken from file names", c.inferred, c.inferred),
         ("images not compared, only names and ids", 0, absent),
         ("blank images, compared by exact content only", c.blank, c.blank),
-        ("images that cannot be read, not compared", len(c.unreadable), c.unreadable),
+        ("unreadable images, not compared", len(c.unreadable), c.unreadable),
     ]
     return [(sentence, count) for sentence, count, applies in notes if applies]
 

@@ -2,12 +2,11 @@
 
 The hash has 256 bits. Grey values become mid-ranks (histogram equalisation with ties in the middle, so
 any increasing change of intensity keeps them), the image shrinks to 32 x 32, and the bits are the
-signs of 256 low coefficients of its cosine transform (after Zauner 2010, "pHash"). An inverted image
-has every bit changed, so MONOCHROME1 twins are found by the complement. Crops, rotations and mirror
-images are not.
+signs of 256 low coefficients of its cosine transform (after Zauner 2010, "pHash"). Inverting an image flips every
+bit, so MONOCHROME1 copies are found through the complement. Crops, rotations and mirror images are not found.
 
-Measured on 547 adult (512 pixels) and 5,216 paediatric chest radiographs (224 pixels). Same image, bits
-changed: median, 99th percentile, most, and share over `THRESHOLD` = 36, adult images:
+Measured on 547 adult (512 pixels) and 5,216 paediatric chest radiographs (224 pixels). Bits changed in the same
+image: median, 99th percentile, maximum, and share above `THRESHOLD` = 36, adult images:
 
     512 to 224 pixels            1   8  13   0      window, 10 + 10 % saturated  6  16  22   0
     JPEG quality 50              1  13  20   0      window, 5 + 30 % saturated  19  42  69   2.6 %
@@ -16,14 +15,14 @@ changed: median, 99th percentile, most, and share over `THRESHOLD` = 36, adult i
                                                     CLAHE (not monotone)        25  46  56   6.8 %
 
 Different patients (13,594,160 pairs of children, 2,853,152 of a child and an adult): none at 36 or fewer
-bits, 1 at 39, 7 at 44, 50 at 52; median 118. The tail thins about threefold every 4 bits. Carried on, that is
-some 3 in 10^8 pairs at 36 bits and 1 in 10^8 at 31: among 10^9 pairs expect some thirty false alarms, so look
+bits, 1 at 39, 7 at 44, 50 at 52; median 118. The tail thins about threefold every 4 bits. Extrapolated, that is
+about 3 in 10^8 pairs at 36 bits and 1 in 10^8 at 31: among 10^9 pairs expect about thirty false alarms, so look
 at the examples, or lower the threshold.
 
 The search is exact. If bands 0 to 15, of 16 bits, differ in more than r_0, ..., r_15 bits, then the hashes
-differ in r_0 + ... + r_15 + 16 bits at the least. With r_b = floor((t - b) / 16) that is t + 1: whatever is
-t bits apart agrees in some band but for r_b bits, and is found when each band is looked up with up to r_b
-bits changed (pigeonhole; Norouzi et al. 2012, arXiv:1307.2982).
+differ in at least r_0 + ... + r_15 + 16 bits. With r_b = floor((t - b) / 16) that is t + 1. So two hashes that are
+t bits apart differ in at most r_b bits in some band b, and are found by looking up each band with up to r_b bits
+changed (pigeonhole principle; Norouzi et al. 2012, arXiv:1307.2982).
 
 Shapes: N, M images, 4 words of 64 bits.
 """
@@ -38,12 +37,12 @@ import numpy as np
 
 BITS = 256
 THRESHOLD = 36
-_MOST = 47  # beyond, three wrong bits a band had to be tried, and different chests are as near
+_MAX_THRESHOLD = 47  # above it, three changed bits a band would have to be tried, and different chests are as near
 _SIDE, _BAND = 32, 16  # side of the shrunken image; bits in a band, and number of bands
-_FLAT = 0.01  # standard deviation of ranks (an even histogram has 0.29) under which there is nothing to hash
+_FLAT = 0.01  # standard deviation of ranks below which an image is blank; a uniform histogram has 0.29
 _CHUNK = 1 << 17  # candidate pairs verified at once
-# Band b holds the coefficients (v, (v + b) mod 16): one of each row and column. Low frequencies, which differ
-# little between chests, are so spread over the bands, and fewer pairs share a band by chance.
+# Band b holds the coefficients (v, (v + b) mod 16): one of each row and column. This spreads the low frequencies, which
+# differ little between chests, over the bands, so fewer pairs share a band by chance.
 _ROWS = np.tile(np.arange(16), 16)
 _COLUMNS = 1 + (_ROWS + np.repeat(np.arange(16), 16)) % 16
 
@@ -56,7 +55,7 @@ def content_hash(image: np.ndarray) -> int:
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
-    """(4,) uint64 of an (H, W) uint8 image; all zero if it is blank, which says nothing of its origin."""
+    """(4,) uint64 of an (H, W) uint8 image; all zero if it is blank, because blank images cannot be told apart."""
     counts = cv2.calcHist([image], [0], None, [256], [0, 256]).ravel().astype(np.float64)
     ranks = (np.cumsum(counts) - counts / 2) / image.size - 0.5
     ranked = cv2.LUT(image, ranks.astype(np.float32))
@@ -68,7 +67,7 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
 
 
 def distance(first_N4: np.ndarray, second_N4: np.ndarray) -> np.ndarray:
-    """(N,) bits in which hashes differ, or differ from the inverted image's, whichever is less."""
+    """(N,) bits in which hashes differ from each other or from each other's complement, whichever is fewer."""
     bits = np.bitwise_count(first_N4 ^ second_N4).sum(-1, dtype=np.int16)
     return np.minimum(bits, BITS - bits)
 
@@ -76,44 +75,46 @@ def distance(first_N4: np.ndarray, second_N4: np.ndarray) -> np.ndarray:
 def near_pairs(
     first_N4: np.ndarray, second_M4: np.ndarray | None = None, threshold: int = THRESHOLD, workers: int = 2
 ) -> np.ndarray:
-    """All pairs at `threshold` bits or fewer, upright or inverted: (P, 3) int64 rows of i, j, distance.
+    """All pairs at most `threshold` bits apart, as they are or inverted: (P, 3) int64 rows of i, j, distance.
 
-    Without `second_M4` the pairs i < j within `first_N4`. Sorted by i, then j. Time grows with N + M and the
+    Without `second_M4`, the pairs i < j within `first_N4`. Sorted by i, then j. Time grows with N + M and the
     number of pairs that look alike, not with N x M: 100,000 against 100,000 take seconds. Pass distinct
     hashes: an image that occurs 10,000 times in both sets has 10^8 pairs. Raises ValueError for a threshold
-    over 47.
+    above 47.
     """
-    if not 0 <= threshold <= _MOST:
-        raise ValueError(f"threshold {threshold}: give 0 to {_MOST} bits; farther apart are most chests")
+    if not 0 <= threshold <= _MAX_THRESHOLD:
+        raise ValueError(
+            f"threshold {threshold}: give 0 to {_MAX_THRESHOLD} bits; most pairs of chests are only a little farther apart"
+        )
     within = second_M4 is None
     first = np.ascontiguousarray(first_N4, np.uint64)
     second = first if second_M4 is None else np.ascontiguousarray(second_M4, np.uint64)
     if not len(first) or not len(second):
         return np.zeros((0, 3), np.int64)
     with ThreadPoolExecutor(workers) as pool:
-        found = pool.map(lambda band: _matches(first, second, band, within, threshold), range(_BAND))
-        keys = np.unique(np.concatenate(list(found)))
+        matches = pool.map(lambda band: _matches(first, second, band, within, threshold), range(_BAND))
+        keys = np.unique(np.concatenate(list(matches)))
     i, j = np.divmod(keys, len(second))
     return np.stack([i, j, distance(first[i], second[j])], axis=1)
 
 
 def _matches(first: np.ndarray, second: np.ndarray, band: int, within: bool, threshold: int) -> np.ndarray:
-    """The near pairs that agree in this band but for a few bits, each as one integer i * M + j.
+    """The near pairs that agree in this band except for a few bits, each as one integer i * M + j.
 
-    Both sides are put in the order of their band, so that what is compared lies close in memory.
+    Both sides are sorted by their band, so that what is compared lies close together in memory.
     """
     rows, index, first_4N = _sorted_by(first, band)
-    columns, wanted, second_4M = _sorted_by(second, band)
+    columns, queries, second_4M = _sorted_by(second, band)
     starts = np.concatenate([[0], np.cumsum(np.bincount(index, minlength=1 << _BAND))]).astype(np.int32)
-    found = [np.zeros(0, np.int64)]
+    matches = [np.zeros(0, np.int64)]
     for probe in _probes((threshold - band) // _BAND):
-        for values in (wanted ^ np.uint16(probe), ~(wanted ^ np.uint16(probe))):  # upright, inverted
+        for values in (queries ^ np.uint16(probe), ~(queries ^ np.uint16(probe))):  # as they are, and inverted
             for i, j in _candidates(starts[values], starts[values.astype(np.int32) + 1]):
                 if within:
                     i, j = i[rows[i] < columns[j]], j[rows[i] < columns[j]]
                 i, j = _verified(first_4N, second_4M, i, j, threshold)
-                found.append(rows[i] * len(second) + columns[j])
-    return np.unique(np.concatenate(found))
+                matches.append(rows[i] * len(second) + columns[j])
+    return np.unique(np.concatenate(matches))
 
 
 def _probes(radius: int) -> list[int]:
@@ -132,7 +133,7 @@ def _sorted_by(hashes_N4: np.ndarray, band: int) -> tuple[np.ndarray, np.ndarray
 def _verified(
     first_4N: np.ndarray, second_4M: np.ndarray, i: np.ndarray, j: np.ndarray, threshold: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs (i, j) that are near; half of the words rule out nearly all others."""
+    """The pairs (i, j) that are near; two of the four words already rule out nearly all others."""
     differ = np.zeros(len(i), np.int16)
     for word in range(4):
         differ += np.bitwise_count(first_4N[word].take(i) ^ second_4M[word].take(j))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mrm import corpora
 from mrm.audit.overlaps import AuditReport, audit
+from mrm.corpora.splits import LISTS
+from mrm.corpora.writing import AUDIT
 from mrm.data.records import Records
 from mrm.system.files import write_whole
 from mrm.system.journal import Journal
@@ -23,7 +25,7 @@ def prepare(name: str, source: Path, out: Path, options: corpora.Options | None 
     with writing(out), Journal(Path(out) / ".audited.jsonl") as journal:
         verdict = audit_splits(corpus.splits, journal)
         if verdict.compared:
-            write_whole(Path(out) / corpora.writing.AUDIT, verdict.to_json().encode())
+            write_whole(Path(out) / AUDIT, verdict.to_json().encode())
         journal.forget()
     print(verdict.table())
     return verdict
@@ -34,7 +36,7 @@ def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) 
     tasks: dict[str, dict[str, Records]] = {}
     for name, records in splits.items():
         task, _, part = name.rpartition("/")
-        if part in corpora.splits.LISTS:  # shares such as train_10 lie within train
+        if part in LISTS:  # shares such as train_10 lie within train
             tasks.setdefault(task, {})[name] = records
     verdicts = [audit(sets, progress=Progress, journal=journal) for sets in tasks.values()]
     covered = {name: coverage for v in verdicts for name, coverage in v.sets.items()}

@@ -1,0 +1,141 @@
+"""From the download of a public corpus to records, splits and label lists.
+
+`prepare` tells the whole story; `mrm.corpora.contract` describes what the file of each corpus provides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from mrm.corpora import inspection, splits, writing
+from mrm.corpora.contract import Exclusion, Options, Release
+from mrm.corpora.writing import Corpus
+from mrm.data.records import Record, Records
+from mrm.system import output_folder
+from mrm.system.errors import RecordError
+
+CORPORA = {  # name -> what it is; `mrm.corpora.NAME` reads it
+    "nih": "NIH ChestX-ray14",
+    "chexpert": "CheXpert v1.0, full size or small",
+    "rsna": "RSNA Pneumonia Detection Challenge, stage 2",
+    "siim": "SIIM-ACR Pneumothorax Segmentation",
+    "mimic": "MIMIC-CXR-JPG 2.0.0 with the reports of MIMIC-CXR",
+    "openi": "Open-i, Indiana University chest X-rays",
+    "covid": "COVID-19 Image Data Collection",
+    "custom": "your own images and reports, by a table or a folder",
+}
+
+
+def prepare(name: str, source: Path | str, out: Path | str, options: Options | None = None) -> Corpus:
+    """Write the records, splits and label lists of a corpus, from the folder it was downloaded to.
+
+    Prints the publisher's counts beside those of this download. Nothing is written into `source`. After an
+    interruption the same command resumes. Raises RecordError for a folder that is not the corpus, for tables that
+    cannot be used and for a full disk.
+    """
+    options = options or Options()
+    if name not in CORPORA:
+        raise RecordError(f"unknown corpus {name!r}; choose from {', '.join(CORPORA)}")
+    source, out = _folders(Path(source), Path(out))
+    release = read(name, source, options)
+    output_folder.make_folder(out)
+    with output_folder.writing(out):
+        records, unreadable = inspection.inspect(release.records, out, options)
+    release = _narrowed(release, records, unreadable, options)
+    if options.splits and not set(release.splits) - set(splits.LISTS):
+        release, sets = _published(release, options.splits)
+    else:
+        sets = splits.cut(release, options)
+    sets = {split: splits.with_classes(part, _classes(part, release, options)) for split, part in sets.items()}
+    if release.finish:
+        with output_folder.writing(out):
+            failed = release.finish(sets, out, options)
+        release, sets = _without(release, sets, failed)
+    empty = [f"{split}: has no images, so it is not written" for split, part in sets.items() if not part]
+    release = replace(release, notes=[*release.notes, *empty])
+    sets = {split: part for split, part in sets.items() if part}
+    corpus = writing.write(name, source, out, options, release, sets)
+    inspection.forget(out)
+    print(corpus.table())
+    return corpus
+
+
+def read(name: str, source: Path, options: Options) -> Release:
+    """What the module of the corpus reads from `source`. Raises RecordError if there are no images."""
+    release = import_module(f"mrm.corpora.{name}").read(source, options)
+    if not release.records:
+        raise RecordError(
+            f"{source}: has the tables of {CORPORA[name]} but none of its images; "
+            "unpack the images and keep them where the publisher puts them"
+        )
+    return release
+
+
+def _folders(source: Path, out: Path) -> tuple[Path, Path]:
+    if not source.is_dir():
+        raise RecordError(f"{source}: no such folder; --source is the folder the corpus was downloaded to")
+    inner, outer = out.resolve(), source.resolve()
+    if inner.is_relative_to(outer) or outer.is_relative_to(inner):
+        raise RecordError(f"--out {out} and --source {source} overlap; nothing may be written into the source")
+    return source, out
+
+
+def _narrowed(release: Release, records: Records, unreadable: list[Exclusion], options: Options) -> Release:
+    """The release with the facts from its image headers, without unreadable images and views not in the options."""
+    selected = records.where(lambda r: not options.views or r.view in options.views)
+    if not selected:
+        views = ", ".join(sorted({r.view or "not stated" for r in records}))
+        raise RecordError(
+            f"{release.records.source}: no image is left; the views of the readable images are {views or 'none'}"
+        )
+    other_views = [Exclusion(r.name, "another view", r.view) for r in records if r.view not in options.views]
+    inspected = {r.image: r for r in selected}
+    return replace(
+        release,
+        records=selected,
+        splits={name: _with_facts(part, inspected) for name, part in release.splits.items()},
+        excluded=[*release.excluded, *unreadable, *(other_views if options.views else [])],
+    )
+
+
+def _with_facts(part: Records, inspected: Mapping[Any, Record]) -> Records:
+    """The records of a split that were inspected, with the patient, study, view and further facts found there."""
+    rows = []
+    for record in part:
+        facts = inspected.get(record.image)
+        if facts is not None:
+            rows.append(replace(record, patient=facts.patient, study=facts.study, view=facts.view, extra=facts.extra))
+    return replace(part, rows=rows)
+
+
+def _published(release: Release, folder: Path) -> tuple[Release, Mapping[str, Records]]:
+    """The release, and its splits by the published lists in `folder`."""
+    lists = splits.published(release, folder)
+    expected = {name: count for name, count in release.expected.items() if name not in splits.LISTS}
+    release = replace(
+        release,
+        expected={**expected, **lists.expected},
+        excluded=[*release.excluded, *lists.excluded],
+        notes=[*release.notes, *lists.notes],
+    )
+    return release, lists.splits
+
+
+def _without(
+    release: Release, sets: Mapping[str, Records], failed: list[Exclusion]
+) -> tuple[Release, Mapping[str, Records]]:
+    """The release and its sets without the records that could not be written."""
+    names = {e.name for e in failed}
+    written = release.records.where(lambda r: r.name not in names)
+    release = replace(release, records=written, excluded=[*release.excluded, *failed])
+    return release, {split: part.where(lambda r: r.name not in names) for split, part in sets.items()}
+
+
+def _classes(records: Records, release: Release, options: Options) -> tuple[str, ...]:
+    """The classes of the sets: those in the options, else those of the published lists, else all."""
+    chosen = options.classes or release.list_classes
+    return chosen if chosen and (options.classes or set(chosen) <= set(records.classes)) else records.classes
