@@ -151,7 +151,7 @@ def dicom(image_HW: np.ndarray) -> bytes:
 
 def gigabyte():
     """A form with a file of a gigabyte, in pieces."""
-    yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
     for _ in range(1000):
         yield bytes(MB)
 
@@ -211,7 +211,7 @@ def send(client: httpx2.Client, request: Request) -> Answer:
             kind = {"content-type": "multipart/form-data; boundary=b"}
             answer = client.post("/predict", content=gigabyte(), headers=kind)
         else:
-            answer = client.post("/predict", files={"file": ("a", request.body)})
+            answer = client.post("/predict", files={"image": ("a", request.body)})
         if answer.status_code != 503:
             break
         refused += 1

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mrm import serve
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.inference import heat_maps
 from mrm.models import model_folder, noise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
+from mrm.serve.server import application
 from tests.support.dicom_files import dicom
 from tests.support.image_files import png_of_size
 from tests.support.service import SMALL, TOKEN, ask, running, write_models
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(folder):
-    with running(serve.application(folder / "classifier", folder / "pretrained")) as address:
+    with running(application(folder / "classifier", folder / "pretrained")) as address:
         yield address
 
 
@@ -156,7 +156,7 @@ def test_heat_map_opacity_window_and_level_change_the_image(page, folder, image)
     findings_of(page)
     plain = canvas(page)
     page.locator(f'.finding[data-finding="{FINDINGS[0]}"]').click()
-    until(page, "shown.heat")
+    until(page, "current.overlay")
     heat = heat_maps.heat_map(model_folder.load(folder / "classifier"), image, 0)
     slide(page, "opacity", 100)
     full = canvas(page)
@@ -166,7 +166,7 @@ def test_heat_map_opacity_window_and_level_change_the_image(page, folder, image)
     change = lambda a: np.abs(a.astype(int) - plain).sum()  # noqa: E731
     assert 0 < change(faint) < change(full)
     page.locator("#method").select_option("rollout")
-    until(page, "shown.heat && shown.heats.size === 2")
+    until(page, "current.overlay && current.heatMaps.size === 2")
     assert not np.array_equal(canvas(page), faint)
     page.get_by_label("No overlay").click()
     np.testing.assert_array_equal(canvas(page), plain)
@@ -194,7 +194,7 @@ def test_fill_in_blanks_and_restore(page, image):
     page.get_by_role("button", name="Fill in").click()
     page.wait_for_selector("#fill-problem:not([hidden])")
     assert "0 blanks" in page.inner_text("#fill-problem")
-    page.get_by_role("button", name="Hide and restore").click()
+    page.get_by_role("button", name="Mask and restore").click()
     until(page, "document.querySelectorAll('#restored img').length === 4")
     until(page, "[...document.querySelectorAll('#restored img')].every((i) => i.complete && i.naturalWidth)")
 
@@ -223,8 +223,8 @@ def test_a_bad_file_is_refused_in_place_and_the_next_one_is_read(page, image, ma
 def test_a_file_that_is_too_large_is_not_even_sent(page):
     sent = []
     page.on("request", lambda request: sent.append(request.url))
-    page.evaluate("take(new File([new Uint8Array(65e6)], 'large.dcm'))")
-    assert "65 MB, and this service takes up to 64 MB" in page.inner_text("#problem")
+    page.evaluate("openFile(new File([new Uint8Array(65e6)], 'large.dcm'))")
+    assert "65 MB, and this service accepts at most 64 MB" in page.inner_text("#problem")
     assert sent == []
 
 
@@ -279,7 +279,7 @@ def test_everything_is_within_reach_of_the_keys(page, tmp_path, image):
     } <= reached
     page.locator('input[name="finding"]:checked').focus()
     page.keyboard.press("ArrowUp")
-    until(page, "shown.heat")
+    until(page, "current.overlay")
     before = canvas(page)
     page.locator("#opacity").focus()
     page.keyboard.press("ArrowRight")
@@ -298,7 +298,7 @@ def test_small_and_large_screens_in_light_and_dark(browser, address, image, sche
         findings_of(page)
         page.get_by_role("button", name="Fill in").click()
         page.wait_for_selector("#filled table")
-        page.get_by_role("button", name="Hide and restore").click()
+        page.get_by_role("button", name="Mask and restore").click()
         page.wait_for_selector("#restored img")
         for width in (1280, 768, 390, 320):
             page.set_viewport_size({"width": width, "height": 800})
@@ -311,11 +311,11 @@ def test_small_and_large_screens_in_light_and_dark(browser, address, image, sche
 
 
 def test_it_asks_for_the_token(browser, folder, image):
-    app = serve.application(folder / "classifier", token=TOKEN)
+    app = application(folder / "classifier", token=TOKEN)
     with running(app) as address, opened(browser, address) as page:
         for token, good in (("wrong", False), (TOKEN, True)):
-            page.get_by_label("This service wants its token").fill(token)
-            page.get_by_role("button", name="Go on").click()
+            page.get_by_label("Bearer token of this service").fill(token)
+            page.get_by_role("button", name="Continue").click()
             until(page, f"Boolean(service.about) === {str(good).lower()}")
         drop(page, images.encode_png(image), "a.png")
         assert len(findings_of(page)) == 8
@@ -337,12 +337,12 @@ def test_a_segmenter_shows_its_outline(browser, tmp_path):
             )
         ).eval()
     model_folder.save(tmp_path / "segmenter", model)
-    with running(serve.application(tmp_path / "segmenter")) as address, opened(browser, address) as page:
+    with running(application(tmp_path / "segmenter")) as address, opened(browser, address) as page:
         drop(page, images.encode_png(SMALL), "a.png")
         findings_of(page)
         plain = canvas(page)
         page.locator('.finding[data-finding="lung"]').click()
-        until(page, "shown.heat")
-        outlined = page.evaluate("shown.heat.some((v) => v)")
+        until(page, "current.overlay")
+        outlined = page.evaluate("current.overlay.cover.some((v) => v)")
         assert np.array_equal(canvas(page), plain) == (not outlined)
         assert "outlined" in page.inner_text(".decision")

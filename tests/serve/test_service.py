@@ -23,17 +23,18 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mrm import serve
 from mrm.cli import EXPECTED
 from mrm.corpora.phantoms.phantom import FINDINGS
-from mrm.data import images
+from mrm.data import display, images
 from mrm.data.records import Record, Records
 from mrm.inference import heat_maps, predict, report_filling
 from mrm.models import model_folder, noise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.runs.predicting import predict_table
-from mrm.serve.limits import Limits, Refused, Room
-from mrm.serve.queue import Worker
+from mrm.serve import server
+from mrm.serve.admission import Admission, Refused
+from mrm.serve.limits import Limits
+from mrm.serve.worker import ModelWorker
 from tests.support.configs import MICRO
 from tests.support.dicom_files import dicom
 from tests.support.image_files import png_of_size
@@ -54,7 +55,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(folder):
-    app = serve.application(folder / "classifier", folder / "pretrained")
+    app = server.application(folder / "classifier", folder / "pretrained")
     with fastapi_testclient.TestClient(app, BASE) as client:
         yield client
 
@@ -111,15 +112,31 @@ def test_an_image_answers_alike_as_png_tiff_and_dicom_and_alone_or_in_a_crowd(cl
     inverted = dicom(255 - image, PhotometricInterpretation="MONOCHROME1")
     sent = [images.encode_png(image), tiff, dicom(image), inverted] * 5
     alone = np.array([f["probability"] for f in ask(client, "/predict", sent[0]).json()["findings"]])
-    desk = client.app.state.desk
-    batches, before = desk.worker.batches, desk.worker.images
+    service = client.app.state.service
+    batches, before = service.worker.batches, service.worker.images
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda data: ask(client, "/predict", data), sent))
     assert {a.status_code for a in answers} == {200}
     for answer in answers:
         np.testing.assert_allclose([f["probability"] for f in answer.json()["findings"]], alone, atol=1e-5)
-    assert desk.worker.images - before == 20
-    assert desk.worker.batches - batches < 20  # some went together
+    assert service.worker.images - before == 20
+    assert service.worker.batches - batches < 20  # some went together
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [("/predict", {}), ("/preview", {}), ("/explain", {"finding": FINDINGS[0], "method": "rollout"})],
+)
+def test_an_uploaded_dicom_file_is_parsed_once(client, image, monkeypatch, path, fields):
+    parsed, dcmread = [], pydicom.dcmread
+
+    def count(file, **options):
+        parsed.append(file)
+        return dcmread(file, **options)
+
+    monkeypatch.setattr(pydicom, "dcmread", count)
+    assert ask(client, path, dicom(image), **fields).status_code == 200
+    assert len(parsed) == 1
 
 
 def test_a_ct_slice_is_answered_with_a_warning(client, image):
@@ -135,7 +152,7 @@ def test_explain_gives_the_heat_map_as_images_and_as_numbers(client, folder, ima
     data, finding = images.encode_png(image), FINDINGS[2]
     expected = heat_maps.heat_map(model_folder.load(folder / "classifier"), image, 2, method)
     answer = ask(client, "/explain", data, finding=finding, method=method).json()
-    np.testing.assert_allclose(shown(answer["heat"]) / 255, expected, atol=0.003)
+    np.testing.assert_allclose(shown(answer["heat_map"]) / 255, expected, atol=0.003)
     np.testing.assert_array_equal(shown(answer["overlay"])[..., ::-1], heat_maps.overlay(image, expected))
     raw = ask(client, "/explain", data, finding=finding, method=method, format="array").json()
     array = np.frombuffer(base64.b64decode(raw["array"]), "<f4").reshape(raw["height"], raw["width"])
@@ -187,7 +204,7 @@ def test_a_segmenter_answers_with_its_mask(tmp_path, image):
         )
         model = Segmenter(config).eval()
     model_folder.save(tmp_path / "segmenter", model)
-    with fastapi_testclient.TestClient(serve.application(tmp_path / "segmenter"), BASE) as client:
+    with fastapi_testclient.TestClient(server.application(tmp_path / "segmenter"), BASE) as client:
         answer = ask(client, "/predict", images.encode_png(image)).json()
         mask = shown(answer["mask"])
         assert mask.shape == image.shape
@@ -200,9 +217,9 @@ def test_a_segmenter_answers_with_its_mask(tmp_path, image):
 
 
 def test_a_service_of_a_pretrained_model_says_what_it_can(folder, image):
-    app = serve.application(folder / "pretrained")
+    app = server.application(folder / "pretrained")
     with fastapi_testclient.TestClient(app, BASE) as client:
-        assert client.get("/model").json()["can"] == ["fill-in", "reconstruct"]
+        assert client.get("/model").json()["capabilities"] == ["fill-in", "reconstruct"]
         assert ask(client, "/reconstruct", images.encode_png(image)).status_code == 200
         assert ask(client, "/predict", images.encode_png(image)).status_code == 404
 
@@ -212,9 +229,18 @@ def test_it_describes_itself_without_the_internet(client):
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/predict", "/explain", "/fill-in", "/reconstruct", "/preview", "/metrics", "/model"} <= set(paths)
     form = paths["/explain"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert form["required"] == ["file", "finding"]
+    assert form["required"] == ["image", "finding"]
     assert client.get("/docs").status_code == 404
     assert client.get("/docs").json() == {"error": "Not Found"}
+
+
+def test_the_page_draws_in_the_colours_of_the_package(client):
+    heat, classes = (
+        json.loads(line.split(" = ")[1].rstrip(";")) for line in client.get("/palette.js").text.splitlines()
+    )
+    shades_HW = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    np.testing.assert_array_equal(heat, heat_maps.colours(shades_HW)[0])
+    assert [tuple(colour) for colour in classes] == list(display.CLASS_COLOURS)
 
 
 def test_metrics_count_by_path_and_status(client, image):
@@ -235,10 +261,13 @@ def test_metrics_count_by_path_and_status(client, image):
         assert value(text, name) == value(before, name) + 1
     assert value(text, 'mrm_requests_total{path="other",status="404"}') >= 1
     assert "quoted" not in text
-    for name in ('mrm_request_seconds_bucket{path="/predict",le="+Inf"}', 'mrm_request_seconds_count{path="/predict"}'):
+    for name in (
+        'mrm_request_duration_seconds_bucket{path="/predict",le="+Inf"}',
+        'mrm_request_duration_seconds_count{path="/predict"}',
+    ):
         assert value(text, name) == value(before, name) + 2
-    assert value(text, "mrm_queue_length") == 0
-    assert value(text, "mrm_held_bytes") == 0
+    assert value(text, "mrm_model_queue_length") == 0
+    assert value(text, "mrm_reserved_bytes") == 0
     for line in text.splitlines():
         assert line.startswith("# ") or re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+', line)
 
@@ -269,7 +298,7 @@ BAD = {
     "truncated JPEG": (lambda: images.encode_jpeg(SMALL)[:-30], "cut off"),
     "truncated DICOM": (lambda: dicom(SMALL)[:-100], "cut off"),
     "NaN": (nan_tiff, "NaN or infinite"),
-    "100 megapixels": (lambda: png_of_size(10_000, 10_000), "up to 32 megapixels"),
+    "100 megapixels": (lambda: png_of_size(10_000, 10_000), "at most 32 megapixels"),
     "bomb": (lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 2**31 - 1, 2**31 - 1), "megapixels"),
     "noise": (lambda: np.random.default_rng(0).bytes(5000), "not a JPEG, PNG, TIFF or DICOM"),
     "DICOM without rows": (lambda: dicom(SMALL, Rows=0), "no image in this DICOM"),
@@ -326,16 +355,20 @@ BLANK = {"report": "The heart is ____."}
     ("path", "fields", "reason"),
     [
         ("/explain", {}, "the field 'finding' is missing"),
-        ("/explain", {"finding": "dragon"}, "'dragon' is not one of"),
-        ("/explain", {"finding": FINDINGS[0], "method": "guess"}, "not one of gradcam, rollout"),
-        ("/explain", {"finding": FINDINGS[0], "side": "1e9"}, "not a whole number from 32 to 4096"),
-        ("/explain", {"finding": FINDINGS[0], "side": "²"}, "not a whole number"),
+        ("/explain", {"finding": "dragon"}, "unknown finding 'dragon'; choose from"),
+        (
+            "/explain",
+            {"finding": FINDINGS[0], "method": "guess"},
+            "unknown method 'guess'; choose from gradcam, rollout",
+        ),
+        ("/explain", {"finding": FINDINGS[0], "side": "1e9"}, "must be a whole number from 32 to 4096"),
+        ("/explain", {"finding": FINDINGS[0], "side": "²"}, "must be a whole number"),
         ("/fill-in", {}, "the field 'report' is missing"),
         ("/fill-in", {"report": ""}, "0 blanks"),
         ("/fill-in", {"report": "____ " * 10_000}, "10,000 blanks"),
         ("/fill-in", {**BLANK, "top": "0"}, "from 1 to 20"),
-        ("/reconstruct", {"seed": "-1"}, "not a whole number"),
-        ("/reconstruct", {"seed": "9" * 5000}, "not a whole number"),
+        ("/reconstruct", {"seed": "-1"}, "must be a whole number"),
+        ("/reconstruct", {"seed": "9" * 5000}, "must be a whole number"),
     ],
 )
 def test_a_bad_field_is_422_with_a_reason(client, path, fields, reason):
@@ -347,16 +380,16 @@ def test_a_bad_field_is_422_with_a_reason(client, path, fields, reason):
 @pytest.mark.parametrize(
     ("request_", "status", "reason"),
     [
-        ({"json": {"file": "/etc/passwd"}}, 415, "multipart/form-data"),
+        ({"json": {"image": "/etc/passwd"}}, 415, "multipart/form-data"),
         ({"content": b"{not json", "headers": {"content-type": "application/json"}}, 415, "multipart/form-data"),
         ({"content": b""}, 415, "multipart/form-data"),
         ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
         ({"content": b"x" * 99, "headers": {"content-type": "multipart/form-data; boundary=b"}}, 400, "form"),
-        ({"files": {"other": ("a", b"x")}}, 422, "'file' is missing"),
-        ({"files": {"a": (None, "1")}, "data": {"file": "/etc/passwd"}}, 422, "text, not a file"),
-        ({"files": [("file", ("a", b"x")), ("file", ("b", b"y"))]}, 400, "Too many files"),
-        ({"files": {"file": ("a", b"x")}, "data": {str(i): "1" for i in range(50)}}, 400, "Too many fields"),
-        ({"files": {"file": ("a", b"x")}, "data": {"report": "x" * 300_000}}, 400, "maximum size"),
+        ({"files": {"other": ("a", b"x")}}, 422, "'image' is missing"),
+        ({"files": {"a": (None, "1")}, "data": {"image": "/etc/passwd"}}, 422, "text, not a file"),
+        ({"files": [("image", ("a", b"x")), ("image", ("b", b"y"))]}, 400, "Too many files"),
+        ({"files": {"image": ("a", b"x")}, "data": {str(i): "1" for i in range(50)}}, 400, "Too many fields"),
+        ({"files": {"image": ("a", b"x")}, "data": {"report": "x" * 300_000}}, 400, "maximum size"),
     ],
 )  # fmt: skip
 def test_a_bad_request_has_a_reason(client, request_, status, reason):
@@ -380,21 +413,21 @@ def test_other_paths_and_methods_say_so_in_the_same_shape(client):
 def test_no_request_makes_the_server_read_a_file(client, tmp_path, image):
     secret = tmp_path / "secret.png"
     secret.write_bytes(images.encode_png(image))
-    answer = client.post("/predict", files={"file": (str(secret), str(secret).encode())}, data={"path": str(secret)})
+    answer = client.post("/predict", files={"image": (str(secret), str(secret).encode())}, data={"path": str(secret)})
     assert answer.status_code == 422
-    named = client.post("/predict", files={"file": ("../../../etc/passwd", images.encode_png(image))})
+    named = client.post("/predict", files={"image": ("../../../etc/passwd", images.encode_png(image))})
     assert named.status_code == 200
     assert "passwd" not in named.text
 
 
 def test_a_large_request_is_refused_before_it_is_held(folder):
     limits = Limits(body_mb=1)
-    with fastapi_testclient.TestClient(serve.application(folder / "classifier", limits=limits), BASE) as client:
+    with fastapi_testclient.TestClient(server.application(folder / "classifier", limits=limits), BASE) as client:
         sent = 0
 
         def body(count):
             nonlocal sent
-            yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+            yield b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
             for _ in range(count):
                 sent += 100_000
                 yield bytes(100_000)
@@ -407,7 +440,7 @@ def test_a_large_request_is_refused_before_it_is_held(folder):
         assert streamed.status_code == 413
         lied = client.post("/predict", content=body(100), headers={**kind, "content-length": "-1"})
         assert lied.status_code == 413
-        assert client.app.state.desk.room.held == 0
+        assert client.app.state.service.admission.reserved_bytes == 0
 
 
 # Limits -------------------------------------------------------------------------------------------------
@@ -415,19 +448,19 @@ def test_a_large_request_is_refused_before_it_is_held(folder):
 
 def test_too_many_at_once_are_503_and_may_try_again(folder, image, monkeypatch):
     """One request holds the model's thread; a second has the last place; a third is turned away, then all is well."""
-    app = serve.application(folder / "classifier", limits=Limits(queue=2, seconds=20))
+    app = server.application(folder / "classifier", limits=Limits(max_requests=2, timeout_seconds=20))
     going, started = threading.Event(), threading.Event()
-    desk = app.state.desk
-    real = desk.models.classify
+    service = app.state.service
+    real = service.models.classify
     monkeypatch.setattr(
-        type(desk.models), "classify", lambda self, batch_BHW: (started.set(), going.wait(10), real(batch_BHW))[2]
+        type(service.models), "classify", lambda self, batch_BHW: (started.set(), going.wait(10), real(batch_BHW))[2]
     )
     data = images.encode_png(image)
     with fastapi_testclient.TestClient(app, BASE) as client, ThreadPoolExecutor(2) as pool:
         first = pool.submit(ask, client, "/predict", data)
         assert started.wait(10)
         second = pool.submit(ask, client, "/predict", data)
-        wait_until(lambda: desk.room.inside == 2)
+        wait_until(lambda: service.admission.in_progress == 2)
         third = ask(client, "/predict", data)
         assert third.status_code == 503
         assert int(third.headers["retry-after"]) >= 1
@@ -436,23 +469,23 @@ def test_too_many_at_once_are_503_and_may_try_again(folder, image, monkeypatch):
         going.set()
         assert first.result().status_code == second.result().status_code == 200
         assert ask(client, "/predict", data).status_code == 200
-        assert (desk.room.inside, desk.room.held) == (0, 0)
+        assert (service.admission.in_progress, service.admission.reserved_bytes) == (0, 0)
 
 
 def test_too_long_is_504_and_leaves_nothing_behind(folder, image, monkeypatch):
-    app = serve.application(folder / "classifier", limits=Limits(seconds=0.3))
+    app = server.application(folder / "classifier", limits=Limits(timeout_seconds=0.3))
     going = threading.Event()
-    desk = app.state.desk
-    real = desk.models.classify
-    monkeypatch.setattr(type(desk.models), "classify", lambda self, batch_BHW: (going.wait(10), real(batch_BHW))[1])
+    service = app.state.service
+    real = service.models.classify
+    monkeypatch.setattr(type(service.models), "classify", lambda self, batch_BHW: (going.wait(10), real(batch_BHW))[1])
     data = images.encode_png(image)
     with fastapi_testclient.TestClient(app, BASE) as client:
         with ThreadPoolExecutor(3) as pool:
             answers = list(pool.map(lambda _: ask(client, "/predict", data), range(3)))
         assert {a.status_code for a in answers} == {504}
         assert "more than 0.3 s" in answers[0].json()["error"]
-        assert len(desk.worker) == 0
-        assert (desk.room.inside, desk.room.held) == (0, 0)
+        assert len(service.worker) == 0
+        assert (service.admission.in_progress, service.admission.reserved_bytes) == (0, 0)
         going.set()
         wait_until(lambda: ask(client, "/predict", data).status_code == 200)
 
@@ -460,13 +493,13 @@ def test_too_long_is_504_and_leaves_nothing_behind(folder, image, monkeypatch):
 def test_what_was_taken_in_is_answered_before_it_ends(folder, image, monkeypatch):
     import httpx2
 
-    app = serve.application(folder / "classifier")
-    started, real = threading.Event(), type(app.state.desk.models).classify
+    app = server.application(folder / "classifier")
+    started, real = threading.Event(), type(app.state.service.models).classify
     slow = lambda self, batch_BHW: (started.set(), time.sleep(0.7), real(self, batch_BHW))[2]  # noqa: E731
-    monkeypatch.setattr(type(app.state.desk.models), "classify", slow)
+    monkeypatch.setattr(type(app.state.service.models), "classify", slow)
     with ThreadPoolExecutor(1) as pool:
         with running(app) as address:
-            sent = {"file": ("a", images.encode_png(image))}
+            sent = {"image": ("a", images.encode_png(image))}
             answer = pool.submit(httpx2.post, f"{address}/predict", files=sent, timeout=20)
             assert started.wait(10)
         assert answer.result().status_code == 200  # the service has ended meanwhile
@@ -475,9 +508,9 @@ def test_what_was_taken_in_is_answered_before_it_ends(folder, image, monkeypatch
 
 
 def test_an_error_inside_is_500_without_a_word_of_the_image(folder, image, monkeypatch, capsys, caplog):
-    app = serve.application(folder / "classifier")
+    app = server.application(folder / "classifier")
 
-    real, failed = type(app.state.desk.models).classify, []
+    real, failed = type(app.state.service.models).classify, []
 
     def fail_once(self, batch_BHW):
         if failed:
@@ -485,7 +518,7 @@ def test_an_error_inside_is_500_without_a_word_of_the_image(folder, image, monke
         failed.append(True)
         raise RuntimeError("Secret^Name")
 
-    monkeypatch.setattr(type(app.state.desk.models), "classify", fail_once)
+    monkeypatch.setattr(type(app.state.service.models), "classify", fail_once)
     with fastapi_testclient.TestClient(app, BASE) as client, caplog.at_level(logging.DEBUG):
         answer = ask(client, "/predict", images.encode_png(image))
         assert answer.status_code == 500
@@ -498,8 +531,8 @@ def test_an_error_inside_is_500_without_a_word_of_the_image(folder, image, monke
 
 def test_nothing_of_an_image_or_its_name_is_logged(client, capsys, caplog, image):
     with caplog.at_level(logging.DEBUG):
-        client.post("/predict", files={"file": ("Secret-Name.dcm", dicom(image))})
-        client.post("/predict", files={"file": ("Secret-Name.dcm", dicom(image)[:-9])})
+        client.post("/predict", files={"image": ("Secret-Name.dcm", dicom(image))})
+        client.post("/predict", files={"image": ("Secret-Name.dcm", dicom(image)[:-9])})
         ask(client, "/fill-in", images.encode_png(image), report="Secret ____ Name")
     written = capsys.readouterr()
     ours = "".join(r.getMessage() for r in caplog.records if not r.name.startswith(("httpx", "httpcore", "asyncio")))
@@ -507,14 +540,14 @@ def test_nothing_of_an_image_or_its_name_is_logged(client, capsys, caplog, image
 
 
 def test_a_place_holds_only_so_many_bytes():
-    room = Room(Limits(body_mb=1, held_mb=2))
-    with room.place() as first, room.place() as second:
+    admission = Admission(Limits(body_mb=1, memory_mb=2))
+    with admission.admit() as first, admission.admit() as second:
         first.add(1_500_000)
         with pytest.raises(Refused, match="all the memory") as refused:
             second.add(600_000)
         assert refused.value.status == 503
-        assert room.held == 1_500_000
-    assert room.held == room.inside == 0
+        assert admission.reserved_bytes == 1_500_000
+    assert admission.reserved_bytes == admission.in_progress == 0
 
 
 def test_the_worker_gathers_what_waits_and_keeps_its_order():
@@ -529,8 +562,8 @@ def test_the_worker_gathers_what_waits_and_keeps_its_order():
         return images[:, 0, :1].astype(float)
 
     async def go():
-        worker = Worker(classify, batch=4, wait=0.05)
-        images = [worker.values(np.full((2, 2), i, np.uint8)) for i in range(10)]
+        worker = ModelWorker(classify, batch_size=4, batch_wait=0.05)
+        images = [worker.classify(np.full((2, 2), i, np.uint8)) for i in range(10)]
         other = worker.run(lambda: order.append(len(sizes)))
         values = await asyncio.gather(*images, other)
         worker.close()
@@ -553,7 +586,7 @@ def wait_until(true, seconds=10.0):
 
 
 def test_a_token_guards_everything_but_the_page_and_the_pulse(folder, image):
-    with fastapi_testclient.TestClient(serve.application(folder / "classifier", token=TOKEN), BASE) as client:
+    with fastapi_testclient.TestClient(server.application(folder / "classifier", token=TOKEN), BASE) as client:
         data = images.encode_png(image)
         for headers in (
             {},
@@ -563,7 +596,7 @@ def test_a_token_guards_everything_but_the_page_and_the_pulse(folder, image):
         ):
             answer = client.post(
                 "/predict",
-                files={"file": ("a", data)},
+                files={"image": ("a", data)},
                 headers=[(k.encode(), v.encode("latin-1")) for k, v in headers.items()],
             )
             assert answer.status_code == 401
@@ -571,13 +604,13 @@ def test_a_token_guards_everything_but_the_page_and_the_pulse(folder, image):
             assert answer.json()["error"]
         assert client.get("/model").status_code == client.get("/metrics").status_code == 401
         assert client.get("/health").status_code == client.get("/").status_code == 200
-        good = client.post("/predict", files={"file": ("a", data)}, headers={"Authorization": f"Bearer {TOKEN}"})
+        good = client.post("/predict", files={"image": ("a", data)}, headers={"Authorization": f"Bearer {TOKEN}"})
         assert good.status_code == 200
 
 
 def test_without_a_token_it_answers_to_its_own_names_only(folder):
     names = frozenset({"127.0.0.1", "localhost", "[::1]"})
-    with fastapi_testclient.TestClient(serve.application(folder / "classifier", hosts=names), BASE) as client:
+    with fastapi_testclient.TestClient(server.application(folder / "classifier", hosts=names), BASE) as client:
         for host, status in (("localhost:8000", 200), ("[::1]:8000", 200), ("127.0.0.1", 200), ("evil.example", 421)):
             assert client.get("/model", headers={"host": host}).status_code == status
 
@@ -615,10 +648,10 @@ def test_a_service_that_cannot_be_says_why(folder, settings, message):
     (folder / "incomplete" / "config.json").write_bytes((folder / "classifier" / "config.json").read_bytes())
     paths = {k: folder / v for k, v in settings.items() if k in ("model", "mrm")}
     with pytest.raises(EXPECTED, match=message):
-        serve.serve(**{"model": folder / "classifier", **settings, **paths})
+        server.serve(**{"model": folder / "classifier", **settings, **paths})
 
 
-@pytest.mark.parametrize("changes", [{"queue": 0}, {"seconds": NAN}, {"body_mb": -1}, {"body_mb": 600}])
+@pytest.mark.parametrize("changes", [{"max_requests": 0}, {"timeout_seconds": NAN}, {"body_mb": -1}, {"body_mb": 600}])
 def test_limits_that_are_none_are_refused(changes):
     with pytest.raises(EXPECTED, match="limits"):
         Limits(**changes)
@@ -629,10 +662,10 @@ def test_a_model_of_damaged_weights_is_refused_at_the_start(folder, tmp_path):
     model.encoder.head.bias.data[0] = NAN
     model_folder.save(tmp_path / "broken", model)
     with pytest.raises(EXPECTED, match="no finite number"):
-        serve.application(tmp_path / "broken")
+        server.application(tmp_path / "broken")
 
 
 def test_a_missing_library_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
     with pytest.raises(EXPECTED, match=r"mrm-radiograph\[serve\]"):
-        serve.serve(folder / "classifier")
+        server.serve(folder / "classifier")

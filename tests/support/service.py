@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mrm import serve
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM
+from mrm.serve.server import listen
 from tests.support.configs import MICRO
 
 TOKEN = "a-token-of-some-length"
@@ -36,7 +36,7 @@ def write_models(folder):
 
 
 def ask(client, path, data, **fields):
-    return client.post(path, files={"file": ("name.png", data)}, data=fields)
+    return client.post(path, files={"image": ("name.png", data)}, data=fields)
 
 
 @contextmanager
@@ -44,17 +44,17 @@ def running(app):
     """The service at an address of its own; gives the address."""
     import uvicorn
 
-    listening = serve.listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     until = time.monotonic() + 20
     while not server.started:
         assert time.monotonic() < until
         time.sleep(0.02)
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
-        listening.close()
+        listener.close()

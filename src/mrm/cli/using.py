@@ -269,9 +269,9 @@ def serve(
         without_token: listen on an address that others reach without one, where something else keeps strangers out.
         limits: how much the service takes on; what is more is refused with a reason.
     """
-    from mrm import serve as service
+    from mrm.serve import server
 
-    service.serve(model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits)
+    server.serve(model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits)
 
 
 COMMANDS = commands(predict, embed, similar, export, explain, reconstruct, fill_in, serve)

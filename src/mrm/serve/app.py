@@ -1,4 +1,4 @@
-"""The HTTP face of the service: routes, what they take, and the page."""
+"""The application: its state, its routes, and the page."""
 
 from __future__ import annotations
 
@@ -8,297 +8,227 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 
 import mrm
+from mrm.data import display
+from mrm.inference import heat_maps
 from mrm.inference.heat_maps import METHODS
-from mrm.serve import answers
-from mrm.serve.answers import About, Explanation, FilledReport, Models, Prediction, Preview, Read, Restored
-from mrm.serve.counts import Counts
-from mrm.serve.gate import Gate, Policy, error_answer
-from mrm.serve.limits import Hold, Limits, Refused, Room
-from mrm.serve.queue import Readers, Worker
+from mrm.serve import uploads
+from mrm.serve.admission import Admission, Refused
+from mrm.serve.answers import NOTICE, About, Explanation, FilledReport, Prediction, Preview, Reconstruction
+from mrm.serve.forms import MAX_SEED, SIDE, Form, describe_form, read_form
+from mrm.serve.limits import Limits
+from mrm.serve.metrics import Metric, RequestMetrics
+from mrm.serve.middleware import AccessPolicy, LimitsMiddleware, error_answer
+from mrm.serve.models import Models, png
+from mrm.serve.uploads import DecodedImage
+from mrm.serve.worker import DecodePool, ModelWorker
 
-HERE = Path(__file__).parent
 PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
-FIELD_BYTES = 256_000  # of a form's field that is no file: a report is a few thousand
+ERROR_MEANINGS = {
+    400: "the form is incomplete",
+    401: "the bearer token is missing or wrong",
+    408: "the request took too long to arrive",
+    413: "the request is too large",
+    415: "the request is not a form",
+    422: "the image or a field cannot be used",
+    503: "the service is busy; try again after Retry-After seconds",
+    504: "the answer took too long",
+}
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": about, "content": {"application/json": {"example": {"error": "why"}}}}
-    for status, about in {
-        400: "no whole form arrived",
-        401: "the token is missing or wrong",
-        408: "the request took too long to arrive",
-        413: "the request is too large",
-        415: "the request is no form",
-        422: "the image or a field cannot be used",
-        503: "too much to do at this moment; try again after Retry-After seconds",
-        504: "the answer takes too long",
-    }.items()
+    status: {"description": meaning, "content": {"application/json": {"example": {"error": "the reason"}}}}
+    for status, meaning in ERROR_MEANINGS.items()
 }
 
 
 @dataclass
-class Desk:
+class AppState:
     """What the routes share. The threads start and stop with the application."""
 
     models: Models
     limits: Limits
-    room: Room
-    counts: Counts
-    worker: Worker | None = None
-    readers: Readers | None = None
+    admission: Admission
+    metrics: RequestMetrics
+    worker: ModelWorker | None = None
+    decoders: DecodePool | None = None
 
     @asynccontextmanager
-    async def open(self, _: FastAPI) -> AsyncIterator[None]:
-        """While the application runs."""
-        self.readers = Readers(self.limits.readers)
-        self.worker = Worker(self.models.classify, self.limits.batch, self.limits.wait_ms / 1000)
+    async def run(self, _: FastAPI) -> AsyncIterator[None]:
+        """Run the threads while the application runs."""
+        self.decoders = DecodePool(self.limits.decode_threads)
+        self.worker = ModelWorker(self.models.classify, self.limits.batch_size, self.limits.batch_wait_ms / 1000)
         try:
             yield
         finally:
-            self.readers.close()
+            self.decoders.close()
             self.worker.close()
 
-    async def read(self, form: Form, as_tested: tuple[int, str] | None = None) -> Read:
-        """Decode the image of a form in a reader's thread; a whole image counts as held."""
-        assert self.readers is not None
-        data = form.data
-        image = await self.readers.run(lambda: answers.open_image(data, self.limits))
-        if as_tested is None:
-            form.hold.add(image.header.height * image.header.width)
-        return await self.readers.run(lambda: answers.read(image, as_tested))
+    async def decode(self, form: Form, eval_view: tuple[int, str] | None = None) -> DecodedImage:
+        """Decode the image of a form in a thread of its own; the pixels of a whole image are reserved first."""
+        image = await self.in_decoder(lambda: uploads.open_upload(form.data, self.limits))
+        if eval_view is None:
+            form.reservation.add(image.header.height * image.header.width)
+        return await self.in_decoder(lambda: uploads.decode(image, eval_view))
 
-    async def work(self, work: Callable[[], Any]) -> Any:
-        """Run the models."""
+    async def in_decoder(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns, called in a decoding thread."""
+        assert self.decoders is not None
+        return await self.decoders.run(work)
+
+    async def in_worker(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns, called in the thread of the models."""
         assert self.worker is not None
         return await self.worker.run(work)
 
-    def need(self, what: str) -> None:
+    async def classify(self, image_HW: np.ndarray) -> np.ndarray:
+        """The values of an image at the classifier's size, computed in a batch with others."""
+        assert self.worker is not None
+        return await self.worker.classify(image_HW)
+
+    def require(self, capability: str) -> None:
         """Raises Refused (404) for what these models cannot do."""
-        if what not in self.models.can:
-            more = "; start it with --mrm PRETRAINED" if what in ("fill-in", "reconstruct") else ""
-            raise Refused(404, f"this service has no model for {what}, but for {', '.join(self.models.can)}{more}")
+        capabilities = self.models.capabilities
+        if capability in capabilities:
+            return
+        advice = "; start it with --mrm PRETRAINED" if capability in ("fill-in", "reconstruct") else ""
+        raise Refused(404, f"no model for {capability}; this service can {', '.join(capabilities)}{advice}")
 
 
-def create(models: Models, limits: Limits, policy: Policy) -> FastAPI:
-    """The application. What its routes mean is in their docstrings, and at /openapi.json."""
-    desk = Desk(models, limits, Room(limits), Counts())
+def create(models: Models, limits: Limits, policy: AccessPolicy) -> FastAPI:
+    """The application. Its routes are described by their docstrings, and at /openapi.json."""
+    state = AppState(models, limits, Admission(limits), RequestMetrics())
     app = FastAPI(
         title="mrm",
         version=mrm.__version__,
-        description=answers.NOTICE,
-        lifespan=desk.open,
-        docs_url=None,  # Swagger and ReDoc load their pages from elsewhere
+        description=NOTICE,
+        lifespan=state.run,
+        docs_url=None,  # Swagger and ReDoc load their pages from the internet
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    app.state.desk = desk
-    _add_questions(app, desk)
-    _add_images(app, desk)
-    _add_state(app, desk)
+    app.state.service = state
+    _add_findings(app, state)
+    _add_pretrained(app, state)
+    _add_preview(app, state)
+    _add_status(app, state)
     _add_page(app)
     app.add_exception_handler(Refused, lambda _, error: error_answer(error))
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     paths = {route.path for route in app.routes if hasattr(route, "path")}
-    app.add_middleware(Gate, policy, limits, desk.room, desk.counts, paths)
+    app.add_middleware(LimitsMiddleware, policy, limits, state.admission, state.metrics, paths)
     return app
 
 
 def _http_error(_: Request, error: HTTPException) -> JSONResponse:
-    """Unknown paths and methods, in the shape of every error."""
+    """Unknown paths and methods, in the form of every other error."""
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
-# Forms --------------------------------------------------------------------------------------------------
+def _add_findings(app: FastAPI, state: AppState) -> None:
+    models, limits = state.models, state.limits
 
-
-@dataclass(frozen=True)
-class Form:
-    """What was sent: the bytes of the file, and the other fields. The file's name is not kept."""
-
-    data: bytes
-    fields: dict[str, str]
-    hold: Hold
-
-    def text(self, name: str, default: str | None = None) -> str:
-        """A field. Raises Refused (422) where it is missing."""
-        value = self.fields.get(name, default)
-        if value is None:
-            raise Refused(422, f"the field {name!r} is missing")
-        return value
-
-    def choice(self, name: str, among: tuple[str, ...], default: str | None = None) -> str:
-        """A field that takes one of a few values. Raises Refused (422)."""
-        value = self.text(name, default)
-        if value not in among:
-            raise Refused(422, f"{name} {value[:40]!r} is not one of {', '.join(among)}")
-        return value
-
-    def number(self, name: str, least: int, most: int, default: int) -> int:
-        """A field that takes a whole number. Raises Refused (422)."""
-        value = self.text(name, str(default))
-        if not (value.isascii() and value.isdigit() and len(value) < 12 and least <= int(value) <= most):
-            raise Refused(422, f"{name} {value[:40]!r} is not a whole number from {least} to {most}")
-        return int(value)
-
-
-class _InMemory(MultiPartParser):
-    """Files of forms stay in memory, which is counted; none of a patient's images is written to a disk."""
-
-    spool_max_size = 1 << 62
-
-
-async def form_of(request: Request, limits: Limits) -> Form:
-    """The form in a request, read piece by piece: as soon as it is too large, it is refused. Raises Refused."""
-    hold: Hold = request.state.hold
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise Refused(415, "send a form: multipart/form-data with the image in the field 'file'")
-    stated = request.headers.get("content-length", "")
-    if stated.isascii() and stated.isdigit() and int(stated) > limits.body_bytes:
-        raise _too_large(limits)
-    parser = _InMemory(
-        request.headers, _counted(request, limits, hold), max_files=1, max_fields=8, max_part_size=FIELD_BYTES
-    )
-    try:
-        parts = await parser.parse()
-    except MultiPartException as error:
-        raise Refused(400, f"not a form that can be read: {error.message}") from None
-    except ClientDisconnect:
-        raise Refused(400, "the request broke off before its end") from None
-    request.state.uploading = False
-    file = parts.get("file")
-    if file is None or isinstance(file, str):
-        what = "missing" if file is None else "text, not a file"
-        raise Refused(422, f"the field 'file' is {what}; send the image there, with a file name")
-    data = await file.read()
-    await file.close()
-    return Form(data, {k: v for k, v in parts.items() if isinstance(v, str)}, hold)
-
-
-async def _counted(request: Request, limits: Limits, hold: Hold):
-    """The body, piece by piece, as long as it is not too large."""
-    async for piece in request.stream():
-        if hold.bytes + len(piece) > limits.body_bytes:
-            raise _too_large(limits)
-        hold.add(len(piece))
-        yield piece
-
-
-def _too_large(limits: Limits) -> Refused:
-    return Refused(413, f"the request has more than {limits.body_mb:g} MB, the most that this service takes")
-
-
-def _takes(**others: tuple[dict[str, Any], str]) -> dict[str, Any]:
-    """How OpenAPI describes a form with a file and other fields, each a schema and what it is."""
-    file = {"type": "string", "format": "binary", "description": "a radiograph: JPEG, PNG, TIFF or DICOM"}
-    fields = {"file": file, **{k: {**schema, "description": about} for k, (schema, about) in others.items()}}
-    required = ["file", *(k for k, (schema, _) in others.items() if "default" not in schema)]
-    schema = {"type": "object", "required": required, "properties": fields}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
-
-
-_SIDE = (
-    {"type": "integer", "minimum": 32, "maximum": 4096, "default": answers.SIDE},
-    "pixels of the longer side of images sent back, at the most",
-)
-
-
-def _side(form: Form) -> int:
-    return form.number("side", 32, 4096, answers.SIDE)
-
-
-# Routes -------------------------------------------------------------------------------------------------
-
-
-def _add_questions(app: FastAPI, desk: Desk) -> None:
-    models, limits = desk.models, desk.limits
-
-    @app.post("/predict", responses=ERRORS, openapi_extra=_takes(side=_SIDE))
+    @app.post("/predict", responses=ERRORS, openapi_extra=describe_form(side=SIDE))
     async def predict(request: Request) -> Prediction:
         """The findings of an image, each with probability, threshold and decision."""
-        form = await form_of(request, limits)
-        desk.need("predict")
-        side, as_tested = _side(form), models.as_tested
-        read = await desk.read(form, as_tested)
-        if as_tested is None:
-            return await desk.work(lambda: models.outline(read, side))
-        assert desk.worker is not None
-        return models.prediction(await desk.worker.values(read.image_HW), read)
+        form = await read_form(request, limits)
+        state.require("predict")
+        side, eval_view = form.side, models.eval_view
+        upload = await state.decode(form, eval_view)
+        if eval_view is None:
+            return await state.in_worker(lambda: models.outline(upload, side))
+        return models.prediction(await state.classify(upload.image_HW), upload)
 
-    explained = _takes(
-        finding=({"type": "string", "enum": list(models.classes)}, "the finding to explain"),
-        method=({"type": "string", "enum": list(METHODS), "default": METHODS[0]}, "how"),
-        format=({"type": "string", "enum": ["png", "array"], "default": "png"}, "images, or raw float32 values"),
-        side=_SIDE,
+    explain_form = describe_form(
+        finding={"type": "string", "enum": list(models.classes), "description": "the finding to explain"},
+        method={"type": "string", "enum": list(METHODS), "default": METHODS[0], "description": "how it is computed"},
+        format={
+            "type": "string",
+            "enum": ["png", "array"],
+            "default": "png",
+            "description": "PNG images, or float32 values",
+        },
+        side=SIDE,
     )
 
-    @app.post("/explain", responses=ERRORS, openapi_extra=explained)
+    @app.post("/explain", responses=ERRORS, openapi_extra=explain_form)
     async def explain(request: Request) -> Explanation:
-        """A heat map: where in the image a finding comes from, by this model."""
-        form = await form_of(request, limits)
-        desk.need("explain")
+        """A heat map: what in the image raises a finding's number in this model."""
+        form = await read_form(request, limits)
+        state.require("explain")
         finding = form.choice("finding", models.classes)
         method = form.choice("method", METHODS, METHODS[0])
-        array, side = form.choice("format", ("png", "array"), "png") == "array", _side(form)
-        read = await desk.read(form)
-        return await desk.work(lambda: models.explain(read, finding, method, side, array))
+        array, side = form.choice("format", ("png", "array"), "png") == "array", form.side
+        upload = await state.decode(form)
+        return await state.in_worker(lambda: models.explain(upload, finding, method, side, array))
 
-    filled = _takes(
-        report=({"type": "string"}, "a report with blanks, ____ or [MASK]"),
-        top=({"type": "integer", "minimum": 1, "maximum": 20, "default": 5}, "words for each blank"),
+
+def _add_pretrained(app: FastAPI, state: AppState) -> None:
+    models, limits = state.models, state.limits
+
+    fill_in_form = describe_form(
+        report={"type": "string", "description": "a report with blanks, ____ or [MASK]"},
+        top={"type": "integer", "minimum": 1, "maximum": 20, "default": 5, "description": "words for each blank"},
     )
 
-    @app.post("/fill-in", responses=ERRORS, openapi_extra=filled)
+    @app.post("/fill-in", responses=ERRORS, openapi_extra=fill_in_form)
     async def fill_in(request: Request) -> FilledReport:
-        """The best words for the blanks of a report, with the image and without it."""
-        form = await form_of(request, limits)
-        desk.need("fill-in")
+        """The likeliest words for the blanks of a report, with the image and without it."""
+        form = await read_form(request, limits)
+        state.require("fill-in")
         report, top = form.text("report"), form.number("top", 1, 20, 5)
-        read = await desk.read(form)
-        return await desk.work(lambda: models.fill_in(read, report, top))
+        upload = await state.decode(form)
+        return await state.in_worker(lambda: models.fill_in(upload, report, top))
 
-    seeded = _takes(seed=({"type": "integer", "minimum": 0, "default": 0}, "chooses the patches that are hidden"))
+    reconstruct_form = describe_form(
+        seed={"type": "integer", "minimum": 0, "default": 0, "description": "chooses the patches that are masked"}
+    )
 
-    @app.post("/reconstruct", responses=ERRORS, openapi_extra=seeded)
-    async def reconstruct(request: Request) -> Restored:
-        """Most patches of the image hidden, and restored by the pre-trained model."""
-        form = await form_of(request, limits)
-        desk.need("reconstruct")
-        seed = form.number("seed", 0, 2**31 - 1, 0)
-        read = await desk.read(form)
-        return await desk.work(lambda: models.reconstruct(read, seed))
+    @app.post("/reconstruct", responses=ERRORS, openapi_extra=reconstruct_form)
+    async def reconstruct(request: Request) -> Reconstruction:
+        """The image with most patches masked, and restored by the pre-trained model."""
+        form = await read_form(request, limits)
+        state.require("reconstruct")
+        seed = form.number("seed", 0, MAX_SEED, 0)
+        upload = await state.decode(form)
+        return await state.in_worker(lambda: models.reconstruct(upload, seed))
 
 
-def _add_images(app: FastAPI, desk: Desk) -> None:
-    @app.post("/preview", responses=ERRORS, openapi_extra=_takes(side=_SIDE))
+def _add_preview(app: FastAPI, state: AppState) -> None:
+    @app.post("/preview", responses=ERRORS, openapi_extra=describe_form(side=SIDE))
     async def preview(request: Request) -> Preview:
-        """The image as the model's reader sees it: a browser shows neither DICOM nor 16 bits."""
-        form = await form_of(request, desk.limits)
-        side, read = _side(form), await desk.read(form)
-        assert desk.readers is not None
-        image = await desk.readers.run(lambda: answers.png(answers.shrunk(read.image_HW, side)))
-        return Preview(image, read.height, read.width, read.warnings)
+        """The image as decoded for the model: a browser shows neither DICOM nor 16-bit images."""
+        form = await read_form(request, state.limits)
+        side, upload = form.side, await state.decode(form)
+        image = await state.in_decoder(lambda: png(display.shrink(upload.image_HW, side)))
+        return Preview(image, upload.height, upload.width, upload.warnings)
 
 
-def _add_state(app: FastAPI, desk: Desk) -> None:
-    models = desk.models
+def _add_status(app: FastAPI, state: AppState) -> None:
+    models = state.models
 
     @app.get("/model")
     async def model() -> About:
-        """What the service is, can do and takes on."""
-        can, methods = models.can, list(METHODS) if "explain" in models.can else []
+        """Which models the service runs, what it can do, and its limits."""
+        capabilities = models.capabilities
         return About(
-            models.name, models.kind, models.pretrained_name, can, list(models.classes), models.thresholds,
-            methods, asdict(desk.limits), mrm.__version__,
-        )  # fmt: skip
+            model=models.name,
+            kind=models.kind,
+            pretrained=models.pretrained_name,
+            capabilities=capabilities,
+            findings=list(models.classes),
+            thresholds=models.thresholds,
+            methods=list(METHODS) if "explain" in capabilities else [],
+            limits=asdict(state.limits),
+            version=mrm.__version__,
+        )
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -307,23 +237,39 @@ def _add_state(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
-        """Counts and times for Prometheus."""
-        assert desk.worker is not None
-        gauges = {
-            "mrm_requests_inside": ("gauge", "Requests being worked on.", desk.room.inside),
-            "mrm_held_bytes": ("gauge", "Bytes of requests and images held.", desk.room.held),
-            "mrm_queue_length": ("gauge", "Jobs that wait for the model.", len(desk.worker)),
-            "mrm_batches_total": ("counter", "Forward passes of the classifier.", desk.worker.batches),
-            "mrm_images_total": ("counter", "Images classified.", desk.worker.images),
-        }
-        return PlainTextResponse(desk.counts.text(gauges), media_type="text/plain; version=0.0.4")
+        """Metrics for Prometheus."""
+        text = state.metrics.text(_current_metrics(state))
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+
+def _current_metrics(state: AppState) -> list[Metric]:
+    assert state.worker is not None
+    return [
+        Metric("mrm_requests_in_progress", "gauge", "Requests in progress.", state.admission.in_progress),
+        Metric("mrm_reserved_bytes", "gauge", "Bytes held by requests and images.", state.admission.reserved_bytes),
+        Metric("mrm_model_queue_length", "gauge", "Jobs waiting for the model.", len(state.worker)),
+        Metric("mrm_classifier_batches_total", "counter", "Forward passes of the classifier.", state.worker.batches),
+        Metric("mrm_classified_images_total", "counter", "Images classified.", state.worker.images),
+    ]
 
 
 def _add_page(app: FastAPI) -> None:
-    for path, (name, kind) in PAGE.items():
-        content = (HERE / name).read_bytes()  # once, at the start: no request names a file
-        app.add_route(path, _fixed(content, kind), methods=["GET"], include_in_schema=False)
+    folder = Path(__file__).parent
+    files = {path: ((folder / name).read_text(), media_type) for path, (name, media_type) in PAGE.items()}
+    files["/palette.js"] = (palette_script(), "text/javascript")
+    for path, (content, media_type) in files.items():  # read once at the start: no request names a file
+        app.add_route(path, _fixed(content, media_type), methods=["GET"], include_in_schema=False)
 
 
-def _fixed(content: bytes, kind: str) -> Callable[[Request], Response]:
-    return lambda _: Response(content, media_type=kind)
+def palette_script() -> str:
+    """The colours of heat maps and classes for the page, so that it draws as the rest of the package does."""
+    shades_1W = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    heat_colours = heat_maps.colours(shades_1W)[0].tolist()
+    return f"const HEAT_COLOURS = {heat_colours};\nconst CLASS_COLOURS = {[list(c) for c in display.CLASS_COLOURS]};\n"
+
+
+def _fixed(content: str, media_type: str) -> Callable[[Request], Response]:
+    def answer(_: Request) -> Response:
+        return Response(content, media_type=media_type)
+
+    return answer

@@ -1,56 +1,42 @@
-// The page of the service. No library, no request to anywhere else, nothing kept but what is on the screen.
+// The page of the service. It uses no library, sends requests to its own service only, and keeps only what is on screen.
+// HEAT_COLOURS and CLASS_COLOURS come from /palette.js.
 "use strict";
 
 const NOTICE = "not for clinical use";
-const INFERNO =  // 256 colours, as red green blue: the map that mrm.explain uses
-  "00000401000501010601010802010a02020c02020e03021004031204031405041706041907051b08051d09061f0a07220b07240c08260d0829" +
-  "0e092b10092d110a30120a32140b34150b37160b39180c3c190c3e1b0c411c0c431e0c451f0c48210c4a230c4c240c4f260c51280b53290b55" +
-  "2b0b572d0b592f0a5b310a5c320a5e340a5f3609613809623909633b09643d09653e0966400a67420a68440a68450a69470b6a490b6a4a0c6b" +
-  "4c0c6b4d0d6c4f0d6c510e6c520e6d540f6d550f6d57106e59106e5a116e5c126e5d126e5f136e61136e62146e64156e65156e67166e69166e" +
-  "6a176e6c186e6d186e6f196e71196e721a6e741a6e751b6e771c6d781c6d7a1d6d7c1d6d7d1e6d7f1e6c801f6c82206c84206b85216b87216b" +
-  "88226a8a226a8c23698d23698f24699025689225689326679526679727669827669a28659b29649d29649f2a63a02a63a22b62a32c61a52c60" +
-  "a62d60a82e5fa92e5eab2f5ead305dae305cb0315bb1325ab3325ab43359b63458b73557b93556ba3655bc3754bd3853bf3952c03a51c13a50" +
-  "c33b4fc43c4ec63d4dc73e4cc83f4bca404acb4149cc4248ce4347cf4446d04545d24644d34743d44842d54a41d74b3fd84c3ed94d3dda4e3c" +
-  "db503bdd513ade5238df5337e05536e15635e25734e35933e45a31e55c30e65d2fe75e2ee8602de9612bea632aeb6429eb6628ec6726ed6925" +
-  "ee6a24ef6c23ef6e21f06f20f1711ff1731df2741cf3761bf37819f47918f57b17f57d15f67e14f68013f78212f78410f8850ff8870ef8890c" +
-  "f98b0bf98c0af98e09fa9008fa9207fa9407fb9606fb9706fb9906fb9b06fb9d07fc9f07fca108fca309fca50afca60cfca80dfcaa0ffcac11" +
-  "fcae12fcb014fcb216fcb418fbb61afbb81dfbba1ffbbc21fbbe23fac026fac228fac42afac62df9c72ff9c932f9cb35f8cd37f8cf3af7d13d" +
-  "f7d340f6d543f6d746f5d949f5db4cf4dd4ff4df53f4e156f3e35af3e55df2e661f2e865f2ea69f1ec6df1ed71f1ef75f1f179f2f27df2f482" +
-  "f3f586f3f68af4f88ef5f992f6fa96f8fb9af9fc9dfafda1fcffa4";
-const COLOUR = Uint8Array.from(INFERNO.match(/../g), (pair) => parseInt(pair, 16));
-const METHOD = {
-  gradcam: ["gradient", "which patches raise this number; not where disease is"],
-  rollout: ["attention", "where the model attends, the same for each finding"],
+const MAX_RETRIES = 6;  // of a request that a busy service refuses
+const METHODS = {
+  gradcam: { name: "gradient", about: "which patches raise this probability, not where disease is" },
+  rollout: { name: "attention", about: "what the model attends to, the same for every finding" },
 };
 
 const $ = (id) => document.getElementById(id);
 const service = { about: null, token: "" };
-let shown = fresh(null);
+let current = stateOf(null);
 
-/** What is known of one file; a new file starts anew, and answers about the old one are dropped. */
-function fresh(file) {
+/** What is known of one file. A new file gets a new state, so that late answers about the old one are dropped. */
+function stateOf(file) {
   return {
-    file, stop: new AbortController(), grey: null, height: 0, width: 0, heat: null, heats: new Map(),
-    prediction: null, finding: "", seed: 0,
+    file, stop: new AbortController(), grey: null, height: 0, width: 0, overlay: null, heatMaps: new Map(),
+    prediction: null, mask: null, finding: "", seed: 0,
   };
 }
 
-// Asking -------------------------------------------------------------------------------------------------
+// Requests -----------------------------------------------------------------------------------------------
 
 class Refused extends Error {}
 
-async function ask(path, fields, { signal } = {}) {
+async function request(path, fields, { signal } = {}) {
   const body = fields && new FormData();
   for (const [name, value] of Object.entries(fields || {})) body.append(name, value);
   const headers = service.token ? { Authorization: `Bearer ${service.token}` } : {};
-  for (let tried = 0; ; tried += 1) {
+  for (let retries = 0; ; retries += 1) {
     const answer = await fetch(path, { method: body ? "POST" : "GET", body, headers, signal }).catch((error) => {
       if (error.name === "AbortError") throw error;
       throw new Refused("the service does not answer; is it still running?");
     });
-    if (answer.status === 503 && tried < 6) {
+    if (answer.status === 503 && retries < MAX_RETRIES) {
       const seconds = Number(answer.headers.get("Retry-After")) || 1;
-      await new Promise((go) => setTimeout(go, 1000 * seconds * (0.5 + Math.random()) * 1.5 ** tried));
+      await new Promise((resolve) => setTimeout(resolve, 1000 * seconds * (0.5 + Math.random()) * 1.5 ** retries));
       continue;
     }
     const content = await answer.json().catch(() => ({ error: `the service answered ${answer.status}` }));
@@ -60,207 +46,212 @@ async function ask(path, fields, { signal } = {}) {
   }
 }
 
-const askAbout = (path, fields = {}) => ask(path, { file: shown.file, ...fields }, { signal: shown.stop.signal });
+const requestForImage = (path, fields = {}) => request(path, { image: current.file, ...fields }, { signal: current.stop.signal });
 
-/** Run `work`; what goes wrong is said in `place`, but not of a file that is no longer shown. */
+/** Run `work` and show its error in the element `place`, unless another file has been opened meanwhile. */
 async function attempt(place, work) {
-  const own = shown;
-  say(place, "");
+  const state = current;
+  showMessage(place, "");
   try {
     await work();
   } catch (error) {
-    if (error.name === "AbortError" || own !== shown) return;
+    if (error.name === "AbortError" || state !== current) return;
     if (!(error instanceof Refused)) console.error(error);
-    say(place, error instanceof Refused ? sentence(error.message) : "this page has failed; load it again");
+    showMessage(place, error instanceof Refused ? asSentence(error.message) : "the page failed; reload it");
   }
 }
 
-function say(place, text) {
+function showMessage(place, text) {
   $(place).textContent = text;
   $(place).hidden = !text;
 }
 
-const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
-const status = (text) => { $("status").textContent = text; };
+const asSentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+const showStatus = (text) => { $("status").textContent = text; };
 
 // A file -------------------------------------------------------------------------------------------------
 
-async function take(file) {
-  shown.stop.abort();
-  shown = fresh(file);
+async function openFile(file) {
+  current.stop.abort();
+  current = stateOf(file);
   clear();
-  const most = service.about ? service.about.limits.body_mb : Infinity;
-  if (file.size > most * 1e6) {
-    say("problem", `The file has ${(file.size / 1e6).toFixed(0)} MB, and this service takes up to ${most} MB.`);
+  const maxMb = service.about ? service.about.limits.body_mb : Infinity;
+  if (file.size > maxMb * 1e6) {
+    showMessage("problem", `The file has ${(file.size / 1e6).toFixed(0)} MB, and this service accepts at most ${maxMb} MB.`);
     return;
   }
-  status("Reading the image …");
-  await attempt("problem", look);
-  if (!shown.grey && shown.file === file) status("");
+  showStatus("Reading the image …");
+  await attempt("problem", loadImage);
+  if (!current.grey && current.file === file) showStatus("");
 }
 
 function clear() {
   $("work").hidden = true;
   document.body.classList.remove("loaded");
-  for (const place of ["problem", "heat-problem", "fill-problem", "restore-problem"]) say(place, "");
+  for (const place of ["problem", "heat-problem", "fill-problem", "restore-problem"]) showMessage(place, "");
   for (const place of ["filled", "restored"]) $(place).replaceChildren();
   for (const row of document.querySelectorAll("#findings > label")) row.remove();
   resetView();
-  status("");
+  showStatus("");
 }
 
-async function look() {
-  const own = shown;
-  const can = service.about.can;
+async function loadImage() {
+  const state = current;
+  const { capabilities } = service.about;
   const [preview, prediction] = await Promise.all([
-    askAbout("/preview"),
-    can.includes("predict") ? askAbout("/predict") : null,
+    requestForImage("/preview"),
+    capabilities.includes("predict") ? requestForImage("/predict") : null,
   ]);
-  const grey = await values(preview.image);
-  if (own !== shown) return;
-  Object.assign(shown, { grey: grey.values, height: grey.height, width: grey.width, prediction });
+  const grey = await decodeGrey(preview.image);
+  if (state !== current) return;
+  Object.assign(current, { grey: grey.values, height: grey.height, width: grey.width, prediction });
   $("canvas").height = grey.height;
   $("canvas").width = grey.width;
-  say("about-image", `${preview.height.toLocaleString()} × ${preview.width.toLocaleString()} pixels, as the model's reader sees it.`);
-  warn(prediction ? prediction.warnings : preview.warnings);
-  if (prediction) list(prediction);
-  if (prediction && prediction.mask) shown.mask = (await values(prediction.mask)).values;
-  if (own !== shown) return;
+  showMessage("about-image", `${preview.height.toLocaleString()} × ${preview.width.toLocaleString()} pixels, shown as decoded for the model.`);
+  showWarnings(prediction ? prediction.warnings : preview.warnings);
+  if (prediction) listFindings(prediction);
+  if (prediction && prediction.mask) current.mask = (await decodeGrey(prediction.mask)).values;
+  if (state !== current) return;
   document.body.classList.add("loaded");
   $("work").hidden = false;
   draw();
 }
 
-/** A grey PNG in base64 as its values, row by row. */
-async function values(png) {
-  const bitmap = await createImageBitmap(new Blob([bytes(png)], { type: "image/png" }));
-  const side = document.createElement("canvas");
-  [side.height, side.width] = [bitmap.height, bitmap.width];
-  const pen = side.getContext("2d", { willReadFrequently: true });
-  pen.drawImage(bitmap, 0, 0);
-  const rgba = pen.getImageData(0, 0, bitmap.width, bitmap.height).data;
-  const found = new Uint8Array(rgba.length / 4);
-  for (let i = 0; i < found.length; i += 1) found[i] = rgba[4 * i];
-  return { values: found, height: bitmap.height, width: bitmap.width };
+/** The values of a grey PNG in base64, row by row. */
+async function decodeGrey(png) {
+  const bitmap = await createImageBitmap(new Blob([decodeBase64(png)], { type: "image/png" }));
+  const canvas = document.createElement("canvas");
+  [canvas.height, canvas.width] = [bitmap.height, bitmap.width];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const rgba = context.getImageData(0, 0, bitmap.width, bitmap.height).data;
+  const values = new Uint8Array(rgba.length / 4);
+  for (let i = 0; i < values.length; i += 1) values[i] = rgba[4 * i];
+  return { values, height: bitmap.height, width: bitmap.width };
 }
 
-const bytes = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+const decodeBase64 = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 
 // Findings -----------------------------------------------------------------------------------------------
 
-function warn(warnings) {
-  $("warnings").replaceChildren(...warnings.map((text) => make("li", { textContent: sentence(text) })));
+function showWarnings(warnings) {
+  $("warnings").replaceChildren(...warnings.map((text) => element("li", { textContent: asSentence(text) })));
   $("warnings").hidden = !warnings.length;
 }
 
-function list(prediction) {
-  const explains = service.about.can.includes("explain") || Boolean(prediction.mask);
+function listFindings(prediction) {
+  const explains = service.about.capabilities.includes("explain") || Boolean(prediction.mask);
   const order = [...prediction.findings].sort((a, b) => Number(b.decision) - Number(a.decision) || b.probability - a.probability);
-  $("findings").append(...order.map((finding) => row(finding, explains)));
-  if (explains) $("findings").append(none());
+  $("findings").append(...order.map((finding) => findingRow(finding, explains)));
+  if (explains) $("findings").append(noOverlayRow());
   const decided = prediction.findings.filter((finding) => finding.decision !== null);
   const above = decided.filter((finding) => finding.decision);
-  const where = prediction.mask ? "Choose one to see its outline." : explains ? "Choose one to see what in the image raises it." : "";
-  say("findings-about", `Probability of each finding by this model; the upright mark is its threshold. ${where}`);
-  if (prediction.abstain) status("Done. The model abstains from decisions on this image.");
-  else if (prediction.mask) status(`Done. ${above.length} of ${order.length} findings outlined.`);
-  else if (decided.length) status(`Done. ${above.length} of ${decided.length} findings with a threshold are at or above it.`);
-  else status(`Done. ${order.length} findings; this model carries no thresholds, so nothing is decided.`);
+  let hint = "";
+  if (prediction.mask) hint = "Select one to see its outline.";
+  else if (explains) hint = "Select one to see what in the image raises it.";
+  showMessage("findings-about", `Probability of each finding from this model; the vertical mark is its threshold. ${hint}`);
+  if (prediction.abstain) showStatus("Done. The model abstains from a decision on this image.");
+  else if (prediction.mask) showStatus(`Done. ${above.length} of ${order.length} findings outlined.`);
+  else if (decided.length) showStatus(`Done. ${above.length} of ${decided.length} findings with a threshold are at or above it.`);
+  else showStatus(`Done. ${order.length} findings; this model has no thresholds, so it makes no decisions.`);
 }
 
-function row(finding, explains) {
-  const label = make("label", { className: `finding${finding.decision ? " above" : ""}${explains ? "" : " plain"}` });
+function findingRow(finding, explains) {
+  const label = element("label", { className: `finding${finding.decision ? " above" : ""}${explains ? "" : " plain"}` });
   label.dataset.finding = finding.finding;
-  const radio = make("input", { type: "radio", name: "finding", value: finding.finding, disabled: !explains });
-  radio.addEventListener("change", () => choose(finding.finding));
-  const bar = make("span", { className: "bar", ariaHidden: "true" }, make("i"));
+  const radio = element("input", { type: "radio", name: "finding", value: finding.finding, disabled: !explains });
+  radio.addEventListener("change", () => selectFinding(finding.finding));
+  const bar = element("span", { className: "bar", ariaHidden: "true" }, element("i"));
   bar.firstChild.style.width = `${100 * finding.probability}%`;
   if (finding.threshold !== null) {
-    bar.append(make("b"));
+    bar.append(element("b"));
     bar.lastChild.style.left = `${100 * finding.threshold}%`;
   }
   label.append(
     radio,
-    make("span", { className: "name", textContent: finding.finding.replaceAll("_", " ") }),
-    make("span", { className: "number", textContent: finding.probability.toFixed(3) }),
+    element("span", { className: "name", textContent: finding.finding.replaceAll("_", " ") }),
+    element("span", { className: "number", textContent: finding.probability.toFixed(3) }),
     bar,
-    make("span", { className: "decision", textContent: decision(finding) }),
+    element("span", { className: "decision", textContent: decisionText(finding) }),
   );
   return label;
 }
 
-function decision(finding) {
+function decisionText(finding) {
   if (finding.threshold === null) return "no threshold";
-  if (finding.decision === null) return "not decided";
+  if (finding.decision === null) return "no decision";
   if (finding.area !== null) return finding.decision ? `▲ outlined, ${(100 * finding.area).toFixed(1)} %` : "not outlined";
   return `${finding.decision ? "▲ above" : "below"} ${finding.threshold.toFixed(3)}`;
 }
 
-function none() {
-  const radio = make("input", { type: "radio", name: "finding", value: "", checked: true });
-  radio.addEventListener("change", () => choose(""));
-  return make("label", { className: "none" }, radio, "No overlay");
+function noOverlayRow() {
+  const radio = element("input", { type: "radio", name: "finding", value: "", checked: true });
+  radio.addEventListener("change", () => selectFinding(""));
+  return element("label", { className: "none" }, radio, "No overlay");
 }
 
-/** Show what raises a finding's number. Maps are kept as long as the image is. */
-async function choose(name) {
-  shown.finding = name;
-  shown.heat = null;
+/** Show what raises a finding's probability. Heat maps are kept as long as the image is open. */
+async function selectFinding(name) {
+  current.finding = name;
+  current.overlay = null;
   await attempt("heat-problem", async () => {
-    const own = shown;
-    const heat = name && (shown.mask ? outlined(name) : await heatOf(name, $("method").value));
-    if (own !== shown || own.finding !== name) return;
-    shown.heat = heat || null;
+    const state = current;
+    if (!name) return;
+    const overlay = current.mask ? outlineOf(name) : await heatMapOf(name, $("method").value);
+    if (state === current && state.finding === name) current.overlay = overlay;
   });
   draw();
 }
 
-function outlined(name) {
-  const number = shown.prediction.findings.findIndex((finding) => finding.finding === name) + 1;
-  return shown.mask.map((value) => (value === number ? 255 : 0));
+/** The share (0 to 255) by which each pixel is covered, and the colours that cover it. */
+function outlineOf(name) {
+  const number = current.prediction.findings.findIndex((finding) => finding.finding === name) + 1;
+  const colour = CLASS_COLOURS[(number - 1) % CLASS_COLOURS.length];
+  return { cover: current.mask.map((value) => (value === number ? 255 : 0)), colours: Array(256).fill(colour) };
 }
 
-async function heatOf(name, method) {
+async function heatMapOf(name, method) {
   const key = `${method} ${name}`;
-  if (!shown.heats.has(key)) {
-    const own = shown;
-    status(`Looking for what raises the number of ${name} …`);
-    const answer = await askAbout("/explain", { finding: name, method });
-    own.heats.set(key, (await values(answer.heat)).values);
-    if (own === shown) status(`Heat map of ${name}.`);
+  if (!current.heatMaps.has(key)) {
+    const state = current;
+    showStatus(`Computing the heat map of ${name} …`);
+    const answer = await requestForImage("/explain", { finding: name, method });
+    const cover = (await decodeGrey(answer.heat_map)).values;
+    state.heatMaps.set(key, { cover, colours: HEAT_COLOURS });
+    if (state === current) showStatus(`Heat map of ${name}.`);
   }
-  return shown.heats.get(key);
+  return current.heatMaps.get(key);
 }
 
 // Drawing ------------------------------------------------------------------------------------------------
 
-let waiting = false;
+let drawPending = false;
 
 function draw() {
-  if (waiting) return;
-  waiting = true;
+  if (drawPending) return;
+  drawPending = true;
   requestAnimationFrame(() => {
-    waiting = false;
-    if (shown.grey) paint();
+    drawPending = false;
+    if (current.grey) paint();
   });
 }
 
 function paint() {
   const [window_, level, opacity] = ["window", "level", "opacity"].map((id) => Number($(id).value));
-  const table = Uint8ClampedArray.from({ length: 256 }, (_, v) => ((v - level + window_ / 2) / window_) * 255);
-  const pen = $("canvas").getContext("2d");
-  const image = pen.createImageData(shown.width, shown.height);
-  const { grey, heat } = shown;
-  for (let i = 0, o = 0; i < grey.length; i += 1, o += 4) {
-    const value = table[grey[i]];
-    const cover = heat ? (heat[i] / 255) * (opacity / 100) : 0;  // as mrm.explain.overlay
-    const colour = heat ? 3 * heat[i] : 0;
-    for (let c = 0; c < 3; c += 1) image.data[o + c] = value * (1 - cover) + COLOUR[colour + c] * cover;
-    image.data[o + 3] = 255;
+  const greyLevels = Uint8ClampedArray.from({ length: 256 }, (_, v) => ((v - level + window_ / 2) / window_) * 255);
+  const context = $("canvas").getContext("2d");
+  const image = context.createImageData(current.width, current.height);
+  const { grey, overlay } = current;
+  for (let i = 0, offset = 0; i < grey.length; i += 1, offset += 4) {
+    const value = greyLevels[grey[i]];
+    const share = overlay ? (overlay.cover[i] / 255) * (opacity / 100) : 0;  // as heat_maps.overlay does
+    const colour = overlay ? overlay.colours[overlay.cover[i]] : [0, 0, 0];
+    for (let c = 0; c < 3; c += 1) image.data[offset + c] = value * (1 - share) + colour[c] * share;
+    image.data[offset + 3] = 255;
   }
-  pen.putImageData(image, 0, 0);
-  const over = heat ? `, with ${shown.mask ? "the outline" : "a heat map"} of ${shown.finding}` : "";
-  $("canvas").setAttribute("aria-label", `The radiograph${over}`);
+  context.putImageData(image, 0, 0);
+  const description = overlay ? `, with ${current.mask ? "the outline" : "a heat map"} of ${current.finding}` : "";
+  $("canvas").setAttribute("aria-label", `The radiograph${description}`);
   $("window-value").textContent = window_;
   $("level-value").textContent = level;
   $("opacity-value").textContent = `${opacity} %`;
@@ -274,129 +265,129 @@ function resetView() {
 // The report ---------------------------------------------------------------------------------------------
 
 async function fillIn() {
-  const own = shown;
+  const state = current;
   const report = $("report").value;
   $("filled").replaceChildren();
-  const answer = await askAbout("/fill-in", { report, top: 5 });
-  if (own !== shown) return;
-  // A form is sent with the line ends of the network, and the service counts characters, JavaScript halves of some.
-  const letters = [...report.replaceAll("\n", "\r\n")];
-  const read = make("p", { className: "read" });
-  let at = 0;
+  const answer = await requestForImage("/fill-in", { report, top: 5 });
+  if (state !== current) return;
+  // A form is sent with CRLF line ends. The service counts characters, JavaScript strings count UTF-16 units.
+  const characters = [...report.replaceAll("\n", "\r\n")];
+  const filled = element("p", { className: "read" });
+  let position = 0;
   for (const blank of answer.blanks) {
     const best = blank.with_image[0];
-    read.append(letters.slice(at, blank.start).join(""), make("mark", { textContent: best ? best.word : "____" }));
-    at = blank.end;
+    filled.append(characters.slice(position, blank.start).join(""), element("mark", { textContent: best ? best.word : "____" }));
+    position = blank.end;
   }
-  read.append(letters.slice(at).join(""));
-  const tables = answer.blanks.map((blank, i) => tableOf(blank, i + 1));
-  $("filled").append(read, make("div", { className: "blanks" }, ...tables));
+  filled.append(characters.slice(position).join(""));
+  const tables = answer.blanks.map((blank, i) => blankTable(blank, i + 1));
+  $("filled").append(filled, element("div", { className: "blanks" }, ...tables));
 }
 
-function tableOf(blank, number) {
-  const rows = blank.with_image.map((word, i) => make("tr", {}, cell(word), cell(blank.without_image[i])));
-  const head = make("tr", {}, ...["with this image", "without an image"].map((textContent) => make("th", { scope: "col", textContent })));
-  return make("table", {}, make("caption", { textContent: `Blank ${number}` }), make("thead", {}, head), make("tbody", {}, ...rows));
+function blankTable(blank, number) {
+  const rows = blank.with_image.map((word, i) => element("tr", {}, wordCell(word), wordCell(blank.without_image[i])));
+  const head = element("tr", {}, ...["with this image", "without the image"].map((textContent) => element("th", { scope: "col", textContent })));
+  return element("table", {}, element("caption", { textContent: `Blank ${number}` }), element("thead", {}, head), element("tbody", {}, ...rows));
 }
 
-function cell(word) {
-  if (!word) return make("td");
-  return make("td", {}, word.word, make("span", { textContent: word.probability.toFixed(3) }));
+function wordCell(word) {
+  if (!word) return element("td");
+  return element("td", {}, word.word, element("span", { textContent: word.probability.toFixed(3) }));
 }
 
 // Restoring ----------------------------------------------------------------------------------------------
 
 async function restore() {
-  const own = shown;
-  const answer = await askAbout("/reconstruct", { seed: shown.seed });
-  if (own !== shown) return;
-  shown.seed += 1;
+  const state = current;
+  const answer = await requestForImage("/reconstruct", { seed: current.seed });
+  if (state !== current) return;
+  current.seed += 1;
   const figures = [
-    ["masked", "what the model saw"], ["restored", "what it restored"], ["original", "the image"],
-    ["residual", "the difference, brighter where larger"],
+    ["masked", "masked, as the model sees it"], ["restored", "restored"], ["original", "original"],
+    ["residual", "difference, brighter where larger"],
   ];
-  $("restored").replaceChildren(...figures.map(([key, about]) => make("figure", {},
-    make("img", { src: `data:image/png;base64,${answer[key]}`, alt: about }),
-    make("figcaption", { textContent: key === "restored" ? `${about}; error ${answer.error.toFixed(2)}` : about }),
+  $("restored").replaceChildren(...figures.map(([key, about]) => element("figure", {},
+    element("img", { src: `data:image/png;base64,${answer[key]}`, alt: about }),
+    element("figcaption", { textContent: key === "restored" ? `${about}; error ${answer.error.toFixed(2)}` : about }),
   )));
-  $("restore-go").textContent = "Hide others";
+  $("restore-go").textContent = "Mask other patches";
 }
 
 // Downloads ----------------------------------------------------------------------------------------------
 
 function save(name, blob) {
-  const link = make("a", { href: URL.createObjectURL(blob), download: name });
+  const link = element("a", { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
 function saveJson() {
-  const { mask, overlay, ...plain } = shown.prediction;
+  const { mask, overlay, ...plain } = current.prediction;
   save("findings.json", new Blob([`${JSON.stringify(plain, null, 2)}\n`], { type: "application/json" }));
 }
 
 function saveCsv() {
   const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""').replace(/^[=+@-]/, "'$&")}"`;
-  const lines = shown.prediction.findings.map((f) => [
-    quoted(shown.prediction.model), quoted(f.finding), f.probability, f.threshold ?? "",
+  const lines = current.prediction.findings.map((f) => [
+    quoted(current.prediction.model), quoted(f.finding), f.probability, f.threshold ?? "",
     f.decision === null ? "" : Number(f.decision), quoted(NOTICE),
   ].join(","));
   const text = ["model,finding,probability,threshold,decision,notice", ...lines, ""].join("\n");
   save("findings.csv", new Blob([text], { type: "text/csv" }));
 }
 
-/** The image as it is on the screen, with a line below that says what it is. */
+/** The image as it is on screen, with a line below that says what it is. */
 function savePng() {
-  const from = $("canvas");
-  const strip = Math.max(28, Math.round(from.width / 26));
-  const to = make("canvas", { width: from.width, height: from.height + strip });
-  const pen = to.getContext("2d");
-  pen.fillRect(0, 0, to.width, to.height);
-  pen.drawImage(from, 0, 0);
-  pen.fillStyle = "#fff";
-  pen.font = `${Math.round(strip * 0.5)}px sans-serif`;
-  pen.textBaseline = "middle";
-  const what = shown.finding ? [shown.finding, shown.mask ? "outline" : $("method").value] : [];
-  pen.fillText([NOTICE.toUpperCase(), service.about.model, ...what].join("  ·  "), strip * 0.4, from.height + strip / 2, to.width - strip);
-  to.toBlob((blob) => save("radiograph.png", blob), "image/png");
+  const canvas = $("canvas");
+  const strip = Math.max(28, Math.round(canvas.width / 26));
+  const copy = element("canvas", { width: canvas.width, height: canvas.height + strip });
+  const context = copy.getContext("2d");
+  context.fillRect(0, 0, copy.width, copy.height);
+  context.drawImage(canvas, 0, 0);
+  context.fillStyle = "#fff";
+  context.font = `${Math.round(strip * 0.5)}px sans-serif`;
+  context.textBaseline = "middle";
+  const details = current.finding ? [current.finding, current.mask ? "outline" : $("method").value] : [];
+  context.fillText([NOTICE.toUpperCase(), service.about.model, ...details].join("  ·  "), strip * 0.4, canvas.height + strip / 2, copy.width - strip);
+  copy.toBlob((blob) => save("radiograph.png", blob), "image/png");
 }
 
 // The page -----------------------------------------------------------------------------------------------
 
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
+function element(tag, properties = {}, ...children) {
+  const created = Object.assign(document.createElement(tag), properties);
+  created.append(...children);
+  return created;
 }
 
 async function start() {
   await attempt("token-problem", async () => {
-    service.about = await ask("/model");
+    service.about = await request("/model");
     $("token").hidden = true;
   });
   $("drop").hidden = !service.about;
   if (!service.about) {
-    if ($("token").hidden) say("problem", $("token-problem").textContent);
+    if ($("token").hidden) showMessage("problem", $("token-problem").textContent);
     return;
   }
   const { about } = service;
-  say("problem", "");
+  showMessage("problem", "");
   $("model").textContent = [about.model, about.pretrained !== about.model && about.pretrained].filter(Boolean).join(" + ");
-  $("answer").hidden = !about.can.includes("predict");
-  $("fill").hidden = !about.can.includes("fill-in");
-  $("restore").hidden = !about.can.includes("reconstruct");
+  $("answer").hidden = !about.capabilities.includes("predict");
+  $("fill").hidden = !about.capabilities.includes("fill-in");
+  $("restore").hidden = !about.capabilities.includes("reconstruct");
   $("method-line").hidden = !about.methods.length;
-  $("opacity-label").hidden = !about.can.includes("predict");
-  $("method").replaceChildren(...about.methods.map((value) => make("option", { value, textContent: (METHOD[value] || [value])[0] })));
-  tellMethod();
+  $("opacity-label").hidden = !about.capabilities.includes("predict");
+  $("method").replaceChildren(...about.methods.map((value) => element("option", { value, textContent: METHODS[value]?.name ?? value })));
+  showMethod();
 }
 
-function tellMethod() {
-  $("method-about").textContent = (METHOD[$("method").value] || ["", ""])[1];
+function showMethod() {
+  $("method-about").textContent = METHODS[$("method").value]?.about ?? "";
 }
 
-/** A button's work, once at a time. */
-function busy(button, place, work) {
+/** A listener that runs a button's work once at a time. */
+function onceAtATime(button, place, work) {
   return async (event) => {
     event.preventDefault();
     button.disabled = true;
@@ -407,9 +398,9 @@ function busy(button, place, work) {
 
 for (const id of ["window", "level", "opacity"]) $(id).addEventListener("input", draw);
 $("reset").addEventListener("click", resetView);
-$("method").addEventListener("change", () => { tellMethod(); choose(shown.finding); });
-$("fill-form").addEventListener("submit", busy($("fill-form").querySelector("button"), "fill-problem", fillIn));
-$("restore-go").addEventListener("click", busy($("restore-go"), "restore-problem", restore));
+$("method").addEventListener("change", () => { showMethod(); selectFinding(current.finding); });
+$("fill-form").addEventListener("submit", onceAtATime($("fill-form").querySelector("button"), "fill-problem", fillIn));
+$("restore-go").addEventListener("click", onceAtATime($("restore-go"), "restore-problem", restore));
 $("save-json").addEventListener("click", saveJson);
 $("save-csv").addEventListener("click", saveCsv);
 $("save-png").addEventListener("click", savePng);
@@ -420,8 +411,8 @@ $("token").addEventListener("submit", (event) => {
 });
 $("file").addEventListener("change", () => {
   const [file] = $("file").files;
-  $("file").value = "";  // the same file may be chosen again
-  if (file) take(file);
+  $("file").value = "";  // so that the same file can be chosen again
+  if (file) openFile(file);
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -434,6 +425,6 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
   const [file] = event.dataTransfer.files;
-  if (file && service.about) take(file);
+  if (file && service.about) openFile(file);
 });
 start();

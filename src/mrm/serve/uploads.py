@@ -1,0 +1,64 @@
+"""An uploaded image: its header is parsed once and its size checked before it is decoded. What fails is the client's."""
+
+# Shapes: H W pixels
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from mrm.data import images, samples
+from mrm.data.images import ImageFile
+from mrm.data.records import Record
+from mrm.serve.admission import Refused
+from mrm.serve.limits import Limits
+from mrm.system.errors import ImageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image (H, W) uint8, the size of the original, and warnings about what the file says of itself."""
+
+    image_HW: np.ndarray
+    height: int
+    width: int
+    warnings: list[str]
+
+
+def open_upload(data: bytes, limits: Limits) -> ImageFile:
+    """The upload with its header parsed, not decoded. Raises Refused (422) if it is not an image, or is too large."""
+    image = refuse_if_unreadable(lambda: images.open_image(data))
+    height, width = images.size(image)
+    if height * width > limits.pixels:
+        raise Refused(
+            422,
+            f"the image has {height:,} x {width:,} pixels, and this service accepts at most {limits.megapixels:g} "
+            "megapixels; shrink it first",
+        )
+    return image
+
+
+def decode(image: ImageFile, eval_view: tuple[int, str] | None = None) -> DecodedImage:
+    """Decode an image, whole or as a classifier is evaluated on it (size, view). Raises Refused (422)."""
+    if eval_view is None:
+        image_HW = refuse_if_unreadable(lambda: images.read(image))
+    else:
+        size, view = eval_view
+        image_HW = refuse_if_unreadable(lambda: samples.eval_image(Record(image), size, view))
+    return DecodedImage(image_HW, *images.size(image), refuse_if_unreadable(lambda: images.doubts(image)))
+
+
+def refuse_if_unreadable(read: Callable[[], T]) -> T:
+    """What `read` returns; whatever a file makes a decoder raise becomes Refused (422), with the reason."""
+    try:
+        return read()
+    except ImageError as error:
+        raise Refused(422, str(error).removeprefix("the bytes given: ")) from None
+    except MemoryError:
+        raise Refused(422, "there is not enough memory to decode the file; shrink the image first") from None
+    except Exception as error:  # from several decoding libraries; no file may cause a 500
+        raise Refused(422, f"the file is damaged and cannot be decoded ({type(error).__name__})") from None
