@@ -1,11 +1,11 @@
-"""What failures cost a run: processes killed at random until it is finished all the same, and the arithmetic of it.
+"""What failures cost a run: processes are killed at random until the run is finished all the same; and the arithmetic.
 
     python benchmarks/failures.py [--kills 8] [--json FILE]
 
 First a real pre-training of a tiny model on phantoms. One of its processes is killed (SIGKILL) after a random number of
 steps, the others are seen to end, and the run is started again on as many, fewer or more processes, until it is done.
-It reports how many steps were made twice, and whether the log is that of a run that nobody killed: to the bit for the
-same number of processes, else within 1e-4. Exit status 1 if it is not.
+It reports how many steps were made twice, and whether the log equals that of an uninterrupted run: bit for bit with the
+same number of processes, else within 1e-4. Exit status 1 if it does not.
 
 Then a simulation of long runs, against the formulas of Young (1974) for the best interval between checkpoints and
 of Daly (2006) for the time that a run takes. `docs/scale.md` uses both.
@@ -103,7 +103,7 @@ def start(config: recipes.PretrainConfig, count: int) -> list[int]:
 
 
 def alive(children: list[int]) -> bool:
-    """Whether any of them still runs. Their exit statuses are taken, so a list is asked after until it is empty."""
+    """Whether any of them still runs. Their exit statuses are collected, so call this until the list is empty."""
     for child in list(children):
         if os.waitpid(child, os.WNOHANG)[0]:
             children.remove(child)
@@ -237,7 +237,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         killed = real(options.kills, Path(folder))
     print(f"Killed at random: {STEPS} steps, a checkpoint every {SAVE_EVERY}, a kill after {2 * SAVE_EVERY} on average")
-    print("processes     kills  starts  steps lost  per kill (expected)  against the run nobody killed")
+    print("processes     kills  starts  steps lost  per kill (expected)  against the uninterrupted run")
     for r in killed:
         same = "equal to the bit" if r["difference"] == 0 else f"within {r['difference']:.0e}"
         print(

@@ -1,4 +1,4 @@
-"""Fine-tune to the 14 findings of NIH ChestX-ray14 with 1, 10 and 100 % of the labels, and test each.
+"""Fine-tune on the 14 findings of NIH ChestX-ray14 with 1, 10 and 100 % of the labels, and test each model.
 
 mrm prepare nih --source NIH --splits lists/NIH_ChestX-ray --out nih
 python examples/finetune_nih.py

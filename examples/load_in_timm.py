@@ -10,4 +10,4 @@ import torch
 model = timm.create_model("vit_base_patch16_224", num_classes=14, global_pool="avg", drop_path_rate=0.1)
 weights = torch.load("MRM.pth", map_location="cpu", weights_only=True)["model"]
 loaded = model.load_state_dict(weights, strict=False)
-print("start afresh:", loaded.missing_keys)  # head.* and fc_norm.*; the decoders are left over
+print("untrained:", loaded.missing_keys)  # head.* and fc_norm.*; the decoders of the file are not used

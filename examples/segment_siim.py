@@ -1,4 +1,4 @@
-"""Outline the pneumothoraces of SIIM-ACR, test under every Dice convention, and write masks of new images.
+"""Segment the pneumothoraces of SIIM-ACR, test under every Dice convention, and write masks of new images.
 
 mrm prepare siim --source SIIM --out siim
 python examples/segment_siim.py

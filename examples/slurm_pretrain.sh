@@ -1,8 +1,8 @@
 #!/bin/bash
 # Pre-training on several nodes under SLURM: sbatch examples/slurm_pretrain.sh
 #
-# Adapt the lines #SBATCH, GPUS and the command. --out (RUN) must lie on storage that all nodes share.
-# A job that is preempted, reaches its time limit or loses a node goes on where it was: see docs/scale.md.
+# Adapt the #SBATCH lines, GPUS and the command. --out (RUN) must be on storage that all nodes share.
+# A job that is preempted, reaches its time limit or loses a node resumes where it was: see docs/scale.md.
 
 #SBATCH --job-name=mrm-pretrain
 #SBATCH --nodes=2
@@ -13,20 +13,20 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@300
-# SIGTERM reaches the processes of the step 300 s before the time limit, so that they save
+# SIGTERM reaches the processes of the step 300 s before the time limit, so that they can save
 
 set -u
 RUN=${RUN:-runs/mimic}
 RECORDS=${RECORDS:-training.csv}
 GPUS=${GPUS:-8}
 PORT=${PORT:-29500}
-MOST=${MOST:-100} # requeues
+MAX_REQUEUES=${MAX_REQUEUES:-100}
 
 before=$(readlink "$RUN/last" || true)
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
-trap ':' TERM # if the shell is signalled too, it outlives the step
-# --kill-on-bad-exit: without one node the others would wait for it for ever
+trap ':' TERM # if the shell gets the signal too, it must outlive the step
+# --kill-on-bad-exit: if a node is lost, the others would otherwise wait for it for ever
 srun --kill-on-bad-exit=1 torchrun \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$GPUS" \
     --rdzv-backend c10d --rdzv-endpoint "$head:$PORT" --rdzv-id "$SLURM_JOB_ID" \
@@ -40,14 +40,14 @@ while kill -0 "$step" 2>/dev/null; do # a signal interrupts wait
     status=$?
 done
 
-# 0: the run is finished. Anything else: it was stopped, or something failed. It is worth another try if it has
-# got further than it was; an error that comes back at once, such as a missing file, does not go round for ever.
+# 0: the run is finished. Anything else: it was stopped, or something failed. It is worth another try if the run has
+# made progress; an error that occurs at once, such as a missing file, is not repeated for ever.
 if [ "$status" -ne 0 ] && [ "$(readlink "$RUN/last" || true)" != "$before" ]; then
-    if [ "${SLURM_RESTART_COUNT:-0}" -lt "$MOST" ]; then
-        echo "status $status, but further than $before: again"
+    if [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_REQUEUES" ]; then
+        echo "status $status, but the run has moved on from ${before:-the start}: requeueing"
         scontrol requeue "$SLURM_JOB_ID"
         exit 0
     fi
-    echo "requeued $MOST times already: giving up"
+    echo "requeued $MAX_REQUEUES times already: giving up"
 fi
 exit "$status"
