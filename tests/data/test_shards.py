@@ -77,7 +77,11 @@ def runs_of_both(packed, unpacked, tmp_path_factory) -> dict[str, tuple[Path, Pa
         pretrained = runs.pretrain(replace(pretrain_config(unpacked, out / "a"), records=records))
         made_of = finetune_config(unpacked, pretrained, out / "b", train=records, val=records, classes=FINDINGS)
         tuned = runs.finetune(made_of)
-        made[name] = pretrained, tuned, runs.evaluate(tuned, records, out / "c", draws=50, workers=0)
+        made[name] = (
+            pretrained,
+            tuned,
+            runs.evaluate(tuned, records, out / "c", draws=50, reading=runs.Reading(reading=runs.Reading(workers=0))),
+        )
     return made
 
 

@@ -34,7 +34,9 @@ def test_who_was_tested_is_told_as_far_as_known():
 
 
 def test_an_uncalibrated_model_shows_its_calibration_and_no_operating_point(phantoms, model, tmp_path):
-    results = runs.evaluate(model, phantoms / "records.csv", tmp_path, draws=50, workers=0)
+    results = runs.evaluate(
+        model, phantoms / "records.csv", tmp_path, draws=50, reading=runs.Reading(reading=runs.Reading(workers=0))
+    )
     assert results["operating_points"] == {}
     assert results["abstained"] is None
     one = results["calibration"]["effusion"]
@@ -48,7 +50,9 @@ def test_an_uncalibrated_model_shows_its_calibration_and_no_operating_point(phan
 
 
 def test_groups_are_tested_and_shown(phantoms, model, tmp_path):
-    results = runs.evaluate(model, phantoms / "records.csv", tmp_path, draws=50, workers=0, by=("sex", "age"))
+    results = runs.evaluate(
+        model, phantoms / "records.csv", tmp_path, draws=50, reading=runs.Reading(workers=0), by=("sex", "age")
+    )
     by_sex, by_age = results["subgroups"]
     assert {g["name"] for g in by_sex["groups"]} == {"F", "M"}
     assert sum(g["n"] for g in by_age["groups"]) == 48
@@ -61,14 +65,22 @@ def test_groups_are_tested_and_shown(phantoms, model, tmp_path):
 
 def test_a_column_that_is_not_there_is_named(phantoms, model, tmp_path):
     with pytest.raises(RecordError, match="no column 'scanner' to group by; there are view, "):
-        runs.evaluate(model, phantoms / "records.csv", tmp_path, workers=0, by=("scanner",))
+        runs.evaluate(
+            model,
+            phantoms / "records.csv",
+            tmp_path,
+            reading=runs.Reading(reading=runs.Reading(workers=0)),
+            by=("scanner",),
+        )
 
 
 def test_a_class_absent_from_the_test_set_is_undefined_everywhere(phantoms, model, tmp_path):
     records = Records.load(phantoms / "records.csv", ("effusion", "cardiomegaly"))
     rows = [replace(r, labels=(r.labels[0], 0.0)) for r in records]
     file = Records(rows, records.classes).to_csv(tmp_path / "test.csv")
-    results = runs.evaluate(model, file, tmp_path / "out", draws=50, workers=0, by=("sex",))
+    results = runs.evaluate(
+        model, file, tmp_path / "out", draws=50, reading=runs.Reading(reading=runs.Reading(workers=0)), by=("sex",)
+    )
     assert results["classes"]["cardiomegaly"]["auroc"]["value"] is None
     assert results["calibration"]["cardiomegaly"]["brier"]["value"] is None
     json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
@@ -78,15 +90,21 @@ def test_a_class_absent_from_the_test_set_is_undefined_everywhere(phantoms, mode
 def test_one_patient_only_gives_numbers_without_intervals(phantoms, model, tmp_path):
     records = Records.load(phantoms / "records.csv", ("effusion", "cardiomegaly"))
     file = Records([replace(r, patient="p") for r in records], records.classes).to_csv(tmp_path / "test.csv")
-    results = runs.evaluate(model, file, tmp_path / "out", draws=50, workers=0, by=("sex",))
+    results = runs.evaluate(
+        model, file, tmp_path / "out", draws=50, reading=runs.Reading(reading=runs.Reading(workers=0)), by=("sex",)
+    )
     assert results["classes"]["effusion"]["auroc"]["value"] is not None
     assert results["classes"]["effusion"]["auroc"]["low"] is None
     assert "one patient only" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_whole_page_fits_a_phone(phantoms, model, tmp_path, chromium):
-    runs.calibrate(model, phantoms / "records.csv", workers=0, outliers=False)
-    runs.evaluate(model, phantoms / "records.csv", tmp_path, draws=50, workers=0, by=("sex", "age"))
+    runs.calibrate(
+        model, phantoms / "records.csv", reading=runs.Reading(reading=runs.Reading(workers=0)), outliers=False
+    )
+    runs.evaluate(
+        model, phantoms / "records.csv", tmp_path, draws=50, reading=runs.Reading(workers=0), by=("sex", "age")
+    )
     scroll, client = widths(chromium, tmp_path / "index.html", tmp_path)
     assert client > PHONE - 20
     assert scroll <= client

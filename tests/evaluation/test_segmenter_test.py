@@ -45,10 +45,10 @@ def test_a_trained_segmenter_finds_discs_and_says_how_well(disc_segmenter, discs
 
 
 def test_what_a_test_would_ignore_or_could_not_write_is_refused_at_once(disc_segmenter, disc_encoder, discs, tmp_path):
-    with pytest.raises(RunError, match="a segmenter; --by groups the records"):
+    with pytest.raises(RunError, match="is a segmenter, but --by groups the records"):
         runs.evaluate(disc_segmenter, discs, tmp_path / "out", by=["view"])
     for changes in ({"slide": True}, {"split": "validation"}):
-        with pytest.raises(RunError, match="no segmenter; --split and --slide are for"):
+        with pytest.raises(RunError, match="is not a segmenter; --split and --slide are for"):
             runs.evaluate(disc_encoder, discs, tmp_path / "out", **changes)
     (tmp_path / "file").touch()
     for model in (disc_segmenter, disc_encoder):  # before hours of work, not after them

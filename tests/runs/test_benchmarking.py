@@ -58,7 +58,7 @@ class Pretended:
         model_folder.save(config.out / "last", Classifier(shape), Card("classifier", vars(shape), {"step": steps}))
         return config.out
 
-    def evaluate(self, run, records, out, images=None, draws=2000):
+    def evaluate(self, run, records, out, reading=None, draws=2000):
         """The test of 100 records of 50 patients, hard for all seeds alike and a little harder for some."""
         seed = int(run.parent.name.rpartition("-")[2])
         labels_N, patients = (np.arange(100) % 5 < 2).astype(float), [f"p{i // 2}" for i in range(100)]
@@ -189,8 +189,8 @@ def test_one_seed_has_the_interval_of_its_test(tmp_path, lists, model):
 
 def test_seeds_tested_on_other_records_have_no_interval(tmp_path, lists, model):
     class Fewer(Pretended):
-        def evaluate(self, run, records, out, **options):
-            results = super().evaluate(run, records, out, **options)
+        def evaluate(self, run, records, out, *options, **more):
+            results = super().evaluate(run, records, out, *options, **more)
             return results | {"fingerprint": run.parent.name}
 
     made = Fewer().benchmark(config(tmp_path / "out", lists, model))

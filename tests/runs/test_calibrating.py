@@ -31,7 +31,9 @@ def calibrate(model, phantoms, *options: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:it is not known which records")
 def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, phantoms, tmp_path, capsys):
-    before = runs.evaluate(model, phantoms / "records.csv", tmp_path / "before", draws=20, workers=0)
+    before = runs.evaluate(
+        model, phantoms / "records.csv", tmp_path / "before", draws=20, reading=runs.Reading(workers=0)
+    )
     raw = read_predictions(tmp_path / "before" / "predictions.csv")
     calibrate(model, phantoms, "--sensitivity", "0.8")
     card = model_folder.read_card(model)
@@ -49,7 +51,9 @@ def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, ph
     assert (card.calibration["goal"], card.calibration["n"]) == ("sensitivity 0.8", 48)
     assert "sensitivity 0.8" in capsys.readouterr().out
     with pytest.warns(UserWarning, match="48 records of test share an image with calibration"):
-        after = runs.evaluate(model, phantoms / "records.csv", tmp_path / "after", draws=20, workers=0)
+        after = runs.evaluate(
+            model, phantoms / "records.csv", tmp_path / "after", draws=20, reading=runs.Reading(workers=0)
+        )
     used = read_predictions(tmp_path / "after" / "predictions.csv")
     np.testing.assert_allclose(used.probabilities_NC, scaled, rtol=1e-4)
     assert after["classes"]["effusion"]["auroc"]["value"] == before["classes"]["effusion"]["auroc"]["value"]
@@ -132,15 +136,15 @@ def test_records_that_nothing_can_be_fitted_on_are_refused(model, phantoms, tmp_
     records = Records.load(phantoms / "records.csv", ("effusion", "cardiomegaly"))
     one = Records([replace(r, labels=(1.0, 1.0)) for r in records], records.classes).to_csv(tmp_path / "one.csv")
     with pytest.raises(RunError, match=r"one\.csv: no class has both positives and negatives"):
-        runs.calibrate(model, one, workers=0)
+        runs.calibrate(model, one, reading=runs.Reading(workers=0))
     few = Records([replace(r, patient="ab"[i % 2]) for i, r in enumerate(records)], records.classes).to_csv(
         tmp_path / "f.csv"
     )
     with pytest.raises(OutlierError, match=r"2 patients .* fewer than the 5 folds"):
-        runs.calibrate(model, few, workers=0)
+        runs.calibrate(model, few, reading=runs.Reading(workers=0))
     half = Records([replace(r, labels=(r.labels[0], 0.0)) for r in records], records.classes).to_csv(
         tmp_path / "half.csv"
     )
     with pytest.warns(UserWarning, match="cardiomegaly: only one label value; no temperature and no threshold"):
-        runs.calibrate(model, half, workers=0)
+        runs.calibrate(model, half, reading=runs.Reading(workers=0))
     assert list(model_folder.read_card(model).thresholds) == ["effusion"]

@@ -59,9 +59,9 @@ def test_the_command_shows_only_the_findings_asked_for(capsys, folder, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{f}/model", "{f}/a", "--finding", "cyst"], "no finding 'cyst'; it has square, ring"),
+        (["{f}/model", "{f}/a", "--finding", "cyst"], "unknown finding 'cyst'; choose from square, ring"),
         (["{f}/model", "{f}/nowhere"], "nowhere"),
-        (["{f}/model", "{f}/broken.png"], "not one of 1 images could be read"),
+        (["{f}/model", "{f}/broken.png"], "none of the 1 images could be read"),
         (["{f}/nowhere", "{f}/a"], "no such file or folder"),
         (["{f}/model", "{f}/a", "--opacity", "2"], "opacity"),
     ],

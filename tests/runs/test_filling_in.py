@@ -57,7 +57,7 @@ def test_the_command_orders_sentences_by_surprise(capsys, folder, tmp_path):
         ({"report": "____ " * 10_000}, "10,000 blanks"),
         ({"report": "reprot.txt"}, "reprot.txt: no such file"),
         ({"report": "{f}/empty.txt"}, "0 blanks"),
-        ({"report": "{f}/huge.txt"}, "no report"),
+        ({"report": "{f}/huge.txt"}, "too large for a report"),
         ({"report": "{f}/radiograph.png"}, "not a text file"),
         ({"radiograph": "gone.png"}, "gone.png"),
         ({"radiograph": "empty.png"}, "empty.png"),

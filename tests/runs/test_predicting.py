@@ -299,7 +299,7 @@ def test_warnings_beyond_the_first_stand_in_the_table_alone(model, tmp_path):
         (tmp_path / "in" / f"{i}.png").write_bytes(b"")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        with pytest.raises(RunError, match=r"not one of 9 images could be read; the first: .*0\.png: empty"):
+        with pytest.raises(RunError, match=r"none of the 9 images could be read; first error: .*0\.png: empty"):
             run(model, [tmp_path / "in"], tmp_path / "a.csv")
     assert len(caught) == work.SHOWN + 1
     assert "in the table alone" in str(caught[-1].message)
@@ -442,8 +442,8 @@ def test_windows_over_an_image_are_for_segmenters(model, phantoms, tmp_path):
 
 def test_devices_and_numbers_that_are_not_there_are_refused(model, phantoms, tmp_path):
     for reading, message in (
-        (replace(HERE, device="cuda:77"), "--device cuda:77 is not there"),
-        (replace(HERE, device="toaster"), "--device toaster is not there"),
+        (replace(HERE, device="cuda:77"), "--device cuda:77 is not available"),
+        (replace(HERE, device="toaster"), "--device toaster is not available"),
         (replace(HERE, batch=0), "--batch must be at least 1"),
     ):
         with pytest.raises(RunError, match=message):

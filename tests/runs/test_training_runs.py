@@ -38,7 +38,9 @@ def tuned(phantoms, pretrained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tested(phantoms, tuned, tmp_path_factory):
     out = tmp_path_factory.mktemp("tested")
-    return out, runs.evaluate(tuned, phantoms / "records.csv", out, draws=100, workers=0)
+    return out, runs.evaluate(
+        tuned, phantoms / "records.csv", out, draws=100, reading=runs.Reading(reading=runs.Reading(workers=0))
+    )
 
 
 # The path --------------------------------------------------------------------------------------------
@@ -127,7 +129,9 @@ def test_a_test_set_of_its_own_brings_no_warning(tuned, tmp_path):
     from mrm.corpora.phantoms import phantom_files
 
     phantom_files.write(tmp_path / "other", 20, seed=77, size=128, workers=1)
-    results = runs.evaluate(tuned, tmp_path / "other" / "records.csv", tmp_path / "out", draws=20, workers=0)
+    results = runs.evaluate(
+        tuned, tmp_path / "other" / "records.csv", tmp_path / "out", draws=20, reading=runs.Reading(workers=0)
+    )
     assert results["overlap"] == []
 
 
@@ -263,7 +267,9 @@ def test_a_pretrained_model_cannot_be_tested_as_a_classifier(phantoms, pretraine
 
 def test_unreadable_test_images_are_counted_and_listed(phantoms, tuned, tmp_path):
     file = records_with(phantoms, tmp_path, "truncated")
-    results = runs.evaluate(tuned, file, tmp_path / "out", draws=20, workers=0)
+    results = runs.evaluate(
+        tuned, file, tmp_path / "out", draws=20, reading=runs.Reading(reading=runs.Reading(workers=0))
+    )
     assert results["n"] == 15
     assert list(results["unreadable"]) == ["images/odd.jpg"]
 
@@ -287,7 +293,9 @@ def test_uncertain_labels_follow_the_policy_that_the_model_keeps(phantoms, pretr
     )  # fmt: skip
     run = runs.finetune(cfg)
     assert mrm.load(run).config.uncertain == {"effusion": "ones", "nodule": "ignore"}
-    results = runs.evaluate(run, file, tmp_path / "out", draws=20, workers=0)
+    results = runs.evaluate(
+        run, file, tmp_path / "out", draws=20, reading=runs.Reading(reading=runs.Reading(workers=0))
+    )
     assert results["classes"]["effusion"]["auroc"]["positives"] >= 16
 
 

@@ -38,7 +38,7 @@ def evaluate(
     """
     from mrm import runs
 
-    runs.evaluate(model, records, out, images, draws, seed, split=split, slide=slide, by=by)
+    runs.evaluate(model, records, out, runs.Reading(images), draws, seed, split=split, slide=slide, by=by)
     print(f"open {out / 'index.html'}")
 
 
@@ -77,7 +77,8 @@ def calibrate(
 
     if youden and (sensitivity is not None or specificity is not None):
         raise RunError("give one of --sensitivity, --specificity and --youden")
-    runs.calibrate(model, val, runs.Goal(sensitivity, specificity), images, train, known, outliers, seed)
+    goal = runs.Goal(sensitivity, specificity)
+    runs.calibrate(model, val, goal, runs.Reading(images), train, known, outliers, seed)
 
 
 def compare(first: Path, second: Path, /, out: Path, draws: int = 2000, seed: int = 0) -> None:

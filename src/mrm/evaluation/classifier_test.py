@@ -64,21 +64,30 @@ class Scored:
     unreadable: dict[str, str]
 
 
-def scored(model: Classifier, records: Records, path: Path, workers: int | None = None, batch: int = 64) -> Scored:
-    """Logits and features from one pass over the images. Raises RunError if not one of them can be read."""
+def scored(
+    model: Classifier,
+    records: Records,
+    path: Path,
+    workers: int | None = None,
+    batch: int = 64,
+    precision: str = "fp32",
+    crop_borders: bool = False,
+) -> Scored:
+    """Logits and features from one pass over the images. Raises RunError if none of them can be read."""
     classes = len(model.config.classes)
     values_NK = np.full((len(records), classes + model.encoder.embed_dim), np.nan)
     unreadable: dict[str, str] = {}
+    compute = predict.scores_and_features(model)
     batches = sampling.in_order(len(records), batch)
     with Progress("testing", len(records)) as progress:
-        for done in predict.compute_over(model, records, predict.scores_and_features(model), batches, workers):
+        for done in predict.compute_over(model, records, compute, batches, workers, precision, crop_borders):
             values_NK[done.index_B] = done.values
             unreadable |= {record.name: record.reason for record in done.skipped}
             progress.add(len(done.index_B) + len(done.skipped))
     read = np.flatnonzero(~np.isnan(values_NK).any(axis=1))
     if not len(read):
         reason = next(iter(unreadable.values()), "the model gives no finite number for any of them")
-        raise RunError(f"{path}: not one of {len(records)} images could be read; the first: {reason}")
+        raise RunError(f"{path}: none of the {len(records)} images could be read; first error: {reason}")
     logits_NC, features_ND = np.split(values_NK[read], [classes], axis=1)
     return Scored(records.select(read), logits_NC, features_ND, unreadable)
 

@@ -32,6 +32,7 @@ from mrm.recipes.suites import Entry, Suite
 from mrm.runs.evaluating import evaluate
 from mrm.runs.finetuning import finetune
 from mrm.runs.pretraining import pretrain
+from mrm.runs.reading_options import Reading
 from mrm.runs.segmenting import segment
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Bootstrap
@@ -235,7 +236,7 @@ def _measure(
     else:
         finetune(settings)
         records, tested = Records.load(settings.train, None, config.images), _set(data, entry.test)
-    results = evaluate(run, tested, test, images=config.images, draws=config.draws)
+    results = evaluate(run, tested, test, Reading(config.images), draws=config.draws)
     classes = results["classes"]
     estimate = (classes.get("mean") or next(iter(classes.values())))[entry.metric]
     return {

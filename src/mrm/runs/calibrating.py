@@ -1,7 +1,7 @@
-"""Make a classifier's probabilities mean what they say, choose where to cut them, and learn what it knows.
+"""Calibrating a classifier: temperatures, thresholds, and a reference that tells known images from outliers.
 
-Everything is fitted on validation records and kept in the model folder: `evaluate` reports it on a test set, `predict`
-uses it.
+Everything is fitted on validation records and kept in the model folder. `mrm evaluate` measures it on a test set,
+`mrm predict` uses it.
 """
 
 # Shapes: N records, C classes, D features
@@ -19,18 +19,18 @@ import numpy as np
 
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.records import Records
-from mrm.evaluation.classifier_test import CALIBRATED_ON, overlaps, scored, test_records
-from mrm.evaluation.predictions import Predictions
+from mrm.evaluation.classifier_test import CALIBRATED_ON, Scored, overlaps, test_records
 from mrm.inference import outliers
 from mrm.models import model_folder
 from mrm.models.card import OutlierReference
 from mrm.models.classifier import Classifier
+from mrm.runs.evaluating import score
+from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import calibration
 from mrm.statistics.calibration import MAX_TEMPERATURE, OperatingPoint
 from mrm.statistics.intervals import Bootstrap, finite_or_none
 from mrm.system.errors import RunError
-from mrm.system.hardware import best_device
 from mrm.system.progress import Progress
 
 STAGE = "calibration"
@@ -39,7 +39,7 @@ REDRAWS = 500  # resamples for the interval of a threshold
 
 @dataclass(frozen=True)
 class Goal:
-    """Where to cut probabilities: at a sensitivity, a specificity, or (neither) where their sum is largest (Youden)."""
+    """What a threshold should reach: a sensitivity, a specificity, or with neither the largest sum of both (Youden)."""
 
     sensitivity: float | None = None
     specificity: float | None = None
@@ -64,104 +64,120 @@ def calibrate(
     model: Path,
     val: Path,
     goal: Goal = Goal(),
-    images: Path | None = None,
+    reading: Reading = Reading(),
     train: Path | None = None,
     known: float = 0.99,
     outliers: bool = True,
     seed: int = 0,
-    workers: int | None = None,
 ) -> dict[str, Any]:
-    """Fit temperatures, thresholds and the reference for outliers, and write them into the model folder.
+    """Fit temperatures, thresholds and the outlier reference on `val`, and write them into the model folder.
 
-    `train` are records to learn from what known images look like, else those of `val`. Returns what the card keeps of
-    it under "calibration". Raises RunError where no class has both label values.
+    The outlier reference is learned from the records `train`, or from those of `val` if there are none. Returns what
+    the card keeps under "calibration". Raises RunError if no class has both label values.
     """
-    network, folder = model_folder.load_as(model, Classifier), model_folder.find_model(model)
-    classes = network.config.classes
-    records = test_records(network, val, images)
+    device = device_of(reading)
+    network, folder = model_folder.load_as(model, Classifier).to(device), model_folder.find_model(model)
+    records = test_records(network, val, reading.images)
     leaks = overlaps(folder / "seen", records, STAGE)
     warn_of(leaks)
-    found = scored(network.to(best_device()), records, val, workers)
-    labels_NC, patients = found.records.labels_NC, found.records.patients
-    temperatures_C = calibration.fit_temperatures(labels_NC, found.logits_NC)
-    check_fitted(temperatures_C, calibration.lowest_temperature(found.logits_NC), classes, val)
-    after_NC = calibration.calibrated_probabilities(found.logits_NC, temperatures_C)
-    before_NC = calibration.calibrated_probabilities(found.logits_NC, np.full(len(classes), math.nan))
-    points = {
-        name: calibration.operating_point(
-            labels_NC[:, c], after_NC[:, c], goal.threshold(labels_NC[:, c], after_NC[:, c]), patients
-        )
-        for c, name in enumerate(classes)
-        if not math.isnan(temperatures_C[c])
-    }
-    names = [r.name for r in found.records]
-    told = report(
-        Predictions(names, patients, classes, labels_NC, after_NC), before_NC, temperatures_C, points, goal, seed
-    )
-    told |= {"records": Path(val).name, "fingerprint": records.fingerprint(), "n": len(found.records), "overlap": leaks}
-    reference = None
-    if outliers:
-        reference = outlier_reference(network, found.features_ND, patients, train, images, known, seed, workers)
-    card = model_folder.read_card(folder)
-    fitted = {name: float(t) for name, t in zip(classes, temperatures_C, strict=True) if not math.isnan(t)}
-    thresholds = {name: point.threshold for name, point in points.items()}
+    scores = score(network, records, val, reading)
+    fitted = fit(scores, goal, val)
+    summary = report(scores, fitted, goal, seed)
+    summary |= {"records": Path(val).name, "fingerprint": records.fingerprint()}
+    summary |= {"n": len(scores.records), "overlap": leaks}
+    reference = outlier_reference(network, scores, train, reading, known, seed) if outliers else None
     note_calibrated(folder, records)
-    model_folder.write_card(
-        folder, replace(card, temperatures=fitted, thresholds=thresholds, outliers=reference, calibration=told)
+    write_calibration(folder, fitted, reference, summary)
+    print(table(summary, reference))
+    return summary
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A temperature for each class, NaN where its records have one label value, and the operating points of the others."""
+
+    classes: tuple[str, ...]
+    temperatures_C: np.ndarray
+    probabilities_NC: np.ndarray  # of the records it was fitted on, at these temperatures
+    points: dict[str, OperatingPoint]
+
+
+def fit(scores: Scored, goal: Goal, val: Path) -> Fitted:
+    """Temperatures of the classes, and the thresholds that reach the goal. Raises RunError if nothing can be fitted."""
+    classes, patients = scores.records.classes, scores.records.patients
+    labels_NC, logits_NC = scores.records.labels_NC, scores.logits_NC
+    temperatures_C = calibration.fit_temperatures(labels_NC, logits_NC)
+    check_fitted(temperatures_C, calibration.lowest_temperature(logits_NC), classes, val)
+    probabilities_NC = calibration.calibrated_probabilities(logits_NC, temperatures_C)
+    points = {}
+    for c, name in enumerate(classes):
+        if not math.isnan(temperatures_C[c]):
+            labels_N, probabilities_N = labels_NC[:, c], probabilities_NC[:, c]
+            threshold = goal.threshold(labels_N, probabilities_N)
+            points[name] = calibration.operating_point(labels_N, probabilities_N, threshold, patients)
+    return Fitted(classes, temperatures_C, probabilities_NC, points)
+
+
+def write_calibration(
+    folder: Path, fitted: Fitted, reference: OutlierReference | None, summary: dict[str, Any]
+) -> None:
+    """Put what was fitted on the model's card."""
+    pairs = zip(fitted.classes, fitted.temperatures_C, strict=True)
+    card = replace(
+        model_folder.read_card(folder),
+        temperatures={name: float(t) for name, t in pairs if not math.isnan(t)},
+        thresholds={name: point.threshold for name, point in fitted.points.items()},
+        outliers=reference,
+        calibration=summary,
     )
-    print(table(told, reference))
-    return told
+    model_folder.write_card(folder, card)
 
 
-def check_fitted(temperatures_C: np.ndarray, coldest_C: np.ndarray, classes: Sequence[str], val: Path) -> None:
-    """Say what could not be fitted. Raises RunError where nothing could."""
+def check_fitted(temperatures_C: np.ndarray, lowest_C: np.ndarray, classes: Sequence[str], val: Path) -> None:
+    """Warn of classes that could not be fitted well. Raises RunError if no class could be fitted."""
     missing = [name for name, t in zip(classes, temperatures_C, strict=True) if math.isnan(t)]
     if len(missing) == len(classes):
         raise RunError(f"{val}: no class has both positives and negatives, so nothing can be calibrated on it")
     if missing:
         warnings.warn(
-            f"{val}: {', '.join(missing)}: only one label value; no temperature and no threshold", stacklevel=3
+            f"{val}: {', '.join(missing)}: only one label value; no temperature and no threshold", stacklevel=4
         )
-    fitted = zip(classes, temperatures_C, coldest_C, strict=True)
-    at_end = [f"{name} ({t:.3g})" for name, t, least in fitted if t < least * 1.01 or t > MAX_TEMPERATURE / 1.01]
-    if at_end:
+    at_limit = [
+        f"{name} ({t:.3g})"
+        for name, t, lowest in zip(classes, temperatures_C, lowest_C, strict=True)
+        if t < lowest * 1.01 or t > MAX_TEMPERATURE / 1.01
+    ]
+    if at_limit:
         warnings.warn(
-            f"{val}: {', '.join(at_end)}: the temperature ended at its limit: records ranked "
-            "perfectly, or at random, are too few to calibrate on; do not trust these probabilities",
-            stacklevel=3,
+            f"{val}: {', '.join(at_limit)}: the temperature reached its limit. The records are ranked perfectly or "
+            "at random, or are too few to calibrate on; do not trust these probabilities",
+            stacklevel=4,
         )
 
 
-def report(
-    p: Predictions,
-    before_NC: np.ndarray,
-    temperatures_C: np.ndarray,
-    points: dict[str, OperatingPoint],
-    goal: Goal,
-    seed: int,
-) -> dict[str, Any]:
-    """What was fitted, class by class, and how it does on the records that it was fitted on."""
-    after, before = (
-        calibration.calibration_report(p.labels_NC, scores_NC, p.classes, p.patients, draws=0)
-        for scores_NC in (p.probabilities_NC, before_NC)
-    )
+def report(scores: Scored, fitted: Fitted, goal: Goal, seed: int) -> dict[str, Any]:
+    """What was fitted for each class, and how good it is on the records that it was fitted on."""
+    labels_NC, patients = scores.records.labels_NC, scores.records.patients
+    uncalibrated_C = np.full(len(fitted.classes), math.nan)
+    before_NC = calibration.calibrated_probabilities(scores.logits_NC, uncalibrated_C)
+    before = calibration.calibration_report(labels_NC, before_NC, fitted.classes, patients, draws=0)
+    after = calibration.calibration_report(labels_NC, fitted.probabilities_NC, fitted.classes, patients, draws=0)
     per_class: dict[str, dict[str, Any]] = {}
-    for c, name in enumerate(p.classes):
-        values = {k: {"before": before[name][k].value, "after": after[name][k].value} for k in after[name]}
-        per_class[name] = {
-            "temperature": finite_or_none(float(temperatures_C[c])),
-            **{k: {when: finite_or_none(v) for when, v in pair.items()} for k, pair in values.items()},
-        }
-        if name in points:
-            span = threshold_interval(p.labels_NC[:, c], p.probabilities_NC[:, c], p.patients, goal, seed)
-            per_class[name] |= {"operating_point": points[name].to_dict(), "threshold_interval": span}
+    for c, name in enumerate(fitted.classes):
+        per_class[name] = {"temperature": finite_or_none(float(fitted.temperatures_C[c]))}
+        for measure, value in after[name].items():
+            values = {"before": before[name][measure].value, "after": value.value}
+            per_class[name][measure] = {when: finite_or_none(v) for when, v in values.items()}
+        if name in fitted.points:
+            span = threshold_interval(labels_NC[:, c], fitted.probabilities_NC[:, c], patients, goal, seed)
+            per_class[name] |= {"operating_point": fitted.points[name].to_dict(), "threshold_interval": span}
     return {"goal": str(goal), "classes": per_class}
 
 
 def threshold_interval(
     labels_N: np.ndarray, scores_N: np.ndarray, patients: Sequence[Hashable] | None, goal: Goal, seed: int
 ) -> list[float] | None:
-    """Where 95 % of the thresholds lie that the goal gives on resampled patients; None for one patient.
+    """The 95 % interval of the threshold when patients are resampled; None with fewer than two patients of either label.
 
     Percentile bootstrap, as in `intervals.Bootstrap`; resamples with one label value are left out.
     """
@@ -178,56 +194,51 @@ def threshold_interval(
 
 
 def outlier_reference(
-    network: Any,
-    features_ND: np.ndarray,
-    patients: Sequence[Hashable] | None,
-    train: Path | None,
-    images: Path | None,
-    known: float,
-    seed: int,
-    workers: int | None,
+    network: Classifier, scores: Scored, train: Path | None, reading: Reading, known: float, seed: int
 ) -> OutlierReference:
-    """`outliers.reference` of validation features, or of the training records' with validation held out."""
+    """The reference learned from validation features; or from those of `train`, with validation held out."""
     if train is None:
-        return outliers.reference(features_ND, patients, share=known, seed=seed)
-    seen = scored(network, test_records(network, train, images), train, workers)
-    return outliers.reference(seen.features_ND, held_out_ND=features_ND, share=known)
+        return outliers.reference(scores.features_ND, scores.records.patients, share=known, seed=seed)
+    train_scores = score(network, test_records(network, train, reading.images), train, reading)
+    return outliers.reference(train_scores.features_ND, held_out_ND=scores.features_ND, share=known)
 
 
 def note_calibrated(folder: Path, records: Records) -> None:
-    """Keep fingerprints of the records in the model folder: tested on them, the model would look better than it is."""
+    """Keep fingerprints of the records in the model folder, since a test on the same records would be too optimistic."""
     place = folder / CALIBRATED_ON
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    fingerprint(records, progress=Progress("looking at " + STAGE)).save(place / f"{STAGE}.npz")
+    fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records")).save(place / f"{STAGE}.npz")
 
 
-def table(told: dict[str, Any], reference: OutlierReference | None) -> str:
-    """What was fitted, to print."""
+def table(summary: dict[str, Any], reference: OutlierReference | None) -> str:
+    """What was fitted, as text to print."""
     lines = [
         f"{'finding':24} {'temperature':>11} {'Brier':>15} {'calibration error':>17} {'threshold':>9} "
         f"{'sensitivity':>20} {'specificity':>20}"
     ]
-    for name, one in told["classes"].items():
-        if one["temperature"] is None:
-            lines.append(f"{name:24} not calibrated: one label value only")
+    for name, fitted in summary["classes"].items():
+        if fitted["temperature"] is None:
+            lines.append(f"{name:24} not calibrated: only one label value")
             continue
-        changes = [f"{one[k]['before']:.3f} to {one[k]['after']:.3f}" for k in ("brier", "calibration_error")]
-        point = one["operating_point"]
+        changes = [f"{fitted[k]['before']:.3f} to {fitted[k]['after']:.3f}" for k in ("brier", "calibration_error")]
+        point = fitted["operating_point"]
         shares = [_share(point[k]) for k in ("sensitivity", "specificity")]
         lines.append(
-            f"{name:24} {one['temperature']:11.3f} {changes[0]:>15} {changes[1]:>17} {point['threshold']:9.4g} "
+            f"{name:24} {fitted['temperature']:11.3f} {changes[0]:>15} {changes[1]:>17} {point['threshold']:9.4g} "
             f"{shares[0]:>20} {shares[1]:>20}"
         )
-    lines.append(f"on {told['n']:,} records of {told['records']}, goal {told['goal']}; of the same records, so look at")
-    lines.append("`mrm evaluate` on a test set for what it does elsewhere")
+    lines.append(
+        f"Fitted and measured on the same {summary['n']:,} records of {summary['records']}, goal {summary['goal']};"
+    )
+    lines.append("run `mrm evaluate` on a test set to see how good it is on other records.")
     if reference:
         lines.append(
-            f"images whose outlier score is above {reference.threshold:.3f} get no decision: 1 in "
-            f"{1 / (1 - reference.share):.0f} of known ones (chosen on {reference.chosen_on})"
+            f"Images with an outlier score above {reference.threshold:.3f} get no decision: about 1 in "
+            f"{1 / (1 - reference.share):.0f} known images (chosen on {reference.chosen_on})."
         )
     return "\n".join(lines)
 
 
-def _share(e: dict[str, Any]) -> str:
-    return f"{e['value']:.3f} ({e['low']:.3f}-{e['high']:.3f})"
+def _share(estimate: dict[str, Any]) -> str:
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f}-{estimate['high']:.3f})"

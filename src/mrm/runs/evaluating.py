@@ -9,9 +9,11 @@ from typing import Any
 
 from mrm.data import masks
 from mrm.data.masks import MaskedImages
+from mrm.data.records import Records
 from mrm.evaluation import segmenter_test
 from mrm.evaluation.classifier_test import (
     CALIBRATED_ON,
+    Scored,
     evidence,
     note_test,
     overlaps,
@@ -29,11 +31,11 @@ from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.pages.evaluation import write_evaluation_page
 from mrm.pages.segmentation import Case, write_segmentation_page
+from mrm.runs.reading_options import Reading, autocast, device_of
 from mrm.runs.run_folder import warn_of
 from mrm.runs.segmenting import require_meaning
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
-from mrm.system.hardware import best_device
 from mrm.system.output_folder import make_folder
 
 
@@ -41,42 +43,44 @@ def evaluate(
     model: Path,
     records: Path,
     out: Path,
-    images: Path | None = None,
+    reading: Reading = Reading(),
     draws: int = 2000,
     seed: int = 0,
-    workers: int | None = None,
     split: str = "test",
     slide: bool = False,
     by: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Test a classifier or a segmenter: `results.json`, one line an image in a CSV, one page. Returns the results."""
+    """Test a classifier or a segmenter: writes `results.json`, a CSV with a row for each image and a page.
+
+    Returns the results. Raises RunError for options that do not fit the model or where no image can be read.
+    """
     if model_folder.kind_at(model) == "segmenter":
         if by:
-            raise RunError(f"{model}: a segmenter; --by groups the records of a classifier's test")
-        return evaluate_masks(model, records, out, split, slide, draws, seed)
+            raise RunError(f"{model}: is a segmenter, but --by groups the records of a classifier's test; leave it out")
+        return evaluate_masks(model, records, out, reading, split, slide, draws, seed)
     if slide or split != "test":
-        raise RunError(f"{model}: no segmenter; --split and --slide are for the folders of a segmenter's test")
-    return evaluate_findings(model, records, out, images, draws, seed, workers, by)
+        raise RunError(f"{model}: is not a segmenter; --split and --slide are for segmenters, leave them out")
+    return evaluate_findings(model, records, out, reading, draws, seed, by)
 
 
 def evaluate_findings(
     model: Path,
     records: Path,
     out: Path,
-    images: Path | None = None,
+    reading: Reading = Reading(),
     draws: int = 2000,
     seed: int = 0,
-    workers: int | None = None,
     by: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`results.json`, `predictions.csv`, curves and a page of a classifier's test. Returns the results.
+    """Test a classifier: `results.json`, `predictions.csv`, curves and a page. Returns the results.
 
-    Probabilities are at the model's temperatures. `by` are columns of the records to group by.
+    Probabilities are calibrated by the model's temperatures. `by` names columns of the records for subgroups.
     """
-    network, out = model_folder.load_as(model, Classifier), make_folder(Path(out))
-    card, tested = network.card, test_records(network, records, images)
-    found = scored(network.to(best_device()), tested, records, workers)
-    predictions = predictions_of(DecisionRules.of(card, tested.classes), found)
+    device = device_of(reading)
+    network, out = model_folder.load_as(model, Classifier).to(device), make_folder(Path(out))
+    card, tested = network.card, test_records(network, records, reading.images)
+    scores = score(network, tested, records, reading)
+    predictions = predictions_of(DecisionRules.of(card, tested.classes), scores)
     report = ranking.classification_report(
         predictions.labels_NC,
         predictions.probabilities_NC,
@@ -85,42 +89,60 @@ def evaluate_findings(
         draws=draws,
         seed=seed,
     )
-    shown = evidence(card, found, by, draws, seed)
+    subgroups_and_calibration = evidence(card, scores, by, draws, seed)
     folder = model_folder.find_model(model)
     leaks = overlaps(folder / "seen", tested, "test", also=folder / CALIBRATED_ON)
     warn_of(leaks)
-    results = summary(model, card, records, tested, predictions, report, found.unreadable, leaks, shown)
+    results = summary(
+        model, card, records, tested, predictions, report, scores.unreadable, leaks, subgroups_and_calibration
+    )
     write_results(out, results, predictions)
     write_evaluation_page(
-        out, results, report, predictions.labels_NC, predictions.probabilities_NC, predictions.classes, shown
+        out,
+        results,
+        report,
+        predictions.labels_NC,
+        predictions.probabilities_NC,
+        predictions.classes,
+        subgroups_and_calibration,
     )
     note_test(model, results)
     return results
+
+
+def score(model: Classifier, records: Records, path: Path, reading: Reading) -> Scored:
+    """Logits and features of the records, computed as `reading` says. Raises RunError if no image can be read."""
+    return scored(model, records, path, reading.workers, reading.batch, reading.precision, reading.crop_borders)
 
 
 def evaluate_masks(
     model: Path,
     folder: Path,
     out: Path,
+    reading: Reading = Reading(),
     split: str = "test",
     slide: bool = False,
     draws: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Test a segmenter: `results.json`, `images.csv`, and a page with overlays. Returns the results."""
-    network, out = model_folder.load_as(model, Segmenter).to(best_device()), make_folder(Path(out))
+    if reading.crop_borders:
+        raise RunError("a mask is of the whole image, so --crop-borders is for classifiers; leave it out")
+    network, out = model_folder.load_as(model, Segmenter).to(device_of(reading)), make_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
     thresholds = outlines.thresholds_of(network.card, classes)
-    tested = segmenter_test.run_test(network, masked, thresholds, slide)
+    with autocast(network, reading):
+        tested = segmenter_test.run_test(network, masked, thresholds, slide)
+        shown = list(shown_cases(network, masked, tested, thresholds, slide))
     report = segmenter_test.report_of(tested, classes, draws, seed)
     leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
     warn_of(leaks)
     results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole image"}
     segmenter_test.write_results(out, results, tested, classes)
-    write_segmentation_page(out, results, report, list(shown_cases(network, masked, tested, thresholds, slide)))
+    write_segmentation_page(out, results, report, shown)
     segmenter_test.note_test(model, results)
     return results
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +19,12 @@ from mrm.inference.heat_maps import Method
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
+from mrm.runs.one_by_one import Rows, write_rows
+from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import output_names, plain, spare_inputs
-from mrm.system.errors import ImageError, RunError
-from mrm.system.files import write_csv, write_whole
-from mrm.system.hardware import best_device
-from mrm.system.output_folder import make_folder
-from mrm.system.progress import Progress
+from mrm.system.errors import RunError
+from mrm.system.files import write_whole
+from mrm.system.output_folder import make_folder, writing
 
 COLUMNS = ("image", "finding", "probability", "method", "overlay", "array", "sheet", "error")
 
@@ -39,29 +37,23 @@ def explain(
     method: Method = "gradcam",
     opacity: float = 0.5,
     folder: Path | None = None,
+    device: str = "auto",
 ) -> Path:
     """Write heat maps of images: for each finding an overlay and an array, for each image a sheet of all.
 
-    Returns `maps.csv`, with a line for each map, and for each image that could not be read. `folder` is where relative
-    names of lists are. Raises RunError for a finding that the model does not have, or where no image could be read.
+    Returns `maps.csv`, with a row for each map and for each image that could not be read. Relative paths in lists start
+    from `folder`. Raises RunError for a finding that the model does not have, or where no image can be read.
     """
-    network = model_folder.load_as(model, Classifier).to(best_device())
+    network = model_folder.load_as(model, Classifier).to(device_named(device))
     numbers = finding_numbers(network, findings)
     records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
-    rows: list[dict[str, Any]] = []
-    names = output_names([r.name for r in records])
-    spare_inputs(paths, records, [out / "maps.csv"])
-    with Progress("explaining", len(records)) as progress:
-        for record, name in progress.over(zip(records, names, strict=True)):
-            try:
-                rows += explain_one(network, record, name, out, numbers, method, opacity)
-            except (ImageError, OSError) as error:
-                rows.append({"image": record.name, "method": method, "error": str(error)})
-                warnings.warn(f"left out {record.name}: {error}", stacklevel=2)
-    table = write_csv(out / "maps.csv", COLUMNS, rows)
-    if all(row.get("error") for row in rows):
-        raise RunError(f"not one of {len(records)} images could be read; the first: {rows[0]['error']}")
-    return table
+    table, names = out / "maps.csv", output_names([r.name for r in records])
+    spare_inputs(paths, records, [table])
+
+    def draw(record: Record, name: str) -> Rows:
+        return explain_one(network, record, name, out, numbers, method, opacity)
+
+    return write_rows(table, COLUMNS, "explaining", records, names, draw, method=method)
 
 
 def explain_one(
@@ -72,46 +64,39 @@ def explain_one(
     numbers: Sequence[int],
     method: Method,
     opacity: float,
-) -> list[dict[str, Any]]:
-    """The maps of one image, written; a row for each. Raises ImageError and OSError."""
+) -> Rows:
+    """Write the heat maps of one image. Returns a row for each. Raises ImageError and OSError."""
     image_HW = images.read(record.image)
     probability_C = probabilities(model, image_HW)
-    sheet, rows, drawn = f"{name}.sheet.png", [], []
+    rows, overlays = [], []
     for number in numbers:
-        finding = model.config.classes[number]
+        finding, file = model.config.classes[number], f"{name}.{plain(model.config.classes[number])}"
         heat_HW = maps.heat_map(model, image_HW, number, method)
-        drawn.append(maps.overlay(image_HW, heat_HW, opacity))
-        file = f"{name}.{plain(finding)}"
-        write_whole(out / f"{file}.png", encode_rgb(drawn[-1]))
-        write_whole(out / f"{file}.npy", encode_array(heat_HW))
-        rows.append(
-            {
-                "image": record.name,
-                "finding": finding,
-                "probability": f"{probability_C[number]:.6f}",
-                "method": method,
-                "overlay": f"{file}.png",
-                "array": f"{file}.npy",
-                "sheet": sheet,
-            }
-        )
+        overlays.append(maps.overlay(image_HW, heat_HW, opacity))
+        with writing(out):  # so that a full disk stops the command, and is not noted as an unreadable image
+            write_whole(out / f"{file}.png", encode_rgb(overlays[-1]))
+            write_whole(out / f"{file}.npy", encode_array(heat_HW))
+        row = {"image": record.name, "finding": finding, "probability": f"{probability_C[number]:.6f}"}
+        row |= {"overlay": f"{file}.png", "array": f"{file}.npy", "sheet": f"{name}.sheet.png"}
+        rows.append(row)
     titles = [f"{row['finding']}  {float(row['probability']):.2f}" for row in rows]
     heading = f"{Path(record.name).name}: {method} and probabilities. Research software, not for clinical use"
-    write_whole(out / sheet, sheets.heat_sheet(image_HW, drawn, titles, heading, opacity))
+    with writing(out):
+        write_whole(out / f"{name}.sheet.png", sheets.heat_sheet(image_HW, overlays, titles, heading, opacity))
     return rows
 
 
 def finding_numbers(model: Classifier, findings: Sequence[str]) -> list[int]:
-    """The numbers of the findings named, of all where none is. Raises RunError."""
+    """The positions of the named findings among the classes; of all if none is named. Raises RunError."""
     classes = model.config.classes
     if unknown := [name for name in findings if name not in classes]:
-        raise RunError(f"the model has no finding {unknown[0]!r}; it has {', '.join(classes)}")
+        raise RunError(f"unknown finding {unknown[0]!r}; choose from {', '.join(classes)}")
     return [classes.index(name) for name in findings or classes]
 
 
 @torch.inference_mode()
 def probabilities(model: Classifier, image_HW: np.ndarray) -> np.ndarray:
-    """The probability (C,) of each finding, at the model's temperatures."""
+    """The calibrated probability (C,) of each finding."""
     image_1CHW, _ = maps.test_view(model, image_HW)
     rules = DecisionRules.of(model.card, model.config.classes)
     return rules.probabilities(model(image_1CHW).float().cpu().numpy())[0]
@@ -125,7 +110,7 @@ def encode_rgb(image_HW3: np.ndarray) -> bytes:
 
 
 def encode_array(heat_HW: np.ndarray) -> bytes:
-    """An array as an NPY file, in float16: three digits, and half of the space."""
+    """An array as an NPY file in float16, which keeps three digits and takes half the space of float32."""
     file = io.BytesIO()
     np.save(file, heat_HW.astype(np.float16))
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""How the commands that read images read and compute them."""
+"""The options shared by the commands that read images: where images are, how they are read, and on which device."""
 
 from __future__ import annotations
 
@@ -18,47 +18,59 @@ from mrm.training.trainer import processes
 
 @dataclass(frozen=True)
 class Reading:
-    """How images are found, read and computed with; the same for every command."""
+    """How the images of lists, tables and folders are found, read and computed."""
 
-    images: Path | None = None  # where relative names of lists and tables are
+    images: Path | None = None  # the folder that relative paths in lists and tables start from
     batch: int = 64
-    workers: int | None = None  # processes that read; None: by what this machine has
+    workers: int | None = None  # processes that read images; None: chosen for this machine
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"
     crop_borders: bool = False  # remove burned-in black and white borders first
 
 
 def device_of(reading: Reading) -> torch.device:
-    """The device asked for; of several processes each has its own. Raises RunError for one that is not there."""
-    if reading.batch < 1 or (reading.workers or 0) < 0:
-        raise RunError(f"--batch must be at least 1 and --workers 0 or more, not {reading.batch}, {reading.workers}")
-    if reading.device == "auto":
+    """The device to compute on (see `device_named`). Raises RunError for options that are out of range."""
+    if reading.batch < 1:
+        raise RunError(f"--batch must be at least 1, not {reading.batch}")
+    if reading.workers is not None and reading.workers < 0:
+        raise RunError(f"--workers must be 0 or more, not {reading.workers}")
+    return device_named(reading.device)
+
+
+def device_named(name: str) -> torch.device:
+    """The device of that name; for "auto" the best one, and with several ranks one for each.
+
+    Raises RunError for a device that this machine does not have.
+    """
+    if name == "auto":
         return processes().device if processes().num_processes > 1 else best_device()
     try:
-        device = torch.device(reading.device)
+        device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RunError(f"--device {reading.device} is not there ({first_line(error)}); cpu always is") from error
+        raise RunError(f"--device {name} is not available ({first_line(error)}); cpu always is") from error
     return device
 
 
 def autocast(model: torch.nn.Module, reading: Reading) -> torch.autocast:
-    """The precision asked for, on the model's device."""
+    """A context that computes in the precision of `reading` on the model's device."""
     kind = next(model.parameters()).device.type
     return torch.autocast(kind, torch.bfloat16, enabled=reading.precision == "bf16")
 
 
 @contextmanager
 def named_failures(reading: Reading) -> Iterator[None]:
-    """What a machine is too small for, as a RunError that says what to do; the rows so far are kept."""
+    """Turn errors of a machine that is too small into a RunError that says what to do. Rows written so far are kept."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise RunError(f"no memory on the device for {reading.batch} images at once; give a smaller --batch") from error
+        raise RunError(
+            f"out of memory on the device with {reading.batch} images in a batch; choose a smaller --batch"
+        ) from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise RunError(
-            f"a process that reads images died ({first_line(error)}); with --workers 0 and --batch 1 the last "
-            "row written shows before which image; the same command goes on from there"
+            f"a worker process that reads images was killed ({first_line(error)}). Run the same command with "
+            "--workers 0 --batch 1: it resumes, and the last row it writes is of the image before the one at fault"
         ) from error

@@ -175,7 +175,7 @@ class Work:
         errors = [row["error"] for row in self.partial.rows(self.keys) if row.get("error")]
         self.partial.remove()
         if len(errors) == len(self.keys):
-            raise RunError(f"not one of {len(errors)} images could be read; the first: {errors[0]}")
+            raise RunError(f"none of the {len(errors)} images could be read; first error: {errors[0]}")
         return Written(self.out, len(self.keys), len(errors))
 
     def with_features(self, rows: Iterator[Row]) -> Iterator[Row]:
