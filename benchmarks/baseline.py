@@ -1,9 +1,9 @@
-"""What the published code does, written plainly: the loader and the training step that ours are compared with.
+"""What the published code does, written plainly: the loader and the training step to compare ours with.
 
 Loader: PIL decodes to RGB, torchvision crops, flips, greys, scales and normalises, one sample at a time. Network:
 attention with its matrix of weights written out, every position through the vocabulary layer, every patch through the
-pixel head, reports padded to their full length. It has our parameters' names, so that it takes our weights, and the
-same losses for the same inputs (`tests/test_benchmarks.py`).
+pixel head, reports padded to their full length. Its parameters have our names, so that it takes our weights, and it has the
+same losses for the same inputs (`tests/benchmarks/test_benchmarks.py`).
 """
 
 # Shapes: B studies, H W pixels, L patches, K kept patches, S = K + 1, D width of a network, T report tokens, V
@@ -42,7 +42,7 @@ def load(path: Path, transform: transforms.Compose) -> Tensor:
 
 
 class Attention(nn.Module):
-    """softmax(Q K^T / sqrt(d)) V, each matrix made in full."""
+    """softmax(Q K^T / sqrt(d)) V, with every matrix computed in full."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ def build_optimizer(model: nn.Module, lr: float = 1.5e-4) -> torch.optim.AdamW:
 
 
 def _name(ours: str) -> str:
-    """What a tensor of ours is called here."""
+    """The name that a tensor of ours has here."""
     if ours.startswith("report_decoder.blocks."):
         for part, there in (
             (".qkv.", ".attn.qkv."),

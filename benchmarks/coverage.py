@@ -1,4 +1,4 @@
-"""Are the intervals and p values of `mrm` what they say? Known values, identities, and a thousand simulated sets.
+"""Are the intervals and p values of `mrm` what they claim to be? Known values, identities, and a thousand simulated sets.
 
 `python benchmarks/coverage.py` prints a table and writes `benchmarks/coverage.json`; about a minute and a half on one core.
 Exit status 1 if a check fails.
@@ -6,7 +6,7 @@ Exit status 1 if a check fails.
 Known values: the CT ratings of Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747, table I (58 normal and 51
 abnormal; area 0.893), for which Stata's manual prints DeLong's standard error and interval ([R] roctab, `webuse
 hanley`: area 0.8932, standard error 0.0307, 95 % interval 0.83295 to 0.95339). The paper's own standard error, 0.032,
-counts ties otherwise than DeLong does. Identities: AUROC against SciPy's Mann-Whitney U, and DeLong's
+counts ties differently from DeLong. Identities: AUROC against SciPy's Mann-Whitney U, and DeLong's
 covariance against the definition of its components, pair by pair (DeLong et al. 1988, doi:10.2307/2531595, equations
 4 to 6). Simulation: scores are normal in both label values, so that the true AUROC is known.
 """
@@ -101,7 +101,7 @@ def radiographs(rng: np.random.Generator, patients: int, largest: int, prevalenc
 
 
 def interval_rows(seed: int) -> dict[str, tuple[Estimate, float]]:
-    """One simulated set for every interval: the estimate, and the truth that it should hold."""
+    """One simulated set for every interval: the estimate, and the true value that it should hold."""
     rows: dict[str, tuple[Estimate, float]] = {}
     rng = np.random.default_rng([1, seed])
     labels_N, scores_N1, _ = radiographs(rng, 200, 1)
@@ -136,7 +136,7 @@ def interval_rows(seed: int) -> dict[str, tuple[Estimate, float]]:
 
 
 def seeds_row(rng: np.random.Generator, seed: int, spread: float = 0.15) -> tuple[Estimate, float]:
-    """Three models whose separation differs by the labels they happened to get, tested on the same 200 records."""
+    """Three models whose separation differs by the labels they happened to be trained on, tested on the same 200 records."""
     labels_N = (rng.random(200) < 0.3).astype(float)
     common_N = rng.normal(size=200)
     apart_S = APART + spread * rng.normal(size=3)
@@ -181,7 +181,7 @@ def abstained(seed: int) -> float:
 
 IGNORED, SEEDS = "(for comparison) DeLong, patients ignored", "mean over three seeds, as `mrm probe`"
 TARGETS: dict[str, tuple[Callable[[float], bool], str]] = {
-    IGNORED: (lambda v: True, "nothing: why patients must be known"),
+    IGNORED: (lambda v: True, "none: shows why patients must be known"),
     SEEDS: (lambda v: v >= 0.93, "at least 0.93: few seeds, wide interval"),
 }
 
@@ -219,7 +219,7 @@ def agrees(printed: float, value: float) -> bool:
 
 
 def run(sets: int) -> dict[str, Any]:
-    """All checks, as plain values; each with what it had to be and whether it was."""
+    """All checks, as plain values; each with its target and whether it was met."""
     start, busy = time.perf_counter(), time.process_time()
     known, gaps = known_values(), identities()
     rows = [

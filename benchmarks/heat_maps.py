@@ -2,12 +2,12 @@
 
     python benchmarks/heat_maps.py --out heat-maps
 
-Trains `mrm finetune tiny` on phantoms (or takes `--model`), from an encoder that was first taught where findings are
-(`phantom_encoder.py`, `--teach`): from random weights a classifier learns too little in minutes (AUROC 0.57) to have
-maps worth looking at. The head is first fitted to labels alone, then all is fine-tuned with labels alone. Then makes a map of each finding of each
-test phantom that has it. The share of the map's mass inside the finding is compared with the finding's share of the
-image, which is what a map without sense would give; and so is the share of maps whose peak lies inside. The same is
-done with the model's weights drawn anew. Prints a table, with 95 % intervals over patients, and writes
+Trains `mrm finetune tiny` on phantoms (or takes `--model`), from an encoder that was first trained on outlines of the
+findings (`phantom_encoder.py`, `--teach`): from random weights a classifier learns too little in minutes (AUROC 0.57) to
+have maps worth looking at. The head is first fitted to labels alone, then everything is fine-tuned with labels alone.
+Then the benchmark makes a map of each finding of each test phantom that has it. The share of the map's mass inside the
+finding is compared with the finding's share of the image, which a meaningless map would give; so is the share of maps
+whose peak lies inside. The same is done with random weights. Prints a table with 95 % intervals over patients, and writes
 `heat_maps.json`; `--methods` also takes the other ways of making a map that were tried.
 """
 
@@ -200,7 +200,7 @@ def located(model: Classifier, test: list[Phantom], make: Map) -> dict[str, dict
             if heat_HW.any():
                 inside = float(heat_HW[region_HW].sum() / heat_HW.sum())
                 peak = bool(region_HW[np.unravel_index(heat_HW.argmax(), heat_HW.shape)])
-            else:  # nothing speaks for the finding: no better than chance
+            else:  # no patch speaks for the finding: no better than chance
                 inside, peak = float(region_HW.mean()), bool(region_HW.mean() > 0.5)
             rows.append((name, p.patient, inside, float(region_HW.mean()), peak))
     return {name: shares([r for r in rows if name in ("all", r[0])]) for name in ("all", *PLACED)}

@@ -1,16 +1,16 @@
-"""Lungs on real radiographs: how well a small segmenter outlines them, from a random and from a pre-trained encoder.
+"""Lungs on real radiographs: how well a small segmenter outlines them, with a random and with a pre-trained encoder.
 
     python benchmarks/lungs.py --data covid-cxr --out lungs --prepare-only
     mrm pretrain small --records lungs/pretraining.csv --out lungs/pretrained
     python benchmarks/lungs.py --data covid-cxr --out lungs --init lungs/pretrained --minutes 15
     python benchmarks/lungs.py --data covid-cxr --out lungs --init study/encoders/real-both-0 --steps 1000
 
-The last command takes the encoder of `label_efficiency/study.py --part real`, which saw no test patient either.
+The last command uses the encoder of `label_efficiency/study.py --part real`, which saw no test patient either.
 
 DATA is the COVID-19 Image Data Collection: `images/`, `masks/` (PNG, 0 and 255), `metadata.csv` with patientid and
 filename, `training.csv` with image-text pairs. A fifth of the patients with masks is the test set (images of unknown
-patient go by their file name), a tenth chooses checkpoint and threshold. Empty masks are left out, and counted: a chest
-radiograph without lungs is one that nobody outlined. `pretraining.csv` has every image that is not in the test set,
+patient go by their file name), a tenth chooses checkpoint and threshold. Empty masks are left out and counted: a chest
+radiograph without lungs is one that was not outlined. `pretraining.csv` has every image that is not in the test set,
 with its text where there is one. Both encoders get the same steps; the baseline is the mean mask of the training set.
 """
 
@@ -153,7 +153,7 @@ def write_pretraining(data: Path, path: Path, test: Records) -> None:
 def configure(
     options, folder: Path, start: Path, run: Path, steps: int, scratch: bool, classes: tuple[str, ...] = LUNGS
 ) -> recipes.SegmentConfig:
-    """The recipe `tiny`, of so many steps."""
+    """The recipe `tiny` with this number of steps."""
     recipe = recipes.SEGMENT["tiny"].make(
         folder, folder, start, run, classes=classes, scratch=scratch, seed=options.seed
     )
@@ -173,7 +173,7 @@ def random_encoder(folder: Path) -> Path:
 
 
 def steps_within(options, folder: Path, start: Path, classes: tuple[str, ...] = LUNGS) -> int:
-    """How many steps fit into --minutes, from the time that ten of them take here and now."""
+    """How many steps fit into --minutes, from the time that ten of them take on this machine."""
     times = []
     for steps in (3, 13):
         began = time.perf_counter()
@@ -190,7 +190,7 @@ def steps_within(options, folder: Path, start: Path, classes: tuple[str, ...] = 
 
 
 def mean_mask(folder: Path) -> dict[str, dict]:
-    """The mean mask of the training set, cut where its Dice on that set is best, as the answer for every test image."""
+    """The mean mask of the training set, at the threshold with the best Dice on that set, as the prediction for every image."""
     train, test = (masks.load(folder, split, ("lungs",)) for split in ("training", "test"))
     small = np.stack([images.resize(255 * train.mask(i), GRID, GRID) for i in range(len(train))]) / 255.0
     mean = small.mean(axis=0)
@@ -217,7 +217,7 @@ def difference(first_N: np.ndarray, second_N: np.ndarray) -> Estimate:
 
 
 def table(report: dict) -> str:
-    """The results, a row for each answer."""
+    """The results, one row per model."""
     lines = [f"{'':22}" + "".join(f"{name:>26}" for name in MEASURES)]
     for name, measures in report["results"].items():
         cells = [with_interval(measures[m]) if m in measures else "" for m in MEASURES]

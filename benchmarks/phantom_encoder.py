@@ -1,10 +1,10 @@
-"""An encoder that can see what phantoms show, in minutes on a CPU: taught where each finding is, patch by patch.
+"""An encoder that sees what phantoms show, in minutes on a CPU: trained on where each finding is, patch by patch.
 
     python benchmarks/phantom_encoder.py --out encoder --steps 2000
 
-A small Vision Transformer learns next to nothing of phantoms from labels or reports alone in the time that a CPU has
-(AUROC 0.57 after 600 steps of 32 with labels). An outline says 36 times as much as a label. The encoder comes out as a
-model folder, for `--init` of other benchmarks that ask what can be done with an encoder that sees: they must say so.
+In minutes on a CPU a small Vision Transformer learns next to nothing about phantoms from labels or reports alone (AUROC
+0.57 after 600 steps of 32 with labels). An outline says 36 times as much as a label. The encoder is written as a model
+folder, for `--init` of benchmarks that need an encoder that sees; they must say that they used it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import normalise
 from mrm.statistics import ranking
 
-SEEN = 0.15  # of a patch must be covered to say that it shows a finding
+SEEN = 0.15  # the share of a patch that must be covered to count as showing a finding
 
 
 def main() -> None:

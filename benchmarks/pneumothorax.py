@@ -3,8 +3,8 @@
     python benchmarks/pneumothorax.py --out pneumothorax --minutes 15
     python benchmarks/pneumothorax.py --out pneumothorax --minutes 15 --init PRETRAINED
 
-Draws phantoms for training, validation and test from seeds, and so patients, of their own; trains the recipe `tiny`
-from a random encoder and, with --init, from a pre-trained one with the same steps; tests on phantoms not seen.
+Draws phantoms for training, validation and test from different seeds, and so of different patients; trains the recipe
+`tiny` from a random encoder and, with --init, from a pre-trained one with the same steps; tests on unseen phantoms.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def draw(out: Path, counts: dict[str, int], seed: int) -> Path:
-    """A segmentation folder of phantoms; a set that is there already is left."""
+    """A segmentation folder of phantoms; an existing set is kept."""
     for number, (split, count) in enumerate(counts.items()):
         drawn = out / "drawn" / split
         if not (drawn / "records.csv").is_file():

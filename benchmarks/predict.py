@@ -6,14 +6,14 @@
 The plain loop is what timm's documentation shows: PIL opens and converts to RGB, torchvision resizes, ToTensor,
 Normalize, a DataLoader with as many workers and as large batches, and the same weights. Both are given the same JPEG
 files (phantoms, `--side` pixels, or those of `--folder`), and take turns; the order changes with each repeat. `mrm
-predict` is timed with all it does: finding the images, journal, table; both without the start of Python, and both
-after a batch that is not timed, and both with the threads that PyTorch starts with. The probabilities of both are
-compared, so that the same work is timed.
+predict` is timed with everything it does: finding the images, journal, table. Both are timed without the start of
+Python, after an untimed batch, and with the threads that PyTorch starts with. The probabilities of both are compared, so
+that the same work is timed.
 
-Memory is the most that a fresh `mrm predict` has held when so many images were done, its readers included, looked at
-twenty times a second: anonymous and shared memory, pages that its processes share counted once (Linux, Pss_Anon and
-Pss_Shmem of smaps_rollup). Mapped files, the libraries above all, are left out: they are the system's to keep or to
-drop. `--precisions` without a word leaves out the timing, `--memory` without a number the memory.
+Memory is the peak of a fresh `mrm predict`, its readers included, when this many images were done, sampled twenty times
+a second: anonymous and shared memory, pages that its processes share counted once (Linux, Pss_Anon and
+Pss_Shmem of smaps_rollup). Mapped files, the libraries above all, are left out: the system may keep or drop
+them. `--precisions` without a value skips the timing, `--memory` without a value the memory.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def arguments() -> argparse.Namespace:
         nargs="*",
         type=int,
         default=[200, 1000, 2000, 5000],
-        help="numbers of images done at which it is noted; none: leave out",
+        help="numbers of images at which to record it; none: skip",
     )
     options = parser.parse_args()
     options.threads = torch.get_num_threads()  # those that PyTorch starts with, which the plain loop uses
@@ -142,7 +142,7 @@ def plain_loop(encoder, config, files: list[Path], precision: str, options: argp
 
 
 def timed(model: Path, files: list[Path], precision: str, folder: Path, options: argparse.Namespace) -> dict:
-    """Images a second of both, the median of the repeats and each of them, and how far their answers differ."""
+    """Images a second of both, the median of the repeats and each of them, and how far their probabilities differ."""
     reading = reading_options.Reading(batch=options.batch, workers=options.workers, precision=precision)
     loaded = mrm.load(model).to(reading_options.device_of(reading))
     answers: dict[str, np.ndarray] = {}
@@ -196,7 +196,7 @@ def memory_curve(model: Path, files: list[Path], folder: Path, options: argparse
 
 
 def rows_done(out: Path) -> int:
-    """Rows that a table which is being made has so far."""
+    """Rows that an unfinished table has so far."""
     try:
         return (Partial(out).folder / "part-0.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
@@ -213,7 +213,7 @@ def children(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> int:
-    """Bytes a process holds in memory of its own, what it shares with others by share; without mapped files."""
+    """Bytes of memory that a process holds, shared memory counted by share; without mapped files."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError, PermissionError):

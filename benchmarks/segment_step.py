@@ -2,8 +2,8 @@
 
     python benchmarks/segment_step.py --batch 2 --steps 3
 
-Random images and masks, so that nothing but the step is timed: forward, losses, backward, AdamW with layer decay.
-The first step is a warm-up. Memory is the most that the process has held (CPU) or that was allocated (GPU).
+Random images and masks, so that only the step is timed: forward, losses, backward, AdamW with layer decay.
+The first step is a warm-up. Memory is the peak of the process (CPU) or of what was allocated (GPU).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def random_batch(count: int, size: int) -> MaskBatch:
 
 
 def step(task: SegmentTask, optimizer: torch.optim.Optimizer, batch: MaskBatch, bf16: bool) -> float:
-    """Seconds of one step, the device waited for."""
+    """Seconds of one step, until the device has finished."""
     device = batch.image_BHW.device
     began = time.perf_counter()
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -84,7 +84,7 @@ def step(task: SegmentTask, optimizer: torch.optim.Optimizer, batch: MaskBatch, 
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most held, in GiB."""
+    """Peak memory, in GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

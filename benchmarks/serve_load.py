@@ -1,4 +1,4 @@
-"""200 requests at once, a tenth of them broken: is every good one answered rightly, and every bad one with a reason?
+"""200 requests at once, a tenth of them broken: is every good one answered correctly, and every bad one with a reason?
 
     python benchmarks/serve_load.py runs/tiny --requests 200
 
@@ -42,12 +42,12 @@ from mrm.models import model_folder
 from mrm.statistics.calibration import calibrated_probabilities
 from mrm.system import hardware
 
-TOLERANCE = 1e-5  # by which a probability may differ: a batch adds its numbers in another order
+TOLERANCE = 1e-5  # by which a probability may differ: a batch sums in another order
 MB = 1_000_000
 
 
 class Request(NamedTuple):
-    """What is sent, and what must come back: probabilities (C,), or None for a broken one."""
+    """What is sent, and what must come back: probabilities (C,), or None for a broken request."""
 
     kind: str
     body: bytes | None  # None: a gigabyte, made while it is sent
@@ -55,7 +55,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came back: status, seconds from the first try, 503s before, what is wrong with it or nothing."""
+    """What came back: status, seconds since the first try, number of 503s before, what is wrong with it if anything."""
 
     kind: str
     good: bool

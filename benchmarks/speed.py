@@ -1,11 +1,11 @@
-"""Loader and training step against what the published code does, measured in one run.
+"""Loader and training step, compared in one run with what the published code does.
 
     python benchmarks/speed.py --out speed.json --images DIR [--part step] [--quick]
 
     loader     images a second on one core: PIL and torchvision on originals and on 512-pixel files, ours on both and
                on packed shards; and what our loader leaves to the device (grey to three channels, normalise, shrink)
     step       forward, backward and optimiser of ViT-B/16 224 -> 448, batches of 8, 70 tokens on average; peak memory
-    loop       what the training loop itself costs, besides waiting for batches and the step
+    loop       what the training loop itself costs, apart from the step and from waiting for batches
     processes  two processes with one thread each against one, equal work for each
     sweep      on a GPU: batch sizes, share of the bf16 peak, memory, hours for 200 epochs of 377,110
 
@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("speed.json"), help="the JSON file to write")
     parser.add_argument("--part", choices=PARTS, action="append", help="only this part; may be repeated")
-    parser.add_argument("--images", type=Path, help="a folder of radiographs, of which the largest are taken")
+    parser.add_argument("--images", type=Path, help="a folder of radiographs; the largest are used")
     parser.add_argument("--quick", action="store_true", help="small models and images, to see that everything works")
     parser.add_argument("--step-of", nargs=2, help=argparse.SUPPRESS)  # this command starts itself
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
@@ -158,7 +158,7 @@ def loader(folder: Path, quick: bool) -> dict[str, Any]:
 
 
 def largest_images(folder: Path, count: int) -> list[np.ndarray]:
-    """The images of the most pixels below a folder."""
+    """The images with the most pixels below a folder."""
     sizes = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
@@ -167,7 +167,7 @@ def largest_images(folder: Path, count: int) -> list[np.ndarray]:
             continue
         sizes[path] = height * width
     if len(sizes) < count:
-        raise SystemExit(f"{folder}: {len(sizes)} images, where {count} are needed")
+        raise SystemExit(f"{folder}: {len(sizes)} images, but {count} are needed")
     return [images.read(p) for p in sorted(sizes, key=sizes.__getitem__, reverse=True)[:count]]
 
 
@@ -235,9 +235,9 @@ def step(quick: bool) -> dict[str, Any]:
 
 
 class Stepper:
-    """A variant in a process of its own, which takes a step when it is told to.
+    """A variant in a process of its own, which takes a step on request.
 
-    In one process the variants would share what the allocator keeps, and so each would gain or lose by the others.
+    In one process the variants would share what the allocator keeps, and each would affect the others.
     """
 
     def __init__(self, name: str, quick: bool, size: int) -> None:
@@ -425,9 +425,9 @@ class WatchedTrainer(Trainer):
 
 
 def loop(quick: bool) -> dict[str, Any]:
-    """The loop's own time, first step left out: all but waiting for batches, forward, backward and optimiser.
+    """The loop's own time without the first step: everything but waiting for batches, forward, backward and optimiser.
 
-    The norm of the gradient, which the loop wants to refuse a bad step, is given by itself.
+    The gradient norm, which the loop needs to refuse a bad step, is reported separately.
     """
     repeats, steps = (2, 5) if quick else (3, 9)
     precision = fitting("bf16")
@@ -497,7 +497,7 @@ def quiet() -> Iterator[None]:
 def processes(quick: bool) -> dict[str, Any]:
     """Images a second of two processes against one, each with one thread and equal work.
 
-    Each reads its own images: a reader beside each of two processes would need more cores than two.
+    Each reads its own images: with a separate reader, two processes would need more than two cores.
     """
     rates = in_turns({f"{n}": lambda n=n: rate_of_processes(n, quick) for n in (1, 2)}, 2 if quick else 3)
     scaled = [two / one for one, two in zip(rates["1"], rates["2"], strict=True)]
@@ -546,7 +546,7 @@ def sweep(quick: bool) -> dict[str, Any]:
     """Images a second, share of the peak, memory and projected hours, by batch size. Skipped on a CPU unless quick."""
     device = best_device()
     if device.type == "cpu" and not quick:
-        return {"skipped": "no GPU here"}
+        return {"skipped": "no GPU"}
     sizes, repeats = ((2, 4), 2) if quick else ((64, 128, 256, 512), 10)
     rows = []
     for name in ("baseline", "bf16 full", "bf16 cross"):
@@ -586,7 +586,7 @@ def sweep_row(name: str, size: int, repeats: int, quick: bool) -> dict[str, Any]
 
 
 def in_turns(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Each measured once, then each again, so that what disturbs the machine disturbs all of them."""
+    """Measures each once, then each again, so that what disturbs the machine disturbs all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(repeats):
         for name, measure in measures.items():
@@ -600,7 +600,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> dict[str, Any]:
-    """How many times as fast, turn by turn."""
+    """The speed-up, turn by turn."""
     each = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
     return {**spread(each), "each": each}
 
@@ -619,7 +619,7 @@ def tokenizer() -> Tokenizer:
 
 
 def machine() -> dict[str, Any]:
-    """What the machine itself says it is, and the versions."""
+    """What the machine reports about itself, and the versions."""
     processor = device_name(torch.device("cpu"))
     return {
         "processor": processor.split(",")[0].removeprefix("CPU "),

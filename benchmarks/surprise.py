@@ -7,23 +7,23 @@
 
 `phantoms` draws its records; `covid` splits the pairs of the COVID-19 Image Data Collection (`training.csv`,
 `metadata.csv`) by patient, a quarter to test. A small model is pre-trained on the training part, as `mrm pretrain` does
-(again from where it stopped, if the command is given again), or `--init RUN` is taken: then see to it yourself that it
+(which resumes if the command is repeated), or `--init RUN` is used: make sure that it
 never saw the test images. Each test report is then scored (`mrm.inference.report_filling`) with its own image, and with images of
 other patients, against the mean of 24 training images. Printed, and written to `surprise.json`, each with its
 95 % interval over patients:
 
 * AUROC of true pairs against as many shuffled ones (one a report, of another patient), by surprise;
-* the share of other images against which the own one explains the report better (paired; chance is 0.5);
-* both for pairs that differ in findings (phantoms only): two normal chests have no report of their own;
-* ln p a word, with the own image, with no image, and with others.
+* the share of other images that explain the report less well than its own image does (paired; chance is 0.5);
+* both for pairs that differ in findings (phantoms only): the reports of two normal chests cannot be told apart;
+* ln p per word, with the own image, without an image, and with others.
 
-A small model trained from random weights for minutes uses no image at all: AUROC 0.517 (0.461 to 0.573) after 600 steps of
+A small model trained from random weights for minutes does not use the image at all: AUROC 0.517 (0.461 to 0.573) after 600 steps of
 32 on 3,000 phantoms. Its encoder sees next to nothing yet, its decoder still learns how often words occur, and what it
-sees of two images differs by 0.05 to 0.08 where word vectors have length 1 a channel. After the label-efficiency study's
+sees of two images differs by 0.05 to 0.08 per channel, where word vectors have length 1. After the label-efficiency study's
 10,000 steps of 16 it does: 0.673 (0.642 to 0.703), the third command. For less time than that, three stages come first,
 each of which can be left out:
 
-* `--teach`: the encoder is taught where findings are on phantoms (`phantom_encoder.py`);
+* `--teach`: the encoder is trained on outlines of findings of phantoms (`phantom_encoder.py`);
 * `--context`: the projection of images is scaled once, until they differ by 0.5 a channel;
 * `--words`: the report decoder learns on the encoder as it then is, from whole images encoded once, so that a step
   costs a fraction of one of `mrm pretrain`, whose `--steps` follow (0: none).
@@ -99,7 +99,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for records, the run and surprise.json")
     parser.add_argument("--data", type=Path, help="folder of the COVID-19 Image Data Collection")
     parser.add_argument("--init", type=Path, help="score this run instead of training one")
-    parser.add_argument("--sections", nargs="+", help="of the reports, for a run that was trained on these alone")
+    parser.add_argument("--sections", nargs="+", help="of the reports, for a run that was trained on these only")
     parser.add_argument("--count", type=int, default=4000, help="phantoms to train on")
     parser.add_argument("--test", type=int, default=300, help="phantoms to test on")
     parser.add_argument("--steps", type=int, default=0, help="of joint pre-training, as `mrm pretrain` does it")
@@ -150,14 +150,14 @@ def phantom_sets(options: argparse.Namespace) -> dict[str, Records]:
 
 
 def of_sections(records: Records, sections: Sequence[str] | None) -> Records:
-    """The records with these sections of their reports alone; as they are where none are named."""
+    """The records with only these sections of their reports; unchanged if none are named."""
     if not sections:
         return records
     return replace(records, rows=[replace(r, report=select_sections(r.report, sections)) for r in records])
 
 
 def covid_sets(options: argparse.Namespace) -> dict[str, Records]:
-    """The pairs whose patient is known, split by patient; a text that stands on both sides stays in training."""
+    """The pairs whose patient is known, split by patient; a text that occurs on both sides stays in training."""
     with open(options.data / "metadata.csv", newline="", encoding="utf-8", errors="replace") as text:
         patients = {row["filename"]: row["patientid"].strip() for row in csv.DictReader(text)}
     pairs = Records.load(options.data / "training.csv")

@@ -28,7 +28,7 @@ from mrm.runs.pretraining import pretrain_data
 from mrm.system.files import write_whole
 from mrm.training.tasks import PretrainTask
 
-ROLL = 8  # images on, another patient: one has three studies at the most
+ROLL = 8  # images on, another patient: a patient has at most three studies
 
 
 def main_units(study: Study) -> list[Unit]:

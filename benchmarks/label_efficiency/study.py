@@ -1,4 +1,4 @@
-"""Does pre-training with images and reports save labels here, and by how much? One command that can be stopped anywhere.
+"""Does pre-training with images and reports save labels, and how many? One command that can be stopped anywhere.
 
     python benchmarks/label_efficiency/study.py --out study --part phantoms --dry-run
     python benchmarks/label_efficiency/study.py --out study --part phantoms --hours 1.5
@@ -7,8 +7,8 @@
     python benchmarks/label_efficiency/study.py --out study --part tables
 
 The study is a list of units of work; each leaves `units/NAME.json` (and `.npz`: scores of every test image) when
-it is done and is never done twice. A lock keeps two processes off one unit, so start the command as often as there
-are cores. What was stopped or killed goes on where it was; a unit that fails is noted in `failed/NAME.json` and tried
+it is done and is never done twice. A lock keeps two processes off one unit, so start the command once per
+core. What was stopped or killed resumes; a unit that fails is noted in `failed/NAME.json` and tried
 again by the next call. `--part tables` writes `table.md`, `study.json` and the plots from whatever is there.
 """
 
@@ -39,7 +39,7 @@ PARTS = {"phantoms": phantoms.main_units, "ablations": phantoms.ablation_units, 
 
 
 def main() -> None:
-    """Do what is left of a part, then write the tables."""
+    """Do the remaining units of a part, then write the tables."""
     options = arguments()
     torch.set_num_threads(1)
     try:
@@ -54,7 +54,7 @@ def main() -> None:
     except StudyError as error:
         sys.exit(f"study.py: error: {error}")
     except KeyboardInterrupt as stopped:
-        sys.exit(f"study.py: {stopped or 'stopped'}; the same command goes on")
+        sys.exit(f"study.py: {stopped or 'stopped'}; repeat the command to resume")
 
 
 def arguments() -> argparse.Namespace:
@@ -64,12 +64,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--part", choices=[*PARTS, "all", "tables"], default="all")
     parser.add_argument("--size", choices=list(SIZES), default="small")
     parser.add_argument("--data", type=Path, help="folder with covid-cxr/ and pneumonia-cxr/, for the part `real`")
-    parser.add_argument("--hours", type=float, default=float("inf"), help="start no unit after so long")
+    parser.add_argument("--hours", type=float, default=float("inf"), help="start no unit after this time")
     parser.add_argument(
         "--pretrainings", type=int, default=1, help="runs of each main arm, each with a seed of its own"
     )
     arms = [*MAIN, *ABLATIONS]
-    parser.add_argument("--arms", nargs="+", choices=arms, default=arms, help="of what --part pre-trains; else all")
+    parser.add_argument(
+        "--arms", nargs="+", choices=arms, default=arms, help="only these arms of what --part pre-trains"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the units and what is left to do, in hours")
     return parser.parse_args()
 
@@ -98,7 +100,7 @@ def open_study(options: argparse.Namespace) -> Study:
 
 
 def work(study: Study, plan: list[Unit], hours: float) -> None:
-    """Do units, in order, until none is left that this process could do."""
+    """Do units, in order, until none is left that this process can do."""
     end, failed = time.monotonic() + 3600 * hours, set()
     while left := [u for u in plan if not study.done(u.name) and u.name not in failed]:
         names = {u.name for u in left} | failed
@@ -106,7 +108,7 @@ def work(study: Study, plan: list[Unit], hours: float) -> None:
         started = False
         for unit in ready:
             if time.monotonic() > end:
-                print(f"{len(left)} units are left; the same command goes on", flush=True)
+                print(f"{len(left)} units are left; repeat the command to resume", flush=True)
                 return
             with lock(study, unit) as mine:
                 if not mine:
@@ -118,7 +120,7 @@ def work(study: Study, plan: list[Unit], hours: float) -> None:
         blocked = [u for u in left if failed & set(u.needs)]
         if not started and len(blocked) == len(left):
             break
-        if not started:  # another process is at all that could be done now
+        if not started:  # other processes hold everything that could be done now
             time.sleep(min(5.0, max(0.1, end - time.monotonic())))
             if time.monotonic() > end:
                 return
@@ -128,7 +130,7 @@ def work(study: Study, plan: list[Unit], hours: float) -> None:
 
 @contextlib.contextmanager
 def lock(study: Study, unit: Unit) -> Iterator[bool]:
-    """Whether this process got the unit; the system lets go of it when the process ends, however it ends."""
+    """Whether this process got the unit; the system releases it when the process ends, however it ends."""
     path = study.file("locks", unit.name, "")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
@@ -141,7 +143,7 @@ def lock(study: Study, unit: Unit) -> Iterator[bool]:
 
 
 def attempt(study: Study, unit: Unit) -> bool:
-    """Do a unit and keep its result; or note why it could not be done."""
+    """Do a unit and keep its result, or note why it failed."""
     log, began = study.file("logs", unit.name, ".log"), time.perf_counter()
     log.parent.mkdir(parents=True, exist_ok=True)
     processor = time.process_time()

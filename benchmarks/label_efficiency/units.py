@@ -1,4 +1,4 @@
-"""What a unit of work is, and the folder that remembers which are done."""
+"""What a unit of work is, and the folder that records which are done."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mrm.system.files import write_json, write_whole
 
 
 class StudyError(ValueError):
-    """A study that cannot start or go on. The message says why, and what to do."""
+    """A study that cannot start or resume. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of work: `do(study)` gives what goes into its JSON. `seconds` is a guess for planning."""
+    """A piece of work: `do(study)` returns what goes into its JSON. `seconds` is an estimate for planning."""
 
     name: str
     do: Callable[[Study], dict[str, Any]]
@@ -42,7 +42,7 @@ class Study:
     arms: tuple[str, ...] = (*MAIN, *ABLATIONS)
 
     def file(self, kind: str, name: str, ending: str) -> Path:
-        """Where something of a unit is."""
+        """The path of a unit's file of some kind."""
         return self.out / kind / f"{name}{ending}"
 
     def done(self, name: str) -> bool:
@@ -70,7 +70,7 @@ class Study:
 
 
 def require_finished(run: Path, steps: int) -> None:
-    """A run that was asked to stop ends early without an error; so the study stops too, and goes on there next time."""
+    """A run that is told to stop ends early without an error; so the study stops too, and resumes there next time."""
     reached = int(model_folder.read_card(run / "last").origin["step"])
     if reached < steps:
         raise KeyboardInterrupt(f"{run}: stopped at step {reached} of {steps}")
