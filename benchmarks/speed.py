@@ -45,6 +45,7 @@ import torchvision
 import mrm
 from mrm import recipes
 from mrm.data import images, packing
+from mrm.data.config import PackConfig
 from mrm.data.records import Record, Records
 from mrm.data.reports import NO_WORD, Tokenizer
 from mrm.data.samples import PretrainBatch, PretrainData
@@ -125,7 +126,7 @@ def loader(folder: Path, quick: bool) -> dict[str, Any]:
             write(Path(place) / f"{i}-small.jpg", shorter_side(images.read(p), PACKED)) for i, p in enumerate(originals)
         ]
         records = Records([Record(path, report=text) for path, text in zip(originals, reports(count), strict=True)])
-        packing.pack(packing.of_records(records), Path(place) / "shards", packing.PackConfig(size=PACKED), workers=1)
+        packing.pack(packing.of_records(records), Path(place) / "shards", PackConfig(size=PACKED), workers=1)
         packed = Records.load(Path(place) / "shards")
         ours = {
             "ours, originals": samples_of(records),

@@ -1,4 +1,4 @@
-"""Packing: what goes in comes out, nothing is half written, and a packing that was stopped goes on to the same bytes."""
+"""Packing: what goes in comes out, no file is half-written, and a packing that was stopped resumes to the same bytes."""
 
 import csv
 import io
@@ -20,10 +20,12 @@ from PIL import Image
 
 from mrm import cli
 from mrm.data import images, masks, shards
-from mrm.data.packing import PackConfig, encode, of_records, open_source, pack, shrunk
+from mrm.data.config import PackConfig
+from mrm.data.image_encoding import encode, shrunk
+from mrm.data.packing import of_records, open_source, pack
 from mrm.data.records import Record, Records
 from mrm.runs import packing
-from mrm.system.errors import ImageError, MaskError, PackError, RecordError, ShardError
+from mrm.system.errors import ImageError, MaskError, OutputError, PackError, RecordError, ShardError
 from tests.support.dicom_files import dataset
 
 SMALL = PackConfig(size=64, rows=20)
@@ -195,7 +197,7 @@ def test_failures_are_left_out_listed_and_counted(flawed, tmp_path, capsys):
 
 def test_a_set_without_a_readable_image_is_refused_and_leaves_nothing(tmp_path):
     records = Records([Record(tmp_path / f"{i}.jpg") for i in range(3)])
-    with pytest.raises(PackError, match=r"not one of 3 images could be read; the first, .*0\.jpg: .*no such file"):
+    with pytest.raises(PackError, match=r"none of the 3 images could be read; first error: .*0\.jpg: .*no such file"):
         pack(of_records(records), tmp_path / "out", SMALL, workers=1)
     assert not list((tmp_path / "out").iterdir())
 
@@ -225,19 +227,21 @@ def test_a_column_of_the_packed_images_name_is_refused(phantoms, tmp_path):
 
 def test_a_folder_of_something_else_is_left_alone(phantoms, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(PackError, match="is not empty and holds no shards; choose another --out"):
+    with pytest.raises(
+        OutputError, match=r"is not empty and holds no packing \(no packing\.json\); choose another --out"
+    ):
         pack(open_source(phantoms / "records.csv"), tmp_path, SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
-    with pytest.raises(PackError, match="is a file"):
+    with pytest.raises(OutputError, match="is a file, but a folder is needed"):
         pack(open_source(phantoms / "records.csv"), tmp_path / "notes.txt", SMALL)
 
 
 def test_another_packing_is_not_mixed_in(phantoms, packed):
     source = open_source(phantoms / "records.csv")
     before = bytes_of(packed)
-    with pytest.raises(PackError, match=r"holds another packing \(quality: 90, now 80\)"):
+    with pytest.raises(OutputError, match=r"holds another packing \(quality: 90, now 80\)"):
         pack(source, packed, replace(SMALL, quality=80))
-    with pytest.raises(PackError, match=r"holds another packing \(records: "):
+    with pytest.raises(OutputError, match=r"holds another packing \(records: "):
         pack(of_records(Records.load(phantoms / "records.csv")[:40]), packed, SMALL)
     assert pack(source, packed, SMALL).index.rows == 48
     assert bytes_of(packed) == before
@@ -248,7 +252,7 @@ def test_two_commands_do_not_write_one_folder(phantoms, tmp_path):
     tried = []
 
     def second(done, n):
-        with pytest.raises(PackError, match="another process is packing into it"):
+        with pytest.raises(OutputError, match="out: another process is writing to this folder"):
             pack(source, tmp_path / "out", SMALL, workers=1)
         tried.append(done)
 
@@ -264,13 +268,13 @@ def test_two_commands_that_start_at_once_do_not_write_one_folder(phantoms, tmp_p
         with monkeypatch.context() as before:
             before.setattr(Path, "is_file", lambda path: path.name != "packing.json" and is_file(path))
             before.setattr(Path, "iterdir", lambda path: iter(()))
-            with pytest.raises(PackError, match="another process is packing into it"):
+            with pytest.raises(OutputError, match="out: another process is writing to this folder"):
                 pack(source, tmp_path / "out", SMALL, workers=1)
 
     assert pack(source, tmp_path / "out", SMALL, workers=1, progress=second).index.rows == 48
 
 
-def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(phantoms, packed, tmp_path):
+def test_a_packing_that_was_stopped_resumes_to_the_same_bytes(phantoms, packed, tmp_path):
     """Stopped inside the second file: the first is kept as it is, the second is written anew."""
     source = open_source(phantoms / "records.csv")
 
@@ -291,7 +295,7 @@ def test_a_packing_that_was_stopped_goes_on_to_the_same_bytes(phantoms, packed, 
     assert bytes_of(tmp_path / "out") == bytes_of(packed)
 
 
-def test_killed_outright_it_goes_on_to_the_same_bytes_and_leaves_no_process(phantoms, packed, tmp_path):
+def test_killed_outright_it_resumes_to_the_same_bytes_and_leaves_no_process(phantoms, packed, tmp_path):
     """SIGKILL once the first file is there; two processes encode."""
     records = Records.load(phantoms / "records.csv")
     Records(list(records) * 40).to_csv(tmp_path / "records.csv")
@@ -327,14 +331,16 @@ def test_the_number_of_processes_changes_nothing(phantoms, packed, tmp_path):
     assert bytes_of(tmp_path / "out") == bytes_of(packed)
 
 
-def test_a_full_disk_is_an_error_that_leaves_whole_files_and_can_be_gone_on_from(phantoms, packed, tmp_path):
+def test_a_full_disk_is_an_error_that_leaves_whole_files_and_can_be_resumed(phantoms, packed, tmp_path):
     """A limit on the size of files stands for the full disk: the system refuses to write more in the same way."""
     source = open_source(phantoms / "records.csv")
     config = replace(SMALL, rows=40)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
     try:
-        with pytest.raises(PackError, match=r"cannot be written to .*free disk space, then the same command goes on"):
+        with pytest.raises(
+            OutputError, match=r"out: cannot be written \(File too large\).*Free disk space .* the same command again"
+        ):
             pack(source, tmp_path / "out", config, workers=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -457,7 +463,7 @@ def test_segmentation_folders_that_do_not_fit_are_refused(outlined, packed, tmp_
     with pytest.raises(MaskError, match=r"a\.png: an image without a mask"):
         open_source(root)
     (root / "annotations" / "training" / "a.png").write_bytes(images.encode_png(np.zeros((20, 21), np.uint8)))
-    with pytest.raises(PackError, match=r"not one of 1 images.*a\.png"):
+    with pytest.raises(PackError, match=r"none of the 1 images could be read; first error: .*a\.png"):
         pack(open_source(root), tmp_path / "out", SMALL, workers=1)
     with pytest.raises(ImageError):
         masks.load(tmp_path / "out")

@@ -16,9 +16,9 @@ from mrm import runs
 from mrm.audit.overlaps import audit
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, shards
-from mrm.data.config import CropConfig
+from mrm.data.config import CropConfig, PackConfig
 from mrm.data.loader import loader
-from mrm.data.packing import PackConfig, open_source, pack
+from mrm.data.packing import open_source, pack
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import LabelData, PretrainData

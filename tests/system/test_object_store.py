@@ -17,7 +17,8 @@ import pytest
 from mrm import recipes, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, loader, samples, sampling, shards
-from mrm.data.packing import PackConfig, open_source, pack
+from mrm.data.config import PackConfig
+from mrm.data.packing import open_source, pack
 from mrm.data.records import Records
 from mrm.system import object_store
 from mrm.system.errors import StoreError

@@ -127,7 +127,7 @@ def pack(
         on_error: skip leaves out bad lines of RECORDS.
         check: read this shard folder in place of packing, and compare every checksum; exit status 2 if one differs.
     """
-    from mrm.data.packing import PackConfig
+    from mrm.data.config import PackConfig
     from mrm.runs import packing
     from mrm.system.errors import PackError
 

@@ -7,12 +7,7 @@ images also use.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +21,7 @@ from mrm.data.records import Record, Records
 from mrm.system import hardware
 from mrm.system.journal import Journal, file_state
 from mrm.system.progress import Progress
+from mrm.system.worker_pool import worker_pool
 
 KEPT = ".inspected.jsonl"
 QUICK, SLOW = 1000, 50  # headers, or whole images, that can be read in the time that a process takes to start
@@ -116,22 +112,5 @@ def each(
         if processes == 1:
             yield from progress.over(map(function, items))
             return
-        context = multiprocessing.get_context("spawn")  # the caller may hold threads of OpenCV and PyTorch
-        with ProcessPoolExecutor(processes, context, initializer=_start_worker) as pool:
+        with worker_pool(processes) as pool:
             yield from progress.over(pool.map(function, items, chunksize=min(32, per_process)))
-
-
-def _start_worker() -> None:
-    """Use one thread, since there is one process per core, and end with the command, however that ends."""
-    import cv2
-
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself reports it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)  # else it would wait forever for work that a killed command no longer sends

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mrm.system.errors import AugmentError
+from mrm.system.errors import AugmentError, PackError
 
+LARGEST_FILE = 1 << 30  # bytes of a file of packed images
 OnError = Literal["stop", "skip"]  # what a record that cannot be used does to a run
 
 
@@ -54,3 +55,27 @@ class AugmentConfig:
 
 NONE = AugmentConfig()
 STRONG = AugmentConfig(rotate=10, brightness=0.15, contrast=0.3, gamma=0.3, blur=1.0, noise=0.03, erase=0.25)
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """How images are packed into shards."""
+
+    size: int = 512  # pixels of the shorter side; smaller images stay as they are
+    format: Literal["jpeg", "png"] = "jpeg"
+    quality: int = 90  # of JPEG
+    rows: int | None = None  # images per file; None = 2048, fewer where a file might grow beyond 1 GB
+
+    def __post_init__(self) -> None:
+        if self.size < 16:
+            raise PackError(f"size is {self.size}; at least 16 pixels are expected")
+        if self.format not in ("jpeg", "png"):
+            raise PackError(f"format is {self.format!r}; jpeg or png is expected")
+        if not 1 <= self.quality <= 100:
+            raise PackError(f"quality is {self.quality}; 1 to 100 is expected")
+        if self.rows is not None and self.rows < 1:
+            raise PackError(f"rows is {self.rows}; at least one image per file is expected")
+
+    def rows_per_file(self) -> int:
+        """Images per file. By default a file stays below 1 GB even if nothing compresses and images are 1:2 in shape."""
+        return self.rows or max(1, min(2048, LARGEST_FILE // (2 * self.size**2)))

@@ -18,7 +18,7 @@ import json
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -66,13 +66,9 @@ class Index:
     files: tuple[File, ...]
     mrm: str  # the version of mrm that packed it
 
-    def to_json(self) -> str:
-        """The text of `shards.json`."""
-        return json.dumps(asdict(self), indent=1) + "\n"
-
     @staticmethod
     def from_json(text: str | bytes, where: str) -> Index:
-        """What `to_json` wrote. Raises ShardError for any other text."""
+        """The index in the text of `shards.json`. Raises ShardError for any other text."""
         try:
             values = json.loads(text)
             if values["version"] != VERSION:

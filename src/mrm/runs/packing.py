@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mrm.data import shards
-from mrm.data.config import OnError
-from mrm.data.packing import PackConfig, Packing, open_source
+from mrm.data.config import OnError, PackConfig
+from mrm.data.packing import Packing, open_source
 from mrm.data.packing import pack as pack_source
 from mrm.data.shards import FAILURES
 from mrm.system.errors import ShardError

@@ -41,7 +41,9 @@ def json_settings(
     current = json.loads(text)
 
     def changes(earlier: str) -> list[str]:
-        before = dict(json.loads(earlier))
+        before = json.loads(earlier)
+        if not isinstance(before, dict):
+            raise ValueError("not a mapping of settings")
         keys = [key for key in {**before, **current} if key not in may_change]
         return [_change(key, before.get(key), current.get(key)) for key in keys if before.get(key) != current.get(key)]
 

@@ -1,0 +1,82 @@
+"""Images as they are packed: decoded, shrunk to a shorter side, made grey and encoded once; on several processes."""
+
+# Shapes: H W pixels
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from mrm.data import images, masks
+from mrm.data.config import PackConfig
+from mrm.system.errors import ImageError, MaskError
+from mrm.system.worker_pool import worker_pool
+
+CHUNK = 32  # images that a process encodes at a time
+AHEAD = 3  # chunks per process that wait for the writer
+
+
+class Encoded(NamedTuple):
+    """An image as it is packed, with its mask; or the reason why it cannot be."""
+
+    image: bytes = b""
+    mask: bytes = b""
+    reason: str = ""
+
+
+def encode(item: Any, config: PackConfig) -> Encoded:
+    """An image, or a `MaskedImage`, as it is packed; one that cannot be read gives the reason."""
+    has_mask = hasattr(item, "mask")
+    try:
+        image = images.open_image(item.image if has_mask else item)
+        height, width = images.size(image)
+        packed_size = shrunk(height, width, config.size)
+        image_HW = images.resize(images.read(image, min_side=min(packed_size)), *packed_size)
+        mask = images.encode_png(_shrunk_mask(item, (height, width), packed_size)) if has_mask else b""
+    except (ImageError, OSError) as error:
+        return Encoded(reason=str(error))
+    if config.format == "jpeg":
+        return Encoded(images.encode_jpeg(image_HW, config.quality), mask)
+    return Encoded(images.encode_png(image_HW), mask)
+
+
+def shrunk(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width once the shorter side is `size`; smaller images are not enlarged."""
+    scale = min(1.0, size / min(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _shrunk_mask(item: Any, image_size: tuple[int, int], packed_size: tuple[int, int]) -> np.ndarray:
+    """The mask's values at the size of the packed image, by nearest neighbour. Raises MaskError."""
+    mask_HW = masks.read_mask(item)
+    if mask_HW.shape != image_size:
+        raise MaskError(f"{item.mask}: the mask has {mask_HW.shape} pixels, but its image has {image_size}")
+    return cv2.resize(mask_HW, packed_size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def encode_all(
+    chunks: Sequence[Sequence[Any]], config: PackConfig, workers: int
+) -> Generator[list[Encoded], None, None]:
+    """The encoded images of each chunk, in order; the worker processes stay a few chunks ahead."""
+    if workers == 1 or len(chunks) < 2:
+        yield from (_encode_chunk(chunk, config) for chunk in chunks)
+        return
+    with worker_pool(min(workers, len(chunks))) as pool:
+        waiting: deque[Future[list[Encoded]]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(_encode_chunk, chunk, config))
+                if len(waiting) > AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _encode_chunk(items: Sequence[Any], config: PackConfig) -> list[Encoded]:
+    return [encode(item, config) for item in items]
