@@ -51,8 +51,9 @@ from mrm.data.reports import NO_WORD, Tokenizer
 from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.models import noise
 from mrm.models.config import ModelConfig
+from mrm.models.flops import flops_of_step
 from mrm.models.mrm import MRM, normalise
-from mrm.runs.doctor import Stopwatch, flops_of_step
+from mrm.runs.stage_times import Stopwatch
 from mrm.system.errors import ImageError
 from mrm.system.hardware import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak
 from mrm.training import parallel

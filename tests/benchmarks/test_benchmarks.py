@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mrm.data import images
 from mrm.models import noise
+from mrm.models.flops import flops_of_step
 from mrm.models.mrm import MRM
-from mrm.runs.doctor import flops_of_step
 from mrm.training.tasks import PretrainTask
 from tests.support.configs import MICRO
 

@@ -87,9 +87,7 @@ def test_labels_fine_tune_and_test(tmp_path, pretrained, name, folder, changes):
     training = replace(recipes.tiny_finetune(train, val, pretrained, tmp_path).training, workers=0, **SHORT)
     cfg = recipes.FinetuneConfig(train, val, pretrained, tmp_path / "run", training=training, audit="names", **changes)
     run = runs.finetune(cfg)
-    results = runs.evaluate(
-        run, test, tmp_path / "test", draws=20, reading=runs.Reading(reading=runs.Reading(workers=0))
-    )
+    results = runs.evaluate(run, test, tmp_path / "test", draws=20, reading=runs.Reading(workers=0))
     tested = Records.load(test, model_folder.load(run).config.classes)
     assert results["n"] == len(tested)
     assert set(results["classes"]) == {*tested.classes, "mean"} if len(tested.classes) > 1 else True

@@ -80,7 +80,7 @@ def runs_of_both(packed, unpacked, tmp_path_factory) -> dict[str, tuple[Path, Pa
         made[name] = (
             pretrained,
             tuned,
-            runs.evaluate(tuned, records, out / "c", draws=50, reading=runs.Reading(reading=runs.Reading(workers=0))),
+            runs.evaluate(tuned, records, out / "c", draws=50, reading=runs.Reading(workers=0)),
         )
     return made
 

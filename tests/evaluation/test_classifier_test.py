@@ -34,9 +34,7 @@ def test_who_was_tested_is_told_as_far_as_known():
 
 
 def test_an_uncalibrated_model_shows_its_calibration_and_no_operating_point(phantoms, model, tmp_path):
-    results = runs.evaluate(
-        model, phantoms / "records.csv", tmp_path, draws=50, reading=runs.Reading(reading=runs.Reading(workers=0))
-    )
+    results = runs.evaluate(model, phantoms / "records.csv", tmp_path, draws=50, reading=runs.Reading(workers=0))
     assert results["operating_points"] == {}
     assert results["abstained"] is None
     one = results["calibration"]["effusion"]
@@ -69,7 +67,7 @@ def test_a_column_that_is_not_there_is_named(phantoms, model, tmp_path):
             model,
             phantoms / "records.csv",
             tmp_path,
-            reading=runs.Reading(reading=runs.Reading(workers=0)),
+            reading=runs.Reading(workers=0),
             by=("scanner",),
         )
 
@@ -78,9 +76,7 @@ def test_a_class_absent_from_the_test_set_is_undefined_everywhere(phantoms, mode
     records = Records.load(phantoms / "records.csv", ("effusion", "cardiomegaly"))
     rows = [replace(r, labels=(r.labels[0], 0.0)) for r in records]
     file = Records(rows, records.classes).to_csv(tmp_path / "test.csv")
-    results = runs.evaluate(
-        model, file, tmp_path / "out", draws=50, reading=runs.Reading(reading=runs.Reading(workers=0)), by=("sex",)
-    )
+    results = runs.evaluate(model, file, tmp_path / "out", draws=50, reading=runs.Reading(workers=0), by=("sex",))
     assert results["classes"]["cardiomegaly"]["auroc"]["value"] is None
     assert results["calibration"]["cardiomegaly"]["brier"]["value"] is None
     json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
@@ -90,18 +86,14 @@ def test_a_class_absent_from_the_test_set_is_undefined_everywhere(phantoms, mode
 def test_one_patient_only_gives_numbers_without_intervals(phantoms, model, tmp_path):
     records = Records.load(phantoms / "records.csv", ("effusion", "cardiomegaly"))
     file = Records([replace(r, patient="p") for r in records], records.classes).to_csv(tmp_path / "test.csv")
-    results = runs.evaluate(
-        model, file, tmp_path / "out", draws=50, reading=runs.Reading(reading=runs.Reading(workers=0)), by=("sex",)
-    )
+    results = runs.evaluate(model, file, tmp_path / "out", draws=50, reading=runs.Reading(workers=0), by=("sex",))
     assert results["classes"]["effusion"]["auroc"]["value"] is not None
     assert results["classes"]["effusion"]["auroc"]["low"] is None
     assert "one patient only" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_whole_page_fits_a_phone(phantoms, model, tmp_path, chromium):
-    runs.calibrate(
-        model, phantoms / "records.csv", reading=runs.Reading(reading=runs.Reading(workers=0)), outliers=False
-    )
+    runs.calibrate(model, phantoms / "records.csv", reading=runs.Reading(workers=0), outliers=False)
     runs.evaluate(
         model, phantoms / "records.csv", tmp_path, draws=50, reading=runs.Reading(workers=0), by=("sex", "age")
     )

@@ -295,12 +295,13 @@ def test_a_cross_run_asks_for_a_part_of_the_patches_and_learns(phantoms, tmp_pat
 
 @pytest.mark.parametrize(("decoder", "predicted", "count"), [("full", None, 12), ("cross", None, 4), ("cross", 7, 7)])
 def test_the_image_loss_counts_the_patches_asked_for(phantoms, decoder, predicted, count):
-    from mrm.runs.doctor import StepBench, _with_tokenizer
+    from mrm.runs.doctor import with_tokenizer
     from mrm.runs.pretraining import pretrain_data
+    from mrm.runs.stage_times import StepBench
 
     config = pretrain_config(phantoms, phantoms, image_decoder=decoder, predicted=predicted)
     records = Records.load(config.records)
-    tokenizer, config = _with_tokenizer(config, records)
+    tokenizer, config = with_tokenizer(config, records)
     with noise.seeded(0):
         model = MRM(config.model)
     data = pretrain_data(config, records, model, tokenizer)

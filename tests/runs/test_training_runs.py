@@ -38,9 +38,7 @@ def tuned(phantoms, pretrained, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tested(phantoms, tuned, tmp_path_factory):
     out = tmp_path_factory.mktemp("tested")
-    return out, runs.evaluate(
-        tuned, phantoms / "records.csv", out, draws=100, reading=runs.Reading(reading=runs.Reading(workers=0))
-    )
+    return out, runs.evaluate(tuned, phantoms / "records.csv", out, draws=100, reading=runs.Reading(workers=0))
 
 
 # The path --------------------------------------------------------------------------------------------
@@ -267,9 +265,7 @@ def test_a_pretrained_model_cannot_be_tested_as_a_classifier(phantoms, pretraine
 
 def test_unreadable_test_images_are_counted_and_listed(phantoms, tuned, tmp_path):
     file = records_with(phantoms, tmp_path, "truncated")
-    results = runs.evaluate(
-        tuned, file, tmp_path / "out", draws=20, reading=runs.Reading(reading=runs.Reading(workers=0))
-    )
+    results = runs.evaluate(tuned, file, tmp_path / "out", draws=20, reading=runs.Reading(workers=0))
     assert results["n"] == 15
     assert list(results["unreadable"]) == ["images/odd.jpg"]
 
@@ -293,9 +289,7 @@ def test_uncertain_labels_follow_the_policy_that_the_model_keeps(phantoms, pretr
     )  # fmt: skip
     run = runs.finetune(cfg)
     assert mrm.load(run).config.uncertain == {"effusion": "ones", "nodule": "ignore"}
-    results = runs.evaluate(
-        run, file, tmp_path / "out", draws=20, reading=runs.Reading(reading=runs.Reading(workers=0))
-    )
+    results = runs.evaluate(run, file, tmp_path / "out", draws=20, reading=runs.Reading(workers=0))
     assert results["classes"]["effusion"]["auroc"]["positives"] >= 16
 
 

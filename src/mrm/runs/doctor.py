@@ -6,49 +6,30 @@ The loader's stages are timed on one thread, as one worker runs them; the step's
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch import nn
 
-from mrm.data import headers, images
-from mrm.data.records import Records
+from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
-from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.data.sections import select_sections
-from mrm.models import model_folder, noise
-from mrm.models.mrm import MRM
+from mrm.models import model_folder
+from mrm.models.flops import flops_of_step
 from mrm.recipes import PRETRAIN, PretrainConfig, find, from_yaml
-from mrm.runs.pretraining import pretrain_data
+from mrm.runs.pretraining import new_model, pretrain_data
+from mrm.runs.stage_times import READING, Stage, StepBench, loader_stages, rate_of
 from mrm.system import hardware
-from mrm.system.errors import ConfigError, ImageError, RunError
+from mrm.system.errors import ConfigError, RunError
 from mrm.system.hardware import best_device
 from mrm.system.progress import duration
-from mrm.training.optimization import build_optimizer
-from mrm.training.tasks import PretrainTask
 
 SAMPLE, STEPS = 32, 3  # measured unless told otherwise
 TEXTS = 2000  # reports that a stand-in vocabulary is learned from
-READING, STEP = ("read", "decode", "augment", "words and masks"), ("transfer", "forward", "backward", "optimiser")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Seconds for one image: median, least and most of `n` measurements."""
-
-    name: str
-    median: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -67,11 +48,11 @@ class Diagnosis:
     flops: float  # of an image, forward and backward
     peak_share: float | None  # of the device's bf16 rate; None: not a device of `machine.PEAKS`
     bound: str  # "loader" or "step"
-    images: int  # that the recipe trains on, over all epochs
-    seconds: float  # the recipe would take
-    cost: float | None
-    unreadable: dict[str, str]
-    advice: tuple[str, ...]
+    images: int = 0  # that the recipe trains on, over all epochs
+    seconds: float = 0.0  # that the recipe would take
+    cost: float | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)  # why, by name
+    advice: tuple[str, ...] = ()
 
     def table(self) -> str:
         """The measurements and what follows from them, as lines."""
@@ -108,272 +89,140 @@ def examine(
     steps: int = STEPS,
     price: float | None = None,
 ) -> Diagnosis:
-    """Measure a pre-training recipe, or the configuration in a YAML file, on these records here.
+    """Measure a pre-training recipe, or the configuration in a YAML file, with these records on this machine.
 
-    `sample` images are read; `folder` is where relative image paths are, `price` that of an hour of this machine. Raises RunError if not one
-    of the images tried can be read, ConfigError for an unknown recipe.
+    Reads `sample` images, whose relative paths start from `folder`; `price` is that of one hour of this machine. Raises
+    RunError if none of these images can be read, ConfigError for an unknown recipe.
     """
     if min(sample, steps, batch or 1) < 1:
         raise RunError(f"sample, steps and batch must be at least 1, not {sample}, {steps}, {batch}")
-    config = replace(_config(recipe, Path(records), init), on_error="stop")  # another image in its place is not timed
-    loaded = Records.load(records, images=folder, on_error="skip")
-    device = best_device()
-    tokenizer, config = _with_tokenizer(config, loaded)
-    with noise.seeded(config.seed):
-        model = MRM(config.model)
-    model.checkpointing = config.training.checkpointing
-    if config.init:
-        print(f"{config.init}: {model_folder.start_from(model, config.init)}")
-    tried = _spread(loaded, sample)
-    loader_stages, unreadable = _loader_stages(pretrain_data(config, tried, model, tokenizer))
+    config = configuration(recipe, Path(records), init)
+    config = replace(config, on_error="stop")  # so that no other image is timed in place of an unreadable one
+    loaded, device = Records.load(records, images=folder, on_error="skip"), best_device()
+    tokenizer, config = with_tokenizer(config, loaded)
+    model = new_model(config)
+    tried = spread(loaded, sample)
+    reading, unreadable = loader_stages(pretrain_data(config, tried, model, tokenizer))
+    readable = readable_of(tried, unreadable, records)
+    hardware.share_cores(device)
+    hardware.keep_freed_memory(device)
+    bench = StepBench(model.to(device).train(), config, pretrain_data(config, readable, model, tokenizer))
+    diagnosis = diagnose(bench, reading, batch or micro_batch(config, device), steps)
+    diagnosis = in_time(diagnosis, config.training.plan(len(loaded))[0] * config.training.global_batch, price)
+    diagnosis = replace(diagnosis, unreadable=unreadable)
+    return replace(diagnosis, advice=tuple(advice(diagnosis, readable)))
+
+
+def readable_of(tried: Sequence[Record], unreadable: dict[str, str], path: Path) -> list[Record]:
+    """The records whose image could be read. Raises RunError if there is none."""
     readable = [r for r in tried if r.name not in unreadable]
     if not readable:
         name, reason = next(iter(unreadable.items()))
-        raise RunError(f"{records}: not one of {len(tried)} images tried could be read; the first, {name}: {reason}")
-    hardware.share_cores(device)
-    hardware.keep_freed_memory(device)
-    data = pretrain_data(config, readable, model, tokenizer)
-    size = batch or _micro_batch(config, device)
-    bench = StepBench(model.to(device).train(), config, data)
-    stages = [*loader_stages, *bench.stages(size, config.training.precision, steps)]
-    other = "fp32" if config.training.precision == "bf16" else "bf16"
-    reading = sum(s.median for s in stages if s.name in READING)
-    step = 1 / sum(s.median for s in stages if s.name in STEP)
-    half = _rate(bench.stages(size // 2, config.training.precision, steps)) if size > 1 else None
-    workers = hardware.default_workers(device.type) if config.training.workers is None else config.training.workers
-    loader = max(workers, 1) / reading
-    together = 1 / (1 / step + reading) if workers == 0 else min(step, loader)  # without workers they take turns
-    total = config.training.plan(len(loaded))[0] * config.training.global_batch
-    name, flops = hardware.device_name(device), flops_of_step(model, bench.batch(size))
-    found = Diagnosis(
-        stages=tuple(stages),
+        raise RunError(f"{path}: none of the {len(tried)} images tried could be read; first error: {name}: {reason}")
+    return readable
+
+
+def diagnose(bench: StepBench, reading: Sequence[Stage], size: int, steps: int) -> Diagnosis:
+    """Time `steps` steps with `size` images, also in the other precision and with half of the images."""
+    training, device = bench.config.training, bench.device
+    stages = bench.stages(size, training.precision, steps)
+    half = rate_of(bench.stages(size // 2, training.precision, steps)) if size > 1 else None
+    other = rate_of(bench.stages(size, "fp32" if training.precision == "bf16" else "bf16", steps))
+    workers = hardware.default_workers(device.type) if training.workers is None else training.workers
+    loader, step = max(workers, 1) * rate_of(reading), rate_of(stages)
+    name, flops = hardware.device_name(device), flops_of_step(bench.model, bench.batch(size))
+    return Diagnosis(
+        stages=(*reading, *stages),
         device=name,
         batch=size,
-        precision=config.training.precision,
+        precision=training.precision,
         workers=workers,
         loader=loader,
         step=step,
-        other_precision=_rate(bench.stages(size, other, steps)),
+        other_precision=other,
         half_batch=half,
         flops=flops,
         peak_share=hardware.share_of_peak(flops * step, name),
         bound="loader" if loader < step else "step",
-        images=total,
-        seconds=total / together,
-        cost=None if price is None else price * total / together / 3600,
-        unreadable=unreadable,
-        advice=(),
     )
-    return replace(found, advice=tuple(_advice(found, readable)))
+
+
+def in_time(diagnosis: Diagnosis, images: int, price: float | None) -> Diagnosis:
+    """The diagnosis with the time and the cost of a run over so many images."""
+    if diagnosis.workers == 0:  # one process reads and computes in turns
+        rate = 1 / (1 / diagnosis.step + 1 / diagnosis.loader)
+    else:
+        rate = min(diagnosis.step, diagnosis.loader)
+    seconds = images / rate
+    return replace(diagnosis, images=images, seconds=seconds, cost=None if price is None else price * seconds / 3600)
 
 
 # What to change ---------------------------------------------------------------------------------------
 
 
-def _advice(found: Diagnosis, records: Sequence[Any]) -> list[str]:
-    """What would make the run faster, each from a measurement above."""
-    lines = []
-    times = {s.name: s.median for s in found.stages}
-    reading = sum(times[name] for name in READING)
-    needed = math.ceil(found.step * reading)
-    if found.bound == "loader":
-        packed = not isinstance(records[0].image, Path | bytes)
-        if times["read"] + times["decode"] >= reading / 2 and not packed:
-            lines.append(
-                f"reading and decoding take {(times['read'] + times['decode']) / reading:.0%} of the loader's time: pack "
-                "shards (`mrm pack RECORDS --out DIR`) and train on those"
-            )
-        if needed > found.workers and needed < hardware.cores():
-            lines.append(f"more workers: --training.workers {needed} feed this step")
-        elif needed >= hardware.cores():
-            lines.append(f"{needed} cores would feed this step; this machine has {hardware.cores()}")
-    faster = found.other_precision > 1.1 * found.step
-    if faster and found.precision == "fp32":
-        lines.append(
-            f"bf16: --training.precision bf16 makes the step {found.other_precision / found.step:.1f} times as fast"
-        )
-    elif faster:
-        lines.append(f"fp32: this machine computes it {found.other_precision / found.step:.1f} times as fast as bf16")
-    if found.half_batch and found.step > 1.1 * found.half_batch:
-        lines.append(
-            f"a larger micro-batch, if memory allows (--training.micro-batch): the step still gains, "
-            f"{found.half_batch:.2f} images/s with {found.batch // 2} and {found.step:.2f} with {found.batch}"
-        )
-    if found.bound == "step" and found.device.startswith("CPU"):
-        lines.append("the processor's arithmetic is the limit: a GPU, a smaller recipe (`mrm recipes`), fewer epochs")
-    if found.unreadable:
+def advice(diagnosis: Diagnosis, records: Sequence[Record]) -> list[str]:
+    """What would make the run faster, each line from a measurement of the diagnosis."""
+    lines = loader_advice(diagnosis, records) if diagnosis.bound == "loader" else []
+    lines += step_advice(diagnosis)
+    if diagnosis.unreadable:
         lines.append("some images cannot be read: find them with `mrm audit`, or train with --on-error skip")
     return lines or ["nothing: loader and step are in balance"]
 
 
-# The loader -------------------------------------------------------------------------------------------
+def loader_advice(diagnosis: Diagnosis, records: Sequence[Record]) -> list[str]:
+    """How to read images faster."""
+    lines = []
+    times = {s.name: s.median for s in diagnosis.stages}
+    reading = sum(times[name] for name in READING)
+    decoding = times["read"] + times["decode"]
+    packed = not isinstance(records[0].image, Path | bytes)
+    if decoding >= reading / 2 and not packed:
+        lines.append(
+            f"reading and decoding take {decoding / reading:.0%} of the loader's time: pack "
+            "shards (`mrm pack RECORDS --out DIR`) and train on those"
+        )
+    needed, cores = math.ceil(diagnosis.step * reading), hardware.cores()
+    if needed >= cores:
+        lines.append(f"{needed} cores would feed this step; this machine has {cores}")
+    elif needed > diagnosis.workers:
+        lines.append(f"more workers: --training.workers {needed} feed this step")
+    return lines
 
 
-def _spread(records: Records, count: int) -> list[Any]:
+def step_advice(diagnosis: Diagnosis) -> list[str]:
+    """How to train faster once images are read."""
+    lines = []
+    speed_up = diagnosis.other_precision / diagnosis.step
+    if speed_up > 1.1 and diagnosis.precision == "fp32":
+        lines.append(f"bf16: --training.precision bf16 makes the step {speed_up:.1f} times as fast")
+    elif speed_up > 1.1:
+        lines.append(f"fp32: this machine computes it {speed_up:.1f} times as fast as bf16")
+    if diagnosis.half_batch and diagnosis.step > 1.1 * diagnosis.half_batch:
+        lines.append(
+            f"a larger micro-batch, if memory allows (--training.micro-batch): {diagnosis.batch // 2} images give "
+            f"{diagnosis.half_batch:.2f} images/s and {diagnosis.batch} give {diagnosis.step:.2f}, so more may gain more"
+        )
+    if diagnosis.bound == "step" and diagnosis.device.startswith("CPU"):
+        lines.append("the processor's arithmetic is the limit: a GPU, a smaller recipe (`mrm recipes`) or fewer epochs")
+    return lines
+
+
+# What is measured -------------------------------------------------------------------------------------
+
+
+def spread(records: Records, count: int) -> list[Record]:
     """So many records, evenly from first to last."""
     chosen = np.unique(np.linspace(0, len(records) - 1, count).round().astype(int))
     return [records[int(i)] for i in chosen]
 
 
-def _loader_stages(data: PretrainData) -> tuple[list[Stage], dict[str, str]]:
-    """Each image read, decoded and cropped once, on one thread, as a worker does it; and those that cannot be read."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    times, unreadable = [], {}
-    try:
-        for index in range(len(data)):
-            try:
-                times.append(_sample_times(data, index))
-            except (ImageError, OSError) as error:
-                unreadable[data.name(index)] = str(error)
-    finally:
-        cv2.setNumThreads(threads)
-    return [_stage(name, values) for name, values in zip(READING, zip(*times, strict=True), strict=False)], unreadable
-
-
-def _sample_times(data: PretrainData, index: int) -> tuple[float, float, float, float]:
-    """Seconds to read, decode, crop and resize an image, and to mask its words: the parts of `data.sample`."""
-    rng = np.random.default_rng([data.seed, 0, index])
-    clock = Stopwatch()
-    content = headers.load(data.records[index].image)
-    read = clock.lap()
-    height, width = images.size(content)
-    box = images.random_resized_box(height, width, rng, data.crop.area, data.crop.aspect)
-    least = math.ceil(data.size * min(height, width) / min(box.height, box.width))  # as read_crop may reduce a JPEG
-    image = images.read(content, min_side=least)
-    decode = clock.lap()
-    scale = image.shape[0] / height, image.shape[1] / width
-    top, left = int(box.top * scale[0]), int(box.left * scale[1])
-    part = image[top : top + math.ceil(box.height * scale[0]), left : left + math.ceil(box.width * scale[1])]
-    images.flip(images.resize(part, data.size, data.size))
-    augment = clock.lap()
-    data.masks(index, rng)
-    return read, decode, augment, clock.lap()
-
-
-# The step ---------------------------------------------------------------------------------------------
-
-
-class StepBench:
-    """Forward, backward and optimiser of a task, timed one by one on the model's device."""
-
-    def __init__(self, model: MRM, config: PretrainConfig, data: PretrainData) -> None:
-        self.task = PretrainTask(model, config.image_weight, config.report_weight).train()
-        self.config, self.data = config, data
-        self.device = next(model.parameters()).device
-        self.optimizer = build_optimizer(model, config.training)
-        if config.training.compile:
-            self.task.compile(dynamic=False)
-        self.share = config.training.global_batch  # images that one update of the weights serves
-
-    def stages(self, size: int, precision: str, steps: int) -> list[Stage]:
-        """Seconds an image of `steps` steps with `size` images, after one to warm up."""
-        batch = self.batch(size)
-        laps = [self._step(batch, precision) for _ in range(steps + 1)][1:]
-        divided = [size, size, size, max(size, self.share)]
-        return [_stage(name, [lap[i] / divided[i] for lap in laps]) for i, name in enumerate(STEP)]
-
-    def batch(self, size: int) -> PretrainBatch:
-        """So many samples, over again where there are fewer records."""
-        samples = [self.data.sample(0, i % len(self.data)) for i in range(size)]
-        return self.data.collate(samples, [])
-
-    def _step(self, batch: PretrainBatch, precision: str) -> tuple[float, ...]:
-        counts = self.task.counts(batch)
-        clock = Stopwatch(self.device)
-        moved = (batch.pin_memory() if self.device.type == "cuda" else batch).to(self.device)
-        laps = [clock.lap()]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            terms = self.task(moved)
-        loss: Any = sum(self.task.weights[k] * t.sum / max(counts[k], 1) for k, t in terms.items())
-        laps.append(clock.lap())
-        loss.backward()
-        laps.append(clock.lap())
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return (*laps, clock.lap())
-
-
-class Stopwatch:
-    """Seconds between laps; a GPU is waited for before each is taken."""
-
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.cuda = device is not None and device.type == "cuda"
-        self.began = self._now()
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = self._now()
-        passed, self.began = now - self.began, now
-        return passed
-
-    def _now(self) -> float:
-        if self.cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-
-# Arithmetic -------------------------------------------------------------------------------------------
-
-
-def flops_per_sample(model: MRM, tokens: float, words: float, batch: int = 1, length: int | None = None) -> float:
-    """Floating-point operations of one sample's forward pass, a multiplication and an addition counted as two.
-
-    `tokens` of the report, padded to `length` (None: not at all) for attention; `words` asked for; `batch` samples
-    share what does not depend on the image. Only products of matrices count. Forward and backward are three times
-    as many, though the backward pass spares the gradient of the image and computes attention again.
-    """
-    config, encoder = model.config, model.encoder
-    seen, patches, asked = config.keep + model.prefix, model.patches, model.predicted
-    width, inner, report = encoder.embed_dim, config.decoder_width, config.report_width
-    embedding = 2 * patches * encoder.patch_embed.proj.weight.numel()
-    encoding = sum(2 * seen * _weights(block) + 4 * seen * seen * width for block in encoder.blocks)
-    decoder: Any = model.image_decoder
-    restoring = 2 * seen * _weights(decoder.embed) + 2 * asked * _weights(decoder.pixels)
-    if config.image_decoder == "cross":
-        for block in decoder.blocks:
-            keys = _weights(block.key_value)
-            restoring += 2 * seen * keys + 2 * asked * (_weights(block) - keys) + 4 * asked * seen * inner
-    else:
-        rows = patches + model.prefix
-        for number, block in enumerate(decoder.blocks):
-            projected = seen + patches / batch if number == 0 else rows
-            wanted = asked if number == len(decoder.blocks) - 1 else rows
-            keys = _weights(block.attn.qkv)
-            restoring += 2 * projected * keys + 2 * wanted * (_weights(block) - keys) + 4 * wanted * rows * inner
-    reading = config.report_depth * 4 * (length or tokens) ** 2 * report
-    reading += 2 * tokens * _weights(model.report_decoder.blocks) + 2 * _weights(model.report_decoder.from_image)
-    naming = 2 * words * (_weights(model.report_decoder.transform) + config.vocabulary * report)
-    return embedding + encoding + restoring + reading + naming
-
-
-def _weights(module: Any) -> int:
-    """Weights of a module's linear layers."""
-    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
-
-
-def _stage(name: str, seconds: Sequence[float]) -> Stage:
-    return Stage(name, median(seconds), min(seconds), max(seconds), len(seconds))
-
-
-def _rate(stages: Sequence[Stage]) -> float:
-    """Images a second of the step."""
-    return 1 / sum(s.median for s in stages)
-
-
-def flops_of_step(model: MRM, batch: PretrainBatch) -> float:
-    """Floating-point operations of a training step with this batch, a sample: forward and backward."""
-    size, length = batch.tokens_BT.shape
-    return 3 * flops_per_sample(model, len(batch.rows_N) / size, len(batch.words_W) / size, size, length)
-
-
-def _micro_batch(config: PretrainConfig, device: torch.device) -> int:
+def micro_batch(config: PretrainConfig, device: torch.device) -> int:
     """The recipe's, but no more than 8 on a CPU, where an image costs the same in any larger batch."""
     share = config.training.micro_batch or config.training.global_batch
     return share if device.type == "cuda" else min(share, 8)
 
 
-def _config(recipe: str, records: Path, init: Path | None) -> PretrainConfig:
+def configuration(recipe: str, records: Path, init: Path | None) -> PretrainConfig:
     """A recipe by name, or what a run wrote to its `config.yaml`, for these records."""
     out = Path("doctor")  # nothing is written
     if recipe.endswith((".yaml", ".yml")):
@@ -384,7 +233,7 @@ def _config(recipe: str, records: Path, init: Path | None) -> PretrainConfig:
     return find(PRETRAIN, recipe).make(records, out, init=init)
 
 
-def _with_tokenizer(config: PretrainConfig, records: Records) -> tuple[Tokenizer, PretrainConfig]:
+def with_tokenizer(config: PretrainConfig, records: Records) -> tuple[Tokenizer, PretrainConfig]:
     """The tokenizer of `--init` and its vocabulary; else one learned from some reports, and the recipe's vocabulary."""
     if config.init and Path(config.init).is_dir():
         file = model_folder.find_model(Path(config.init)) / "tokenizer.json"

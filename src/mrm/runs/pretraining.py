@@ -79,9 +79,14 @@ def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
 
 
 def pretrain_model(config: PretrainConfig, tokenizer: Tokenizer) -> MRM:
-    """A new MRM from the seed, or from the weights of `--init`."""
+    """The model of a run, with the vocabulary of its tokenizer."""
+    return new_model(replace(config, model=replace(config.model, vocabulary=tokenizer.size)))
+
+
+def new_model(config: PretrainConfig) -> MRM:
+    """An MRM initialised from the seed, or from the weights of `--init` if there are some."""
     with noise.seeded(config.seed):
-        model = MRM(replace(config.model, vocabulary=tokenizer.size))
+        model = MRM(config.model)
     model.checkpointing = config.training.checkpointing
     if config.init:
         print(f"{config.init}: {model_folder.start_from(model, config.init)}")
