@@ -1,6 +1,5 @@
 """DICOM: the same image whatever the encoding, the standard's transformations, and clear refusals."""
 
-import io
 import itertools
 import struct
 import subprocess
@@ -18,7 +17,6 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     MPEG2MPML,
-    UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -32,23 +30,13 @@ from mrm.data.config import CropConfig
 from mrm.data.records import Record, Records
 from mrm.data.samples import ImageData, LabelData, eval_image
 from mrm.system.errors import ImageError
-from tests.support.dicom_files import dataset
+from tests.support.dicom_files import dataset, dicom_bytes, saved
 
 
 @pytest.fixture(scope="module")
 def radiograph() -> np.ndarray:
     y, x = np.mgrid[0:90, 0:120]
     return (128 + 60 * np.sin(x / 17) + 60 * np.cos(y / 11 + x / 90)).astype(np.uint8)
-
-
-def saved(made: Dataset, **options) -> bytes:
-    file = io.BytesIO()
-    made.save_as(file, enforce_file_format=True, **options)
-    return file.getvalue()
-
-
-def make(pixels: np.ndarray, **tags) -> bytes:
-    return saved(dataset(pixels, **tags))
 
 
 def table(values: list[int], first: int, bits: int) -> Dataset:
@@ -71,8 +59,8 @@ DEEP = np.arange(0, 4096, 7, dtype=np.uint16)[:585].reshape(15, 39)
 
 def test_eight_bits_equal_the_jpeg_they_were_made_from(radiograph):
     jpeg = images.read(images.encode_jpeg(radiograph))
-    np.testing.assert_array_equal(images.read(make(jpeg)), jpeg)
-    turned = make(255 - jpeg, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(images.read(dicom_bytes(jpeg)), jpeg)
+    turned = dicom_bytes(255 - jpeg, PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(images.read(turned), jpeg)
 
 
@@ -87,7 +75,7 @@ def test_jpeg_data_inside_a_dicom_equal_the_jpeg(radiograph):
 
 def test_path_string_and_bytes_agree(radiograph, tmp_path):
     path = tmp_path / "radiograph.png"  # the content decides
-    path.write_bytes(make(radiograph))
+    path.write_bytes(dicom_bytes(radiograph))
     for source in (path, str(path), path.read_bytes(), memoryview(path.read_bytes())):
         np.testing.assert_array_equal(images.read(source), radiograph)
         assert images.size(source) == radiograph.shape
@@ -100,7 +88,7 @@ def test_path_string_and_bytes_agree(radiograph, tmp_path):
 @pytest.mark.parametrize("kind", ["DICOM", "JPEG"])
 def test_a_file_is_parsed_once_however_much_is_asked_of_it(kind, radiograph, tmp_path, monkeypatch):
     """For a training sample, a prediction, and an upload, of which the service also wants the size and the doubts."""
-    data = make(radiograph, Modality="CT") if kind == "DICOM" else images.encode_jpeg(radiograph)
+    data = dicom_bytes(radiograph, Modality="CT") if kind == "DICOM" else images.encode_jpeg(radiograph)
     path = tmp_path / "radiograph"
     path.write_bytes(data)
     parses = Counter()
@@ -175,10 +163,10 @@ def test_jpeg_ls_agrees_with_raw():
 def test_colour_becomes_luma(radiograph):
     colour = np.dstack([radiograph, radiograph[::-1], 255 - radiograph])
     luma = colour @ np.array([0.299, 0.587, 0.114])
-    close(images.read(make(colour)), luma, 1)
-    close(images.read(make(colour.astype(np.uint16) * 257)), luma, 1)
+    close(images.read(dicom_bytes(colour)), luma, 1)
+    close(images.read(dicom_bytes(colour.astype(np.uint16) * 257)), luma, 1)
     ybr = np.dstack([radiograph, np.full_like(radiograph, 128), np.full_like(radiograph, 128)])
-    close(images.read(make(ybr, PhotometricInterpretation="YBR_FULL")), radiograph, 1)
+    close(images.read(dicom_bytes(ybr, PhotometricInterpretation="YBR_FULL")), radiograph, 1)
 
 
 def test_palette_colour(radiograph):
@@ -187,7 +175,7 @@ def test_palette_colour(radiograph):
     for name in ("Red", "Green", "Blue"):
         tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
         tags[f"{name}PaletteColorLookupTableData"] = np.array(ramp, "<u2").tobytes()
-    got = images.read(make(radiograph, PhotometricInterpretation="PALETTE COLOR", **tags))
+    got = images.read(dicom_bytes(radiograph, PhotometricInterpretation="PALETTE COLOR", **tags))
     close(got, 255 - radiograph.astype(int), 1)
 
 
@@ -195,14 +183,14 @@ def test_palette_colour(radiograph):
 
 
 def test_eight_bits_are_not_stretched_and_deeper_ones_are():
-    np.testing.assert_array_equal(images.read(make(np.full((4, 4), 77, np.uint8))), 77)
-    close(images.read(make(DEEP + 300)), DEEP.astype(float) * 255 / DEEP.max())
-    assert not images.read(make(np.full((4, 4), 900, np.uint16))).any()
+    np.testing.assert_array_equal(images.read(dicom_bytes(np.full((4, 4), 77, np.uint8))), 77)
+    close(images.read(dicom_bytes(DEEP + 300)), DEEP.astype(float) * 255 / DEEP.max())
+    assert not images.read(dicom_bytes(np.full((4, 4), 900, np.uint16))).any()
 
 
 def test_few_bits_use_their_full_range():
     few = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    np.testing.assert_array_equal(images.read(make(few, BitsStored=4, HighBit=3)), few * 17)
+    np.testing.assert_array_equal(images.read(dicom_bytes(few, BitsStored=4, HighBit=3)), few * 17)
     packed = dataset(np.zeros((4, 8), np.uint8), BitsAllocated=1, BitsStored=1, HighBit=0)
     packed.PixelData = bytes([0b00000101] * 4)
     np.testing.assert_array_equal(images.read(saved(packed))[0], [255, 0, 255, 0, 0, 0, 0, 0])
@@ -226,57 +214,57 @@ def linear(x, c, w):
 @pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000, 400.5), (60, 1)])
 def test_window_functions_are_those_of_the_standard(function, reference, center, width):
     """PS3.3, C.11.2.1.2.1, C.11.2.1.3.1 and C.11.2.1.3.2, one value at a time."""
-    got = images.read(make(DEEP, WindowCenter=center, WindowWidth=width, VOILUTFunction=function))
+    got = images.read(dicom_bytes(DEEP, WindowCenter=center, WindowWidth=width, VOILUTFunction=function))
     close(got, np.array([[reference(float(x), center, width) for x in row] for row in DEEP]))
 
 
 def test_the_first_of_several_windows_counts():
-    one = make(DEEP, WindowCenter=1000, WindowWidth=500)
-    several = make(DEEP, WindowCenter=[1000, 3000], WindowWidth=[500, 10])
+    one = dicom_bytes(DEEP, WindowCenter=1000, WindowWidth=500)
+    several = dicom_bytes(DEEP, WindowCenter=[1000, 3000], WindowWidth=[500, 10])
     np.testing.assert_array_equal(images.read(several), images.read(one))
 
 
 def test_a_window_that_cannot_be_used_is_ignored_with_a_warning():
     for tags in ({"WindowWidth": 0}, {"WindowWidth": 100, "VOILUTFunction": "CUBIC"}):
         with pytest.warns(UserWarning, match="is not valid; ignored"):
-            got = images.read(make(DEEP, WindowCenter=100, **tags))
-        np.testing.assert_array_equal(got, images.read(make(DEEP)))
+            got = images.read(dicom_bytes(DEEP, WindowCenter=100, **tags))
+        np.testing.assert_array_equal(got, images.read(dicom_bytes(DEEP)))
 
 
 def test_rescale_comes_before_the_window():
-    data = make(DEEP, RescaleSlope=2, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
+    data = dicom_bytes(DEEP, RescaleSlope=2, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
     values = DEEP.astype(float) * 2 - 1024
     close(images.read(data), np.clip((values - 39.5) / 399 + 0.5, 0, 1) * 255)
 
 
 def test_a_negative_slope_turns_the_image(radiograph):
-    got = images.read(make(radiograph, RescaleSlope=-1, RescaleIntercept=255))
+    got = images.read(dicom_bytes(radiograph, RescaleSlope=-1, RescaleIntercept=255))
     np.testing.assert_array_equal(got, 255 - radiograph)
 
 
 def test_modality_and_voi_tables():
     stored = np.array([[0, 1, 2, 3]], np.uint16)
     modality = [table([40, 30, 20, 10], 0, 16)]
-    got = images.read(make(stored, ModalityLUTSequence=modality, BitsStored=12, HighBit=11))
+    got = images.read(dicom_bytes(stored, ModalityLUTSequence=modality, BitsStored=12, HighBit=11))
     np.testing.assert_array_equal(got, [[255, 170, 85, 0]])
     voi = [table([0, 1000, 4095], 1, 12)]  # values up to 1 map to the first entry, from 3 on to the last
-    got = images.read(make(stored, VOILUTSequence=voi, WindowCenter=1, WindowWidth=2))
+    got = images.read(dicom_bytes(stored, VOILUTSequence=voi, WindowCenter=1, WindowWidth=2))
     np.testing.assert_array_equal(got, [[0, 0, 62, 255]])
 
 
 def test_bits_outside_the_stored_ones_are_masked():
     tags = {"BitsStored": 12, "HighBit": 11}
-    clean = images.read(make(DEEP, **tags))
-    np.testing.assert_array_equal(images.read(make(DEEP | 0xF000, **tags)), clean)
+    clean = images.read(dicom_bytes(DEEP, **tags))
+    np.testing.assert_array_equal(images.read(dicom_bytes(DEEP | 0xF000, **tags)), clean)
     high = (DEEP << 4) | 0x000F
-    np.testing.assert_array_equal(images.read(make(high, BitsStored=12, HighBit=15)), clean)
+    np.testing.assert_array_equal(images.read(dicom_bytes(high, BitsStored=12, HighBit=15)), clean)
 
 
 def test_signed_values_keep_their_sign():
     signed = DEEP.astype(np.int16) - 2048
     masked = (signed.view(np.uint16) & 0x0FFF).view(np.int16)
     tags = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 0, "WindowWidth": 1000}
-    got = images.read(make(masked, **tags))
+    got = images.read(dicom_bytes(masked, **tags))
     close(got, np.clip((signed + 0.5) / 999 + 0.5, 0, 1) * 255)
 
 
@@ -286,7 +274,7 @@ def test_padding_is_black_and_does_not_count_for_the_range(photometric):
     padded[:3] = 60000
     padded[3] = 60005
     tags = {"PixelPaddingValue": 60010, "PixelPaddingRangeLimit": 60000}
-    got = images.read(make(padded, PhotometricInterpretation=photometric, **tags))
+    got = images.read(dicom_bytes(padded, PhotometricInterpretation=photometric, **tags))
     assert not got[:4].any()
     rest = DEEP[4:].astype(float)
     expected = (rest - rest.min()) / (rest.max() - rest.min()) * 255
@@ -300,14 +288,14 @@ def test_padding_written_as_the_wrong_sign_and_nothing_but_padding():
     made.add_new("PixelPaddingValue", "US", 65536 - 2000)
     assert not images.read(saved(made))[0].any()
     assert images.read(saved(made))[1].any()
-    assert not images.read(make(np.full((4, 4), 5, np.uint16), PixelPaddingValue=5)).any()
+    assert not images.read(dicom_bytes(np.full((4, 4), 5, np.uint16), PixelPaddingValue=5)).any()
 
 
 # ---- refusals ----------------------------------------------------------------------------------------------
 
 
 def test_several_frames_are_refused(radiograph):
-    data = make(np.concatenate([radiograph, radiograph]), Rows=90, NumberOfFrames=2)
+    data = dicom_bytes(np.concatenate([radiograph, radiograph]), Rows=90, NumberOfFrames=2)
     with pytest.raises(ImageError, match="modality CR, 2 frames"):
         images.read(data)
 
@@ -318,13 +306,13 @@ def test_no_image_is_refused(radiograph):
     with pytest.raises(ImageError, match="no pixel data"):
         images.read(saved(empty))
     with pytest.raises(ImageError, match="no Rows and Columns"):
-        images.size(make(radiograph, Rows=None))
+        images.size(dicom_bytes(radiograph, Rows=None))
 
 
 @pytest.mark.parametrize("rows", [89, 91, 45, 200])
 def test_a_length_that_disagrees_is_refused(radiograph, rows):
     with pytest.raises(ImageError, match=r"10,800 bytes of pixel data, but \d+ x 120 pixels need"):
-        images.read(make(radiograph, Rows=rows))
+        images.read(dicom_bytes(radiograph, Rows=rows))
 
 
 @pytest.mark.filterwarnings("ignore:End of file")
@@ -337,7 +325,7 @@ def test_cut_off_files_are_refused(radiograph, kept):
     jpeg.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     jpeg.PixelData = encapsulate([images.encode_jpeg(radiograph)])
     jpeg["PixelData"].is_undefined_length = True
-    for data in (make(radiograph), saved(made), saved(jpeg)):
+    for data in (dicom_bytes(radiograph), saved(made), saved(jpeg)):
         with pytest.raises(ImageError):
             images.read(data[: int(len(data) * kept)])
 
@@ -355,15 +343,6 @@ def test_a_stream_cut_off_inside_a_whole_file_is_refused(radiograph):
         made["PixelData"].is_undefined_length = True
         with pytest.raises(ImageError, match="cut off"):
             images.read(saved(made))
-
-
-def encoded(radiograph: np.ndarray, syntax: UID, frame: bytes, **tags) -> bytes:
-    """A DICOM file whose header is that of `radiograph` and whose compressed data are `frame`."""
-    made = dataset(radiograph, **tags)
-    made.file_meta.TransferSyntaxUID = syntax
-    made.PixelData = encapsulate([frame])
-    made["PixelData"].is_undefined_length = True
-    return saved(made)
 
 
 def rle(*segments: bytes) -> bytes:
@@ -385,24 +364,24 @@ def test_run_lengths_that_disagree_with_the_header_are_refused_before_decoding(
 ):
     monkeypatch.setattr(dicom, "pixel_array", lambda *a, **k: pytest.fail("it was decoded"))
     with pytest.raises(ImageError, match=message):
-        images.read(encoded(radiograph, RLELossless, rle(segment)))
+        images.read(dicom_bytes(radiograph, RLELossless, rle(segment)))
 
 
 def test_run_lengths_are_counted_as_they_are_decoded():
     runs = b"\x80" + b"\xf7\x05" + b"\x02abc" + b"\x81\xff" + b"\x7f" + bytes(range(128))  # 10 + 3 + 128 + 128
     shape = np.zeros((1, 269), np.uint8)
     expected = [5] * 10 + [*b"abc"] + [255] * 128 + [*range(128)]
-    np.testing.assert_array_equal(images.read(encoded(shape, RLELossless, rle(runs)))[0], expected)
-    filled_up = encoded(shape, RLELossless, rle(runs + bytes(64)))  # as some writers do
+    np.testing.assert_array_equal(images.read(dicom_bytes(shape, RLELossless, rle(runs)))[0], expected)
+    filled_up = dicom_bytes(shape, RLELossless, rle(runs + bytes(64)))  # as some writers do
     np.testing.assert_array_equal(images.read(filled_up)[0], expected)
     with pytest.raises(ImageError, match="only 141 bytes"):
-        images.read(encoded(shape, RLELossless, rle(runs[:-129])))
+        images.read(dicom_bytes(shape, RLELossless, rle(runs[:-129])))
 
 
 def test_a_bomb_of_run_lengths_costs_no_memory(radiograph, tmp_path):
     """What 16 MB unpack to would be 1 GB, in the decoder that every installation has; a process of its own counts."""
-    (tmp_path / "good.dcm").write_bytes(encoded(radiograph, RLELossless, rle(b"\x81\0" * 84 + b"\xd1\0")))
-    (tmp_path / "bomb.dcm").write_bytes(encoded(radiograph, RLELossless, rle(b"\x81\0" * 8_000_000)))
+    (tmp_path / "good.dcm").write_bytes(dicom_bytes(radiograph, RLELossless, rle(b"\x81\0" * 84 + b"\xd1\0")))
+    (tmp_path / "bomb.dcm").write_bytes(dicom_bytes(radiograph, RLELossless, rle(b"\x81\0" * 8_000_000)))
     program = (
         "import functools, resource, sys; from mrm.data import dicom, images\nfrom mrm.system.errors import ImageError\n"
         "dicom.pixel_array = functools.partial(dicom.pixel_array, decoding_plugin='pydicom')  # others stop by themselves\n"
@@ -422,10 +401,10 @@ def test_streams_of_more_channels_than_the_header_says_are_refused_before_decodi
     jpeg = bytearray(images.encode_jpeg(radiograph))
     jpeg[jpeg.index(b"\xff\xc0") + 9] = 200  # components of the frame
     with pytest.raises(ImageError, match="90 x 120 pixels of 200 channels, the header says 90 x 120 pixels;"):
-        images.read(encoded(radiograph, JPEGBaseline8Bit, bytes(jpeg)))
+        images.read(dicom_bytes(radiograph, JPEGBaseline8Bit, bytes(jpeg)))
     size = struct.pack(">HHHIIIIIIIIH", 0xFF51, 41, 0, 120, 90, 0, 0, 120, 90, 0, 0, 16384)
     with pytest.raises(ImageError, match="of 16384 channels"):
-        images.read(encoded(radiograph, JPEG2000Lossless, b"\xff\x4f" + size + bytes(60) + b"\xff\xd9"))
+        images.read(dicom_bytes(radiograph, JPEG2000Lossless, b"\xff\x4f" + size + bytes(60) + b"\xff\xd9"))
 
 
 def test_a_missing_plugin_names_the_extra(radiograph, monkeypatch):
@@ -447,9 +426,9 @@ def test_a_syntax_nobody_decodes_is_refused(radiograph):
 
 def test_damaged_elements_are_refused(radiograph):
     with pytest.raises(ImageError, match="rescale slope 0"):
-        images.read(make(radiograph, RescaleSlope=0, RescaleIntercept=0))
+        images.read(dicom_bytes(radiograph, RescaleSlope=0, RescaleIntercept=0))
     with pytest.raises(ImageError, match="damaged DICOM"):
-        images.read(make(radiograph, PhotometricInterpretation=None))
+        images.read(dicom_bytes(radiograph, PhotometricInterpretation=None))
     with pytest.raises(ImageError, match="a PNG file, not DICOM"):
         dicom.parse(images.encode_png(radiograph), "radiograph.png")
     with pytest.raises(ImageError, match="no such file"):
@@ -460,7 +439,7 @@ def test_damaged_elements_are_refused(radiograph):
 def test_random_damage_gives_an_image_or_an_image_error(radiograph, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 1_000_000)
     generator = np.random.default_rng(0)
-    whole = np.frombuffer(make(radiograph, WindowCenter=100, WindowWidth=200, PixelPaddingValue=0), np.uint8)
+    whole = np.frombuffer(dicom_bytes(radiograph, WindowCenter=100, WindowWidth=200, PixelPaddingValue=0), np.uint8)
     readable = 0
     for _ in range(150):
         data = whole.copy()
@@ -473,7 +452,7 @@ def test_random_damage_gives_an_image_or_an_image_error(radiograph, monkeypatch)
 def test_the_pixel_limit_holds_for_dicom(radiograph, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="more than 100"):
-        images.read(make(radiograph))
+        images.read(dicom_bytes(radiograph))
 
 
 def test_size_when_the_header_is_long(radiograph, tmp_path):
@@ -495,16 +474,16 @@ def test_size_when_the_header_is_long(radiograph, tmp_path):
 )
 def test_what_is_no_chest_radiograph_is_read_with_a_warning(radiograph, tags, message):
     with pytest.warns(UserWarning, match=message):
-        np.testing.assert_array_equal(images.read(make(radiograph, **tags)), radiograph)
+        np.testing.assert_array_equal(images.read(dicom_bytes(radiograph, **tags)), radiograph)
 
 
 def test_chest_radiographs_and_unstated_ones_give_no_warning(radiograph):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for modality in ("CR", "DX", "RG", "OT", "SC", None):
-            images.read(make(radiograph, Modality=modality))
+            images.read(dicom_bytes(radiograph, Modality=modality))
         for part in ("CHEST", "PORT CHEST", None):
-            images.read(make(radiograph, BodyPartExamined=part))
+            images.read(dicom_bytes(radiograph, BodyPartExamined=part))
 
 
 # ---- borders -----------------------------------------------------------------------------------------------
@@ -514,8 +493,8 @@ def test_borders_are_removed_on_request(radiograph):
     framed = np.pad(radiograph.clip(20, 230), ((3, 5), (7, 2)), constant_values=255)
     framed = np.pad(framed, ((4, 0), (0, 6)), constant_values=2)
     np.testing.assert_array_equal(images.crop_border(framed), radiograph.clip(20, 230))
-    assert images.read(make(framed)).shape == framed.shape
-    np.testing.assert_array_equal(images.read(make(framed), crop_borders=True), radiograph.clip(20, 230))
+    assert images.read(dicom_bytes(framed)).shape == framed.shape
+    np.testing.assert_array_equal(images.read(dicom_bytes(framed), crop_borders=True), radiograph.clip(20, 230))
 
 
 def test_an_image_without_border_or_of_nothing_else_is_left(radiograph):

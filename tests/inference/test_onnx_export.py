@@ -16,11 +16,12 @@ from mrm.data.reports import Tokenizer
 from mrm.inference import hub_folder, model_card, onnx_export, predict
 from mrm.models import model_folder, noise
 from mrm.models.card import Card, PastTest
-from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, normalise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.system.errors import CheckpointError
 from tests.support.configs import MICRO
+from tests.support.models import classifier_of
 
 CLASSES = ("nodule", "effusion")
 ORIGIN = {
@@ -46,9 +47,7 @@ TESTED = [
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    with noise.seeded(0):
-        model = Classifier(ClassifierConfig(CLASSES, MICRO.encoder, MICRO.encoder_options, MICRO.image_size))
-        torch.nn.init.normal_(model.encoder.head.weight)
+    model = classifier_of(CLASSES)
     model.card = Card("classifier", vars(model.config), ORIGIN, TESTED, {"nodule": 0.3}, {"nodule": 2.5})
     return model.eval().requires_grad_(False)
 

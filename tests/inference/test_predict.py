@@ -12,24 +12,21 @@ from mrm.data.records import Record, Records
 from mrm.inference import predict
 from mrm.models import noise
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.mrm import MRM, normalise
+from mrm.models.mrm import normalise
 from mrm.statistics import ranking
 from mrm.system.errors import PredictError
 from tests.support.configs import MICRO
+from tests.support.models import classifier_of, mrm_model
 
 
 @pytest.fixture(scope="module")
 def model():
-    with noise.seeded(0):
-        return MRM(MICRO).eval()
+    return mrm_model()
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    with noise.seeded(0):
-        model = Classifier(ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size))
-        torch.nn.init.normal_(model.encoder.head.weight)
-        return model.eval()
+    return classifier_of()
 
 
 @pytest.fixture(scope="module")
@@ -170,3 +167,9 @@ def test_where_nothing_can_be_read_scores_are_nan_and_no_head_is_fitted(classifi
     assert len(scores.unreadable) == 3
     with pytest.raises(PredictError, match=r"not one of 3 images could be read; the first, .*no such file"):
         predict.fit_head(classifier, none, workers=0)
+
+
+def test_records_in_memory_are_read_too(classifier, phantoms):
+    image = (phantoms / "images" / "S0-000000.jpg").read_bytes()
+    scores = predict.classify(classifier, Records([Record(image)]), workers=0)
+    assert np.isfinite(scores.logits_NC).all()

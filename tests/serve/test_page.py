@@ -18,9 +18,8 @@ from mrm.inference import heat_maps
 from mrm.models import model_folder, noise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.serve.server import application
-from tests.support.dicom_files import dicom
 from tests.support.image_files import png_of_size
-from tests.support.service import SMALL, TOKEN, ask, running, write_models
+from tests.support.service import SMALL, TOKEN, ask, dicom, running, write_models
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -36,9 +36,8 @@ from mrm.serve.admission import Admission, Refused
 from mrm.serve.limits import Limits
 from mrm.serve.worker import ModelWorker
 from tests.support.configs import MICRO
-from tests.support.dicom_files import dicom
 from tests.support.image_files import png_of_size
-from tests.support.service import SMALL, TOKEN, ask, running, write_models
+from tests.support.service import SMALL, TOKEN, ask, dicom, running, write_models
 
 fastapi_testclient = pytest.importorskip("fastapi.testclient")
 BASE = "http://127.0.0.1"

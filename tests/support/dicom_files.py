@@ -4,10 +4,9 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from tests.support.image_files import random_image
 
@@ -27,51 +26,36 @@ def dataset(pixels: np.ndarray, **tags) -> Dataset:
     made.PixelRepresentation = int(pixels.dtype.kind == "i")
     if pixels.ndim == 3:
         made.PlanarConfiguration = 0
+    raw = pixels.tobytes()
+    made.PixelData = raw + b"\0" * (len(raw) % 2)
+    made["PixelData"].VR = "OB" if bits == 8 else "OW"
     for key, value in tags.items():
         if value is None:
             delattr(made, key)
         else:
             setattr(made, key, value)
-    raw = pixels.tobytes()
-    made.PixelData = raw + b"\0" * (len(raw) % 2)
-    made["PixelData"].VR = "OB" if bits == 8 else "OW"
     return made
 
 
+def saved(made: Dataset, **options) -> bytes:
+    """The bytes of a DICOM file."""
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True, **options)
+    return file.getvalue()
+
+
+def dicom_bytes(pixels: np.ndarray, syntax: UID = ExplicitVRLittleEndian, frame: bytes | None = None, **tags) -> bytes:
+    """The file of such a radiograph; where a compressed `frame` is given, it stands for the pixels."""
+    made = dataset(pixels, **tags)
+    made.file_meta.TransferSyntaxUID = syntax
+    if frame is not None:
+        made.PixelData = encapsulate([frame])
+        made["PixelData"].is_undefined_length = True
+    return saved(made)
+
+
 def write_dicom(path: Path, seed: int, height: int = 24, width: int = 20, **tags: str) -> None:
-    """An uncompressed 8-bit radiograph; `tags` by keyword (PatientID="a")."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid(entropy_srcs=[str(path)])
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    dataset.Modality, dataset.BodyPartExamined, dataset.PhotometricInterpretation = "CR", "CHEST", "MONOCHROME2"
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = height, width, 1
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
-    dataset.PixelData = random_image(seed, height, width).tobytes()
-    for name, value in tags.items():
-        setattr(dataset, name, value)
+    """An uncompressed 8-bit radiograph of noise; `tags` by keyword (PatientID="a")."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path)
-
-
-def dicom(image_HW, syntax=ExplicitVRLittleEndian, frame=None, **values) -> bytes:
-    """A DICOM radiograph of an 8-bit image."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = syntax, DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    dataset.PatientName, dataset.Modality, dataset.BodyPartExamined = "Secret^Name", "DX", "CHEST"
-    dataset.Rows, dataset.Columns = image_HW.shape
-    dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit = 7
-    dataset.PixelData = encapsulate([frame]) if frame else image_HW.tobytes()
-    dataset["PixelData"].VR = "OB"
-    for key, value in values.items():
-        setattr(dataset, key, value)
-    out = io.BytesIO()
-    pydicom.dcmwrite(out, dataset, enforce_file_format=True)
-    return out.getvalue()
+    instance = generate_uid(entropy_srcs=[str(path)])
+    path.write_bytes(dicom_bytes(random_image(seed, height, width), SOPInstanceUID=instance, **tags))

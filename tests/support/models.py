@@ -1,11 +1,17 @@
 """Model folders of tiny networks, written in a moment."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+import mrm
+from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.records import Records
 from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.mrm import MRM
 from tests.support.configs import ENCODER, MICRO
 
 PROBED = ("effusion", "cardiomegaly")
@@ -23,3 +29,23 @@ def probed_classifier(phantoms: Path, folder: Path) -> Path:
         model = Classifier(ClassifierConfig(PROBED, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)).eval()
     predict.fit_head(model, Records.load(phantoms / "records.csv", PROBED), workers=0)
     return model_folder.save(folder, model)
+
+
+def classifier_of(classes: tuple[str, ...] = FINDINGS) -> Classifier:
+    """A tiny classifier whose random head tells images apart."""
+    with noise.seeded(0):
+        model = Classifier(ClassifierConfig(classes, MICRO.encoder, MICRO.encoder_options, MICRO.image_size))
+        torch.nn.init.normal_(model.encoder.head.weight)
+    return model.eval()
+
+
+def mrm_model() -> MRM:
+    """A tiny MRM, fresh."""
+    with noise.seeded(0):
+        return MRM(MICRO).eval()
+
+
+def with_card(source: Path, folder: Path, **changes) -> Path:
+    """The same model with another card."""
+    loaded = mrm.load(source)
+    return model_folder.save(folder, loaded, replace(loaded.card, **changes))

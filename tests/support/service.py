@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.reports import Tokenizer
@@ -16,6 +17,7 @@ from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM
 from mrm.serve.server import listen
 from tests.support.configs import MICRO
+from tests.support.dicom_files import dicom_bytes
 
 TOKEN = "a-token-of-some-length"
 SMALL = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
@@ -33,6 +35,11 @@ def write_models(folder):
     model_folder.save(folder / "classifier", classifier, card)
     model_folder.save(folder / "pretrained", pretrained, tokenizer=tokenizer)
     return folder
+
+
+def dicom(image_HW: np.ndarray, syntax: UID = ExplicitVRLittleEndian, frame: bytes | None = None, **tags) -> bytes:
+    """A DICOM radiograph of an 8-bit image, with a patient's name in it."""
+    return dicom_bytes(image_HW, syntax, frame, **{"PatientName": "Secret^Name", "Modality": "DX", **tags})
 
 
 def ask(client, path, data, **fields):

@@ -1,0 +1,81 @@
+"""The command `similar`: the nearest images of an index."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mrm
+from mrm import runs
+from mrm.data import finding_files
+from mrm.inference import predict
+from mrm.models import model_folder
+from mrm.system.errors import RecordError, RunError
+from tests.support.models import classifier_of, mrm_model
+from tests.support.predictions import IN_PROCESS, write_awkward_files
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return model_folder.save(tmp_path_factory.mktemp("model") / "classifier", classifier_of())
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    return model_folder.save(tmp_path_factory.mktemp("model") / "mrm", mrm_model())
+
+
+@pytest.fixture(scope="module")
+def awkward(phantoms, tmp_path_factory) -> Path:
+    return write_awkward_files(tmp_path_factory.mktemp("awkward"), phantoms)
+
+
+@pytest.fixture(scope="module", params=[".npy", ".parquet"])
+def index(request, pretrained, phantoms, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("index") / f"f{request.param}"
+    (out.parent / "bad.png").write_bytes(b"")
+    runs.embed(pretrained, [phantoms / "images", out.parent / "bad.png"], out, "pooled", IN_PROCESS)
+    return out
+
+
+def test_neighbours_are_the_nearest_by_cosine(index, pretrained, phantoms, tmp_path):
+    files = sorted((phantoms / "images").iterdir())
+    features = predict.features(mrm.load(pretrained), finding_files.records_at(files), workers=0)[0]
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    expected = unit @ unit[5]
+    copy = tmp_path / "copy.jpg"  # an image that the index does not know by its path
+    copy.write_bytes(files[5].read_bytes())
+    for query, order in ((copy, np.argsort(-expected)), (files[5], np.argsort(-expected)[1:])):
+        got = runs.similar([query], index, pretrained, 6, IN_PROCESS)
+        assert [a["path"] for a in got] == [str(files[i]) for i in order[:6]]
+        assert [a["rank"] for a in got] == [1, 2, 3, 4, 5, 6]
+        np.testing.assert_allclose([a["cosine"] for a in got], expected[order[:6]], atol=1e-5)
+    assert runs.similar([files[5]], index, None, 6)[0]["query"] == str(files[5])  # needs no model
+    assert len(runs.similar([files[5]], index, None, 500)) == 47  # not itself, and not the one unreadable
+
+
+def test_searches_that_cannot_be_answered_are_refused(index, model, pretrained, phantoms, awkward, tmp_path):
+    image = awkward / "00-good.jpg"
+    search = lambda *a, **k: runs.similar(*a, **{"reading": IN_PROCESS, **k})  # noqa: E731
+    with pytest.raises(RunError, match="give its --model too"):
+        search([image], index)
+    with pytest.raises(RunError, match="made by another model"):
+        search([image], index, model)
+    with pytest.raises(RunError, match="made with precision 'fp32'"):
+        search([image], index, pretrained, reading=replace(IN_PROCESS, precision="bf16"))
+    with pytest.raises(RunError, match="empty"):
+        search([awkward / "01-zero-bytes.png"], index, pretrained)
+    with pytest.raises(RecordError, match="has no features"):
+        search([index.parent / "bad.png"], index)
+    with pytest.raises(RunError, match="--top must be"):
+        search([image], index, pretrained, 0)
+    with pytest.raises(RecordError, match="no such file or folder"):
+        search(["nowhere.png"], index, pretrained)
+    runs.embed(pretrained, [phantoms / "images" / "S0-000000.jpg"], tmp_path / "p.npy", "patches", IN_PROCESS)
+    with pytest.raises(RecordError, match="--kind pooled"):
+        search([image], tmp_path / "p.npy", pretrained)
+    (tmp_path / "no.parquet").write_bytes(b"x")
+    for name in ("no.parquet", "gone.npy", "index.csv"):
+        with pytest.raises(RecordError, match=r"no index that|an index ends in"):
+            search([image], tmp_path / name, pretrained)
