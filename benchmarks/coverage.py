@@ -15,7 +15,6 @@ covariance against the definition of its components, pair by pair (DeLong et al.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -31,6 +30,7 @@ from scipy.stats import mannwhitneyu, norm
 from mrm.inference import outliers
 from mrm.statistics import comparison, intervals, ranking, seeds
 from mrm.statistics.intervals import Estimate
+from mrm.system.files import write_json
 
 NORMAL, ABNORMAL = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)  # ratings 1 to 5, Hanley and McNeil 1982, table I
 PRINTED = {"area": 0.8932, "standard error": 0.0307, "low": 0.83295, "high": 0.95339}  # Stata, [R] roctab
@@ -268,7 +268,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     report = run(arguments.sets)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    write_json(arguments.out, report)
     print(
         f"{arguments.sets} sets, {report['seconds']} s ({report['cpu_seconds']} s of processor time); {arguments.out}"
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import os
 import signal
@@ -33,6 +32,7 @@ import numpy as np
 from mrm import recipes, runs
 from mrm.corpora.phantoms import phantom_files
 from mrm.models.config import ModelConfig
+from mrm.system.files import write_json
 from mrm.training.config import TrainConfig
 
 MODEL = ModelConfig(
@@ -253,7 +253,7 @@ def main() -> None:
         )
     print(f"\n{time.perf_counter() - began:.0f} s")
     if options.json:
-        options.json.write_text(json.dumps({"killed": killed, "long_runs": lengthened}, indent=2) + "\n")
+        write_json(options.json, {"killed": killed, "long_runs": lengthened})
     sys.exit(0 if all(r["ok"] for r in killed) else 1)
 
 

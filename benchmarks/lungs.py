@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import platform
 import time
 import warnings
@@ -36,6 +35,7 @@ from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.statistics.dice import PixelCounts, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap, Estimate
+from mrm.system.files import write_json
 from mrm.system.tables import read_csv_rows
 
 SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}
@@ -70,7 +70,7 @@ def main() -> None:
     if len(dice) == 2:
         report["difference"] = difference(dice["pre-trained encoder"], dice["random encoder"]).to_dict()
     report |= {"threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__}
-    (options.out / "lungs.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(options.out / "lungs.json", report)
     print(table(report))
 
 

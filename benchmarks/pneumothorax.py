@@ -10,7 +10,6 @@ Draws phantoms for training, validation and test from different seeds, and so of
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from lungs import configure, random_encoder, steps_within, with_interval
 
 from mrm import runs
 from mrm.corpora.phantoms import phantom_files
+from mrm.system.files import write_json
 
 CLASSES = ("pneumothorax",)
 COUNTS = {"training": 1500, "validation": 300, "test": 600}
@@ -49,7 +49,7 @@ def main() -> None:
         runs.segment(configure(options, folder, start, run, steps, scratch, CLASSES))
         report["seconds"][name] = time.perf_counter() - began
         report["results"][name] = runs.evaluate(run, folder, run / "test")["classes"]["pneumothorax"]
-    (options.out / "pneumothorax.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(options.out / "pneumothorax.json", report)
     print(f"{'':22}" + "".join(f"{m:>24}" for m in MEASURES))
     for name, measures in report["results"].items():
         print(f"{name:22}" + "".join(f"{with_interval(measures[m]):>24}" for m in MEASURES))

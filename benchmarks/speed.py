@@ -55,6 +55,7 @@ from mrm.models.flops import flops_of_step
 from mrm.models.mrm import MRM, normalise
 from mrm.runs.stage_times import Stopwatch
 from mrm.system.errors import ImageError
+from mrm.system.files import write_json
 from mrm.system.hardware import computes_bf16, cores, device_name, keep_freed_memory, share_of_peak
 from mrm.training import parallel
 from mrm.training.config import TrainConfig
@@ -107,7 +108,7 @@ def main() -> None:
         results[part] = measure[part]()
         print(table(results[part]), flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.out, results)
     print(f"wrote {options.out}" + ("; --quick: its numbers mean nothing" if options.quick else ""))
 
 

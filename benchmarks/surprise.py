@@ -36,7 +36,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,6 +60,7 @@ from mrm.models.mrm import MRM, normalise
 from mrm.statistics import ranking
 from mrm.statistics.dice import mean_over
 from mrm.statistics.intervals import Bootstrap, Estimate
+from mrm.system.files import write_json
 
 REFERENCES = 24  # training images that stand for "others"
 PARTNERS = 10  # other test images to compare with, a report
@@ -88,7 +88,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "settings": {name: value for name, value in vars(options).items() if not isinstance(value, Path)},
     }
-    (options.out / "surprise.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(options.out / "surprise.json", report)
     print(table(report))
 
 

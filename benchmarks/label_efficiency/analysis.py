@@ -162,7 +162,7 @@ def summarise(study: Study) -> dict[str, Any]:
 
 def finished(study: Study) -> list[dict[str, Any]]:
     """The finished units."""
-    return [json.loads(p.read_text()) for p in sorted((study.out / "units").rglob("*.json"))]
+    return [json.loads(p.read_bytes()) for p in sorted((study.out / "units").rglob("*.json"))]
 
 
 def counted(records: Records) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def outline(study: Study, arm: str) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
         raise RuntimeError(done.stderr[-500:])
-    report = json.loads((out / "lungs.json").read_text())
+    report = json.loads((out / "lungs.json").read_bytes())
     return {
         "arm": arm,
         "results": report["results"],

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
-import json
 import sys
 import time
 import traceback
@@ -33,7 +31,9 @@ import torch
 from arms import ABLATIONS, MAIN, SIZES
 from units import Study, StudyError, Unit
 
-from mrm.system.files import write_json
+from mrm.system.errors import OutputError
+from mrm.system.lock import trying
+from mrm.system.output_folder import json_settings, open_folder
 
 PARTS = {"phantoms": phantoms.main_units, "ablations": phantoms.ablation_units, "real": real.units}
 
@@ -51,7 +51,7 @@ def main() -> None:
             return
         work(study, plan, options.hours)
         print(analysis.write(study), flush=True)
-    except StudyError as error:
+    except (StudyError, OutputError) as error:
         sys.exit(f"study.py: error: {error}")
     except KeyboardInterrupt as stopped:
         sys.exit(f"study.py: {stopped or 'stopped'}; repeat the command to resume")
@@ -77,22 +77,12 @@ def arguments() -> argparse.Namespace:
 
 
 def open_study(options: argparse.Namespace) -> Study:
-    """The study in --out, or a new one. Raises StudyError where another one is there."""
+    """The study in --out, or a new one. Raises OutputError if the folder holds something else."""
     study = Study(
         options.out, options.size, SIZES[options.size], options.data, options.pretrainings, tuple(options.arms)
     )
-    settings = json.loads(json.dumps({"size": options.size, **asdict(study.size)}))
-    file = options.out / "settings.json"
-    if file.is_file():
-        before = json.loads(file.read_text())
-        if changed := [k for k in settings | before if settings.get(k) != before.get(k)]:
-            raise StudyError(
-                f"{options.out}: holds a study of other settings ({', '.join(changed)}); choose another --out"
-            )
-    elif options.out.exists() and any(options.out.iterdir()):
-        raise StudyError(f"{options.out}: is not empty and holds no study (no settings.json); choose another --out")
-    else:
-        write_json(file, settings)
+    settings = {"size": options.size, **asdict(study.size)}
+    open_folder(options.out, json_settings("study", "settings.json", settings))
     return study
 
 
@@ -133,13 +123,8 @@ def lock(study: Study, unit: Unit) -> Iterator[bool]:
     """Whether this process got the unit; the system releases it when the process ends, however it ends."""
     path = study.file("locks", unit.name, "")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    with trying(path) as acquired:
+        yield acquired
 
 
 def attempt(study: Study, unit: Unit) -> bool:

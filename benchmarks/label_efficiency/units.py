@@ -51,7 +51,7 @@ class Study:
 
     def read(self, name: str) -> dict[str, Any]:
         """A finished unit's JSON."""
-        return json.loads(self.file("units", name, ".json").read_text())
+        return json.loads(self.file("units", name, ".json").read_bytes())
 
     def write(self, kind: str, name: str, content: dict[str, Any]) -> None:
         """A unit's JSON, whole or not at all."""

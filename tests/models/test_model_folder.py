@@ -107,7 +107,7 @@ def test_saving_over_a_model_replaces_it_and_leaves_nothing_beside_it(tmp_path):
     assert not (tmp_path / "model" / "tokenizer.json").exists()
 
 
-@pytest.mark.parametrize("failing", ["save_file", "write_text"])
+@pytest.mark.parametrize("failing", ["save_file", "write_bytes"])
 def test_a_full_disk_leaves_the_old_model_and_nothing_else(tmp_path, monkeypatch, failing):
     folder = model_folder.save(tmp_path / "model", small_mrm(1))
 
@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_else(tmp_path, monkeypatch
             raise safetensors.SafetensorError("No space left on device")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((model_folder, "save_file") if failing == "save_file" else (Path, "write_text")), full)
+    monkeypatch.setattr(*((model_folder, "save_file") if failing == "save_file" else (Path, "write_bytes")), full)
     with pytest.raises(CheckpointError, match=r"model: cannot be written .*No space left"):
         model_folder.save(folder, small_mrm(2))
     assert [p.name for p in tmp_path.iterdir()] == ["model"]

@@ -17,6 +17,7 @@ from mrm.audit.perceptual_hashes import THRESHOLD, near_pairs
 from mrm.data.records import Records
 from mrm.system import hardware
 from mrm.system.errors import RecordError
+from mrm.system.files import as_json
 from mrm.system.journal import Journal
 
 KINDS = ("patient", "study", "file", "image", "similar image")
@@ -236,7 +237,7 @@ class AuditReport:
 
     def to_json(self) -> str:
         """The whole report; `from_json` reads it back."""
-        return json.dumps({"clean": self.clean, **asdict(self), "notes": self.notes}, indent=2, ensure_ascii=False)
+        return as_json({"clean": self.clean, **asdict(self), "notes": self.notes})
 
     @staticmethod
     def from_json(text: str) -> "AuditReport":

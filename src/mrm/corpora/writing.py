@@ -89,7 +89,7 @@ def _remove_previous(out: Path) -> None:
     (out / AUDIT).unlink(missing_ok=True)
     for file in (out / "corpus.json", out / PLANNED):
         try:
-            earlier = json.loads(file.read_text())["files"]
+            earlier = json.loads(file.read_bytes())["files"]
         except (FileNotFoundError, ValueError, KeyError):
             continue
         for name in earlier:

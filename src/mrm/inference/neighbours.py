@@ -102,7 +102,7 @@ def read_index(path: Path) -> Index:
             facts = json.loads((file.schema_arrow.metadata or {})[b"mrm"])
             rows = file.read(columns=list(NAMED)).to_pylist()
         elif path.suffix == ".npy":
-            facts = json.loads(path.with_suffix(".json").read_text())
+            facts = json.loads(path.with_suffix(".json").read_bytes())
             header, lines = read_csv_rows(path.with_suffix(".csv"))
             rows = [dict(zip(header, fields, strict=True)) for _, fields in lines]
             if len(rows) != len(np.load(path, mmap_mode="r", allow_pickle=False)):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from mrm.models.mrm import MRM, normalise
 from mrm.models.segmenter import Segmenter
 from mrm.models.weights import first_line
 from mrm.system.errors import CheckpointError
+from mrm.system.files import write_by
 
 TOLERANCE = 1e-4  # by which ONNX may differ from PyTorch, as a share of the largest value of an output, or of 1
 LARGEST = 2_000_000_000  # bytes of weights that one ONNX file can hold
@@ -109,22 +109,22 @@ def export_onnx(model: Model, path: Path) -> float:
             f"{path}: the model has {size:,} bytes of weights; an ONNX file holds at most {LARGEST:,}"
         )
     network = onnx_model(model)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    differences = []
+
+    def write(temporary: Path) -> None:
         _write_onnx(network, model, temporary)
-        difference = onnx_difference(network, temporary)
-        if not difference <= TOLERANCE:
+        differences.append(onnx_difference(network, temporary))
+        if not differences[0] <= TOLERANCE:
             raise CheckpointError(
-                f"{path}: the exported model differs from PyTorch by {difference:.2g} of its values, more than "
+                f"{path}: the exported model differs from PyTorch by {differences[0]:.2g} of its values, more than "
                 f"{TOLERANCE:g}; the file was not kept"
             )
-        os.replace(temporary, path)
+
+    try:
+        write_by(path, write)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return difference
+    return differences[0]
 
 
 def require_onnx(path: Path) -> None:

@@ -33,6 +33,7 @@ from mrm.models.published_layout import BERT, HEAD, own_names, to_published
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.models.weights import KeyReport, first_line, load_strict, match, read_pickle, read_weights
 from mrm.system.errors import CheckpointError, RunError
+from mrm.system.files import write_by, write_json, write_whole
 
 Model = MRM | Classifier | Segmenter
 Loaded = TypeVar("Loaded", MRM, Classifier, Segmenter, Model)
@@ -86,9 +87,9 @@ def write_into(folder: Path, model: Model, card: Card | None = None, tokenizer: 
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
     except safetensors.SafetensorError as error:  # safetensors reports a full disk so
         raise OSError(f"{folder / 'model.safetensors'}: {error}") from error
-    (folder / "config.json").write_text(json.dumps(card.to_dict(), indent=2) + "\n")
+    write_json(folder / "config.json", card.to_dict())
     if tokenizer is not None:
-        (folder / "tokenizer.json").write_text(tokenizer.to_json())
+        write_whole(folder / "tokenizer.json", tokenizer.to_json().encode())
 
 
 def load(path: Path | str) -> Model:
@@ -155,7 +156,7 @@ def weights_digest(path: Path | str) -> str:
 def read_card(folder: Path) -> Card:
     """A model folder's `config.json`. Raises CheckpointError for another file of that name."""
     try:
-        card = Card.of(json.loads((folder / "config.json").read_text()))
+        card = Card.of(json.loads((folder / "config.json").read_bytes()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # ValueError: neither JSON nor UTF-8
         raise CheckpointError(f"{folder / 'config.json'}: not a model's config.json ({error})") from error
     if card.kind not in KINDS:
@@ -167,9 +168,7 @@ def read_card(folder: Path) -> Card:
 
 def write_card(folder: Path, card: Card) -> None:
     """Replace a model folder's `config.json`, whole or not at all."""
-    temporary = folder / ".config.json.tmp"
-    temporary.write_text(json.dumps(card.to_dict(), indent=2) + "\n")
-    os.replace(temporary, folder / "config.json")
+    write_json(folder / "config.json", card.to_dict())
 
 
 def build(card: Card, source: Path | str = "config.json") -> Model:
@@ -251,12 +250,10 @@ def export_published(model: Model, path: Path | str) -> Path:
     path = Path(path)
     if not isinstance(model, MRM):
         raise CheckpointError(f"only a pre-trained MRM has the published layout, not a {kind_of(model)}")
-    temporary = path.with_name(f".{path.name}.tmp")
+    content = {"model": to_published(model), "config": asdict(model.config)}
     try:
-        torch.save({"model": to_published(model), "config": asdict(model.config)}, temporary)
-        os.replace(temporary, path)
+        write_by(path, lambda temporary: torch.save(content, temporary))
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(f"{path}: cannot be written ({first_line(error)})") from error
     return path
 

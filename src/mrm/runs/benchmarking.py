@@ -167,7 +167,7 @@ def status(config: BenchmarkConfig, cell: Cell) -> str:
     """ "done", "failed", "begun" (stopped or killed on the way) or "to do"."""
     folder = folder_of(config, cell)
     if (folder / "cell.json").is_file():
-        return str(json.loads((folder / "cell.json").read_text())["status"])
+        return str(json.loads((folder / "cell.json").read_bytes())["status"])
     return "begun" if folder.is_dir() else "to do"
 
 
@@ -298,7 +298,7 @@ def _note(config: BenchmarkConfig, cell: Cell) -> dict[str, Any]:
     """What is known of a cell."""
     file = folder_of(config, cell) / "cell.json"
     if file.is_file():
-        return dict(json.loads(file.read_text()))
+        return dict(json.loads(file.read_bytes()))
     return {"seed": cell.seed, "status": status(config, cell)}
 
 

@@ -47,7 +47,7 @@ def overlap_beside(table: Path) -> list[str]:
         return [
             "no results.json lies beside its table, so overlap of its training with these records cannot be ruled out"
         ]
-    return list(json.loads(results.read_text()).get("overlap") or [])
+    return list(json.loads(results.read_bytes()).get("overlap") or [])
 
 
 def _file(path: Path) -> Path:

@@ -35,7 +35,7 @@ def only_process(folder: Path) -> Iterator[None]:
     The lock file is removed at the end; one that a killed process has left behind is taken over.
     """
     path = folder / LOCK
-    with _held(path) as acquired:
+    with trying(path) as acquired:
         if not acquired:
             raise OutputError(
                 f"{folder}: another process is writing to this folder; wait for it to end, or choose another --out"
@@ -47,8 +47,8 @@ def only_process(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[bool]:
-    """Open and lock a file that its holder removes in the end; yields whether it could be locked."""
+def trying(path: Path) -> Iterator[bool]:
+    """Try to hold the lock on `path` inside the block, without waiting; yields whether it is held."""
     while True:
         with open(path, "ab") as file:
             acquired = _acquire(file)

@@ -13,14 +13,13 @@ least recently opened go first. A process that still maps a file that went keeps
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mrm.system.errors import StoreError
+from mrm.system.lock import is_held, waiting_for
 
 SCHEMES = ("s3", "gs", "hdfs")
 CHUNK = 1 << 23  # bytes asked for at a time
@@ -131,7 +131,7 @@ class Cache:
             if _touched(file):
                 return file
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / f"{sha256}.lock"):
+            with waiting_for(self.folder / f"{sha256}.lock"):
                 if not _touched(file):
                     self._download(uri, size, sha256, file)
         except OSError as error:
@@ -154,7 +154,7 @@ class Cache:
                     f"{uri}: not the file that the index names ({arrived:,} bytes of {size:,}, or another checksum); "
                     "upload the folder again"
                 )
-            with _locked(self.folder / "room.lock"):  # or who makes room could see it under neither name
+            with waiting_for(self.folder / "room.lock"):  # or who makes room could see it under neither name
                 os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
@@ -164,7 +164,7 @@ class Cache:
         temporary = file.with_suffix(".part")
         until = time.monotonic() + PATIENCE
         while size <= self.limit and time.monotonic() < until:
-            with _locked(self.folder / "room.lock"):
+            with waiting_for(self.folder / "room.lock"):
                 if self._shrink(self.limit - size):
                     with open(temporary, "wb") as out:  # taken at once, so that others count it
                         out.truncate(size)
@@ -185,7 +185,7 @@ class Cache:
         for file, state in sorted(held, key=lambda f: (f[0].suffix != ".part", f[1].st_mtime_ns)):
             if total <= most:
                 break
-            if file.suffix != ".part" or _abandoned(file.with_suffix(".lock")):
+            if file.suffix != ".part" or not is_held(file.with_suffix(".lock")):
                 file.unlink(missing_ok=True)
                 total -= state.st_size
         return total <= most
@@ -209,24 +209,6 @@ def _touched(file: Path) -> bool:
         os.utime(file)
     except FileNotFoundError:
         return False
-    return True
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """One process, and one thread of it, at a time."""
-    with open(file, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _abandoned(lock: Path) -> bool:
-    """Whether nobody holds the lock: who did was killed."""
-    with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
     return True
 
 

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mrm.system.files import write_csv
+
 
 class Log:
     """A CSV that a resumed run continues: rows beyond the step it resumes from are dropped first."""
@@ -17,9 +19,8 @@ class Log:
             if file.is_file():
                 with open(file, newline="") as text:
                     header, *rows = [*csv.reader(text)] or [[]]
-                kept = [row for row in rows if row and int(row[0]) <= step]
-                with open(file, "w", newline="") as text:
-                    csv.writer(text, lineterminator="\n").writerows([header, *kept] if header else [])
+                if header:
+                    write_csv(file, header, [row for row in rows if row and int(row[0]) <= step])
 
     def write(self, row: dict[str, Any], path: Path | None = None) -> None:
         """Append a row; the first one writes the header."""
