@@ -194,7 +194,7 @@ def test_positions_tell_columns_from_rows():
 
 
 def test_keep_must_leave_something_to_restore():
-    with pytest.raises(ValueError, match="keep must be between 1 and 15 of 16 patches, not 16"):
+    with pytest.raises(ValueError, match="keep must be from 1 to 15 of 16 patches, not 16"):
         small_model(keep=16)
 
 

@@ -108,7 +108,7 @@ def test_one_process_goes_on_in_two(whole, phantoms, tmp_path, sharding):
     one = runs.pretrain(pretrain_config(phantoms, tmp_path / "one", keep=9, **EVERYTHING))
     out = left_at(8, one, tmp_path / "run")
     said = launched(tmp_path, pretrain_config(phantoms, out, sharding=sharding, **EVERYTHING), *TWO)
-    assert "going on from step 8 of 10" in said
+    assert "resuming from step 8/10" in said
     assert_same_losses(out, whole)
 
 
@@ -167,7 +167,7 @@ def test_a_scheduler_that_signals_every_process_loses_nothing(phantoms, tmp_path
     said, _ = process.communicate(timeout=120)
     step = int((cfg.out / "last").resolve().name.removeprefix("step-"))
     assert process.returncode != 0
-    assert f"stopped and saved at step {step} of 400" in said
+    assert f"stopped and saved at step {step}/400" in said
     assert 3 <= step == int(trace(cfg.out)[-1]["step"]) < 400
 
 
@@ -319,7 +319,7 @@ def test_a_machine_without_a_compiler_is_told(phantoms, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("a GPU compiles with Triton")
     assert process.returncode == 2
-    assert "cannot be compiled here" in said
+    assert "cannot be compiled on this machine" in said
     assert "Leave out --training.compile" in said
 
 

@@ -44,7 +44,7 @@ def test_worker_processes_change_nothing(whole, phantoms, tmp_path):
 
 @pytest.mark.parametrize("stop_at", [1, 4, 7])
 def test_stop_and_resume_is_the_same_run(whole, phantoms, tmp_path, stop_at, monkeypatch):
-    """SIGTERM in the middle of an epoch saves and stops; the same command then goes on, equal to the bit."""
+    """SIGTERM in the middle of an epoch saves and stops; the same command then resumes, equal to the bit."""
     after = Trainer._after_step
 
     def stop(self):
@@ -79,7 +79,7 @@ def test_killed_runs_go_on_from_the_last_checkpoint(phantoms, tmp_path):
     assert 7 <= len(trace(cfg.out)) < 60  # it was killed inside the run
     again = start_pretraining(tmp_path, cfg)
     assert again.wait() == 0, again.stdout.read()
-    assert "going on from step" in again.stdout.read()
+    assert "resuming from step" in again.stdout.read()
     assert trace(cfg.out) == trace(tmp_path / "straight")
 
 
@@ -117,7 +117,7 @@ def test_a_gradient_that_is_not_finite_is_not_stepped_and_a_run_of_them_stops(ph
 
     monkeypatch.setattr(tasks.PretrainTask, "forward", poisoned)
     run = runs.pretrain(pretrain_config(phantoms, tmp_path / "run"))
-    assert capsys.readouterr().out.count("not stepped") == 2
+    assert capsys.readouterr().out.count("update skipped") == 2
     assert all(v.isfinite().all() for v in weights(run).values())
     broken.update(range(100))
     calls.clear()

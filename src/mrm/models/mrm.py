@@ -65,18 +65,12 @@ class MRM(nn.Module):
         super().__init__()
         self.config, self.card = config, Card("mrm", asdict(config))
         self.encoder = timm.create_model(
-            config.encoder,
-            img_size=config.image_size,
-            num_classes=0,
-            global_pool="",
-            **config.encoder_options,
+            config.encoder, img_size=config.image_size, num_classes=0, global_pool="", **config.encoder_options
         )
         patch = self.encoder.patch_embed.patch_size[0]
         self.patches = (config.image_size // patch) ** 2
         if not 0 < config.keep < self.patches:
-            raise ValueError(
-                f"keep must be between 1 and {self.patches - 1} of {self.patches} patches, not {config.keep}"
-            )
+            raise ValueError(f"keep must be from 1 to {self.patches - 1} of {self.patches} patches, not {config.keep}")
         if config.decoder_depth < 1:
             raise ValueError(f"decoder_depth must be at least 1, not {config.decoder_depth}")
         self.predicted = _predicted(config, self.patches - config.keep)
@@ -93,7 +87,8 @@ class MRM(nn.Module):
         for module in [*self.encoder.modules(), *self.image_decoder.modules()]:
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias) if module.bias is not None else None
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         projection = self.encoder.patch_embed.proj.weight
         nn.init.xavier_uniform_(projection.view(projection.shape[0], -1))
         if self.encoder.cls_token is not None:
@@ -150,8 +145,8 @@ class MRM(nn.Module):
     ) -> Tensor:
         """Logits (W, V) of the positions `words_W`, indices into the flattened (B, T), given the image's context.
 
-        `rows_N`, distinct indices of the same kind, names the positions to compute if not all: those that are
-        attended to and those asked for must be among them; what only pads need not.
+        `rows_N`, distinct indices of the same kind, names the positions to compute, where not all are needed: those
+        that are attended to and those asked for must be among them, padding need not.
         """
         return self.report_decoder(context_BR, tokens_BT, attention_BT, words_W, keys_B, rows_N, self._run)
 
@@ -180,7 +175,7 @@ class MRM(nn.Module):
 
 
 class DecoderBlock(Block):
-    """timm's pre-norm transformer block, for decoders that know more of their rows than it does."""
+    """timm's pre-norm transformer block, for decoders that know more about their rows than timm does."""
 
     norm1: Any
     attn: Any
@@ -205,7 +200,7 @@ class DecoderBlock(Block):
 
 
 class CrossBlock(nn.Module):
-    """Hidden patches ask the visible ones and never each other. CrossMAE section 3.2, arXiv:2401.14391."""
+    """Hidden patches attend to the visible ones and never to each other. CrossMAE section 3.2, arXiv:2401.14391."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -243,8 +238,8 @@ class ImageDecoder(nn.Module):
     def forward(self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run) -> Tensor:
         """Pixels (B, M, P) of the hidden patches.
 
-        Two savings change nothing in the result: before the first block a hidden patch is the same in every image,
-        so its queries, keys and values are computed once; and the last block gives the rows that are asked for alone.
+        Two savings do not change the result: before the first block a hidden patch is the same in every image, so its
+        queries, keys and values are computed once; and the last block computes only the rows that are asked for.
         """
         seen_BSE, blank_LE = self.seen(features_BSD, kept_BK), self.mask_token[0] + self.positions_LE
         first: Any = self.blocks[0]
@@ -272,8 +267,8 @@ class ImageDecoder(nn.Module):
 class CrossDecoder(ImageDecoder):
     """The efficient one: mask tokens of the patches asked for attend to the visible features. arXiv:2401.14391.
 
-    A patch is restored alike whichever others are asked for, so training may ask for a part of them. The paper's
-    weighting of feature maps from every encoder block is left out: `encode` gives the last one to everybody.
+    A patch is restored alike whichever others are asked for, so training may ask for a part of them. The paper weighs
+    the feature maps of all encoder blocks; here all decoder blocks see the last one.
     """
 
     block = CrossBlock
@@ -338,9 +333,8 @@ class ReportDecoder(nn.Module):
         seen_B11T = attention_BT[:, None, None, :].bool()
         for block in self.blocks:
             x_NR = run(block, x_NR, rows_N, seen_B11T, keys_B)
-        place_L = torch.zeros_like(tokens_BT.flatten()).scatter(
-            0, rows_N, torch.arange(len(rows_N), device=rows_N.device)
-        )
+        places_N = torch.arange(len(rows_N), device=rows_N.device)
+        place_L = torch.zeros_like(tokens_BT.flatten()).scatter(0, rows_N, places_N)
         asked_WR = x_NR[place_L[words_W]]
         asked_WR = self.transform_norm(F.gelu(self.transform(asked_WR)))
         return F.linear(asked_WR, self.words.weight if self.word_output is None else self.word_output, self.word_bias)

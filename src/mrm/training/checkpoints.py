@@ -1,4 +1,4 @@
-"""Checkpoints of a run: each there as a whole or not at all, the newest and the best kept."""
+"""Checkpoints of a run: each exists whole or not at all; the newest and the best are kept."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from mrm.system.errors import TrainingError
 
-STATE = "training.pt"  # of a checkpoint: what a run goes on from, besides its model
+STATE = "training.pt"  # in a checkpoint: what a run resumes from, besides its model
 
 
 class Checkpoints:
-    """`checkpoints/step-*` of a run, and the links `last` and `best` to two of them. One process writes."""
+    """`checkpoints/step-*` of a run, and the links `last` and `best` to two of them. One rank writes."""
 
     def __init__(self, run: Path, keep: int) -> None:
         self.run, self.keep = run, keep
 
     def newest(self) -> Path | None:
-        """The last checkpoint that was finished."""
+        """The last checkpoint that was finished; None where there is none."""
         return max((self.run / "checkpoints").glob("step-*"), default=None)
 
     def write(self, step: int, fill: Callable[[Path], None], best: bool = False) -> None:
-        """Have `fill` write a folder under another name, put it on the disk, rename and link it. Old ones go last.
+        """Have `fill` write a folder under another name, flush it to the disk, rename and link it, then remove old ones.
 
-        Raises TrainingError if it cannot be written; what was there is kept.
+        Raises TrainingError if it cannot be written; earlier checkpoints are kept.
         """
         folder = self.run / "checkpoints" / f"step-{step:08d}"
         temporary = folder.with_name(f".{folder.name}.tmp")
@@ -33,7 +33,7 @@ class Checkpoints:
         try:
             fill(temporary)
             _flush(temporary)
-        except (OSError, RuntimeError) as error:  # torch.save answers a full disk with RuntimeError
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
             shutil.rmtree(temporary, ignore_errors=True)
             raise TrainingError(f"{folder}: cannot write a checkpoint ({error}); the last one is kept") from error
         if folder.exists():  # left whole by a run that was killed before it could link it

@@ -1,7 +1,7 @@
 """Losses. Each returns `Term(sum, count)`: the step divides by the count of all micro-batches and ranks.
 
-A mean of means weighs a short report's words more than a long one's, and changes with the number of
-processes; a sum and a count do not.
+A mean of means weighs a short report's words more than a long one's, and changes with the world size; a sum
+and a count do not.
 """
 
 # Shapes: B samples, M masked patches, P values predicted of one patch, Q values of its target, W masked words, V vocabulary, C classes or channels, H W pixels
@@ -22,7 +22,7 @@ class Term(NamedTuple):
     """A loss as its sum and the number of things summed over; both are scalars on the device."""
 
     sum: Tensor
-    count: Tensor  # type: ignore[assignment]  # a tuple has a method of this name, which no one needs here
+    count: Tensor  # type: ignore[assignment]  # shadows tuple.count, which is not used
 
     def mean(self) -> Tensor:
         """The mean loss; zero where there was nothing to sum."""

@@ -1,4 +1,4 @@
-"""How weights are moved: the length of a run, its learning rates, and its optimiser."""
+"""How weights are updated: parameter groups, the optimiser, and one step of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW or SGD over the model's parameter groups, on the device where they now are.
 
-    Fused: one kernel for all weights, and one that can leave them as they are when the device says so (`update`).
+    Fused: one kernel for all weights, which can also leave them unchanged when the device says so (`update`).
     """
     groups = parameter_groups(model, config)
     if config.optimizer == "sgd":
@@ -32,7 +32,7 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 def update(optimizer: torch.optim.Optimizer, lr: float, norm: Tensor) -> None:
     """Step at this learning rate, unless the gradient's norm is not finite: then weights, moments and count stay as they are.
 
-    The device decides, so the host need not wait to know: fused optimisers take `found_inf`, as from a GradScaler.
+    The device decides, so the host need not wait: fused optimisers take `found_inf`, as from a GradScaler.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)

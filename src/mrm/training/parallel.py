@@ -1,7 +1,7 @@
-"""One model on several processes: a whole copy in each (DDP), or a part of every weight in each (FSDP2).
+"""One model on several ranks: a whole copy on each (DDP), or a part of every weight on each (FSDP2).
 
-A part is a `DTensor`; what is saved, checked and averaged is made of whole tensors, so nothing on disk knows how many
-processes wrote it.
+A part is a `DTensor`; what is saved, validated and averaged is made of whole tensors, so nothing on disk depends on
+the world size.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def copies(model: nn.Module, device: torch.device) -> DistributedDataParallel:
-    """The model with gradients averaged over processes, in buckets while the backward pass still runs.
+    """The model with gradients averaged over ranks, in buckets while the backward pass still runs.
 
-    Gradients live in the buckets: one copy of them less. No buffer of ours is trained, so none is sent round.
+    Gradients live in the buckets, which saves a copy of them. No buffer is trained, so none is broadcast.
     """
     ids = None if device.type == "cpu" else [device.index]
     held = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-    held.broadcast_buffers = False  # as an argument it has had two names
+    held.broadcast_buffers = False  # the argument's name differs between versions of PyTorch
     return held
 
 
-def shard(model: nn.Module, device: torch.device, processes: int) -> None:
-    """Leave each process its part of every weight; a block's are gathered when it is due, and let go after it.
+def shard(model: nn.Module, device: torch.device, world_size: int) -> None:
+    """Leave each rank its part of every weight; the weights of a block are gathered for it and freed after it.
 
-    Weights and gradients travel in fp32, and autocast decides as ever what is computed in bf16: the same mathematics
+    Weights and gradients travel in fp32, and autocast decides as usual what is computed in bf16: the same mathematics
     as with whole copies, at twice the traffic that weights in bf16 would need.
     """
-    mesh = init_device_mesh(device.type, (processes,))
+    mesh = init_device_mesh(device.type, (world_size,))
     for name, module in model.named_modules():
         if name.split(".")[-2:-1] == ["blocks"]:  # the layers of encoder and decoders
             fully_shard(module, mesh=mesh)
-            if hasattr(module, "project"):  # what the image decoder asks of its first block ahead of its turn
+            if hasattr(module, "project"):  # which the image decoder calls before its first block's own forward
                 register_fsdp_forward_method(module, "project")
     fully_shard(model, mesh=mesh)
 
 
 @contextlib.contextmanager
 def gradients_stay(model: nn.Module) -> Iterator[None]:
-    """A micro-batch that is not the last of its step: its gradients are added up here and not yet exchanged."""
+    """For a micro-batch that is not the last of its step: gradients add up on this rank and are not yet exchanged."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(False)
         yield
@@ -65,12 +65,12 @@ def gradient_norm(model: nn.Module, clip: float | None) -> Tensor:
 
 
 def whole(tensor: Any) -> Any:
-    """A tensor's full value, if this is one process's part of it; all processes must ask. Else what is given."""
+    """The full value of a tensor of which this rank holds a part (all ranks must call it); else the value itself."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def part(value: Any, like: Any) -> Any:
-    """This process's part of a full value, cut as `like` is; the value itself where `like` is not cut."""
+    """This rank's part of a full value, cut as `like` is; the value itself where `like` is not cut."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
         return value  # an optimiser's count of steps is one number for all
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
@@ -88,9 +88,9 @@ def own_weights(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
 
 
 def whole_state(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, Any]:
-    """The optimiser's state dict in whole tensors, on the CPU: what any number of processes can go on from.
+    """The optimiser's state dict in whole tensors, on the CPU: any world size can resume from it.
 
-    All processes must help to make them; one that does not `keep` them holds no more than one at a time.
+    All ranks must call it; one that does not `keep` the tensors holds at most one at a time.
     """
     content = optimizer.state_dict()
     content["state"] = {i: {k: _on_cpu(whole(v), keep) for k, v in s.items()} for i, s in content["state"].items()}
@@ -98,7 +98,7 @@ def whole_state(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str
 
 
 def load_state(optimizer: torch.optim.Optimizer, content: dict[str, Any]) -> None:
-    """Take up what `whole_state` gave, each tensor cut as its parameter is."""
+    """Load what `whole_state` returned, each tensor cut as its parameter is."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state = {i: {k: part(v, parameters[i]) for k, v in s.items()} for i, s in content["state"].items()}
     optimizer.load_state_dict({**content, "state": state})

@@ -1,4 +1,4 @@
-"""What a training run writes down as it goes: the log that a resumed run continues, and the clock of its steps."""
+"""What a training run records as it goes: the log that a resumed run continues, and the clock of its steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Log:
 
 
 class Clock:
-    """Steps a second since this process began, checks left out."""
+    """Steps a second since this process began, validation left out."""
 
     def __init__(self, step: int) -> None:
         self.step, self.start = step, time.perf_counter()

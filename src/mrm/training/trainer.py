@@ -1,9 +1,9 @@
 """The training loop: a task and its data in, checkpoints and a log out.
 
-It sees a task as "batch in, terms out". A run can be stopped anywhere and continued: the position in the
-data is the step, schedules are functions of the step, and all noise follows from sample keys. Several
-processes (`torchrun`) share the one order of samples and divide each loss by its count over all of them.
-On a GPU the loop only queues work: it waits for the device where it logs, checks and saves, and nowhere else.
+It sees a task as "batch in, terms out". A run can be stopped anywhere and resumed: the position in the data is
+the step, schedules are functions of the step, and all noise follows from sample keys. Several ranks (`torchrun`)
+share one order of samples and divide each loss by its count over all ranks. On a GPU the loop only queues work:
+it waits for the device only where it logs, validates and saves.
 """
 
 from __future__ import annotations
@@ -36,16 +36,15 @@ from mrm.training.optimization import build_optimizer, update
 from mrm.training.run_log import Clock, Log
 from mrm.training.tasks import Task
 
-Validate = Callable[
-    [nn.Module, int, Accelerator], dict[str, float]
-]  # model, step -> metrics; "score": higher is better
+# Model, step, ranks -> metrics; of "score" a higher value is better
+Validate = Callable[[nn.Module, int, Accelerator], dict[str, float]]
 
 
 class Stopped(SystemExit):
-    """The run was asked to stop (SIGTERM, Ctrl-C), has saved, and goes on when started again.
+    """The run was asked to stop (SIGTERM, Ctrl-C) and has saved; started again, it resumes.
 
-    Nothing after it may take the run for finished, so it ends the program unless caught, with status 75: EX_TEMPFAIL
-    of sysexits.h, try again.
+    Nothing that follows may take the run for finished, so it ends the program unless caught, with status 75:
+    EX_TEMPFAIL of sysexits.h, try again.
     """
 
 
@@ -76,21 +75,21 @@ class Trainer:
         self.totals: dict[str, Tensor] = {}  # sums and counts since the last log, on the device
         self.skipped: dict[str, str] = {}
         self.stop = False
-        self.asked = torch.zeros(())  # how many processes were asked to stop
+        self.stopping = torch.zeros(())  # how many ranks were asked to stop
         self._place()
 
     def _place(self) -> None:
-        """Model and average on the device and over the processes, then the optimiser of what this process holds."""
-        config, device, processes = self.config, self.accelerator.device, self.accelerator.num_processes
-        sharded = config.sharding == "full" and processes > 1
-        self.plain = copy.deepcopy(self.task.model) if sharded else None  # takes in the parts, to save and check
+        """Put model and average on the device and share them among the ranks, then build this rank's optimiser."""
+        config, device, world_size = self.config, self.accelerator.device, self.accelerator.num_processes
+        sharded = config.sharding == "full" and world_size > 1
+        self.plain = copy.deepcopy(self.task.model) if sharded else None  # gathers the parts, to save and validate
         self.task.to(device)
         self.ema = ModelEmaV3(self.task.model, decay=config.ema) if config.ema else None
         self.parallel: nn.Module = self.task
         if sharded:
             for module in [self.task, *([self.ema.module] if self.ema else [])]:
-                parallel.shard(module, device, processes)
-        elif processes > 1:
+                parallel.shard(module, device, world_size)
+        elif world_size > 1:
             self.parallel = parallel.copies(self.task, device)
         if config.compile:
             torch.compiler.assume_constant_result(noise.site_number)  # the compiler cannot look into zlib
@@ -99,10 +98,7 @@ class Trainer:
 
     def fit(self) -> Path:
         """Train to the end, from wherever the run was left. Returns the run's folder. Raises Stopped if asked to."""
-        hardware.share_cores(self.accelerator.device)
-        hardware.keep_freed_memory(self.accelerator.device)
-        if self.config.precision == "bf16" and not hardware.computes_bf16(self.accelerator.device):
-            self.accelerator.print("this processor has no bf16 instructions: --training.precision fp32 is far faster")
+        self._prepare_hardware()
         self.resume()
         self.log = Log(self.run / "log.csv", self.step) if self.accelerator.is_main_process else None
         self.clock = Clock(self.step)
@@ -116,49 +112,52 @@ class Trainer:
                 self._save()
         self.accelerator.end_training()
         if self.step < self.total:
-            self.accelerator.print(f"{self.run}: stopped and saved at step {self.step} of {self.total}", flush=True)
+            self.accelerator.print(f"{self.run}: stopped and saved at step {self.step}/{self.total}", flush=True)
             raise Stopped(75)
         return self.run
 
+    def _prepare_hardware(self) -> None:
+        device = self.accelerator.device
+        hardware.share_cores(device)
+        hardware.keep_freed_memory(device)
+        if self.config.precision == "bf16" and not hardware.computes_bf16(device):
+            self.accelerator.print("this processor has no bf16 instructions: --training.precision fp32 is far faster")
+
     def stream(self) -> Iterator[Any]:
-        """This process's micro-batches from the present step to the end."""
+        """This rank's micro-batches from the present step to the end."""
         state = self.accelerator
         order = self.order(self.seed, self.epoch, self.step * self.config.global_batch)
-        wanted = sampling.micro_batches(
-            order,
-            self.total - self.step,
-            self.accumulate,
-            self.micro,
-            state.process_index,
-            state.num_processes,
+        batches = sampling.micro_batches(
+            order, self.total - self.step, self.accumulate, self.micro, state.process_index, state.num_processes
         )
-        return loader.loader(self.data, wanted, self.config.workers, pin=state.device.type == "cuda")
+        return loader.loader(self.data, batches, self.config.workers, pin=state.device.type == "cuda")
 
     # One step --------------------------------------------------------------------------------------
 
     def _step(self, micro_batches: list[Any]) -> None:
         """Gradients of all micro-batches over the counts of the whole step, then one update if they are finite."""
-        processes = self.accelerator.num_processes
         counts = self._global_counts(micro_batches)
         for number, batch in enumerate(micro_batches, 1):
             self._note_skipped(batch.skipped)
-            last = number == len(micro_batches)
-            with contextlib.nullcontext() if last else parallel.gradients_stay(self.parallel):
-                terms = self._terms(batch)
-                loss = sum(self.task.weights[k] * t.sum / counts[k] for k, t in terms.items())
-                (loss * processes).backward()  # gradients are averaged over processes; undo it
-            for name, term in terms.items():
-                self._add(f"{name}.sum", term.sum.detach())
+            self._backward(batch, counts, last=number == len(micro_batches))
         for name, count in counts.items():
-            self._add(f"{name}.count", count / processes)  # summed over processes when logged
-        self.norms.append(parallel.gradient_norm(self.task.model, self.config.clip))
-        self.lr = lr_at(
-            self.step,
-            peak=self.config.peak(),
-            warmup=self.warmup,
-            total=self.total,
-            schedule=self.config.schedule,
-        )
+            self._add(f"{name}.count", count / self.accelerator.num_processes)  # summed over ranks when logged
+        self._update()
+
+    def _backward(self, batch: Any, counts: dict[str, Tensor], last: bool) -> None:
+        """Add the gradients of one micro-batch; ranks exchange them with the last one of a step."""
+        with contextlib.nullcontext() if last else parallel.gradients_stay(self.parallel):
+            terms = self._terms(batch)
+            loss = sum(self.task.weights[k] * t.sum / counts[k] for k, t in terms.items())
+            (loss * self.accelerator.num_processes).backward()  # gradients are averaged over ranks; undo it
+        for name, term in terms.items():
+            self._add(f"{name}.sum", term.sum.detach())
+
+    def _update(self) -> None:
+        """Step the weights at the learning rate of this step, and their average after them."""
+        config = self.config
+        self.norms.append(parallel.gradient_norm(self.task.model, config.clip))
+        self.lr = lr_at(self.step, peak=config.peak(), warmup=self.warmup, total=self.total, schedule=config.schedule)
         update(self.optimizer, self.lr, self.norms[-1])
         if self.ema:
             self.ema.update(self.task.model, step=self.step)
@@ -169,23 +168,23 @@ class Trainer:
             return self._compiled(batch) if self.config.compile else self.parallel(batch)
 
     def _compiled(self, batch: Any) -> dict[str, Any]:
-        """One graph for each length of reports; other lengths that vary are left open in it."""
+        """One compiled graph for each length of reports; other lengths that vary stay dynamic in it."""
         for name in batch.varying:
             torch._dynamo.maybe_mark_dynamic(getattr(batch, name), 0)
         try:
             return self.parallel(batch)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise TrainingError(
-                f"the model cannot be compiled here ({first_line(error)}); it takes a C++ compiler, and Triton on a GPU. "
-                "Leave out --training.compile"
+                f"the model cannot be compiled on this machine ({first_line(error)}); compiling needs a C++ compiler, "
+                "and Triton on a GPU. Leave out --training.compile"
             ) from error
 
     def _global_counts(self, micro_batches: list[Any]) -> dict[str, Tensor]:
-        """What each term is divided by, summed over processes; the wish to stop travels along."""
+        """What each term is divided by, summed over ranks; requests to stop travel along."""
         local = [self.task.counts(batch) for batch in micro_batches]
         names = list(self.task.weights)
-        mine = torch.tensor([*(float(sum(c[k] for c in local)) for k in names), float(self.stop)])
-        *counts, self.asked = self._summed(mine.to(self.accelerator.device, non_blocking=True))
+        on_rank = torch.tensor([*(float(sum(c[k] for c in local)) for k in names), float(self.stop)])
+        *counts, self.stopping = self._summed(on_rank.to(self.accelerator.device, non_blocking=True))
         return {name: count.clamp(min=1) for name, count in zip(names, counts, strict=True)}
 
     def _after_step(self) -> None:
@@ -193,11 +192,12 @@ class Trainer:
         last, config = self.step == self.total, self.config
         if self.step % config.log_every == 0 or last:
             self._write_log()
-        better = bool(self.validate) and (self.step % config.validate_every == 0 or last) and self._run_validation()
+        validates = self.validate is not None and (self.step % config.validate_every == 0 or last)
+        better = self._run_validation() if validates else False
         if better or self.step % config.save_every == 0:
             self._save(better)
 
-    # Logging and checks ----------------------------------------------------------------------------
+    # Logging and validation ------------------------------------------------------------------------
 
     def _write_log(self) -> None:
         self._read_norms()
@@ -208,36 +208,38 @@ class Trainer:
         row = {"step": self.step, "epoch": epoch, "lr": self.lr, **losses, "gradient": self.norm}
         if self.log:
             self.log.write(row)
-            speed = self.clock.rate(self.step)
-            self.accelerator.log(
-                {**losses, "lr": self.lr, "images_per_second": speed * self.config.global_batch},
-                self.step,
-            )
-            shown = "  ".join(f"{k} {v:.4f}" for k, v in losses.items())
-            print(
-                f"step {self.step}/{self.total}  epoch {epoch:.2f}  {shown}  lr {self.lr:.2e}  "
-                f"{speed * self.config.global_batch:.1f} images/s  left {duration((self.total - self.step) / speed)}",
-                flush=True,
-            )
+            self._report(epoch, losses)
+
+    def _report(self, epoch: float, losses: dict[str, float]) -> None:
+        """Tell the trackers and the terminal how the run is doing."""
+        steps_per_second = self.clock.rate(self.step)
+        images_per_second = steps_per_second * self.config.global_batch
+        self.accelerator.log({**losses, "lr": self.lr, "images_per_second": images_per_second}, self.step)
+        values = "  ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+        print(
+            f"step {self.step}/{self.total}  epoch {epoch:.2f}  {values}  lr {self.lr:.2e}  "
+            f"{images_per_second:.1f} images/s  {duration((self.total - self.step) / steps_per_second)} left",
+            flush=True,
+        )
 
     def _whole_totals(self) -> dict[str, float]:
-        """Sums and counts since the last log, over all processes."""
+        """Sums and counts since the last log, over all ranks."""
         if not self.totals:
             return {}
         values = self._summed(torch.stack([*self.totals.values()]))
         return dict(zip(self.totals, values.tolist(), strict=True))
 
     def _read_norms(self) -> None:
-        """Wait for the device and see which of the last steps were not stepped; all processes see the same.
+        """Wait for the device and report which of the last updates were skipped; all ranks see the same.
 
-        Raises TrainingError for too many in a row: late, by the steps since the last log, but none of them changed
-        a weight.
+        Raises TrainingError for too many in a row. It comes as late as the next log, but none of the skipped updates
+        has changed a weight.
         """
         norms, self.norms = torch.stack(self.norms).tolist() if self.norms else [], []
         for step, norm in enumerate(norms, self.step - len(norms) + 1):
             self.norm, self.bad = norm, 0 if math.isfinite(norm) else self.bad + 1
             if self.bad:
-                self.accelerator.print(f"step {step}: gradient norm {norm}, not stepped ({self.bad} in a row)")
+                self.accelerator.print(f"step {step}: gradient norm {norm}, update skipped ({self.bad} in a row)")
             if self.bad >= self.config.bad_steps:
                 raise TrainingError(
                     f"{self.run}: {self.bad} steps in a row without a finite gradient, up to step {step}; "
@@ -253,14 +255,14 @@ class Trainer:
         if self.log and metrics:
             self.log.write({"step": self.step, **metrics}, self.run / "validation.csv")
             self.accelerator.log(metrics, self.step)
-            shown = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k != "score")
-            print(f"step {self.step}/{self.total}  {shown}", flush=True)
+            values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "score")
+            print(f"step {self.step}/{self.total}  {values}", flush=True)
         better = metrics.get("score", -math.inf) > self.best
         self.best = metrics["score"] if better else self.best
         return better
 
     def _note_skipped(self, skipped: list[samples.Skipped]) -> None:
-        """Say each unreadable record once, and list it in `skipped.csv`."""
+        """Report each unreadable record once, and list it in `skipped-RANK.csv`."""
         for record in skipped:
             if record.name in self.skipped:
                 continue
@@ -272,7 +274,7 @@ class Trainer:
     # Saving and resuming ---------------------------------------------------------------------------
 
     def _save(self, best: bool = False) -> None:
-        """A checkpoint at this step. All processes bring what they hold of the model; one of them writes."""
+        """Write a checkpoint at this step. All ranks bring what they hold of the model; one of them writes."""
         self._read_norms()
         totals, main = self._whole_totals(), self.accelerator.is_main_process
         if main or self.plain is not None:  # of copies, one is enough; of parts, all are needed
@@ -287,7 +289,7 @@ class Trainer:
         torch.save(state, folder / STATE)
 
     def _whole_model(self) -> nn.Module:
-        """The model as it is saved and checked: the average, if one is kept, and whole."""
+        """The model as it is saved and validated: the average, if one is kept, and whole."""
         model = self.ema.module if self.ema else self.task.model
         if self.plain is None:
             return model
@@ -295,7 +297,7 @@ class Trainer:
         return self.plain
 
     def _state(self, totals: dict[str, float]) -> dict[str, Any]:
-        """What a run goes on from, besides its model; nothing in it depends on how many processes there are."""
+        """What a run resumes from, besides its model; nothing in it depends on the world size."""
         return {
             "step": self.step,
             "samples_seen": self.step * self.config.global_batch,
@@ -309,16 +311,16 @@ class Trainer:
         }
 
     def resume(self) -> None:
-        """Take the run up where its last whole checkpoint left it; a new run stays at step 0."""
+        """Resume from the last whole checkpoint; a new run stays at step 0. Raises TrainingError if ranks disagree."""
         folder = self.checkpoints.newest()
         if folder is not None:
             self._load(folder)
-            self.accelerator.print(f"{self.run}: going on from step {self.step} of {self.total}", flush=True)
+            self.accelerator.print(f"{self.run}: resuming from step {self.step}/{self.total}", flush=True)
         steps = torch.tensor([-self.step, self.step], dtype=torch.float32, device=self.accelerator.device)
         earliest, latest = self.accelerator.reduce(steps, "max").tolist()
         if -earliest != latest:
             raise TrainingError(
-                f"{self.run}: processes find checkpoints of different steps ({-earliest:.0f} to {latest:.0f}); "
+                f"{self.run}: the ranks find checkpoints of different steps, from {-earliest:.0f} to {latest:.0f}; "
                 "put --out on storage that all nodes share"
             )
 
@@ -332,51 +334,52 @@ class Trainer:
         parallel.load_state(self.optimizer, state["optimizer"])
         self.step = self.saved = state["step"]
         self.best, self.bad, self.skipped = state["best"], state["bad"], state["skipped"]
-        if self.accelerator.is_main_process:  # sums over all processes
+        if self.accelerator.is_main_process:  # sums over all ranks
             self.totals = {k: v.to(self.accelerator.device) for k, v in state["totals"].items()}
 
-    # Small things ----------------------------------------------------------------------------------
+    # Batches, sums and signals ---------------------------------------------------------------------
 
     def _micro_batches(self) -> tuple[int, int]:
-        """Samples per micro-batch and micro-batches per step, for this process."""
-        config, world = self.config, self.accelerator.num_processes
-        share = config.global_batch // world
+        """Samples per micro-batch and micro-batches per step, on this rank. Raises TrainingError."""
+        config, world_size = self.config, self.accelerator.num_processes
+        share = config.global_batch // world_size
         micro = min(config.micro_batch or share, share)
         if self.epoch < config.global_batch:
             raise TrainingError(
                 f"{self.epoch} records are fewer than the global batch of {config.global_batch}; "
-                f"lower it with --training.global-batch {self.epoch} or add records"
+                f"lower it with --training.global-batch {self.epoch}, or add records"
             )
-        if micro * world * (share // micro) != config.global_batch:
+        if micro * world_size * (share // micro) != config.global_batch:
             raise TrainingError(
-                f"a global batch of {config.global_batch} does not divide into micro-batches of {micro} on {world} processes; "
+                f"a global batch of {config.global_batch} does not divide into micro-batches of {micro} on "
+                f"{world_size} ranks; "
                 "change --training.global-batch or --training.micro-batch"
             )
         return micro, share // micro
 
     def _add(self, name: str, value: Tensor) -> None:
-        """Into the totals. Single numbers add up exactly in double ones, so the order of processes does not matter."""
+        """Add to the totals. Floats add up exactly in doubles, so the order of the ranks does not matter."""
         value = value.double()
         self.totals[name] = self.totals[name] + value if name in self.totals else value
 
     def _summed(self, values: Tensor) -> Tensor:
-        """Over processes."""
+        """The sum over all ranks."""
         return self.accelerator.reduce(values, "sum") if self.accelerator.num_processes > 1 else values
 
     def _request_stop(self) -> None:
         self.stop = True
 
     def _agreed_to_stop(self) -> bool:
-        """Whether any process was asked to stop: they tell each other with the counts of every step."""
+        """Whether any rank was asked to stop: they tell each other with the counts of every step."""
         if self.accelerator.num_processes == 1:
             return self.stop
         if self.accelerator.device.type != "cpu" and self.step % self.config.log_every:
-            return False  # to look would be to wait for the device
-        return bool(self.asked.item())
+            return False  # reading the sum would wait for the device
+        return bool(self.stopping.item())
 
 
 class _on_signal:
-    """Turn SIGTERM and the first SIGINT within a block into a request; the second SIGINT acts as ever.
+    """Turn SIGTERM and the first SIGINT within a block into a request; the second SIGINT acts as usual.
 
     SIGTERM comes twice where a scheduler signals every process of a job: once from it, and once from `torchrun`.
     """
@@ -398,7 +401,7 @@ class _on_signal:
 
 
 def processes() -> PartialState:
-    """The processes of this run. Accelerate takes several on CPUs for several only when told they are CPUs."""
+    """Rank and world size of this run. Accelerate sees several ranks on CPUs only when told that they are CPUs."""
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
