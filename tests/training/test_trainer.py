@@ -104,7 +104,7 @@ def test_two_processes_equal_one(whole, phantoms, tmp_path):
 
 
 def test_a_gradient_that_is_not_finite_is_not_stepped_and_a_run_of_them_stops(phantoms, tmp_path, monkeypatch, capsys):
-    from mrm.training.trainer import tasks
+    from mrm.training import tasks
 
     broken = {3, 4}
     forward, calls = tasks.PretrainTask.forward, []
