@@ -120,7 +120,7 @@ def test_it_says_where_the_thresholds_were_chosen(tmp_path):
     results = {"patients": None, "calibrated_on": chosen, "origin": origin}
     given = report, labels_NC, probabilities_NC, ["x"], Evidence(points={"x": point})
     text = " ".join(write_evaluation_page(tmp_path, results, *given).read_text().split())
-    assert "104 records of val.csv (fingerprint <code>abc123</code>), to reach a sensitivity 0.9 there" in text
+    assert "104 records of val.csv (fingerprint <code>abc123</code>), to reach a sensitivity of 0.9 there" in text
     assert "172 records of 96 patients (train.csv)" in text
     assert "<td>0.4</td>" in text
     results["calibrated_on"] = chosen | {"goal": "Youden"}

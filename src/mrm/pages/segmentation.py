@@ -50,16 +50,13 @@ def write_segmentation_page(out: Path, results: dict[str, Any], report: Report, 
     `report` has the measures of every class, `results` is that of `mrm.evaluation.segmenter_test.summary`; the cases
     are shown in their order.
     """
-    groups: dict[tuple[str, str], list[tuple[Case, str]]] = {}
-    for case in cases:
-        groups.setdefault((case.label, case.kind), []).append((case, draw_case(case)))
     page = template("segmentation.html").render(
         results=results,
         report=report,
         thresholds=results.get("thresholds") or {},
         titles=TITLES,
         meanings={**MEASURES, **results["measures"]},
-        cases=list(groups.items()),
+        cases=[(case, draw_case(case)) for case in cases],
         warnings=_warnings(results),
         listed=MAX_UNREADABLE_LISTED,
     )
