@@ -226,7 +226,7 @@ def test_the_first_of_several_windows_counts():
 
 def test_a_window_that_cannot_be_used_is_ignored_with_a_warning():
     for tags in ({"WindowWidth": 0}, {"WindowWidth": 100, "VOILUTFunction": "CUBIC"}):
-        with pytest.warns(UserWarning, match="is not valid; ignored"):
+        with pytest.warns(UserWarning, match="is not valid and is ignored"):
             got = images.read(dicom_bytes(DEEP, WindowCenter=100, **tags))
         np.testing.assert_array_equal(got, images.read(dicom_bytes(DEEP)))
 
@@ -354,8 +354,8 @@ def rle(*segments: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("segment", "message"),
     [
-        (b"\x81\0" * 169, "more than 21,600 bytes where the header says 10,800"),  # 2 bytes for 128
-        (b"\x80" * 9 + b"\x7f" + bytes(128) + b"\x81\0" * 3, "only 512 bytes where the header says 10,800"),
+        (b"\x81\0" * 169, "more than 21,600 bytes, but the header says 10,800"),  # 2 bytes for 128
+        (b"\x80" * 9 + b"\x7f" + bytes(128) + b"\x81\0" * 3, "only 512 bytes, but the header says 10,800"),
         (b"", "only 0 bytes"),
     ],
 )
@@ -400,7 +400,7 @@ def test_streams_of_more_channels_than_the_header_says_are_refused_before_decodi
     monkeypatch.setattr(dicom, "pixel_array", lambda *a, **k: pytest.fail("it was decoded"))
     jpeg = bytearray(images.encode_jpeg(radiograph))
     jpeg[jpeg.index(b"\xff\xc0") + 9] = 200  # components of the frame
-    with pytest.raises(ImageError, match="90 x 120 pixels of 200 channels, the header says 90 x 120 pixels;"):
+    with pytest.raises(ImageError, match="90 x 120 pixels of 200 channels, but the header says 90 x 120 pixels;"):
         images.read(dicom_bytes(radiograph, JPEGBaseline8Bit, bytes(jpeg)))
     size = struct.pack(">HHHIIIIIIIIH", 0xFF51, 41, 0, 120, 90, 0, 0, 120, 90, 0, 0, 16384)
     with pytest.raises(ImageError, match="of 16384 channels"):

@@ -44,5 +44,5 @@ def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_image_onc
 
 
 def test_an_empty_folder_is_named(tmp_path):
-    with pytest.raises(RecordError, match="no images in it"):
+    with pytest.raises(RecordError, match="this folder has no images"):
         finding_files.records_at([tmp_path])

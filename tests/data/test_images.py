@@ -254,9 +254,9 @@ def test_nan_is_counted(radiograph):
 @pytest.mark.parametrize("shape", [(0, 4), (4,), (2, 3, 5), (2, 2, 2, 2)])
 def test_arrays_that_are_no_image(shape):
     for function in (images.read, images.size):
-        with pytest.raises(ImageError, match="is no image"):
+        with pytest.raises(ImageError, match="is not an image; expected numbers"):
             function(np.zeros(shape, np.uint8))
-    with pytest.raises(ImageError, match="is no image"):
+    with pytest.raises(ImageError, match="is not an image; expected numbers"):
         images.read(np.zeros((4, 4), complex))
 
 
@@ -401,7 +401,7 @@ def test_threads_read_the_same(radiograph):
 
 def test_only_grey_bytes_are_written(radiograph):
     for bad in (radiograph.astype(float), np.dstack([radiograph] * 3)):
-        with pytest.raises(ImageError, match="uint8 is written"):
+        with pytest.raises(ImageError, match="uint8 can be written"):
             images.encode_png(bad)
 
 

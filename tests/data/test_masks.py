@@ -133,13 +133,13 @@ def test_a_mask_of_another_size(tmp_path):
 def test_unknown_values(tmp_path):
     refused(
         write(tmp_path, "a", LESION * 7),
-        r"a\.png: values 7 \(60 pixels\) are unknown; known are 0 background, 1 lesion",
+        r"a\.png: unknown values 7 \(60 pixels\); expected 0 background, 1 lesion",
     )
 
 
 def test_a_mask_saved_as_jpeg(tmp_path):
     noisy = cv2.GaussianBlur(LESION * 255, (5, 5), 2)
-    refused(write(tmp_path, "a", noisy, suffix="jpg"), r"a\.jpg: values .* saved as JPEG")
+    refused(write(tmp_path, "a", noisy, suffix="jpg"), r"a\.jpg: unknown values .* JPEG compression")
 
 
 def test_more_classes_than_named(tmp_path):
@@ -173,14 +173,14 @@ def test_a_damaged_mask(tmp_path):
 
 def test_a_mask_in_colours(tmp_path):
     colours = np.stack([LESION * 200, LESION * 10, LESION], axis=2)
-    refused(write(tmp_path, "a", colours), r"a\.png: uint8 of shape \(20, 30, 3\) is no mask")
+    refused(write(tmp_path, "a", colours), r"a\.png: uint8 of shape \(20, 30, 3\) is not a mask")
 
 
 def test_no_segmentation_folder(tmp_path):
-    refused(tmp_path, r"no segmentation folder; images/training/ and annotations/training/ are expected")
+    refused(tmp_path, r"not a segmentation folder; expected images/training/ and annotations/training/")
     write(tmp_path, "a", None)
     (tmp_path / "annotations" / "training").rmdir()
-    refused(tmp_path, "no such folder of masks, nor training.csv")
+    refused(tmp_path, "no such folder of masks, and no training.csv")
 
 
 def test_run_lengths_that_do_not_fit(tmp_path):
@@ -188,12 +188,14 @@ def test_run_lengths_that_do_not_fit(tmp_path):
     (tmp_path / "annotations" / "training").rmdir()
     table = tmp_path / "annotations" / "training.csv"
     table.write_text("ImageId,EncodedPixels\na,590 20\n")
-    refused(tmp_path, r"training.csv, a: runs lie between pixels 590 and 610, the image has 600; .* published size")
+    refused(tmp_path, r"training.csv, a: runs span pixels 590 to 610, but the image has 600; .* published size")
     table.write_text("ImageId,EncodedPixels\na,3 x\n")
-    refused(tmp_path, r"line 2: '3 x' is no run length")
+    refused(tmp_path, r"line 2: '3 x' is not a run length")
     for number in ("0", "255", "300", "x"):  # numbered from 0, the first class would be drawn as background
         table.write_text(f"ImageId,rle,ClassId\na,1 2,{number}\n")
-        refused(tmp_path, f"line 2: ClassId '{number}' is no class number; they are 1 to 254, 0 is the background")
+        refused(
+            tmp_path, f"line 2: ClassId '{number}' is not a class number; expected 1 to 254, as 0 is the background"
+        )
     table.write_text("name,mask\na,1\n")
     refused(tmp_path, "columns ImageId and EncodedPixels")
 
@@ -201,7 +203,7 @@ def test_run_lengths_that_do_not_fit(tmp_path):
 def test_run_lengths_from_the_start_may_stand_in_any_order():
     assert (masks.decode_absolute("7 2 1 3", 3, 4) == masks.decode("0 3 3 2", 3, 4)).all()
     for text in ("0 3", "11 3", "3", "1 99999999999999999999"):
-        with pytest.raises(ValueError, match=r"runs lie between|pairs are expected"):
+        with pytest.raises(ValueError, match=r"runs span|pairs are expected"):
             masks.decode_absolute(text, 3, 4)
 
 
@@ -224,7 +226,7 @@ def test_a_list_says_which_images_to_take(tmp_path):
     table.write_text("image_path,patient_id\nimages/training/c.png,7\n")
     assert [r.name for r in masks.load(tmp_path, only=table).rows] == ["c.png"]
     names.write_text("c\nd\n")
-    refused(tmp_path, r"train_10\.txt: 1 of its 2 images have no image and mask here, first d", only=names)
+    refused(tmp_path, r"train_10\.txt: 1 of its 2 images have no image and mask here; the first is d", only=names)
     refused(tmp_path, "no such list", only=tmp_path / "none.txt")
 
 

@@ -127,7 +127,7 @@ def test_bad_masks_stop_a_run_before_it_starts(discs, disc_encoder, tmp_path):
     for kind in ("images", "annotations"):
         (root / kind / "training").mkdir(parents=True)
         (root / kind / "training" / "a.png").write_bytes(images.encode_png(np.full((20, 30), 7, np.uint8)))
-    with pytest.raises(MaskError, match=r"annotations/training/a\.png: values 7 \(600 pixels\) are unknown"):
+    with pytest.raises(MaskError, match=r"annotations/training/a\.png: unknown values 7 \(600 pixels\)"):
         runs.segment(replace(segment_config(discs, disc_encoder, tmp_path / "run"), train=root))
 
 

@@ -300,17 +300,17 @@ BAD = {
     "100 megapixels": (lambda: png_of_size(10_000, 10_000), "at most 32 megapixels"),
     "bomb": (lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 2**31 - 1, 2**31 - 1), "megapixels"),
     "noise": (lambda: np.random.default_rng(0).bytes(5000), "not a JPEG, PNG, TIFF or DICOM"),
-    "DICOM without rows": (lambda: dicom(SMALL, Rows=0), "no image in this DICOM"),
-    "DICOM without pixels": (lambda: without_pixels(dicom(SMALL)), "no pixel data in this DICOM"),
+    "DICOM without rows": (lambda: dicom(SMALL, Rows=0), "this DICOM has no image"),
+    "DICOM without pixels": (lambda: without_pixels(dicom(SMALL)), "this DICOM has no pixel data"),
     "run lengths of more than the header says": (
         lambda: dicom(SMALL, RLELossless, struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 1_000_000),
-        "more than 8,192 bytes where the header says 4,096",
+        "more than 8,192 bytes, but the header says 4,096",
     ),
     "frames": (lambda: dicom(np.tile(SMALL, (2, 1)), Rows=64, NumberOfFrames=2), "2 frames"),
-    "wrong size": (lambda: dicom(SMALL, Rows=640), "header wrong"),
+    "wrong size": (lambda: dicom(SMALL, Rows=640), "header is wrong"),
     "a JPEG larger than its header": (
         lambda: dicom(SMALL, JPEGBaseline8Bit, images.encode_jpeg(np.zeros((2000, 2000), np.uint8))),
-        "has 2000 x 2000 pixels, the header says 64 x 64",
+        "has 2000 x 2000 pixels, but the header says 64 x 64",
     ),
     "a JPEG 2000 larger than its header": (
         lambda: dicom(SMALL, JPEG2000Lossless, bytes.fromhex("ff4fff51002900000000ea600000ea60") + bytes(60) + b"\xff\xd9"),

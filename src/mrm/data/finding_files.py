@@ -1,7 +1,7 @@
-"""What a user points at, as records: images, folders, globs, lists, tables of records and shards, in any mixture.
+"""The records that a user's paths stand for: images, folders, globs, lists, tables of records and shards, in any mixture.
 
-What a file is, its content says: an image named `list.txt` is an image. A list or a table that cannot be used stops
-with an error; an image that cannot be read is a matter of its own row, later.
+The content of a file tells what it is: an image named `list.txt` is an image. A list or a table that cannot be used
+raises an error; an image that cannot be read is reported later, with its record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mrm.system.errors import ImageError, RecordError
 
 TABLES = (".csv", ".parquet", ".gz", ".zip")
 LISTS = (".txt",)
-NO_IMAGES = (  # not looked at in a folder, whose other files are all taken: DICOM often has no suffix, or a number
+NO_IMAGES = (  # suffixes ignored in a folder; all other files are taken, as DICOM often has no suffix or a number
     *TABLES,
     *LISTS,
     *(".json", ".jsonl", ".npy", ".npz", ".md", ".html", ".xml", ".yaml", ".yml", ".log", ".pdf", ".py", ".sh"),
@@ -27,44 +27,44 @@ NO_IMAGES = (  # not looked at in a folder, whose other files are all taken: DIC
 
 
 def records_at(paths: Sequence[Path | str], images: Path | None = None, out: Path | None = None) -> Records:
-    """Records of all images at `paths`, in their order, those of a folder sorted; without labels.
+    """Records of all images at `paths`, in their order and without labels; the files of a folder are sorted.
 
-    A path is an image, a folder (searched through), a shard folder, a glob, a table of records (`Records.load`), or
-    a list: a path a line, or `name 0 1 ...` lines. `images` is where relative names of tables and lists are. `out` is
-    where results go: where it lies in a folder that is searched, what is in it is left out. Raises RecordError for a
-    path that is not there, a folder without images, and a list or table that cannot be used.
+    A path is an image, a folder (searched recursively), a shard folder, a glob, a table of records (`Records.load`), or
+    a list: one path a line, or `name 0 1 ...` lines. Relative names in tables and lists are looked up in `images`.
+    `out` is where results are written: if it lies in a folder that is searched, its files are ignored. Raises
+    RecordError for a path that does not exist, a folder without images, and a list or table that cannot be used.
     """
     rows: list[Record] = []
-    for given in paths:
-        if shards.is_shard_folder(given):
-            rows += Records.load(given).rows
+    for path in paths:
+        if shards.is_shard_folder(path):
+            rows += Records.load(path).rows
             continue
-        for path in _expanded(Path(given)):
-            rows += _rows_at(path, Path(images) if images else None, out)
+        for match in _expanded(Path(path)):
+            rows += _rows_at(match, Path(images) if images else None, out)
     if not rows:
-        raise RecordError("no images given; name files, folders, globs, lists or tables")
+        raise RecordError("no images to read; name files, folders, globs, lists or tables")
     return Records([_without_labels(r) for r in rows], source=", ".join(map(str, paths)))
 
 
 def record_keys(records: Records) -> list[str]:
-    """A key for each record that stays when other records come or go: its name, numbered where it comes again."""
-    seen: Counter[str] = Counter()
+    """A key for each record that does not depend on other names: its name, numbered from the second occurrence on."""
+    occurrences: Counter[str] = Counter()
     keys = []
     for record in records:
-        seen[record.name] += 1
-        times = seen[record.name]
-        keys.append(record.name if times == 1 else f"{record.name}\0{times}")
+        occurrences[record.name] += 1
+        number = occurrences[record.name]
+        keys.append(record.name if number == 1 else f"{record.name}\0{number}")
     return keys
 
 
 def _expanded(path: Path) -> list[Path]:
     if os.path.lexists(path) or not glob.has_magic(str(path)):
         return [path]
-    found = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
-    if not found:
+    matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+    if not matches:
         raise RecordError(f"{path}: nothing matches this pattern")
-    folders = {p for p in found if p.is_dir()}
-    return [p for p in found if folders.isdisjoint(p.parents)]  # `**` matches a folder and all in it: once is enough
+    folders = {p for p in matches if p.is_dir()}
+    return [p for p in matches if folders.isdisjoint(p.parents)]  # `**` matches a folder and also each file in it
 
 
 def _rows_at(path: Path, images: Path | None, out: Path | None) -> Sequence[Record]:
@@ -82,17 +82,17 @@ def _rows_at(path: Path, images: Path | None, out: Path | None) -> Sequence[Reco
 
 
 def _in_folder(folder: Path, out: Path | None) -> Sequence[Record]:
-    found = sorted(p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and not p.is_dir())
+    files = sorted(p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and not p.is_dir())
     if out and folder.absolute() in out.absolute().parents:  # results of an earlier run
-        found = [p for p in found if out.absolute() not in p.absolute().parents]
-    taken = [p for p in found if p.suffix.lower() not in NO_IMAGES and p.name != "DICOMDIR"]
-    if not taken:
-        raise RecordError(f"{folder}: no images in it")
-    return [Record(p) for p in taken]
+        files = [p for p in files if out.absolute() not in p.absolute().parents]
+    candidates = [p for p in files if p.suffix.lower() not in NO_IMAGES and p.name != "DICOMDIR"]
+    if not candidates:
+        raise RecordError(f"{folder}: this folder has no images")
+    return [Record(p) for p in candidates]
 
 
 def _hidden(path: Path) -> bool:
-    """Whether a name on the way begins with a dot, or is that of an unfinished table (`mrm.system.partial_results.Partial`)."""
+    """Whether a part of the path begins with a dot, or is an unfinished table (`mrm.system.partial_results.Partial`)."""
     return any(part.startswith(".") or part.endswith(".partial") for part in path.parts)
 
 
@@ -105,7 +105,7 @@ def _is_image(path: Path) -> bool:
 
 
 def _is_plain_list(path: Path) -> bool:
-    """Whether a CSV is a list of paths: one column, and no header of records."""
+    """Whether a CSV is a list of paths: one column, without the header of a table of records."""
     if path.suffix != ".csv":
         return False
     lines = [line for line in _lines(path) if line]
@@ -116,29 +116,29 @@ def _in_list(path: Path, images: Path | None) -> Sequence[Record]:
     lines = _lines(path)
     names = [line for line in lines if line]
     if not names:
-        raise RecordError(f"{path}: an empty list; it should have a path on each line")
+        raise RecordError(f"{path}: an empty list; expected one path on each line")
     fields = [line.split() for line in names]
     if all(len(f) > 1 and set(f[1:]) <= {"0", "1"} for f in fields):  # a published label list
         names = [f[0] for f in fields]
     _check_inside(names, path)
-    found = find_images(names, path, images)
-    return [Record(file, name=name) for name, file in zip(names, found, strict=True)]
+    files = find_images(names, path, images)
+    return [Record(file, name=name) for name, file in zip(names, files, strict=True)]
 
 
 def _lines(path: Path) -> list[str]:
     try:
         return [line.strip().strip('"') for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (UnicodeDecodeError, OSError) as error:
-        raise RecordError(f"{path}: not a text file in UTF-8 ({error}); a list of paths is expected") from None
+        raise RecordError(f"{path}: not a text file in UTF-8 ({error}); expected a list of paths") from None
 
 
 def _check_inside(names: Sequence[str], path: Path) -> None:
-    """Refuse relative names that climb out of their folder: lists come from others, and may mean more than images."""
+    """Refuse relative names that lead out of their folder: a list from someone else might point at any file."""
     for name in names:
         if not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] == os.pardir:
             raise RecordError(
-                f"{path}: {name} leads out of the folder that names are relative to; give --images DIR and names "
-                "within it, or absolute paths"
+                f"{path}: {name} leads out of the folder that names are relative to; use names within --images DIR, "
+                "or absolute paths"
             )
 
 

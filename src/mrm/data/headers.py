@@ -1,6 +1,6 @@
-"""What an image file is, how large it says it is, and whether it is all there, from its bytes alone.
+"""The format, the stated size and the completeness of an image file, from its bytes alone.
 
-Nothing is decoded and no library is asked, so a file can be refused before it costs memory. This is the
+Nothing is decoded and no decoding library is called, so a file can be refused before it costs memory. This is the
 lowest of the three modules on images: `mrm.data.dicom` and `mrm.data.images` import it.
 """
 
@@ -15,9 +15,18 @@ from typing import Protocol
 from mrm.system.errors import ImageError
 
 Bytes = bytes | memoryview
-MAX_BYTES = 1 << 31  # of a file; no radiograph comes near, and whole files are held in memory
+MAX_BYTES = 1 << 31  # of a file: whole files are held in memory, and no radiograph is nearly as large
 
-INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}  # types of TIFF, as `struct` calls them
+INTEGERS = {
+    1: "B",
+    3: "H",
+    4: "I",
+    6: "b",
+    8: "h",
+    9: "i",
+    16: "Q",
+    17: "q",
+}  # TIFF types as format characters of `struct`
 
 _OTHERS = {
     b"PK": "a zip archive",
@@ -29,8 +38,8 @@ _OTHERS = {
 }
 
 
-class Stored(Protocol):
-    """An image that lies elsewhere than in a file of its own: `mrm.data.shards.PackedImage`. `str()` says where."""
+class StoredImage(Protocol):
+    """An encoded image that is not a file of its own, such as `mrm.data.shards.PackedImage`. `str()` says where it is."""
 
     def read_bytes(self) -> bytes | memoryview: ...
 
@@ -42,24 +51,24 @@ class Header:
     width: int
     channels: int = 1  # JPEG
     scan: int = 0  # JPEG: where the compressed data start
-    patches: tuple[tuple[int, bytes], ...] = ()  # TIFF: (offset, bytes) to change before OpenCV decodes
-    inverted: bool = False  # TIFF: 0 is white; OpenCV turns 8-bit images itself and leaves deeper ones
+    patches: tuple[tuple[int, bytes], ...] = ()  # TIFF: (offset, bytes) to overwrite before OpenCV decodes it
+    inverted: bool = False  # TIFF: 0 is white; OpenCV inverts such 8-bit images itself, but not deeper ones
 
 
-def load(source: Path | str | Bytes | Stored, limit: int = -1) -> Bytes:
-    """The bytes of a file, the first `limit` of them if given; bytes are passed on. Raises `ImageError`."""
+def load(source: Path | str | Bytes | StoredImage, limit: int = -1) -> Bytes:
+    """The bytes of a file, or its first `limit` bytes; bytes are returned as they are. Raises `ImageError`."""
     if not isinstance(source, Path | str) and hasattr(source, "read_bytes"):
         source = source.read_bytes()
     if not isinstance(source, Path | str):
         return source if isinstance(source, bytes) else memoryview(source).cast("B")
     try:
-        about = os.stat(source)
-        if stat.S_ISDIR(about.st_mode):
+        status = os.stat(source)
+        if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{source}: is a folder, not an image")
-        if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, a device read for ever
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block, a device might never end
             raise ImageError(f"{source}: is a pipe or a device, not a file")
-        if about.st_size > MAX_BYTES:
-            raise ImageError(f"{source}: {about.st_size:,} bytes, more than any radiograph; convert it first")
+        if status.st_size > MAX_BYTES:
+            raise ImageError(f"{source}: {status.st_size:,} bytes, more than any radiograph has; convert it first")
         with open(source, "rb") as file:
             return file.read(limit)
     except FileNotFoundError:
@@ -69,10 +78,10 @@ def load(source: Path | str | Bytes | Stored, limit: int = -1) -> Bytes:
 
 
 def kind_of(data: Bytes, name: str) -> str:
-    """The format, by the first 132 bytes: "jpeg", "png", "tiff" or "dicom". Raises `ImageError`."""
+    """The format according to the first 132 bytes: "jpeg", "png", "tiff" or "dicom". Raises `ImageError`."""
     head = bytes(data[:132])
     if not head:
-        raise ImageError(f"{name}: empty (0 bytes); get the file again")
+        raise ImageError(f"{name}: empty (0 bytes); download or copy it again")
     if head[128:] == b"DICM":  # before the others: a DICOM preamble may look like a TIFF
         return "dicom"
     if head.startswith(b"\xff\xd8\xff"):
@@ -91,25 +100,27 @@ def parse(data: Bytes, name: str, kind: str) -> Header:
     try:
         header = {"jpeg": _jpeg, "png": _png, "tiff": _tiff}[kind](data)
     except (struct.error, IndexError, KeyError, OverflowError):
-        raise ImageError(f"{name}: the {kind.upper()} header is cut off or damaged; get it again") from None
+        raise ImageError(
+            f"{name}: the {kind.upper()} header is cut off or damaged; download or copy the file again"
+        ) from None
     if header.height < 1 or header.width < 1:
-        raise ImageError(f"{name}: has {header.height} x {header.width} pixels; get the file again")
+        raise ImageError(f"{name}: has {header.height} x {header.width} pixels; download or copy the file again")
     return header
 
 
 def check_whole(data: Bytes, header: Header, name: str) -> None:
-    """Refuse a cut-off JPEG or PNG: OpenCV may fill what is missing with grey and say nothing."""
+    """Refuse a JPEG or PNG that is cut off: OpenCV may silently fill the missing part with grey."""
     if header.kind == "jpeg" and bytes(data).rfind(b"\xff\xd9", header.scan) < 0:
-        raise ImageError(f"{name}: cut off, the JPEG has no end marker; get the file again")
+        raise ImageError(f"{name}: cut off, the JPEG has no end marker; download or copy the file again")
     if header.kind == "png":
         try:
             _check_chunks(data)
         except (struct.error, ValueError):
-            raise ImageError(f"{name}: the PNG is cut off or damaged; get the file again") from None
+            raise ImageError(f"{name}: the PNG is cut off or damaged; download or copy the file again") from None
 
 
 def _is_bare_dicom(head: bytes) -> bool:
-    """DICOM without preamble: group 0002 or 0008 first, then a value representation or a sane length."""
+    """Whether this is DICOM without a preamble: group 0002 or 0008, then a value representation or a plausible length."""
     if len(head) < 8 or head[:2] not in (b"\x02\0", b"\x08\0"):
         return False
     (element,) = struct.unpack_from("<H", head, 2)
@@ -118,9 +129,9 @@ def _is_bare_dicom(head: bytes) -> bool:
 
 
 def _guess(head: bytes) -> str:
-    for magic, what in _OTHERS.items():
+    for magic, name in _OTHERS.items():
         if head.startswith(magic):
-            return what
+            return name
     return f"text, beginning {head[:20]!r}" if head.isascii() else f"something beginning {head[:8]!r}"
 
 
@@ -129,7 +140,7 @@ def _jpeg(data: Bytes) -> Header:
     at, shape = 2, (0, 0, 0)
     while True:
         if data[at] != 0xFF:
-            raise IndexError("no marker where one must be")
+            raise IndexError("expected a marker")
         while data[at] == 0xFF:  # a marker may be preceded by any number of fill bytes
             at += 1
         marker = data[at]
@@ -161,17 +172,17 @@ def _tiff(data: Bytes) -> Header:
         code = order + INTEGERS.get(kind, "B")
         value_at = at + 4 + struct.calcsize(order + word)
         if count * struct.calcsize(code) > struct.calcsize(order + word):
-            continue  # several values, kept elsewhere; none of those asked for here
+            continue  # several values, stored elsewhere in the file; none of the tags used here has several
         if tag in tags:
-            continue  # said twice: libtiff takes the first, so it is the one to judge by
+            continue  # a repeated tag: libtiff takes the first, so that one counts
         (tags[tag],) = struct.unpack_from(code, data, value_at)
-        if tag in (274, 338) and tags[tag] != 1:  # orientation: do not turn; alpha: do not multiply by it
+        if tag in (274, 338) and tags[tag] != 1:  # orientation: do not rotate; alpha: do not multiply by it
             patches.append((value_at, struct.pack(code, 1)))
     return Header("tiff", tags[257], tags[256], patches=tuple(patches), inverted=tags.get(262) == 0)
 
 
 def _check_chunks(data: Bytes) -> None:
-    """Every chunk up to the last is there and has its checksum (PNG, section 5.3)."""
+    """Raise ValueError unless every chunk up to the last is there and matches its checksum (PNG, section 5.3)."""
     at, kind, whole = 8, b"", memoryview(data)
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", whole, at)

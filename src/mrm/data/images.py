@@ -1,18 +1,19 @@
-"""File or array to one-channel uint8, and the crops that training and testing need.
+"""From a file or an array to one-channel uint8, and the crops that training and testing need.
 
-What a file is, its content says, never its name: JPEG, PNG (1 to 16 bit), TIFF (integer or float, first
-page) and DICOM. Every reading function gives (H, W) uint8 or raises `ImageError`:
+The format is told from the content of a file, never from its name: JPEG, PNG (1 to 16 bit), TIFF (integer or float,
+first page) and DICOM. Every reading function returns (H, W) uint8 or raises `ImageError`:
 
-* colour becomes luma (0.299 R + 0.587 G + 0.114 B), an alpha channel is dropped, orientation tags are
+* colour becomes luma (0.299 R + 0.587 G + 0.114 B), an alpha channel is dropped, and orientation tags are
   ignored (a camera's EXIF rotation means nothing on a radiograph);
-* 8-bit values are kept as they are; anything deeper is scaled linearly from the image's own least to its
-  greatest value, a constant image to 0;
-* what cannot be trusted is refused: cut-off files, NaN, images of more than `MAX_PIXELS`.
+* 8-bit values stay as they are; deeper ones are scaled linearly from the image's own minimum to its maximum,
+  and a constant image becomes 0;
+* files that cannot be trusted are refused: those cut off, with NaN, or of more than `MAX_PIXELS`.
 
-Below this module stand `mrm.data.headers` and, on top of it, `mrm.data.dicom`, imported when the first DICOM file is
-met. Nothing here keeps state, so threads and forked workers may call everything. How many
-threads OpenCV uses is the caller's to set: in a forked worker `cv2.setNumThreads(0)`, for 1 hangs if the
-parent has used OpenCV's threads before.
+A file is opened and its header parsed once: `open_image` returns an `ImageFile`, and all reading functions take one.
+
+This module uses `mrm.data.headers` and, from the first DICOM file on, `mrm.data.dicom`. Nothing here keeps state, so
+threads and forked workers may call every function. The caller decides how many threads OpenCV uses. In a forked worker
+call `cv2.setNumThreads(0)`: 1 hangs if the parent process has used OpenCV's threads before.
 """
 
 import math
@@ -23,14 +24,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from mrm.data.headers import Bytes, Header, Stored, check_whole, kind_of, load, parse
+from mrm.data.headers import Bytes, Header, StoredImage, check_whole, kind_of, load, parse
 from mrm.system.errors import ImageError
 
 if TYPE_CHECKING:  # pydicom takes a while to import, and most data sets have no DICOM
     import pydicom
 
-MAX_PIXELS = 100_000_000  # five times the largest radiograph detectors; more is an error or an attack
-HEAD_BYTES = 1 << 18  # read first when only the size is asked; enough for nearly every header
+MAX_PIXELS = 100_000_000  # five times the largest radiograph detector; more is an error or an attack
+HEAD_BYTES = 1 << 18  # read first if only the size is needed; enough for nearly every header
 
 _REDUCED = {
     1: cv2.IMREAD_GRAYSCALE,
@@ -54,8 +55,8 @@ class Box:
 class ImageFile:
     """An encoded image whose header has been parsed, and which has not been decoded.
 
-    `open_image` makes one. The size, the doubts and the pixels all come from it, so a file is parsed once however many
-    of them are needed. It is a source for every reading function, and may stand for the image of a record.
+    `open_image` creates it. The size, the doubts and the pixels all come from it, so a file is parsed once, however many
+    of them are needed. Every reading function takes one as its source, and it can be the image of a `Record`.
     """
 
     name: str
@@ -71,14 +72,14 @@ class ImageFile:
         return self.name
 
 
-Source = Path | str | bytes | memoryview | Stored | ImageFile | np.ndarray
+Source = Path | str | bytes | memoryview | StoredImage | ImageFile | np.ndarray
 
 
 # ---- reading -----------------------------------------------------------------------------------------------
 
 
-def open_image(source: Path | str | Bytes | Stored | ImageFile) -> ImageFile:
-    """Load a file, or take its bytes, and parse the header; nothing is decoded. Raises `ImageError`."""
+def open_image(source: Path | str | Bytes | StoredImage | ImageFile) -> ImageFile:
+    """Load a file, or take its bytes, and parse its header; nothing is decoded. Raises `ImageError`."""
     if isinstance(source, ImageFile):
         return source
     name, data = _name(source), load(source)
@@ -92,7 +93,7 @@ def open_image(source: Path | str | Bytes | Stored | ImageFile) -> ImageFile:
 
 
 def doubts(image: ImageFile) -> list[str]:
-    """What the header of a DICOM file says that no chest radiograph would: another modality or body part."""
+    """Reasons in the header of a DICOM file to doubt that it is a chest radiograph: its modality or body part."""
     if image.dataset is None:
         return []
     from mrm.data import dicom
@@ -103,12 +104,12 @@ def doubts(image: ImageFile) -> list[str]:
 def read(source: Source, min_side: int | None = None, crop_borders: bool = False) -> np.ndarray:
     """An image as (H, W) uint8.
 
-    `min_side` allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as
+    With `min_side`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as
     long as the shorter side keeps at least that many pixels. `crop_borders` removes burned-in borders (see
     `crop_border`). Arrays are (H, W) or (H, W, channels) with colour in the order red, green, blue. Raises
     `ImageError`.
     """
-    if crop_borders:  # of the whole image: shrinking mixes the edge of a border with what it borders
+    if crop_borders:  # of the image at full size: shrinking mixes the edge of a border with its neighbours
         return crop_border(read(source))
     if isinstance(source, np.ndarray):
         return _grey_array(source, _name(source))
@@ -118,7 +119,7 @@ def read(source: Source, min_side: int | None = None, crop_borders: bool = False
 
 
 def size(source: Source) -> tuple[int, int]:
-    """Height and width from the header alone, nothing decoded. Raises `ImageError`."""
+    """Height and width from the header alone; nothing is decoded. Raises `ImageError`."""
     name = _name(source)
     if isinstance(source, np.ndarray):
         _check_array(source, name)
@@ -129,7 +130,7 @@ def size(source: Source) -> tuple[int, int]:
         return _encoded_size(load(source), name)
     try:
         return _encoded_size(load(source, HEAD_BYTES), name)
-    except ImageError:  # perhaps the header is longer, or (TIFF) stands at the end of the file
+    except ImageError:  # the header may be longer or, in a TIFF, at the end of the file
         return _encoded_size(load(source), name)
 
 
@@ -140,10 +141,10 @@ def read_crop(
     area: tuple[float, float] = (0.2, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
-    """`random_crop(read(source), ...)`, faster: a JPEG is decoded no larger than the crop needs.
+    """`random_crop(read(source), ...)`, but faster: a JPEG is decoded no larger than the crop needs.
 
-    The box follows from `rng` and the size in the header alone, so the same part of the image comes out
-    whatever the scale of decoding; its edges are then rounded to pixels of that scale.
+    The box follows from `rng` and the size in the header alone, so the same part of the image is cropped at any
+    decoding scale; its edges are then rounded to pixels of that scale.
     """
     if isinstance(source, np.ndarray):
         return random_crop(_grey_array(source, _name(source)), rng, size, area, aspect)
@@ -161,7 +162,7 @@ def _reduction(header: Header, side: int, min_side: int | None) -> int:
 
 
 def _scaled(box: Box, factor: int) -> Box:
-    """The box in an image `factor` times smaller; halves round up, so a side is never under `side // factor`."""
+    """The box in an image `factor` times smaller; halves round up, so a side never drops below `side // factor`."""
     edges = (box.top, box.left, box.top + box.height, box.left + box.width)
     top, left, bottom, right = ((2 * edge + factor) // (2 * factor) for edge in edges)
     return Box(top, left, bottom - top, right - left)
@@ -169,8 +170,8 @@ def _scaled(box: Box, factor: int) -> Box:
 
 def _name(source: Source) -> str:
     if isinstance(source, np.ndarray):
-        return "the array given"
-    return "the bytes given" if isinstance(source, bytes | memoryview) else str(source)
+        return "array"
+    return "image in memory" if isinstance(source, bytes | memoryview) else str(source)
 
 
 def _encoded_size(data: Bytes, name: str) -> tuple[int, int]:
@@ -204,7 +205,7 @@ def _decode(image: ImageFile, factor: int) -> np.ndarray:
         pixels = None
     if pixels is None or pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
         raise ImageError(
-            f"{name}: damaged, or a kind of {header.kind.upper()} that OpenCV cannot decode; get the file "
+            f"{name}: damaged, or a kind of {header.kind.upper()} that OpenCV cannot decode; download or copy the file "
             "again, or save it as an ordinary 8-bit JPEG or 8- or 16-bit PNG"
         )
     if header.inverted and pixels.dtype != np.uint8:
@@ -224,8 +225,8 @@ def _patched(data: bytes | memoryview, header: Header) -> np.ndarray:
 # ---- values ------------------------------------------------------------------------------------------------
 
 
-def to_uint8(image: np.ndarray, name: str = "the array given") -> np.ndarray:
-    """Values to 0..255: uint8 unchanged, booleans to 0 and 255, others linearly from least to greatest."""
+def to_uint8(image: np.ndarray, name: str = "array") -> np.ndarray:
+    """Values as 0..255: uint8 unchanged, booleans 0 and 255, others scaled linearly from minimum to maximum."""
     if image.dtype == np.uint8:
         return image
     if image.dtype == bool:
@@ -233,7 +234,7 @@ def to_uint8(image: np.ndarray, name: str = "the array given") -> np.ndarray:
     values = image.astype(np.float32 if image.dtype.itemsize <= 2 else np.float64)
     bad = values.size - np.count_nonzero(np.isfinite(values))
     if bad:
-        raise ImageError(f"{name}: {bad:,} of {values.size:,} pixels are NaN or infinite; remove it")
+        raise ImageError(f"{name}: {bad:,} of {values.size:,} pixels are NaN or infinite; leave the image out")
     low, high = values.min(), values.max()
     if low == high:
         return np.zeros(values.shape, np.uint8)
@@ -243,7 +244,9 @@ def to_uint8(image: np.ndarray, name: str = "the array given") -> np.ndarray:
 def _check_array(array: np.ndarray, name: str) -> None:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3) or 0 in array.shape or channels > 4:
-        raise ImageError(f"{name}: {array.dtype} of shape {array.shape} is no image; give numbers, (H, W) or (H, W, 3)")
+        raise ImageError(
+            f"{name}: {array.dtype} of shape {array.shape} is not an image; expected numbers of shape (H, W) or (H, W, 3)"
+        )
 
 
 def _grey_array(array: np.ndarray, name: str) -> np.ndarray:
@@ -268,8 +271,8 @@ def random_resized_box(
 ) -> Box:
     """The box of a random resized crop (Inception; Szegedy et al. 2014, section 6).
 
-    Area is a uniform share of the image, aspect (width / height) log-uniform; after ten draws that do not
-    fit, the largest central box within the aspect range.
+    The area is a uniform share of the image, the aspect (width / height) log-uniform. After ten draws that do not
+    fit, it is the largest central box within the aspect range.
     """
     for _ in range(10):
         pixels = height * width * rng.uniform(*area)
@@ -284,7 +287,7 @@ def random_resized_box(
 
 
 def center_box(height: int, width: int) -> Box:
-    """The largest central square: the published test crop, which cuts the sides of radiographs not square."""
+    """The largest central square: the published test crop, which cuts the sides of radiographs that are not square."""
     side = min(height, width)
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
@@ -299,9 +302,9 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
-    """The image without the rows and columns at its edges that are all black or all white.
+    """The image without the rows and columns at its edges that are entirely black or entirely white.
 
-    "All" within `tolerance` grey levels, for lossy compression. An image of nothing else is left whole.
+    `tolerance` in grey levels allows for lossy compression. An image that is nothing but border is left whole.
     """
     inner = image
     while inner.size:
@@ -319,14 +322,14 @@ def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
 
 
 def flip(image: np.ndarray) -> np.ndarray:
-    """Left and right exchanged."""
+    """The image mirrored left to right."""
     return np.ascontiguousarray(image[:, ::-1])
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A side that shrinks is area-averaged, one that grows is bicubic (a = -0.75).
+    """The image at another size: a side that shrinks is averaged by area, one that grows is bicubic (a = -0.75).
 
-    OpenCV has no anti-aliased bicubic, and plain bicubic would alias fine lung structure when shrinking.
+    OpenCV has no anti-aliased bicubic filter, and the plain one would alias fine lung structure when shrinking.
     """
     shrunk = min(image.shape[0], height), min(image.shape[1], width)
     if shrunk != image.shape:
@@ -349,7 +352,7 @@ def random_crop(
 
 
 def pad_to_square(image: np.ndarray) -> tuple[np.ndarray, Box]:
-    """The image in the middle of a black square, and the box it fills."""
+    """The image in the centre of a black square, and the box it fills."""
     height, width = image.shape
     side = max(height, width)
     box = Box((side - height) // 2, (side - width) // 2, height, width)
@@ -359,7 +362,7 @@ def pad_to_square(image: np.ndarray) -> tuple[np.ndarray, Box]:
 
 
 def fit(image: np.ndarray, size: int) -> tuple[np.ndarray, Box]:
-    """The whole image in (size, size): longer side to `size`, shape kept, rest black; and its box."""
+    """The whole image in (size, size), its aspect ratio kept and the rest black; and the box it fills."""
     scale = size / max(image.shape)
     height, width = (max(1, round(side * scale)) for side in image.shape)
     return pad_to_square(resize(image, height, width))
@@ -374,11 +377,11 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """(H, W) uint8 as a grey PNG file, without loss."""
+    """(H, W) uint8 as a lossless grey PNG file."""
     return _encode(image, ".png", [])
 
 
 def _encode(image: np.ndarray, suffix: str, options: list[int]) -> bytes:
     if image.dtype != np.uint8 or image.ndim != 2 or 0 in image.shape:
-        raise ImageError(f"only (H, W) uint8 is written, not {image.dtype} of shape {image.shape}")
+        raise ImageError(f"only (H, W) uint8 can be written, not {image.dtype} of shape {image.shape}")
     return cv2.imencode(suffix, image, options)[1].tobytes()

@@ -1,15 +1,15 @@
-"""Segmentation folders: which image has which mask, and a mask file as class numbers.
+"""Segmentation folders: which mask belongs to which image, and mask files as class numbers.
 
     DIR/images/{training,validation,test}/NAME.png         images, in any format `mrm.data.images` reads
-    DIR/annotations/{training,validation,test}/NAME.png    masks under equal names, or
+    DIR/annotations/{training,validation,test}/NAME.png    masks under the same names, or
     DIR/annotations/training.csv                           run lengths: ImageId, EncodedPixels
     DIR/shards.json                                        the same, packed by `mrm pack`
 
-A mask is (H, W) uint8: 0 background, 1 to C the classes, 255 ignored (nobody has labelled it, or it is padding).
-What a file's values mean is settled for all masks of a set together:
+A mask is (H, W) uint8: 0 background, 1 to C the classes, 255 ignored (not labelled, or padding). What the values in
+the files mean is decided for all masks of a set together:
 
-* a palette of colours counts by its indices, one of greys by its greys;
-* with one class and no mask that has a 1, 255 is the lesion; otherwise values are class numbers, 255 ignored.
+* in a palette of colours the indices count, in a palette of greys the grey values;
+* with one class and no mask that has a 1, 255 is the lesion; otherwise values are class numbers and 255 is ignored.
 """
 
 # Shapes: N images, C classes, H W pixels
@@ -38,17 +38,17 @@ from mrm.system.errors import ImageError, MaskError
 from mrm.system.tables import read_csv_rows
 
 SPLITS = ("training", "validation", "test")
-IGNORED = 255  # in a mask: padding, or what nobody has labelled
-CLASSES = frozenset(map(str, range(1, IGNORED)))  # as a table of run lengths has them; 0 is the background
+IGNORED = 255  # in a mask: padding, or pixels that are not labelled
+CLASSES = frozenset(map(str, range(1, IGNORED)))  # class numbers in a table of run lengths; 0 is the background
 RELATIVE, ABSOLUTE = "EncodedPixels", "rle"  # columns of run lengths: SIIM's, and the usual ones
 
 
 @dataclass(frozen=True)
 class RunLengths:
-    """A mask as text: the runs of one class each."""
+    """A mask as text, as runs of one class each."""
 
-    runs: tuple[tuple[int, str], ...]  # class number, run lengths; no run = an empty mask
-    relative: bool  # SIIM: gap and length, from the end of the run before; else start (from 1) and length
+    runs: tuple[tuple[int, str], ...]  # class number, run lengths; an empty mask has none
+    relative: bool  # SIIM: gap after the previous run, and length; otherwise start (from 1), and length
     where: str
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class RunLengths:
 
 @dataclass(frozen=True)
 class MaskedImage:
-    """An image and where its mask is."""
+    """An image and the place of its mask."""
 
     name: str
     image: Path | PackedImage
@@ -66,22 +66,22 @@ class MaskedImage:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one look at a mask and the header of its image tells."""
+    """The facts of a mask that are needed to check it."""
 
     size: tuple[int, int]
     image_size: tuple[int, int]
-    values: dict[int, int]  # how many pixels have each value
+    values: dict[int, int]  # number of pixels of each value
 
 
 @dataclass(frozen=True)
 class MaskedImages(Sequence[MaskedImage]):
-    """Images with masks of the same classes, every one of which was read once and can be trusted."""
+    """Images with masks of the same classes; every mask has been read once and checked."""
 
     rows: Sequence[MaskedImage]
     classes: tuple[str, ...]
     areas_NC: np.ndarray  # pixels of each class
     lesion_is_255: bool
-    ignores_255: bool  # neither is so where no mask has such a pixel
+    ignores_255: bool  # both are False if no mask has a pixel of 255
     source: str
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class MaskedImages(Sequence[MaskedImage]):
         return np.asarray((self.areas_NC > 0).any(axis=1))
 
     def records(self) -> Records:
-        """The images as records; a label says whether the class is in the mask."""
+        """The images as records; a label states whether the class occurs in the mask."""
         labels = (self.areas_NC > 0).astype(float)
         rows = [Record(r.image, labels=tuple(v), name=r.name) for r, v in zip(self.rows, labels, strict=True)]
         return Records(rows, self.classes, self.source)
@@ -132,73 +132,76 @@ def load(
     on_error: OnError = "stop",
     only: Path | None = None,
 ) -> MaskedImages:
-    """The images and masks of one split of a segmentation folder, or of one packed; every mask is read once.
+    """The images and masks of one split of a segmentation folder or its shards; every mask is read once.
 
     `folder` may also be the images of a split, `DIR/images/training`. `only` is a list of the images to take:
-    a name a line, with or without ending, or a CSV with the column image_path. Raises MaskError for an image without a
-    mask, a mask without an image, of another size, with unknown values or wholly ignored, naming the file; with
-    `on_error="skip"` these images are left out, with a warning that counts them.
+    one name a line, with or without suffix, or a CSV with the column image_path. Raises MaskError, naming the file, for
+    an image without a mask, a mask without an image, a mask of another size, with unknown values or with every pixel
+    ignored. With `on_error="skip"` these images are left out, with a warning that counts them.
     """
-    rows, problems, source = listed(folder, split)
+    rows, problems, source = list_masked_images(folder, split)
     if only:
-        rows, problems = choose(rows, only), []
+        rows, problems = select_images(rows, only), []
     with ThreadPoolExecutor(min(8, hardware.cores())) as pool:
         scans = list(pool.map(_scanned, rows))
-    read = [s for s in scans if isinstance(s, Scan)]
-    lesion_is_255 = len(classes) == 1 and not any(1 in s.values for s in read) and any(255 in s.values for s in read)
-    kept = []
-    for row, scan in zip(rows, scans, strict=True):
-        wrong = scan if isinstance(scan, str) else judge(row, scan, classes, lesion_is_255)
-        problems += [wrong] if wrong else []
-        kept += [] if wrong else [(row, scan)]
-    _report(source, problems, on_error)
-    if not kept:
-        raise MaskError(f"{source}: no image with a mask of {split}")
+    readable = [scan for scan in scans if isinstance(scan, Scan)]
+    has_255 = any(IGNORED in scan.values for scan in readable)
+    lesion_is_255 = len(classes) == 1 and has_255 and not any(1 in scan.values for scan in readable)
     values = [255] if lesion_is_255 else range(1, len(classes) + 1)
-    areas = [[scan.values.get(v, 0) for v in values] for _, scan in kept]  # type: ignore[union-attr]
-    ignores_255 = not lesion_is_255 and any(IGNORED in s.values for s in read)
-    return MaskedImages([r for r, _ in kept], tuple(classes), np.array(areas), lesion_is_255, ignores_255, source)
+    usable, areas = [], []
+    for row, scan in zip(rows, scans, strict=True):
+        problem = scan if isinstance(scan, str) else problem_of(row, scan, classes, lesion_is_255)
+        if isinstance(scan, str) or problem:
+            problems.append(problem)
+            continue
+        usable.append(row)
+        areas.append([scan.values.get(value, 0) for value in values])
+    _report(source, problems, on_error)
+    if not usable:
+        raise MaskError(f"{source}: no image of {split} has a mask that can be used")
+    return MaskedImages(usable, tuple(classes), np.array(areas), lesion_is_255, has_255 and not lesion_is_255, source)
 
 
-def listed(folder: Path | str, split: str) -> tuple[list[MaskedImage], list[str], str]:
-    """Images and masks of a split, what has no partner, in words, and where they are. Raises MaskError."""
+def list_masked_images(folder: Path | str, split: str) -> tuple[list[MaskedImage], list[str], str]:
+    """Images and masks of a split, messages about files without a partner, and where they are. Raises MaskError."""
     if not shards.is_shard_folder(folder):
         root, split = find_split(Path(folder), split)
         return *pair(root, split), str(root / "images" / split)
     opened = shards.open_folder(folder)
     source = f"{opened.place}, {split}"
     if opened.index.kind != "masks":
-        raise MaskError(f"{opened.place}: shards without masks; pack a segmentation folder")
+        raise MaskError(f"{opened.place}: these shards have no masks; pack a segmentation folder")
     rows = zip(opened.columns["image_path"], opened.columns["split"], opened.images, opened.masks, strict=True)
     return [MaskedImage(name, image, mask) for name, at, image, mask in rows if at == split], [], source
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, str]:
-    """The segmentation folder and the split that `folder` stands for. Raises MaskError if it is none."""
+    """The segmentation folder and the split that `folder` stands for. Raises MaskError if it is neither."""
     if (folder / "images" / split).is_dir():
         return folder, split
     if folder.parent.name == "images" and folder.is_dir():
         return folder.parents[1], folder.name
     raise MaskError(
-        f"{folder}: no segmentation folder; images/{split}/ and annotations/{split}/ are expected in it, "
-        f"or name the images of one split, as in DIR/images/{SPLITS[0]}"
+        f"{folder}: not a segmentation folder; expected images/{split}/ and annotations/{split}/ in it, "
+        f"or the images of one split, such as DIR/images/{SPLITS[0]}"
     )
 
 
 def pair(root: Path, split: str) -> tuple[list[MaskedImage], list[str]]:
-    """Images and masks of equal names, by name, and what has no partner, in words. Raises MaskError."""
+    """Images and masks of the same names, sorted, and messages about files without a partner. Raises MaskError."""
     images = _by_stem(root / "images" / split)
     folder, table = root / "annotations" / split, root / "annotations" / f"{split}.csv"
     if not folder.is_dir() and not table.is_file():
-        raise MaskError(f"{folder}: no such folder of masks, nor {table.name} with run lengths beside it")
+        raise MaskError(f"{folder}: no such folder of masks, and no {table.name} with run lengths beside it")
     masks = _by_stem(folder) if folder.is_dir() else read_run_lengths(table)
     rows = [MaskedImage(p.name, p, masks[stem]) for stem, p in images.items() if stem in masks]
-    alone = [f"{p}: an image without a mask" for stem, p in images.items() if stem not in masks]
-    return rows, alone + [f"{m}: a mask without an image" for stem, m in masks.items() if stem not in images]
+    problems = [f"{p}: an image without a mask" for stem, p in images.items() if stem not in masks]
+    problems += [f"{m}: a mask without an image" for stem, m in masks.items() if stem not in images]
+    return rows, problems
 
 
-def choose(rows: Sequence[MaskedImage], only: Path) -> list[MaskedImage]:
-    """The images that a list names. Raises MaskError for names that are none of them."""
+def select_images(rows: Sequence[MaskedImage], only: Path) -> list[MaskedImage]:
+    """The images that a list names. Raises MaskError for names that are not among the images."""
     if not only.is_file():
         raise MaskError(f"{only}: no such list of images")
     if only.suffix == ".csv":
@@ -209,16 +212,16 @@ def choose(rows: Sequence[MaskedImage], only: Path) -> list[MaskedImage]:
     else:
         names = [line.split()[0] for line in only.read_text().splitlines() if line.strip()]
     known = {stem(row.name): row for row in rows}
-    wanted = [stem(Path(name).name) for name in names]
-    if absent := [name for name in wanted if name not in known]:
+    stems = [stem(Path(name).name) for name in names]
+    if absent := [name for name in stems if name not in known]:
         raise MaskError(
-            f"{only}: {len(absent)} of its {len(wanted)} images have no image and mask here, first {absent[0]}"
+            f"{only}: {len(absent)} of its {len(stems)} images have no image and mask here; the first is {absent[0]}"
         )
-    return [known[name] for name in dict.fromkeys(wanted)]
+    return [known[name] for name in dict.fromkeys(stems)]
 
 
-def judge(row: MaskedImage, scan: Scan, classes: Sequence[str], lesion_is_255: bool) -> str:
-    """What is wrong with a mask, in words; '' for nothing."""
+def problem_of(row: MaskedImage, scan: Scan, classes: Sequence[str], lesion_is_255: bool) -> str:
+    """What is wrong with a mask, as a message; '' if nothing is."""
     if scan.size != scan.image_size:
         (height, width), (image_height, image_width) = scan.size, scan.image_size
         return (
@@ -227,14 +230,14 @@ def judge(row: MaskedImage, scan: Scan, classes: Sequence[str], lesion_is_255: b
         )
     known = {0, 255} if lesion_is_255 else {*range(len(classes) + 1), IGNORED}
     if unknown := {v: n for v, n in scan.values.items() if v not in known}:
-        shown = ", ".join(f"{v} ({n:,} pixels)" for v, n in sorted(unknown.items())[:5])
+        counts = ", ".join(f"{v} ({n:,} pixels)" for v, n in sorted(unknown.items())[:5])
         names = ", ".join(f"{i} {name}" for i, name in enumerate(("background", *classes)))
         return (
-            f"{row.mask}: values {shown} are unknown; known are {names}, 255 ignored (or, with one class, 0 and 255); "
-            "a mask saved as JPEG has them from its compression: save it as PNG; more classes are named by --classes"
+            f"{row.mask}: unknown values {counts}; expected {names}, 255 ignored (or, with one class, 0 and 255). "
+            "JPEG compression creates such values: save masks as PNG. Name further classes with --classes"
         )
     if not lesion_is_255 and set(scan.values) == {IGNORED}:
-        return f"{row.mask}: every pixel is {IGNORED}, which is ignored; there is nothing to learn from it or test on"
+        return f"{row.mask}: every pixel is {IGNORED}, which is ignored; such a mask can neither train nor test a model"
     return ""
 
 
@@ -249,37 +252,37 @@ def _scanned(row: MaskedImage) -> Scan | str:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """The files of a folder by their names without ending. Raises MaskError where two have one name."""
+    """The files of a folder by their names without suffix. Raises MaskError if two have the same name."""
     if not folder.is_dir():
         raise MaskError(f"{folder}: no such folder")
     files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
     stems = {stem(p.name): p for p in files}
     if len(stems) < len(files):
-        twice = next(name for name, n in Counter(stem(p.name) for p in files).items() if n > 1)
-        raise MaskError(f"{folder}: more than one file is called {twice}; keep one")
+        repeated = next(name for name, n in Counter(stem(p.name) for p in files).items() if n > 1)
+        raise MaskError(f"{folder}: more than one file is called {repeated}; keep one of them")
     return stems
 
 
 def stem(name: str) -> str:
-    """A file's name without its ending; dots inside, as in DICOM identifiers, stay."""
-    before, _, ending = name.rpartition(".")
-    return before if before and not ending.isdigit() else name
+    """A file's name without its suffix; dots inside it, as in DICOM identifiers, stay."""
+    before, _, suffix = name.rpartition(".")
+    return before if before and not suffix.isdigit() else name
 
 
 def _report(where: str, problems: Sequence[str], on_error: OnError) -> None:
     if not problems:
         return
-    shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+    first_five = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
     if on_error == "stop":
-        raise MaskError(f"{shown} ({where}; correct them, or leave them out with --on-error skip)")
-    warnings.warn(f"{where}: left out {len(problems)} images or masks: {shown}", stacklevel=3)
+        raise MaskError(f"{first_five} ({where}; correct them, or leave them out with --on-error skip)")
+    warnings.warn(f"{where}: left out {len(problems)} images or masks: {first_five}", stacklevel=3)
 
 
 # One mask -----------------------------------------------------------------------------------------------
 
 
 def read_mask(row: MaskedImage, image_size: tuple[int, ...] | None = None) -> np.ndarray:
-    """The values of a mask as its file has them, (H, W) uint8. Raises MaskError.
+    """The values in the mask's file, (H, W) uint8. Raises MaskError.
 
     Run lengths need the size of the image, which is read from its header if it is not passed.
     """
@@ -292,12 +295,14 @@ def read_mask(row: MaskedImage, image_size: tuple[int, ...] | None = None) -> np
             palette = image.getpalette() if image.mode == "P" else None
             values = np.asarray(image)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise MaskError(f"{row.mask}: cannot be read as a mask ({error}); get it again, or save it as PNG") from error
+        raise MaskError(
+            f"{row.mask}: cannot be read as a mask ({error}); download or copy it again, or save it as PNG"
+        ) from error
     return _values(values, palette, row.mask)
 
 
 def _values(values: np.ndarray, palette: Sequence[int] | None, path: Path | PackedImage) -> np.ndarray:
-    """Grey values, palette indices, or the greys of a palette that has no colours."""
+    """Grey values, palette indices, or the grey values of a palette without colours."""
     if palette is not None:
         colors = np.array(palette, dtype=np.uint8).reshape(-1, 3)
         used = colors[: int(values.max()) + 1]
@@ -306,7 +311,7 @@ def _values(values: np.ndarray, palette: Sequence[int] | None, path: Path | Pack
         values = values[..., 0]
     if values.ndim != 2 or values.dtype.kind not in "bui" or int(values.max(initial=0)) > 255:
         raise MaskError(
-            f"{path}: {values.dtype} of shape {values.shape} is no mask; save class numbers, or 0 and 255, as 8-bit "
+            f"{path}: {values.dtype} of shape {values.shape} is not a mask; save class numbers, or 0 and 255, as 8-bit "
             "grey or with a palette"
         )
     return values.astype(np.uint8)
@@ -316,70 +321,71 @@ def _values(values: np.ndarray, palette: Sequence[int] | None, path: Path | Pack
 
 
 def read_run_lengths(table: Path) -> dict[str, RunLengths]:
-    """The masks of a CSV by image: ImageId, EncodedPixels (SIIM's relative runs; -1 for none), a row for each lesion.
+    """The masks in a CSV by image: ImageId, EncodedPixels (SIIM's relative runs; -1 for none), one row a lesion.
 
-    A column `rle` in its place has the usual runs: start, from 1, and length; empty for none. Both count down
-    the columns of the image. An optional column ClassId has class numbers, from 1. Raises MaskError.
+    A column `rle` in place of EncodedPixels has the usual runs: start, from 1, and length; empty for none. Both count
+    down the columns of the image. An optional column ClassId has class numbers from 1. Raises MaskError.
     """
     header, lines = read_csv_rows(table)
     column = RELATIVE if RELATIVE in header else ABSOLUTE
     if "ImageId" not in header or column not in header:
         raise MaskError(
-            f"{table}: columns ImageId and {RELATIVE} (or {ABSOLUTE}) are expected, not {', '.join(header)}"
+            f"{table}: expected the columns ImageId and {RELATIVE} (or {ABSOLUTE}), found {', '.join(header)}"
         )
     runs: dict[str, list[tuple[int, str]]] = {}
     for number, fields in lines:
         row = dict(zip(header, (f.strip() for f in fields), strict=False))
         text, kind = row.get(column, ""), row.get("ClassId") or "1"
         if not (text == "-1" or all(n.isascii() and n.isdigit() for n in text.split())):
-            raise MaskError(f"{table}: line {number}: {text[:40]!r} is no run length; pairs of numbers are expected")
+            raise MaskError(f"{table}: line {number}: {text[:40]!r} is not a run length; expected pairs of numbers")
         if kind not in CLASSES:
             raise MaskError(
-                f"{table}: line {number}: ClassId {kind!r} is no class number; they are 1 to {IGNORED - 1}, 0 is the "
-                "background"
+                f"{table}: line {number}: ClassId {kind!r} is not a class number; expected 1 to {IGNORED - 1}, as 0 is "
+                "the background"
             )
-        known = runs.setdefault(stem(row["ImageId"]), [])
-        known += [(int(kind), text)] if text not in ("", "-1") else []
-    where = f"{table}, {{}}"
-    return {name: RunLengths(tuple(r), column == RELATIVE, where.format(name)) for name, r in runs.items()}
+        runs_of_image = runs.setdefault(stem(row["ImageId"]), [])
+        if text not in ("", "-1"):
+            runs_of_image.append((int(kind), text))
+    return {name: RunLengths(tuple(r), column == RELATIVE, f"{table}, {name}") for name, r in runs.items()}
 
 
 def draw_runs(mask: RunLengths, height: int, width: int) -> np.ndarray:
-    """Run lengths as class numbers (height, width) uint8. Raises MaskError where they run beyond the image."""
-    drawn_HW = np.zeros((height, width), np.uint8)
-    for kind, text in mask.runs:
+    """Run lengths as class numbers (height, width) uint8. Raises MaskError if they extend beyond the image."""
+    decode_runs = decode if mask.relative else decode_absolute
+    mask_HW = np.zeros((height, width), np.uint8)
+    for class_number, text in mask.runs:
         try:
-            drawn_HW[(decode if mask.relative else decode_absolute)(text, height, width)] = kind
+            mask_HW[decode_runs(text, height, width)] = class_number
         except ValueError as error:
             raise MaskError(f"{mask}: {error}; run lengths need the image at its published size") from None
-    return drawn_HW
+    return mask_HW
 
 
 def decode(text: str, height: int, width: int) -> np.ndarray:
-    """Relative run lengths as (height, width) bool. Raises ValueError if they run beyond the image."""
+    """Relative run lengths as (height, width) bool. Raises ValueError if they extend beyond the image."""
     edges = list(accumulate(_numbers(text)))  # start, end, start, end, ...
     return _filled(list(zip(edges[::2], edges[1::2], strict=True)), height, width)
 
 
 def decode_absolute(text: str, height: int, width: int) -> np.ndarray:
-    """Run lengths as starts, from 1, and lengths, in any order. Raises ValueError if they run beyond the image."""
+    """Starts, from 1, and lengths as (height, width) bool. Raises ValueError if they extend beyond the image."""
     numbers = _numbers(text)
     runs = zip(numbers[::2], numbers[1::2], strict=True)
     return _filled([(start - 1, start - 1 + length) for start, length in runs], height, width)
 
 
 def _numbers(text: str) -> list[int]:
-    numbers = [int(number) for number in text.split()]  # Python's have no largest one to run over
+    numbers = [int(number) for number in text.split()]  # Python integers cannot overflow
     if len(numbers) % 2:
-        raise ValueError(f"{len(numbers)} numbers, where pairs are expected")
+        raise ValueError(f"{len(numbers)} numbers, but pairs are expected")
     return numbers
 
 
 def _filled(runs: Sequence[tuple[int, int]], height: int, width: int) -> np.ndarray:
-    """True from each start up to its end, down the columns; pixels counted from 0."""
+    """(height, width) bool, True from each start up to its end; pixels are counted from 0, down the columns."""
     if any(not 0 <= start <= end <= height * width for start, end in runs):
         first, last = min(start for start, _ in runs), max(end for _, end in runs)
-        raise ValueError(f"runs lie between pixels {first:,} and {last:,}, the image has {height * width:,}")
+        raise ValueError(f"runs span pixels {first:,} to {last:,}, but the image has {height * width:,}")
     flat = np.zeros(height * width, dtype=bool)
     for start, end in runs:
         flat[start:end] = True
@@ -387,7 +393,7 @@ def _filled(runs: Sequence[tuple[int, int]], height: int, width: int) -> np.ndar
 
 
 def encode(mask_HW: np.ndarray) -> str:
-    """The relative run lengths of a mask, as `decode` reads them; "-1" for an empty one."""
+    """The relative run lengths of a mask, which `decode` reads; "-1" for an empty mask."""
     flat = np.concatenate(([0], mask_HW.T.reshape(-1) != 0, [0])).astype(np.int8)
     edges = np.flatnonzero(np.diff(flat))
     return " ".join(map(str, np.diff(edges, prepend=0))) if edges.size else "-1"
@@ -396,22 +402,23 @@ def encode(mask_HW: np.ndarray) -> str:
 # Geometry -----------------------------------------------------------------------------------------------
 
 
-def place(height: int, width: int, size: tuple[int, int]) -> Box:
-    """Where an image of that size goes in `size` (height, width): as large as it fits, shape kept, in the middle."""
+def letterbox(height: int, width: int, size: tuple[int, int]) -> Box:
+    """The box of an image in `size` (height, width): as large as fits, its aspect ratio kept, in the centre."""
     scale = min(size[0] / height, size[1] / width)
-    high, wide = (min(most, max(1, round(side * scale))) for side, most in zip((height, width), size, strict=True))
-    return Box((size[0] - high) // 2, (size[1] - wide) // 2, high, wide)
+    new_height = min(size[0], max(1, round(height * scale)))
+    new_width = min(size[1], max(1, round(width * scale)))
+    return Box((size[0] - new_height) // 2, (size[1] - new_width) // 2, new_height, new_width)
 
 
 def fit(image_HW: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, Box]:
     """The whole image in `size`, the rest black; and the box it fills."""
-    box = place(image_HW.shape[0], image_HW.shape[1], size)
+    box = letterbox(image_HW.shape[0], image_HW.shape[1], size)
     return _padded(images.resize(image_HW, box.height, box.width), box, size, 0), box
 
 
 def fit_mask(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The mask of an image that `fit` was given: nearest neighbours, the rest ignored."""
-    box = place(mask_HW.shape[0], mask_HW.shape[1], size)
+    """The mask of an image that `fit` resized: by nearest neighbours, the rest ignored."""
+    box = letterbox(mask_HW.shape[0], mask_HW.shape[1], size)
     small = cv2.resize(mask_HW, (box.width, box.height), interpolation=cv2.INTER_NEAREST_EXACT)
     return _padded(small, box, size, IGNORED)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from mrm.data import shards
 from mrm.data.config import OnError
-from mrm.data.headers import Stored
+from mrm.data.headers import StoredImage
 from mrm.system import object_store
 from mrm.system.errors import RecordError
 from mrm.system.files import write_csv, write_whole
@@ -40,7 +40,7 @@ class Record:
     NaN not stated, or -1 uncertain. An empty `patient` means unknown.
     """
 
-    image: Path | bytes | Stored
+    image: Path | bytes | StoredImage
     report: str = ""
     patient: str = ""
     study: str = ""
@@ -323,7 +323,7 @@ def _from_table(path, header, lines, classes, images, on_error, stored=None) -> 
     return Records(kept, names, str(path))
 
 
-def _record(row: dict[str, str], classes: tuple[str, ...], place: Path | Stored, header: Sequence[str]) -> Record:
+def _record(row: dict[str, str], classes: tuple[str, ...], place: Path | StoredImage, header: Sequence[str]) -> Record:
     """`place` is the folder of the image, or the image."""
     name = row["image_path"].strip()
     if not name:
@@ -385,7 +385,7 @@ def _report(path: Path, problems: Sequence[str], on_error: OnError, advice: str)
     warnings.warn(f"{path}: left out {len(problems)} lines: {shown}", stacklevel=4)
 
 
-def _relative(image: Path | bytes | Stored, beside: Path, name: str) -> str:
+def _relative(image: Path | bytes | StoredImage, beside: Path, name: str) -> str:
     if not isinstance(image, Path):
         return name
     try:

@@ -57,7 +57,7 @@ def refuse_if_unreadable(read: Callable[[], T]) -> T:
     try:
         return read()
     except ImageError as error:
-        raise Refused(422, str(error).removeprefix("the bytes given: ")) from None
+        raise Refused(422, str(error).removeprefix("image in memory: ")) from None
     except MemoryError:
         raise Refused(422, "there is not enough memory to decode the file; shrink the image first") from None
     except Exception as error:  # from several decoding libraries; no file may cause a 500
