@@ -2,11 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from mrm import cli
-from mrm.cli import training
+from mrm import cli, recipes
+from mrm.cli import data_preparation, model_training
+from mrm.cli.command import Command
+from mrm.cli.options import fields_of, options_of
+from mrm.cli.recipe_options import kind_of
+from mrm.corpora import CORPORA, Options
 from tests.support.commands import run_cli
 
 
@@ -30,13 +36,15 @@ def test_what_goes_without_an_option_has_a_name(capsys):
     for command, words in {
         "compare": "FIRST SECOND --out",
         "predict": "MODEL PATHS ...",
-        "recipes": "[-h] [NAME]",
+        "recipes": "mrm recipes [NAME]",
         "benchmark": "SUITE",
     }.items():
         assert words in run_cli(capsys, command, "--help")[1].splitlines()[0]
 
 
-@pytest.mark.parametrize(("command", "recipe"), [(c, r) for c, t in training.TRAINING.items() for r in t.recipes])
+@pytest.mark.parametrize(
+    ("command", "recipe"), [(c, r) for c, (_, table) in model_training.RECIPES.items() for r in table]
+)
 def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, recipe):
     code, out, _ = run_cli(capsys, "recipes", recipe)
     assert code == 0
@@ -50,11 +58,27 @@ def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, rec
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pretrian"], "no command 'pretrian'"),
+        (["pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
         (["pretrain", "mimik", "--records", "a", "--out", "b"], "unknown recipe 'mimik'; choose from mimic"),
-        (["pretrain", "tiny", "--records", "none.csv", "--out", "{tmp}/run"], "none.csv: no such file of records"),
-        (["evaluate", "nowhere", "--records", "a", "--out", "b"], "nowhere: no such file or folder"),
-        (["pretrain", "--config", "none.yaml"], "--config needs a YAML file"),
+        (
+            ["pretrain", "tiny", "--records", "none.csv", "--out", "{tmp}/run"],
+            "--records none.csv: no such file or folder",
+        ),
+        (["evaluate", "nowhere", "--records", "a", "--out", "b"], "MODEL nowhere: no such file or folder"),
+        (["predict", "{tmp}", "none.png", "--out", "a.csv"], "PATHS none.png: no such file or folder"),
+        (["pretrain", "--config", "none.yaml"], "--config none.yaml: no such file; give a YAML file"),
+        (["pretrain"], "give a recipe (mimic, tiny, small, mimic-modern) or --config FILE"),
+        (["pretrain", "tiny", "--out", "b"], "missing: --records (see `mrm pretrain --help`)"),
+        (["pretrain", "tiny", "--recrods", "a"], "unknown option --recrods; did you mean --records?"),
+        (["pretrain", "tiny", "--lr", "1"], "unknown option --lr; did you mean --training.lr?"),
+        (["pretrain", "tiny", "--training.lr", "fast"], "--training.lr: expected a number, found 'fast'"),
+        (["pretrain", "tiny", "--seed", "0.5"], "--seed: expected a whole number, found '0.5'"),
+        (["pretrain", "tiny", "--training.precision", "fp64"], "unknown value 'fp64'; choose from fp32, bf16"),
+        (["pretrain", "tiny", "--training.betas", "0.9"], "--training.betas: expected 2 arguments"),
+        (["pretrain", "tiny", "--out"], "--out: expected one argument"),
+        (["prepare", "imagenet", "--source", "a", "--out", "b"], "CORPUS: unknown value 'imagenet'; choose from nih"),
+        (["prepare", "custom", "--columns", "File"], "--columns: expected NAME=VALUE, found 'File'"),
+        (["compare", "a", "b", "c", "--out", "d"], "unexpected argument 'c'"),
     ],
 )
 def test_errors_are_one_line_and_exit_with_two(capsys, tmp_path, arguments, message):
@@ -72,14 +96,15 @@ def test_a_place_that_cannot_be_written_to_is_one_line(capsys, phantoms, tmp_pat
     assert code == 2
     assert err.startswith("mrm: error: ")
     assert err.count("\n") == 1
-    assert "right to write" in err
+    assert "permission to write" in err
 
 
 def test_ctrl_c_is_one_line(capsys, monkeypatch):
-    def interrupted(_):
+    def demo():
+        """Be interrupted."""
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, "demo", cli.COMMANDS["demo"]._replace(run=interrupted))
+    monkeypatch.setitem(cli.COMMANDS, "demo", Command(demo))
     assert run_cli(capsys, "demo") == (130, "", "mrm: interrupted\n")
 
 
@@ -95,6 +120,152 @@ def test_a_run_can_be_given_back_as_its_yaml(capsys, phantoms, tmp_path):
     )
     assert code == 0, err
     assert (tmp_path / "a" / "log.csv").read_text() == (tmp_path / "b" / "log.csv").read_text()
+
+
+SETTINGS = "seed: 7\ntraining: {lr: 0.5}\n"
+PLACES = ["--train", "{tmp}", "--val", "{tmp}", "--init", "{tmp}", "--out", "run"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["nih-1", *PLACES], (0, 0.03, 3000)),
+        (["nih-1", "--config", "{file}", *PLACES], (7, 0.5, 3000)),  # the file overrides the recipe ...
+        (["--config", "{file}", "nih-1", *PLACES], (7, 0.5, 3000)),  # ... in either order
+        ([*PLACES, "nih-1", "--config={file}"], (7, 0.5, 3000)),
+        (["--config", "{file}", *PLACES, "--seed", "1"], (1, 0.5, None)),  # without a recipe: the defaults
+        (["--config", "{file}", "nih-1", *PLACES, "--training.lr", "2"], (7, 2.0, 3000)),  # options override both
+    ],
+)
+def test_a_recipe_a_file_and_options_override_each_other_in_this_order(tmp_path, monkeypatch, arguments, expected):
+    (tmp_path / "settings.yaml").write_text(SETTINGS)
+    words = [a.format(tmp=tmp_path, file=tmp_path / "settings.yaml") for a in arguments]
+    (config,), _ = cli.COMMANDS["finetune"].arguments(words)
+    assert (config.seed, config.training.lr, config.training.steps) == expected
+    assert (config.train, config.out) == (tmp_path, Path("run"))
+
+
+def test_a_file_of_settings_may_name_the_paths_too(tmp_path):
+    (tmp_path / "settings.yaml").write_text(
+        f"records: {tmp_path}\nout: run\nmodel: {{encoder_options: {{depth: 3}}}}\n"
+    )
+    (config,), _ = cli.COMMANDS["pretrain"].arguments(["tiny", "--config", str(tmp_path / "settings.yaml")])
+    assert (config.records, config.out) == (tmp_path, Path("run"))
+    assert config.model.encoder_options == {"depth": 3}  # a mapping is replaced as a whole
+    assert config.model.image_size == recipes.tiny(Path(), Path()).model.image_size
+
+
+def test_options_take_values_of_their_types(tmp_path):
+    words = [
+        "tiny",
+        *PLACES,
+        "--classes",
+        "Edema",
+        "Effusion",
+        "--uncertain-by-class",
+        "Edema=ones",
+        "A=zeros,B=ignore",
+    ]
+    words += ["--training.betas", "0.5", "0.75", "--scratch", "--no-probe-first", "--training.lr-batch", "none"]
+    (config,), _ = cli.COMMANDS["finetune"].arguments([w.format(tmp=tmp_path) for w in words])
+    assert config.classes == ("Edema", "Effusion")
+    assert config.uncertain_by_class == {"Edema": "ones", "A": "zeros", "B": "ignore"}
+    assert config.training.betas == (0.5, 0.75)
+    assert (config.scratch, config.probe_first, config.training.lr_batch) == (True, False, None)
+    assert config.training.optimizer == "adamw"  # the recipe's
+
+
+@pytest.mark.parametrize("words", [["--by", "sex", "age"], ["--by", "sex", "--by", "age"]])
+def test_an_option_of_several_values_may_be_repeated(tmp_path, words):
+    path = str(tmp_path)
+    positional, named = cli.COMMANDS["evaluate"].arguments([path, "--records", path, "--out", "b", *words])
+    assert positional == [tmp_path]
+    assert named["by"] == ("sex", "age")
+
+
+def test_what_stands_between_options_is_positional(tmp_path):
+    words = [str(tmp_path), "a.png", "--out", "b.csv", "c.png", "--batch", "2", "d.png"]
+    positional, named = cli.COMMANDS["predict"].arguments(words)
+    assert positional == [tmp_path, ("a.png", "c.png", "d.png")]
+    assert named == {"out": Path("b.csv"), "batch": 2}
+
+
+def test_options_of_a_corpus_become_its_settings(tmp_path):
+    words = ["custom", "--source", str(tmp_path), "--out", "b", "--columns", "image_path=File,report_content=Text"]
+    _, named = cli.COMMANDS["prepare"].arguments([*words, "--fractions", "5", "--uncertain", "ones"])
+    expected = Options(columns={"image_path": "File", "report_content": "Text"}, fractions=(5,), uncertain="ones")
+    assert named["options"] == expected
+
+
+def test_every_corpus_has_a_name_on_the_command_line():
+    assert get_args(data_preparation.CorpusName) == tuple(CORPORA)
+
+
+@pytest.mark.parametrize(
+    "command", ["", *cli.COMMANDS, *(f"{c} {next(iter(t))}" for c, (_, t) in model_training.RECIPES.items())]
+)
+def test_help_fits_a_hundred_columns_and_groups_its_options(capsys, command):
+    _, out, _ = run_cli(capsys, *command.split(), "--help")
+    assert max(map(len, out.splitlines())) <= 100
+    if command:
+        assert "\nexample:\n  mrm " in out
+        assert "\noptions:\n" not in out  # every option stands in a group that has a name
+        assert all(" " in line.strip() for line in out.splitlines() if line.startswith("  -"))
+
+
+def test_every_option_is_explained():
+    for command in cli.COMMANDS.values():
+        function = command.function
+        known = fields_of(kind_of(function)) if command.recipes is not None else options_of(function)
+        assert not [o.name for o in known if not o.help]
+
+
+HEAVY = [
+    "torch",
+    "timm",
+    "cv2",
+    "numpy",
+    "pyarrow",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "pydicom",
+    "PIL",
+    "accelerate",
+    "tokenizers",
+    "pandas",
+    "captum",
+]
+AT_ONCE = [
+    ["--help"],
+    ["recipes"],
+    ["recipes", "nih-1"],
+    *([command, "--help"] for command in cli.COMMANDS),
+    ["pretrain", "tiny", "--help"],
+    ["pretrain", "mimik"],
+    ["pretrain", "tiny", "--records", "none.csv", "--out", "b"],
+    ["pretrain", "tiny", "--out", "b"],
+    ["pretrain", "tiny", "--recrods", "a"],
+    ["finetune", "nih-1", "--config", "none.yaml"],
+    ["evaluate", "none", "--records", "a", "--out", "b"],
+    ["predict", "/", "none.png", "--out", "a.csv"],
+    ["serve", "none"],
+    ["doctor", "none.csv"],
+]
+
+
+def test_help_and_refusals_import_nothing_heavy():
+    """Modules are counted, for seconds differ from machine to machine."""
+    program = f"""
+import contextlib, io, sys
+from mrm import cli
+for words in {AT_ONCE!r}:
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        cli.main(words)
+    assert not (heavy := set(sys.modules) & set({HEAVY!r})), (words, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_audit_answers_with_its_exit_status(capsys, phantoms, tmp_path):

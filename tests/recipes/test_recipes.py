@@ -209,7 +209,7 @@ BAD = {
     "training: {global_batch: 6.5}": r"expected int @ \$\.training\.global_batch",
     "training: {global_batch: true}": r"expected int @ \$\.training\.global_batch",
     "training: {steps: 2.5}": r"expected int \| None @ \$\.training\.steps",
-    "training: {lr: 0.1}": r"extra fields found \(lr\) @ \$\.training",
+    "training: {rate: 0.1}": r"extra fields found \(rate\) @ \$\.training",
     "training: {precision: fp64}": r"fp64 not in literal .* @ \$\.training\.precision",
     "training: {lr: fast}": r"expected float @ \$\.training\.lr",
     "model: {antialias: 'false'}": r"expected bool @ \$\.model\.antialias",

@@ -23,7 +23,6 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mrm.cli import EXPECTED
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import display, images
 from mrm.data.records import Record, Records
@@ -35,6 +34,7 @@ from mrm.serve import server
 from mrm.serve.admission import Admission, Refused
 from mrm.serve.limits import Limits
 from mrm.serve.worker import ModelWorker
+from mrm.system.errors import MRMError
 from tests.support.configs import MICRO
 from tests.support.image_files import png_of_size
 from tests.support.service import SMALL, TOKEN, ask, dicom, running, write_models
@@ -646,13 +646,13 @@ def test_a_service_that_cannot_be_says_why(folder, settings, message):
     (folder / "incomplete").mkdir(exist_ok=True)
     (folder / "incomplete" / "config.json").write_bytes((folder / "classifier" / "config.json").read_bytes())
     paths = {k: folder / v for k, v in settings.items() if k in ("model", "mrm")}
-    with pytest.raises(EXPECTED, match=message):
+    with pytest.raises(MRMError, match=message):
         server.serve(**{"model": folder / "classifier", **settings, **paths})
 
 
 @pytest.mark.parametrize("changes", [{"max_requests": 0}, {"timeout_seconds": NAN}, {"body_mb": -1}, {"body_mb": 600}])
 def test_limits_that_are_none_are_refused(changes):
-    with pytest.raises(EXPECTED, match="limits"):
+    with pytest.raises(MRMError, match="limits"):
         Limits(**changes)
 
 
@@ -660,11 +660,11 @@ def test_a_model_of_damaged_weights_is_refused_at_the_start(folder, tmp_path):
     model = model_folder.load(folder / "classifier")
     model.encoder.head.bias.data[0] = NAN
     model_folder.save(tmp_path / "broken", model)
-    with pytest.raises(EXPECTED, match="no finite number"):
+    with pytest.raises(MRMError, match="no finite number"):
         server.application(tmp_path / "broken")
 
 
 def test_a_missing_library_names_the_extra(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
-    with pytest.raises(EXPECTED, match=r"mrm-radiograph\[serve\]"):
+    with pytest.raises(MRMError, match=r"mrm-radiograph\[serve\]"):
         server.serve(folder / "classifier")

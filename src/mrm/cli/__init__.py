@@ -1,89 +1,70 @@
-"""The command `mrm`. Each command is a small function in one of these files, which calls one in `runs`."""
+"""The command `mrm`. Each command is a small function in one of these files, which calls one in `mrm.runs`.
+
+Nothing heavy is imported before a command has understood its options and starts to work.
+"""
 
 from __future__ import annotations
 
+import difflib
 import sys
 import warnings
 from collections.abc import Sequence
 
-from mrm.cli import data, machine, testing, training, using
-from mrm.system.errors import (
-    AugmentError,
-    CheckpointError,
-    ConfigError,
-    ExplainError,
-    ImageError,
-    OutlierError,
-    OutputError,
-    PackError,
-    PredictError,
-    ProbeError,
-    RecordError,
-    ReportError,
-    RunError,
-    SegmenterError,
-    StoreError,
-    TrainingError,
-)
+from mrm.cli import data_preparation, machine_check, model_testing, model_training, model_use
+from mrm.system.errors import ConfigError, MRMError
 
-EXPECTED = (
-    AugmentError,
-    ExplainError,
-    CheckpointError,
-    ImageError,
-    ConfigError,
-    OutlierError,
-    OutputError,
-    PackError,
-    ProbeError,
-    PredictError,
-    RecordError,
-    ReportError,
-    RunError,
-    SegmenterError,
-    StoreError,
-    TrainingError,
-)
 GROUPS = {
-    "data": data.COMMANDS,
-    "training": training.COMMANDS,
-    "testing": testing.COMMANDS,
-    "using a model": using.COMMANDS,
-    "this machine": machine.COMMANDS,
+    "data": data_preparation.COMMANDS,
+    "training": model_training.COMMANDS,
+    "testing": model_testing.COMMANDS,
+    "using a model": model_use.COMMANDS,
+    "this machine": machine_check.COMMANDS,
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; expected errors print one line and exit with 2, Ctrl-C exits with 130."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
+    """Run a command. Expected errors print one line and exit with 2; Ctrl-C exits with 130."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     warnings.formatwarning = lambda message, *_, **__: f"mrm: warning: {message}\n"
-    name = argv[0] if argv else "--help"
     try:
-        if name in ("-h", "--help"):
-            print(usage())
-        elif name in COMMANDS:
-            COMMANDS[name].run(argv[1:])
-        else:
-            raise ConfigError(f"no command {name!r}; `mrm --help` lists them")
-    except EXPECTED as error:
-        print(f"mrm: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        dispatch(words)
+    except MRMError as error:
+        _fail(str(error))
     except KeyboardInterrupt:
         print("mrm: interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stdout = None
-    except OSError as error:  # a disk that is full, a folder that is none
-        print(
-            f"mrm: error: {error}; see that it is there, and that there is room and the right to write", file=sys.stderr
-        )
-        sys.exit(2)
+    except OSError as error:  # such as a full disk, or a path that is not a folder
+        _fail(f"{error}; check that the path exists, that there is space left, and that you have permission to write")
+
+
+def dispatch(words: Sequence[str]) -> None:
+    """Run the command that the first word names. Raises ConfigError for an unknown one."""
+    name, rest = (words[0], words[1:]) if words else ("--help", [])
+    if name in ("-h", "--help"):
+        print(usage())
+    elif name == "--version":
+        from mrm import __version__
+
+        print(f"mrm {__version__}")
+    elif name in COMMANDS:
+        COMMANDS[name].run(rest)
+    else:
+        nearest = difflib.get_close_matches(name, COMMANDS, n=1)
+        advice = f"did you mean {nearest[0]!r}?" if nearest else "`mrm --help` lists the commands"
+        raise ConfigError(f"unknown command {name!r}; {advice}")
 
 
 def usage() -> str:
-    """The list of commands with their first lines."""
-    lines = ["mrm: learn from radiographs and their reports, then classify with few labels"]
+    """The list of commands with the first line of each."""
+    lines = ["mrm: learn from radiographs and their reports, then classify and segment with few labels"]
     for group, commands in GROUPS.items():
         lines += ["", f"{group}:", *(f"  mrm {name:11} {command.about}" for name, command in commands.items())]
-    return "\n".join([*lines, "", "mrm COMMAND --help explains each."])
+    return "\n".join([*lines, "", "`mrm COMMAND --help` explains a command and its options."])
+
+
+def _fail(message: str) -> None:
+    print(f"mrm: error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,63 +1,69 @@
-"""What a command of `mrm` is: a line about it, and what it does with the words that follow its name."""
+"""What a command of `mrm` is: a function whose docstring and parameters say everything about it.
+
+The list of all commands needs nothing but the functions; options are read when a command is called or explained.
+"""
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-from collections.abc import Callable
-from typing import Annotated, NamedTuple, TypeVar, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import tyro
+from mrm.cli import help_text, options, parsing, recipe_options
+from mrm.system.errors import ConfigError
 
-Options = TypeVar("Options", bound=type)
-EMPTY = (None, "", ())  # defaults that say nothing, so the help does not name them
+if TYPE_CHECKING:
+    from mrm.recipes import Recipe
 
-
-class Command(NamedTuple):
-    """A command of `mrm`."""
-
-    about: str
-    run: Callable[[list[str]], None]
+HELP = {"-h", "--help"}
 
 
-def commands(*functions: Callable[..., None]) -> dict[str, Command]:
-    """Functions as commands: name, with hyphens, options and help follow from each."""
-    return dict(_command(function) for function in functions)
+@dataclass(frozen=True)
+class Command:
+    """A command: its function, and for one that trains the recipes that its configuration may come from."""
+
+    function: Callable[..., None]
+    recipes: Mapping[str, Recipe] | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is typed, with hyphens."""
+        return self.function.__name__.replace("_", "-")
+
+    @property
+    def about(self) -> str:
+        """The first line of its help."""
+        return (self.function.__doc__ or "").splitlines()[0]
+
+    def run(self, words: Sequence[str]) -> None:
+        """Do what the words of the command line say, or print the help. Raises ConfigError for words it cannot take."""
+        if HELP & set(words):
+            print(self.help(words))
+            return
+        try:
+            positional, named = self.arguments(words)
+        except ConfigError as error:
+            raise ConfigError(f"{error} (see `mrm {self.name} --help`)") from error
+        self.function(*positional, **named)
+
+    def arguments(self, words: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of the function, from the words of the command line."""
+        if self.recipes is not None:
+            return [recipe_options.configuration(self.function, self.recipes, words)], {}
+        accepted = options.options_of(self.function)
+        values = parsing.parse(accepted, words)
+        parsing.require(accepted, values)
+        return options.arguments_of(self.function, values)
+
+    def help(self, words: Sequence[str]) -> str:
+        """The help, for a command that trains that of the recipe among the words."""
+        docs = options.read_docstring(self.function)
+        if self.recipes is not None:
+            return recipe_options.help_of(self.name, docs, self.function, self.recipes, words)
+        return help_text.help_text(self.name, docs, options.options_of(self.function))
 
 
-def _command(function: Callable[..., None]) -> tuple[str, Command]:
-    name = function.__name__.replace("_", "-")
-    about = (function.__doc__ or "").splitlines()[0]
-    function.__annotations__ = _named(function)
-    return name, Command(
-        about, lambda argv: tyro.cli(function, prog=f"mrm {name}", args=argv, config=(tyro.conf.DisallowNone,))
-    )
-
-
-def _named(function: Callable[..., None]) -> dict[str, object]:
-    """The types of a function's arguments, as the help shows them.
-
-    What goes without an option's name is called by its own, `[NAME]` if it may be left out, `NAME ...` if there may be
-    several.
-    """
-    types = get_type_hints(function, include_extras=True)
-    shown = {}
-    for p in inspect.signature(function).parameters.values():
-        several = get_origin(types[p.name]) is tuple
-        metavar, hint = None, None
-        if p.kind is p.POSITIONAL_ONLY:
-            metavar = p.name.upper() + (" ..." if several else "")
-            metavar = metavar if p.default is p.empty else f"[{metavar}]"
-            hint = "" if several else None
-        if p.default in EMPTY:
-            hint = ""
-        shown[p.name] = Annotated[types[p.name], tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)]
-    return types | shown
-
-
-def without_empty_defaults(options: Options) -> Options:
-    """A dataclass of options whose help names no default that says nothing."""
-    types = get_type_hints(options, include_extras=True)
-    quiet = [f.name for f in dataclasses.fields(options) if f.default in EMPTY]
-    options.__annotations__ = types | {n: Annotated[types[n], tyro.conf.arg(help_behavior_hint="")] for n in quiet}
-    return options
+def commands(*functions: Callable[..., None], recipes: Mapping[str, Recipe] | None = None) -> dict[str, Command]:
+    """Functions as commands, by their names."""
+    listed = [Command(function, recipes) for function in functions]
+    return {command.name: command for command in listed}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mrm.system import lazy
 
 if TYPE_CHECKING:
-    from mrm.corpora.contract import Options
+    from mrm.corpora.options import Options
     from mrm.corpora.preparing import CORPORA, prepare
 
 __all__ = ["CORPORA", "Options", "prepare"]
@@ -13,7 +13,7 @@ __getattr__, __dir__ = lazy.exports(
     "mrm.corpora",
     {
         "CORPORA": "mrm.corpora.preparing",
-        "Options": "mrm.corpora.contract",
+        "Options": "mrm.corpora.options",
         "prepare": "mrm.corpora.preparing",
     },
 )

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from mrm.corpora.options import Options
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from mrm.system.tables import read_csv_rows
 
 Purpose = Literal["labels", "reports", "masks"]
-Check = Literal["none", "header", "pixels"]
 IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
 
 ABSENT = "image absent"  # the reasons that several corpora share
@@ -38,34 +38,6 @@ class Exclusion:
     name: str
     reason: str
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user may ask of `prepare`. A corpus takes what concerns it."""
-
-    splits: Path | None = None  # a folder of published label lists, to be used in place of our own splits
-    seed: int = 0  # of the splits
-    val: float = 0.1  # share of the images for validation, where the publisher has no such set
-    test: float = 0.2  # share of the images for the test, where the publisher has no such set
-    fractions: tuple[int, ...] = (1, 10)  # per cent of the training labels, beside all of them
-    classes: tuple[str, ...] = ()  # these classes only; for custom, the label columns
-    views: tuple[str, ...] = ()  # these views only, e.g. PA AP
-    uncertain: str = ""  # in label lists: ones, zeros or ignore; none means as the published lists of the corpus
-    sections: tuple[str, ...] = ()  # parts of reports that are kept; none means what suits the corpus
-    reports: Path | None = None  # reports that come apart from the images (MIMIC)
-    columns: Mapping[str, str] = field(default_factory=dict)  # custom: our name -> the table's column
-    table: Path | None = None  # custom: the table, else the only one under the source
-    size: int = 0  # segmentation: longer side of the images written, 0 as they are
-    check: Check = "header"  # each image is opened for its size and end, decoded whole (pixels), or not opened
-    workers: int = 0  # processes; 0 means one per core
-
-    def __post_init__(self) -> None:
-        for name in ("size", "workers"):
-            if getattr(self, name) < 0:
-                raise RecordError(f"{name} {getattr(self, name)}: give 0 or more")
-        if twice := [c for c, n in Counter(self.classes).items() if n > 1]:
-            raise RecordError(f"classes: {', '.join(twice)} is named twice; name each once")
 
 
 def file_stem(name: str) -> str:

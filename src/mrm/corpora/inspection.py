@@ -15,7 +15,8 @@ from typing import Any
 
 import pydicom
 
-from mrm.corpora.contract import UNREADABLE, Check, Exclusion, Options
+from mrm.corpora.contract import UNREADABLE, Exclusion
+from mrm.corpora.options import Check, Options
 from mrm.data import headers, images
 from mrm.data.records import Record, Records
 from mrm.system import hardware

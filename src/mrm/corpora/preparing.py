@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mrm.corpora import inspection, splits, writing
-from mrm.corpora.contract import Exclusion, Options, Release
+from mrm.corpora.contract import Exclusion, Release
+from mrm.corpora.options import Options
 from mrm.corpora.writing import Corpus
 from mrm.data.records import Record, Records
 from mrm.system import output_folder

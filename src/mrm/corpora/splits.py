@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mrm.corpora.contract import ABSENT, DUPLICATE, Exclusion, Options, Release
+from mrm.corpora.contract import ABSENT, DUPLICATE, Exclusion, Release
+from mrm.corpora.options import Options
 from mrm.data.records import UNCERTAIN, Record, Records, read_list
 from mrm.system.errors import RecordError
 

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 import pydicom
 
-from mrm.corpora.contract import Exclusion, Options, Release
+from mrm.corpora.contract import Exclusion, Release
+from mrm.corpora.options import Options
 from mrm.corpora.splits import LISTS, as_listed
 from mrm.data.records import UNCERTAIN, Records
 from mrm.system.files import write_csv, write_json

@@ -1,4 +1,4 @@
-"""Settings of the data: which part of an image a sample shows, how it is changed, and what text a report gives.
+"""Settings of the data: which part of an image a sample shows, how it is augmented, and which text of a report is used.
 
 Nothing heavy is imported here, so that a command answers at once.
 """
@@ -11,43 +11,43 @@ from typing import Literal
 from mrm.system.errors import AugmentError, PackError
 
 LARGEST_FILE = 1 << 30  # bytes of a file of packed images
-OnError = Literal["stop", "skip"]  # what a record that cannot be used does to a run
+OnError = Literal["stop", "skip"]  # what happens at a record that cannot be used
 
 
 @dataclass(frozen=True)
 class CropConfig:
     """Random resized crop and flip of training images. The defaults are the published ones."""
 
-    area: tuple[float, float] = (0.2, 1.0)  # share of the image
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5  # probability
+    area: tuple[float, float] = (0.2, 1.0)  # of the crop, as a share of the image, from and to
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width of the crop over its height, from and to
+    flip: float = 0.5  # probability of a horizontal flip
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Which text a record's report gives, and how much of it is masked."""
+    """Which text of a report is used, and how much of it is masked."""
 
-    sections: tuple[str, ...] = ()  # findings, impression, ...; none = the whole report
-    mask: float = 0.5  # probability, per word
-    loss: Literal["masked", "all"] = "masked"  # the paper's; "all" is what the published code trained on
+    sections: tuple[str, ...] = ()  # findings, impression, ...; by default the whole report
+    mask: float = 0.5  # probability of masking a word
+    loss: Literal["masked", "all"] = "masked"  # tokens in the loss; all, as in the published code, includes padding
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far images are changed; every amount is the largest, and 0 leaves that change out."""
+    """How much images are changed. Amounts are the largest that are drawn; 0 switches a change off."""
 
-    rotate: float = 0.0  # degrees, either way
+    rotate: float = 0.0  # degrees in either direction
     brightness: float = 0.0  # share of the grey scale, up or down
     contrast: float = 0.0  # 0.3 draws a factor from 1/1.3 to 1.3
     gamma: float = 0.0  # 0.3 draws an exponent from 1/1.3 to 1.3
-    blur: float = 0.0  # pixels, standard deviation; on half of the images
-    noise: float = 0.0  # share of the grey scale, standard deviation; on half of the images
-    erase: float = 0.0  # probability of a rectangle of noise, a fiftieth to a fifth of the image
+    blur: float = 0.0  # standard deviation in pixels; on half of the images
+    noise: float = 0.0  # standard deviation as a share of the grey scale; on half of the images
+    erase: float = 0.0  # probability of a rectangle of noise that covers 2 to 20 % of the image
 
     def __post_init__(self) -> None:
-        for name, most in (("rotate", 180.0), ("brightness", 1.0), ("noise", 1.0), ("erase", 1.0)):
-            if not 0 <= getattr(self, name) <= most:
-                raise AugmentError(f"augmentation: {name} must be from 0 to {most:g}, not {getattr(self, name):g}")
+        for name, limit in (("rotate", 180.0), ("brightness", 1.0), ("noise", 1.0), ("erase", 1.0)):
+            if not 0 <= getattr(self, name) <= limit:
+                raise AugmentError(f"augmentation: {name} must be from 0 to {limit:g}, not {getattr(self, name):g}")
         for name in ("contrast", "gamma", "blur"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise AugmentError(f"augmentation: {name} must be 0 or more, not {getattr(self, name):g}")
@@ -61,10 +61,11 @@ STRONG = AugmentConfig(rotate=10, brightness=0.15, contrast=0.3, gamma=0.3, blur
 class PackConfig:
     """How images are packed into shards."""
 
-    size: int = 512  # pixels of the shorter side; smaller images stay as they are
-    format: Literal["jpeg", "png"] = "jpeg"
-    quality: int = 90  # of JPEG
-    rows: int | None = None  # images per file; None = 2048, fewer where a file might grow beyond 1 GB
+    # Images
+    size: int = 512  # shorter side in pixels, at least the size that models train at; smaller images keep their size
+    format: Literal["jpeg", "png"] = "jpeg"  # png is lossless and takes about three times the space
+    quality: int = 90  # of JPEG, 1 to 100
+    rows: int | None = None  # images in a file; by default 2048, fewer where a file might grow beyond 1 GB
 
     def __post_init__(self) -> None:
         if self.size < 16:

@@ -14,28 +14,28 @@ class ModelConfig:
     """The architecture. The defaults are the published model (ViT-B/16 at 224, targets at 448)."""
 
     encoder: str = "vit_base_patch16_224"  # any timm Vision Transformer
-    encoder_options: dict[str, Any] = field(default_factory=dict)  # passed to timm: depth, embed_dim, ...
-    image_size: int = 224  # what the encoder sees, in pixels
-    target_scale: int = 2  # the restored image is this many times larger
-    antialias: bool = False  # of the resize to image_size; the published weights were made without
-    keep: int = 49  # visible patches in training
-    fixed_positions: bool = True  # 2-D sine-cosine; False keeps the encoder's own
-    norm_pix: bool = True  # restored patches are normalised by their own mean and deviation
-    decoder_width: int = 768
-    decoder_depth: int = 4
-    decoder_heads: int = 6
-    image_decoder: Literal["full", "cross"] = "full"  # cross: hidden patches attend to the visible ones only
-    predicted: int | None = None  # hidden patches restored in training; None: all (full), or as many as `keep` (cross)
-    vocabulary: int = 30_000
-    report_length: int = 100  # tokens, [CLS] included
-    report_width: int = 384
-    report_depth: int = 6
-    report_heads: int = 6
-    report_mlp: int = 1536
-    report_dropout: float = 0.1
-    tied_words: bool = True  # output weights are the word embeddings; False where a file of weights differs
-    mean: float = 0.4978  # of grey values in 0..1, over the training radiographs
-    std: float = 0.2449
+    encoder_options: dict[str, Any] = field(default_factory=dict)  # passed to timm: depth=6,embed_dim=192
+    image_size: int = 224  # side of the encoder's input in pixels
+    target_scale: int = 2  # the restored image is this many times as large
+    antialias: bool = False  # in the resize to image_size; the published weights were trained without
+    keep: int = 49  # patches that stay visible in training
+    fixed_positions: bool = True  # 2-D sine-cosine positions instead of the encoder's own
+    norm_pix: bool = True  # normalise each target patch by its own mean and deviation
+    decoder_width: int = 768  # of the image decoder
+    decoder_depth: int = 4  # blocks of the image decoder
+    decoder_heads: int = 6  # attention heads of the image decoder
+    image_decoder: Literal["full", "cross"] = "full"  # in cross, hidden patches attend to visible ones only
+    predicted: int | None = None  # hidden patches restored in training; by default all, with cross as many as keep
+    vocabulary: int = 30_000  # pieces of a new tokenizer
+    report_length: int = 100  # tokens, including [CLS]
+    report_width: int = 384  # of the report decoder
+    report_depth: int = 6  # layers of the report decoder
+    report_heads: int = 6  # attention heads of the report decoder
+    report_mlp: int = 1536  # width of the report decoder's MLP
+    report_dropout: float = 0.1  # of the report decoder
+    tied_words: bool = True  # the output weights are the word embeddings
+    mean: float = 0.4978  # of grey values from 0 to 1, over the training radiographs
+    std: float = 0.2449  # of grey values from 0 to 1, over the training radiographs
 
     @property
     def target_size(self) -> int:

@@ -1,5 +1,6 @@
 """Configurations: everything that decides a pre-training, a fine-tuning or a segmentation run.
 
+The comments are the help of the commands: those beside the fields explain them, those above name their groups.
 Nothing heavy is imported here, so that a command answers at once.
 """
 
@@ -18,74 +19,95 @@ from mrm.training.config import TrainConfig
 class PretrainConfig:
     """Pre-train MRM on records of images and reports."""
 
-    records: Path  # training.csv: image_path, report_content
-    out: Path  # the run's folder
-    init: Path | None = None  # MAE ViT weights, MRM.pth, a model folder or a run to start from
+    # Data
+    records: Path  # a CSV with the columns image_path and report_content, or a packed folder
+    out: Path  # the folder of the run
+    init: Path | None = None  # weights to start from: MAE ViT weights, MRM.pth, a model folder or a run
     val: Path | None = None  # records whose losses choose the best checkpoint
-    images: Path | None = None  # where relative image paths are; else beside the records
-    tokenizer: Path | None = None  # else the one of --init, else trained on the records
-    max_steps: int | None = None  # squeeze the run into so many steps
-    seed: int = 0
-    on_error: OnError = "stop"  # an image that cannot be read: stop, or skip (counted and listed)
-    audit: Literal["images", "names"] = "images"  # how later tests find records seen here; images are read once
-    image_weight: float = 1.0
-    report_weight: float = 1.0
+    images: Path | None = None  # the folder that relative image paths start from; by default that of the records
+    tokenizer: Path | None = None  # by default the tokenizer of --init, or one trained on the records
+    on_error: OnError = "stop"  # when an image cannot be read: stop, or skip it (counted and listed)
+    audit: Literal["images", "names"] = "images"  # what is stored of the records for later overlap checks
+
+    # What is trained
+    image_weight: float = 1.0  # of the loss of the restored patches
+    report_weight: float = 1.0  # of the loss of the restored words
     model: ModelConfig = field(default_factory=ModelConfig)
+
+    # Samples
     crop: CropConfig = field(default_factory=CropConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+
+    # Schedule
+    max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
+    seed: int = 0  # of the weights, the order of the records, the crops and the masks
     training: TrainConfig = field(default_factory=TrainConfig)
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Fine-tune an encoder to findings. The best checkpoint is the one of the best validation AUROC."""
+    """Fine-tune an encoder to findings. The best checkpoint is the one with the highest validation AUROC."""
 
+    # Data
     train: Path  # a published label list or a CSV with class columns
-    val: Path
-    init: Path  # what to start from: a model folder, a run, MRM.pth, MAE's or timm's ViT weights
-    out: Path  # the run's folder
-    scratch: bool = False  # the same architecture from random weights, to compare with
-    classes: tuple[str, ...] = ()  # label columns; else all numeric ones of --train
-    images: Path | None = None  # where relative image paths are; else beside the lists
-    uncertain: Literal["ones", "zeros", "ignore"] = "ignore"  # what labels of -1 become ...
-    uncertain_by_class: dict[str, str] = field(default_factory=dict)  # ... or per class
-    view: Literal["whole", "centre"] = "whole"  # test view; the published one, "centre", cuts the sides of radiographs
-    drop_path: float = 0.1
+    val: Path  # the same for validation, which chooses the best checkpoint
+    init: Path  # the model to start from: a model folder, a run, MRM.pth, or ViT weights of MAE or timm
+    out: Path  # the folder of the run
+    classes: tuple[str, ...] = ()  # label columns; by default all numeric columns of --train
+    images: Path | None = None  # the folder that relative image paths start from; by default that of the lists
+    uncertain: Literal["ones", "zeros", "ignore"] = "ignore"  # what labels of -1 become
+    uncertain_by_class: dict[str, str] = field(default_factory=dict)  # the same for single classes: Edema=ones
+    view: Literal["whole", "centre"] = "whole"  # of test images; centre, as published, cuts off the sides
+    on_error: OnError = "stop"  # when an image cannot be read: stop, or skip it (counted and listed)
+    audit: Literal["images", "names"] = "images"  # what is stored of the records for later overlap checks
+
+    # What is trained
+    scratch: bool = False  # train the same architecture from random weights, for comparison
+    probe_first: bool = False  # start from a linear probe instead of a random head; helps with few labels or steps
     pooling: Literal["mean", "attention"] = "mean"  # of the patches; attention learns where to look
-    probe_first: bool = False  # start from a linear probe instead of a blank head: few labels, few steps
-    max_steps: int | None = None  # squeeze the run into so many steps
-    seed: int = 0
-    on_error: OnError = "stop"  # an image that cannot be read: stop, or skip (counted and listed)
-    audit: Literal["images", "names"] = "images"  # how later tests find records seen here; images are read once
+    drop_path: float = 0.1  # probability of skipping a block in training
+
+    # Samples
     crop: CropConfig = field(default_factory=CropConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)  # after crop and flip; the published one: nothing
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # after crop and flip; the published recipe has none
+
+    # Schedule
+    max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
+    seed: int = 0  # of the weights, the order of the records, and the augmentation
     training: TrainConfig = field(default_factory=TrainConfig)
 
 
 @dataclass(frozen=True)
 class SegmentConfig:
-    """Fine-tune an encoder to outline classes. The best checkpoint is the one of the best validation Dice."""
+    """Fine-tune an encoder to outline classes. The best checkpoint is the one with the highest validation Dice."""
 
-    train: Path  # a segmentation folder, of which `training` is taken, or the images of one split of it
-    val: Path  # the same, of which `validation` is taken
-    init: Path  # what to start from: a model folder, a run, MRM.pth, MAE's or timm's ViT weights
-    out: Path  # the run's folder
-    only: Path | None = None  # a list of the training images to take, train_10.txt say; else all
-    scratch: bool = False  # the same architecture from random weights, to compare with
-    classes: tuple[str, ...] = ("lesion",)  # what the numbers 1, 2, ... in a mask are called
-    image_size: tuple[int, int] = (512, 512)  # height, width; multiples of the encoder's patch
-    blocks: tuple[int, ...] = ()  # features after these four blocks; none = 4, 6, 8, 12 of 12, others in proportion
-    head: Literal["upernet", "dpt", "linear"] = "upernet"
+    # Data
+    train: Path  # a segmentation folder, whose split `training` is used, or the images of one split
+    val: Path  # the same, whose split `validation` is used
+    init: Path  # the model to start from: a model folder, a run, MRM.pth, or ViT weights of MAE or timm
+    out: Path  # the folder of the run
+    only: Path | None = None  # a list of the training images to use, such as train_10.txt; by default all
+    classes: tuple[str, ...] = ("lesion",)  # names of the numbers 1, 2, ... in a mask
+    negatives: float = 0.4  # images without a lesion in an epoch, for each one with a lesion
+    on_error: OnError = "stop"  # when an image or mask cannot be used: stop, or skip it (counted and listed)
+    audit: Literal["images", "names"] = "images"  # what is stored of the records for later overlap checks
+
+    # What is trained
+    scratch: bool = False  # train the same architecture from random weights, for comparison
+    image_size: tuple[int, int] = (512, 512)  # height and width; multiples of the encoder's patch
+    blocks: tuple[int, ...] = ()  # four blocks whose features are used; by default 4, 6, 8, 12 of 12, or in proportion
+    head: Literal["upernet", "dpt", "linear"] = "upernet"  # the decoder
     channels: int = 768  # of the decoder
-    auxiliary: int = 256  # channels of the auxiliary head; 0 = none
-    drop_path: float = 0.1
-    negatives: float = 0.4  # images without lesion an epoch, for each with one
-    focal_weight: float = 2.0
-    dice_weight: float = 1.0
-    auxiliary_weight: float = 0.4  # of both losses, for the auxiliary head
-    max_steps: int | None = None  # squeeze the run into so many steps
-    seed: int = 0
-    on_error: OnError = "stop"  # an image or mask that cannot be used: stop, or skip (counted and listed)
-    audit: Literal["images", "names"] = "images"  # how later tests find records seen here; images are read once
-    crop: CropConfig = field(default_factory=lambda: CropConfig(area=(1.0, 1.0)))  # from area 1 on: the whole image
+    auxiliary: int = 256  # channels of the auxiliary head; 0 leaves it out
+    drop_path: float = 0.1  # probability of skipping a block in training
+    focal_weight: float = 2.0  # of the focal loss
+    dice_weight: float = 1.0  # of the Dice loss
+    auxiliary_weight: float = 0.4  # of both losses at the auxiliary head
+
+    # Samples
+    crop: CropConfig = field(default_factory=lambda: CropConfig(area=(1.0, 1.0)))  # area 1 is the whole image
+
+    # Schedule
+    max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
+    seed: int = 0  # of the weights, the order of the images, and the crops
     training: TrainConfig = field(default_factory=TrainConfig)

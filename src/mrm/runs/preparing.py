@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mrm import corpora
 from mrm.audit.overlaps import AuditReport, audit
+from mrm.corpora.options import Options
 from mrm.corpora.splits import LISTS
 from mrm.corpora.writing import AUDIT
 from mrm.data.records import Records
@@ -16,7 +17,7 @@ from mrm.system.output_folder import writing
 from mrm.system.progress import Progress
 
 
-def prepare(name: str, source: Path, out: Path, options: corpora.Options | None = None) -> AuditReport:
+def prepare(name: str, source: Path, out: Path, options: Options | None = None) -> AuditReport:
     """Records, label lists and facts of a public corpus, from its download; and an audit of its sets.
 
     Interrupted, each of the two goes on where it was: `corpus.json` ends the first, `audit.json` the second.

@@ -29,12 +29,12 @@ from mrm.models.mrm import MRM
 from mrm.pages.figures import Curve
 from mrm.pages.probe import write_probe_page
 from mrm.runs.finetuning import finetune
+from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking, seeds
 from mrm.statistics.intervals import Estimate
 from mrm.system.errors import RunError
 from mrm.system.files import write_json
-from mrm.system.hardware import best_device
 from mrm.system.output_folder import json_settings, open_folder
 from mrm.training.checkpoints import STATE
 
@@ -63,6 +63,7 @@ class ProbeConfig:
     max_steps: int | None = None  # of fine-tuning
     draws: int = 2000
     workers: int | None = None
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def features_of(
     """Pooled features (N, D) of the three sets, NaN where an image cannot be read; kept in a file."""
     file = Path(config.out) / "features" / f"{name.replace('/', '_')}.npz"
     if not file.is_file():
-        network = opened(config, path).to(best_device())
+        network = opened(config, path).to(device_named(config.device))
         made = {}
         for part, rows in records.items():
             made[part], unreadable = predict.features(network, rows, workers=config.workers)
@@ -285,7 +286,7 @@ def fine_tuned(
         made = replace(made, training=replace(made.training, workers=config.workers))
     if not only_model(made.out):
         finetune(made)
-    network = model_folder.load_as(made.out, Classifier).to(best_device())
+    network = model_folder.load_as(made.out, Classifier).to(device_named(config.device))
     scores = {
         name: predict.classify(network, records[name], workers=config.workers).logits_NC for name in ("val", "test")
     }

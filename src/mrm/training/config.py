@@ -16,32 +16,37 @@ from mrm.system.errors import TrainingError
 class TrainConfig:
     """Length, optimiser, schedule and bookkeeping of a run. The defaults are the published pre-training."""
 
-    epochs: float | None = 200.0  # passes over the records; or
-    steps: int | None = None  # optimiser steps, which win
-    warmup_epochs: float = 40.0
-    warmup_steps: int | None = None
-    global_batch: int = 256  # samples a step, over all processes
-    micro_batch: int | None = None  # samples a process holds at a time; None: all of its share
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1.5e-4  # peak learning rate for a global batch of `lr_batch`, to which it is in proportion
-    lr_batch: int | None = 256  # None: `lr` is the peak, whatever the batch
-    betas: tuple[float, float] = (0.9, 0.95)
+    # Schedule
+    epochs: float | None = 200.0  # passes over the records; --training.steps takes precedence
+    steps: int | None = None  # optimiser steps
+    warmup_epochs: float = 40.0  # of the learning rate; --training.warmup-steps takes precedence
+    warmup_steps: int | None = None  # of the learning rate
+    global_batch: int = 256  # samples in a step, over all ranks
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # sgd has momentum
+    lr: float = 1.5e-4  # peak learning rate for a global batch of lr_batch, scaled in proportion for others
+    lr_batch: int | None = 256  # the batch that lr is for; none makes lr the peak for any batch
+    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
     momentum: float = 0.9  # of SGD
-    weight_decay: float = 0.05  # none on biases and norms
-    layer_decay: float | None = None  # learning rate of a block over that of the next
-    clip: float | None = None  # gradient norm
-    schedule: Literal["cosine", "polynomial"] = "cosine"  # to 0, after a linear warm-up
-    precision: Literal["fp32", "bf16"] = "bf16"
-    compile: bool = False  # torch.compile of the forward and backward pass: minutes at first, then faster steps
-    sharding: Literal["none", "full"] = "none"  # over processes: a whole copy in each, or a part in each (FSDP2)
-    ema: float | None = None  # decay of an average of the weights, which is then what is kept
-    checkpointing: bool = False  # recompute activations: less memory, slower
+    weight_decay: float = 0.05  # of weights; none for biases and norms
+    layer_decay: float | None = None  # learning rate of a block as a share of the next block's
+    clip: float | None = None  # largest gradient norm
+    schedule: Literal["cosine", "polynomial"] = "cosine"  # decay to 0 after a linear warm-up
+    ema: float | None = None  # decay of a moving average of the weights, which is then what is saved
+    bad_steps: int = 20  # steps in a row without a finite gradient before the run stops
+
+    # Machine
+    micro_batch: int | None = None  # samples that a rank computes at once; by default all of its share
+    precision: Literal["fp32", "bf16"] = "bf16"  # bf16 computes the network in mixed precision
+    compile: bool = False  # compile the forward and backward pass: minutes at first, then faster steps
+    sharding: Literal["none", "full"] = "none"  # full spreads weights and optimiser state over the ranks (FSDP2)
+    checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower
+    workers: int | None = None  # processes that read images; by default chosen for this machine
+
+    # Logging and checkpoints
     log_every: int = 20  # steps
-    validate_every: int = 1000  # validation and images
-    save_every: int = 1000
-    keep: int = 2  # checkpoints, besides the best
-    workers: int | None = None  # processes that read images; None: by the machine
-    bad_steps: int = 20  # in a row, without a finite gradient, before the run stops
+    validate_every: int = 1000  # steps; pre-training also draws restored images
+    save_every: int = 1000  # steps
+    keep: int = 2  # checkpoints to keep, besides the best
     trackers: tuple[str, ...] = ("tensorboard",)  # any of Accelerate's
 
     def __post_init__(self) -> None:
@@ -53,19 +58,19 @@ class TrainConfig:
             raise TrainingError("a run needs a length: steps, or epochs above 0")
         if self.compile and self.sharding == "full":
             raise TrainingError(
-                "a model in parts is not compiled: its graph breaks at every part, and is made anew for every length of "
-                "text; choose --training.compile or --training.sharding full"
+                "a sharded model cannot be compiled: its graph breaks at every shard and is compiled again for every "
+                "length of text; choose either --training.compile or --training.sharding full"
             )
 
     def plan(self, records: int) -> tuple[int, int]:
-        """Steps of the run and of its warm-up, for so many records."""
+        """Steps of the run and of its warm-up, for this many records."""
         per_epoch = records / self.global_batch
         steps = self.steps or max(1, round((self.epochs or 0) * per_epoch))
         warmup = round(self.warmup_epochs * per_epoch) if self.warmup_steps is None else self.warmup_steps
         return steps, min(warmup, steps - 1)
 
     def shortened(self, steps: int | None) -> TrainConfig:
-        """The same run squeezed into `steps`: the schedule fits them, the warm-up takes its share of them."""
+        """The same run in `steps` steps: the schedule is scaled to fit, and the warm-up keeps its share."""
         if steps is None:
             return self
         if self.steps is not None:

@@ -1,0 +1,143 @@
+"""Commands that get data ready: prepare, phantoms, audit, tokenizer, pack."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from mrm.cli.command import commands
+from mrm.cli.shared_options import Images, Workers
+from mrm.corpora.options import Options
+from mrm.data.config import OnError, PackConfig
+from mrm.system.errors import PackError
+
+CorpusName = Literal["nih", "chexpert", "rsna", "siim", "mimic", "openi", "covid", "custom"]
+
+
+def prepare(corpus: CorpusName, /, source: Path, out: Path, options: Options) -> None:
+    """Make audited records of a public corpus, from the folder it was downloaded to.
+
+    CORPUS is nih, chexpert, rsna, siim, mimic, openi, covid or custom (your own images and reports). The download is
+    only read. Run the same command again to resume it after an interruption.
+
+    Example:
+        mrm prepare nih --source downloads/ChestX-ray14 --out data/nih
+
+    Data:
+        corpus: nih, chexpert, rsna, siim, mimic, openi, covid or custom.
+        source: the folder of the download.
+        out: the folder to write: records, label lists, corpus.json and audit.json.
+    """
+    from mrm import runs
+
+    runs.prepare(corpus, source, out, options)
+
+
+def phantoms(out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks: tuple[str, ...] = ()) -> None:
+    """Draw phantom radiographs with reports, labels and masks.
+
+    Example:
+        mrm phantoms --out phantoms --count 200 --size 256 --masks lungs
+
+    Phantoms:
+        out: the folder to write: records.csv, images/ and a folder for each kind of mask.
+        count: studies; a patient has one to three of them.
+        size: side of an image in pixels.
+        seed: a different seed draws different patients.
+        masks: kinds of masks to write: lungs, pneumothorax.
+    """
+    from mrm.corpora.phantoms import phantom_files
+
+    print(f"{out / 'records.csv'}: {len(phantom_files.write(out, count, seed, size, masks))} phantoms")
+    print(f"next: mrm pretrain tiny --records {out / 'records.csv'} --out runs/tiny")
+
+
+def audit(
+    sets: tuple[Path, ...], /, json: Path | None = None, images: bool = True, within: bool = False, examples: int = 5
+) -> None:
+    """Look for patients, studies, files and images that sets of records share.
+
+    The exit status is 1 if any are shared, 0 if the sets are clean.
+
+    Example:
+        mrm audit train.csv val.csv test.csv --json audit.json
+
+    Data:
+        sets: CSV files, Parquet files or label lists, two or more.
+
+    Comparison:
+        images: also compare what the images show, not only names and numbers.
+        within: also look for repeats within each set.
+        examples: pairs named for each overlap.
+        json: also write the audit to this file.
+    """
+    from mrm import runs
+
+    if not runs.audit(sets, json, images, within, examples).clean:
+        sys.exit(1)
+
+
+def tokenizer(records: Path, /, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> None:
+    """Learn a WordPiece vocabulary from the reports of a set of records.
+
+    `mrm pretrain` does this by itself; this command is for a vocabulary that several runs share.
+
+    Example:
+        mrm tokenizer training.csv --out tokenizer.json
+
+    Data:
+        records: a CSV with the columns image_path and report_content.
+        out: the tokenizer file to write.
+
+    Vocabulary:
+        size: the largest number of pieces.
+        sections: use only these sections of each report, such as findings impression.
+    """
+    from mrm import runs
+
+    print(f"{out}: {runs.train_tokenizer(records, out, size, sections).size:,} pieces")
+    print(f"next: mrm pretrain RECIPE --records {records} --tokenizer {out} --out RUN")
+
+
+def pack(
+    records: Path | None = None,
+    /,
+    out: Path | None = None,
+    images: Images = None,
+    classes: tuple[str, ...] = (),
+    on_error: OnError = "stop",
+    check: Path | None = None,
+    workers: Workers = None,
+    *,
+    config: PackConfig,
+) -> None:
+    """Pack records into a few large files that train faster.
+
+    Each image is decoded, shrunk, made grey and encoded once. Every command takes the packed folder in place of the
+    records. Run the same command again to resume it after an interruption. Images that could not be read are listed in
+    OUT/failures.csv.
+
+    Example:
+        mrm pack training.csv --out shards --size 512
+
+    Data:
+        records: a CSV file, Parquet file or label list, or a segmentation folder with images/ and annotations/.
+        out: the folder to write.
+        classes: names of the labels of a label list.
+        on_error: skip leaves out bad lines of the records; stop ends the command at the first.
+
+    Verification:
+        check: verify every checksum of this packed folder instead of packing; exit status 2 if one differs.
+    """
+    from mrm.runs import packing
+
+    if check and not (records or out):
+        packing.check_shards(check)
+    elif records and out and not check:
+        packing.pack(records, out, config, images, classes, workers, on_error)
+    else:
+        raise PackError("give RECORDS and --out DIR to pack, or --check DIR alone")
+
+
+COMMANDS = commands(prepare, phantoms, audit, tokenizer, pack)

@@ -1,0 +1,242 @@
+"""Commands that measure a model: evaluate, calibrate, compare, probe, benchmark."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from mrm.cli.command import commands
+from mrm.cli.shared_options import Batch, CropBorders, Device, Draws, Images, Precision, Workers
+from mrm.system.errors import RunError
+
+
+def evaluate(
+    model: Path,
+    /,
+    records: Path,
+    out: Path,
+    images: Images = None,
+    crop_borders: CropBorders = False,
+    by: tuple[str, ...] = (),
+    split: str = "test",
+    slide: bool = False,
+    draws: Draws = 2000,
+    seed: int = 0,
+    batch: Batch = 64,
+    workers: Workers = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Test a classifier or a segmenter: every metric with its interval, and a page.
+
+    Example:
+        mrm evaluate runs/nih-1 --records test.csv --out runs/nih-1/test --by sex --by age
+
+    Data:
+        model: a model folder or a run.
+        records: a label list or CSV with the model's classes; for a segmenter a segmentation folder.
+        out: the folder to write: results.json, a CSV with a line for each image, and index.html.
+        by: also report groups of a column of the records: view, sex, age (in bands), site, or any other.
+        split: of a segmentation folder: training, validation or test.
+        slide: outline with sliding windows, finer and slower than the whole image at once.
+
+    Statistics:
+        seed: of the bootstrap.
+    """
+    from mrm import runs
+
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    runs.evaluate(model, records, out, reading, draws, seed, split=split, slide=slide, by=by)
+    print(f"open {out / 'index.html'}")
+
+
+def calibrate(
+    model: Path,
+    /,
+    val: Path,
+    train: Path | None = None,
+    images: Images = None,
+    crop_borders: CropBorders = False,
+    sensitivity: float | None = None,
+    specificity: float | None = None,
+    youden: bool = False,
+    outliers: bool = True,
+    known: float = 0.99,
+    seed: int = 0,
+    batch: Batch = 64,
+    workers: Workers = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Fit temperatures, thresholds and an outlier reference on validation records.
+
+    They are stored in the model folder of the classifier. `mrm evaluate` then reports their effect on a test set, and
+    `mrm predict` uses them. The threshold of a finding is the one that reaches the sensitivity or specificity asked
+    for, or that has the largest sum of both (Youden).
+
+    Example:
+        mrm calibrate runs/nih-1 --val val.csv --sensitivity 0.9
+
+    Data:
+        model: the model folder or run of a classifier.
+        val: records with the model's classes that it was not trained on and that no test will use.
+        train: records that show what known images look like; by default those of --val, in five folds.
+
+    Thresholds:
+        sensitivity: to reach on these records.
+        specificity: to reach on these records.
+        youden: take the largest sum of both, which is also the default.
+
+    Outliers:
+        outliers: fit a reference for outliers.
+        known: share of known images that get a decision; the model abstains on the rest.
+        seed: of the folds and the intervals.
+    """
+    from mrm import runs
+
+    if youden and (sensitivity is not None or specificity is not None):
+        raise RunError("give only one of --sensitivity, --specificity and --youden")
+    goal = runs.Goal(sensitivity, specificity)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    runs.calibrate(model, val, goal, reading, train, known, outliers, seed)
+    print(f"next: mrm evaluate {model} --records TEST.csv --out {model}/test")
+
+
+def compare(first: Path, second: Path, /, out: Path, draws: Draws = 2000, seed: int = 0) -> None:
+    """Compare two models on the same records: differences, intervals and p values.
+
+    Also shown: the minimum detectable difference. Classifiers are compared by AUROC (DeLong, and a bootstrap over
+    patients) and average precision (bootstrap), segmenters by Dice (permutation of signs). P values are corrected
+    over classes (Holm).
+
+    Example:
+        mrm compare runs/a/test runs/b/test --out comparison
+
+    Data:
+        first: the folder that `mrm evaluate` wrote, or the predictions.csv or images.csv in it.
+        second: the same of another model, for the same records.
+        out: the folder to write: comparison.json and index.html.
+
+    Statistics:
+        seed: of the resamples.
+    """
+    from mrm import runs
+
+    runs.compare(first, second, out, draws, seed)
+    print(f"open {out / 'index.html'}")
+
+
+def probe(
+    model: Path,
+    /,
+    train: Path,
+    val: Path,
+    test: Path,
+    out: Path,
+    against: tuple[str, ...] = (),
+    classes: tuple[str, ...] = (),
+    images: Images = None,
+    uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
+    fractions: tuple[float, ...] = (0.01, 0.1, 1.0),
+    seeds: int = 3,
+    finetune: str = "",
+    max_steps: int | None = None,
+    draws: Draws = 2000,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Measure what an encoder knows of findings with 1, 10 and 100 % of the labels.
+
+    Linear probes and nearest neighbours on frozen features, and fine-tuning if a recipe is named. Settings are chosen
+    on the validation records. Run the same command again to resume, or to add seeds or shares of labels.
+
+    Example:
+        mrm probe runs/mimic --train train.csv --val val.csv --test test.csv --against random --out probe
+
+    Data:
+        model: a pre-trained model or a classifier.
+        train: records with labels, of which the shares are drawn by patient.
+        val: records that choose regularisation, neighbours and checkpoints.
+        test: records to test on.
+        out: the folder to write: probe.json, index.html, label_efficiency.png and the scores of every fit.
+        classes: label columns; by default all numeric columns of --train.
+        uncertain: what labels of -1 become.
+
+    What is compared:
+        against: up to three further models, or `random` for the same architecture with random weights.
+        fractions: shares of the labels.
+        seeds: how often each share below 1 is drawn anew.
+        finetune: a recipe of `mrm finetune`: also fine-tune on each share; the runs are kept in OUT/runs.
+        max_steps: shorten each fine-tuning to this many steps.
+    """
+    from mrm import runs
+
+    config = runs.ProbeConfig(
+        model=model,
+        train=train,
+        val=val,
+        test=test,
+        out=out,
+        against=against,
+        classes=classes,
+        images=images,
+        uncertain=uncertain,
+        fractions=fractions,
+        seeds=seeds,
+        finetune=finetune,
+        max_steps=max_steps,
+        draws=draws,
+        workers=workers,
+        device=device,
+    )
+    runs.probe(config)
+    print(f"open {out / 'index.html'}")
+
+
+def benchmark(
+    suite: str,
+    /,
+    out: Path,
+    data: Path | None = None,
+    images: Images = None,
+    models: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+    modern: bool = False,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    max_steps: int | None = None,
+    draws: Draws = 2000,
+) -> None:
+    """Fine-tune and test by the recipes of a suite, and compare with published numbers.
+
+    SUITE is nih, chexpert, rsna, covid, siim or phantom. The ledger has the published number, ours with its 95 %
+    interval over patients and seeds, the gap, the command of every run, fingerprints of the data, and what the model
+    had seen of its test set. Run the same command again to resume; what failed is tried again. The exit status is 1
+    if something failed.
+
+    Example:
+        mrm benchmark nih --data data/nih --models runs/mimic scratch --out benchmark
+
+    Data:
+        suite: nih, chexpert, rsna, covid, siim or phantom.
+        out: the folder to write: the runs, ledger.json, ledger.md and ledger.html.
+        data: the corpus as `mrm prepare` writes it, or its published lists; phantom draws its own.
+
+    What is trained:
+        models: runs, model folders or MRM.pth; `scratch` is the architecture of the first with random weights.
+        only: entries of the suite, such as nih-1; by default all.
+        modern: use the recipes NAME-modern instead of the published ones.
+        seeds: one fine-tuning for each.
+        max_steps: shorten every run to this many steps; the ledger then says that it is a rehearsal.
+    """
+    from mrm import runs
+
+    config = runs.BenchmarkConfig(suite, out, data, models, images, seeds, only, modern, max_steps, draws)
+    ledger = runs.benchmark(config)
+    print((out / "ledger.md").read_text())
+    print(f"open {out / 'ledger.html'}")
+    if any(cell["status"] != "done" for row in ledger["rows"] for cell in row["cells"]):
+        sys.exit(1)
+
+
+COMMANDS = commands(evaluate, calibrate, compare, probe, benchmark)

@@ -1,0 +1,120 @@
+"""Commands that train, and the recipes they train by: demo, recipes, pretrain, finetune, segment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mrm.cli.command import commands
+from mrm.cli.recipe_options import PLACE, places
+from mrm.recipes import FINETUNE, PRETRAIN, SEGMENT, FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.system.errors import ConfigError
+
+RECIPES = {
+    "pretrain": (PretrainConfig, PRETRAIN),
+    "finetune": (FinetuneConfig, FINETUNE),
+    "segment": (SegmentConfig, SEGMENT),
+}
+
+
+def demo(out: Path = Path("demo"), seed: int = 0) -> None:
+    """Draw phantoms, pre-train, fine-tune, evaluate, and show it all on one page.
+
+    This takes minutes on a CPU and needs no data.
+
+    Example:
+        mrm demo --out demo
+
+    Demo:
+        out: the folder to write; open its index.html at the end.
+        seed: of the phantoms and the training.
+    """
+    from mrm import runs
+
+    print(f"open {runs.demo(out, seed)}")
+
+
+def recipes(name: str = "", /) -> None:
+    """List the recipes, or print one in full.
+
+    Example:
+        mrm recipes nih-1
+
+    Recipe:
+        name: one of the recipes of the list.
+    """
+    chosen = [
+        (command, kind, label, recipe)
+        for command, (kind, table) in RECIPES.items()
+        for label, recipe in table.items()
+        if name in ("", label)
+    ]
+    if not chosen:
+        names = dict.fromkeys(label for _, table in RECIPES.values() for label in table)
+        raise ConfigError(f"unknown recipe {name!r}; choose from {', '.join(names)}")
+    for command, kind, label, recipe in chosen:
+        print(f"mrm {command} {label:16} {recipe.about:49} {recipe.expect}".rstrip())
+        if name:
+            from mrm.recipes import to_yaml
+
+            print(to_yaml(recipe.make(**dict.fromkeys(places(kind), PLACE))))
+
+
+def pretrain(config: PretrainConfig) -> None:
+    """Learn from images and reports: restore masked patches and masked words.
+
+    The recipe comes first, the settings of --config FILE override it, and options override both; RECIPE and --config
+    may each be left out and come in either order. Run the same command again to resume a run that was stopped.
+
+    Example:
+        mrm pretrain tiny --records phantoms/records.csv --out runs/tiny
+        mrm pretrain --config runs/tiny/config.yaml --out runs/again --seed 1
+    """
+    from mrm import runs
+
+    run = runs.pretrain(config)
+    print(f"run {run}")
+    print(f"next: mrm finetune RECIPE --train TRAIN.csv --val VAL.csv --init {run} --out RUN")
+
+
+def finetune(config: FinetuneConfig) -> None:
+    """Learn findings from labels, starting from a pre-trained encoder.
+
+    The recipe comes first, the settings of --config FILE override it, and options override both; RECIPE and --config
+    may each be left out and come in either order. Run the same command again to resume a run that was stopped. The
+    best checkpoint is the one with the highest validation AUROC.
+
+    Example:
+        mrm finetune nih-1 --train train_1.csv --val val.csv --init runs/mimic --out runs/nih-1
+        mrm finetune nih-1 --config settings.yaml --training.lr 1e-2
+    """
+    from mrm import runs
+
+    run = runs.finetune(config)
+    print(f"run {run}")
+    print(f"next: mrm calibrate {run} --val {config.val}")
+    print(f"      mrm evaluate {run} --records TEST.csv --out {run}/test")
+
+
+def segment(config: SegmentConfig) -> None:
+    """Learn outlines from masks, starting from a pre-trained encoder.
+
+    The recipe comes first, the settings of --config FILE override it, and options override both; RECIPE and --config
+    may each be left out and come in either order. Run the same command again to resume a run that was stopped. The
+    best checkpoint is the one with the highest validation Dice.
+
+    Example:
+        mrm segment siim-10 --train siim --val siim --init runs/mimic --out runs/siim-10
+    """
+    from mrm import runs
+
+    run = runs.segment(config)
+    print(f"run {run}")
+    print(f"next: mrm evaluate {run} --records {config.val} --out {run}/test")
+
+
+COMMANDS = {
+    **commands(demo, recipes),
+    **commands(pretrain, recipes=PRETRAIN),
+    **commands(finetune, recipes=FINETUNE),
+    **commands(segment, recipes=SEGMENT),
+}

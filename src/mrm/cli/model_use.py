@@ -1,0 +1,320 @@
+"""Commands that use a model: predict, embed, similar, export, explain, reconstruct, fill-in, serve."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from mrm.cli.command import commands
+from mrm.cli.parsing import require_file
+from mrm.cli.shared_options import Batch, CropBorders, Device, Images, Precision, Workers
+from mrm.serve.limits import Limits
+from mrm.system.errors import ConfigError
+
+
+def predict(
+    model: Path,
+    paths: tuple[str, ...],
+    /,
+    out: Path,
+    images: Images = None,
+    crop_borders: CropBorders = False,
+    slide: bool = False,
+    dicom_seg: bool = True,
+    batch: Batch = 64,
+    workers: Workers = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Predict findings of images with a classifier, or outlines with a segmenter.
+
+    A classifier writes a table, a segmenter masks. The table has a row for each image: its path, a probability for
+    each finding, the threshold and the decision where the model has thresholds, and an error where the image could
+    not be read. Run the same command again to resume it after an interruption. `torchrun --nproc-per-node 4 -m mrm
+    predict ...` shares the images among several GPUs.
+
+    Example:
+        mrm predict runs/nih-1 images/ --out predictions.csv
+
+    Data:
+        model: a model folder or a run.
+        paths: images, folders, patterns, lists (.txt), tables of records (.csv, .parquet) and packed folders.
+        out: a table (.csv, .parquet, .json, .jsonl); for a segmenter a folder, which gets NAME.png (class numbers, in
+            colours), NAME.seg.dcm and masks.csv.
+
+    Segmenters:
+        slide: outline with sliding windows, finer and slower than the whole image at once.
+        dicom_seg: write DICOM Segmentations for DICOM images; needs the extra `seg`.
+    """
+    from mrm import runs
+
+    require_inputs(paths)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    _say(f"wrote {runs.predict(model, paths, out, reading, slide, dicom_seg)}")
+
+
+def embed(
+    model: Path,
+    paths: tuple[str, ...],
+    /,
+    out: Path,
+    kind: Literal["pooled", "patches"] = "pooled",
+    images: Images = None,
+    crop_borders: CropBorders = False,
+    batch: Batch = 64,
+    workers: Workers = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Compute features of images, to search in or to learn from.
+
+    Example:
+        mrm embed runs/mimic images/ --out index.parquet
+
+    Data:
+        model: a pre-trained model or a classifier: a model folder, a run or MRM.pth.
+        paths: images, folders, patterns, lists (.txt), tables of records (.csv, .parquet) and packed folders.
+        out: .npy (with the names in a .csv and the settings in a .json beside it), or .parquet.
+        kind: pooled, one vector for an image; or patches, one for each patch.
+    """
+    from mrm import runs
+
+    require_inputs(paths)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    _say(f"wrote {runs.embed(model, paths, out, kind, reading)}")
+    _say(f"next: mrm similar IMAGE --index {out} --model {model}")
+
+
+def similar(
+    queries: tuple[str, ...],
+    /,
+    index: Path,
+    model: Path | None = None,
+    top: int = 5,
+    out: Path | None = None,
+    crop_borders: CropBorders = False,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Find the images of an index that are nearest to others.
+
+    Nearness is the cosine of the pooled features. Give --precision and --crop-borders as they were when the index was
+    made.
+
+    Example:
+        mrm similar new/chest.png --index index.parquet --model runs/mimic
+
+    Data:
+        queries: images (or folders, patterns, lists of them), or rows of the index by their path in it.
+        index: what `mrm embed` wrote, .parquet or .npy.
+        model: the model that made the index; needed for images that are not in it.
+        top: neighbours of each query.
+        out: a table to write (.csv, .parquet, .json, .jsonl) instead of printing.
+    """
+    from mrm import runs
+    from mrm.runs import searching
+    from mrm.system import table_files
+
+    reading = runs.Reading(precision=precision, device=device, crop_borders=crop_borders)
+    answers = runs.similar(queries, index, model, top, reading)
+    if out:
+        print(f"wrote {table_files.write_table(out, searching.SIMILAR, answers)}: {len(answers):,} neighbours")
+        return
+    for answer in answers:
+        if answer["rank"] == 1:
+            print(answer["query"])
+        print(f"  {answer['rank']:3}  {answer['cosine']:.4f}  {answer['path']}  {answer['patient_id'] or ''}".rstrip())
+
+
+def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "mrm", push: str | None = None) -> None:
+    """Write a model as the published MRM.pth, as ONNX, or as a Hugging Face hub folder.
+
+    An ONNX file is compared with PyTorch before it is kept. A hub folder has a model card, README.md, written from
+    what the model folder knows; read it, and choose a licence, before you publish it.
+
+    Example:
+        mrm export runs/nih-1 --format onnx --out nih.onnx
+
+    Data:
+        model: a model folder or a run.
+        out: the file to write; for hub a folder.
+        format: mrm, the published layout of a pre-trained model, which loads into timm; onnx; or hub.
+        push: with hub, upload the folder to this repository, USER/NAME; a new one is private.
+    """
+    from mrm.inference import hub_folder, onnx_export
+    from mrm.models import model_folder
+
+    if push and format != "hub":
+        raise ConfigError(f"--push goes with --format hub, not with --format {format}")
+    if format == "mrm":
+        print(f"wrote {model_folder.export_published(model_folder.load(model), out)}")
+    elif format == "onnx":
+        difference = onnx_export.export_onnx(model_folder.load(model), out)
+        print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
+    else:
+        print(f"wrote {hub_folder.write_hub_folder(model, out)}; read its README.md before you publish it")
+        if push:
+            print(f"uploaded to {hub_folder.push(out, push)}")
+
+
+def explain(
+    model: Path,
+    paths: tuple[Path, ...],
+    /,
+    out: Path,
+    images: Images = None,
+    finding: tuple[str, ...] = (),
+    method: Literal["gradcam", "rollout"] = "gradcam",
+    opacity: float = 0.5,
+    device: Device = "auto",
+) -> None:
+    """Show where a classifier looks: a heat map for each finding.
+
+    Maps are written as overlays and as arrays, at the size of the image.
+
+    Example:
+        mrm explain runs/nih-1 chest.png --finding Effusion --out heat
+
+    Data:
+        model: a model folder or a run.
+        paths: images, folders, patterns, lists or tables of records.
+        out: the folder to write: NAME.FINDING.png, NAME.FINDING.npy, NAME.sheet.png and maps.csv.
+
+    Heat maps:
+        finding: findings to show; by default all of the model's.
+        method: gradcam (by gradient, different for each finding; needs the extra `explain`) or rollout (attention, the
+            same for all findings).
+        opacity: of the hottest regions, from 0 to 1.
+    """
+    from mrm import runs
+
+    table = runs.explain(model, paths, out, finding, method, opacity, images, device)
+    print(f"wrote {table}, a line for each map; look at {out}/*.sheet.png")
+
+
+def reconstruct(
+    model: Path,
+    paths: tuple[Path, ...],
+    /,
+    out: Path,
+    images: Images = None,
+    keep: int | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+) -> None:
+    """Show what a pre-trained model restores of masked images.
+
+    Masked, restored, original and residual image stand side by side.
+
+    Example:
+        mrm reconstruct runs/mimic chest.png --out restored
+
+    Data:
+        model: a run of `mrm pretrain`, its model folder, or MRM.pth.
+        paths: images, folders, patterns, lists or tables of records.
+        out: the folder to write: NAME.png and errors.csv.
+
+    Mask:
+        keep: visible patches; by default as many as in training (49 of 196 in the published model).
+        seed: of the mask, which is the same for every image.
+    """
+    from mrm import runs
+
+    table = runs.reconstruct(model, paths, out, seed, keep, images, device)
+    print(f"wrote {table}, a line for each image; the images are beside it")
+
+
+def fill_in(
+    model: Path,
+    image: Path,
+    report: str,
+    /,
+    others: tuple[Path, ...] = (),
+    tokenizer: Path | None = None,
+    json: Path | None = None,
+    top: int = 5,
+    surprise: bool = False,
+    seed: int = 0,
+    device: Device = "auto",
+) -> None:
+    """Fill in the blanks of a report, or find sentences that do not fit the image.
+
+    Blanks are filled in with the image and without it, for comparison.
+
+    Example:
+        mrm fill-in runs/mimic chest.png "The heart is ____. No pleural ____."
+        mrm fill-in runs/mimic chest.png report.txt --surprise
+
+    Data:
+        model: a run of `mrm pretrain`, its model folder, or MRM.pth.
+        image: the radiograph.
+        report: a text file, or the text itself; blanks are ____ (three or more) or [MASK].
+        others: images of other patients, similar to those that the model was trained on, to compare with (files, folders,
+            lists; at most 64 are used); without them, phantoms stand for "no image".
+        tokenizer: for MRM.pth, which has none.
+        json: also write the results to this file.
+
+    What is shown:
+        top: words for each blank, up to 100.
+        surprise: score each sentence instead: do other images explain it better than this one?
+        seed: of the words that are hidden to score sentences.
+    """
+    from mrm import runs
+
+    if surprise:
+        runs.surprise(model, image, report, others, seed, tokenizer, json, device)
+    else:
+        runs.fill_in(model, image, report, top, others, tokenizer, json, device)
+
+
+def serve(
+    model: Path,
+    /,
+    mrm: Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    without_token: bool = False,
+    limits: Limits,
+) -> None:
+    """Serve a model on this machine: a page for people and an API for programs.
+
+    Research software, not for clinical use. Open the address it prints; /openapi.json describes the API. Nothing is
+    stored, and nothing of an image or a report is logged.
+
+    Example:
+        mrm serve runs/nih-1 --mrm runs/mimic
+
+    Models:
+        model: a classifier, a segmenter or a pre-trained MRM: a model folder or a run.
+        mrm: the pre-trained model that fills in reports and restores images.
+
+    Access:
+        host: the address to listen on. By default only this machine can connect; any other address needs a token.
+        port: of the address; 0 takes a free one and prints it.
+        token: the bearer token that requests need (Authorization: Bearer TOKEN); by default that of the environment
+            variable MRM_TOKEN.
+        without_token: listen without a token on an address that others can reach, because something else protects it.
+    """
+    from mrm.serve import server
+
+    server.serve(model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits)
+
+
+def require_inputs(paths: tuple[str, ...]) -> None:
+    """Raises ConfigError for the first path that does not exist, before anything heavy is imported."""
+    for path in paths:
+        require_file(path, "PATHS")
+
+
+def _say(text: str) -> None:
+    """Print once, however many ranks there are."""
+    from mrm.training.trainer import processes
+
+    if processes().is_main_process:
+        print(text)
+
+
+COMMANDS = commands(predict, embed, similar, export, explain, reconstruct, fill_in, serve)

@@ -1,0 +1,28 @@
+"""Options that several commands have, each defined once: its type, the group it is shown in, and its text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from mrm.cli.options import Shared
+
+Images = Annotated[
+    Path | None,
+    Shared("Data", "the folder that relative image paths start from; by default the folder of the records"),
+]
+Batch = Annotated[int, Shared("Machine", "images computed at once")]
+Workers = Annotated[
+    int | None,
+    Shared("Machine", "processes that read images; by default chosen for this machine"),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16"],
+    Shared("Machine", "bf16 is faster where the hardware supports it, and less exact"),
+]
+Device = Annotated[str, Shared("Machine", "auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")]
+CropBorders = Annotated[
+    bool,
+    Shared("Data", "remove burned-in black and white borders before anything else"),
+]
+Draws = Annotated[int, Shared("Statistics", "bootstrap resamples, by patient where patients are known")]

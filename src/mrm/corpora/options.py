@@ -1,0 +1,51 @@
+"""The options of `mrm prepare`.
+
+Nothing heavy is imported here, so that a command answers at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mrm.system.errors import RecordError
+
+Check = Literal["none", "header", "pixels"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose about the preparation of a corpus. A corpus uses the options that concern it."""
+
+    # Splits
+    splits: Path | None = None  # a folder of published label lists, used in place of our own splits
+    val: float = 0.1  # share of the images for validation, where the publisher has no such set
+    test: float = 0.2  # share of the images for the test, where the publisher has no such set
+    fractions: tuple[int, ...] = (1, 10)  # percentages of the training labels to write beside all of them
+    seed: int = 0  # of the splits
+
+    # Contents
+    classes: tuple[str, ...] = ()  # only these classes; for custom, the label columns
+    views: tuple[str, ...] = ()  # only these views, such as PA AP
+    uncertain: str = ""  # in label lists: ones, zeros or ignore; by default as in the published lists of the corpus
+    sections: tuple[str, ...] = ()  # sections of the reports to keep; by default those that suit the corpus
+    reports: Path | None = None  # reports that are published apart from the images (MIMIC)
+    columns: Mapping[str, str] = field(default_factory=dict)  # custom: OUR-NAME=COLUMN, such as image_path=File
+    table: Path | None = None  # custom: the table; by default the only one in the source folder
+
+    # Images
+    size: int = 0  # segmentation: longer side of the images that are written, 0 keeps their size
+    check: Check = "header"  # open each image for its size and end (header), decode it whole (pixels), or skip this
+
+    # Machine
+    workers: int = 0  # processes; 0 takes one per core
+
+    def __post_init__(self) -> None:
+        for name in ("size", "workers"):
+            if getattr(self, name) < 0:
+                raise RecordError(f"{name} {getattr(self, name)}: give 0 or more")
+        if twice := [c for c, n in Counter(self.classes).items() if n > 1]:
+            raise RecordError(f"classes: {', '.join(twice)} is named twice; name each once")
