@@ -54,7 +54,7 @@ from mrm.data.config import CropConfig, ReportConfig
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK, PAD, Tokenizer, mask_words
 from mrm.data.sections import select_sections
-from mrm.inference import predict, report_filling
+from mrm.inference import masked_words, report_filling
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM, normalise
 from mrm.statistics import ranking
@@ -308,7 +308,7 @@ def measure(model: MRM, train: Records, test: Records, options: argparse.Namespa
 def contexts_of(model: MRM, records: Sequence[Record]) -> Tensor:
     """What the report decoder sees of each image, (N, R)."""
     size = model.config.target_size
-    return torch.cat([predict.context_of(model, [images.read(r.image, size)]) for r in records])
+    return torch.cat([masked_words.context_of(model, [images.read(r.image, size)]) for r in records])
 
 
 def partners(test: Records, index: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, samples
 from mrm.data.records import Record, Records
-from mrm.inference import predict
+from mrm.inference import linear_head, masked_words, predict, reconstruction
 from mrm.models import noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import normalise
@@ -37,7 +37,9 @@ def records(phantoms):
 def test_scores_do_not_depend_on_batch_size_workers_or_ranks(classifier, records):
     whole = predict.classify(classifier, records, batch=48, workers=0).logits_NC
     small = predict.classify(classifier, records, batch=5, workers=1).logits_NC
-    ranks = sum(predict.classify(classifier, records, batch=5, workers=0, rank=r, world=3).logits_NC for r in range(3))
+    ranks = sum(
+        predict.classify(classifier, records, batch=5, workers=0, rank=r, world_size=3).logits_NC for r in range(3)
+    )
     np.testing.assert_allclose(small, whole, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(ranks, whole, rtol=1e-4, atol=1e-5)
 
@@ -66,7 +68,7 @@ def test_a_radiograph_that_is_not_square_is_seen_whole_unless_its_centre_is_aske
 
 def test_a_reconstruction_pastes_visible_patches_and_gives_patches_their_own_mean_back(model, records):
     image = images.read(records[0].image)
-    shown = predict.reconstruct(model, image, seed=1)
+    shown = reconstruction.reconstruct(model, image, seed=1)
     size, side = MICRO.target_size, 32
     original = images.resize(image, size, size)
     np.testing.assert_array_equal(shown.original, original)
@@ -81,15 +83,15 @@ def test_a_reconstruction_pastes_visible_patches_and_gives_patches_their_own_mea
 
 def test_a_reconstruction_is_the_same_for_the_same_seed(model, records):
     image = images.read(records[0].image)
-    a, b, c = (predict.reconstruct(model, image, seed) for seed in (1, 1, 2))
+    a, b, c = (reconstruction.reconstruct(model, image, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(a.restored, b.restored)
     assert not np.array_equal(a.masked, c.masked)
 
 
 def test_words_depend_on_the_image_and_are_probabilities(model, records):
-    contexts = predict.context_of(model, [images.read(r.image) for r in records[:2]])
+    contexts = masked_words.context_of(model, [images.read(r.image) for r in records[:2]])
     ids = np.array([2, 10, 3, 12, 3])
-    first, second = (predict.word_probabilities(model, c[None], ids) for c in contexts)
+    first, second = (masked_words.word_probabilities(model, c[None], ids) for c in contexts)
     assert first.shape == (2, MICRO.vocabulary)
     np.testing.assert_allclose(first.sum(1), 1, rtol=1e-5)
     assert not np.allclose(first, second)
@@ -103,7 +105,7 @@ def test_a_fitted_head_is_a_linear_probe_of_the_features(records):
     before = [
         ranking.auroc(labels[:, c], predict.classify(model, records, workers=0).logits_NC[:, c]) for c in range(8)
     ]
-    predict.fit_head(model, records, workers=0)
+    linear_head.fit_head(model, records, workers=0)
     scores = predict.classify(model, records, workers=0)
     after = [ranking.auroc(labels[:, c], scores.logits_NC[:, c]) for c in range(8)]
     assert np.nanmean(after) > np.nanmean(before) + 0.1
@@ -113,7 +115,7 @@ def test_a_fitted_head_is_a_linear_probe_of_the_features(records):
 def test_a_class_of_one_value_keeps_its_head(records, classifier):
     one = Records([replace(r, labels=(1.0, *r.labels[1:])) for r in records], FINDINGS)
     before = classifier.encoder.head.weight.detach().clone()
-    predict.fit_head(classifier, one, workers=0)
+    linear_head.fit_head(classifier, one, workers=0)
     assert torch.equal(classifier.encoder.head.weight[0], before[0])
     assert not torch.equal(classifier.encoder.head.weight[1], before[1])
     classifier.encoder.head.weight.data = before
@@ -148,7 +150,7 @@ def test_features_of_unreadable_images_are_nan_and_a_wrong_kind_is_refused(model
         assert np.isfinite(made[0]).all()
         assert np.isnan(made[1]).all()
         assert list(unreadable) == ["gone.jpg"]
-    with pytest.raises(PredictError, match="no features of the kind 'cls'"):
+    with pytest.raises(PredictError, match="unknown kind of features 'cls'"):
         predict.features(model, records, "cls", workers=0)
 
 
@@ -165,8 +167,8 @@ def test_where_nothing_can_be_read_scores_are_nan_and_no_head_is_fitted(classifi
     scores = predict.classify(classifier, none, workers=0)
     assert np.isnan(scores.logits_NC).all()
     assert len(scores.unreadable) == 3
-    with pytest.raises(PredictError, match=r"not one of 3 images could be read; the first, .*no such file"):
-        predict.fit_head(classifier, none, workers=0)
+    with pytest.raises(PredictError, match=r"none of the 3 images could be read; first error: .*no such file"):
+        linear_head.fit_head(classifier, none, workers=0)
 
 
 def test_records_in_memory_are_read_too(classifier, phantoms):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mrm.data.reports import MASK
-from mrm.inference import predict, report_filling
+from mrm.inference import masked_words, report_filling
 from mrm.models import noise
 from mrm.models.mrm import MRM
 from mrm.system.errors import ReportError
@@ -53,7 +53,7 @@ def test_the_probability_of_a_whole_word_is_that_of_its_pieces_one_after_the_oth
     image = bright_or_dark(True, 50)
     blank = report_filling.fill_in(model, image, text)[0]
     ids = [*model.tokenizer.encode(["Findings: the chest is"])[0].tolist(), MASK]
-    p_V = predict.word_probabilities(model, predict.context_of(model, [image]), np.array(ids))[0]
+    p_V = masked_words.word_probabilities(model, masked_words.context_of(model, [image]), np.array(ids))[0]
     share = report_filling.piece_shares(model.tokenizer, ids[1:-1])[0]
     (bright,) = model.tokenizer.encode(["bright"])[0][1:]
     assert dict(blank.with_image)["bright"] == pytest.approx(share * p_V[bright], rel=1e-4)
@@ -131,7 +131,7 @@ def test_other_bad_input_is_named(model):
 
 
 def test_without_image_is_the_mean_of_what_is_seen_of_others_and_does_not_hold_the_own(model, others):
-    contexts_CR = torch.cat([predict.context_of(model, [o]) for o in others])
+    contexts_CR = torch.cat([masked_words.context_of(model, [o]) for o in others])
     torch.testing.assert_close(report_filling.reference(model, others), contexts_CR.mean(0, keepdim=True))
     a, b = (
         report_filling.fill_in(model, bright_or_dark(bright, 50), BLANKED, others=others)[0] for bright in (True, False)
@@ -199,14 +199,14 @@ def test_each_word_is_scored_as_often_as_the_others_and_alone_with_many_parts(mo
 def test_hidden_in_turn_a_word_scores_what_the_network_says_of_it(model):
     """One word at a time, compared with the softmax at its mask."""
     text, image = "the chest is bright", bright_or_dark(True, 60)
-    context_1R = predict.context_of(model, [image])
+    context_1R = masked_words.context_of(model, [image])
     reading = report_filling.read_words(model, context_1R, text, parts=100, rounds=1)
     ids = model.tokenizer.encode([text])[0]
     assert len(ids) == 5, "one piece a word in this test"
     for i in range(4):
         hidden = ids.copy()
         hidden[i + 1] = MASK
-        p_V = predict.word_probabilities(model, context_1R, hidden)[0]
+        p_V = masked_words.word_probabilities(model, context_1R, hidden)[0]
         assert reading.scores_CW[0, i] == pytest.approx(math.log(p_V[ids[i + 1]]), abs=1e-4)
 
 

@@ -11,7 +11,7 @@ import mrm
 from mrm import recipes, runs
 from mrm.data.records import Records
 from mrm.data.reports import NO_WORD
-from mrm.inference import predict
+from mrm.inference import reconstruction
 from mrm.models import model_folder, noise
 from mrm.models import published_layout as published_layout
 from mrm.models.config import ModelConfig
@@ -288,7 +288,7 @@ def test_a_cross_run_asks_for_a_part_of_the_patches_and_learns(phantoms, tmp_pat
     model = mrm.load(run)
     assert (model.config.image_decoder, model.predicted) == ("cross", 5)
     image = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
-    shown = predict.reconstruct(model, image)
+    shown = reconstruction.reconstruct(model, image)
     same = (shown.restored == shown.original).reshape(4, 32, 4, 32).all(axis=(1, 3))
     assert same.sum() == 4  # the visible patches; all twelve others are restored, asked for in training or not
 

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from mrm.evaluation.classifier_test import Evidence
-from mrm.inference.predict import Reconstruction
+from mrm.inference.reconstruction import Reconstruction
 from mrm.pages import figures, layout
 from mrm.pages.comparison import write_comparison_page
 from mrm.pages.demo import Contender, FilledReport, Story, Word, spaced, write_demo_page

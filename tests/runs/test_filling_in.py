@@ -6,7 +6,7 @@ import pytest
 
 from mrm.data import images
 from mrm.data.reports import Tokenizer
-from mrm.inference import predict
+from mrm.inference import reconstruction
 from mrm.models import model_folder
 from tests.support.bright_and_dark import BLANKED, bright_or_dark, other_images
 from tests.support.commands import run_cli
@@ -105,7 +105,7 @@ def test_reconstruct_writes_a_sheet_an_image_and_their_errors(capsys, folder, tm
     assert lines[1].split(",")[3:6] == ["5", "0", "radiograph.png"]
     sheet = images.read(tmp_path / "radiograph.png")
     assert sheet.shape[1] > 3 * sheet.shape[0]
-    error = predict.reconstruct(model_folder.load(folder / "model"), bright_or_dark(True, 50), 0, 5).error
+    error = reconstruction.reconstruct(model_folder.load(folder / "model"), bright_or_dark(True, 50), 0, 5).error
     assert float(lines[1].split(",")[1]) == pytest.approx(error, abs=1e-5)
     code, _, err = run_cli(
         capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(tmp_path), "--keep", "99"

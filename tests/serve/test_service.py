@@ -26,7 +26,7 @@ from pydicom.uid import (
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import display, images
 from mrm.data.records import Record, Records
-from mrm.inference import heat_maps, predict, report_filling
+from mrm.inference import heat_maps, predict, reconstruction, report_filling
 from mrm.models import model_folder, noise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.runs.predicting import predict_table
@@ -175,7 +175,7 @@ def test_blanks_are_filled_as_the_library_fills_them(client, folder, image):
 
 
 def test_a_reconstruction_is_that_of_the_library(client, folder, image):
-    expected = predict.reconstruct(model_folder.load(folder / "pretrained"), image, 3)
+    expected = reconstruction.reconstruct(model_folder.load(folder / "pretrained"), image, 3)
     answer = ask(client, "/reconstruct", images.encode_png(image), seed="3").json()
     for key in ("masked", "restored", "original"):
         np.testing.assert_array_equal(shown(answer[key]), getattr(expected, key))

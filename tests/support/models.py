@@ -8,7 +8,7 @@ import torch
 import mrm
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.records import Records
-from mrm.inference import predict
+from mrm.inference import linear_head
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM
@@ -27,7 +27,7 @@ def probed_classifier(phantoms: Path, folder: Path) -> Path:
     """A model folder: a random encoder of which a linear probe of the phantoms is the head."""
     with noise.seeded(0):
         model = Classifier(ClassifierConfig(PROBED, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)).eval()
-    predict.fit_head(model, Records.load(phantoms / "records.csv", PROBED), workers=0)
+    linear_head.fit_head(model, Records.load(phantoms / "records.csv", PROBED), workers=0)
     return model_folder.save(folder, model)
 
 

@@ -1,8 +1,8 @@
 """From a segmenter's probabilities to outlines: the thresholds chosen on validation images, and the outline itself.
 
 A probability becomes an outline by a threshold, and an outline smaller than a least area is dropped; both are chosen
-on validation images, and kept in the model folder. All counts come from one table an image: how many pixels of each
-class, and how many besides, lie at each of 101 levels of probability.
+on validation images, and kept in the model folder. All counts come from one table for each image: how many pixels
+inside and outside each class lie at each of 101 levels of probability.
 """
 
 # Shapes: N images, C classes, L levels of probability, H W pixels
@@ -46,21 +46,21 @@ def held_out_levels(
     batch: int = 8,
     workers: int | None = None,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
     precision: str = "fp32",
 ) -> np.ndarray:
-    """`levels_of` images (N, C, 2, L), at the size of the input. A rank of several leaves the others' rows zero."""
+    """`levels_of` images (N, C, 2, L), at the size of the input. Each of several ranks leaves the others' rows zero."""
     data = samples.MaskData(masked, model.config.image_size)
     device = next(model.parameters()).device
     levels_NC2L = np.zeros((len(masked), len(masked.classes), 2, LEVELS + 1), dtype=np.int64)
-    mine = (b for i, b in enumerate(sampling.in_order(len(masked), batch)) if i % world == rank)
+    on_rank = (b for i, b in enumerate(sampling.in_order(len(masked), batch)) if i % world_size == rank)
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for loaded in loader.loader(data, mine, workers, pin=device.type == "cuda"):
+        for loaded in loader.loader(data, on_rank, workers, pin=device.type == "cuda"):
             image_BHW = loaded.image_BHW.to(device)
             logits_BCHW = model(normalise(image_BHW, model.config.mean, model.config.std)).logits_BCHW
-            found_BCHW = logits_BCHW.float().sigmoid().cpu().numpy()
-            for index, found_CHW, mask_HW in zip(loaded.index_B, found_BCHW, loaded.mask_BHW, strict=True):
-                levels_NC2L[int(index)] = levels_of(found_CHW, mask_HW.numpy())
+            probability_BCHW = logits_BCHW.float().sigmoid().cpu().numpy()
+            for index, probability_CHW, mask_HW in zip(loaded.index_B, probability_BCHW, loaded.mask_BHW, strict=True):
+                levels_NC2L[int(index)] = levels_of(probability_CHW, mask_HW.numpy())
     return levels_NC2L
 
 
@@ -100,9 +100,9 @@ def outline(probability_CHW: np.ndarray, thresholds: Sequence[OutlineThreshold])
     """Class numbers (H, W) uint8: of the classes above their thresholds the likeliest, 0 where there is none."""
     least = np.array([threshold.probability for threshold in thresholds], dtype=probability_CHW.dtype)[:, None, None]
     above_CHW = np.where(probability_CHW >= least, probability_CHW, -1.0)
-    found_HW = np.where(above_CHW.max(axis=0) >= 0, above_CHW.argmax(axis=0) + 1, 0).astype(np.uint8)
+    number_HW = np.where(above_CHW.max(axis=0) >= 0, above_CHW.argmax(axis=0) + 1, 0).astype(np.uint8)
     for number, threshold in enumerate(thresholds, 1):
-        here = found_HW == number
-        if here.sum() < threshold.area * here.size:
-            found_HW[here] = 0
-    return found_HW
+        inside_HW = number_HW == number
+        if inside_HW.sum() < threshold.area * inside_HW.size:
+            number_HW[inside_HW] = 0
+    return number_HW

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mrm.corpora.phantoms.phantom import phantom
 from mrm.data.reports import CLS, MASK, SPECIAL, UNK, Tokenizer
-from mrm.inference.predict import context_of
+from mrm.inference.masked_words import context_of
 from mrm.models.mrm import MRM
 from mrm.system.errors import ReportError
 

@@ -20,7 +20,7 @@ from mrm.statistics.intervals import Estimate
 from mrm.system.files import write_whole
 
 if TYPE_CHECKING:
-    from mrm.inference.predict import Reconstruction
+    from mrm.inference.reconstruction import Reconstruction
 
 LOSSES = {  # what a loss is called, and its unit
     "image": ("Restoring masked patches", "mean squared error per masked patch"),

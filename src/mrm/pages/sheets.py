@@ -15,7 +15,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from mrm.data.display import INK, MUTED, shrink
-from mrm.inference.predict import Reconstruction
+from mrm.inference.reconstruction import Reconstruction
 from mrm.pages.figures import TEXT, png
 
 SIDE = 512  # pixels of the longer side of an image on a sheet; the files beside it are in full size

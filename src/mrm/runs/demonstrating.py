@@ -22,7 +22,7 @@ from mrm.data import images
 from mrm.data.records import Records
 from mrm.data.reports import MASK, Tokenizer, mask_words
 from mrm.evaluation.predictions import read_predictions
-from mrm.inference import predict
+from mrm.inference import masked_words, reconstruction
 from mrm.inference.report_filling import tokenizer_of
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
@@ -58,7 +58,7 @@ def demo(out: Path, seed: int = 0) -> Path:
     shown_HW = [images.read(r.image) for r in test[:24]]
     story = Story(
         losses=read_losses(run / "log.csv"),
-        reconstructions=[predict.reconstruct(model, p, seed=i) for i, p in enumerate(shown_HW[:4])],
+        reconstructions=[reconstruction.reconstruct(model, p, seed=i) for i, p in enumerate(shown_HW[:4])],
         reports=[filled(model, test, shown_HW, i, seed) for i in range(4)],
         contenders=contenders,
         classes=FINDINGS,
@@ -119,10 +119,10 @@ def filled(model: MRM, test: Records, images: list[np.ndarray], index: int, seed
     ids = tokenizer.encode([test[index].report], model.config.report_length)[0].astype(np.int64)
     rng = np.random.default_rng([seed, index])
     masked = mask_words(ids, rng.random(len(ids)), tokenizer.continues, 0.5, model.config.report_length)
-    contexts = predict.context_of(model, images)
+    contexts = masked_words.context_of(model, images)
     others = torch.cat([contexts[:index], contexts[index + 1 :]]).mean(0, keepdim=True)
     blanked = np.where(masked, MASK, ids)
-    answers = [predict.word_probabilities(model, c, blanked) for c in (contexts[index : index + 1], others)]
+    answers = [masked_words.word_probabilities(model, c, blanked) for c in (contexts[index : index + 1], others)]
     return FilledReport(images[index], _words(tokenizer, ids, masked, *answers))
 
 

@@ -15,7 +15,7 @@ from mrm.data.records import UNCERTAIN, Records, resolve_uncertain
 from mrm.data.samples import LabelData
 from mrm.data.sampling import order_of
 from mrm.evaluation.classifier_test import overlaps
-from mrm.inference import predict
+from mrm.inference import linear_head, predict
 from mrm.models import model_folder
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
@@ -42,7 +42,7 @@ def finetune(config: FinetuneConfig) -> Path:
     seen = note_seen(config, "fine-tuning", train)
     warn_of(overlaps(seen, val, "validation"))
     if config.probe_first and not (Path(config.out) / "last").exists():
-        predict.fit_head(model.eval(), train, workers=config.training.workers)
+        linear_head.fit_head(model.eval(), train, workers=config.training.workers)
     return Trainer(
         ClassifyTask(model),
         data,
@@ -114,7 +114,7 @@ def auroc_validation(config: FinetuneConfig, val: Records):
             val,
             workers=config.training.workers,
             rank=state.process_index,
-            world=state.num_processes,
+            world_size=state.num_processes,
             precision=config.training.precision,
         )
         if scores.unreadable and config.on_error == "stop":

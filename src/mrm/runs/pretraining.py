@@ -19,7 +19,7 @@ from mrm.data.reports import Tokenizer
 from mrm.data.samples import PretrainData
 from mrm.data.sampling import in_order, order_of
 from mrm.data.sections import select_sections
-from mrm.inference import predict
+from mrm.inference import reconstruction
 from mrm.models import model_folder, noise
 from mrm.models.card import Card
 from mrm.models.mrm import MRM
@@ -145,6 +145,6 @@ def save_reconstructions(path: Path, model: MRM, images_HW: list[np.ndarray]) ->
     """One row an image: masked, restored, original."""
     rows = []
     for seed, image in enumerate(images_HW):
-        shown = predict.reconstruct(model, image, seed)
+        shown = reconstruction.reconstruct(model, image, seed)
         rows.append(np.hstack([shown.masked, shown.restored, shown.original]))
     write_whole(path, images.encode_png(np.vstack(rows)))

@@ -12,7 +12,7 @@ import numpy as np
 from mrm.data import images
 from mrm.data.finding_files import records_at
 from mrm.data.records import Record
-from mrm.inference import predict
+from mrm.inference import reconstruction
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages import sheets
@@ -57,7 +57,7 @@ def reconstruct(
 
 def reconstruct_one(model: MRM, record: Record, file: Path, seed: int, keep: int) -> dict[str, Any]:
     """Restore one image and write it to `file`. Returns its row. Raises ImageError and OSError."""
-    restored = predict.reconstruct(model, images.read(record.image), seed, keep)
+    restored = reconstruction.reconstruct(model, images.read(record.image), seed, keep)
     levels = grey_error(restored, 1 - keep / model.patches)
     heading = (
         f"{Path(record.name).name}: {keep} of {model.patches} patches visible, seed {seed}; error of the hidden "
@@ -69,7 +69,7 @@ def reconstruct_one(model: MRM, record: Record, file: Path, seed: int, keep: int
     return {"image": record.name, **errors, "keep": keep, "seed": seed, "file": file.name}
 
 
-def grey_error(restored: predict.Reconstruction, hidden: float) -> float:
+def grey_error(restored: reconstruction.Reconstruction, hidden: float) -> float:
     """Root mean square error of the hidden pixels in grey levels (0 to 255); `hidden` is their share of all pixels."""
     squares_HW = (restored.restored.astype(np.float64) - restored.original) ** 2
     return math.sqrt(squares_HW.mean() / hidden)

@@ -113,7 +113,7 @@ def dice_validation(config: SegmentConfig, val: MaskedImages, chosen: dict[str, 
             val,
             workers=config.training.workers,
             rank=state.process_index,
-            world=state.num_processes,
+            world_size=state.num_processes,
             precision=config.training.precision,
         )
         levels_NC2L = state.reduce(torch.from_numpy(own).to(state.device), "sum").cpu().numpy()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mrm.data import display, images
-from mrm.inference import heat_maps, outlines, predict, report_filling
+from mrm.inference import heat_maps, outlines, reconstruction, report_filling
 from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder, segmenter
 from mrm.models.classifier import Classifier
@@ -151,7 +151,7 @@ class Models:
     def reconstruct(self, upload: DecodedImage, seed: int) -> Reconstruction:
         """The image with most patches masked, and restored by the pre-trained model."""
         assert self.pretrained is not None
-        result = predict.reconstruct(self.pretrained, upload.image_HW, seed)
+        result = reconstruction.reconstruct(self.pretrained, upload.image_HW, seed)
         return Reconstruction(
             self.pretrained_name or self.name,
             masked=png(result.masked),
