@@ -8,8 +8,8 @@ from mrm import cli, runs
 from mrm.data.records import Record, Records
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.runs import probing as run_of_probe
-from mrm.runs.probing import ProbeConfig
+from mrm.runs import probe_units
+from mrm.runs.probe_plan import ProbeConfig, subsets
 from mrm.system.errors import RunError
 from tests.support.configs import MICRO
 from tests.support.html_pages import check_whole
@@ -77,7 +77,7 @@ def test_a_probe_goes_on_where_it_was_stopped(probed, model, sets, monkeypatch):
     lost = next((out / "units").glob("untrained-linear-40-seed1.npz"))
     before = {f.name: f.stat().st_mtime_ns for f in (out / "units").iterdir() if f != lost}
     lost.unlink()
-    monkeypatch.setattr(run_of_probe.predict, "features", lambda *a, **k: pytest.fail("features are made once"))
+    monkeypatch.setattr(probe_units.predict, "features", lambda *a, **k: pytest.fail("features are made once"))
     again = runs.probe(config(model, sets, out))
     assert again["rows"] == results["rows"]
     assert {f.name: f.stat().st_mtime_ns for f in (out / "units").iterdir() if f != lost} == before
@@ -94,19 +94,19 @@ def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets,
     out = tmp_path / "out"
     changes = {"fractions": (1.0,), "seeds": 1, "finetune": "tiny", "max_steps": 4, "against": ()}
     kept: list[list[str]] = []
-    finetune = run_of_probe.finetune
+    finetune = probe_units.finetune
 
     def tuned(settings):
         """Every step is a checkpoint, and the first is the best."""
         falling = iter(range(100, 0, -1))
         steps = replace(settings.training, validate_every=1, save_every=1)
         with monkeypatch.context() as patched:
-            patched.setattr(run_of_probe.ranking, "auroc", lambda *_: next(falling) / 100)
+            patched.setattr(probe_units.ranking, "auroc", lambda *_: next(falling) / 100)
             run = finetune(replace(settings, training=steps))
         kept.append(sorted(p.name for p in (run / "checkpoints").iterdir()))
         return run
 
-    monkeypatch.setattr(run_of_probe, "finetune", tuned)
+    monkeypatch.setattr(probe_units, "finetune", tuned)
     results = runs.probe(config(model, sets, out, **changes))
     assert len(kept[0]) > 1
     run = out / "runs" / "untrained-fine-tuning-100-seed0"
@@ -116,7 +116,7 @@ def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets,
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "seen"]
     assert not (run / "last").is_symlink()
     (out / "units" / f"{run.name}.npz").unlink()
-    monkeypatch.setattr(run_of_probe, "finetune", lambda settings: pytest.fail("trained twice"))
+    monkeypatch.setattr(probe_units, "finetune", lambda settings: pytest.fail("trained twice"))
     again = runs.probe(config(model, sets, out, **changes))
     assert again["rows"] == results["rows"]
 
@@ -128,14 +128,14 @@ def test_shares_are_nested_by_patient_and_keep_rare_findings():
     ]
     records = Records(rows, CLASSES)
     for seed in range(3):
-        cut = run_of_probe.subsets(records, (0.01, 0.1, 1.0), seed)
+        cut = subsets(records, (0.01, 0.1, 1.0), seed)
         small, large, whole = (set(cut[f].tolist()) for f in (0.01, 0.1, 1.0))
         assert small < large < whole == set(range(400))
         assert len(large) == pytest.approx(40, abs=6)
         assert any(rows[i].labels[1] for i in small)
         chosen = {rows[i].patient for i in large}
         assert all((r.patient in chosen) == (i in large) for i, r in enumerate(rows))
-    first, second = (run_of_probe.subsets(records, (0.1,), seed)[0.1].tolist() for seed in (0, 1))
+    first, second = (subsets(records, (0.1,), seed)[0.1].tolist() for seed in (0, 1))
     assert first != second
 
 
@@ -143,10 +143,10 @@ def test_shares_are_nested_by_patient_and_keep_rare_findings():
     ("changes", "message"),
     [
         ({"fractions": (0.0, 1.0)}, "above 0 and at most 1"),
-        ({"fractions": (0.1, 0.1)}, "come twice"),
+        ({"fractions": (0.1, 0.1)}, "has a share twice"),
         ({"seeds": 0}, "--seeds must be 1 or more"),
-        ({"against": ("random", "random")}, "a model comes twice"),
-        ({"against": ("a", "b", "c", "d")}, "one plot tells 4 apart"),
+        ({"against": ("random", "random")}, "a model is given twice"),
+        ({"against": ("a", "b", "c", "d")}, "too many for one plot; give at most 4"),
         ({"finetune": "no-such"}, "unknown recipe 'no-such'"),
     ],
 )

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from mrm.runs.predicting import predict
     from mrm.runs.preparing import prepare
     from mrm.runs.pretraining import pretrain
-    from mrm.runs.probing import ProbeConfig, probe
+    from mrm.runs.probe_plan import ProbeConfig
+    from mrm.runs.probing import probe
     from mrm.runs.reading_options import Reading
     from mrm.runs.reconstructing import reconstruct
     from mrm.runs.searching import similar
@@ -65,7 +66,7 @@ __getattr__, __dir__ = lazy.exports(
     {
         "BenchmarkConfig": "mrm.runs.benchmarking",
         "Goal": "mrm.runs.calibrating",
-        "ProbeConfig": "mrm.runs.probing",
+        "ProbeConfig": "mrm.runs.probe_plan",
         "Reading": "mrm.runs.reading_options",
         "audit": "mrm.runs.auditing",
         "benchmark": "mrm.runs.benchmarking",

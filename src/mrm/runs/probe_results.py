@@ -1,0 +1,147 @@
+"""What a probe found: AUROC by method, model and share of labels, with intervals, as a table and as curves."""
+
+# Shapes: N records, C classes, S seeds
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrm.data.records import Records
+from mrm.pages.figures import Curve
+from mrm.runs.probe_plan import RANDOM, ProbeConfig, Unit
+from mrm.runs.probe_units import read_arrays, unit_file
+from mrm.statistics import seeds
+from mrm.statistics.intervals import Estimate
+
+INTERVAL = (
+    "95 %: test patients are drawn with replacement (the same draws for all seeds and models); to the mean over seeds in "
+    "each draw is added s / sqrt(S) times a draw of Student's t with S - 1 degrees of freedom, s the deviation over the S "
+    "seeds, each of which draws its own labels. With one seed, test patients alone."
+)
+Key = tuple[str, str, float]  # method, model, share of the labels
+
+
+def summarise(
+    config: ProbeConfig,
+    records: Mapping[str, Records],
+    models: Mapping[str, Path | None],
+    subsets_by_seed: Mapping[int, Mapping[float, np.ndarray]],
+    units: Sequence[Unit],
+    leaks: Sequence[str],
+) -> dict[str, Any]:
+    """Every row of the table: AUROC over seeds with its interval, and the difference from the first model."""
+    arrays = {unit: read_arrays(unit_file(config, unit)) for unit in units}
+    readable = np.ones(len(records["test"]), bool)
+    for unit_arrays in arrays.values():  # the same records for all models, else they cannot be paired
+        readable &= ~np.isnan(unit_arrays["scores"]).any(axis=1)
+    tested = records["test"].select(np.flatnonzero(readable))
+    groups = grouped(units)
+    scores = {key: np.stack([arrays[unit]["scores"][readable] for unit in group]) for key, group in groups.items()}
+    first, rows = next(iter(models)), []
+    for key, group in groups.items():
+        row = row_of(key, [arrays[unit] for unit in group], tested.classes)
+        indices = [subsets_by_seed[unit.seed][unit.fraction] for unit in group]
+        row["records"] = [len(chosen) for chosen in indices]
+        row["positives"] = positives(records["train"], indices)
+        row |= aurocs(key, scores, tested, first, config.draws)
+        rows.append(row)
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    return {
+        "settings": settings,
+        "models": {name: str(path) if path else RANDOM for name, path in models.items()},
+        "classes": list(tested.classes),
+        "n": {name: len(part) for name, part in records.items()} | {"tested": len(tested)},
+        "patients": {name: len(set(p.patients)) if p.patients else None for name, p in records.items()},
+        "overlap": list(leaks),
+        "interval": INTERVAL,
+        "rows": rows,
+    }
+
+
+def grouped(units: Sequence[Unit]) -> dict[Key, list[Unit]]:
+    """The units that differ only by seed."""
+    groups: dict[Key, list[Unit]] = {}
+    for unit in units:
+        groups.setdefault((unit.method, unit.model, unit.fraction), []).append(unit)
+    return groups
+
+
+def row_of(key: Key, arrays: Sequence[Mapping[str, np.ndarray]], classes: Sequence[str]) -> dict[str, Any]:
+    """What the units of one row have noted, seed by seed."""
+    method, model, fraction = key
+    return {
+        "method": method,
+        "model": model,
+        "fraction": fraction,
+        "seeds": len(arrays),
+        "settings": [finite(unit["setting"]) for unit in arrays],
+        "val_auroc": [finite(unit["val_auroc"]) for unit in arrays],
+        "untaught": sorted({classes[c] for unit in arrays for c in unit["untaught"]}),
+        "notes": sorted({str(unit["note"]) for unit in arrays} - {""}),
+    }
+
+
+def aurocs(
+    key: Key, scores: Mapping[Key, np.ndarray], tested: Records, first: str, draws: int
+) -> dict[str, dict[str, Any]]:
+    """AUROC over seeds; and for a model other than the first, by how much the first is better."""
+    method, model, fraction = key
+    arguments: dict[str, Any] = {"groups": tested.patients, "draws": draws}
+    labels_NC, classes = tested.labels_NC, tested.classes
+    auroc = seeds.auroc_over_seeds(labels_NC, scores[key], classes, **arguments)
+    values = {"auroc": {name: estimate.to_dict() for name, estimate in auroc.items()}}
+    if model != first:
+        of_first = scores[method, first, fraction]
+        gap = seeds.auroc_over_seeds(labels_NC, of_first, classes, against_SNC=scores[key], **arguments)
+        values["first_less_this"] = {name: estimate.to_dict() for name, estimate in gap.items()}
+    return values
+
+
+def positives(train: Records, indices: Sequence[np.ndarray]) -> dict[str, list[int]]:
+    """Positive training records of each class, for each seed."""
+    labels_NC = train.labels_NC
+    counts = [(labels_NC[chosen] == 1).sum(axis=0).tolist() for chosen in indices]
+    return {name: [count[c] for count in counts] for c, name in enumerate(train.classes)}
+
+
+def finite(value: np.ndarray) -> float | None:
+    """A number for JSON."""
+    return float(value) if math.isfinite(float(value)) else None
+
+
+def curves(results: Mapping[str, Any]) -> list[Curve]:
+    """The mean AUROC of each method and model by share of labels, for the plot and the page."""
+    points: dict[tuple[str, str], list[tuple[float, Estimate]]] = {}
+    for row in results["rows"]:
+        mean: dict[str, Any] = dict(row["auroc"]["mean"])
+        mean |= {end: math.nan for end in ("value", "low", "high") if mean[end] is None}
+        points.setdefault((row["method"], row["model"]), []).append((row["fraction"], Estimate(**mean)))
+    return [Curve(method, model, tuple(pairs)) for (method, model), pairs in points.items()]
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Mean AUROC of every method, model and share, as text to print."""
+    lines = [f"{'method':12} {'model':20} {'labels':>7} {'records':>8} {'seeds':>5}  mean AUROC (95 % interval)"]
+    for row in results["rows"]:
+        value = auroc_text(row["auroc"]["mean"])
+        gap = row.get("first_less_this", {}).get("mean")
+        if gap and gap["low"] is not None:
+            value += f"   first less this {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+        n = round(sum(row["records"]) / len(row["records"]))
+        lines.append(
+            f"{row['method']:12} {row['model']:20} {100 * row['fraction']:5g} % {n:8,} {row['seeds']:5}  {value}"
+        )
+    tested = f"{results['n']['tested']:,} test records, {len(results['classes'])} classes"
+    return "\n".join([*lines, f"{tested}; intervals: {results['interval']}"])
+
+
+def auroc_text(mean: Mapping[str, Any]) -> str:
+    """A value with its interval, or with the reason why it has none."""
+    value = "undefined" if mean["value"] is None else f"{mean['value']:.3f}"
+    interval = mean["note"] if mean["low"] is None else f"{mean['low']:.3f} to {mean['high']:.3f}"
+    return f"{value} ({interval})"
