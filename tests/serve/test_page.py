@@ -312,9 +312,11 @@ def test_small_and_large_screens_in_light_and_dark(browser, address, image, sche
 def test_it_asks_for_the_token(browser, folder, image):
     app = application(folder / "classifier", token=TOKEN)
     with running(app) as address, opened(browser, address) as page:
+        assert page.locator("#token-problem").is_hidden()  # before any token has been given
         for token, good in (("wrong", False), (TOKEN, True)):
-            page.get_by_label("Bearer token of this service").fill(token)
+            page.get_by_label("Enter the bearer token of this service").fill(token)
             page.get_by_role("button", name="Continue").click()
+            until(page, f"document.getElementById('token-problem').hidden === {str(good).lower()}")
             until(page, f"Boolean(service.about) === {str(good).lower()}")
         drop(page, images.encode_png(image), "a.png")
         assert len(findings_of(page)) == 8

@@ -40,7 +40,10 @@ async function request(path, fields, { signal } = {}) {
       continue;
     }
     const content = await answer.json().catch(() => ({ error: `the service answered ${answer.status}` }));
-    if (answer.status === 401) $("token").hidden = false;
+    if (answer.status === 401) {
+      $("token").hidden = false;
+      throw new Refused(service.token ? "this is not the token of this service" : "");  // nothing is wrong before one is given
+    }
     if (!answer.ok) throw new Refused(content.error || `the service answered ${answer.status}`);
     return content;
   }
@@ -66,7 +69,7 @@ function showMessage(place, text) {
   $(place).hidden = !text;
 }
 
-const asSentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+const asSentence = (text) => text && `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 const showStatus = (text) => { $("status").textContent = text; };
 
 // A file -------------------------------------------------------------------------------------------------
