@@ -78,6 +78,7 @@ def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, rec
         (["pretrain", "tiny", "--out"], "--out: expected one argument"),
         (["prepare", "imagenet", "--source", "a", "--out", "b"], "CORPUS: unknown value 'imagenet'; choose from nih"),
         (["prepare", "custom", "--columns", "File"], "--columns: expected NAME=VALUE, found 'File'"),
+        (["pack", "none.csv", "--out", "b"], "RECORDS none.csv: no such file or folder"),
         (["compare", "a", "b", "c", "--out", "d"], "unexpected argument 'c'"),
     ],
 )

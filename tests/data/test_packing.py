@@ -368,7 +368,7 @@ def test_the_command_packs_and_checks(phantoms, tmp_path, capsys):
     assert "shard-00000.arrow" in said
 
 
-@pytest.mark.parametrize("words", [[], ["a.csv"], ["--out", "x"], ["a.csv", "--out", "x", "--check", "y"]])
+@pytest.mark.parametrize("words", [[], ["."], ["--out", "x"], [".", "--out", "x", "--check", "."]])
 def test_the_command_says_what_it_needs(words, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["pack", *words])

@@ -117,7 +117,7 @@ def test_a_set_that_overlaps_the_training_set_is_warned_of(model, phantoms):
     ("options", "message"),
     [
         (("--sensitivity", "0.9", "--specificity", "0.9"), "give --sensitivity or --specificity, not both"),
-        (("--sensitivity", "0.9", "--youden"), "give one of --sensitivity"),
+        (("--sensitivity", "0.9", "--youden"), "give only one of --sensitivity"),
         (("--sensitivity", "90"), "must be above 0 and at most 1, not 90"),
         (("--known", "1"), "between 0 and 1"),
     ],

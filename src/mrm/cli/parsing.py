@@ -35,8 +35,9 @@ def parse(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(_unknown(unknown[0], options))
     values = {}
     for option in options:
-        if option.name in namespace:
-            values[option.name] = _collected(option.kind, getattr(namespace, option.name))
+        value = getattr(namespace, option.name, None)
+        if option.name in namespace and not (option.positional and value is None):
+            values[option.name] = _collected(option.kind, value)
     return values
 
 
@@ -49,7 +50,7 @@ def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
         if option.name not in WRITTEN:
             for path in value if isinstance(value, tuple) else (value,):
                 if isinstance(path, Path):
-                    require_file(path, option.flag)
+                    require_file(path, option.name.upper() if option.positional else option.flag)
 
 
 def require_file(path: Path | str, flag: str) -> None:
@@ -78,7 +79,7 @@ def _settings(option: Option) -> dict[str, Any]:
     if get_origin(option.kind) is tuple:
         return settings | {"nargs": len(get_args(option.kind))}
     if option.positional and option.default is not REQUIRED:
-        return settings | {"nargs": "?"}
+        return settings | {"nargs": "?", "default": None}
     return settings
 
 
