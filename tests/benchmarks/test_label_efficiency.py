@@ -184,5 +184,5 @@ def test_a_folder_of_something_else_or_of_another_study_is_refused(study_modules
     with pytest.raises(SystemExit, match="holds no study"):
         run(study, monkeypatch, "--out", str(tmp_path / "letters"), "--part", "phantoms", "--dry-run")
     run(study, monkeypatch, "--out", str(tmp_path / "one"), "--part", "phantoms", "--dry-run")
-    with pytest.raises(SystemExit, match=r"study of other settings \(.*steps.*\)"):
+    with pytest.raises(SystemExit, match=r"holds another study \(.*steps: .*\)"):
         run(study, monkeypatch, "--out", str(tmp_path / "one"), "--part", "phantoms", "--dry-run", "--size", "small")

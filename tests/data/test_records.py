@@ -212,7 +212,7 @@ def test_a_record_of_several_lines_is_numbered_by_its_first(tmp_path):
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 def test_a_quote_never_closed_does_not_swallow_the_records_after_it(tmp_path, on_error):
     path = write(tmp_path, 'image_path,report_content\na.jpg,clear\nb.jpg,"no effusion\nc.jpg,normal\nd.jpg,normal\n')
-    with pytest.raises(RecordError, match=r"training\.csv: line 3: a quote that opens there is never closed"):
+    with pytest.raises(RecordError, match=r"training\.csv: line 3: a quote opens there and is never closed"):
         Records.load(path, on_error=on_error)
 
 

@@ -151,3 +151,9 @@ def test_a_long_setting_is_not_shown(tmp_path):
     with pytest.raises(OutputError, match=r"\(different text\)"):
         open_folder(tmp_path, probe(text="b" * 100))
     assert output_folder.LONGEST < 100
+
+
+def test_a_message_names_the_first_of_many_differences(tmp_path):
+    open_folder(tmp_path, probe(**{f"s{i}": 1 for i in range(20)}))
+    with pytest.raises(OutputError, match=r"\(s0: 1, now 2; .*; s11: 1, now 2; and 8 more\)"):
+        open_folder(tmp_path, probe(**{f"s{i}": 2 for i in range(20)}))

@@ -49,11 +49,11 @@ def test_a_packed_table_is_read_as_a_plain_one(tmp_path):
 
 
 def test_an_archive_that_is_damaged_or_holds_several_files_is_named(tmp_path):
-    with pytest.raises(RecordError, match=r"t\.csv\.gz: damaged archive .*; get it again"):
+    with pytest.raises(RecordError, match=r"t\.csv\.gz: damaged archive .*; download it again"):
         read_csv_rows(write_whole(tmp_path / "t.csv.gz", gzip.compress(b"a,b\n1,2\n")[:-9]))
     with pytest.raises(RecordError, match=r"t\.zip: damaged archive"):
         read_csv_rows(write_whole(tmp_path / "t.zip", b"PK but not really"))
-    with pytest.raises(RecordError, match=r"two\.zip: 2 files in it, where one table is expected"):
+    with pytest.raises(RecordError, match=r"two\.zip: expected one table, found 2 files; unpack"):
         read_csv_rows(zipped(tmp_path / "two.zip", a=b"a\n", b=b"b\n"))
 
 

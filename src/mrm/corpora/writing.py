@@ -1,6 +1,6 @@
-"""A prepared corpus on disk: what is written, in which order, and the table that is shown.
+"""A prepared corpus on disk: the files that are written, in which order, and the summary that is printed.
 
-Every file exists whole or not at all, and `corpus.json` is written last: where it stands, all else does.
+Every file exists whole or not at all, and `corpus.json` is written last: where it exists, all others do.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from mrm.data.records import UNCERTAIN, Records
 from mrm.system.files import write_csv, write_json
 from mrm.system.output_folder import writing
 
-AUDIT = "audit.json"  # the verdict on the sets, which `mrm.runs.prepare` adds
-PLANNED = ".planned.json"  # the files of a preparation that is not complete
+AUDIT = "audit.json"  # the audit of the sets, which `mrm.runs.prepare` adds
+PLANNED = ".planned.json"  # the files of a preparation that is not complete yet
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A prepared corpus: its records, its sets, and the facts that are in `corpus.json`."""
+    """A prepared corpus: its records, its sets, and the content of `corpus.json`."""
 
     name: str
     out: Path
@@ -42,14 +42,14 @@ class Corpus:
     facts: Mapping[str, Any]
 
     def table(self) -> str:
-        """What was expected and found, in the few lines that a terminal holds."""
+        """A short summary for the terminal: what was expected and what was found."""
         return table(self.name, self.facts)
 
 
 def write(
     name: str, source: Path, out: Path, options: Options, release: Release, splits: Mapping[str, Records]
 ) -> Corpus:
-    """Write records, sets, label lists, `excluded.csv` and `corpus.json`. Raises RecordError."""
+    """Write records, sets, label lists, `excluded.csv` and `corpus.json`. Raises OutputError."""
     tables = {"records": release.records, **_file_names(splits, release)}
     lists = {} if release.purpose == "reports" else {_list_name(split): split for split in splits}
     files = ["excluded.csv", *(f"{stem}{suffix}" for stem in tables for suffix in (".csv", ".parquet"))]
@@ -60,9 +60,9 @@ def write(
             records.to_csv(out / f"{stem}.csv")
             records.to_parquet(out / f"{stem}.parquet")
         notes = list(release.notes)
-        files += [
-            f for f, split in lists.items() if _write_list(out / f, split, splits[split], release, options, notes)
-        ]
+        for file, split in lists.items():
+            if _write_list(out / file, split, splits[split], release, options, notes):
+                files.append(file)
         rows = [[e.name, e.reason, e.detail] for e in release.excluded]
         write_csv(out / "excluded.csv", ["name", "reason", "detail"], rows)
         facts = _facts(name, source, options, release, splits)
@@ -79,14 +79,16 @@ def digest(path: Path) -> str:
 
 
 def _file_names(splits: Mapping[str, Records], release: Release) -> dict[str, Records]:
-    """`train` is `training.csv` where reports are learned from: the file that `mrm pretrain` takes."""
+    """Names of the set files; `train` becomes `training.csv`, which `mrm pretrain` takes, where the corpus has reports."""
     rename = {"train": "training"} if release.purpose == "reports" else {}
     return {rename.get(split, split): records for split, records in splits.items()}
 
 
 def _remove_previous(out: Path) -> None:
-    """The files of an earlier preparation here, whole or interrupted: one of other options, or its verdict, must not
-    be taken for this one."""
+    """Remove the files of an earlier preparation, complete or interrupted.
+
+    A file that was made with other options, or an audit of other sets, must not be mistaken for part of this one.
+    """
     (out / AUDIT).unlink(missing_ok=True)
     for file in (out / "corpus.json", out / PLANNED):
         try:
@@ -106,24 +108,24 @@ def _list_name(split: str) -> str:
 
 
 def _write_list(path: Path, split: str, records: Records, release: Release, options: Options, notes: list[str]) -> bool:
-    """The published format: `name 0 1 ...`, for segmentation the name alone. All labels must be stated.
+    """Write a label list in the published format: `name 0 1 ...`, or for segmentation the name alone.
 
-    False where no record can be in it; then there is no file.
+    Only records with all labels stated can be listed. Returns False, and writes nothing, if there are none.
     """
     if release.purpose == "masks":
         bare = [replace(r, labels=(), name=release.key(r.name)) for r in records]
         Records(bare).to_list(path)
         return True
     listed = as_listed(records, release, options.uncertain)
-    whole = listed.where(lambda r: all(v in (0, 1) for v in r.labels) and not any(map(str.isspace, r.name)))
-    if len(whole) < len(listed):
+    complete = listed.where(lambda r: all(v in (0, 1) for v in r.labels) and not any(map(str.isspace, r.name)))
+    if len(complete) < len(listed):
         notes.append(
-            f"{_list_name(split)}: {len(listed) - len(whole):,} of {len(listed):,} records are in {split}.csv only, for they "
-            "have a label that is not stated or uncertain, or a name with spaces"
+            f"{_list_name(split)}: {len(listed) - len(complete):,} of {len(listed):,} records are in {split}.csv only, because "
+            "they have a label that is uncertain or not stated, or a name with spaces"
         )
-    if not whole or not whole.classes:
+    if not complete or not complete.classes:
         return False
-    whole.to_list(path)
+    complete.to_list(path)
     return True
 
 
@@ -134,8 +136,8 @@ def _facts(
     name: str, source: Path, options: Options, release: Release, splits: Mapping[str, Records]
 ) -> dict[str, Any]:
     records = release.records
-    found = {**summary(records), **release.counts, **{n: len(part) for n, part in splits.items()}}
-    found |= {f"positive {c}": counts["positive"] for c, counts in class_counts(records).items()}
+    counts = {**summary(records), **release.counts, **{n: len(part) for n, part in splits.items()}}
+    counts |= {f"positive {c}": numbers["positive"] for c, numbers in class_counts(records).items()}
     images = release.expected.get("images", 0)
     return {
         "corpus": name,
@@ -147,7 +149,7 @@ def _facts(
         "inputs": [_input(p, source) for p in release.inputs],
         "complete": len(records) >= images if images else None,
         "expected": dict(release.expected),
-        "found": {k: v for k, v in found.items() if isinstance(v, int)},
+        "found": {k: v for k, v in counts.items() if isinstance(v, int)},
         "classes": class_counts(records),
         "views": dict(Counter(r.view or "not stated" for r in records).most_common()),
         "splits": {
@@ -158,7 +160,7 @@ def _facts(
     }
 
 
-# of what reads images: another may decode a pixel otherwise, and so change the audit's hashes
+# of the libraries that read images: another version may decode a pixel differently, which changes the audit's hashes
 _VERSIONS = {"opencv": cv2.__version__, "pydicom": pydicom.__version__, "numpy": np.__version__}
 
 
@@ -170,12 +172,12 @@ def _own_version() -> str:
 
 
 def _input(path: Path, source: Path) -> dict[str, Any]:
-    shown = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
-    return {"file": shown, "bytes": path.stat().st_size, "sha256": digest(path)}
+    name = path.relative_to(source).as_posix() if path.is_relative_to(source) else path.name
+    return {"file": name, "bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def summary(records: Records) -> dict[str, int | None]:
-    """Images, patients (None where a patient is unknown) and images with a report."""
+    """Numbers of images, of patients (None if that of any image is unknown), and of images with a report."""
     patients = records.patients
     return {
         "images": len(records),
@@ -185,7 +187,7 @@ def summary(records: Records) -> dict[str, int | None]:
 
 
 def class_counts(records: Records) -> dict[str, dict[str, int]]:
-    """For each class how many images are positive, negative, uncertain and not stated."""
+    """For each class the number of images that are positive, negative, uncertain and not stated."""
     labels = records.labels_NC
     return {
         c: {
@@ -199,14 +201,16 @@ def class_counts(records: Records) -> dict[str, dict[str, int]]:
 
 
 def table(name: str, facts: Mapping[str, Any]) -> str:
-    """`corpus.json` in short: expected against found, classes, views, sets, what was left out."""
+    """A summary of `corpus.json`: expected and found numbers, classes, views, sets, and what was left out."""
     expected, found = facts["expected"], facts["found"]
     lines = [f"{name} ({facts['release']})", f"{'':32}{'expected':>10}{'found':>10}"]
-    shown = [k for k in found if k in expected or k in ("images", "patients")]
-    shown += [k for k in expected if k not in found]
-    lines += [f"  {k:30}{_number(expected.get(k)):>10}{_number(found.get(k)):>10}" for k in shown]
+    names = [k for k in found if k in expected or k in ("images", "patients")]
+    names += [k for k in expected if k not in found]
+    lines += [f"  {k:30}{_number(expected.get(k)):>10}{_number(found.get(k)):>10}" for k in names]
     if facts["complete"] is False:
-        lines.append("  a partial download: excluded.csv names what is absent; prepare again when there is more")
+        lines.append(
+            "  a partial download: excluded.csv lists what is missing; run the command again once more is downloaded"
+        )
     if facts["classes"]:
         lines.append(f"{'':32}{'positive':>10}{'negative':>10}{'uncertain':>11}{'not stated':>12}")
         for c, n in facts["classes"].items():

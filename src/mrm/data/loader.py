@@ -123,7 +123,7 @@ def _fetched_ahead(batches: Iterator[list[Sample]], files: list[ShardFile]) -> I
             for file in dict.fromkeys(files[sample.index] for sample in batch):
                 if file not in asked:
                     asked.append(file)
-                    fetcher.want(file.place, file.bytes, file.sha256)
+                    fetcher.request(file.place, file.bytes, file.sha256)
             waiting.append(batch)
             counted += len(batch)
             while counted > ahead:

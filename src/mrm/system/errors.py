@@ -1,4 +1,4 @@
-"""Every error that a user is meant to read: what is wrong, where, and what to do. The command prints it as one line."""
+"""The errors that users read: what is wrong, where, and what to do. The command line prints each as one line."""
 
 
 class MRMError(ValueError):
@@ -10,7 +10,7 @@ class OutputError(MRMError):
 
 
 class StoreError(MRMError):
-    """A file of an object store, or the cache, that cannot be used."""
+    """A file in an object store, or the cache of such files, that cannot be used."""
 
 
 class RecordError(MRMError):
@@ -34,7 +34,7 @@ class PackError(MRMError):
 
 
 class AugmentError(MRMError):
-    """An amount of augmentation outside its range."""
+    """An augmentation setting outside its range."""
 
 
 class ReportError(MRMError):
@@ -54,7 +54,7 @@ class ConfigError(MRMError):
 
 
 class TrainingError(MRMError):
-    """A training that cannot start or continue."""
+    """A training run that cannot start or continue."""
 
 
 class PredictError(MRMError):
@@ -66,11 +66,11 @@ class ExplainError(MRMError):
 
 
 class OutlierError(MRMError):
-    """Features from which no outlier reference can be made, or which do not fit the reference."""
+    """Features from which no outlier reference can be computed, or which do not match the reference."""
 
 
 class ProbeError(MRMError):
-    """Features or labels from which a probe can learn nothing."""
+    """Features or labels from which a probe cannot learn."""
 
 
 class RunError(MRMError):

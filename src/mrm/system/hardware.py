@@ -1,4 +1,4 @@
-"""The machine a run is on: its cores, its processor's instructions, its memory, and what it calls itself."""
+"""The machine that a run uses: its cores, memory and GPU, what its processor can compute, and its name."""
 
 from __future__ import annotations
 
@@ -14,61 +14,63 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def best_device() -> torch.device:
-    """The GPU if there is one."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def default_workers(device: str) -> int:
-    """Processes that read: for a GPU a core each but one, 16 at the most; on a CPU one core in eight, at least one."""
+    """Worker processes that read images: all cores but one, at most 16, for a GPU; one core in eight, at least one, on a CPU."""
     return min(16, cores() - 1) if device == "cuda" else min(cores() - 1, max(1, cores() // 8))
 
 
 def share_cores(device: torch.device) -> None:
-    """On a CPU, leave the readers' cores to the readers: threads that wait for each other's cores stall the step.
+    """On a CPU, leave cores for the worker processes: compute threads that compete with them stall the training step.
 
-    The number of threads depends on the machine alone, not on the workers asked for, so that these change no
-    bit of a run. `OMP_NUM_THREADS` overrides.
+    The number of threads depends on the machine alone and not on `--workers`, so that the number of workers does not
+    change the results of a run. `OMP_NUM_THREADS` takes precedence.
     """
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, cores() - default_workers("cpu")))
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """On a CPU, let this process keep what it frees, for the next step asks for the same sizes again.
+    """On a CPU, let this process keep the memory it frees, since the next step needs blocks of the same sizes.
 
-    glibc gives large blocks back to the system at once, which hands them out anew page by page, each filled with
-    zeros: a sixth of a training step. Nothing happens with other C libraries, or where the variables that glibc reads
-    for the same (mallopt(3)) are set.
+    By default glibc returns large blocks to the system at once. The system then hands them out again page by page,
+    each filled with zeros, which takes a sixth of a training step. This does nothing with other C libraries, or where
+    the environment variables of glibc for the same purpose (mallopt(3)) are set.
     """
-    chosen = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"} & set(os.environ)
-    if device.type == "cpu" and platform.libc_ver()[0] == "glibc" and not chosen:
+    user_settings = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD"} & set(
+        os.environ
+    )
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc" and not user_settings:
         libc = ctypes.CDLL(None)
         libc.mallopt(MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(TRIM_THRESHOLD, -1)
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bf16. An x86 processor without them takes many times as long as in fp32."""
+    """Whether the device has bf16 instructions. An x86 processor without them is many times slower than in fp32."""
     if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def device_name(device: torch.device) -> str:
-    """What the machine itself calls its GPU or processor."""
+    """The name of the GPU or processor, as the machine reports it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
-    file = Path("/proc/cpuinfo")  # of Linux
+    file = Path("/proc/cpuinfo")  # on Linux
     lines = file.read_text().splitlines() if file.is_file() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"CPU {named[0] if named else 'unnamed'}, {torch.get_num_threads()} threads"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"CPU {names[0] if names else 'unnamed'}, {torch.get_num_threads()} threads"
 
 
 def share_of_peak(flops: float, device: str) -> float | None:
-    """Floating-point operations a second as a share of a GPU's dense bf16 rate; None where that is not known."""
+    """Floating-point operations per second as a share of the GPU's dense bf16 peak; None where that is unknown."""
     return next((flops / peak for name, peak in PEAKS.items() if name in device), None)

@@ -1,4 +1,4 @@
-"""Results of long work on many files, kept as they come, so that the same command goes on where it was interrupted."""
+"""Results of long work on many files, saved as they arrive, so that an interrupted command can resume."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Journal:
-    """Results by key in a file of JSON lines. A line that an interruption cut is done again."""
+    """Results by key in a file of JSON lines. A result whose line was cut off by an interruption is computed again."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.known = path, dict[str, Any]()
@@ -22,26 +22,26 @@ class Journal:
 
     def __enter__(self) -> Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("a", buffering=1)  # line by line: a kill closes no file
+        self.file = self.path.open("a", buffering=1)  # line by line, since a killed process does not close its files
         if self.path.stat().st_size:
-            self.file.write("\n")  # ends a line that was cut
+            self.file.write("\n")  # ends a line that was cut off
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.file.close()
 
     def add(self, key: str, value: Any) -> None:
-        """Keep one result; between `with` and its end."""
+        """Save one result; only inside the `with` block."""
         self.known[key] = value
         self.file.write(json.dumps([key, value]) + "\n")
 
     def forget(self) -> None:
-        """Drop the file; what it was for is complete."""
+        """Remove the file, once the work it belongs to is complete."""
         self.path.unlink(missing_ok=True)
 
 
 def file_state(file: Path) -> str:
-    """A key for what is made of a file: its path, size and time of change."""
+    """A key for results that depend on a file: its path, size and modification time."""
     try:
         state = file.stat()
     except OSError:

@@ -1,14 +1,14 @@
-"""Files of an object store by their address, fetched once into a bounded local cache.
+"""Files in an object store by their address, fetched once into a local cache of limited size.
 
 An address is a URI that `pyarrow.fs` opens: `s3://bucket/folder?region=...`, `gs://...`, `hdfs://...`. Credentials
 come from the environment (for S3 `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or the machine's role), never from
-the address, which runs write down. Two variables say where fetched files lie and how much they may take:
+the address, because runs record it. Two variables set where fetched files are kept and how much space they may take:
 
-    MRM_CACHE      a folder on a local disk; ~/.cache/mrm/fetched unless set
-    MRM_CACHE_GB   gigabytes (1e9 bytes) it may hold; 50 unless set
+    MRM_CACHE      a folder on a local disk; ~/.cache/mrm/fetched by default
+    MRM_CACHE_GB   gigabytes (1e9 bytes) it may hold; 50 by default
 
 Any number of processes may share a cache. A file appears in it whole and with the right checksum or not at all; the
-least recently opened go first. A process that still maps a file that went keeps it until it lets go of it.
+least recently opened files are removed first. A process that still maps a removed file can use it until it unmaps it.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from mrm.system.errors import StoreError
 from mrm.system.lock import is_held, waiting_for
 
 SCHEMES = ("s3", "gs", "hdfs")
-CHUNK = 1 << 23  # bytes asked for at a time
-PATIENCE = 120.0  # seconds to wait for room that files on their way to the cache take
+CHUNK = 1 << 23  # bytes requested at a time
+PATIENCE = 120.0  # seconds to wait for space that running downloads take
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}([^/].*)")
 
 
 def address(place: Path | str) -> str | None:
-    """The URI of a place in an object store; None for a place on this machine.
+    """The URI of a location in an object store; None for a location on this machine.
 
-    A `Path` makes one slash of two, so `s3:/bucket` stands for `s3://bucket` too. Raises StoreError for an
-    address with a password in it.
+    A `Path` turns two slashes into one, so `s3:/bucket` also means `s3://bucket`. Raises StoreError for an address
+    that contains a password.
     """
     match = _ADDRESS.fullmatch(str(place))
     if not match:
         return None
     if "@" in match[2].partition("/")[0]:
         raise StoreError(
-            f"{match[1]}://...: runs write their settings down, so no password may stand in an address; "
+            f"{match[1]}://...: an address must not contain a password, because runs record their settings; "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
         )
     return f"{match[1]}://{match[2]}"
 
 
 def within(folder: str, name: str) -> str:
-    """The address of a file in the folder of that address; what stands after `?` stays last."""
+    """The address of a file in the folder at that address; the options after `?` stay last."""
     path, mark, options = folder.partition("?")
     return f"{path.rstrip('/')}/{name}{mark}{options}"
 
 
 def read(uri: str) -> bytes:
-    """A whole small file. Raises StoreError."""
+    """The content of a small file. Raises StoreError."""
     return b"".join(_chunks(uri))
 
 
@@ -72,7 +72,7 @@ def _chunks(uri: str) -> Iterator[bytes]:
             while chunk := stream.read(CHUNK):
                 yield chunk
     except FileNotFoundError:
-        raise StoreError(f"{uri}: no such file; check bucket and folder") from None
+        raise StoreError(f"{uri}: no such file; check the bucket and the folder") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise StoreError(
             f"{uri}: cannot be read ({error}); check the address, the network and the credentials (AWS_ACCESS_KEY_ID, "
@@ -81,12 +81,12 @@ def _chunks(uri: str) -> Iterator[bytes]:
 
 
 def _opened(uri: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it. Raises StoreError in a fork of a process that has used one."""
+    """The file system of an address, and the path in it. Raises StoreError in a fork of a process that has used it."""
     parts = urlsplit(uri)
     first = _first_process()
-    if first != os.getpid():  # the client's threads did not come along, and it would wait for them for ever
+    if first != os.getpid():  # the client's threads do not exist in a fork, which would wait for them forever
         raise StoreError(
-            f"{uri}: this process is a fork of one that has read from an object store; start it by spawn instead"
+            f"{uri}: this process is a fork of a process that has read from an object store; start it with spawn instead"
         )
     files = _file_system(f"{parts.scheme}://{parts.netloc}/{f'?{parts.query}' if parts.query else ''}")
     return files, f"{parts.netloc}{parts.path}" if parts.scheme != "hdfs" else parts.path
@@ -109,7 +109,7 @@ def _file_system(uri: str) -> Any:
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder that holds fetched files of `limit` bytes together at the most."""
+    """A folder that holds fetched files of at most `limit` bytes in total."""
 
     folder: Path
     limit: int
@@ -117,15 +117,15 @@ class Cache:
     def open(self, uri: str, size: int, sha256: str) -> int:
         """A file descriptor of the fetched file; the caller closes it. Raises StoreError.
 
-        `size` and `sha256` are what must arrive; the file is known by them, whatever its address.
+        `size` and `sha256` are those of the file that must arrive; they identify it, whatever its address.
         """
         while True:
             file = self.fetch(uri, size, sha256)
-            with suppress(FileNotFoundError):  # another process has made room in between: once more
+            with suppress(FileNotFoundError):  # another process removed it in between: fetch it again
                 return os.open(file, os.O_RDONLY)
 
     def fetch(self, uri: str, size: int, sha256: str) -> Path:
-        """Where the file lies, once it is there. Raises StoreError."""
+        """The path of the file, once it is in the cache. Raises StoreError."""
         file = self.folder / sha256
         try:
             if _touched(file):
@@ -151,60 +151,63 @@ class Cache:
                     arrived += len(chunk)
             if arrived != size or digest.hexdigest() != sha256:
                 raise StoreError(
-                    f"{uri}: not the file that the index names ({arrived:,} bytes of {size:,}, or another checksum); "
+                    f"{uri}: not the file that the index names ({arrived:,} of {size:,} bytes arrived, or the checksum differs); "
                     "upload the folder again"
                 )
-            with waiting_for(self.folder / "room.lock"):  # or who makes room could see it under neither name
+            with waiting_for(
+                self.folder / "room.lock"
+            ):  # else a process that makes room could see it under neither name
                 os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
 
     def _room_for(self, size: int, file: Path) -> Path:
-        """A file of `size` under a temporary name, for which older ones have gone. Raises StoreError."""
+        """A file of `size` bytes under a temporary name, for which older files were removed. Raises StoreError."""
         temporary = file.with_suffix(".part")
         until = time.monotonic() + PATIENCE
         while size <= self.limit and time.monotonic() < until:
             with waiting_for(self.folder / "room.lock"):
                 if self._shrink(self.limit - size):
-                    with open(temporary, "wb") as out:  # taken at once, so that others count it
+                    with open(temporary, "wb") as out:  # reserved at once, so that other processes count it
                         out.truncate(size)
                     return temporary
             time.sleep(0.1)
         raise StoreError(
-            f"{self.folder}: {self.limit / 1e9:g} GB have no room for a file of {size / 1e9:.2g} GB beside those on "
-            "their way; raise MRM_CACHE_GB"
+            f"{self.folder}: a cache of {self.limit / 1e9:g} GB has no room for a file of {size / 1e9:.2g} GB beside the "
+            "running downloads; raise MRM_CACHE_GB"
         )
 
-    def _shrink(self, most: int) -> bool:
-        """Remove what was opened longest ago until `most` bytes are left; whether that could be done."""
-        held = []
+    def _shrink(self, limit: int) -> bool:
+        """Remove the least recently opened files until at most `limit` bytes are left; whether that succeeded."""
+        files = []
         for file in self.folder.iterdir():
-            with suppress(FileNotFoundError):  # a download has failed, and its temporary file has just gone
-                held += [] if file.suffix == ".lock" else [(file, file.stat())]
-        total = sum(s.st_size for _, s in held)
-        for file, state in sorted(held, key=lambda f: (f[0].suffix != ".part", f[1].st_mtime_ns)):
-            if total <= most:
+            if file.suffix != ".lock":
+                with suppress(FileNotFoundError):  # a download has failed, and its temporary file was just removed
+                    files.append((file, file.stat()))
+        total = sum(state.st_size for _, state in files)
+        for file, state in sorted(files, key=lambda f: (f[0].suffix != ".part", f[1].st_mtime_ns)):
+            if total <= limit:
                 break
             if file.suffix != ".part" or not is_held(file.with_suffix(".lock")):
                 file.unlink(missing_ok=True)
                 total -= state.st_size
-        return total <= most
+        return total <= limit
 
 
 def default_cache() -> Cache:
-    """The cache that MRM_CACHE and MRM_CACHE_GB name. Raises StoreError."""
+    """The cache that MRM_CACHE and MRM_CACHE_GB describe. Raises StoreError."""
     text = os.environ.get("MRM_CACHE_GB", "50")
     try:
         limit = int(float(text) * 1e9)
     except (ValueError, OverflowError):
         limit = 0
     if limit <= 0:
-        raise StoreError(f"MRM_CACHE_GB is {text!r}; a number of gigabytes is expected")
+        raise StoreError(f"MRM_CACHE_GB is {text!r}, but must be a number of gigabytes above 0")
     return Cache(Path(os.environ.get("MRM_CACHE") or Path.home() / ".cache" / "mrm" / "fetched"), limit)
 
 
 def _touched(file: Path) -> bool:
-    """Whether the file is there; it then counts as opened just now."""
+    """Whether the file exists; if so, it now counts as just opened."""
     try:
         os.utime(file)
     except FileNotFoundError:
@@ -213,31 +216,31 @@ def _touched(file: Path) -> bool:
 
 
 class Fetcher:
-    """Fetches files into a cache in the background. What fails is left to the reader that needs it, who says why."""
+    """Fetches files into a cache in the background. A failure is left to the reader that needs the file, which reports it."""
 
     def __init__(self, cache: Cache, threads: int = 4) -> None:
-        self.cache, self.asked = cache, threading.Semaphore(0)
-        self.wanted: list[tuple[str, int, str]] = []
+        self.cache, self.requests = cache, threading.Semaphore(0)
+        self.queue: list[tuple[str, int, str]] = []
         self.threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
         for thread in self.threads:
             thread.start()
 
-    def want(self, uri: str, size: int, sha256: str) -> None:
-        """Ask for a file."""
-        self.wanted.append((uri, size, sha256))
-        self.asked.release()
+    def request(self, uri: str, size: int, sha256: str) -> None:
+        """Request a file."""
+        self.queue.append((uri, size, sha256))
+        self.requests.release()
 
     def close(self) -> None:
-        """Forget what has not begun."""
-        self.wanted.clear()
+        """Drop the requests that have not started."""
+        self.queue.clear()
         for _ in self.threads:
-            self.asked.release()
+            self.requests.release()
 
     def _run(self) -> None:
         while True:
-            self.asked.acquire()
+            self.requests.acquire()
             try:
-                file = self.wanted.pop(0)
+                file = self.queue.pop(0)
             except IndexError:
                 return
             with suppress(StoreError):

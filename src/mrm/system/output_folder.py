@@ -18,7 +18,7 @@ from mrm.system.files import as_json, write_whole
 from mrm.system.lock import LOCK
 
 LONGEST = 80  # characters of a setting that a message shows
-CHANGES = 5  # of settings that a message names
+CHANGES = 12  # differences that a message names
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,9 @@ def _refuse_changes(out: Path, settings: Settings, file: Path) -> None:
             raise
         raise OutputError(f"{file}: damaged ({error}); choose another --out, or remove the folder") from None
     if changes:
-        raise OutputError(f"{out}: holds another {settings.what} ({'; '.join(changes[:CHANGES])}); {settings.advice}")
+        more = [f"and {len(changes) - CHANGES} more"] if len(changes) > CHANGES else []
+        differences = "; ".join([*changes[:CHANGES], *more])
+        raise OutputError(f"{out}: holds another {settings.what} ({differences}); {settings.advice}")
 
 
 def make_folder(out: Path) -> Path:

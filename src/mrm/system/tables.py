@@ -17,17 +17,19 @@ from mrm.system.errors import RecordError
 def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Header and (line number, fields) of a CSV: UTF-8, spaces after commas and quoted line breaks allowed.
 
-    The file may be packed: `.gz`, or alone in a `.zip`, as publishers ship them. Bytes that are not UTF-8
-    become U+FFFD, with a warning that says on how many lines.
+    The file may be compressed: `.gz`, or the only file in a `.zip`, as publishers distribute them. Bytes that are not
+    UTF-8 become U+FFFD, with a warning that counts them and names the first line.
     """
-    raw = _unpacked(path)
+    raw = _decompressed(path)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         text = raw.decode("utf-8-sig", errors="replace")
         bad = text.count("\ufffd")
         line = raw[: error.start].count(b"\n") + 1
-        warnings.warn(f"{path}: {bad} bytes are not UTF-8 (first on line {line}); shown as \ufffd", stacklevel=3)
+        warnings.warn(
+            f"{path}: {bad} bytes are not UTF-8 (first on line {line}); they are shown as \ufffd", stacklevel=3
+        )
     rows = _csv_rows(path, text)
     _, header = next(rows, (0, []))
     if not header:
@@ -36,9 +38,9 @@ def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """(first line, fields) of each record; blank ones are left out.
+    """(first line, fields) of each record; blank records are left out.
 
-    A quote never closed would swallow all that follows it, silently: an end mark shows whether one is open.
+    A quote that is never closed would silently swallow the rest of the file; an end mark shows whether one is open.
     """
     end = "\x04end of file\x04"
     csv.field_size_limit(2**31 - 1)
@@ -46,7 +48,9 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     line = 1
     for row in reader:
         if row and row[-1].endswith(f"\n{end}"):
-            raise RecordError(f"{path}: line {line}: a quote that opens there is never closed; close or double it")
+            raise RecordError(
+                f"{path}: line {line}: a quote opens there and is never closed; close it, or double it if it is part of the text"
+            )
         if row != [end] and any(cell.strip() for cell in row):
             yield line, row
         line = reader.line_num + 1
@@ -65,7 +69,7 @@ def read_parquet_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[s
     return list(columns), enumerate((["" if v is None or v != v else str(v) for v in row] for row in rows), 1)
 
 
-def _unpacked(path: Path) -> bytes:
+def _decompressed(path: Path) -> bytes:
     try:
         if path.suffix == ".gz":
             return gzip.decompress(path.read_bytes())
@@ -74,7 +78,7 @@ def _unpacked(path: Path) -> bytes:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if len(names) != 1:
-                raise RecordError(f"{path}: {len(names)} files in it, where one table is expected; unpack it")
+                raise RecordError(f"{path}: expected one table, found {len(names)} files; unpack the archive")
             return archive.read(names[0])
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise RecordError(f"{path}: damaged archive ({error}); get it again") from None
+        raise RecordError(f"{path}: damaged archive ({error}); download it again") from None
