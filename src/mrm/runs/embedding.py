@@ -24,7 +24,10 @@ from mrm.system.output_folder import writing
 from mrm.system.partial_results import Row
 from mrm.system.table_files import check_suffix, write_table
 
-BESIDE = {".npy": (".csv", ".json"), ".parquet": ()}  # what features are written as, and what is written with them
+BESIDE = {
+    ".npy": (".csv", ".json"),
+    ".parquet": (),
+}  # suffixes that features are written with, and those of the files beside them
 
 
 def embed(
@@ -37,7 +40,7 @@ def embed(
     """
     suffix = check_suffix(Path(out), list(BESIDE))
     if suffix not in BESIDE:
-        raise RunError(f"{out}: features are written as .npy or .parquet; choose another name for --out")
+        raise RunError(f"{out}: features are written as .npy or .parquet; choose such a name for --out")
     network = model_folder.load_as(model, MRM, Classifier)
     network.to(device_of(reading))
     shape = predict.feature_shape(network, kind)
@@ -46,7 +49,7 @@ def embed(
     records = records_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out).with_suffix(s) for s in {suffix, *BESIDE[suffix]}])
     work = Work("embedding", network, model, records, Path(out), reading, settings, int(np.prod(shape)))
-    work.run(lambda rows, values: None, compute)
+    work.run(lambda rows, values: None, compute)  # the values are kept, and the rows need nothing of them
     columns: dict[str, Any] = {**KNOWN, **NOTES}
     if suffix == ".parquet":
         wide = columns | {"feature": work.width}
@@ -55,7 +58,7 @@ def embed(
 
 
 def _write_npy(work: Work, shape: Sequence[int], columns: Mapping[str, type], rows: Iterator[Row]) -> None:
-    """The names and facts first, the array last: where it is, the others are."""
+    """Write names and facts first and the array last, so that where the array is, the other files are too."""
     write_table(work.out.with_suffix(".csv"), columns, rows)
     write_json(work.out.with_suffix(".json"), work.facts())
 

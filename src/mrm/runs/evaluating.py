@@ -127,7 +127,7 @@ def evaluate_masks(
 ) -> dict[str, Any]:
     """Test a segmenter: `results.json`, `images.csv`, and a page with overlays. Returns the results."""
     if reading.crop_borders:
-        raise RunError("a mask is of the whole image, so --crop-borders is for classifiers; leave it out")
+        raise RunError("a mask covers the whole image, so --crop-borders is for classifiers only; leave it out")
     network, out = model_folder.load_as(model, Segmenter).to(device_of(reading)), make_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")

@@ -37,14 +37,14 @@ def outline(
     dicom: bool = True,
     reading: Reading = Reading(),
 ) -> Written:
-    """Write NAME.png for each image: class numbers at its own size, in colours; for DICOM also NAME.seg.dcm.
+    """Write NAME.png for each image, with class numbers at the image's size and a palette; for DICOM also NAME.seg.dcm.
 
     `masks.csv` in the same folder has a row for each image, with the share of it that each class covers. Raises
     RunError for another kind of model, names that collide, or where no image could be outlined; MaskError where
     DICOM Segmentations are wanted but highdicom is not there.
     """
     if reading.crop_borders:
-        raise RunError("a mask is of the whole image, so --crop-borders is for classifiers; leave it out")
+        raise RunError("a mask covers the whole image, so --crop-borders is for classifiers only; leave it out")
     records = records_at(paths, reading.images, Path(out))
     names = mask_names(records)
     spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
@@ -52,42 +52,43 @@ def outline(
         dicom_seg.require_highdicom()
     network = model_folder.load_as(model, Segmenter).to(device_of(reading))
     classes = network.config.classes
-    thresholds = outlines.thresholds_of(network.card, classes)
-    work = Work(
-        "outlining", network, model, records, make_folder(Path(out)), reading, {"slide": slide, "dicom_seg": dicom}
-    )
-
-    def outline_one(record: Record, name: str) -> Row:
-        image_HW = images.read(record.image)
-        with autocast(network, reading):
-            mask_HW = outlines.outline(probabilities(network, image_HW, slide), thresholds)
-        with writing(work.out):  # so that a full disk stops the run, and is not noted as an unreadable image
-            write_by(work.out / f"{name}.png", partial(write_mask, mask_HW))
-        if dicom and isinstance(record.image, Path) and is_dicom(record):
-            version = str(network.card.origin.get("versions", {}).get("mrm", "unknown"))
-            try:
-                dicom_seg.write(work.out / f"{name}.seg.dcm", record.image, mask_HW, classes, version)
-            except MaskError as error:  # the mask is there, and is worth keeping
-                warnings.warn(str(error), stacklevel=1)
-        areas = {f"{c} area": float((mask_HW == k).mean()) for k, c in enumerate(classes, 1)}
-        return {"mask": f"{name}.png", **areas}
-
-    work.run_singly(lambda index: outline_one(records[index], names[index]))
+    settings = {"slide": slide, "dicom_seg": dicom}
+    work = Work("outlining", network, model, records, make_folder(Path(out)), reading, settings)
+    work.run_singly(lambda index: outline_one(network, records[index], work.out / names[index], slide, dicom, reading))
     columns = {**KNOWN, "mask": str, **{f"{c} area": float for c in classes}, **NOTES}
     return work.finish(lambda rows: write_table(work.out / "masks.csv", columns, rows()))
 
 
+def outline_one(model: Segmenter, record: Record, stem: Path, slide: bool, dicom: bool, reading: Reading) -> Row:
+    """Write STEM.png, and STEM.seg.dcm for a DICOM file. Returns the row of the image. Raises ImageError, OSError."""
+    classes, card = model.config.classes, model.card
+    image_HW = images.read(record.image)
+    with autocast(model, reading):
+        mask_HW = outlines.outline(probabilities(model, image_HW, slide), outlines.thresholds_of(card, classes))
+    file = stem.with_name(f"{stem.name}.png")
+    with writing(stem.parent):  # so that a full disk stops the run, and is not noted as an unreadable image
+        write_by(file, partial(write_mask, mask_HW))
+    if dicom and isinstance(record.image, Path) and is_dicom(record):
+        version = str(card.origin.get("versions", {}).get("mrm", "unknown"))
+        try:
+            dicom_seg.write(stem.with_name(f"{stem.name}.seg.dcm"), record.image, mask_HW, classes, version)
+        except MaskError as error:  # the mask has been written, and is worth keeping
+            warnings.warn(str(error), stacklevel=1)
+    areas = {f"{c} area": float((mask_HW == k).mean()) for k, c in enumerate(classes, 1)}
+    return {"mask": file.name, **areas}
+
+
 def mask_names(records: Records) -> list[str]:
-    """How each image's mask is called: its file's name without ending. Raises RunError where two have one."""
-    found: dict[str, str] = {}
+    """The name of each image's mask: that of its file, without suffix. Raises RunError if two are the same."""
+    images_by_name: dict[str, str] = {}
     for record in records:
         name = masks.stem(Path(record.name).name)
-        if name in found:
+        if name in images_by_name:
             raise RunError(
-                f"{record.name} and {found[name]} would both be written as {name}.png; predict them one by one"
+                f"{record.name} and {images_by_name[name]} would both be written as {name}.png; predict them separately"
             )
-        found[name] = record.name
-    return list(found)
+        images_by_name[name] = record.name
+    return list(images_by_name)
 
 
 def is_dicom(record: Record) -> bool:
@@ -99,7 +100,7 @@ def is_dicom(record: Record) -> bool:
 
 
 def write_mask(mask_HW: np.ndarray, path: Path) -> None:
-    """Class numbers as a PNG with a palette, so that a viewer shows colours and `mrm.data.masks` reads the numbers."""
+    """Write class numbers as a PNG with a palette: viewers show colours, `mrm.data.masks` reads the numbers."""
     image = Image.fromarray(mask_HW, mode="P")
     colours = [(0, 0, 0), *(class_colour(number) for number in range(1, 256))]
     image.putpalette([value for colour in colours for value in colour])

@@ -31,16 +31,18 @@ def predict(
     slide: bool = False,
     dicom_seg: bool = True,
 ) -> Written:
-    """What a model says of images: a classifier's table of findings, or a segmenter's folder of masks."""
+    """Predict images: with a classifier a table of findings, with a segmenter a folder of masks."""
     if model_folder.kind_at(model) == "segmenter":
         return outline(model, paths, out, slide, dicom_seg, reading)
     if slide:
-        raise RunError(f"{model}: a classifier sees the whole image at once; --slide is for segmenters, leave it out")
+        raise RunError(
+            f"{model}: is a classifier, which sees the whole image at once; --slide is for segmenters, leave it out"
+        )
     return predict_table(model, paths, out, reading)
 
 
 def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: Reading = Reading()) -> Written:
-    """Probabilities, thresholds and decisions of images, a row each, as CSV, JSON, JSON lines or Parquet.
+    """Probabilities, thresholds and decisions, a row for each image, as CSV, JSON, JSON lines or Parquet.
 
     Raises RunError for another kind of model or where no image can be read, RecordError for paths and tables that
     cannot be used.
@@ -50,7 +52,7 @@ def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: 
     rules = DecisionRules.of(network.card, network.config.classes)
     columns = {**KNOWN, **finding_columns(rules), **NOTES}
     if len(columns) < len(KNOWN) + len(finding_columns(rules)) + len(NOTES):
-        raise RunError(f"{model}: a class of it has the name of another column; the columns are {', '.join(columns)}")
+        raise RunError(f"{model}: a class has the name of another column; the columns are {', '.join(columns)}")
     records = records_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out)])
     work = Work("predicting", network, model, records, Path(out), reading)

@@ -1,4 +1,4 @@
-"""Images on their way through a model: a row for each as it goes, resumable, shared by ranks."""
+"""The loop of the commands that make one table of many images: a row for each image, resumable, shared by the ranks."""
 
 # Shapes: B images of a batch
 from __future__ import annotations
@@ -30,27 +30,31 @@ from mrm.system.progress import Progress
 from mrm.training.trainer import processes
 
 KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table
-NOTES: dict[str, type] = {"warning": str, "error": str}  # the last ones
-DECIDING = ("thresholds", "temperatures", "outline_thresholds", "outliers")  # of a card: what results depend on
-SHOWN = 5  # warnings of images that are printed; the table has them all
+NOTES: dict[str, type] = {"warning": str, "error": str}  # the last columns of every table
+DECIDING = ("thresholds", "temperatures", "outline_thresholds", "outliers")  # fields of a card that results depend on
+SHOWN = 5  # warnings about images that are printed; the table has all of them
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a command has written: where, of how many images, and how many could not be read."""
+    """What a command has written: where, for how many images, and how many of them could not be read."""
 
     out: Path
     n: int
     unreadable: int
 
     def __str__(self) -> str:
-        return f"{self.out}: {self.n:,} images" + (
-            f"; {self.unreadable:,} could not be read, see the column error" if self.unreadable else ""
-        )
+        if not self.unreadable:
+            return f"{self.out}: {self.n:,} images"
+        return f"{self.out}: {self.n:,} images; {self.unreadable:,} could not be read, see the column error"
 
 
 class Work:
-    """Images on their way through a model: which there are, which rows are there, and which are to be made."""
+    """The images of a command: those that an earlier run of it has done, and those still to do.
+
+    `settings` are recorded with the rows, so that other settings do not resume them; `width` is the number of values
+    that are kept for each image beside its row.
+    """
 
     def __init__(
         self,
@@ -78,56 +82,54 @@ class Work:
         self.shown = 0
 
     def _begin(self) -> list[int]:
-        """The images that are to be done. All processes must agree on them before the first row is written."""
+        """The indices of the images still to do. All ranks must agree on them before the first row is written."""
         images, note = _digest("\n".join(self.keys)), self.partial.folder / "images"
         if self.processes.is_main_process:
             self.partial.begin(self.settings)
             write_whole(note, images.encode())
         self.processes.wait_for_everyone()
         if note.read_text() != images:
-            raise RunError(f"{self.out}: the images changed while the processes started; start them again")
-        there = self.partial.places()
+            raise RunError(f"{self.out}: the images changed while the ranks started; run the command again")
+        done = self.partial.places()
         self.processes.wait_for_everyone()
-        if there and self.processes.is_main_process:
-            print(f"{self.partial.folder}: goes on after {len(there):,} of {len(self.keys):,} images")
-        return [i for i, key in enumerate(self.keys) if key not in there]
+        if done and self.processes.is_main_process:
+            print(f"{self.partial.folder}: resuming from image {len(done):,}/{len(self.keys):,}")
+        return [i for i, key in enumerate(self.keys) if key not in done]
 
     def _mine(self, batch: int) -> list[list[sampling.Sample]]:
-        """This process's share of what is left, in batches."""
-        cut = [self.left[start : start + batch] for start in range(0, len(self.left), batch)]
-        own = cut[self.processes.process_index :: self.processes.num_processes]
-        return [[sampling.Sample(0, index) for index in indices] for indices in own]
+        """This rank's share of the images still to do, in batches."""
+        batches = [self.left[start : start + batch] for start in range(0, len(self.left), batch)]
+        mine = batches[self.processes.process_index :: self.processes.num_processes]
+        return [[sampling.Sample(0, index) for index in indices] for indices in mine]
 
     def run(
         self, fill: Callable[[list[Row], np.ndarray], object], compute: Callable[[torch.Tensor], torch.Tensor]
     ) -> None:
-        """Compute this process's images batch by batch; `fill` writes into the rows what the values say."""
+        """Compute this rank's images batch by batch; `fill` gets a batch's rows and values, and completes the rows."""
         batches, reading = self._mine(self.reading.batch), self.reading
         with Progress(self.what, sum(map(len, batches))) as progress, named_failures(reading):
-            for done in predict.compute_over(
-                self.model, self.records, compute, iter(batches), reading.workers, reading.precision,
-                reading.crop_borders,
-            ):  # fmt: skip
-                rows = [self._row(i) for i in done.index_B]
-                fill(rows, done.values)
-                self._add(done, rows)
-                progress.add(len(done.index_B) + len(done.skipped))
+            options = reading.workers, reading.precision, reading.crop_borders
+            for computed in predict.compute_over(self.model, self.records, compute, iter(batches), *options):
+                rows = [self._row(i) for i in computed.index_B]
+                fill(rows, computed.values)
+                self._add(computed, rows)
+                progress.add(len(computed.index_B) + len(computed.skipped))
 
-    def _add(self, done: Computed, rows: list[Row]) -> None:
-        """Append a batch's rows, those without an image last; the table puts them in order."""
-        by_index = dict(zip(done.index_B.tolist(), rows, strict=True))
-        by_index |= {s.index: {**self._row(s.index), "error": s.reason} for s in done.skipped}
-        for warned in done.warned:
+    def _add(self, computed: Computed, rows: list[Row]) -> None:
+        """Append a batch's rows, those of unreadable images last; the table puts them in order."""
+        by_index = dict(zip(computed.index_B.tolist(), rows, strict=True))
+        by_index |= {s.index: {**self._row(s.index), "error": s.reason} for s in computed.skipped}
+        for warned in computed.warned:
             by_index[warned.index]["warning"] = warned.reason
-        self._show([f"left out {s.reason}" for s in done.skipped] + [w.reason for w in done.warned])
+        self._show([f"left out {s.reason}" for s in computed.skipped] + [w.reason for w in computed.warned])
         values = None
         if self.width:
             values = np.full((len(by_index), self.width), np.nan, np.float32)
-            values[: len(rows)] = done.values.reshape(len(rows), self.width)
+            values[: len(rows)] = computed.values.reshape(len(rows), self.width)
         self.partial.add(self.processes.process_index, [(self.keys[i], row) for i, row in by_index.items()], values)
 
     def run_singly(self, make: Callable[[int], Row]) -> None:
-        """Make this process's rows image by image; an ImageError is the row's error."""
+        """Make this rank's rows image by image; an ImageError becomes the row's error."""
         indices = [sample.index for batch in self._mine(1) for sample in batch]
         with Progress(self.what, len(indices)) as progress:
             for index in progress.over(indices):
@@ -137,7 +139,7 @@ class Work:
                 self.partial.add(self.processes.process_index, [(self.keys[index], row)])
 
     def _single_row(self, index: int, make: Callable[[int], Row]) -> Row:
-        """The row that `make` gives of an image, with its warnings; or the reason why it cannot be made."""
+        """The row that `make` returns for an image, with the warnings; or the reason why there is none."""
         row = self._row(index)
         with warnings.catch_warnings(record=True) as caught, named_failures(self.reading):
             warnings.simplefilter("always")
@@ -158,13 +160,13 @@ class Work:
             if self.shown <= SHOWN:
                 warnings.warn(message, stacklevel=4)
             elif self.shown == SHOWN + 1:
-                warnings.warn("further warnings stand in the table alone, columns warning and error", stacklevel=4)
+                warnings.warn("further warnings are only in the table, in the columns warning and error", stacklevel=4)
 
     def finish(self, write: Callable[[Callable[[], Iterator[Row]]], object]) -> Written:
-        """Wait for the other processes, write the table, and remove the unfinished one.
+        """Wait for the other ranks, write the table, and remove the partial results.
 
-        `write` gets a function that goes through all rows. Raises RunError where not one image could be read; the
-        table is there then, too.
+        `write` gets a function that iterates over all rows. Raises RunError if no image could be read; the table is
+        written then, too.
         """
         self.partial.close(self.processes.process_index)
         if not self.processes.is_main_process:
@@ -179,14 +181,14 @@ class Work:
         return Written(self.out, len(self.keys), len(errors))
 
     def with_features(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """The rows with their values in the column feature; none where the image could not be read."""
+        """The rows with their values in the column feature, which is absent where the image could not be read."""
         for row, values in zip(rows, self.partial.values(self.keys), strict=True):
             yield row if row.get("error") else {**row, "feature": values}
 
     def facts(self) -> dict[str, Any]:
-        """What is to be known of a table: by which model and how it was made."""
-        kept = {k: v for k, v in self.settings.items() if k != "card"}
-        return {**kept, "model_kind": model_folder.kind_of(self.model), "mrm": mrm.__version__}
+        """Which model made the table, and with which settings."""
+        settings = {k: v for k, v in self.settings.items() if k != "card"}
+        return {**settings, "model_kind": model_folder.kind_of(self.model), "mrm": mrm.__version__}
 
 
 def _digest(text: str) -> str:
