@@ -138,7 +138,7 @@ def of_layer(pick: Callable[[Classifier], nn.Module], weigh: str) -> Map:
     def make(model: Classifier, image_HW: np.ndarray, class_index: int) -> np.ndarray:
         from captum.attr import LayerGradientXActivation, LayerIntegratedGradients
 
-        image, box = heat_maps.test_view(model, image_HW)
+        image, box = heat_maps.evaluation_view(model, image_HW)
         layer, image = pick(model), image.clone()
         with torch.enable_grad():
             if weigh == "integrated":

@@ -62,7 +62,7 @@ def written(folder, names=("a", "b", "c"), patients=None, classes=("x", "y"), la
         ("a,p,1,0,-3,0.5", "line 2: a, x: probability -3 is outside 0 to 1"),
         ("a,p,1,0,,0.5", "line 2: a, x: probability nan is outside 0 to 1"),
         ("a,p,2,0,0.5,0.5", "line 2: a, x: label 2 is not 1, 0 or empty"),
-        ("a,p,1,0,high,0.5", "line 2: a: 'high' is no number"),
+        ("a,p,1,0,high,0.5", "line 2: a: 'high' is not a number"),
         ("a,p,1,0,0.5", "line 2: 5 fields, the header has 6"),
     ],
 )
@@ -90,10 +90,10 @@ def test_the_same_records_in_another_order_are_paired(tmp_path):
     [
         ({"names": ("a", "b", "d")}, r"do not cover the same records: 1 of 3 only in A \(first: c\); 1 of 3 only in B \(first: d\)"),
         ({"names": ("a", "b")}, r"1 of 3 only in A \(first: c\)"),
-        ({"names": ("a", "b", "b")}, r"B: 1 records come more than once, the first is b"),
+        ({"names": ("a", "b", "b")}, r"B: 1 records occur more than once, the first is b"),
         ({"labels": np.array([[0.0, 1], [1, 0], [1, np.nan]])}, "2 labels differ between A and B; the first is x of c: 0 and 1"),
         ({"classes": ("z",)}, "no class in common"),
-        ({"patients": ["p", "q", "q"]}, "name other patients for the same records"),
+        ({"patients": ["p", "q", "q"]}, "name different patients for the same records"),
     ],
 )  # fmt: skip
 def test_predictions_that_cannot_be_paired_are_refused_by_name(tmp_path, changes, message):

@@ -51,7 +51,7 @@ def test_rollout_is_the_product_of_attentions_and_the_same_for_each_finding(mode
     grey_HW, _ = square_and_ring(np.random.default_rng(3), (1, 1))
     first, second = (heat_maps.heat_map(model, grey_HW, i, "rollout") for i in (0, 1))
     np.testing.assert_array_equal(first, second)
-    image, _ = heat_maps.test_view(model, grey_HW)
+    image, _ = heat_maps.evaluation_view(model, grey_HW)
     grid = heat_maps.rollout(model, image)
     assert grid.shape == (4, 4)
     assert grid.min() == 0
@@ -109,7 +109,7 @@ def test_maps_of_radiographs_that_are_not_square_lie_in_the_right_place_in_eithe
 
 def test_making_a_map_leaves_the_network_as_it_was(model):
     grey_HW, _ = square_and_ring(np.random.default_rng(1), (1, 0))
-    image, _ = heat_maps.test_view(model, grey_HW)
+    image, _ = heat_maps.evaluation_view(model, grey_HW)
     before = model(image)
     for method in heat_maps.METHODS:
         heat_maps.heat_map(model, grey_HW, 0, method)
@@ -120,14 +120,14 @@ def test_making_a_map_leaves_the_network_as_it_was(model):
 
 def test_bad_questions_are_named(model, monkeypatch):
     image = np.zeros((64, 64), np.uint8)
-    with pytest.raises(ExplainError, match="no method 'lime'; there are gradcam, rollout"):
+    with pytest.raises(ExplainError, match="unknown method 'lime'; choose from gradcam, rollout"):
         heat_maps.heat_map(model, image, 0, "lime")
     for index in (-1, 2):
         with pytest.raises(ExplainError, match="square, ring"):
             heat_maps.heat_map(model, image, index)
     with pytest.raises(ExplainError, match="opacity"):
         heat_maps.overlay(image, image.astype(np.float32), 1.5)
-    with pytest.raises(ExplainError, match="does not lie on"):
+    with pytest.raises(ExplainError, match="does not fit an image"):
         heat_maps.overlay(image, np.zeros((3, 3), np.float32))
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(ExplainError, match=r"mrm-radiograph\[explain\]"):

@@ -26,15 +26,15 @@ def test_an_index_has_a_row_for_each_name(tmp_path):
 def test_features_cut_short_are_no_index(tmp_path):
     path = index(tmp_path)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(RecordError, match=r"index\.npy: no index that `mrm embed` wrote"):
+    with pytest.raises(RecordError, match=r"index\.npy: not an index written by `mrm embed`"):
         read_index(path)
 
 
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ("path,patient_id\na,1\nb\n", "no index that `mrm embed` wrote"),
-        ("path,patient_id\na,1\n", "of another number of rows"),
+        ("path,patient_id\na,1\nb\n", "not an index written by `mrm embed`"),
+        ("path,patient_id\na,1\n", "does not have one row for each of its features"),
     ],
 )
 def test_names_that_do_not_fit_the_features_are_refused(tmp_path, names, words):

@@ -29,7 +29,7 @@ def calibrate(model, phantoms, *options: str) -> None:
     cli.main(["calibrate", str(model), "--val", str(phantoms / "records.csv"), *options])
 
 
-@pytest.mark.filterwarnings("ignore:it is not known which records")
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
 def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, phantoms, tmp_path, capsys):
     before = runs.evaluate(
         model, phantoms / "records.csv", tmp_path / "before", draws=20, reading=runs.Reading(workers=0)
@@ -70,7 +70,7 @@ def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, ph
     assert "Outlier images" in text
 
 
-@pytest.mark.filterwarnings("ignore:it is not known which records")
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
 def test_predict_abstains_on_an_image_of_another_kind(model, phantoms, tmp_path):
     calibrate(model, phantoms)
     noise = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)
@@ -94,7 +94,7 @@ def test_predict_abstains_on_an_image_of_another_kind(model, phantoms, tmp_path)
     assert [r["effusion decision"] == "" for r in rows] == [True] + [False] * 6
 
 
-@pytest.mark.filterwarnings("ignore:it is not known which records")
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
 def test_a_goal_of_specificity_and_no_outliers(model, phantoms):
     calibrate(model, phantoms, "--specificity", "0.9", "--no-outliers")
     card = model_folder.read_card(model)
@@ -122,7 +122,7 @@ def test_a_set_that_overlaps_the_training_set_is_warned_of(model, phantoms):
         (("--known", "1"), "between 0 and 1"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:it is not known which records")
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
 def test_goals_that_cannot_be_are_refused_and_nothing_is_written(model, phantoms, capsys, options, message):
     with pytest.raises(SystemExit) as stop:
         calibrate(model, phantoms, *options)
@@ -131,7 +131,7 @@ def test_goals_that_cannot_be_are_refused_and_nothing_is_written(model, phantoms
     assert model_folder.read_card(model).temperatures == {}
 
 
-@pytest.mark.filterwarnings("ignore:it is not known which records")
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
 def test_records_that_nothing_can_be_fitted_on_are_refused(model, phantoms, tmp_path):
     records = Records.load(phantoms / "records.csv", ("effusion", "cardiomegaly"))
     one = Records([replace(r, labels=(1.0, 1.0)) for r in records], records.classes).to_csv(tmp_path / "one.csv")

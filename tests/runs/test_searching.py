@@ -77,5 +77,5 @@ def test_searches_that_cannot_be_answered_are_refused(index, model, pretrained, 
         search([image], tmp_path / "p.npy", pretrained)
     (tmp_path / "no.parquet").write_bytes(b"x")
     for name in ("no.parquet", "gone.npy", "index.csv"):
-        with pytest.raises(RecordError, match=r"no index that|an index ends in"):
+        with pytest.raises(RecordError, match=r"not an index written|an index ends in"):
             search([image], tmp_path / name, pretrained)

@@ -1,4 +1,4 @@
-"""Testing a classifier: what it says of records, what that shows, and what the model folder remembers of the test."""
+"""Testing a classifier: its predictions of records, what they show, and what the model folder keeps of the test."""
 
 # Shapes: N records, C classes, D features
 from __future__ import annotations
@@ -33,8 +33,8 @@ from mrm.system.progress import Progress
 CALIBRATED_ON = "calibrated-on"  # folder of a model: fingerprints of the records that its calibration saw
 
 
-def test_records(model: Classifier, path: Path, images: Path | None) -> Records:
-    """Records to test on, with the model's classes and its policy for uncertain labels."""
+def labelled_records(model: Classifier, path: Path, images: Path | None) -> Records:
+    """The records at `path`, with the model's classes and its policy for uncertain labels."""
     records = Records.load(path, model.config.classes, images)
     return resolve_uncertain(records, model.config.uncertain or dict.fromkeys(records.classes, "ignore"))
 
@@ -42,11 +42,11 @@ def test_records(model: Classifier, path: Path, images: Path | None) -> Records:
 def overlaps(seen: Path, records: Records, name: str, also: Path | None = None) -> list[str]:
     """What a model has seen of these records: a line for each kind of overlap with each set it was trained on.
 
-    `seen` is the folder of that name in a run or a model folder; a model without one says so. `also` is a folder of
-    further sets. Images are read once for all sets.
+    `seen` is the folder of that name in a run or a model folder; where it is missing, a line says so. `also` is a
+    folder of further sets. Images are read once for all sets.
     """
     files, more = sorted(seen.glob("*.npz")), sorted(also.glob("*.npz")) if also else []
-    unknown = "it is not known which records this model was trained on, so overlap with them cannot be ruled out"
+    unknown = "the training records of this model are unknown, so overlap with them cannot be ruled out"
     lines = [] if files else [unknown]
     if known := [(file.stem, Fingerprints.load(file)) for file in (*files, *more)]:
         prints = fingerprint(records, images=any(k.read for _, k in known))
@@ -80,13 +80,13 @@ def scored(
     compute = predict.scores_and_features(model)
     batches = sampling.in_order(len(records), batch)
     with Progress("testing", len(records)) as progress:
-        for done in predict.compute_over(model, records, compute, batches, workers, precision, crop_borders):
-            values_NK[done.index_B] = done.values
-            unreadable |= {record.name: record.reason for record in done.skipped}
-            progress.add(len(done.index_B) + len(done.skipped))
+        for computed in predict.compute_over(model, records, compute, batches, workers, precision, crop_borders):
+            values_NK[computed.index_B] = computed.values
+            unreadable |= {record.name: record.reason for record in computed.skipped}
+            progress.add(len(computed.index_B) + len(computed.skipped))
     read = np.flatnonzero(~np.isnan(values_NK).any(axis=1))
     if not len(read):
-        reason = next(iter(unreadable.values()), "the model gives no finite number for any of them")
+        reason = next(iter(unreadable.values()), "the model's output is not finite for any of them")
         raise RunError(f"{path}: none of the {len(records)} images could be read; first error: {reason}")
     logits_NC, features_ND = np.split(values_NK[read], [classes], axis=1)
     return Scored(records.select(read), logits_NC, features_ND, unreadable)
@@ -100,12 +100,12 @@ def predictions_of(rules: DecisionRules, scores: Scored) -> Predictions:
     )
 
 
-# What a test shows beside the ranking ------------------------------------------------------------------
+# What a test shows besides the ranking -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """How well the probabilities of a class can be taken at their word: as the model gives them, and uncalibrated."""
+    """How reliable the probabilities of a class are: at the model's temperature, and before calibration."""
 
     reliability: Reliability
     brier: Estimate
@@ -123,7 +123,7 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a test shows beside the ranking; what the model or the records cannot tell is empty."""
+    """What a test shows besides the ranking; what the model or the records do not state is empty."""
 
     calibrated: dict[str, Calibrated] = field(default_factory=dict)
     points: dict[str, OperatingPoint] = field(default_factory=dict)  # at the model's thresholds
@@ -167,11 +167,13 @@ def evidence(card: Card, scores: Scored, by: Sequence[str], draws: int, seed: in
 
 
 def _calibrated(card: Card, p: Predictions, raw_NC: np.ndarray, draws: int, seed: int) -> dict[str, Calibrated]:
-    reports = [
-        calibration.calibration_report(p.labels_NC, scores_NC, p.classes, p.patients, draws=draws, seed=seed)
-        for scores_NC in ([p.probabilities_NC, raw_NC] if card.temperatures else [p.probabilities_NC])
-    ]
-    after, before = reports[0], reports[-1]
+    """Calibration of every class, at the model's temperatures and before; the same numbers if it has none."""
+    after = calibration.calibration_report(
+        p.labels_NC, p.probabilities_NC, p.classes, p.patients, draws=draws, seed=seed
+    )
+    before = after
+    if card.temperatures:
+        before = calibration.calibration_report(p.labels_NC, raw_NC, p.classes, p.patients, draws=draws, seed=seed)
     return {
         name: Calibrated(
             calibration.reliability(p.labels_NC[:, c], p.probabilities_NC[:, c], spacing="mass"),
@@ -187,31 +189,42 @@ def _calibrated(card: Card, p: Predictions, raw_NC: np.ndarray, draws: int, seed
 
 def people(records: Records) -> dict[str, str]:
     """Who was tested, in words: sex, age and view, each with how many records do not state it; nothing if none does."""
-    told = {}
-    columns = {k.lower(): k for r in records for k in r.extra}
-    for title, value_of in {
-        "Sex": lambda r: r.extra.get(columns.get("sex", ""), ""),
-        "View": lambda r: r.view,
-    }.items():
-        counts = Counter(value_of(r).strip() for r in records)
-        missing = counts.pop("", 0)
-        if counts:
-            shown = [f"{n:,} {value}" for value, n in counts.most_common(6)]
-            shown += (
-                [f"{sum(counts.values()) - sum(n for _, n in counts.most_common(6)):,} other"]
-                if len(counts) > 6
-                else []
-            )
-            told[title] = ", ".join(shown + ([f"{missing:,} not stated"] if missing else []))
-    ages = [age_in_years(r.extra.get(columns.get("age", ""), "")) for r in records]
+    columns = {name.lower(): name for record in records for name in record.extra}
+    sexes = [record.extra.get(columns.get("sex", ""), "").strip() for record in records]
+    ages = [age_in_years(record.extra.get(columns.get("age", ""), "")) for record in records]
+    texts = {
+        "Sex": _counted(sexes),
+        "View": _counted([record.view.strip() for record in records]),
+        "Age": _age_range(ages),
+    }
+    return {title: text for title, text in texts.items() if text}
+
+
+def _counted(values: Sequence[str], most_common: int = 6) -> str:
+    """How often each value comes, the frequent ones by name; "" where no record states one."""
+    counts = Counter(values)
+    missing = counts.pop("", 0)
+    if not counts:
+        return ""
+    named = counts.most_common(most_common)
+    others = sum(counts.values()) - sum(count for _, count in named)
+    parts = [f"{count:,} {value}" for value, count in named]
+    if others:
+        parts.append(f"{others:,} other")
+    if missing:
+        parts.append(f"{missing:,} not stated")
+    return ", ".join(parts)
+
+
+def _age_range(ages: Sequence[float]) -> str:
+    """Median and quartiles of the ages; "" where no record states one."""
     known = [age for age in ages if not math.isnan(age)]
-    if known:
-        low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
-        missing = len(ages) - len(known)
-        told["Age"] = f"median {middle:.0f} years, middle half {low:.0f}–{high:.0f}" + (
-            f"; {missing:,} not stated" if missing else ""
-        )
-    return told
+    if not known:
+        return ""
+    low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+    text = f"median {middle:.0f} years, middle half {low:.0f}–{high:.0f}"
+    missing = len(ages) - len(known)
+    return f"{text}; {missing:,} not stated" if missing else text
 
 
 def summary(

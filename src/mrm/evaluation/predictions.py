@@ -1,8 +1,9 @@
-"""Predictions of a test as files: what `mrm evaluate` writes of each record, read again, and paired with another model's."""
+"""Predictions of a test as files: what `mrm evaluate` writes for each record, read back, and paired with another model's."""
 
 # Shapes: N records, C classes
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,13 +32,13 @@ def write_predictions(path: Path, p: Predictions) -> Path:
     header = ["name", "patient_id", *(f"{c} label" for c in p.classes), *p.classes]
     rows = []
     for i, name in enumerate(p.names):
-        labels = ["" if v != v else f"{v:g}" for v in p.labels_NC[i]]
+        labels = ["" if math.isnan(label) else f"{label:g}" for label in p.labels_NC[i]]
         rows.append([name, p.patients[i] if p.patients else "", *labels, *map(repr, p.probabilities_NC[i].tolist())])
     return write_csv(path, header, rows)
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The predictions in a `predictions.csv`. Raises RecordError for another table, or values that cannot be."""
+    """The predictions in a `predictions.csv`. Raises RecordError for another table and for values out of range."""
     header, lines = read_csv_rows(path)
     classes = tuple(h.removesuffix(" label") for h in header if h.endswith(" label"))
     if header[:2] != ["name", "patient_id"] or not classes or len(header) != 2 + 2 * len(classes):
@@ -71,11 +72,11 @@ def _number(text: str, path: Path, line: int, name: str) -> float:
     try:
         return float(text or "nan")
     except ValueError:
-        raise RecordError(f"{path}: line {line}: {name}: {text!r} is no number") from None
+        raise RecordError(f"{path}: line {line}: {name}: {text!r} is not a number") from None
 
 
 def read_dice(path: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
-    """Of each class in a `images.csv`: names, Dice of images with a lesion (else NaN), and the published Dice.
+    """For each class in an `images.csv`: names, Dice of images with a lesion (else NaN), and the published Dice.
 
     Raises RecordError for another table.
     """
@@ -84,21 +85,21 @@ def read_dice(path: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]
     if any(column not in header for column in needed):
         raise RecordError(f"{path}: not an images.csv of `mrm evaluate`; its columns are {', '.join(header)}")
     at = {column: header.index(column) for column in needed}
-    found: dict[str, list[tuple[str, float, float]]] = {}
+    by_class: dict[str, list[tuple[str, float, float]]] = {}
     for number, row in lines:
         if len(row) != len(header):
             raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
         name = row[at["name"]]
         predicted, true, dice = (_number(row[at[c]], path, number, name) for c in ("predicted", "true", "dice"))
-        if dice < 0 or dice > 1 or (true > 0) != (dice == dice):
+        if dice < 0 or dice > 1 or (true > 0) == math.isnan(dice):
             raise RecordError(
                 f"{path}: line {number}: {name}: Dice {row[at['dice']] or 'empty'} with {true:g} true pixels"
             )
         published = dice if true > 0 else float(predicted == 0)
-        found.setdefault(row[at["class"]], []).append((name, dice, published))
+        by_class.setdefault(row[at["class"]], []).append((name, dice, published))
     return {
         label: ([r[0] for r in rows], np.array([r[1] for r in rows]), np.array([r[2] for r in rows]))
-        for label, rows in found.items()
+        for label, rows in by_class.items()
     }
 
 
@@ -121,7 +122,7 @@ class Paired:
 def pair(first: Predictions, second: Predictions, names: tuple[str, str]) -> Paired:
     """Two sets of predictions side by side. `names` are what errors call them.
 
-    Raises RecordError where they do not cover the same records, a record comes twice, their labels or patients
+    Raises RecordError where they do not cover the same records, a record occurs twice, their labels or patients
     differ, or they have no class in common.
     """
     order = same_order(first.names, second.names, names)
@@ -139,7 +140,7 @@ def pair(first: Predictions, second: Predictions, names: tuple[str, str]) -> Pai
         )
     patients = first.patients or (second.patients and [second.patients[i] for i in order])
     if first.patients and second.patients and first.patients != [second.patients[i] for i in order]:
-        raise RecordError(f"{names[0]} and {names[1]} name other patients for the same records")
+        raise RecordError(f"{names[0]} and {names[1]} name different patients for the same records")
     left_out = tuple(sorted(set(first.classes) ^ set(second.classes)))
     return Paired(
         first.names, patients, classes, labels_NC, first.probabilities_NC[:, a],
@@ -148,17 +149,19 @@ def pair(first: Predictions, second: Predictions, names: tuple[str, str]) -> Pai
 
 
 def same_order(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> list[int]:
-    """Where the second has each of the first's records. Raises RecordError, naming them, unless both have the same."""
-    for called, listed in zip(names, (first, second), strict=True):
+    """The place in `second` of each record of `first`. Raises RecordError unless both have the same records, once each."""
+    for source, listed in zip(names, (first, second), strict=True):
         if twice := [name for name, n in Counter(listed).items() if n > 1]:
-            raise RecordError(f"{called}: {len(twice):,} records come more than once, the first is {twice[0]}")
+            raise RecordError(f"{source}: {len(twice):,} records occur more than once, the first is {twice[0]}")
     places = {name: i for i, name in enumerate(second)}
     only = [n for n in first if n not in places], [n for n in second if n not in set(first)]
     if any(only):
-        told = "; ".join(
-            f"{len(lone):,} of {len(listed):,} only in {called} (first: {lone[0]})"
-            for called, listed, lone in zip(names, (first, second), only, strict=True)
+        differences = "; ".join(
+            f"{len(lone):,} of {len(listed):,} only in {source} (first: {lone[0]})"
+            for source, listed, lone in zip(names, (first, second), only, strict=True)
             if lone
         )
-        raise RecordError(f"the two do not cover the same records: {told}; test both models on one file of records")
+        raise RecordError(
+            f"the two do not cover the same records: {differences}; test both models on the same file of records"
+        )
     return [places[name] for name in first]

@@ -1,4 +1,4 @@
-"""What frozen features know of findings: linear probes and nearest neighbours.
+"""What frozen features tell about findings: linear probes and nearest neighbours.
 
 Features are standardised by the training records throughout. Settings (regularisation, number of neighbours) are chosen
 by mean AUROC on validation records, never on test records.
@@ -70,7 +70,7 @@ def linear(train: Labelled, val: Labelled, test: Labelled) -> Probe:
     unfinished: list[float] = []
 
     def scores(strength: float) -> tuple[Array, Array]:
-        found = np.zeros((len(val.labels_NC), train.labels_NC.shape[1])), np.zeros(test.labels_NC.shape)
+        scores_of_both = np.zeros((len(val.labels_NC), train.labels_NC.shape[1])), np.zeros(test.labels_NC.shape)
         for c in set(range(train.labels_NC.shape[1])) - set(untaught):
             model = models.setdefault(c, LogisticRegression(max_iter=1000, warm_start=True))
             model.C = strength  # from the most regularised on, so that each start is near its end
@@ -81,9 +81,9 @@ def linear(train: Labelled, val: Labelled, test: Labelled) -> Probe:
                 model.fit(standard[0][stated_T], labels_T[stated_T])
             if any(issubclass(w.category, ConvergenceWarning) for w in caught):
                 unfinished.append(strength)
-            for scores_NC, features_ND in zip(found, standard[1:], strict=True):
+            for scores_NC, features_ND in zip(scores_of_both, standard[1:], strict=True):
                 scores_NC[:, c] = model.decision_function(features_ND)
-        return found
+        return scores_of_both
 
     best = _best(STRENGTHS, scores, val.labels_NC, untaught)
     note = "the regression had not converged after 1,000 steps" if best.setting in unfinished else ""
@@ -111,22 +111,22 @@ def _shares(queries_QD: Array, known_TD: Array, labels_TC: Array, untaught: Sequ
         patterns.setdefault((~np.isnan(labels_TC[:, c])).tobytes(), []).append(c)
     for classes in patterns.values():
         stated = np.flatnonzero(~np.isnan(labels_TC[:, classes[0]]))
-        most, step = min(max(shares), len(stated)), max(1, CELLS // len(stated))
+        largest, step = min(max(shares), len(stated)), max(1, CELLS // len(stated))
         for start in range(0, len(queries_QD), step):
-            nearest_QK, cosine_QK = _nearest(queries_QD[start : start + step] @ known_TD[stated].T, most)
+            nearest_QK, cosine_QK = _nearest(queries_QD[start : start + step] @ known_TD[stated].T, largest)
             weight_QK = np.exp((cosine_QK - cosine_QK[:, :1]) / SHARPNESS)  # less the first: no underflow
             total_QK = weight_QK.cumsum(axis=1)
             for c in classes:
                 positive_QK = (weight_QK * labels_TC[stated, c][nearest_QK]).cumsum(axis=1)
                 for k, shares_QC in shares.items():
-                    at = min(k, most) - 1
+                    at = min(k, largest) - 1
                     shares_QC[start : start + step, c] = positive_QK[:, at] / total_QK[:, at]
     return shares
 
 
-def _nearest(cosine_QT: Array, most: int) -> tuple[np.ndarray, Array]:
-    """The places and cosines (Q, K) of the `most` largest, largest first."""
-    places_QK = np.argpartition(-cosine_QT, most - 1, axis=1)[:, :most]
+def _nearest(cosine_QT: Array, count: int) -> tuple[np.ndarray, Array]:
+    """The places and cosines (Q, K) of the `count` largest, largest first."""
+    places_QK = np.argpartition(-cosine_QT, count - 1, axis=1)[:, :count]
     cosine_QK = np.take_along_axis(cosine_QT, places_QK, 1)
     order_QK = np.argsort(-cosine_QK, axis=1, kind="stable")
     return np.take_along_axis(places_QK, order_QK, 1), np.take_along_axis(cosine_QK, order_QK, 1)
@@ -174,8 +174,8 @@ def _best(
     for setting in settings:
         val_scores_NC, test_NC = scores(setting)
         each = [ranking.auroc(val_NC[:, c], val_scores_NC[:, c]) for c in range(val_NC.shape[1]) if c not in untaught]
-        found = float(np.nanmean(each))
-        if chosen is None or found > chosen.val_auroc + 1e-12:
-            chosen = Probe(test_NC.copy(), float(setting), found, untaught)
+        mean_auroc = float(np.nanmean(each))
+        if chosen is None or mean_auroc > chosen.val_auroc + 1e-12:
+            chosen = Probe(test_NC.copy(), float(setting), mean_auroc, untaught)
     assert chosen is not None
     return chosen

@@ -1,4 +1,4 @@
-"""The test of a segmenter: outlines counted against masks, image by image, and what the model folder remembers of it."""
+"""The test of a segmenter: outlines compared with masks, image by image, and what the model folder keeps of it."""
 
 # Shapes: N images, C classes, H W pixels
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run_test(
     thresholds: Sequence[OutlineThreshold],
     slide: bool = False,
 ) -> Tested:
-    """Outline every image at its own size and count. Raises RunError where not one image can be read."""
+    """Outline every image at its own size and count. Raises RunError where no image can be read."""
     tested = Tested()
     with Progress("outlining", len(masked)) as progress:
         for index, row in progress.over(enumerate(masked.rows)):

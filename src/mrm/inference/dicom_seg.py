@@ -1,4 +1,4 @@
-"""Masks as DICOM Segmentation objects, which viewers show over the radiograph they refer to. Extra `seg`."""
+"""Masks as DICOM Segmentation objects, which viewers overlay on the radiograph they refer to. Extra `seg`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ CODES = {
 
 
 def require_highdicom() -> None:
-    """Raises MaskError, with the way to get it, where highdicom is not installed."""
+    """Raises MaskError, with how to install it, where highdicom is missing."""
     if importlib.util.find_spec("highdicom") is None:
         raise MaskError(
-            "DICOM Segmentations are written by highdicom, which is not installed: pip install 'mrm-radiograph[seg]', "
-            "or ask for PNG alone with --no-dicom-seg"
+            "DICOM Segmentations need highdicom, which is not installed: pip install 'mrm-radiograph[seg]', "
+            "or write PNG only with --no-dicom-seg"
         )
 
 
 def write(path: Path, source: Path, mask_HW: np.ndarray, classes: Sequence[str], version: str) -> Path:
     """Write class numbers (H, W) as a segmentation of the DICOM file `source`, a segment for each class.
 
-    Raises MaskError where highdicom is not there, or cannot refer to this file.
+    Raises MaskError where highdicom is missing, or cannot refer to this file.
     """
     require_highdicom()
     import highdicom as hd
@@ -41,12 +41,12 @@ def write(path: Path, source: Path, mask_HW: np.ndarray, classes: Sequence[str],
     masks_1HWC = np.stack([mask_HW == k for k in range(1, len(classes) + 1)], axis=-1)[None].astype(np.uint8)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on names of patients; they are passed on as they are
-            made = hd.seg.Segmentation(
+            warnings.simplefilter("ignore")  # about patient names, which are passed on unchanged
+            segmentation = hd.seg.Segmentation(
                 source_images=[pydicom.dcmread(source)],
                 pixel_array=masks_1HWC,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[_described(i, name, version) for i, name in enumerate(classes, 1)],
+                segment_descriptions=[_segment(i, name, version) for i, name in enumerate(classes, 1)],
                 series_instance_uid=hd.UID(),
                 series_number=1000,
                 sop_instance_uid=hd.UID(),
@@ -57,15 +57,17 @@ def write(path: Path, source: Path, mask_HW: np.ndarray, classes: Sequence[str],
                 device_serial_number="0",
                 omit_empty_frames=False,
             )
-            _readable(made)
-            made.save_as(path)
+            _drop_measures_without_thickness(segmentation)
+            segmentation.save_as(path)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MaskError(f"{source}: no DICOM Segmentation can refer to it ({error}); the PNG is written") from error
+        raise MaskError(
+            f"{source}: no DICOM Segmentation can refer to it ({error}); only the PNG is written"
+        ) from error
     return path
 
 
-def _described(number: int, name: str, version: str):
-    """A segment of that class, made by this software."""
+def _segment(number: int, name: str, version: str):
+    """The description of a segment of that class, made by this software."""
     import highdicom as hd
 
     category, kind = next(codes for word, codes in CODES.items() if word in name.lower())
@@ -81,8 +83,8 @@ def _described(number: int, name: str, version: str):
     )
 
 
-def _readable(made: pydicom.Dataset) -> None:
-    """Leave out measures without a slice thickness, which highdicom's own reader refuses; the radiograph has them."""
-    shared = made.SharedFunctionalGroupsSequence[0]
+def _drop_measures_without_thickness(segmentation: pydicom.Dataset) -> None:
+    """Drop pixel measures without a slice thickness, which highdicom's reader refuses; the radiograph has them."""
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
     if "PixelMeasuresSequence" in shared and "SliceThickness" not in shared.PixelMeasuresSequence[0]:
         del shared.PixelMeasuresSequence

@@ -3,10 +3,10 @@
 Two methods. "gradcam" asks which patches raise the logit of one finding: the output of the last block times the gradient
 there, summed over channels, negative contributions dropped (Grad-CAM, arXiv:1610.02391, for tokens; through captum).
 Other places and integrated gradients were tried and found worse: docs/explain.md. "rollout" follows attention from the
-pooled patches down to the image (Abnar and Zuidema 2020, arXiv:2005.00928): it knows nothing of findings and is the
-same for each; it is here to compare with.
+pooled patches down to the image (Abnar and Zuidema 2020, arXiv:2005.00928): it does not depend on the finding and is
+there for comparison.
 
-A map says what moved the number, not where disease is.
+A map shows what changed the number, not where disease is.
 """
 
 # Shapes: H W pixels, G patches a side, S tokens (the encoder's prefix, then patches), N heads, D width
@@ -31,32 +31,29 @@ METHODS = get_args(Method)
 def heat_map(model: Classifier, image_HW: np.ndarray, class_index: int, method: str = "gradcam") -> np.ndarray:
     """The heat map (H, W) float32 in [0, 1] of a class, at the size of the image (H, W) uint8.
 
-    The greatest value is 1, whatever the probability of the finding: a map of a finding that the model denies shows
-    the little that speaks for it. All 0 where nothing does. What the test view leaves out ("centre" cuts the sides of
+    The greatest value is 1, whatever the probability of the finding: a map of an improbable finding shows the little
+    evidence for it. All 0 where there is none. What the test view leaves out ("centre" cuts the sides of
     radiographs) is 0. The model's hooks are in use meanwhile: one call at a time for each model.
     Raises ExplainError for another method, a class the model does not have, or where captum is not installed.
     """
     if method not in METHODS:
-        raise ExplainError(f"no method {method!r}; there are {', '.join(METHODS)}")
+        raise ExplainError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     classes = model.config.classes
     if not 0 <= class_index < len(classes):
-        raise ExplainError(f"no class {class_index}; the model has {len(classes)}, from 0: {', '.join(classes)}")
-    image_1CHW, box = test_view(model, image_HW)
+        raise ExplainError(f"unknown class {class_index}; the model has {len(classes)}, from 0: {', '.join(classes)}")
+    image_1CHW, box = evaluation_view(model, image_HW)
     grid_GG = contributions(model, image_1CHW, class_index) if method == "gradcam" else rollout(model, image_1CHW)
     return spread(grid_GG, image_HW.shape, box)
 
 
-def test_view(model: Classifier, image_HW: np.ndarray) -> tuple[Tensor, images.Box]:
+def evaluation_view(model: Classifier, image_HW: np.ndarray) -> tuple[Tensor, images.Box]:
     """The image as the classifier is tested on it, (1, 3, size, size) normalised; and which part of it that is."""
     config = model.config
     height, width = image_HW.shape
     box = images.center_box(height, width) if config.view == "centre" else images.Box(0, 0, height, width)
-    seen = images.resize(images.crop(image_HW, box), config.image_size, config.image_size)
+    view_HW = images.resize(images.crop(image_HW, box), config.image_size, config.image_size)
     device = next(model.parameters()).device
-    return normalise(torch.from_numpy(seen)[None].to(device), config.mean, config.std), box
-
-
-test_view.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it by its name
+    return normalise(torch.from_numpy(view_HW)[None].to(device), config.mean, config.std), box
 
 
 def spread(grid_GG: np.ndarray, shape: tuple[int, ...], box: images.Box) -> np.ndarray:
@@ -89,7 +86,7 @@ def rollout(model: Classifier, image_1CHW: Tensor) -> np.ndarray:
     """How much of each patch reaches the pooled patches through attention, (G, G), less the least of all.
 
     Heads are averaged; half of each layer is the residual path, as in the paper. Every patch reaches every other a
-    little, so the least share is taken off: it says nothing of where.
+    little, so the least share is subtracted: it carries no information about the place.
     """
     prefix = model.encoder.num_prefix_tokens
     flow_SS: Tensor | None = None
@@ -103,19 +100,21 @@ def rollout(model: Classifier, image_1CHW: Tensor) -> np.ndarray:
 
 def _attentions(model: Classifier, image_1CHW: Tensor) -> list[Tensor]:
     """The attention (N, S, S) of each block, computed once more from what goes into it: the fused kernel keeps none."""
-    seen: list[tuple[Any, Tensor]] = []
+    inputs: list[tuple[Any, Tensor]] = []
     modules = [block.attn for block in model.encoder.blocks]
     if any(not isinstance(getattr(module, "qkv", None), nn.Linear) for module in modules):
         raise ExplainError(
-            f"{model.config.encoder}: its attention has no qkv layer, so there is no rollout; use gradcam"
+            f"{model.config.encoder}: its attention has no qkv layer, so rollout cannot be computed; use gradcam"
         )
-    hooks = [m.register_forward_pre_hook(lambda module, given: seen.append((module, given[0]))) for m in modules]
+    hooks = [
+        m.register_forward_pre_hook(lambda module, arguments: inputs.append((module, arguments[0]))) for m in modules
+    ]
     try:
         model(image_1CHW)
     finally:
         for hook in hooks:
             hook.remove()
-    return [_attention(module, x_1SD) for module, x_1SD in seen]
+    return [_attention(module, x_1SD) for module, x_1SD in inputs]
 
 
 def _attention(module: Any, x_1SD: Tensor) -> Tensor:
@@ -144,7 +143,7 @@ def overlay(image_HW: np.ndarray, heat_HW: np.ndarray, opacity: float = 0.5) -> 
     if not 0 <= opacity <= 1:
         raise ExplainError(f"opacity must be from 0 to 1, not {opacity:g}")
     if heat_HW.shape != image_HW.shape:
-        raise ExplainError(f"a heat map of {heat_HW.shape} does not lie on an image of {image_HW.shape}")
+        raise ExplainError(f"a heat map of {heat_HW.shape} does not fit an image of {image_HW.shape}")
     grey_HW3 = np.repeat(image_HW[..., None], 3, axis=2).astype(np.float32)
     cover_HW1 = opacity * np.clip(heat_HW, 0, 1)[..., None]
     return np.rint(grey_HW3 * (1 - cover_HW1) + colours(heat_HW) * cover_HW1).astype(np.uint8)

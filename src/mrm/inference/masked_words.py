@@ -16,7 +16,7 @@ from mrm.models.mrm import MRM, normalise
 
 @torch.inference_mode()
 def context_of(model: MRM, images_HW: Sequence[np.ndarray]) -> Tensor:
-    """The report decoder's view of images, all patches visible: (B, R)."""
+    """Images as the report decoder sees them, all patches visible: (B, R)."""
     config = model.config
     size = config.target_size
     stacked = torch.from_numpy(np.stack([images.resize(p, size, size) for p in images_HW]))

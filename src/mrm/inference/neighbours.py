@@ -21,13 +21,13 @@ from mrm.system.errors import RecordError
 from mrm.system.partial_results import Row
 from mrm.system.tables import read_csv_rows
 
-NAMED = ("path", "patient_id", "study_id")  # what is known of each row
+NAMED = ("path", "patient_id", "study_id")  # columns that identify each row
 BLOCK = 16_384  # rows of an index that are compared at a time
 
 
 @dataclass(frozen=True)
 class Index:
-    """Features (N, D) on disk, with what is known of each image, and of the model that made them."""
+    """Features (N, D) on disk, with the names of the images and the facts of the model that computed them."""
 
     path: Path
     rows: list[Row]
@@ -60,7 +60,7 @@ def take(index: Index, rows: Sequence[int]) -> np.ndarray:
     for place, number in enumerate(rows):
         if np.isnan(taken[place]).any():
             raise RecordError(
-                f"{index.path}: {index.rows[number]['path']} has no features; its image could not be read"
+                f"{index.path}: {index.rows[number]['path']} has no features, since its image could not be read"
             )
     return taken
 
@@ -106,14 +106,14 @@ def read_index(path: Path) -> Index:
             header, lines = read_csv_rows(path.with_suffix(".csv"))
             rows = [dict(zip(header, fields, strict=True)) for _, fields in lines]
             if len(rows) != len(np.load(path, mmap_mode="r", allow_pickle=False)):
-                raise RecordError(f"{path}: its names, {path.with_suffix('.csv')}, are of another number of rows")
+                raise RecordError(f"{path}: {path.with_suffix('.csv')} does not have one row for each of its features")
         else:
             raise RecordError(f"{path}: an index ends in .parquet or .npy; make one with `mrm embed`")
         shape = facts["shape"]
     except RecordError:
         raise
     except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
-        raise RecordError(f"{path}: no index that `mrm embed` wrote ({error})") from error
+        raise RecordError(f"{path}: not an index written by `mrm embed` ({error})") from error
     if len(shape) != 1:
-        raise RecordError(f"{path}: features of patches; make an index with `mrm embed --kind pooled`")
+        raise RecordError(f"{path}: has features of patches; make an index with `mrm embed --kind pooled`")
     return Index(path, rows, facts)

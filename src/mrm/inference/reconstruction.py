@@ -27,8 +27,8 @@ class Reconstruction:
 def reconstruct(model: MRM, image_HW: np.ndarray, seed: int = 0, keep: int | None = None) -> Reconstruction:
     """Hide all but `keep` patches (the training number) of an image at the target size, and restore them.
 
-    Restored patches get their own mean and deviation back, visible patches are pasted in, so what is
-    judged is the detail the model gives.
+    Restored patches get their own mean and deviation back and visible patches are pasted in, so that the image shows
+    the detail that the model adds.
     """
     config = model.config
     side = model.patch_size * config.target_scale

@@ -19,7 +19,7 @@ import numpy as np
 
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.records import Records
-from mrm.evaluation.classifier_test import CALIBRATED_ON, Scored, overlaps, test_records
+from mrm.evaluation.classifier_test import CALIBRATED_ON, Scored, labelled_records, overlaps
 from mrm.inference import outliers
 from mrm.models import model_folder
 from mrm.models.card import OutlierReference
@@ -77,7 +77,7 @@ def calibrate(
     """
     device = device_of(reading)
     network, folder = model_folder.load_as(model, Classifier).to(device), model_folder.find_model(model)
-    records = test_records(network, val, reading.images)
+    records = labelled_records(network, val, reading.images)
     leaks = overlaps(folder / "seen", records, STAGE)
     warn_of(leaks)
     scores = score(network, records, val, reading)
@@ -199,7 +199,7 @@ def outlier_reference(
     """The reference learned from validation features; or from those of `train`, with validation held out."""
     if train is None:
         return outliers.reference(scores.features_ND, scores.records.patients, share=known, seed=seed)
-    train_scores = score(network, test_records(network, train, reading.images), train, reading)
+    train_scores = score(network, labelled_records(network, train, reading.images), train, reading)
     return outliers.reference(train_scores.features_ND, held_out_ND=scores.features_ND, share=known)
 
 

@@ -15,12 +15,12 @@ from mrm.evaluation.classifier_test import (
     CALIBRATED_ON,
     Scored,
     evidence,
+    labelled_records,
     note_test,
     overlaps,
     predictions_of,
     scored,
     summary,
-    test_records,
     write_results,
 )
 from mrm.inference import outlines
@@ -78,7 +78,7 @@ def evaluate_findings(
     """
     device = device_of(reading)
     network, out = model_folder.load_as(model, Classifier).to(device), make_folder(Path(out))
-    card, tested = network.card, test_records(network, records, reading.images)
+    card, tested = network.card, labelled_records(network, records, reading.images)
     scores = score(network, tested, records, reading)
     predictions = predictions_of(DecisionRules.of(card, tested.classes), scores)
     report = ranking.classification_report(

@@ -97,7 +97,7 @@ def finding_numbers(model: Classifier, findings: Sequence[str]) -> list[int]:
 @torch.inference_mode()
 def probabilities(model: Classifier, image_HW: np.ndarray) -> np.ndarray:
     """The calibrated probability (C,) of each finding."""
-    image_1CHW, _ = maps.test_view(model, image_HW)
+    image_1CHW, _ = maps.evaluation_view(model, image_HW)
     rules = DecisionRules.of(model.card, model.config.classes)
     return rules.probabilities(model(image_1CHW).float().cpu().numpy())[0]
 
