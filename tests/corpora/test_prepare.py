@@ -251,7 +251,7 @@ def test_workers_end_with_a_command_that_is_killed(source, tmp_path):
     code = (
         "import time; from mrm.corpora.inspection import each\n"
         "if __name__ == '__main__':\n"
-        "    for _ in each(time.sleep, [0.1] * 2000, 2, 'sleeping'): print('.', flush=True)\n"
+        "    for _ in each(time.sleep, [0.02] * 5000, 2, 'sleeping'): print('.', flush=True)\n"
     )
     (tmp_path / "command.py").write_text(code)
     command = subprocess.Popen([sys.executable, tmp_path / "command.py"], stdout=subprocess.PIPE)

@@ -298,9 +298,9 @@ def test_a_packing_that_was_stopped_resumes_to_the_same_bytes(phantoms, packed, 
 def test_killed_outright_it_resumes_to_the_same_bytes_and_leaves_no_process(phantoms, packed, tmp_path):
     """SIGKILL once the first file is there; two processes encode."""
     records = Records.load(phantoms / "records.csv")
-    Records(list(records) * 40).to_csv(tmp_path / "records.csv")
+    Records(list(records) * 20).to_csv(tmp_path / "records.csv")
     out = tmp_path / "out"
-    arguments = [str(tmp_path / "records.csv"), "--out", str(out), "--size", "64", "--rows", "64", "--workers", "2"]
+    arguments = [str(tmp_path / "records.csv"), "--out", str(out), "--size", "64", "--rows", "32", "--workers", "2"]
     with subprocess.Popen([sys.executable, "-m", "mrm", "pack", *arguments], start_new_session=True) as process:
         until = time.monotonic() + 300  # three processes start, on a machine that may have other work
         while not (out / "shard-00000.arrow.json").is_file() and time.monotonic() < until and process.poll() is None:
@@ -313,7 +313,7 @@ def test_killed_outright_it_resumes_to_the_same_bytes_and_leaves_no_process(phan
         time.sleep(0.2)
     assert not _alive(process.pid), "processes that encode outlive the command"
     cli.main(["pack", *arguments[:-1], "1"])
-    pack(open_source(tmp_path / "records.csv"), tmp_path / "whole", PackConfig(64, rows=64), workers=1)
+    pack(open_source(tmp_path / "records.csv"), tmp_path / "whole", PackConfig(64, rows=32), workers=1)
     assert bytes_of(out) == bytes_of(tmp_path / "whole")
 
 

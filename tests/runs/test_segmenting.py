@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from mrm import cli, recipes, runs
 from mrm.data import images
 from mrm.models import model_folder
 from mrm.system.errors import MaskError, RunError, SegmenterError
+from tests.support.commands import run_ranks
 from tests.support.configs import segment_config
 from tests.support.run_files import table, trace
 
@@ -66,10 +66,7 @@ def test_4_by_1_equals_1_by_4(whole, discs, disc_encoder, tmp_path):
 def test_two_processes_equal_one(whole, discs, disc_encoder, tmp_path):
     cfg = segment_config(discs, disc_encoder, tmp_path / "two")
     (tmp_path / "two.yaml").write_text(recipes.to_yaml(cfg))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "mrm", "segment", "--config", str(tmp_path / "two.yaml")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_ranks([sys.executable, "-m", "mrm", "segment", "--config", str(tmp_path / "two.yaml")], processes=2)
     for a, b in zip(trace(cfg.out), trace(whole), strict=True):
         assert float(a["focal"]) == pytest.approx(float(b["focal"]), rel=1e-3)
         assert float(a["dice"]) == pytest.approx(float(b["dice"]), rel=1e-3)

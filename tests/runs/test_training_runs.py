@@ -21,7 +21,7 @@ from mrm.runs import finetuning, run_folder
 from mrm.statistics import ranking
 from mrm.system.errors import ImageError, OutputError, RecordError, RunError
 from mrm.training.tasks import ClassifyTask
-from tests.support.configs import finetune_config, pretrain_config
+from tests.support.configs import MICRO, finetune_config, pretrain_config
 from tests.support.run_files import trace
 
 
@@ -134,11 +134,10 @@ def test_a_test_set_of_its_own_brings_no_warning(tuned, tmp_path):
 
 
 def test_an_exported_run_loads_into_plain_timm(phantoms, tmp_path):
-    cfg = pretrain_config(phantoms, tmp_path / "run", steps=1, warmup_steps=0)
-    model = replace(cfg.model, encoder="vit_base_patch16_224", encoder_options={}, image_size=224, keep=49)
-    run = runs.pretrain(replace(cfg, model=model, audit="names"))
+    run = runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=1, warmup_steps=0, audit="names"))
     path = model_folder.export_published(mrm.load(run), tmp_path / "MRM.pth")
-    plain = timm.create_model("vit_base_patch16_224", num_classes=14, global_pool="avg", drop_path_rate=0.1)
+    options = {"num_classes": 14, "global_pool": "avg", "drop_path_rate": 0.1}
+    plain = timm.create_model(MICRO.encoder, img_size=MICRO.image_size, **MICRO.encoder_options, **options)
     loaded = plain.load_state_dict(torch.load(path, weights_only=True)["model"], strict=False)
     assert set(loaded.missing_keys) == {"head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias"}
 

@@ -1,8 +1,5 @@
 """The work on images one after the other: stopped, resumed, divided over ranks, and the warnings it gives."""
 
-import os
-import socket
-import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -18,6 +15,7 @@ from mrm.models.classifier import Classifier
 from mrm.runs import work
 from mrm.system.errors import OutputError, RunError
 from mrm.system.partial_results import Partial
+from tests.support.commands import run_ranks
 from tests.support.models import classifier_of, with_card
 from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_after, write_awkward_files
 from tests.support.run_files import table
@@ -117,21 +115,6 @@ def test_one_image_given_twice_has_two_rows(model, phantoms, tmp_path):
     assert first == second
 
 
-def launched(command: list[str], processes: int) -> list[str]:
-    """What processes print that are started as torchrun starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    each = [{**os.environ, **shared, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)]
-    started = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=e) for e in each
-    ]
-    ended = [process.communicate(timeout=200) for process in started]
-    assert [p.returncode for p in started] == [0] * processes, ended
-    return [out for out, _ in ended]
-
-
 def test_several_processes_share_the_images_and_merge_them_in_order(model, awkward, phantoms, tmp_path):
     given = [phantoms / "images", awkward]
     alone = predicted_rows(model, given, tmp_path / "alone.csv", replace(IN_PROCESS, batch=4))
@@ -146,7 +129,7 @@ def test_several_processes_share_the_images_and_merge_them_in_order(model, awkwa
         "--workers",
         "0",
     ]
-    outputs = launched([sys.executable, "-m", "mrm", *words], processes=2)
+    outputs = run_ranks([sys.executable, "-m", "mrm", *words], processes=2)
     assert "".join(outputs).count("wrote") == 1
     together = table(tmp_path / "a.csv")
     assert [r["path"] for r in together] == [r["path"] for r in alone]

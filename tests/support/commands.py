@@ -1,6 +1,7 @@
 """The command, in this process or in one of its own."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,3 +26,23 @@ def start_pretraining(tmp_path: Path, cfg: recipes.PretrainConfig, *launcher: st
     arguments = [sys.executable, *launcher, "-m", "mrm", "pretrain", "--config", str(file)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def run_ranks(command: list[str], processes: int) -> list[str]:
+    """What the ranks print of a command that is started as torchrun starts it, without torchrun's own seconds."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+    }
+    each = [{**os.environ, **shared, "RANK": str(r), "LOCAL_RANK": str(r)} for r in range(processes)]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=e) for e in each
+    ]
+    ended = [process.communicate(timeout=200) for process in started]
+    assert [p.returncode for p in started] == [0] * processes, ended
+    return [out for out, _ in ended]

@@ -24,6 +24,7 @@ from mrm.system import lock, object_store
 from mrm.system.errors import StoreError
 from mrm.system.object_store import Cache, Fetcher
 from mrm.training.trainer import Trainer
+from tests.support.commands import run_cli
 from tests.support.configs import MICRO, pretrain_config
 from tests.support.run_files import trace
 
@@ -153,17 +154,14 @@ def test_a_run_from_the_store_is_the_same_whatever_the_workers_and_wherever_it_s
     assert trace(runs.pretrain(replace(stopped, training=replace(cfg.training, workers=1)))) == straight
 
 
-def test_the_command_takes_an_address(uploaded, tmp_path):
+def test_the_command_takes_an_address(uploaded, tmp_path, capsys):
     """Through the command line and its YAML file, where an address is a Path."""
     cfg = replace(
         pretrain_config(tmp_path, tmp_path / "run", steps=2, warmup_steps=1), records=Path(uploaded), model=MICRO
     )
     (tmp_path / "config.yaml").write_text(recipes.to_yaml(cfg))
-    command = [sys.executable, "-m", "mrm", "pretrain", "--config", str(tmp_path / "config.yaml")]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
+    code, _, err = run_cli(capsys, "pretrain", "--config", str(tmp_path / "config.yaml"))
+    assert code == 0, err
     assert len(trace(tmp_path / "run")) == 2
 
 
