@@ -123,5 +123,5 @@ def test_a_stand_in_brings_its_own_labels(labelled):
 
 def test_when_no_image_can_be_read_there_is_no_batch():
     data = pretrain_data(with_broken(*range(7)), on_error="skip")
-    with pytest.raises(ImageError, match=r"not one of 7 images could be read; the first, study-2: "):
+    with pytest.raises(ImageError, match=r"none of the 7 images could be read; first error: study-2: "):
         list(loader(data, iter([[Sample(0, 2)]]), workers=0))

@@ -285,7 +285,7 @@ def test_a_packing_that_was_stopped_resumes_to_the_same_bytes(phantoms, packed, 
     with pytest.raises(KeyboardInterrupt):
         pack(source, tmp_path / "out", SMALL, workers=1, progress=stop)
     assert sorted(bytes_of(tmp_path / "out")) == ["packing.json", "shard-00000.arrow", "shard-00000.arrow.json"]
-    with pytest.raises(ShardError, match="a folder that `mrm pack` has finished is expected"):
+    with pytest.raises(ShardError, match="expected a folder that `mrm pack` has finished"):
         shards.open_folder(tmp_path / "out")
     first = (tmp_path / "out" / "shard-00000.arrow").stat()
     seen = []
@@ -452,7 +452,7 @@ def test_only_some_images_can_be_taken_from_segmentation_shards(outlined, tmp_pa
 
 
 def test_segmentation_folders_that_do_not_fit_are_refused(outlined, packed, tmp_path):
-    with pytest.raises(MaskError, match="shards without masks; pack a segmentation folder"):
+    with pytest.raises(MaskError, match="these shards have no masks; pack a segmentation folder"):
         masks.load(packed)
     root = tmp_path / "lone"
     (root / "images" / "training").mkdir(parents=True)

@@ -173,7 +173,7 @@ def test_an_empty_file_is_named(tmp_path, text):
 
 @pytest.mark.parametrize("classes", [(), None, ("effusion",)])
 def test_a_header_alone_is_no_records(tmp_path, classes):
-    with pytest.raises(RecordError, match=r"training\.csv: no records in it"):
+    with pytest.raises(RecordError, match=r"training\.csv: has no records"):
         Records.load(write(tmp_path, "image_path,report_content,effusion\n"), classes)
 
 
@@ -193,7 +193,7 @@ BAD_FIELDS = "image_path,report_content\na.jpg,clear\nb.jpg,no effusion, no mass
 
 
 def test_a_line_with_another_number_of_fields_stops_with_its_number(tmp_path):
-    with pytest.raises(RecordError, match=r"2 bad lines: line 3: 3 fields, the header has 2; line 4: 1 fields"):
+    with pytest.raises(RecordError, match=r"2 bad lines: line 3: 3 fields, but the header has 2; line 4: 1 fields"):
         Records.load(write(tmp_path, BAD_FIELDS))
 
 
@@ -313,10 +313,10 @@ def test_a_list_written_is_the_list_read(tmp_path):
 
 def test_a_list_cannot_hold_what_its_format_does_not(tmp_path):
     unstated = Records([Record(Path("a.png"), labels=(1,)), Record(Path("b.png"), labels=(NAN,))], ("x",))
-    with pytest.raises(RecordError, match=r"b\.png: a label list holds 0 and 1 only; write a CSV"):
+    with pytest.raises(RecordError, match=r"b\.png: a label list can hold only 0 and 1; write a CSV"):
         unstated.to_list(tmp_path / "l.txt")
     spaced = Records([Record(Path("a b.png"), labels=(1,))], ("x",))
-    with pytest.raises(RecordError, match=r"a b\.png: a name in a label list holds no spaces; write a CSV"):
+    with pytest.raises(RecordError, match=r"a b\.png: a name in a label list cannot have spaces; write a CSV"):
         spaced.to_list(tmp_path / "l.txt")
     assert not (tmp_path / "l.txt").exists()
 
@@ -326,7 +326,7 @@ STRAY = "a.jpg 0\nb.jpg 11\nc.jpg 1\n"
 
 def test_the_stray_11_of_the_published_viral_list_stops_with_line_and_record(tmp_path):
     with pytest.raises(
-        RecordError, match=r"train\.txt: 1 bad lines: line 2: b\.jpg has label '11'; a label list holds 0 and 1"
+        RecordError, match=r"train\.txt: 1 bad lines: line 2: b\.jpg has label '11'; a label list can hold only 0 and 1"
     ):
         Records.load(listed(tmp_path, STRAY, "a.jpg"))
 
@@ -353,7 +353,7 @@ def test_a_list_with_another_number_of_classes_says_how_many_it_has(tmp_path):
     path = listed(tmp_path, "a.png 0 1\nb.png 1 0\n", "a.png")
     with pytest.raises(RecordError, match=r"2 bad lines: line 1: a\.png has 2 labels, expected 3"):
         Records.load(path, ["x", "y", "z"])
-    with pytest.warns(UserWarning, match="left out 2 lines"), pytest.raises(RecordError, match="no records in it"):
+    with pytest.warns(UserWarning, match="left out 2 lines"), pytest.raises(RecordError, match="has no records"):
         Records.load(path, ["x", "y", "z"], on_error="skip")
 
 
@@ -401,7 +401,7 @@ def test_a_folder_that_is_given_is_the_only_one_searched(tmp_path):
     wanted = image(tmp_path / "elsewhere" / "a.png")
     path = listed(tmp_path, "a.png 1\n")
     assert read_list(path, images=tmp_path / "elsewhere")[0].image == wanted
-    with pytest.raises(RecordError, match="no folder that exists"):
+    with pytest.raises(RecordError, match="found in any folder that exists"):
         read_list(path, images=tmp_path / "nowhere")
 
 
@@ -409,7 +409,7 @@ def test_when_no_image_is_found_the_folders_searched_are_listed(tmp_path):
     image(tmp_path / "images" / "other.png")
     with pytest.raises(RecordError) as error:
         Records.load(listed(tmp_path, "a.png 1\nb.png 0\n"))
-    assert f"none of its 2 images found in {tmp_path}, {tmp_path / 'images'}" in str(error.value)
+    assert f"none of its 2 images was found in {tmp_path}, {tmp_path / 'images'}" in str(error.value)
     assert "--images DIR" in str(error.value)
 
 
@@ -480,7 +480,7 @@ def test_records_of_unknown_patient_are_placed_by_name():
 
 @pytest.mark.parametrize("shares", [{"a": 0.8, "b": 0.3}, {"a": -0.1}, {}])
 def test_shares_that_make_no_sense_are_refused(shares):
-    with pytest.raises(RecordError, match="shares must be positive and sum to 1"):
+    with pytest.raises(RecordError, match="shares must be positive and sum to at most 1"):
         cohort(2).split(shares)
 
 

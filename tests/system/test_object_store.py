@@ -294,7 +294,7 @@ def test_a_cache_that_cannot_hold_a_file_says_so(files, cache):
 def test_a_cache_too_small_for_the_windows_is_refused_at_once(uploaded, monkeypatch):
     monkeypatch.setenv("MRM_CACHE_GB", "0.00001")
     data = samples.LabelData(Records.load(uploaded, FINDINGS), 64)
-    with pytest.raises(StoreError, match=r"too few to read from 16 files at once; set MRM_CACHE_GB to 0\.1 at least"):
+    with pytest.raises(StoreError, match=r"too small for 16 files at once; set MRM_CACHE_GB to at least 0\.1"):
         next(loader.loader(data, sampling.in_order(len(data), 4), workers=0))
 
 

@@ -1,4 +1,4 @@
-"""From an order of samples to batches on their way to the device: reading processes, and files fetched ahead of them."""
+"""From an order of samples to batches: worker processes that read, and files fetched ahead of them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from mrm.system.object_store import Fetcher, default_cache
 
 
 class _Failed(NamedTuple):
-    """An error on its way out of a worker, as one line instead of a traceback."""
+    """An error passed out of a worker as one line instead of a traceback."""
 
     reason: str
 
 
 class _Batched(Dataset):
-    """A map from a list of samples to a batch, as a DataLoader worker runs it."""
+    """A data set whose items are whole batches: a DataLoader worker maps a list of samples to one."""
 
     def __init__(self, data: Data) -> None:
         self.data = data
 
-    def __getitem__(self, wanted: list[Sample]) -> Any:
+    def __getitem__(self, batch: list[Sample]) -> Any:
         samples, skipped = [], []
         try:
-            for epoch, index in wanted:
+            for epoch, index in batch:
                 sample, failed = self._readable(epoch, index)
                 samples.append(sample)
                 skipped += failed
@@ -45,7 +45,7 @@ class _Batched(Dataset):
         return self.data.collate(samples, skipped)
 
     def _readable(self, epoch: int, index: int) -> tuple[Any, list[Skipped]]:
-        """The sample, or the next one that can be read if errors are to be skipped."""
+        """The sample, or with on_error "skip" the next readable one, and the records skipped on the way."""
         failed: list[Skipped] = []
         for offset in range(len(self.data)):
             at = (index + offset) % len(self.data)
@@ -58,11 +58,13 @@ class _Batched(Dataset):
                     ) from error
                 failed.append(Skipped(at, self.data.name(at), str(error)))
         first = failed[0]
-        raise ImageError(f"not one of {len(self.data)} images could be read; the first, {first.name}: {first.reason}")
+        raise ImageError(
+            f"none of the {len(self.data)} images could be read; first error: {first.name}: {first.reason}"
+        )
 
 
 def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = None, pin: bool = False) -> Iterator[Any]:
-    """Batches of `data`, made by `workers` processes (None: by what this machine has; 0: in this one).
+    """Batches of `data`, read by `workers` processes (None: as many as suit this machine; 0: in this process).
 
     Raises ImageError for an image that cannot be read, unless the data skips such records.
     """
@@ -70,64 +72,62 @@ def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = No
     files = fetched_files(getattr(data, "records", ()) or getattr(data, "masked", ()))
     loaded = DataLoader(
         _Batched(data),
-        sampler=_fetched_ahead(batches, files)
-        if files
-        else batches,  # a list of samples at a time, so no second batching
-        batch_size=None,
+        sampler=_fetched_ahead(batches, files) if files else batches,  # whole lists of samples
+        batch_size=None,  # each list is a batch already
         num_workers=count,
         pin_memory=pin,
         prefetch_factor=4 if count else None,
         worker_init_fn=_start_worker,
-        multiprocessing_context="spawn"
-        if files and count
-        else None,  # an object store's client does not survive a fork
-        generator=torch.Generator().manual_seed(0),  # a DataLoader would draw from the global one otherwise
+        # The client of an object store does not survive a fork.
+        multiprocessing_context="spawn" if files and count else None,
+        generator=torch.Generator().manual_seed(0),  # otherwise a DataLoader draws from the global generator
     )
-    return _unless_failed(iter(loaded))
+    return _raise_failures(iter(loaded))
 
 
-def _unless_failed(loaded: Iterator[Any]) -> Iterator[Any]:
+def _raise_failures(loaded: Iterator[Any]) -> Iterator[Any]:
     for batch in loaded:
         if isinstance(batch, _Failed):
             raise ImageError(batch.reason)
-        _forget_shared()
+        _release_shared_tensors()
         yield batch
 
 
-def _forget_shared() -> None:
-    """Let go of what PyTorch remembers of tensors that other processes sent and that are gone.
+def _release_shared_tensors() -> None:
+    """Free what PyTorch remembers about tensors that other processes sent and that no longer exist.
 
-    It keeps up to 128 of them: a few bytes each, but they lie between the activations of a batch, and the next batch
-    finds no room there. Without this, memory grew by megabytes a batch.
+    It keeps up to 128 of these entries. They are a few bytes each, but lie in memory between the activations of a batch
+    and fragment it: without this call, memory grew by megabytes a batch.
     """
     with reductions.shared_cache.lock:
         reductions.shared_cache.free_dead_references()
 
 
 def _fetched_ahead(batches: Iterator[list[Sample]], files: list[ShardFile]) -> Iterator[list[Sample]]:
-    """The same batches; the files of those to come are fetched in the background, one window ahead.
+    """The same batches, while the files of later ones are fetched in the background, one window ahead.
 
-    Raises StoreError where the cache is too small for the window that is read and the one on its way.
+    Raises StoreError if the cache is too small for the window being read and the next one.
     """
     cache = default_cache()
     sizes = sorted((file.bytes for file in set(files)), reverse=True)
     if sum(sizes[: 2 * WINDOW]) > cache.limit:
         raise StoreError(
-            f"{cache.folder}: {cache.limit / 1e9:g} GB are too few to read from {2 * WINDOW} files at once; "
-            f"set MRM_CACHE_GB to {math.ceil(sum(sizes[: 2 * WINDOW]) / 1e8) / 10:g} at least"
+            f"{cache.folder}: a cache of {cache.limit / 1e9:g} GB is too small for {2 * WINDOW} files at once; "
+            f"set MRM_CACHE_GB to at least {math.ceil(sum(sizes[: 2 * WINDOW]) / 1e8) / 10:g}"
         )
     ahead = WINDOW * -(-len(files) // len(sizes))  # samples
-    fetcher, waiting, counted, asked = Fetcher(cache), deque[list[Sample]](), 0, deque[ShardFile](maxlen=2 * WINDOW)
+    fetcher, requested = Fetcher(cache), deque[ShardFile](maxlen=2 * WINDOW)
+    waiting, waiting_samples = deque[list[Sample]](), 0
     try:
         for batch in batches:
             for file in dict.fromkeys(files[sample.index] for sample in batch):
-                if file not in asked:
-                    asked.append(file)
+                if file not in requested:
+                    requested.append(file)
                     fetcher.request(file.place, file.bytes, file.sha256)
             waiting.append(batch)
-            counted += len(batch)
-            while counted > ahead:
-                counted -= len(waiting[0])
+            waiting_samples += len(batch)
+            while waiting_samples > ahead:
+                waiting_samples -= len(waiting[0])
                 yield waiting.popleft()
         yield from waiting
     finally:
@@ -135,8 +135,8 @@ def _fetched_ahead(batches: Iterator[list[Sample]], files: list[ShardFile]) -> I
 
 
 def _start_worker(_: int) -> None:
-    """One thread, and deaf to signals: Ctrl-C and a scheduler's SIGTERM reach all processes, and the loop answers."""
-    cv2.setNumThreads(0)  # in this process only; 1 would wait for the parent's threads in a forked worker
+    """Use one thread, and ignore signals: Ctrl-C and SIGTERM reach all processes, and the main one handles them."""
+    cv2.setNumThreads(0)  # in a forked worker, 1 would wait for the parent's threads
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

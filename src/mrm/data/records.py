@@ -1,13 +1,14 @@
-"""Records: which images there are, and what is known of each.
+"""Records: the images of a data set and what is known about each.
 
-A `Record` is one radiograph with its report, patient and labels; `Records` is an immutable sequence of
-them that share their class names. Everything that reads data takes such a sequence, whatever file it
-came from: a `training.csv`, a published label list, a CSV of labels, Parquet.
+A `Record` is one radiograph with its report, patient and labels; `Records` is an immutable sequence of records with the
+same classes. Everything that reads data takes such a sequence, whatever file it came from: a `training.csv`, a published
+label list, a CSV of labels, Parquet.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import warnings
 from collections import Counter
@@ -27,17 +28,24 @@ from mrm.system.files import write_csv, write_whole
 from mrm.system.table_files import write_parquet
 from mrm.system.tables import read_csv_rows, read_parquet_rows
 
-UNCERTAIN = -1.0  # CheXpert's "may be present"; an uncertain policy turns it into 1, 0 or NaN before training
+UNCERTAIN = -1.0  # CheXpert's "may be present"; a policy turns it into 1, 0 or NaN before training
 RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
-ATTRIBUTES = ("sex", "age", "split", "site", "offset", "mask_path")  # describe a record; no class unless named
+ATTRIBUTES = (
+    "sex",
+    "age",
+    "split",
+    "site",
+    "offset",
+    "mask_path",
+)  # columns that describe a record; never a class unless named as one
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One radiograph and what is known of it.
+    """One radiograph and what is known about it.
 
-    `image` is a path, the encoded image itself, or its place in a shard. A label is 1 present, 0 absent,
-    NaN not stated, or -1 uncertain. An empty `patient` means unknown.
+    `image` is a path, the encoded image itself, or its place in a shard. A label is 1 for present, 0 for absent,
+    NaN for not stated, or -1 for uncertain. An empty `patient` means unknown.
     """
 
     image: Path | bytes | StoredImage
@@ -47,19 +55,19 @@ class Record:
     view: str = ""
     labels: tuple[float, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
-    name: str = ""  # how messages call it: the path as its file gave it
+    name: str = ""  # used in messages: the path as written in the file of records
 
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", str(self.image) if isinstance(self.image, Path) else "image in memory")
         for value in self.labels:
-            if value not in (0.0, 1.0, UNCERTAIN) and value == value:
+            if value not in (0.0, 1.0, UNCERTAIN) and not math.isnan(value):
                 raise RecordError(f"{self.name}: label {value:g} is not 1, 0, -1 (uncertain) or empty (not stated)")
 
 
 @dataclass(frozen=True)
 class Records(Sequence[Record]):
-    """An immutable sequence of records with the same classes. `source` is where they came from."""
+    """An immutable sequence of records with the same classes. `source` names their file, for messages."""
 
     rows: Sequence[Record]
     classes: tuple[str, ...] = ()
@@ -101,12 +109,12 @@ class Records(Sequence[Record]):
 
     @property
     def patients(self) -> list[str] | None:
-        """Each record's patient, or None where any patient is unknown."""
-        known = [r.patient for r in self.rows]
-        return known if all(known) else None
+        """Each record's patient, or None if any patient is unknown."""
+        patients = [r.patient for r in self.rows]
+        return patients if all(patients) else None
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change with any name, report, patient, study, view, label or class."""
+        """Sixteen hex digits that depend on every name, report, patient, study, view, label and class."""
         digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
         for r in self.rows:
             labels = tuple(float(v) + 0.0 for v in r.labels)
@@ -114,14 +122,13 @@ class Records(Sequence[Record]):
         return digest.hexdigest()
 
     def split(self, shares: Mapping[str, float], seed: int = 0) -> dict[str, Records]:
-        """Patient-disjoint parts, named and sized by `shares` (summing to 1 at the most).
+        """Patient-disjoint parts, with the names and sizes in `shares`, which sum to at most 1.
 
-        A patient's place is a hash of the seed and the patient, so it stays when records are added;
-        sizes are therefore near their shares, not equal to them. A record of unknown patient is
-        placed by its file name.
+        A hash of the seed and the patient decides the part, so a patient stays in it when records are added;
+        the sizes are therefore close to their shares, not equal. A record of unknown patient is placed by its name.
         """
         if not shares or min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
-            raise RecordError(f"shares must be positive and sum to 1 at the most, not {dict(shares)}")
+            raise RecordError(f"shares must be positive and sum to at most 1, not {dict(shares)}")
         edges = np.cumsum(list(shares.values()))
         at = [np.searchsorted(edges, _place(seed, r.patient or r.name), side="right") for r in self.rows]
         return {name: self.select(i for i, p in enumerate(at) if p == part) for part, name in enumerate(shares)}
@@ -138,9 +145,9 @@ class Records(Sequence[Record]):
     ) -> Records:
         """Read a CSV, a Parquet file, a published label list (`.txt`), or a shard folder or its address (`mrm.data.shards`).
 
-        `classes` names the label columns; None takes every numeric column that is no attribute; the
-        default reads no labels. `images` is where relative images are, else beside the file; shards hold their own;
-        a label list none of whose images is found is refused unless `must_exist=False`.
+        `classes` names the label columns; None takes every numeric column that is not an attribute; the
+        default reads no labels. `images` is the folder of relative image paths, by default that of the file; shards
+        hold their images. A label list is refused if none of its images exists, unless `must_exist=False`.
         Raises RecordError, or with `on_error="skip"` leaves bad rows out with a warning that counts them.
         """
         if shards.is_shard_folder(path):
@@ -162,7 +169,7 @@ class Records(Sequence[Record]):
     # Writing ------------------------------------------------------------------------------------
 
     def to_csv(self, path: Path | str) -> Path:
-        """Write `image_path, report_content, ...` so that `load` gives the same records back."""
+        """Write `image_path, report_content, ...`, from which `load` reads the same records."""
         return write_csv(Path(path), *self.table(Path(path).parent))
 
     def to_parquet(self, path: Path | str) -> Path:
@@ -171,25 +178,25 @@ class Records(Sequence[Record]):
         return write_parquet(Path(path), dict.fromkeys(header, str), rows)
 
     def to_list(self, path: Path | str) -> Path:
-        """The published label list: `name 0 1 0 ...` a line. Not-stated labels cannot be written and raise."""
+        """Write a published label list, `name 0 1 0 ...` a line. Raises RecordError for labels that are not 0 or 1."""
         labels = self.labels_NC
         if not np.isin(labels, (0, 1)).all():
             row = int(np.argmin(np.isin(labels, (0, 1)).all(axis=1)))
-            raise RecordError(f"{self.rows[row].name}: a label list holds 0 and 1 only; write a CSV instead")
+            raise RecordError(f"{self.rows[row].name}: a label list can hold only 0 and 1; write a CSV instead")
         if spaced := [r.name for r in self.rows if len(r.name.split()) != 1]:
-            raise RecordError(f"{spaced[0]}: a name in a label list holds no spaces; write a CSV instead")
+            raise RecordError(f"{spaced[0]}: a name in a label list cannot have spaces; write a CSV instead")
         lines = [" ".join([r.name, *(str(int(v)) for v in r.labels)]) for r in self.rows]
         return write_whole(Path(path), ("\n".join(lines) + "\n").encode())
 
     def table(self, beside: Path | None = None) -> tuple[list[str], list[list[str]]]:
-        """Header and rows, every field as text; images by their path relative to `beside`, or by their name."""
+        """Header and rows, every field as text; images as paths relative to `beside`, or as their names."""
         extras = list(dict.fromkeys(k for r in self.rows for k in r.extra))
         header = [*RESERVED, *self.classes, *extras]
         return header, [
             [
                 _relative(r.image, beside, r.name) if beside else r.name,
                 *(r.report, r.patient, r.study, r.view),
-                *("" if v != v else f"{v:g}" for v in r.labels),
+                *("" if math.isnan(v) else f"{v:g}" for v in r.labels),
                 *(r.extra.get(k, "") for k in extras),
             ]
             for r in self.rows
@@ -197,23 +204,21 @@ class Records(Sequence[Record]):
 
 
 def resolve_uncertain(records: Records, policy: str | Mapping[str, str]) -> Records:
-    """Replace uncertain labels: `ones`, `zeros` or `ignore` (not stated), for all classes or per class."""
+    """The records with uncertain labels replaced: `ones`, `zeros` or `ignore` (not stated), for all or for each class."""
     values = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan")}
     chosen = policy if isinstance(policy, Mapping) else dict.fromkeys(records.classes, policy)
-    unknown = set(chosen) - set(records.classes) | {p for p in chosen.values() if p not in values}
-    if unknown:
-        raise RecordError(f"uncertain policy: {sorted(unknown)} is no class or no policy; policies are {list(values)}")
-    instead = [values[chosen.get(c, "ignore")] for c in records.classes]
-    return replace(
-        records,
-        rows=[
-            replace(
-                r,
-                labels=tuple(new if v == UNCERTAIN else v for v, new in zip(r.labels, instead, strict=True)),
-            )
-            for r in records.rows
-        ],
-    )
+    if unknown := set(chosen) - set(records.classes):
+        raise RecordError(
+            f"uncertain labels: unknown class {sorted(unknown)}; classes are {', '.join(records.classes)}"
+        )
+    if unknown := set(chosen.values()) - set(values):
+        raise RecordError(f"uncertain labels: unknown policy {sorted(unknown)}; choose from {', '.join(values)}")
+    replacements = [values[chosen.get(c, "ignore")] for c in records.classes]
+    rows = []
+    for record in records.rows:
+        pairs = zip(record.labels, replacements, strict=True)
+        rows.append(replace(record, labels=tuple(new if label == UNCERTAIN else label for label, new in pairs)))
+    return replace(records, rows=rows)
 
 
 def read_list(
@@ -223,41 +228,41 @@ def read_list(
     on_error: OnError = "stop",
     must_exist: bool = True,
 ) -> Records:
-    """A published label list: `name 0 1 0 ...` a line; a name holds no spaces.
+    """Read a published label list: `name 0 1 0 ...` a line; a name has no spaces.
 
-    Without `classes` the labels are called `label0`, `label1`, ... Raises RecordError for a line with
-    another number of labels than most lines have, or with a label other than 0 and 1.
+    Without `classes` the labels are called `label0`, `label1`, ... Raises RecordError for a line with a
+    different number of labels than most lines have, or with a label other than 0 and 1.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: not a text file in UTF-8 ({error}); a label list is expected") from None
+        raise RecordError(f"{path}: not a text file in UTF-8 ({error}); expected a label list") from None
     lines = [(n, line.split()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise RecordError(f"{path}: empty label list")
     usual = Counter(len(fields) - 1 for _, fields in lines).most_common(1)[0][0]
     names = tuple(classes) if classes else tuple(f"label{i}" for i in range(usual))
-    kept, problems = [], []
+    valid, problems = [], []
     for number, (name, *labels) in lines:
         if len(labels) != len(names):
             problems.append(f"line {number}: {name} has {len(labels)} labels, expected {len(names)}")
         elif stray := [v for v in labels if v not in ("0", "1")]:
-            problems.append(f"line {number}: {name} has label {stray[0]!r}; a label list holds 0 and 1 only")
+            problems.append(f"line {number}: {name} has label {stray[0]!r}; a label list can hold only 0 and 1")
         else:
-            kept.append((name, tuple(float(v) for v in labels)))
+            valid.append((name, tuple(float(v) for v in labels)))
     _report(path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip")
-    if not kept:
-        raise RecordError(f"{path}: no records in it")
-    found = find_images([name for name, _ in kept], path, images, must_exist)
-    rows = [Record(file, labels=labels, name=name) for (name, labels), file in zip(kept, found, strict=True)]
+    if not valid:
+        raise RecordError(f"{path}: has no records")
+    files = find_images([name for name, _ in valid], path, images, must_exist)
+    rows = [Record(file, labels=labels, name=name) for (name, labels), file in zip(valid, files, strict=True)]
     return Records(rows, names, str(path))
 
 
 def find_images(names: Sequence[str], beside: Path, images: Path | None = None, must_exist: bool = True) -> list[Path]:
-    """Where the images of a list are: under `images`, else beside the list in the published places.
+    """The image files of a list: under `images`, or by default in the published places beside the list.
 
-    Raises RecordError when not one of the names is found, with the folders that were searched, unless
-    `must_exist=False`; an image not found is given the place where it was first sought.
+    Raises RecordError, with the folders that were searched, if none of the images is found, unless
+    `must_exist=False`. An image that is not found gets its path in the first of these folders.
     """
     base = beside.parent
     places = [images] if images else [base, base / "images", base / "all_classes", base.parent / "images"]
@@ -266,24 +271,24 @@ def find_images(names: Sequence[str], beside: Path, images: Path | None = None, 
     places = [p for p in places if p.is_dir()]
     listed = {folder: set(os.listdir(folder)) for folder in places}
 
-    def seek(name: str) -> Path | None:
-        deep = "/" in name  # a name with folders needs a look at the disk, a plain one only at the listing
-        return next((p / name for p in places if (deep and (p / name).is_file()) or name in listed[p]), None)
+    def find(name: str) -> Path | None:
+        nested = "/" in name  # a name with folders needs access to the disk, a plain one only the listing
+        return next((p / name for p in places if (nested and (p / name).is_file()) or name in listed[p]), None)
 
-    found = [seek(name) for name in names]
-    if must_exist and names and not any(found):
-        searched = ", ".join(str(p) for p in places) or "no folder that exists"
-        raise RecordError(f"{beside}: none of its {len(names)} images found in {searched}; give --images DIR")
+    files = [find(name) for name in names]
+    if must_exist and names and not any(files):
+        searched = ", ".join(str(p) for p in places) or "any folder that exists"
+        raise RecordError(f"{beside}: none of its {len(names)} images was found in {searched}; give --images DIR")
     fallback = places[0] if places else base
-    return [file or fallback / name for file, name in zip(found, names, strict=True)]
+    return [file or fallback / name for file, name in zip(files, names, strict=True)]
 
 
 def _from_shards(place: Path | str, classes: Sequence[str] | None, on_error: OnError) -> Records:
-    """Records whose images lie in shards: the same as from the file that was packed, less what failed."""
+    """Records whose images lie in shards: those of the file that was packed, without the images that failed."""
     opened = shards.open_folder(place)
     header = list(opened.columns)
     if opened.index.classes and not classes:
-        classes = opened.index.classes  # of a label list, which always brings its labels
+        classes = opened.index.classes  # of a label list, whose labels are always read
     elif opened.index.classes and classes and not opened.index.named:
         if len(classes) != len(opened.index.classes):
             raise RecordError(
@@ -296,35 +301,35 @@ def _from_shards(place: Path | str, classes: Sequence[str] | None, on_error: OnE
 
 
 def _from_table(path, header, lines, classes, images, on_error, stored=None) -> Records:
-    """`stored` are the images of the lines 1, 2, ... where they are no files that the lines name."""
+    """Records of the lines of a table. `stored` are the images of lines 1, 2, ... if they are not files of their own."""
     if "image_path" not in header:
         raise RecordError(f"{path}: no column image_path; the columns found are {', '.join(header)}")
-    if twice := [name for name, count in Counter(header).items() if name and count > 1]:
-        raise RecordError(f"{path}: more than one column is called {', '.join(twice)}; rename or remove one")
+    if repeated := [name for name, count in Counter(header).items() if name and count > 1]:
+        raise RecordError(f"{path}: more than one column is called {', '.join(repeated)}; rename or remove one")
     rows, problems = [], []
     for number, fields in lines:
         if len(fields) == len(header):
             rows.append((number, dict(zip(header, fields, strict=True))))
         else:
-            problems.append(f"line {number}: {len(fields)} fields, the header has {len(header)}")
+            problems.append(f"line {number}: {len(fields)} fields, but the header has {len(header)}")
     if not rows and not problems:
-        raise RecordError(f"{path}: no records in it")
+        raise RecordError(f"{path}: has no records")
     names = _class_columns(path, header, [r for _, r in rows], classes)
-    kept = []
+    records = []
     for number, row in rows:
         try:
             place = stored[number - 1] if stored else images or path.parent
-            kept.append(_record(row, names, place, header))
+            records.append(_record(row, names, place, header))
         except RecordError as error:
             problems.append(f"line {number}: {error}")
     _report(path, problems, on_error, advice="correct them, or leave them out with --on-error skip")
-    if not kept:
-        raise RecordError(f"{path}: no records in it")
-    return Records(kept, names, str(path))
+    if not records:
+        raise RecordError(f"{path}: has no records")
+    return Records(records, names, str(path))
 
 
 def _record(row: dict[str, str], classes: tuple[str, ...], place: Path | StoredImage, header: Sequence[str]) -> Record:
-    """`place` is the folder of the image, or the image."""
+    """The record of one row. `place` is the folder of the image, or the image itself."""
     name = row["image_path"].strip()
     if not name:
         raise RecordError("empty image_path")
@@ -349,10 +354,10 @@ def _label(text: str, name: str, column: str) -> float:
         value = float(text)
     except ValueError:
         value = float("inf")
-    if value not in (0.0, 1.0, UNCERTAIN) and value == value:
+    if value not in (0.0, 1.0, UNCERTAIN) and not math.isnan(value):
         raise RecordError(
             f"{name}: {text!r} in column {column} is not 1, 0, -1 (uncertain) or empty; "
-            "if the column is no class, name the classes with --classes"
+            "if the column is not a class, name the classes with --classes"
         )
     return value
 
@@ -363,14 +368,14 @@ def _class_columns(path: Path, header: Sequence[str], rows: Sequence[Mapping[str
             raise RecordError(f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}")
         return tuple(classes)
     candidates = [h for h in header if h not in RESERVED and h.lower() not in ATTRIBUTES]
-    found = tuple(c for c in candidates if _is_numeric([r[c] for r in rows]))
-    if not found:
+    numeric = tuple(c for c in candidates if _is_numeric([r[c] for r in rows]))
+    if not numeric:
         raise RecordError(f"{path}: no numeric column to use as a class; the columns are {', '.join(header)}")
-    return found
+    return numeric
 
 
 def _is_numeric(values: Iterable[str]) -> bool:
-    """Whether most stated values are numbers: one stray word must not hide a class column."""
+    """Whether most stated values are numbers: a single stray word must not hide a class column."""
     stated = [v for v in values if v.strip()]
     numbers = sum(v.strip().replace(".", "", 1).lstrip("-").isdigit() for v in stated)
     return bool(stated) and numbers * 2 > len(stated)
@@ -379,10 +384,10 @@ def _is_numeric(values: Iterable[str]) -> bool:
 def _report(path: Path, problems: Sequence[str], on_error: OnError, advice: str) -> None:
     if not problems:
         return
-    shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+    first_five = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
     if on_error == "stop":
-        raise RecordError(f"{path}: {len(problems)} bad lines: {shown}; {advice}")
-    warnings.warn(f"{path}: left out {len(problems)} lines: {shown}", stacklevel=4)
+        raise RecordError(f"{path}: {len(problems)} bad lines: {first_five}; {advice}")
+    warnings.warn(f"{path}: left out {len(problems)} lines: {first_five}", stacklevel=4)
 
 
 def _relative(image: Path | bytes | StoredImage, beside: Path, name: str) -> str:
@@ -395,5 +400,5 @@ def _relative(image: Path | bytes | StoredImage, beside: Path, name: str) -> str
 
 
 def _place(seed: int, key: str) -> float:
-    """A uniform number in [0, 1) that is the same wherever and whenever it is asked for."""
+    """A number in [0, 1) that follows from the seed and the key alone, and is uniform over keys."""
     return int.from_bytes(hashlib.blake2b(f"{seed}:{key}".encode(), digest_size=8).digest(), "big") / 2**64

@@ -1,7 +1,7 @@
-"""Reports: WordPiece tokens and whole-word masking; their sections are cut by `mrm.data.sections`.
+"""Reports: WordPiece tokens and whole-word masking. `mrm.data.sections` splits reports into sections.
 
-A report reaches the model as at most 100 token ids, `[CLS]` first. Words are masked whole: a
-continuation piece (`##`) shares the fate of the piece before it.
+A report reaches the model as at most 100 token ids, `[CLS]` first. Words are masked whole: a continuation
+piece (`##`) is masked with the piece before it.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from tokenizers import models, normalizers, pre_tokenizers, trainers
 from mrm.system.errors import ReportError
 
 PAD, UNK, CLS, MASK = 0, 1, 2, 3
-NO_WORD = -100  # the target of a position that only fills up the batch
+NO_WORD = -100  # the target of a position that only pads the batch
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")
 
 
 class Tokenizer:
     """WordPiece over lower-case, accent-free words, punctuation runs and digit runs.
 
-    A thin face on a `tokenizers` file, so that the published tokenizer loads unchanged.
+    A thin wrapper around a `tokenizers` file, so that the published tokenizer loads unchanged.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, source: str = "tokenizer") -> None:
         for token, expected in zip(SPECIAL, range(4), strict=True):
             if inner.token_to_id(token) != expected:
                 raise ReportError(f"{source}: {token} has id {inner.token_to_id(token)}, expected {expected}")
-        inner.no_padding()  # a file may ask for either; `encode` pads nothing and cuts at its own length
+        inner.no_padding()  # a file may set either; `encode` does not pad, and truncates at its own length
         inner.no_truncation()
         self.inner = inner
         vocabulary = inner.get_vocab()
         self.size = max(vocabulary.values()) + 1
-        self.continues = np.zeros(self.size, dtype=bool)  # (V,) True where a piece continues a word
+        self.continues = np.zeros(self.size, dtype=bool)  # (V,) True for a piece that continues a word
         self.continues[[i for word, i in vocabulary.items() if word.startswith("##")]] = True
 
     @classmethod
     def train(cls, reports: Iterable[str], size: int = 30_000) -> Tokenizer:
-        """Learn a vocabulary of at most `size` pieces from `reports`. Equal reports give an equal vocabulary.
+        """Learn a vocabulary of at most `size` pieces from `reports`. The same reports give the same vocabulary.
 
-        The library numbers continuation letters in the order of a hash map, and breaks ties by number, so
-        two trainings differ; here the letters are numbered before it starts.
+        The library numbers continuation letters in the order of a hash map and breaks ties by number, so two trainings
+        would differ. Here the letters are numbered beforehand.
         """
         reports = list(reports)
         inner = _pipeline(models.WordPiece(unk_token="[UNK]"))
@@ -57,7 +57,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        """Read a `tokenizers` JSON file. Raises ReportError if it is none."""
+        """Read a `tokenizers` JSON file. Raises ReportError if it is not one."""
         path = Path(path)
         if not path.is_file():
             raise ReportError(
@@ -71,11 +71,11 @@ class Tokenizer:
             raise ReportError(f"{path}: not a tokenizer file ({error})") from error
 
     def to_json(self) -> str:
-        """The `tokenizers` JSON, with which `load` gives the same tokenizer back."""
+        """The `tokenizers` JSON, from which `load` reads the same tokenizer."""
         return json.dumps(json.loads(self.inner.to_str()), ensure_ascii=False)
 
     def encode(self, reports: Sequence[str], length: int = 100) -> list[np.ndarray]:
-        """Ids of each report, `[CLS]` first, cut at `length`, not padded. An empty report is `[CLS]` alone."""
+        """Ids of each report, `[CLS]` first, truncated at `length`, not padded. An empty report is `[CLS]` alone."""
         encoded = self.inner.encode_batch([f"[CLS] {r}" for r in reports], add_special_tokens=False)
         return [np.array(e.ids[:length], dtype=np.int32) for e in encoded]
 
@@ -96,10 +96,10 @@ class Tokenizer:
 def mask_words(
     ids_T: np.ndarray, draws_T: np.ndarray, continues_V: np.ndarray, probability: float = 0.5, length: int = 100
 ) -> np.ndarray:
-    """Which positions to mask: (T,) bool. `draws_T` are uniform in [0, 1), one a position.
+    """Which positions to mask, (T,) bool. `draws_T` are uniform in [0, 1), one for each position.
 
-    A word is masked where its first piece's draw is below `probability`, its continuation pieces with
-    it. `[CLS]`, padding and the last of `length` positions are never masked, as published.
+    A word is masked, with its continuation pieces, if the draw of its first piece is below `probability`. `[CLS]`,
+    padding and the last of `length` positions are never masked, as published.
     """
     position = np.arange(len(ids_T))
     starts = ~continues_V[ids_T]

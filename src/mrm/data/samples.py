@@ -1,10 +1,11 @@
-"""From records to batches: what a sample is, in which order samples come, how they are put together.
+"""From records to batches: what a sample contains, and how samples are collated.
 
-A sample's crop, flip, patches and words follow from (seed, epoch, index) alone. The order is a pure
-function of the number of samples seen, so a run's position in its data is one integer.
+A sample's crop, flip, patches and words follow from (seed, epoch, index) alone. The order of samples
+(`mrm.data.sampling`) is a pure function of the number of samples seen, so a run's position in its data is one integer.
 """
 
-# Shapes: B samples, H W pixels of the crop, K kept patches, M hidden ones asked for, T tokens, W words asked for, C classes
+# Shapes: B samples, H W pixels of the crop, K kept patches, M hidden patches to predict, T tokens, W words to predict,
+# N positions to compute, C classes
 from __future__ import annotations
 
 import warnings
@@ -26,11 +27,11 @@ from mrm.data.sections import select_sections
 from mrm.system.errors import ImageError
 
 Batch = TypeVar("Batch", bound="_Batch")
-EXACT = 3  # times the size wanted: a JPEG decoded no smaller is within 3 grey levels of itself decoded whole
+MIN_DECODE_SCALE = 3  # a JPEG decoded at 3 times the target size or more is within 3 grey levels of a full decode
 
 
 class Skipped(NamedTuple):
-    """A record that could not be read, and why."""
+    """A record that could not be read, and the reason."""
 
     index: int  # type: ignore[assignment]
     name: str
@@ -39,7 +40,7 @@ class Skipped(NamedTuple):
 
 @dataclass
 class _Batch:
-    """Tensors that move together; `skipped` lists the records that another one had to stand in for."""
+    """Tensors that move together; `skipped` lists the unreadable records that others replace."""
 
     skipped: list[Skipped]
     varying: ClassVar[tuple[str, ...]] = ()  # tensors whose length differs from batch to batch, for `torch.compile`
@@ -60,7 +61,7 @@ class _Batch:
 
 @dataclass
 class PretrainBatch(_Batch):
-    """What pre-training sees. `words_W` are the positions asked for, in the flattened (B, T)."""
+    """A batch of pre-training. `words_W` are the positions to predict, in the flattened (B, T)."""
 
     varying = ("rows_N", "words_W", "targets_W")
     image_BHW: Tensor  # uint8, at the target size
@@ -68,7 +69,7 @@ class PretrainBatch(_Batch):
     hidden_BM: Tensor
     tokens_BT: Tensor  # masked
     attention_BT: Tensor  # bool
-    rows_N: Tensor  # positions to compute, as `words_W`: all that hold a token or are asked for, and few others
+    rows_N: Tensor  # positions to compute, as in `words_W`: all that hold a token or are predicted, and a few others
     words_W: Tensor
     targets_W: Tensor
     keys_B: Tensor  # seeds of dropout
@@ -76,7 +77,7 @@ class PretrainBatch(_Batch):
 
 @dataclass
 class LabelBatch(_Batch):
-    """What classification sees; NaN labels are not stated."""
+    """A batch of classification; NaN labels are not stated."""
 
     image_BHW: Tensor  # uint8
     labels_BC: Tensor  # float32
@@ -86,7 +87,7 @@ class LabelBatch(_Batch):
 
 @dataclass
 class MaskBatch(_Batch):
-    """What segmentation sees. Masks have 0 background, 1 to C the classes, 255 ignored (padding too)."""
+    """A batch of segmentation. Masks have 0 background, 1 to C the classes, 255 ignored (padding too)."""
 
     image_BHW: Tensor  # uint8
     mask_BHW: Tensor  # uint8
@@ -96,15 +97,15 @@ class MaskBatch(_Batch):
 
 @dataclass
 class ImageBatch(_Batch):
-    """Images as a model is tested on them. `skipped` are those that could not be read; no other stands in."""
+    """Images as a model is tested on them. `skipped` are the unreadable ones, which no other images replace."""
 
     image_BHW: Tensor  # uint8
     index_B: Tensor  # of the record
-    warned: list[Skipped]  # what reading them warned of
+    warned: list[Skipped]  # warnings raised while reading them
 
 
 class Data(Protocol):
-    """What the loop draws from: a number of records, each of them a sample, samples a batch."""
+    """A data set for the loader: it turns a record into a sample, and samples into a batch."""
 
     on_error: OnError
 
@@ -132,7 +133,7 @@ class PretrainData:
         report: ReportConfig = ReportConfig(),
         seed: int = 0,
         on_error: OnError = "stop",
-        predicted: int | None = None,  # hidden patches asked for; None: all
+        predicted: int | None = None,  # number of hidden patches to predict; None: all
     ) -> None:
         self.records, self.size, self.patches, self.keep, self.length = records, size, patches, keep, length
         self.predicted = patches - keep if predicted is None else predicted
@@ -140,13 +141,15 @@ class PretrainData:
         self.continues = tokenizer.continues
         ids = tokenizer.encode([select_sections(r.report, report.sections) for r in records], length)
         self.tokens = np.concatenate(ids).astype(np.uint16 if tokenizer.size < 2**16 else np.int32)
-        self.ends = np.cumsum([len(i) for i in ids])  # where each report ends in `tokens`: one array forks freely
+        self.ends = np.cumsum(
+            [len(i) for i in ids]
+        )  # where each report ends in `tokens`: forked workers share one array
 
     def __len__(self) -> int:
         return len(self.records)
 
     def name(self, index: int) -> str:
-        """How messages call a record."""
+        """The name of a record, for messages."""
         return self.records[index].name
 
     def ids(self, index: int) -> np.ndarray:
@@ -160,7 +163,7 @@ class PretrainData:
         return {"image": image, **self.masks(index, rng)}
 
     def masks(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """All of a sample but its image: which patches and words are hidden, and its key."""
+        """Everything in a sample except its image: which patches and words are hidden, and its key."""
         order = rng.permutation(self.patches)
         ids = self.ids(index)
         masked = mask_words(ids, rng.random(len(ids)), self.continues, self.report.mask, self.length)
@@ -173,27 +176,11 @@ class PretrainData:
         }
 
     def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> PretrainBatch:
-        """Pad reports to the longest of them, or to the full length where every position is asked for."""
-        everything = self.report.loss == "all"
-        longest = self.length if everything else max(len(s["ids"]) for s in samples)
-        length = min(self.length, _rounded(longest, 16))
-        true_BT = np.full((len(samples), length), PAD, dtype=np.int64)
-        asked_BT = np.zeros((len(samples), length), dtype=bool)
-        tokens_BT = true_BT.copy()
-        for row, s in enumerate(samples):
-            true_BT[row, : len(s["ids"])] = s["ids"]
-            tokens_BT[row, : len(s["ids"])] = np.where(s["masked"], MASK, s["ids"])
-            # A record without a report is [CLS] alone: it trains the image loss only.
-            asked_BT[row, : len(s["ids"])] = s["masked"]
-            asked_BT[row] |= everything and len(s["ids"]) > 1
+        """Pad reports to the longest of them, or to the full length if every position is predicted."""
+        true_BT, tokens_BT, predicted_BT = self._token_arrays(samples)
         attention_BT = (true_BT != PAD) | (true_BT == CLS)
-        needless_L = ~(attention_BT | asked_BT).ravel()
-        rows = _rounded(needless_L.size - int(needless_L.sum()), 64)
-        rows_N = np.sort(np.argsort(needless_L, kind="stable")[:rows])
-        words_W = np.flatnonzero(asked_BT)
-        padding = _rounded(len(words_W), 64) - len(words_W)  # few sizes: new ones fragment memory, or compile anew
-        targets_W = np.concatenate([true_BT.ravel()[words_W], np.full(padding, NO_WORD)])
-        words_W = np.concatenate([words_W, np.zeros(padding, dtype=np.int64)])
+        rows_N = _rows_to_compute(attention_BT | predicted_BT)
+        words_W, targets_W = _padded_words(true_BT, predicted_BT)
         return PretrainBatch(
             skipped=skipped,
             image_BHW=_stack(samples, "image"),
@@ -206,6 +193,40 @@ class PretrainData:
             targets_W=torch.from_numpy(targets_W),
             keys_B=torch.tensor([int(s["key"]) for s in samples]),
         )
+
+    def _token_arrays(self, samples: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Three arrays (B, T): the true tokens, the tokens with masks, and which positions to predict."""
+        predict_all = self.report.loss == "all"
+        longest = self.length if predict_all else max(len(s["ids"]) for s in samples)
+        length = min(self.length, _round_up(longest, 16))
+        true_BT = np.full((len(samples), length), PAD, dtype=np.int64)
+        tokens_BT = true_BT.copy()
+        predicted_BT = np.zeros((len(samples), length), dtype=bool)
+        for row, s in enumerate(samples):
+            true_BT[row, : len(s["ids"])] = s["ids"]
+            tokens_BT[row, : len(s["ids"])] = np.where(s["masked"], MASK, s["ids"])
+            # A record without a report is [CLS] alone: it trains the image loss only.
+            predicted_BT[row, : len(s["ids"])] = s["masked"]
+            predicted_BT[row] |= predict_all and len(s["ids"]) > 1
+        return true_BT, tokens_BT, predicted_BT
+
+
+def _rows_to_compute(needed_BT: np.ndarray) -> np.ndarray:
+    """Indices (N,) in the flattened (B, T) of all positions that are needed, and others up to a multiple of 64."""
+    unneeded_L = ~needed_BT.ravel()
+    count = _round_up(unneeded_L.size - int(unneeded_L.sum()), 64)
+    return np.sort(np.argsort(unneeded_L, kind="stable")[:count])
+
+
+def _padded_words(true_BT: np.ndarray, predicted_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions to predict (W,) in the flattened (B, T) and their targets (W,), padded to a multiple of 64.
+
+    Few different lengths occur that way: a new one fragments memory and, with `torch.compile`, compiles again.
+    """
+    words_W = np.flatnonzero(predicted_BT)
+    padding = _round_up(len(words_W), 64) - len(words_W)
+    targets_W = np.concatenate([true_BT.ravel()[words_W], np.full(padding, NO_WORD)])
+    return np.concatenate([words_W, np.zeros(padding, dtype=np.int64)]), targets_W
 
 
 class LabelData:
@@ -229,18 +250,17 @@ class LabelData:
         return len(self.records)
 
     def name(self, index: int) -> str:
-        """How messages call a record."""
+        """The name of a record, for messages."""
         return self.records[index].name
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
-        """One image with its labels; a random crop if there is a crop, else the test view."""
+        """One image with its labels: a random, augmented crop if there is a crop setting, else the test view."""
         rng = np.random.default_rng([self.seed, epoch, index])
         record = self.records[index]
-        image = (
-            augment(_train_image(record, rng, self.size, self.crop), rng, self.augment)
-            if self.crop
-            else eval_image(record, self.size, self.view)
-        )
+        if self.crop:
+            image = augment(_train_image(record, rng, self.size, self.crop), rng, self.augment)
+        else:
+            image = eval_image(record, self.size, self.view)
         return {
             "image": image,
             "labels": self.labels_NC[index],
@@ -260,7 +280,7 @@ class LabelData:
 
 
 class MaskData:
-    """Images with masks: their shape kept, the rest of the input black and ignored; cropped and flipped for training."""
+    """Images with masks, their aspect ratio kept and the padding ignored; cropped and flipped for training."""
 
     def __init__(
         self,
@@ -276,7 +296,7 @@ class MaskData:
         return len(self.masked)
 
     def name(self, index: int) -> str:
-        """How messages call an image."""
+        """The name of an image, for messages."""
         return self.masked[index].name
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
@@ -304,7 +324,7 @@ class MaskData:
 
 
 class ImageData:
-    """Records as a model is tested on them; one that cannot be read is a reason, never an error."""
+    """Records as a model is tested on them; an unreadable one gives a reason in place of an error."""
 
     on_error: OnError = "skip"
 
@@ -315,42 +335,44 @@ class ImageData:
         return len(self.records)
 
     def name(self, index: int) -> str:
-        """How messages call a record."""
+        """The name of a record, for messages."""
         return self.records[index].name
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
-        """One image, or the reason why there is none; and the warnings of reading it."""
+        """One image, or the reason why it cannot be read, and the warnings raised while reading it."""
         image, reason = None, ""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 image = eval_image(self.records[index], self.size, self.view, self.crop_borders)
             except (ImageError, OSError, MemoryError) as error:
-                reason = str(error) or "not enough memory to read it"
+                reason = str(error) or "not enough memory to read the image"
         warned = "; ".join(dict.fromkeys(str(w.message) for w in caught))
         return {"image": image, "index": index, "reason": reason, "warned": warned}
 
     def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> ImageBatch:
         """Stack the images that could be read."""
-        read = [s for s in samples if s["image"] is not None]
+        readable = [s for s in samples if s["image"] is not None]
         empty = np.zeros((0, self.size, self.size), np.uint8)
-        note = lambda s, key: Skipped(s["index"], self.name(s["index"]), s[key])  # noqa: E731
         return ImageBatch(
-            skipped=[note(s, "reason") for s in samples if s["image"] is None],
-            image_BHW=torch.from_numpy(np.stack([s["image"] for s in read]) if read else empty),
-            index_B=torch.tensor([s["index"] for s in read], dtype=torch.int64),
-            warned=[note(s, "warned") for s in samples if s["warned"]],
+            skipped=[self._note(s, "reason") for s in samples if s["image"] is None],
+            image_BHW=torch.from_numpy(np.stack([s["image"] for s in readable]) if readable else empty),
+            index_B=torch.tensor([s["index"] for s in readable], dtype=torch.int64),
+            warned=[self._note(s, "warned") for s in samples if s["warned"]],
         )
+
+    def _note(self, sample: dict[str, Any], key: str) -> Skipped:
+        return Skipped(sample["index"], self.name(sample["index"]), sample[key])
 
 
 def eval_image(record: Record, size: int, view: str = "whole", crop_borders: bool = False) -> np.ndarray:
-    """The image as a classifier is tested on it, (size, size) uint8.
+    """The image as a classifier is tested on it, (size, size) uint8. Raises `ImageError`.
 
-    "whole" fits the whole radiograph into the square, within the aspect ratios seen in training; "centre" is
+    The view "whole" resizes the whole radiograph to the square, within the aspect ratios seen in training; "centre" is
     the published test crop, which cuts the sides of radiographs that are not square. `crop_borders` first removes
     burned-in borders.
     """
-    image = images.read(record.image, min_side=EXACT * size, crop_borders=crop_borders)
+    image = images.read(record.image, min_side=MIN_DECODE_SCALE * size, crop_borders=crop_borders)
     if view == "centre":
         image = images.crop(image, images.center_box(*image.shape))
     return images.resize(image, size, size)
@@ -361,7 +383,7 @@ def _train_image(record: Record, rng: np.random.Generator, size: int, crop: Crop
     return images.flip(image) if rng.random() < crop.flip else image
 
 
-def _rounded(count: int, step: int) -> int:
+def _round_up(count: int, step: int) -> int:
     return -(-count // step) * step
 
 

@@ -1,4 +1,4 @@
-"""In which order samples come: pure functions of (seed, number of samples seen), the same for any workers and processes."""
+"""The order of samples: pure functions of (seed, number of samples seen), whatever the workers and the world size."""
 
 # Shapes: N records
 from __future__ import annotations
@@ -13,14 +13,14 @@ from mrm.data.shards import WINDOW, PackedImage, ShardFile
 
 
 class Sample(NamedTuple):
-    """Where a sample stands: the epoch it belongs to and its record."""
+    """The epoch and the record of a sample."""
 
     epoch: int
-    index: int  # type: ignore[assignment]  # a tuple has a method of this name, which no one needs here
+    index: int  # type: ignore[assignment]  # hides a method of tuples
 
 
 def shuffled(seed: int, n: int, seen: int) -> Iterator[Sample]:
-    """Samples from number `seen` on, for ever: every record once an epoch, each epoch in an order of its own."""
+    """Endless samples from number `seen` on: every record once an epoch, in a new order each epoch."""
     epoch, at = divmod(seen, n)
     while True:
         for index in np.random.default_rng([seed, epoch]).permutation(n)[at:]:
@@ -29,18 +29,18 @@ def shuffled(seed: int, n: int, seen: int) -> Iterator[Sample]:
 
 
 class Balanced:
-    """An order in which each epoch has all positive records and `negatives` times as many negative ones, drawn anew."""
+    """An order in which each epoch has all positive records and `negatives` times as many negative ones, drawn again."""
 
     def __init__(self, positive_N: np.ndarray, negatives: float) -> None:
         self.positive, self.negative = np.flatnonzero(positive_N), np.flatnonzero(~positive_N)
         self.drawn = min(len(self.negative), round(negatives * len(self.positive)))
 
     def __len__(self) -> int:
-        """Samples an epoch."""
+        """The number of samples in an epoch."""
         return len(self.positive) + self.drawn
 
     def __call__(self, seed: int, n: int, seen: int) -> Iterator[Sample]:
-        """Samples from number `seen` on, for ever; `n` must be the length of an epoch."""
+        """Endless samples from number `seen` on; `n` must be the length of an epoch."""
         epoch, at = divmod(seen, len(self))
         while True:
             rng = np.random.default_rng([seed, epoch])
@@ -51,10 +51,10 @@ class Balanced:
 
 
 class InWindows:
-    """An order for records in files that have to be fetched: a few files at a time, shuffled among themselves.
+    """An order for records in files that have to be fetched: a few files at a time, their records shuffled together.
 
-    Each epoch shuffles the files, takes `window` of them after another, and the records of a window at random. So
-    no more than two windows of files are needed at any time, and each file once an epoch.
+    Each epoch shuffles the files, takes them in windows of `window` files, and shuffles the records of each window. So
+    at most two windows of files are needed at any time, and each file once an epoch.
     """
 
     def __init__(self, file_N: np.ndarray, window: int = WINDOW) -> None:
@@ -62,7 +62,7 @@ class InWindows:
         self.files = int(self.file_N.max(initial=-1)) + 1
 
     def __call__(self, seed: int, n: int, seen: int) -> Iterator[Sample]:
-        """Samples from number `seen` on, for ever; `n` must be the number of records."""
+        """Endless samples from number `seen` on; `n` must be the number of records."""
         epoch, at = divmod(seen, n)
         while True:
             for index in self.epoch(seed, epoch)[at:]:
@@ -70,7 +70,7 @@ class InWindows:
             epoch, at = epoch + 1, 0
 
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
-        """(N,) the records in the order of one epoch."""
+        """The indices of the records in the order of one epoch, (N,)."""
         rng = np.random.default_rng([seed, epoch])
         turn_F = rng.permutation(self.files)
         order_N = rng.permutation(len(self.file_N))
@@ -78,7 +78,7 @@ class InWindows:
 
 
 def order_of(records: Records) -> Callable[[int, int, int], Iterator[Sample]]:
-    """How to shuffle these records: freely, or, where their images have to be fetched, in windows of files."""
+    """The order to shuffle these records in: freely, or in windows of files if their images have to be fetched."""
     files = fetched_files(records)
     if not files:
         return shuffled
@@ -87,7 +87,7 @@ def order_of(records: Records) -> Callable[[int, int, int], Iterator[Sample]]:
 
 
 def fetched_files(records: Sequence[Any]) -> list[ShardFile]:
-    """The file of each image, where images lie in files that have to be fetched; else none."""
+    """The file of each image if the files have to be fetched, otherwise an empty list."""
     first = records[0].image if len(records) else None
     if not isinstance(first, PackedImage) or not first.file.remote:
         return []
@@ -97,7 +97,7 @@ def fetched_files(records: Sequence[Any]) -> list[ShardFile]:
 def micro_batches(
     order: Iterator[Sample], steps: int, accumulate: int, micro_batch: int, rank: int, world: int
 ) -> Iterator[list[Sample]]:
-    """This rank's micro-batches of `steps` global batches, taken from the one order all ranks share."""
+    """This rank's micro-batches of `steps` global batches, taken from the order that all ranks share."""
     for _ in range(steps):
         whole = [next(order) for _ in range(accumulate * micro_batch * world)]
         mine = whole[rank::world]

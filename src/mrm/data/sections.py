@@ -1,16 +1,16 @@
-"""Sections of a radiology report: FINDINGS, IMPRESSION, INDICATION and so on, in the spellings that occur.
+"""Sections of a radiology report: FINDINGS, IMPRESSION, INDICATION and so on, in all the spellings that occur.
 
-A title is one or more words before a colon. What counts as one depends on how it is written:
+A title is one or more words before a colon. Whether words are a title depends on how they are written:
 
 * in capitals, anywhere: `Shortness of breath FINDINGS: The heart ...`;
 * with a capital letter, at the start of a line or a sentence: `No effusion. Impression: normal.`;
-* in small letters only where the report has no capitals at all, so that words of prose open nothing;
-* in capitals without a colon, when it has a line to itself or a dash follows.
+* in small letters only if the report has no capitals at all, so that words of prose do not start a section;
+* in capitals without a colon, if it has a line to itself or a dash follows.
 
 The vocabulary is that of MIMIC-CXR (Johnson et al. 2019, doi:10.1038/s41597-019-0322-0; its publisher counts
 the spellings in the `txt` folder of github.com/MIT-LCP/mimic-cxr) and of Open-i (Demner-Fushman et al. 2016).
-Single mistypings (IMPRESSON, FINDNGS, NDICATION) are met by likeness. Other words before a colon (`Knee:`)
-stay text. What follows `FINAL REPORT` before the first title is preamble again.
+Misspelled single words (IMPRESSON, FINDNGS, NDICATION) are matched by similarity. Other words before a colon (`Knee:`)
+remain text. Text between `FINAL REPORT` and the first title is preamble again.
 """
 
 import re
@@ -49,7 +49,7 @@ TITLES = {
     "preamble": ("final report",),
 }  # fmt: skip
 _NAME_OF = {title: name for name, titles in TITLES.items() for title in titles}
-# Too common as a word of prose to open a section within a line, unless in capitals.
+# Too common in prose to start a section within a line, unless in capitals.
 _WEAK = {"report", "description", "narrative", "summary", "reason", "prior", "priors", "view", "views",
          "exam", "exams", "study", "studies", "procedure", "protocol", "comment", "comments", "note", "notes",
          "pfi", "assessment", "observations", "communication", "compared to", "finding"}  # fmt: skip
@@ -65,12 +65,12 @@ _QUALIFIERS = {
     "radiographic",
 }
 _LIKE = [t for t in _NAME_OF if len(t) >= 8 and " " not in t]
-# A title of the radiographs (`CHEST, PA AND LATERAL:`) stands for the examination; what follows is findings.
-_FILMS = re.compile(r"\b(CHEST|PORTABLE|FRONTAL|LATERAL|PA|AP|(ONE|TWO|THREE) VIEWS?|BONE WINDOWS?|RIBS|CXR)\b")
+# A title that names the radiographs (`CHEST, PA AND LATERAL:`) stands for the examination; findings follow it.
+_RADIOGRAPHS = re.compile(r"\b(CHEST|PORTABLE|FRONTAL|LATERAL|PA|AP|(ONE|TWO|THREE) VIEWS?|BONE WINDOWS?|RIBS|CXR)\b")
 
 _STOP = re.compile(r"(?P<colon>[ \t]*:)|(?P<dash>[ \t]+--?[ \t])|(?P<end>[ \t]*$)", re.MULTILINE)
 _TOKEN = re.compile(r"[A-Za-z]+(?:\([sS]\))?")
-_HEADER = re.compile(  # the lines without colon that MIMIC-CXR puts between the parts of one report
+_HEADER = re.compile(  # the lines without a colon that separate the parts of one report in MIMIC-CXR
     r"^[ \t]*(?:_{10,}[ \t]*\n[ \t]*)?"
     r"(?P<title>FINAL[ ]+(?:REPORT|ADDENDUM)|WET[ ]READ(?:[ ]VERSION[ ]\#\d+)?)\b:?",
     re.MULTILINE,
@@ -78,7 +78,7 @@ _HEADER = re.compile(  # the lines without colon that MIMIC-CXR puts between the
 
 
 class Part(NamedTuple):
-    """A stretch of a report: its section's name, the title as written (empty before any title), the text."""
+    """A part of a report: its section's name, the title as written (empty before the first title), the text."""
 
     name: str
     title: str
@@ -86,7 +86,7 @@ class Part(NamedTuple):
 
 
 def split_report(report: str) -> list[Part]:
-    """The report cut at its titles. Nothing is lost: titles and texts joined are the report again."""
+    """The report split at its titles. Nothing is lost: its titles and texts joined are the whole report."""
     marks = _marks(report)
     if not marks or marks[0][0] > 0:
         marks.insert(0, (0, 0, "preamble"))
@@ -98,10 +98,10 @@ def split_report(report: str) -> list[Part]:
 
 
 def sections(report: str) -> dict[str, str]:
-    """The report's parts by section name, in their order; what stands before any title is `preamble`.
+    """The report's texts by section name, in order; the text before the first title is `preamble`.
 
-    A section that occurs twice is joined. A title of the radiographs (`CHEST, PA AND LATERAL:`) becomes the text of
-    `examination`, and the lines under it `findings`.
+    The parts of a section that occurs twice are joined. A title that names the radiographs (`CHEST, PA AND LATERAL:`)
+    becomes the text of `examination`, and the lines under it `findings`.
     """
     parts: dict[str, str] = {}
     for name, title, text in split_report(report):
@@ -119,12 +119,12 @@ def sections(report: str) -> dict[str, str]:
 def select_sections(report: str, names: Sequence[str]) -> str:
     """The named sections joined; the whole report if it has none of them (it may have no titles at all).
 
-    FINDINGS AND IMPRESSION under one title answers to `findings` and to `impression`, and is given once.
+    FINDINGS AND IMPRESSION under one title counts as `findings` and as `impression`, and is included once.
     """
     if not names:
         return report
     if unknown := set(names) - set(TITLES):
-        raise ReportError(f"unknown section {sorted(unknown)}; sections are {', '.join(TITLES)}")
+        raise ReportError(f"unknown section {', '.join(sorted(unknown))}; choose from {', '.join(TITLES)}")
     parts = sections(report)
     chosen: dict[str, str] = {}
     for name in names:
@@ -148,25 +148,25 @@ def _marks(report: str) -> list[tuple[int, int, str]]:
     for stop in _STOP.finditer(report):
         if any(start <= stop.start() <= end for start, end in headers):
             continue
-        found = _title_before(report, stop, small_letters)
-        if found:
-            marks.append((found[0], stop.end(), found[1]))
+        title = _title_before(report, stop, small_letters)
+        if title:
+            start, name = title
+            marks.append((start, stop.end(), name))
     marks.sort()
-    concluded = next((start for start, _, name in marks if "impression" in name), len(report))
-    return [
-        m for m in marks if m[2] != "radiographs" or m[0] < concluded
-    ]  # an impression may list its radiographs: `CHEST: clear`
+    impression = next((start for start, _, name in marks if "impression" in name), len(report))
+    # From the impression on, such a title belongs to the text, as in `CHEST: clear`.
+    return [(start, end, name) for start, end, name in marks if name != "radiographs" or start < impression]
 
 
 def _title_before(report: str, stop: re.Match, small_letters: bool) -> tuple[int, str] | None:
-    """Where the title that ends at `stop` begins, and its section; None if the words there are no title."""
+    """Where the title that ends at `stop` begins, and its section; None if the words there are not a title."""
     line = report.rfind("\n", 0, stop.start()) + 1
     begin = max(line, *(report.rfind(mark, line, stop.start()) + 1 for mark in ".;:!?"))
     words = report[begin : stop.start()]
     if not words.strip():
         return None
     at_line = not report[line:begin].strip()
-    if stop["colon"] is None:  # without a colon only capitals that have the line, or its beginning, to themselves
+    if stop["colon"] is None:  # without a colon, only capitals at the beginning of a line
         plain = _plain(words)
         return (begin, _NAME_OF[plain]) if at_line and words.isupper() and plain in _LINE_ALONE else None
     tokens = list(_TOKEN.finditer(words))[-6:]
@@ -193,9 +193,9 @@ def _name(title: str, leading: bool, at_line: bool, small_letters: bool) -> str 
         return None
     if plain.startswith("reason for "):
         return "indication"
-    if capitals and _FILMS.search(title) and not _ends_in_title(plain):
+    if capitals and _RADIOGRAPHS.search(title) and not _ends_in_title(plain):
         return "radiographs"
-    return _alike(plain)
+    return _misspelled(plain)
 
 
 def _ends_in_title(plain: str) -> bool:
@@ -211,8 +211,8 @@ def _plain(title: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _alike(plain: str) -> str | None:
-    """The section whose title this mistypes, if it is one word."""
+def _misspelled(plain: str) -> str | None:
+    """The section whose title this misspells, if it is a single word."""
     if " " in plain or len(plain) < 7:
         return None
     close = get_close_matches(plain, _LIKE, n=1, cutoff=0.82)

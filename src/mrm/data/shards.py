@@ -1,13 +1,13 @@
 """Packed images: a folder of large files in place of many small ones, read without copying.
 
-    DIR/shards.json            what there is, with the size and SHA-256 of every file below
-    DIR/records.parquet        the records, every column as text, and where the images lie
+    DIR/shards.json            the index, with the size and SHA-256 of every file below
+    DIR/records.parquet        the records, every column as text, and the places of their images
     DIR/shard-00000.arrow ...  Arrow IPC files with the same columns and the encoded images
-    DIR/failures.csv           images that could not be packed, and why
+    DIR/failures.csv           images that could not be packed, and the reasons
 
-An image is a place in a file: `PackedImage` can be pickled, and each process maps the files it reads from by itself,
-whether it was forked or spawned. The folder may lie on this machine, on a network disk or in an object store
-(`mrm.system.object_store`), from where files are fetched when first read. `mrm.data.packing` writes such folders.
+An image is a place in a file: `PackedImage` can be pickled, and each process, forked or spawned, maps the files that it
+reads. The folder may be on this machine, on a network disk or in an object store (`mrm.system.object_store`), from
+which files are fetched when first read. `mrm.data.packing` writes such folders.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from mrm.system.errors import ShardError, StoreError
 VERSION = 1
 INDEX, TABLE, FAILURES = "shards.json", "records.parquet", "failures.csv"
 SHARD, OFFSET, LENGTH, MASK_OFFSET, MASK_LENGTH = PLACES = (".shard", ".offset", ".length", ".mask_offset", ".mask_length")  # fmt: skip
-WINDOW = 8  # files that are read at the same time, where they have to be fetched
-MAPPED = 256  # files that a process keeps mapped; a system allows about a thousand
+WINDOW = 8  # files read at the same time, if they have to be fetched
+MAPPED = 256  # files that a process keeps mapped; systems allow about a thousand
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of a shard folder, as it was written."""
+    """The entry of a file in the index."""
 
     name: str
     bytes: int
@@ -44,23 +44,23 @@ class File:
 
     def __post_init__(self) -> None:
         if self.name != os.path.basename(self.name):
-            raise ValueError(f"{self.name!r} is no name of a file in the folder")
+            raise ValueError(f"{self.name!r} is not the name of a file in the folder")
 
 
 @dataclass(frozen=True)
 class Index:
-    """What `shards.json` says."""
+    """The content of `shards.json`."""
 
     version: int
     kind: Literal["records", "masks"]
     rows: int
     failed: int  # images listed in failures.csv
-    size: int  # pixels of the shorter side; images that were smaller are as they were
+    size: int  # pixels of the shorter side; smaller images keep their size
     format: Literal["jpeg", "png"]
     quality: int | None  # of JPEG
     columns: tuple[str, ...]
-    classes: tuple[str, ...]  # the columns of a label list, in its order
-    named: bool  # False: a label list that did not name them
+    classes: tuple[str, ...]  # the label columns of a label list, in its order
+    named: bool  # False for a label list packed without class names
     fingerprint: str  # of the records packed, with their images' names
     table: File
     files: tuple[File, ...]
@@ -73,7 +73,7 @@ class Index:
             values = json.loads(text)
             if values["version"] != VERSION:
                 raise ShardError(
-                    f"{where}: shards of version {values['version']}, where this mrm reads version {VERSION}; "
+                    f"{where}: shards of version {values['version']}, but this mrm reads version {VERSION}; "
                     "pack the records again, or use the mrm that packed them"
                 )
             values["table"] = File(**values["table"])
@@ -89,7 +89,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A file of images: its path or address, and what it must be."""
+    """A file of images: its path or address, and its expected size and checksum."""
 
     place: str
     bytes: int
@@ -114,7 +114,7 @@ class PackedImage:
     length: int
 
     def read_bytes(self) -> memoryview:
-        """The image's bytes where they lie; nothing is copied. Raises ShardError, StoreError."""
+        """The image's bytes in the mapped file; nothing is copied. Raises ShardError, StoreError."""
         return self.file.view()[self.offset : self.offset + self.length]
 
     def __str__(self) -> str:
@@ -129,7 +129,7 @@ class Shards:
     index: Index
     columns: dict[str, list[str]]
     images: list[PackedImage]
-    masks: list[PackedImage]  # of segmentation folders; else empty
+    masks: list[PackedImage]  # of segmentation folders; otherwise empty
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
         """(row number from 1, fields in the order of the columns), as tables of records are read."""
@@ -137,7 +137,7 @@ class Shards:
 
 
 def is_shard_folder(place: Path | str) -> bool:
-    """Whether `place` is a shard folder, or its index, or an address, where nothing else is looked for."""
+    """Whether `place` is a shard folder or its index, or an address, which is always taken for one."""
     if object_store.address(place):
         return True
     path = Path(place)
@@ -145,10 +145,10 @@ def is_shard_folder(place: Path | str) -> bool:
 
 
 def open_folder(place: Path | str) -> Shards:
-    """The shards at a folder, its `shards.json` or an address. Images are not touched.
+    """The shards at a folder, its `shards.json` or an address. Images are not read.
 
-    Raises ShardError for a folder that is none, that lacks files or whose files have other sizes, and StoreError
-    where an object store does not answer.
+    Raises ShardError for a folder that is not a shard folder, that lacks files or whose files have wrong sizes, and
+    StoreError if an object store does not answer.
     """
     import pyarrow
     import pyarrow.parquet
@@ -163,7 +163,7 @@ def open_folder(place: Path | str) -> Shards:
     content = _read(where)
     if hashlib.sha256(content).hexdigest() != index.table.sha256:
         raise ShardError(
-            f"{where}: damaged, it has another checksum than {INDEX} says; copy it again, or remove the folder and pack again"
+            f"{where}: damaged, its checksum differs from that in {INDEX}; copy it again, or remove the folder and pack again"
         )
     try:
         columns = pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()
@@ -185,7 +185,7 @@ def _packed(files: list[ShardFile], places: dict[str, list[int]], offset: str, l
 
 
 def folder_of(place: Path | str) -> str:
-    """The folder or its address, where its index may have been named."""
+    """The folder, or its address, of a place that may also be its index."""
     uri = object_store.address(place)
     if uri is None:
         return str(Path(place).parent if Path(place).name == INDEX else place)
@@ -194,28 +194,28 @@ def folder_of(place: Path | str) -> str:
 
 
 def read_index(folder: str) -> Index:
-    """What the folder's `shards.json` says. Raises ShardError, StoreError."""
+    """The content of the folder's `shards.json`. Raises ShardError, StoreError."""
     where = _inside(folder, INDEX)
     if object_store.address(folder) is None and not Path(where).is_file():
-        raise ShardError(f"{where}: no such file; a folder that `mrm pack` has finished is expected")
+        raise ShardError(f"{where}: no such file; expected a folder that `mrm pack` has finished")
     return Index.from_json(_read(where), where)
 
 
 def check_files(place: Path | str) -> Iterator[tuple[str, str]]:
-    """Each file of a shard folder, and what is wrong with it; '' for nothing. Every byte is read. Raises ShardError."""
+    """Each file of a shard folder, and what is wrong with it ('' if nothing). Reads every byte. Raises ShardError."""
     folder = folder_of(place)
     index = read_index(folder)
     for file in (index.table, *index.files):
-        yield file.name, _wrong_with(ShardFile(_inside(folder, file.name), file.bytes, file.sha256))
+        yield file.name, _problem_of(ShardFile(_inside(folder, file.name), file.bytes, file.sha256))
 
 
-def _wrong_with(file: ShardFile) -> str:
+def _problem_of(file: ShardFile) -> str:
     try:
-        view = file.view() if file.remote else _mapped.__wrapped__(file)  # as it is now, not as it was first mapped
+        view = file.view() if file.remote else _mapped.__wrapped__(file)  # mapped again, to see the file as it is now
     except (ShardError, StoreError) as error:
         return str(error)
     if hashlib.sha256(view).hexdigest() != file.sha256:
-        return f"{file.place}: damaged, it has another checksum than {INDEX} says; copy it again, or remove the folder and pack again"
+        return f"{file.place}: damaged, its checksum differs from that in {INDEX}; copy it again, or remove the folder and pack again"
     return ""
 
 
@@ -228,7 +228,7 @@ def _mapped(file: ShardFile) -> memoryview:
     return _view(os.open(file.place, os.O_RDONLY))
 
 
-@lru_cache(maxsize=2 * WINDOW)  # few, for a file that the cache drops takes disk space until all have let go of it
+@lru_cache(maxsize=2 * WINDOW)  # few, because a file that the cache drops takes disk space until it is unmapped
 def _fetched(file: ShardFile) -> memoryview:
     return _view(object_store.default_cache().open(file.place, file.bytes, file.sha256))
 
@@ -249,7 +249,7 @@ def _require(path: Path, size: int) -> None:
         ) from None
     if actual != size:
         raise ShardError(
-            f"{path}: has {actual:,} bytes, {INDEX} says {size:,}; copy it again, or remove the folder and pack again"
+            f"{path}: has {actual:,} bytes, but {INDEX} says {size:,}; copy it again, or remove the folder and pack again"
         )
 
 
