@@ -114,7 +114,9 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
             if before and before.is_dir() and (model_folder.find_model(before) / "seen").is_dir():
                 shutil.copytree(model_folder.find_model(before) / "seen", folder, dirs_exist_ok=True)
             folder.mkdir(exist_ok=True)
-            prints = fingerprint(records, config.audit == "images", progress=Progress("looking at " + stage))
+            prints = fingerprint(
+                records, config.audit == "images", progress=Progress(f"fingerprinting the {stage} records")
+            )
             prints.save(folder / f"{stage}.npz")
     return folder
 
