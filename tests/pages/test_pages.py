@@ -26,12 +26,12 @@ def scored(classes: int, n: int = 120, seed: int = 0):
     return labels_NC, 1 / (1 + np.exp(-(labels_NC * 1.5 + rng.normal(size=labels_NC.shape) - 1)))
 
 
-def evaluated(out: Path, classes, labels_NC, probabilities_NC, patients: int | None = 60, **results):
+def evaluated(out: Path, classes, labels_NC, probabilities_NC, patients: int | None = 60, **facts):
     """The text of an evaluation page, and the report in it."""
     groups = [i % patients for i in range(len(labels_NC))] if patients else None
     report = ranking.classification_report(labels_NC, probabilities_NC, classes, groups=groups, draws=100)
-    given = {"model": "a/runs/x", "records": "b/test.csv", "n": len(labels_NC), "patients": patients, **results}
-    page = write_evaluation_page(out, given, report, labels_NC, probabilities_NC, classes)
+    results = {"model": "a/runs/x", "records": "b/test.csv", "n": len(labels_NC), "patients": patients, **facts}
+    page = write_evaluation_page(out, results, report, labels_NC, probabilities_NC, classes)
     return page.read_text(), report
 
 
@@ -87,7 +87,7 @@ def test_it_says_when_and_that_it_is_not_for_care_before_any_number(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "verdict"),
     [
         (0.6, 0.8, "better than chance"),
         (0.2, 0.4, "worse than chance"),
@@ -95,20 +95,23 @@ def test_it_says_when_and_that_it_is_not_for_care_before_any_number(tmp_path):
         (0.5, 0.7, "does not"),
     ],
 )
-def test_whether_it_is_more_than_chance_is_said_beside_the_number(low, high, said):
-    assert said in layout.verdict(Estimate((low + high) / 2, low, high, 100, 50))
+def test_whether_it_is_more_than_chance_stands_beside_the_number(low, high, verdict):
+    assert verdict in layout.verdict(Estimate((low + high) / 2, low, high, 100, 50))
     assert "cannot say" in layout.verdict(Estimate(0.7, float("nan"), float("nan"), 3, 1))
 
 
-def test_a_value_below_a_coin_is_drawn_where_it_lies(tmp_path):
+def axis_labels(text: str) -> list[str]:
+    """The numbers below the axis of the intervals."""
+    return re.findall(r'text-anchor="middle">([\d.]+)<', text)
+
+
+def test_a_value_below_chance_is_drawn_where_it_lies(tmp_path):
     labels_NC, probabilities_NC = scored(2)
-    axis = lambda text: re.findall(r'text-anchor="middle">([\d.]+)<', text)  # noqa: E731
-    marks = lambda text: text.count("<circle")  # noqa: E731
     text, _ = evaluated(tmp_path, ["effusion", "nodule"], labels_NC, probabilities_NC)
-    assert axis(text) == ["0.5", "0.75", "1"]
+    assert axis_labels(text) == ["0.5", "0.75", "1"]
     text, _ = evaluated(tmp_path, ["effusion", "nodule"], labels_NC, 1 - probabilities_NC)
-    assert axis(text) == ["0", "0.5", "1"]
-    assert marks(text) == 3
+    assert axis_labels(text) == ["0", "0.5", "1"]
+    assert text.count("<circle") == 3
 
 
 def test_it_says_where_the_thresholds_were_chosen(tmp_path):
@@ -118,13 +121,13 @@ def test_it_says_where_the_thresholds_were_chosen(tmp_path):
     chosen = {"records": "val.csv", "fingerprint": "abc123", "n": 104, "goal": "sensitivity 0.9"}
     origin = {"n": 172, "patients": 96, "records": "train.csv"}
     results = {"patients": None, "calibrated_on": chosen, "origin": origin}
-    given = report, labels_NC, probabilities_NC, ["x"], Evidence(points={"x": point})
-    text = " ".join(write_evaluation_page(tmp_path, results, *given).read_text().split())
+    arguments = report, labels_NC, probabilities_NC, ["x"], Evidence(points={"x": point})
+    text = " ".join(write_evaluation_page(tmp_path, results, *arguments).read_text().split())
     assert "104 records of val.csv (fingerprint <code>abc123</code>), to reach a sensitivity of 0.9 there" in text
     assert "172 records of 96 patients (train.csv)" in text
     assert "<td>0.4</td>" in text
     results["calibrated_on"] = chosen | {"goal": "Youden"}
-    assert "is largest (Youden)" in write_evaluation_page(tmp_path, results, *given).read_text()
+    assert "is largest (Youden)" in write_evaluation_page(tmp_path, results, *arguments).read_text()
 
 
 def test_comparison_says_first_what_was_found_and_what_a_model_had_seen(tmp_path):
@@ -132,15 +135,15 @@ def test_comparison_says_first_what_was_found_and_what_a_model_had_seen(tmp_path
     worse_NC = np.random.default_rng(3).random(labels_NC.shape)
     facts = {"kind": "predictions", "first": "runs/a/predictions.csv", "second": "runs/b/predictions.csv", "draws": 50}
     facts |= {"n": 120, "patients": None, "left_out": [], "overlap": {"first": ["3 records shared"], "second": []}}
-    for second_NC, said in (
+    for second_NC, verdict in (
         (worse_NC, "The first is better"),
         (probabilities_NC, "does not show which model is better"),
     ):
-        found = comparison.compare(labels_NC, probabilities_NC, second_NC, ["effusion", "nodule"], draws=200)
-        compared = {name: {"auroc": one} for name, one in found.items()}
+        comparisons = comparison.compare(labels_NC, probabilities_NC, second_NC, ["effusion", "nodule"], draws=200)
+        compared = {name: {"auroc": one} for name, one in comparisons.items()}
         text = write_comparison_page(tmp_path, facts, compared).read_text()
         check_whole(text)
-        assert said in text
+        assert verdict in text
         assert "The first model: 3 records shared" in text
         assert "<h1>runs/a against runs/b</h1>" in text
 
@@ -159,8 +162,8 @@ def test_ledger_warns_before_its_numbers(tmp_path):
     facts["rows"] = [row | {"published": 0.794, "ours": ours, "gap": None, "fingerprints": ["abc123"]}]
     text = write_ledger_page(tmp_path / "ledger.html", facts).read_text()
     check_whole(text)
-    for told in ("A rehearsal: every run squeezed into 5 steps", "3 records shared"):
-        assert text.index(told) < text.index("<table")
+    for warning in ("A rehearsal: every run squeezed into 5 steps", "3 records shared"):
+        assert text.index(warning) < text.index("<table")
     assert "0.700 (0.600 to 0.800), 1 seed<" in text
     assert "seed 0: mrm finetune" in text
     assert "viewport" in text
@@ -285,10 +288,10 @@ def test_demo_page_has_all_sections(tmp_path):
 
 
 def test_demo_shows_both_contenders_with_intervals(tmp_path):
-    told = story()
-    text = write_demo_page(tmp_path, told).read_text()
-    for contender in told.contenders:
-        for name in ("mean", *told.classes):
+    demo = story()
+    text = write_demo_page(tmp_path, demo).read_text()
+    for contender in demo.contenders:
+        for name in ("mean", *demo.classes):
             estimate = contender.report[name]["auroc"]
             assert f"{estimate.value:.3f}" in text
             assert f"{estimate.low:.3f}–{estimate.high:.3f}" in text
@@ -309,8 +312,8 @@ def test_demo_marks_guesses_and_counts_them(tmp_path):
 
 def test_demo_does_not_count_full_stops_and_says_when_the_image_did_not_help(tmp_path):
     words = [Word(".", True, (".", 0.9), ("x", 0.1)), Word("nodule", True, ("the", 0.2), ("the", 0.2))]
-    told = Story(reports=[FilledReport(np.zeros((8, 8), np.uint8), words)])
-    text = write_demo_page(tmp_path, told).read_text()
+    demo = Story(reports=[FilledReport(np.zeros((8, 8), np.uint8), words)])
+    text = write_demo_page(tmp_path, demo).read_text()
     assert "with the image <strong>0 of 1" in text
     assert "did not help" in text
 
@@ -320,9 +323,9 @@ def test_axis_begins_below_the_least_value(least, start):
     assert layout.axis_start([Estimate(0.8, 0.7, 0.9, 9, 3), Estimate(least, least, least, 9, 3)]) == start
 
 
-@pytest.mark.parametrize("told", [Story(), Story(losses={"image": [], "other": [(0, 1.0)]}, classes=("x",))])
-def test_empty_demo_says_so(tmp_path, told):
-    text = write_demo_page(tmp_path, told).read_text()
+@pytest.mark.parametrize("demo", [Story(), Story(losses={"image": [], "other": [(0, 1.0)]}, classes=("x",))])
+def test_empty_demo_says_so(tmp_path, demo):
+    text = write_demo_page(tmp_path, demo).read_text()
     check_whole(text)
     assert "No classifiers were compared." in text
     assert "No restored reports are shown." in text
@@ -333,12 +336,12 @@ def test_demo_with_an_undefined_class_and_no_masked_word(tmp_path):
     labels_NC[:, 0] = 0
     report = ranking.classification_report(labels_NC, probabilities_NC, ["a", "b"], draws=50)
     image = np.zeros((16, 16), np.uint8)
-    told = Story(
+    demo = Story(
         reports=[FilledReport(image, [Word("clear"), Word("lungs", True)])],
         contenders=[Contender("only", labels_NC, probabilities_NC, report)],
         classes=("a", "b"),
     )
-    text = write_demo_page(tmp_path, told).read_text()
+    text = write_demo_page(tmp_path, demo).read_text()
     check_whole(text)
     assert "undefined (only negatives, n=120)" in text
     assert "undefined (no record, n=0)" in text

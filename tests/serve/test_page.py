@@ -24,7 +24,7 @@ from tests.support.service import SMALL, TOKEN, ask, dicom, running, write_model
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-RIGHTLY = ("422", "413", "401")  # a refusal is shown in the page; Chromium notes it in its console too
+EXPECTED_STATUS = ("422", "413", "401")  # a refusal is shown in the page; Chromium notes it in its console too
 
 
 @pytest.fixture(scope="module")
@@ -54,20 +54,21 @@ def page(browser, address):
 
 @contextmanager
 def opened(browser, address, **settings):
-    """The page, which must ask nobody but its service and leave nothing in the console."""
+    """The page, which must send requests to its own service only and leave nothing in the console."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
     context.set_default_timeout(15_000)
     page = context.new_page()
-    wrong, elsewhere = [], []
-    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("request", lambda r: elsewhere.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None)
+    messages, errors, addresses = [], [], []
+    page.on("console", lambda message: messages.append((message.type, message.text)))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: addresses.append(request.url))
     page.goto(address)
     until(page, "service.about || !document.getElementById('token').hidden")
     yield page
     context.close()
-    assert [text for text in wrong if not any(code in text for code in RIGHTLY)] == []
-    assert elsewhere == []
+    errors += [text for kind, text in messages if kind in ("error", "warning")]
+    assert [text for text in errors if not any(status in text for status in EXPECTED_STATUS)] == []
+    assert [url for url in addresses if not url.startswith((address, "data:", "blob:"))] == []
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +132,12 @@ def test_drop_an_image_and_read_the_findings(page, address, image, kind):
     np.testing.assert_array_equal(canvas(page)[..., 0], image)
     for row in page.query_selector_all(".finding"):
         finding = expected[row.get_attribute("data-finding")]
-        said = row.query_selector(".decision").inner_text()
+        decision = row.query_selector(".decision").inner_text()
         if finding["threshold"] is None:
-            assert said == "no threshold"
+            assert decision == "no threshold"
             assert row.query_selector(".bar b") is None
         else:  # in words, not by colour alone
-            assert said == f"{'▲ above' if finding['decision'] else 'below'} {finding['threshold']:.3f}"
+            assert decision == f"{'▲ above' if finding['decision'] else 'below'} {finding['threshold']:.3f}"
             assert row.query_selector(".bar b").evaluate("b => b.style.left") == f"{100 * finding['threshold']:g}%"
     above = sum(bool(f["decision"]) for f in expected.values())
     assert f"{above} of 2 findings with a threshold" in page.inner_text("#status")
@@ -162,8 +163,8 @@ def test_heat_map_opacity_window_and_level_change_the_image(page, folder, image)
     np.testing.assert_allclose(full.astype(int), heat_maps.overlay(image, heat, 1.0), atol=3)
     slide(page, "opacity", 20)
     faint = canvas(page)
-    change = lambda a: np.abs(a.astype(int) - plain).sum()  # noqa: E731
-    assert 0 < change(faint) < change(full)
+    changes = [np.abs(drawn.astype(int) - plain).sum() for drawn in (faint, full)]
+    assert 0 < changes[0] < changes[1]
     page.locator("#method").select_option("rollout")
     until(page, "current.overlay && current.heatMaps.size === 2")
     assert not np.array_equal(canvas(page), faint)

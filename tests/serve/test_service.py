@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import struct
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -91,13 +92,13 @@ def test_the_numbers_are_those_of_predict(client, folder, phantoms, tmp_path):
     for file, logits_C in zip(files, direct.logits_NC, strict=True):
         answer = ask(client, "/predict", file.read_bytes())
         assert answer.status_code == 200
-        found = answer.json()["findings"]
-        assert [f["finding"] for f in found] == list(FINDINGS)
+        findings = answer.json()["findings"]
+        assert [f["finding"] for f in findings] == list(FINDINGS)
         temperatures = [model.card.temperatures.get(name, 1.0) for name in FINDINGS]
         expected = 1 / (1 + np.exp(-logits_C / temperatures))
-        np.testing.assert_allclose([f["probability"] for f in found], expected, atol=1e-6)
+        np.testing.assert_allclose([f["probability"] for f in findings], expected, atol=1e-6)
         row = rows[str(file)]
-        for f in found:
+        for f in findings:
             assert f["probability"] == pytest.approx(row[f["finding"]], abs=1e-6)
             decision = row.get(f"{f['finding']} decision")
             assert f["decision"] == (None if decision is None else bool(decision))
@@ -106,7 +107,7 @@ def test_the_numbers_are_those_of_predict(client, folder, phantoms, tmp_path):
     assert "not for clinical use" in answer.json()["notice"]
 
 
-def test_an_image_answers_alike_as_png_tiff_and_dicom_and_alone_or_in_a_crowd(client, image):
+def test_the_answer_is_the_same_for_png_tiff_and_dicom_alone_or_in_a_batch(client, image):
     tiff = cv2.imencode(".tif", image)[1].tobytes()
     inverted = dicom(255 - image, PhotometricInterpretation="MONOCHROME1")
     sent = [images.encode_png(image), tiff, dicom(image), inverted] * 5
@@ -215,7 +216,7 @@ def test_a_segmenter_answers_with_its_mask(tmp_path, image):
         assert "no model for explain" in refused.json()["error"]
 
 
-def test_a_service_of_a_pretrained_model_says_what_it_can(folder, image):
+def test_a_service_of_a_pretrained_model_lists_its_capabilities(folder, image):
     app = server.application(folder / "pretrained")
     with fastapi_testclient.TestClient(app, BASE) as client:
         assert client.get("/model").json()["capabilities"] == ["fill-in", "reconstruct"]
@@ -250,8 +251,8 @@ def test_metrics_count_by_path_and_status(client, image):
     text = client.get("/metrics").text
 
     def value(text, name):
-        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-        return float(found[1]) if found else 0.0
+        line = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        return float(line[1]) if line else 0.0
 
     for name in (
         'mrm_requests_total{path="/predict",status="200"}',
@@ -446,14 +447,18 @@ def test_a_large_request_is_refused_before_it_is_held(folder):
 
 
 def test_too_many_at_once_are_503_and_may_try_again(folder, image, monkeypatch):
-    """One request holds the model's thread; a second has the last place; a third is turned away, then all is well."""
+    """One request occupies the model's thread, a second takes the last place, a third is refused; then all is well."""
     app = server.application(folder / "classifier", limits=Limits(max_requests=2, timeout_seconds=20))
-    going, started = threading.Event(), threading.Event()
+    started, released = threading.Event(), threading.Event()
     service = app.state.service
-    real = service.models.classify
-    monkeypatch.setattr(
-        type(service.models), "classify", lambda self, batch_BHW: (started.set(), going.wait(10), real(batch_BHW))[2]
-    )
+    classify = type(service.models).classify
+
+    def classify_once_released(models, images_BHW):
+        started.set()
+        released.wait(10)
+        return classify(models, images_BHW)
+
+    monkeypatch.setattr(type(service.models), "classify", classify_once_released)
     data = images.encode_png(image)
     with fastapi_testclient.TestClient(app, BASE) as client, ThreadPoolExecutor(2) as pool:
         first = pool.submit(ask, client, "/predict", data)
@@ -464,8 +469,8 @@ def test_too_many_at_once_are_503_and_may_try_again(folder, image, monkeypatch):
         assert third.status_code == 503
         assert int(third.headers["retry-after"]) >= 1
         assert "try again" in third.json()["error"]
-        assert client.get("/health").status_code == 200  # those who look after the service still get in
-        going.set()
+        assert client.get("/health").status_code == 200  # monitoring is answered even if the service is busy
+        released.set()
         assert first.result().status_code == second.result().status_code == 200
         assert ask(client, "/predict", data).status_code == 200
         assert (service.admission.in_progress, service.admission.reserved_bytes) == (0, 0)
@@ -473,10 +478,15 @@ def test_too_many_at_once_are_503_and_may_try_again(folder, image, monkeypatch):
 
 def test_too_long_is_504_and_leaves_nothing_behind(folder, image, monkeypatch):
     app = server.application(folder / "classifier", limits=Limits(timeout_seconds=0.3))
-    going = threading.Event()
+    released = threading.Event()
     service = app.state.service
-    real = service.models.classify
-    monkeypatch.setattr(type(service.models), "classify", lambda self, batch_BHW: (going.wait(10), real(batch_BHW))[1])
+    classify = type(service.models).classify
+
+    def classify_once_released(models, images_BHW):
+        released.wait(10)
+        return classify(models, images_BHW)
+
+    monkeypatch.setattr(type(service.models), "classify", classify_once_released)
     data = images.encode_png(image)
     with fastapi_testclient.TestClient(app, BASE) as client:
         with ThreadPoolExecutor(3) as pool:
@@ -485,17 +495,22 @@ def test_too_long_is_504_and_leaves_nothing_behind(folder, image, monkeypatch):
         assert "more than 0.3 s" in answers[0].json()["error"]
         assert len(service.worker) == 0
         assert (service.admission.in_progress, service.admission.reserved_bytes) == (0, 0)
-        going.set()
+        released.set()
         wait_until(lambda: ask(client, "/predict", data).status_code == 200)
 
 
-def test_what_was_taken_in_is_answered_before_it_ends(folder, image, monkeypatch):
+def test_requests_in_progress_are_answered_before_the_service_ends(folder, image, monkeypatch):
     import httpx2
 
     app = server.application(folder / "classifier")
-    started, real = threading.Event(), type(app.state.service.models).classify
-    slow = lambda self, batch_BHW: (started.set(), time.sleep(0.7), real(self, batch_BHW))[2]  # noqa: E731
-    monkeypatch.setattr(type(app.state.service.models), "classify", slow)
+    started, classify = threading.Event(), type(app.state.service.models).classify
+
+    def classify_slowly(models, images_BHW):
+        started.set()
+        time.sleep(0.7)
+        return classify(models, images_BHW)
+
+    monkeypatch.setattr(type(app.state.service.models), "classify", classify_slowly)
     with ThreadPoolExecutor(1) as pool:
         with running(app) as address:
             sent = {"image": ("a", images.encode_png(image))}
@@ -509,11 +524,11 @@ def test_what_was_taken_in_is_answered_before_it_ends(folder, image, monkeypatch
 def test_an_error_inside_is_500_without_a_word_of_the_image(folder, image, monkeypatch, capsys, caplog):
     app = server.application(folder / "classifier")
 
-    real, failed = type(app.state.service.models).classify, []
+    classify, failed = type(app.state.service.models).classify, []
 
-    def fail_once(self, batch_BHW):
+    def fail_once(models, images_BHW):
         if failed:
-            return real(self, batch_BHW)
+            return classify(models, images_BHW)
         failed.append(True)
         raise RuntimeError("Secret^Name")
 
@@ -538,7 +553,7 @@ def test_nothing_of_an_image_or_its_name_is_logged(client, capsys, caplog, image
     assert "Secret" not in written.out + written.err + ours
 
 
-def test_a_place_holds_only_so_many_bytes():
+def test_requests_reserve_only_so_many_bytes_together():
     admission = Admission(Limits(body_mb=1, memory_mb=2))
     with admission.admit() as first, admission.admit() as second:
         first.add(1_500_000)
@@ -549,8 +564,8 @@ def test_a_place_holds_only_so_many_bytes():
     assert admission.reserved_bytes == admission.in_progress == 0
 
 
-def test_the_worker_gathers_what_waits_and_keeps_its_order():
-    """Images that wait together go together; other work has its turn between them."""
+def test_the_worker_batches_waiting_images_and_keeps_the_order():
+    """Images that wait together form a batch; other work has its turn between batches."""
     import asyncio
 
     sizes, order = [], []
@@ -581,10 +596,10 @@ def wait_until(true, seconds=10.0):
         time.sleep(0.02)
 
 
-# Who may ask --------------------------------------------------------------------------------------------
+# Access -------------------------------------------------------------------------------------------------
 
 
-def test_a_token_guards_everything_but_the_page_and_the_pulse(folder, image):
+def test_a_token_guards_everything_but_the_page_and_the_health_check(folder, image):
     with fastapi_testclient.TestClient(server.application(folder / "classifier", token=TOKEN), BASE) as client:
         data = images.encode_png(image)
         for headers in (
@@ -642,7 +657,7 @@ def test_every_answer_is_locked_down(client):
         ({"model": "pretrained", "mrm": "pretrained"}, "leave out --mrm"),
     ],
 )
-def test_a_service_that_cannot_be_says_why(folder, settings, message):
+def test_a_service_that_cannot_start_says_why(folder, settings, message):
     (folder / "incomplete").mkdir(exist_ok=True)
     (folder / "incomplete" / "config.json").write_bytes((folder / "classifier" / "config.json").read_bytes())
     paths = {k: folder / v for k, v in settings.items() if k in ("model", "mrm")}
@@ -651,7 +666,7 @@ def test_a_service_that_cannot_be_says_why(folder, settings, message):
 
 
 @pytest.mark.parametrize("changes", [{"max_requests": 0}, {"timeout_seconds": NAN}, {"body_mb": -1}, {"body_mb": 600}])
-def test_limits_that_are_none_are_refused(changes):
+def test_limits_without_a_meaning_are_refused(changes):
     with pytest.raises(MRMError, match="limits"):
         Limits(**changes)
 
@@ -665,6 +680,6 @@ def test_a_model_of_damaged_weights_is_refused_at_the_start(folder, tmp_path):
 
 
 def test_a_missing_library_names_the_extra(folder, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MRMError, match=r"mrm-radiograph\[serve\]"):
         server.serve(folder / "classifier")
