@@ -356,7 +356,7 @@ def test_the_command_packs_and_checks(phantoms, tmp_path, capsys):
     cli.main(["pack", str(phantoms / "records.csv"), "--out", out, "--size", "32", "--format", "png", "--workers", "1"])
     assert "48 images in 1 files" in capsys.readouterr().out
     cli.main(["pack", "--check", out])
-    assert "2 files as they were written" in capsys.readouterr().out
+    assert "all 2 files are undamaged" in capsys.readouterr().out
     file = tmp_path / "out" / "shard-00000.arrow"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

@@ -118,5 +118,5 @@ def test_two_segmenters_are_compared_by_permutation(tmp_path):
     with pytest.raises(RecordError, match="do not agree which images show lesion"):
         runs.compare(a, images(tmp_path / "c", np.roll(first, 1)), tmp_path / "out")
     _, _, _, files = two_files(tmp_path / "classifiers")
-    with pytest.raises(RecordError, match=r"is images, .* is predictions; they cannot be compared"):
+    with pytest.raises(RecordError, match=r"holds images, .* holds predictions; they cannot be compared"):
         runs.compare(a, files[0], tmp_path / "out")

@@ -115,7 +115,7 @@ def test_reconstruct_writes_a_sheet_an_image_and_their_errors(capsys, folder, tm
     assert "--keep must be from 1 to 15" in err
     code, _, err = run_cli(capsys, "reconstruct", str(folder / "model"), *paths[:1], "--out", str(folder))
     assert code == 2
-    assert "radiograph.png: is read, and would be overwritten" in err
+    assert "radiograph.png: is an input, and would be overwritten" in err
 
 
 def test_reconstruct_takes_the_published_file_and_refuses_what_it_cannot_use(capsys, folder, tmp_path):

@@ -33,7 +33,7 @@ def test_masks_are_written_at_the_size_of_the_image(disc_segmenter, discs, tmp_p
 def test_masks_never_overwrite_images_and_want_a_folder(disc_segmenter, discs, tmp_path):
     image = discs / "images" / "test" / "test00.png"
     (tmp_path / "x.png").write_bytes(image.read_bytes())
-    with pytest.raises(RunError, match=r"x\.png: is read, and would be overwritten; choose another --out"):
+    with pytest.raises(RunError, match=r"x\.png: is an input, and would be overwritten; choose another --out"):
         runs.outline(disc_segmenter, [tmp_path], tmp_path)
     assert (tmp_path / "x.png").read_bytes() == image.read_bytes()
     with pytest.raises(OutputError, match=r"x\.png: is a file, but a folder is needed; choose another --out"):

@@ -226,11 +226,13 @@ def test_what_is_read_is_never_overwritten(model, pretrained, phantoms, tmp_path
     table_.write_bytes((phantoms / "records.csv").read_bytes())
     image.write_bytes((phantoms / "images" / "S0-000000.jpg").read_bytes())
     (tmp_path / "radiograph.csv").symlink_to(image)  # an image may have any name
-    with pytest.raises(RunError, match=r"radiographs\.csv: is read, and would be overwritten; choose another --out"):
+    with pytest.raises(
+        RunError, match=r"radiographs\.csv: is an input, and would be overwritten; choose another --out"
+    ):
         predicting.predict_table(model, [table_], table_, replace(IN_PROCESS, images=phantoms))
-    with pytest.raises(RunError, match=r"radiographs\.csv: is read"):  # the names beside the array
+    with pytest.raises(RunError, match=r"radiographs\.csv: is an input"):  # the names beside the array
         runs.embed(pretrained, [table_], tmp_path / "radiographs.npy", "pooled", replace(IN_PROCESS, images=phantoms))
-    with pytest.raises(RunError, match=r"radiograph\.csv: is read"):
+    with pytest.raises(RunError, match=r"radiograph\.csv: is an input"):
         predicting.predict_table(model, [image], tmp_path / "radiograph.csv", IN_PROCESS)
     assert table_.read_bytes() == (phantoms / "records.csv").read_bytes()
     runs.embed(

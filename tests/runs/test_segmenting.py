@@ -103,7 +103,7 @@ def test_no_positive_image(discs, disc_encoder, tmp_path):
             source = discs / kind / "training" / f"training{i}.png"
             (root / kind / "training" / source.name).symlink_to(source)
     with pytest.raises(
-        RunError, match=r"images/training: not one of 10 masks has a pixel of disc: there is nothing to learn"
+        RunError, match=r"images/training: none of the 10 masks has a pixel of disc, so there is nothing to learn"
     ):
         runs.segment(replace(segment_config(discs, disc_encoder, tmp_path / "run"), train=root))
 

@@ -146,7 +146,7 @@ def test_image_only_records_train_the_image_loss_and_say_so(phantoms, tmp_path):
     bare = Records([Record(r.image, name=r.name) for r in Records.load(phantoms / "records.csv")])
     bare.to_csv(tmp_path / "images.csv")
     cfg = pretrain_config(phantoms, tmp_path / "run", steps=3)
-    with pytest.warns(UserWarning, match="no record has a report; the image loss alone is trained"):
+    with pytest.warns(UserWarning, match="no record has a report, so only the image loss is trained"):
         run = runs.pretrain(replace(cfg, records=tmp_path / "images.csv"))
     assert all(float(row["report"]) == 0.0 for row in trace(run))
     assert float(trace(run)[-1]["image"]) > 0
@@ -272,7 +272,7 @@ def test_unreadable_test_images_are_counted_and_listed(phantoms, tuned, tmp_path
 def test_a_tokenizer_needs_reports(phantoms, tmp_path):
     bare = Records([Record(r.image, name=r.name) for r in Records.load(phantoms / "records.csv")])
     file = bare.to_csv(tmp_path / "images.csv")
-    with pytest.raises(RunError, match="not one of 48 records has a report"):
+    with pytest.raises(RunError, match="none of the 48 records has a report"):
         runs.train_tokenizer(file, tmp_path / "tokenizer.json")
     tokenizer = runs.train_tokenizer(phantoms / "records.csv", tmp_path / "tokenizer.json", size=200)
     assert tokenizer.size == 200

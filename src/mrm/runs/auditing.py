@@ -1,4 +1,4 @@
-"""What sets of records share."""
+"""Auditing sets of records against each other: the patients, studies, files and images that they share."""
 
 from __future__ import annotations
 
@@ -14,18 +14,28 @@ from mrm.system.files import write_whole
 from mrm.system.progress import Progress
 
 
-def audit(sets: Sequence[Path], json: Path | None, images: bool, within: bool, examples: int) -> AuditReport:
-    """Audit files of records against each other; prints the verdict, and writes it to `json` if given."""
+def audit(
+    sets: Sequence[Path], json: Path | None = None, images: bool = True, within: bool = False, examples: int = 5
+) -> AuditReport:
+    """Audit files of records against each other, print the report, and write it to `json` if given. Returns the report.
+
+    `images` compares what the images show, too; `within` also looks for repeats inside each set; `examples` is the
+    number of pairs named for each overlap.
+    """
     if len(sets) < 2 and not within:
         raise RunError(
-            "an audit compares two sets or more; name another, or look for repeats in this one with --within"
+            "an audit compares at least two sets; name another one, or look for repeats in this one with --within"
         )
-    base = Path(os.path.commonpath([path.absolute().parent for path in sets]))  # short names for the tables
-    short = [str(path.absolute().relative_to(base)) for path in sets]
-    names = [name if short.count(name) == 1 else f"{name} (no. {i})" for i, name in enumerate(short, 1)]
-    loaded = {name: read_names(path) for name, path in zip(names, sets, strict=True)}
-    verdict = overlaps.audit(loaded, images, within, examples=examples, progress=Progress)
+    loaded = {name: read_names(path) for name, path in zip(short_names(sets), sets, strict=True)}
+    report = overlaps.audit(loaded, images, within, examples=examples, progress=Progress)
     if json:
-        write_whole(json, verdict.to_json().encode())
-    print(verdict.table())
-    return verdict
+        write_whole(json, report.to_json().encode())
+    print(report.table())
+    return report
+
+
+def short_names(sets: Sequence[Path]) -> list[str]:
+    """A name for each set: its path below the folder that all are in, numbered if a set is given twice."""
+    base = Path(os.path.commonpath([path.absolute().parent for path in sets]))
+    short = [str(path.absolute().relative_to(base)) for path in sets]
+    return [name if short.count(name) == 1 else f"{name} (no. {i})" for i, name in enumerate(short, 1)]

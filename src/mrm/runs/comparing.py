@@ -1,4 +1,4 @@
-"""Two models on the same records: files of predictions in; differences, p values, a page out."""
+"""Comparing two models on the same records: from their tables of predictions to differences, p values and a page."""
 
 # Shapes: N records, C classes
 from __future__ import annotations
@@ -7,6 +7,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mrm.evaluation.predictions import pair, read_dice, read_predictions, same_order
 from mrm.pages.comparison import TITLES, write_comparison_page
@@ -21,49 +23,49 @@ Compared = dict[str, dict[str, Comparison]]  # class: measure: comparison
 
 
 def compare(first: Path, second: Path, out: Path, draws: int = 2000, seed: int = 0) -> Compared:
-    """Compare two `predictions.csv` (or two `images.csv`) of the same records: `comparison.json` and a page.
+    """Compare two `predictions.csv` (or two `images.csv`) of the same records. Writes `comparison.json` and a page.
 
-    Raises RecordError for files of different kinds or that do not cover the same records.
+    Returns the comparisons. Raises RecordError for files of different kinds or of different records.
     """
-    paths = {name: _file(path) for name, path in (("first", first), ("second", second))}
-    kinds = [kind_of_table(path) for path in paths.values()]
-    if kinds[0] != kinds[1]:
-        raise RecordError(f"{paths['first']} is {kinds[0]}, {paths['second']} is {kinds[1]}; they cannot be compared")
-    compare_tables = compare_findings if kinds[0] == "predictions" else compare_masks
-    compared, facts = compare_tables(paths["first"], paths["second"], draws, seed)
-    facts = {"first": str(paths["first"]), "second": str(paths["second"]), "draws": draws, "seed": seed, **facts}
-    facts["overlap"] = {which: overlap_beside(path) for which, path in paths.items()}
-    plain = {c: {m: one.to_dict() for m, one in per.items()} for c, per in compared.items()}
-    write_json(Path(out) / "comparison.json", {**facts, "classes": plain})
+    first, second = table_at(first), table_at(second)
+    kind = kind_of_table(first)
+    if kind_of_table(second) != kind:
+        raise RecordError(f"{first} holds {kind}, {second} holds {kind_of_table(second)}; they cannot be compared")
+    compare_tables = compare_findings if kind == "predictions" else compare_masks
+    compared, facts = compare_tables(first, second, draws, seed)
+    facts = {"first": str(first), "second": str(second), "draws": draws, "seed": seed, **facts}
+    facts["overlap"] = {"first": overlap_beside(first), "second": overlap_beside(second)}
+    classes = {name: {m: difference.to_dict() for m, difference in by.items()} for name, by in compared.items()}
+    write_json(Path(out) / "comparison.json", {**facts, "classes": classes})
     write_comparison_page(out, facts, compared)
     print(table(compared, facts))
     return compared
 
 
 def overlap_beside(table: Path) -> list[str]:
-    """What `mrm evaluate` found that the model had seen of these records, from the results.json beside its table."""
+    """The overlap of these records with the model's training that `mrm evaluate` wrote to results.json beside its table."""
     results = table.with_name("results.json")
     if not results.is_file():
         return [
-            "no results.json lies beside its table, so overlap of its training with these records cannot be ruled out"
+            "there is no results.json beside its table, so overlap of its training with these records cannot be ruled out"
         ]
     return list(json.loads(results.read_bytes()).get("overlap") or [])
 
 
-def _file(path: Path) -> Path:
-    """The file itself, or the one in a folder that `mrm evaluate` wrote."""
+def table_at(path: Path) -> Path:
+    """The table at `path`: the file itself, or the one in a folder that `mrm evaluate` wrote. Raises RecordError."""
     if path.is_dir():
-        there = [path / name for name in ("predictions.csv", "images.csv") if (path / name).is_file()]
-        if not there:
-            raise RecordError(f"{path}: no predictions.csv or images.csv in it; make one with `mrm evaluate`")
-        return there[0]
+        for name in ("predictions.csv", "images.csv"):
+            if (path / name).is_file():
+                return path / name
+        raise RecordError(f"{path}: no predictions.csv or images.csv in it; make one with `mrm evaluate`")
     if not path.is_file():
         raise RecordError(f"{path}: no such file; make one with `mrm evaluate`")
     return path
 
 
 def kind_of_table(path: Path) -> str:
-    """'predictions' or 'images', by the header; what else it is, the reader of predictions says."""
+    """'images' if the header is that of a segmenter's test, else 'predictions'; its reader refuses anything else."""
     header, _ = read_csv_rows(path)
     return "images" if header[:2] == ["name", "class"] else "predictions"
 
@@ -72,16 +74,18 @@ def compare_findings(first: Path, second: Path, draws: int, seed: int) -> tuple[
     """AUROC by DeLong and by bootstrap, and average precision by bootstrap, for each class; and the mean of all."""
     p = pair(read_predictions(first), read_predictions(second), (str(first), str(second)))
     arrays = p.labels_NC, p.first_NC, p.second_NC
-    drawn = {m: comparison.compare(*arrays, p.classes, m, p.patients, draws, seed) for m in ranking.RANKING_METRICS}
+    by_bootstrap = {
+        m: comparison.compare(*arrays, p.classes, m, p.patients, draws, seed) for m in ranking.RANKING_METRICS
+    }
     by_delong = [
         comparison.delong_test(p.labels_NC[:, c], p.first_NC[:, c], p.second_NC[:, c], p.patients)
         for c in range(len(p.classes))
     ]
-    corrected = comparison.holm([one.p for one in by_delong])
-    compared = {"mean": {metric: found["mean"] for metric, found in drawn.items()}}
+    corrected = comparison.holm([delong.p for delong in by_delong])
+    compared = {"mean": {metric: by_class["mean"] for metric, by_class in by_bootstrap.items()}}
     for c, name in enumerate(p.classes):
         delong = replace(by_delong[c], p_holm=float(corrected[c]))
-        compared[name] = {"delong": delong, **{metric: found[name] for metric, found in drawn.items()}}
+        compared[name] = {"delong": delong, **{metric: by_class[name] for metric, by_class in by_bootstrap.items()}}
     facts = {
         "kind": "predictions",
         "n": len(p.names),
@@ -93,34 +97,37 @@ def compare_findings(first: Path, second: Path, draws: int, seed: int) -> tuple[
 
 def compare_masks(first: Path, second: Path, draws: int, seed: int) -> tuple[Compared, dict[str, Any]]:
     """Dice by permutation of signs, for each class: of images with a lesion, and as published."""
-    one, other = read_dice(first), read_dice(second)
-    if set(one) != set(other):
-        raise RecordError(f"{first} has the classes {', '.join(one)}, {second} {', '.join(other)}")
+    first_dice, second_dice = read_dice(first), read_dice(second)
+    if set(first_dice) != set(second_dice):
+        raise RecordError(f"{first} has the classes {', '.join(first_dice)}, {second} {', '.join(second_dice)}")
     compared: Compared = {}
-    for name in one:
-        order = same_order(one[name][0], other[name][0], (f"{first}, {name}", f"{second}, {name}"))
+    for name, (images, *first_measures) in first_dice.items():
+        other_images, *second_measures = second_dice[name]
+        order = same_order(images, other_images, (f"{first}, {name}", f"{second}, {name}"))
         compared[name] = {}
-        for measure, mine, unordered in zip(DICE, one[name][1:], other[name][1:], strict=True):
-            theirs = unordered[order]
-            if ((mine == mine) != (theirs == theirs)).any():
+        for measure, first_N, unordered_N in zip(DICE, first_measures, second_measures, strict=True):
+            second_N = unordered_N[order]
+            if (np.isnan(first_N) != np.isnan(second_N)).any():
                 raise RecordError(f"{first} and {second} do not agree which images show {name}: other masks?")
-            compared[name][measure] = comparison.sign_flip_test(mine, theirs, draws=max(draws, 10_000), seed=seed)
+            compared[name][measure] = comparison.sign_flip_test(first_N, second_N, draws=max(draws, 10_000), seed=seed)
     for measure in DICE:
         corrected = comparison.holm([compared[name][measure].p for name in compared])
         for name, p in zip(compared, corrected, strict=True):
             compared[name][measure] = replace(compared[name][measure], p_holm=float(p))
-    n = len(next(iter(one.values()))[0])
+    n = len(next(iter(first_dice.values()))[0])
     return compared, {"kind": "images", "n": n, "patients": None, "left_out": []}
 
 
 def table(compared: Compared, facts: dict[str, Any]) -> str:
-    """Every difference, to print."""
+    """Every difference, as text to print."""
     lines = [f"first {facts['first']}", f"second {facts['second']}", "difference: first less second"]
-    for name, per in compared.items():
-        for measure, one in per.items():
-            values = f"{one.first:.3f} {one.second:.3f}" if one.difference.defined else "-     -    "
-            lines.append(f"{name:24} {TITLES[measure]:32} {values} {one}")
-    lines += [f"the {which} model: {line}" for which, found in facts["overlap"].items() for line in found]
+    for name, by_measure in compared.items():
+        for measure, difference in by_measure.items():
+            values = "-     -    "
+            if difference.difference.defined:
+                values = f"{difference.first:.3f} {difference.second:.3f}"
+            lines.append(f"{name:24} {TITLES[measure]:32} {values} {difference}")
+    lines += [f"the {which} model: {line}" for which, overlap in facts["overlap"].items() for line in overlap]
     if facts["left_out"]:
         lines.append(f"left out, since one model lacks them: {', '.join(facts['left_out'])}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
 
 
 def uncertain_policy(config: FinetuneConfig, records: Records) -> dict[str, str]:
-    """What uncertain labels become, for each class. Raises RunError for a policy of no class, if it could matter."""
+    """What uncertain labels of each class become. Raises RunError for a policy of an unknown class, if it could matter."""
     unknown = set(config.uncertain_by_class) - set(records.classes)
     if unknown and (records.labels_NC == UNCERTAIN).any():
         raise RunError(
@@ -74,7 +75,7 @@ def uncertain_policy(config: FinetuneConfig, records: Records) -> dict[str, str]
 
 
 def require_both_values(val: Records, path: Path) -> None:
-    """AUROC chooses the best checkpoint, so some class of the validation set needs both label values."""
+    """Raises RunError if no class of the validation set has both label values: AUROC chooses the best checkpoint."""
     labels_NC = val.labels_NC
     both = [(labels_NC[:, c] == 0).any() and (labels_NC[:, c] == 1).any() for c in range(len(val.classes))]
     if not any(both):
@@ -82,13 +83,19 @@ def require_both_values(val: Records, path: Path) -> None:
             f"{c}: {int((labels_NC[:, i] == 1).sum())} positive and {int((labels_NC[:, i] == 0).sum())} negative"
             for i, c in enumerate(val.classes)
         )
-        raise RunError(f"{path}: AUROC is undefined for every class ({counts}); validate on records of both kinds")
-    if lacking := [c for c, ok in zip(val.classes, both, strict=True) if not ok]:
-        warnings.warn(f"{path}: AUROC is undefined for {', '.join(lacking)}; the others choose the best", stacklevel=2)
+        raise RunError(
+            f"{path}: AUROC is undefined for every class ({counts}); validate on records with positives and negatives"
+        )
+    undefined = [name for name, ok in zip(val.classes, both, strict=True) if not ok]
+    if undefined:
+        warnings.warn(
+            f"{path}: AUROC is undefined for {', '.join(undefined)}; the other classes choose the best checkpoint",
+            stacklevel=3,
+        )
 
 
 def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[str, str]) -> Classifier:
-    """A classifier on the encoder of `--init`, with its weights unless `--scratch`."""
+    """A classifier with the encoder of `--init`; its weights are loaded unless `--scratch` is given."""
     source = model_folder.architecture(config.init)
     shape = ClassifierConfig(
         classes=classes,
@@ -105,8 +112,8 @@ def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[st
     return on_encoder(Classifier, shape, config)
 
 
-def auroc_validation(config: FinetuneConfig, val: Records):
-    """Mean AUROC over the classes of the validation set, which chooses the best checkpoint."""
+def auroc_validation(config: FinetuneConfig, val: Records) -> Callable[[Any, int, Accelerator], dict[str, float]]:
+    """The validation of fine-tuning: mean AUROC over the classes, which chooses the best checkpoint."""
 
     def validate(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         scores = predict.classify(
@@ -119,10 +126,13 @@ def auroc_validation(config: FinetuneConfig, val: Records):
         )
         if scores.unreadable and config.on_error == "stop":
             name, reason = next(iter(scores.unreadable.items()))
-            raise RunError(f"{config.val}: {len(scores.unreadable)} images cannot be read, first {name}: {reason}")
+            raise RunError(
+                f"{config.val}: {len(scores.unreadable)} images cannot be read; first error: {name}: {reason}"
+            )
         logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
-        read = ~np.isnan(logits).any(axis=1)
-        per_class = [ranking.auroc(y, s) for y, s in zip(val.labels_NC[read].T, logits[read].T, strict=True)]
+        readable = ~np.isnan(logits).any(axis=1)
+        pairs = zip(val.labels_NC[readable].T, logits[readable].T, strict=True)
+        per_class = [ranking.auroc(labels_N, logits_N) for labels_N, logits_N in pairs]
         mean = float(np.nanmean(per_class))
         return {"val_auroc": mean, "score": mean}
 

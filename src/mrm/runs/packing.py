@@ -1,4 +1,4 @@
-"""Packing records into shards, and looking whether shards are whole."""
+"""Packing records into shards, and checking that the files of a shard folder are undamaged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pack(
     workers: int | None = None,
     on_error: OnError = "stop",
 ) -> Packing:
-    """Pack records or a segmentation folder into `out`; says what came of it."""
+    """Pack records or a segmentation folder into `out`, and print a summary."""
     source = open_source(records, images, classes, on_error)
     with Progress("packing") as progress:
         packing = pack_source(source, out, config, workers, progress)
@@ -37,20 +37,22 @@ def pack(
     if index.failed:
         name, reason = packing.failures[0]
         warnings.warn(
-            f"{index.failed:,} images could not be read, see {out / FAILURES}; the first, {name}: {reason}",
+            f"{index.failed:,} images could not be read, see {out / FAILURES}; first error: {name}: {reason}",
             stacklevel=2,
         )
     return packing
 
 
 def check_shards(folder: Path | str) -> int:
-    """Read every file of a shard folder; prints each that is damaged, and raises ShardError if there is one."""
+    """Read every file of a shard folder and print the damaged ones. Returns the number of files. Raises ShardError."""
     count = 1 + len(shards.read_index(shards.folder_of(folder)).files)  # the table, and the files of images
     with Progress("checking", count) as progress:
         problems = [problem for _, problem in progress.over(shards.check_files(folder)) if problem]
     for problem in problems:
         print(problem)
     if problems:
-        raise ShardError(f"{folder}: {len(problems)} of {count} files are damaged or missing; the first: {problems[0]}")
-    print(f"{folder}: {count} files as they were written")
+        raise ShardError(
+            f"{folder}: {len(problems)} of {count} files are damaged or missing; first error: {problems[0]}"
+        )
+    print(f"{folder}: all {count} files are undamaged")
     return count

@@ -1,4 +1,4 @@
-"""Records, label lists and facts of a public corpus, from its download."""
+"""Preparing a public corpus: from its download to records, label lists and facts, and an audit of its sets."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from mrm.system.progress import Progress
 
 
 def prepare(name: str, source: Path, out: Path, options: Options | None = None) -> AuditReport:
-    """Records, label lists and facts of a public corpus, from its download; and an audit of its sets.
+    """Write records, label lists and facts of a public corpus from its download, and audit its sets. Returns the audit.
 
-    Interrupted, each of the two goes on where it was: `corpus.json` ends the first, `audit.json` the second.
+    Both parts resume where they were stopped: `corpus.json` is written last by the first, `audit.json` by the second.
     """
     corpus = corpora.prepare(name, source, out, options)
     with writing(out), Journal(Path(out) / ".audited.jsonl") as journal:
-        verdict = audit_splits(corpus.splits, journal)
-        if verdict.compared:
-            write_whole(Path(out) / AUDIT, verdict.to_json().encode())
+        report = audit_splits(corpus.splits, journal)
+        if report.compared:
+            write_whole(Path(out) / AUDIT, report.to_json().encode())
         journal.forget()
-    print(verdict.table())
-    return verdict
+    print(report.table())
+    return report
 
 
 def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) -> AuditReport:
-    """Audit train, val and test; where a corpus has several tasks (`covid1/train`), within each of them."""
+    """Audit train, val and test against each other; of a corpus with several tasks (`covid1/train`), within each task."""
     tasks: dict[str, dict[str, Records]] = {}
     for name, records in splits.items():
         task, _, part = name.rpartition("/")
-        if part in LISTS:  # shares such as train_10 lie within train
+        if part in LISTS:  # shares such as train_10 are part of train
             tasks.setdefault(task, {})[name] = records
-    verdicts = [audit(sets, progress=Progress, journal=journal) for sets in tasks.values()]
-    covered = {name: coverage for v in verdicts for name, coverage in v.sets.items()}
-    overlaps = tuple(overlap for v in verdicts for overlap in v.overlaps)
-    return AuditReport(overlaps, covered, any(v.compared for v in verdicts))
+    reports = [audit(sets, progress=Progress, journal=journal) for sets in tasks.values()]
+    covered = {name: coverage for report in reports for name, coverage in report.sets.items()}
+    overlaps = tuple(overlap for report in reports for overlap in report.overlaps)
+    return AuditReport(overlaps, covered, any(report.compared for report in reports))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -59,7 +60,7 @@ def report_records(config: PretrainConfig) -> tuple[Records, Records | None]:
 
 
 def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
-    """The tokenizer named, else that of the initial model, else the run's own, trained on its reports."""
+    """The tokenizer of `--tokenizer`, else of the initial model, else one that is trained on the reports of the run."""
     if config.tokenizer:
         return Tokenizer.load(config.tokenizer)
     if config.init and Path(config.init).is_dir():
@@ -72,7 +73,7 @@ def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
             texts = [select_sections(r.report, config.report.sections) for r in records if r.report]
             if not texts:
                 warnings.warn(
-                    f"{config.records}: no record has a report; the image loss alone is trained", stacklevel=2
+                    f"{config.records}: no record has a report, so only the image loss is trained", stacklevel=2
                 )
             write_whole(own, Tokenizer.train(texts, config.model.vocabulary).to_json().encode())
     return Tokenizer.load(own)
@@ -122,19 +123,19 @@ def pretraining_validation(
             save_reconstructions(Path(config.out) / "images" / f"step-{step:08d}.png", model, shown_HW)
         if data is None:
             return {}
-        losses = held_out_losses(config, model, data, state)
+        losses = validation_losses(config, model, data, state)
         return {**losses, "score": -sum(losses.values())}
 
     return validate
 
 
-def held_out_losses(config: PretrainConfig, model: MRM, data: PretrainData, state) -> dict[str, float]:
-    """Both losses over held-out records, each with the crop and the masks of epoch 0."""
+def validation_losses(config: PretrainConfig, model: MRM, data: PretrainData, state) -> dict[str, float]:
+    """Both losses over validation records, each with the crop and the masks of epoch 0."""
     task = PretrainTask(model, config.image_weight, config.report_weight).eval()
     share = config.training.micro_batch or max(1, config.training.global_batch // state.num_processes)
-    mine = (b for i, b in enumerate(in_order(len(data), share)) if i % state.num_processes == state.process_index)
+    batches = itertools.islice(in_order(len(data), share), state.process_index, None, state.num_processes)
     totals = torch.zeros(2, 2, dtype=torch.float64, device=state.device)
-    for batch in loader(data, mine, config.training.workers):
+    for batch in loader(data, batches, config.training.workers):
         terms = task(batch.to(state.device))
         totals += torch.tensor([[terms[k].sum, terms[k].count] for k in ("image", "report")], device=state.device)
     sums = state.reduce(totals, "sum")
@@ -142,7 +143,7 @@ def held_out_losses(config: PretrainConfig, model: MRM, data: PretrainData, stat
 
 
 def save_reconstructions(path: Path, model: MRM, images_HW: list[np.ndarray]) -> None:
-    """One row an image: masked, restored, original."""
+    """Write a picture with a row for each image: masked, restored, original."""
     rows = []
     for seed, image in enumerate(images_HW):
         shown = reconstruction.reconstruct(model, image, seed)

@@ -1,4 +1,4 @@
-"""What every run does first and last: its folder, where its model comes from, what the model saw, how it is written."""
+"""What all training runs share: the run folder, the origin of a model, the records it saw, how it is written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FREE = (
     "training.compile",
     "training.sharding",
     "images",
-)  # may change on resume
+)  # settings that may change when a run is resumed
 
 
 def open_run(config: Any) -> None:
@@ -55,7 +55,7 @@ def open_run(config: Any) -> None:
 
 
 def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
-    """Where a model comes from, for its card: data, start, seed, versions."""
+    """The origin of a model, for its card: data, initial weights, seed, versions, command."""
     import timm
 
     return {
@@ -73,27 +73,27 @@ def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
 
 
 def _program() -> str:
-    """What was started, as a person would write it."""
+    """The name of the program, as a user types it."""
     name = Path(sys.argv[0]).name
     return "mrm" if name == "__main__.py" else name
 
 
 def audit_beside(path: Path) -> dict[str, Any] | None:
-    """What the `audit.json` that lies with the records says of this set, or of all where it does not name it.
+    """What the `audit.json` beside the records says about this set, or about all sets if it does not name this one.
 
-    None where there is no verdict: nobody has looked. Raises RecordError for a damaged one.
+    None if there is no audit. Raises RecordError for a damaged one.
     """
     for folder in (path, *path.absolute().parents[:2]):
         if (folder / "audit.json").is_file():
-            verdict = AuditReport.from_json((folder / "audit.json").read_text())
+            report = AuditReport.from_json((folder / "audit.json").read_text())
             name = path.absolute().relative_to(folder.absolute()).as_posix().removesuffix(path.suffix)
-            known = [o for o in verdict.overlaps if name not in verdict.sets or name in (o.first, o.second)]
-            return {"clean": all(o.series for o in known), "overlaps": [str(o) for o in known]}
+            overlaps = [o for o in report.overlaps if name not in report.sets or name in (o.first, o.second)]
+            return {"clean": all(o.series for o in overlaps), "overlaps": [str(o) for o in overlaps]}
     return None
 
 
 def on_encoder(kind: type[Model], shape: Any, config: FinetuneConfig | SegmentConfig) -> Model:
-    """A model of that kind and shape from the run's seed, its encoder from `--init` unless `--scratch`."""
+    """A model initialised from the run's seed; its encoder's weights are those of `--init` unless `--scratch` is given."""
     with noise.seeded(config.seed):
         model = kind(shape)
     model.get_submodule("encoder").set_grad_checkpointing(config.training.checkpointing)  # type: ignore[operator]
@@ -103,9 +103,9 @@ def on_encoder(kind: type[Model], shape: Any, config: FinetuneConfig | SegmentCo
 
 
 def note_seen(config: Any, stage: str, records: Records) -> Path:
-    """Fingerprints of the records a model is to see, with those its initial model saw; the folder they are in.
+    """Write fingerprints of the records that the model will see, beside those that its initial model saw.
 
-    They go into every model folder of the run, so that a test set can be compared with them later.
+    Returns their folder. It is copied into every model folder of the run, so that test sets can be compared with it.
     """
     folder = Path(config.out) / "seen"
     with processes().main_process_first():
@@ -135,35 +135,38 @@ def model_writer(
     return write
 
 
-def warn_of(found: list[str]) -> None:
-    """Say each overlap of records as a warning."""
-    for overlap in found:
-        warnings.warn(overlap, stacklevel=3)
+def warn_of(messages: Sequence[str]) -> None:
+    """Warn of each overlap of records, or of each image that was left out."""
+    for message in messages:
+        warnings.warn(message, stacklevel=3)
 
 
 def spare_inputs(paths: Sequence[Path | str], records: Records, written: Sequence[Path]) -> None:
-    """Raises RunError where a file that is to be written is an image, list or table that is read."""
-    there = {file.resolve(): file for file in written if file.exists()}
-    for given in (*paths, *(r.image for r in records)) if there else ():
-        if isinstance(given, Path | str) and (file := there.get(Path(given).resolve())):
-            raise RunError(f"{file}: is read, and would be overwritten; choose another --out")
+    """Raises RunError if a file that will be written is an image, list or table that is read."""
+    existing = {file.resolve(): file for file in written if file.exists()}
+    if not existing:
+        return
+    for source in (*paths, *(r.image for r in records)):
+        if isinstance(source, Path | str) and Path(source).resolve() in existing:
+            file = existing[Path(source).resolve()]
+            raise RunError(f"{file}: is an input, and would be overwritten; choose another --out")
 
 
 def output_names(names: Sequence[str]) -> list[str]:
-    """Names for files of results, all different: an image's own without its ending, numbered where it comes again."""
+    """A different name for the results of each image: that of its file without suffix, numbered if it is taken."""
     taken: set[str] = set()
-    found = []
-    for given in names:
-        own = plain(masks.stem(Path(given).name)) or "image"
-        name, number = own, 1
-        while name.lower() in taken:  # some file systems know no difference between capitals and small letters
+    different = []
+    for path in names:
+        stem = plain(masks.stem(Path(path).name)) or "image"
+        name, number = stem, 1
+        while name.lower() in taken:  # some file systems do not distinguish capitals from small letters
             number += 1
-            name = f"{own}-{number}"
+            name = f"{stem}-{number}"
         taken.add(name.lower())
-        found.append(name)
-    return found
+        different.append(name)
+    return different
 
 
 def plain(name: str) -> str:
-    """A name that every file system takes."""
+    """The name with only those characters that every file system accepts."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:120]

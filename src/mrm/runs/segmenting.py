@@ -3,12 +3,14 @@
 # Shapes: N images, C classes, H W pixels
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from accelerate import Accelerator
 
 from mrm.data import masks
 from mrm.data.masks import MaskedImages
@@ -53,29 +55,32 @@ def segment(config: SegmentConfig) -> Path:
 
 
 def masked_images(config: SegmentConfig) -> tuple[MaskedImages, MaskedImages]:
-    """Training and validation images with their masks. Raises RunError where one has no positive image."""
+    """Training and validation images with their masks. Raises RunError if there is no positive image in one of them."""
     train = masks.load(config.train, "training", config.classes, config.on_error, config.only)
     val = masks.load(config.val, "validation", config.classes, config.on_error)
-    for found, why in ((train, "there is nothing to learn"), (val, "no checkpoint or threshold can be chosen")):
-        if not found.positive_N.any():
+    for masked, consequence in (
+        (train, "there is nothing to learn"),
+        (val, "no checkpoint or threshold can be chosen"),
+    ):
+        if not masked.positive_N.any():
             raise RunError(
-                f"{found.source}: not one of {len(found)} masks has a pixel of {', '.join(config.classes)}: {why}"
+                f"{masked.source}: none of the {len(masked)} masks has a pixel of {', '.join(config.classes)}, so {consequence}"
             )
     require_meaning(val, train.ignores_255)
     return train, val
 
 
 def require_meaning(masked: MaskedImages, ignores_255: bool) -> None:
-    """Raises RunError where 255, ignored in what a model was trained on, would be the lesion in what it is tested on."""
+    """Raises RunError if 255 means ignored in the masks of the training set but lesion in these masks."""
     if masked.lesion_is_255 and ignores_255:
         raise RunError(
-            f"{masked.source}: its masks have 255 and no 1, so 255 would be the lesion, but the masks that the model "
-            "is trained on have it beside 1, as ignored. Write the lesion as 1, or leave these images out"
+            f"{masked.source}: its masks have 255 and no 1, so 255 would mean lesion, but in the masks that the model is "
+            "trained on 255 stands beside 1 and means ignored. Write the lesion as 1, or leave these images out"
         )
 
 
 def segmenter(config: SegmentConfig) -> Segmenter:
-    """A segmenter on the encoder of `--init`, with its weights unless `--scratch`."""
+    """A segmenter with the encoder of `--init`; its weights are loaded unless `--scratch` is given."""
     source = model_folder.architecture(config.init)
     shape = SegmenterConfig(
         classes=config.classes,
@@ -94,21 +99,22 @@ def segmenter(config: SegmentConfig) -> Segmenter:
 
 
 def last_thresholds(run: Path) -> dict[str, OutlineThreshold]:
-    """Those of a run's last checkpoint, for a run that is resumed; none for a new one."""
+    """The thresholds of a run's last checkpoint if the run is resumed; none for a new run."""
     if not (run / "last" / "config.json").is_file():
         return {}
     return dict(model_folder.read_card(run / "last").outline_thresholds)
 
 
-def dice_validation(config: SegmentConfig, val: MaskedImages, chosen: dict[str, OutlineThreshold]):
-    """Dice of the validation images, each class at its best threshold; leaves the thresholds in `chosen`.
+def dice_validation(
+    config: SegmentConfig, val: MaskedImages, thresholds: dict[str, OutlineThreshold]
+) -> Callable[[Any, int, Accelerator], dict[str, float]]:
+    """The validation of segmentation: Dice of each class at its best threshold, which is put into `thresholds`.
 
     The mean over classes of the published Dice chooses the best checkpoint.
     """
 
-    def validate(model: nn.Module, step: int, state) -> dict[str, float]:
-        assert isinstance(model, Segmenter)
-        own = outlines.held_out_levels(
+    def validate(model: Any, step: int, state: Accelerator) -> dict[str, float]:
+        levels_of_rank = outlines.held_out_levels(
             model,
             val,
             workers=config.training.workers,
@@ -116,15 +122,14 @@ def dice_validation(config: SegmentConfig, val: MaskedImages, chosen: dict[str, 
             world_size=state.num_processes,
             precision=config.training.precision,
         )
-        levels_NC2L = state.reduce(torch.from_numpy(own).to(state.device), "sum").cpu().numpy()
-        found = {
-            name: outlines.choose(levels_NC2L[:, c]) for c, name in enumerate(val.classes) if levels_NC2L[:, c, 1].any()
-        }
-        chosen.update({name: threshold for name, (threshold, _) in found.items()})
-        means = {
-            m: float(np.mean([dice[m] for _, dice in found.values()] or [0.0]))
-            for m in ("dice_positive", "dice_published")
-        }
-        return {**{f"val_{m}": v for m, v in means.items()}, "score": means["dice_published"]}
+        levels_NC2L = state.reduce(torch.from_numpy(levels_of_rank).to(state.device), "sum").cpu().numpy()
+        dice: dict[str, list[float]] = {"dice_positive": [], "dice_published": []}
+        for c, name in enumerate(val.classes):
+            if levels_NC2L[:, c, 1].any():
+                thresholds[name], values = outlines.choose(levels_NC2L[:, c])
+                for measure in dice:
+                    dice[measure].append(values[measure])
+        means = {measure: float(np.mean(values or [0.0])) for measure, values in dice.items()}
+        return {**{f"val_{measure}": mean for measure, mean in means.items()}, "score": means["dice_published"]}
 
     return validate

@@ -1,4 +1,4 @@
-"""A WordPiece vocabulary from the reports of records."""
+"""Learning a WordPiece vocabulary from the reports of records."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from mrm.system.files import write_whole
 
 
 def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
-    """Learn a WordPiece vocabulary from the reports of `records` and write it to `out`."""
+    """Learn at most `size` word pieces from the reports of `records` and write them to `out`. Returns the tokenizer.
+
+    Only the named `sections` of each report are used, if there are some. Raises RunError if no record has a report.
+    """
     loaded = Records.load(records)
     texts = [select_sections(r.report, sections) for r in loaded if r.report]
     if not texts:
         raise RunError(
-            f"{records}: not one of {len(loaded)} records has a report, so there is nothing to learn words from"
+            f"{records}: none of the {len(loaded)} records has a report, so there are no words to learn from"
         )
     tokenizer = Tokenizer.train(texts, size)
     write_whole(out, tokenizer.to_json().encode())
