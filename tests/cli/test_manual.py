@@ -1,0 +1,69 @@
+"""The manual: every command line in README and docs/ is one that `mrm` takes, and every Python block names what there is."""
+
+import ast
+import importlib
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import run_cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
+RECIPES = {"pretrain": "mimic", "finetune": "nih-1", "segment": "siim-100"}  # their options are those of a recipe
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*[a-z]")
+
+
+@pytest.fixture
+def printed(capsys):
+    """What `mrm` prints for some words."""
+
+    @cache
+    def text(*words: str) -> str:
+        return run_cli(capsys, *words)[1]
+
+    return text
+
+
+def code_of(page: Path) -> list[str]:
+    """Lines of code blocks and pieces of inline code, with continued lines joined."""
+    text = page.read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return [line.split("  #")[0] for block in blocks for line in block.splitlines()] + inline
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    """The words after `mrm` of each command line that a page shows."""
+    lines = [
+        re.fullmatch(r"(?:torchrun .*-m |\$ )?mrm ([a-z][a-z-]*(?: .*)?)", " ".join(c.split())) for c in code_of(page)
+    ]
+    return [match[1].split() for match in lines if match]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_recipes_and_options_of_a_page_exist(page, printed):
+    names = re.findall(r"^ +mrm ([a-z-]+) ", printed("--help"), re.MULTILINE)
+    for name, *words in commands_in(page):
+        assert name in names, f"mrm {name}"
+        recipe = [RECIPES[name]] if name in RECIPES else []
+        if recipe and words and re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", words[0]):
+            assert re.search(rf"mrm {name} +{words[0]} ", printed("recipes")), f"mrm {name} {words[0]}"
+        options = {"--help", "--config", *OPTION.findall(printed(name, *recipe, "--help"))}
+        assert not set(OPTION.findall(" ".join(words))) - options, f"mrm {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_blocks_name_what_there_is(page):
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        tree, modules = ast.parse(block), {}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                modules |= {a.name: importlib.import_module(a.name) for a in node.names if a.name.startswith("mrm")}
+            elif isinstance(node, ast.ImportFrom) and node.module.startswith("mrm"):
+                exec(compile(ast.Module([node], []), str(page), "exec"), modules)  # fails where a name is absent
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                assert hasattr(modules[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
