@@ -285,7 +285,7 @@ def test_a_pickle_with_code_is_refused_with_what_it_asks_for_and_not_run(tmp_pat
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     for read in (mrm.load, mrm.load_encoder, model_folder.read_pickle):
         with pytest.raises(
-            CheckpointError, match=r"w\.pth: refused, it asks for posix\.mkdir, .*ask its author for \.safetensors"
+            CheckpointError, match=r"w\.pth: refused, since it imports posix\.mkdir, .*ask its author for \.safetensors"
         ):
             read(path)
     assert not mark.exists()
@@ -308,7 +308,7 @@ def test_a_truncated_pth_is_named(tmp_path, legacy, share):
     path = tmp_path / "w.pth"
     torch.save({"model": {"a": torch.zeros(1000)}}, path, _use_new_zipfile_serialization=not legacy)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(CheckpointError, match=r"w\.pth: (truncated or not|no file of weights|no state dict).*"):
+    with pytest.raises(CheckpointError, match=r"w\.pth: (truncated or not|not a file of weights|has no state dict).*"):
         model_folder.read_weights(path)
 
 
@@ -317,7 +317,7 @@ def test_a_truncated_pth_is_named(tmp_path, legacy, share):
 )
 def test_a_file_that_is_something_else_is_not_called_dangerous(tmp_path, content):
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"w\.pth: no file of weights") as error:
+    with pytest.raises(CheckpointError, match=r"w\.pth: not a file of weights") as error:
         model_folder.read_weights(tmp_path / "w.pth")
     assert "refused" not in str(error.value)
 
@@ -325,7 +325,7 @@ def test_a_file_that_is_something_else_is_not_called_dangerous(tmp_path, content
 @pytest.mark.parametrize("content", [[1, 2], {"model": "mrm"}, {"epoch": 3}])
 def test_a_file_without_a_state_dict_is_named(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=r"w\.pth: no state dict in it"):
+    with pytest.raises(CheckpointError, match=r"w\.pth: has no state dict"):
         model_folder.read_weights(tmp_path / "w.pth")
 
 
@@ -387,7 +387,7 @@ def test_a_failed_export_says_so_and_leaves_the_old_file(tmp_path, monkeypatch):
 def test_weights_of_a_plain_vit_are_no_mrm(tmp_path):
     torch.save({"model": mae_weights(small_mrm())}, tmp_path / "mae.pth")
     with pytest.raises(
-        CheckpointError, match=r"mae\.pth: no report decoder in it, so no MRM; .*load_encoder or --init"
+        CheckpointError, match=r"mae\.pth: not an MRM model, since it has no report decoder; .*load_encoder or --init"
     ):
         mrm.load(tmp_path / "mae.pth")
 

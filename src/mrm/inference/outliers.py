@@ -1,4 +1,4 @@
-"""Which images lie far from those a model knows, by their features."""
+"""Which images lie far from those that a model knows, by their features."""
 
 # Shapes: N records, D features, R directions kept
 from __future__ import annotations

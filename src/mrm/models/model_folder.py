@@ -1,8 +1,8 @@
-"""Model folders: all there is to a model.
+"""Model folders: everything that makes a model.
 
-`model.safetensors`, `config.json` (what it is, how it wants images, its classes and policies, where it
-came from, what it was tested on) and, if it reads reports, `tokenizer.json`. Weights of other origin
-(`MRM.pth`, MAE's ViT) start a model too.
+`model.safetensors`, `config.json` (its architecture, how it expects images, its classes and policies, where it
+came from, what it was tested on: see `card`) and, if it reads reports, `tokenizer.json`. Weights of other origin
+(`MRM.pth`, MAE's ViT) can start a model too.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def find_model(path: Path) -> Path:
 
 
 def kind_at(path: Path | str) -> str:
-    """What kind of model is at `path`, by its card; a file is a published MRM. Raises CheckpointError."""
+    """The kind of the model at `path`, by its card; a file is a published MRM. Raises CheckpointError."""
     path = Path(path)
     return "mrm" if path.is_file() else read_card(find_model(path)).kind
 
@@ -181,7 +181,7 @@ def build(card: Card, source: Path | str = "config.json") -> Model:
 
 
 def read_config(kind: str, settings: Mapping[str, Any], source: Path | str) -> Any:
-    """The configuration that was written as `settings`. Raises CheckpointError for settings it does not have."""
+    """The configuration that was written as `settings`. Raises CheckpointError for unknown or missing settings."""
     config_class = KINDS[kind][1]
     if unknown := set(settings) - {f.name for f in fields(config_class)}:
         raise CheckpointError(f"{source}: unknown settings {sorted(unknown)}; written by a newer version of mrm?")
@@ -200,7 +200,7 @@ def kind_of(model: nn.Module) -> str:
 
 
 def start_from(model: nn.Module, path: Path | str) -> KeyReport:
-    """Start `model` from the weights at `path`: what fits is loaded, the report says what was left.
+    """Start `model` from the weights at `path`: what fits is loaded, the report lists what was left out.
 
     `path` is a model folder, a run, `MRM.pth`, MAE's or any timm ViT weights. Positions of another grid
     are resampled as timm does. Raises CheckpointError if the encoder's blocks do not fit.
@@ -223,7 +223,7 @@ def load_encoder(path: Path | str, num_classes: int = 0, drop_path_rate: float =
 
     Takes what `load` takes, and MAE or timm weights of a ViT-B/16. Raises CheckpointError.
     """
-    with noise.seeded(0):  # the new head's weights; what is not new is loaded
+    with noise.seeded(0):  # for the weights of the new head; all others are loaded
         encoder: Any = build_encoder(architecture(path), num_classes, drop_path_rate)
     start_from(nn.ModuleDict({"encoder": encoder}), path)
     return encoder
@@ -245,7 +245,8 @@ def architecture(path: Path | str) -> Any:
 def export_published(model: Model, path: Path | str) -> Path:
     """Write the published `MRM.pth` layout: `torch.load(path)["model"]` loads into timm with `strict=False`.
 
-    The architecture goes along under "config", which the published readers ignore and `load` uses.
+    The architecture is stored under "config", which the published readers ignore and `load` uses. Raises
+    CheckpointError.
     """
     path = Path(path)
     if not isinstance(model, MRM):
@@ -259,28 +260,28 @@ def export_published(model: Model, path: Path | str) -> Path:
 
 
 def load_published(path: Path) -> MRM:
-    """The MRM in a `.pth` of the published layout. Raises CheckpointError if it is none."""
+    """The MRM in a `.pth` of the published layout. Raises CheckpointError for another file."""
     content = read_weights(path)
     if not any(k.startswith(BERT) for k in content):
         raise CheckpointError(
-            f"{path}: no report decoder in it, so no MRM; for an encoder alone use load_encoder or --init"
+            f"{path}: not an MRM model, since it has no report decoder; for an encoder alone use load_encoder or --init"
         )
     config = published_config(content, path)
-    with noise.seeded(0):  # weights to be replaced, without a draw from the global generator
+    with noise.seeded(0):  # the weights are replaced; nothing is drawn from the global generator
         model = MRM(config)
     load_strict(model, own_names(content), path)
     return _ready(model, Card("mrm", asdict(config), {"file": path.name}), None)
 
 
 def published_config(weights: Mapping[str, Tensor], path: Path) -> ModelConfig:
-    """The architecture of a file of weights: as written beside them, else the published one."""
+    """The architecture of a file of weights: the one stored with them, else the published one."""
     content = read_pickle(path) if path.suffix != ".safetensors" else {}
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
         return read_config("mrm", content["config"], path)
     width = {tuple(v.shape) for k, v in weights.items() if k.endswith("patch_embed.proj.weight")}
     if width != {(768, 3, 16, 16)}:
         raise CheckpointError(
-            f"{path}: not a ViT-B/16 (patch weights {sorted(width)}) and says nothing of its architecture"
+            f"{path}: not a ViT-B/16 (patch weights {sorted(width)}), and its architecture is not stored in it"
         )
     words = weights.get(f"{BERT}embeddings.word_embeddings.weight")
     if words is None:
@@ -295,15 +296,15 @@ def _weights_of(path: Path) -> dict[str, Tensor]:
 
 def _fit_positions(encoder: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Resample learned positions to the encoder's grid, as timm does."""
-    given, own = weights.get("encoder.pos_embed"), encoder.pos_embed
-    if given is None or own is None or given.shape == own.shape or given.shape[-1] != own.shape[-1]:
+    source, target = weights.get("encoder.pos_embed"), encoder.pos_embed
+    if source is None or target is None or source.shape == target.shape or source.shape[-1] != target.shape[-1]:
         return weights
     from timm.layers import resample_abs_pos_embed
 
-    prefix = own.shape[1] - encoder.patch_embed.num_patches
-    if math.isqrt(given.shape[1] - prefix) ** 2 != given.shape[1] - prefix:  # with other prefix tokens
+    prefix = target.shape[1] - encoder.patch_embed.num_patches
+    if math.isqrt(source.shape[1] - prefix) ** 2 != source.shape[1] - prefix:  # with other prefix tokens
         return weights
-    resampled = resample_abs_pos_embed(given, new_size=encoder.patch_embed.grid_size, num_prefix_tokens=prefix)
+    resampled = resample_abs_pos_embed(source, new_size=encoder.patch_embed.grid_size, num_prefix_tokens=prefix)
     return {**weights, "encoder.pos_embed": resampled}
 
 

@@ -35,7 +35,7 @@ IN_BLOCK = {
     "fc2.": "output.dense.",
     "norm2.": "output.LayerNorm.",
 }
-COMPUTED = ("decoder_pos_embed",)  # in a published file, not read: the model computes it
+COMPUTED = ("decoder_pos_embed",)  # in a published file, but not read: the model computes it
 
 
 def to_published(model: MRM) -> dict[str, Tensor]:
@@ -51,7 +51,7 @@ def to_published(model: MRM) -> dict[str, Tensor]:
     width, length = model.config.report_width, model.config.report_length
     grid = model.image_decoder.positions_LE
     theirs["decoder_pos_embed"] = torch.cat([torch.zeros_like(grid[:1]), grid])[None]
-    # What the published model has besides: position numbers, the (folded) token types, an unused pooler, ties.
+    # What else the published model has: position numbers, the (folded) token types, an unused pooler, tied weights.
     theirs[f"{BERT}embeddings.position_ids"] = torch.arange(length)[None]
     theirs[f"{BERT}embeddings.token_type_embeddings.weight"] = torch.zeros(2, width)
     theirs[f"{BERT}pooler.dense.weight"] = torch.zeros(width, width)
@@ -62,7 +62,7 @@ def to_published(model: MRM) -> dict[str, Tensor]:
 
 
 def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights by our names, from ours, the published layout, or a plain ViT's (MAE, timm)."""
+    """Weights under our names, from our own, the published layout, or a plain ViT (MAE, timm)."""
     if any(k.startswith("encoder.blocks.") for k in weights):
         return dict(weights)
     ours: dict[str, Tensor] = {}

@@ -93,17 +93,19 @@ class Segmenter(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups, for layer decay: the encoder's by depth, the heads on top of them."""
-        inside = lambda pattern: rf"^encoder\.(?:{pattern.replace('^', '')})"  # noqa: E731
-        return {
-            name: inside(spec) if isinstance(spec, str) else [(inside(p), suffix) for p, suffix in spec]
-            for name, spec in self.encoder.group_matcher(coarse=coarse).items()
-        }
+        groups: dict[str, Any] = {}
+        for name, pattern in self.encoder.group_matcher(coarse=coarse).items():
+            if isinstance(pattern, str):
+                groups[name] = _in_encoder(pattern)
+            else:
+                groups[name] = [(_in_encoder(one), suffix) for one, suffix in pattern]
+        return groups
 
     def features(self, image_BCHW: Tensor) -> list[Tensor]:
-        """What the encoder holds after each of `blocks`, as maps (B, D, H / patch, W / patch); no norm, no class token."""
-        wanted = sorted(set(self.blocks))
-        maps = self.encoder.forward_intermediates(image_BCHW, [b - 1 for b in wanted], intermediates_only=True)
-        return [maps[wanted.index(b)] for b in self.blocks]
+        """The encoder's features after each of `blocks`, as maps (B, D, H / patch, W / patch); no norm, no class token."""
+        numbers = sorted(set(self.blocks))
+        maps = self.encoder.forward_intermediates(image_BCHW, [b - 1 for b in numbers], intermediates_only=True)
+        return [maps[numbers.index(b)] for b in self.blocks]
 
     def forward(self, image_BCHW: Tensor) -> SegmenterOutput:
         """Logits of normalised images, at their size."""
@@ -115,8 +117,13 @@ class Segmenter(nn.Module):
         return SegmenterOutput(logits_BCHW, enlarge(self.auxiliary(features[2]), size))
 
 
+def _in_encoder(pattern: str) -> str:
+    """A pattern for the names of an encoder's weights, as one for those of the model that holds it."""
+    return rf"^encoder\.(?:{pattern.replace('^', '')})"
+
+
 def check_size(size: Sequence[int], patch: Sequence[int]) -> None:
-    """Raises SegmenterError where the patch does not divide the image size, height and width."""
+    """Raises SegmenterError where the patch does not divide height and width of the image."""
     if any(side < 1 or side % p for side, p in zip(size, patch, strict=True)):
         near = " x ".join(str(max(1, round(side / p)) * p) for side, p in zip(size, patch, strict=True))
         raise SegmenterError(
@@ -126,7 +133,7 @@ def check_size(size: Sequence[int], patch: Sequence[int]) -> None:
 
 
 def feature_blocks(config: SegmenterConfig, depth: int) -> tuple[int, ...]:
-    """After which blocks features are taken, counted from 1. Raises SegmenterError for blocks that are not there."""
+    """The blocks after which features are taken, counted from 1. Raises SegmenterError for blocks that do not exist."""
     blocks = config.blocks or tuple(max(1, round(share * depth)) for share in SHARES)
     if len(blocks) != 4 or list(blocks) != sorted(blocks) or not 1 <= blocks[0] <= blocks[-1] <= depth:
         raise SegmenterError(f"blocks must be four ascending numbers from 1 to {depth}, not {blocks}")
@@ -157,16 +164,20 @@ def without_batch_norm(module: nn.Module) -> nn.Module:
     return module
 
 
+def doubling(width: int) -> nn.ConvTranspose2d:
+    """A transposed convolution that doubles height and width."""
+    return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+
+
 class UPerNetHead(nn.Module):
     """The pyramid x4, x2, x1, x1/2 of the four features, and UPerNet's decoder (pooling 1, 2, 3, 6): 1/4 of a patch."""
 
     def __init__(self, width: int, channels: int, classes: int) -> None:
         super().__init__()
-        double = lambda: nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)  # noqa: E731
         self.pyramid = nn.ModuleList(
             [
-                nn.Sequential(double(), group_norm(width), nn.GELU(), double()),
-                double(),
+                nn.Sequential(doubling(width), group_norm(width), nn.GELU(), doubling(width)),
+                doubling(width),
                 nn.Identity(),
                 nn.MaxPool2d(2, ceil_mode=True),
             ]

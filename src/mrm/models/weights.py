@@ -20,17 +20,19 @@ from mrm.system.errors import CheckpointError
 
 @dataclass(frozen=True)
 class KeyReport:
-    """How a state dict met a model: names that matched, and for the others why not."""
+    """How a state dict fits a model: the names that matched, and for the others why not."""
 
     matched: list[str]
-    missing: list[str]  # the model has it, the file has not
-    unexpected: list[str]  # the file has it, the model has no use for it
+    missing: list[str]  # in the model only
+    unexpected: list[str]  # in the file only
     mismatched: dict[str, str]  # name: "file (30000, 384), model (98, 64)"
 
     def __str__(self) -> str:
         lines = [f"{len(self.matched)} tensors matched"]
-        lines += [f"not in the file ({len(self.missing)}): {_short(self.missing)}"] if self.missing else []
-        lines += [f"not used ({len(self.unexpected)}): {_short(self.unexpected)}"] if self.unexpected else []
+        if self.missing:
+            lines.append(f"not in the file ({len(self.missing)}): {_short(self.missing)}")
+        if self.unexpected:
+            lines.append(f"not used ({len(self.unexpected)}): {_short(self.unexpected)}")
         lines += [f"other shape: {name}: {why}" for name, why in self.mismatched.items()]
         return "\n".join(lines)
 
@@ -54,18 +56,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_pickle(path: Path) -> Any:
-    """What `torch.load` gives of a `.pth`, without running code. argparse's Namespace is let through as data."""
+    """What `torch.load` reads from a `.pth` without running code; argparse's Namespace is allowed as data."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        if not asked:
+        imported = re.search(r"GLOBAL (\S+)", str(error))
+        if not imported:
             raise CheckpointError(
-                f"{path}: no file of weights that torch can read as plain data; get it again"
+                f"{path}: not a file of weights that torch can read as plain data; download or copy it again"
             ) from error
         raise CheckpointError(
-            f"{path}: refused, it asks for {asked[1]}, which is more than tensors and plain data, and loading "
+            f"{path}: refused, since it imports {imported[1]}, which is more than tensors and plain data, and loading "
             "it could run code; ask its author for .safetensors"
         ) from error
 
@@ -99,14 +101,15 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f'{path}: no state dict in it (a mapping of names to tensors, or one under "model")')
+        raise CheckpointError(f'{path}: has no state dict (a mapping of names to tensors, or one under "model")')
     return {k.removeprefix("module."): v for k, v in content.items()}
 
 
-def _short(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f", and {len(names) - most} more" if len(names) > most else "")
+def _short(names: list[str], limit: int = 6) -> str:
+    more = [f"and {len(names) - limit} more"] if len(names) > limit else []
+    return ", ".join([*names[:limit], *more])
 
 
 def first_line(error: Exception) -> str:
-    """What an error says first; libraries add pages."""
+    """The first line of an error's message, which in libraries can fill pages."""
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
