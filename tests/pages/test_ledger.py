@@ -1,0 +1,25 @@
+"""The reproduction ledger as a page."""
+
+from mrm.pages.ledger import write_ledger_page
+from tests.support.html_pages import check_whole
+
+
+def test_ledger_warns_before_its_numbers(tmp_path):
+    facts = {"suite": "nih", "about": "Fourteen findings", "rehearsal": "every run squeezed into 5 steps"}
+    run = {"seed": 0, "status": "done", "command": "mrm finetune"}
+    ours = {"value": 0.7, "low": 0.6, "high": 0.8, "n": 90, "positives": 20, "seeds": 1}
+    row = {
+        "entry": "nih-1",
+        "model": "runs/<a>",
+        "overlap": ["3 records shared"],
+        "cells": [run],
+        "metric": "mean AUROC",
+    }
+    facts["rows"] = [row | {"published": 0.794, "ours": ours, "gap": None, "fingerprints": ["abc123"]}]
+    text = write_ledger_page(tmp_path / "ledger.html", facts).read_text()
+    check_whole(text)
+    for warning in ("A rehearsal: every run squeezed into 5 steps", "3 records shared"):
+        assert text.index(warning) < text.index("<table")
+    assert "0.700 (0.600 to 0.800), 1 seed<" in text
+    assert "seed 0: mrm finetune" in text
+    assert "viewport" in text
