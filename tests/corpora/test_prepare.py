@@ -44,11 +44,11 @@ def release_of(source, labels: str = "01" * 15, **fields) -> Release:
 
 @pytest.fixture
 def use(monkeypatch):
-    """Let `nih` read as the release that is given."""
+    """A function that makes `nih` return a given release."""
     return lambda release: monkeypatch.setattr(nih, "read", lambda source, options: release)
 
 
-def test_every_corpus_has_its_module_and_is_named_when_another_is_asked_for(tmp_path):
+def test_every_corpus_has_its_module_and_is_named_for_an_unknown_one(tmp_path):
     for name in corpora.CORPORA:
         assert callable(__import__(f"mrm.corpora.{name}", fromlist=["read"]).read)
     with pytest.raises(RecordError, match=r"unknown corpus 'imagenet'; choose from nih, chexpert, rsna"):
@@ -126,7 +126,7 @@ def test_equal_options_give_equal_files_and_another_seed_other_sets(source, tmp_
     assert [r.labels for r in parquet] == [r.labels for r in Records.load(tmp_path / "a/train.csv", ("Finding",))]
 
 
-def test_only_the_views_asked_for_and_none_is_an_error(source, tmp_path, use):
+def test_only_the_requested_views_are_kept_and_none_is_an_error(source, tmp_path, use):
     release = release_of(source)
     rows = [replace(r, view="PA" if i % 2 else "AP") for i, r in enumerate(release.records)]
     use(replace(release, records=replace(release.records, rows=rows)))
@@ -149,7 +149,7 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(source, tmp_path, u
     assert "03.png" not in (tmp_path / "out/records.csv").read_text()
 
 
-def test_no_look_at_the_images_when_none_is_asked_for(source, tmp_path, use):
+def test_without_a_check_no_image_is_opened(source, tmp_path, use):
     (source / "images/03.png").write_bytes(b"")
     use(release_of(source))
     assert len(prepare("nih", source, tmp_path / "out", Options(check="none")).records) == 30

@@ -94,7 +94,7 @@ def test_shapes_are_kept_and_small_images_are_not_enlarged():
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
-def test_every_format_becomes_one_channel_of_the_size_asked_for(tmp_path, kind):
+def test_every_format_becomes_one_channel_of_the_requested_size(tmp_path, kind):
     rng = np.random.default_rng(0)
     colour = cv2.GaussianBlur(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8), (0, 0), 3)
     deep = (colour[..., 0].astype(np.uint16) << 8) + 5
@@ -181,8 +181,8 @@ def test_failures_are_left_out_listed_and_counted(flawed, tmp_path, capsys):
     out = tmp_path / "out"
     with pytest.warns(UserWarning, match=r"2 images could not be read, see .*failures.csv; the first, .*cut.jpg"):
         packing.pack(tmp_path / "records.csv", out, SMALL, workers=1)
-    assert "3 images in 1 files" in (said := capsys.readouterr().out)
-    assert "2 left out" in said
+    assert "3 images in 1 files" in (output := capsys.readouterr().out)
+    assert "2 left out" in output
     with open(out / "failures.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [Path(r["image_path"]).name for r in rows] == ["cut.jpg", "absent.jpg"]
@@ -249,15 +249,15 @@ def test_another_packing_is_not_mixed_in(phantoms, packed):
 
 def test_two_commands_do_not_write_one_folder(phantoms, tmp_path):
     source = open_source(phantoms / "records.csv")
-    tried = []
+    counts = []
 
     def second(done, n):
         with pytest.raises(OutputError, match="out: another process is writing to this folder"):
             pack(source, tmp_path / "out", SMALL, workers=1)
-        tried.append(done)
+        counts.append(done)
 
     pack(source, tmp_path / "out", SMALL, workers=1, progress=second)
-    assert tried == [20, 40, 48]
+    assert counts == [20, 40, 48]
 
 
 def test_two_commands_that_start_at_once_do_not_write_one_folder(phantoms, tmp_path, monkeypatch):
@@ -364,8 +364,8 @@ def test_the_command_packs_and_checks(phantoms, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["pack", "--check", out])
     assert end.value.code == 2
-    assert "1 of 2 files are damaged or missing" in (said := capsys.readouterr().err)
-    assert "shard-00000.arrow" in said
+    assert "1 of 2 files are damaged or missing" in (output := capsys.readouterr().err)
+    assert "shard-00000.arrow" in output
 
 
 @pytest.mark.parametrize("words", [[], ["."], ["--out", "x"], [".", "--out", "x", "--check", "."]])
@@ -418,14 +418,14 @@ def test_segmentation_shards_give_what_the_same_files_give(outlined, tmp_path, c
     assert result.index.rows == 9
     files = unpacked(tmp_path / "shards", tmp_path / "files")
     for split, count in (("training", 5), ("validation", 3), ("test", 1)):
-        there, here = masks.load(files, split), masks.load(tmp_path / "shards", split)
-        assert len(here) == count
-        assert here.lesion_is_255 == there.lesion_is_255
-        assert np.array_equal(here.areas_NC, there.areas_NC)
-        assert here.records().fingerprint() == there.records().fingerprint()
+        from_files, from_shards = masks.load(files, split), masks.load(tmp_path / "shards", split)
+        assert len(from_shards) == count
+        assert from_shards.lesion_is_255 == from_files.lesion_is_255
+        assert np.array_equal(from_shards.areas_NC, from_files.areas_NC)
+        assert from_shards.records().fingerprint() == from_files.records().fingerprint()
         for i in range(count):
-            assert np.array_equal(here.image(i), there.image(i))
-            assert np.array_equal(here.mask(i), there.mask(i))
+            assert np.array_equal(from_shards.image(i), from_files.image(i))
+            assert np.array_equal(from_shards.mask(i), from_files.mask(i))
     if config.size == 512:  # nothing to shrink: the masks are those of the folder
         assert np.array_equal(masks.load(tmp_path / "shards").mask(2), masks.load(outlined).mask(2))
 
@@ -436,11 +436,11 @@ def test_a_segmenters_samples_are_the_same_bits_from_shards(outlined, tmp_path):
 
     pack(open_source(outlined), tmp_path / "shards", PackConfig(48), workers=1)
     files = unpacked(tmp_path / "shards", tmp_path / "files")
-    there, here = (
+    from_files, from_shards = (
         MaskData(masks.load(f), (64, 64), CropConfig((0.3, 1.0)), seed=1) for f in (files, tmp_path / "shards")
     )
-    for index in range(len(here)):
-        first, second = there.sample(3, index), here.sample(3, index)
+    for index in range(len(from_shards)):
+        first, second = from_files.sample(3, index), from_shards.sample(3, index)
         assert np.array_equal(first["image"], second["image"])
         assert np.array_equal(first["mask"], second["mask"])
 

@@ -1,4 +1,4 @@
-"""Results kept as they come: found again whole, whatever cut the work short."""
+"""Results saved as they arrive: they come back whole, whatever interrupted the work."""
 
 from mrm.system.journal import Journal, file_state
 

@@ -66,9 +66,9 @@ class Bucket:
 def bucket():
     before = {key: os.environ.get(key) for key in KEYS}
     os.environ.update(KEYS)
-    made = Bucket()
-    yield made
-    made.server.stop()
+    bucket = Bucket()
+    yield bucket
+    bucket.server.stop()
     for key, value in before.items():
         os.environ.pop(key) if value is None else os.environ.update({key: value})
 
@@ -171,12 +171,12 @@ def test_the_command_takes_an_address(uploaded, tmp_path, capsys):
 @pytest.fixture
 def files(bucket, tmp_path) -> list[tuple[str, int, str]]:
     """Eight files of 100,000 bytes in the store."""
-    made = []
+    uploaded_files = []
     for number in range(8):
         content = bytes([number]) * 100_000
         bucket.client.put_object(Bucket="radiographs", Key=f"files/{number}", Body=content)
-        made.append((bucket.address(f"files/{number}"), len(content), hashlib.sha256(content).hexdigest()))
-    return made
+        uploaded_files.append((bucket.address(f"files/{number}"), len(content), hashlib.sha256(content).hexdigest()))
+    return uploaded_files
 
 
 def names(cache: Path) -> set[str]:
@@ -316,11 +316,11 @@ def test_files_are_fetched_ahead(files, cache):
     for file in files[:5]:
         fetcher.request(*file)
     until = time.monotonic() + 20
-    wanted = {file[2] for file in files[:5]}
-    while not (cache.is_dir() and names(cache) == wanted) and time.monotonic() < until:
+    expected = {file[2] for file in files[:5]}
+    while not (cache.is_dir() and names(cache) == expected) and time.monotonic() < until:
         time.sleep(0.01)
     fetcher.close()
-    assert names(cache) == wanted
+    assert names(cache) == expected
     for thread in fetcher.threads:
         thread.join(5)
     assert not any(thread.is_alive() for thread in fetcher.threads)
@@ -346,10 +346,10 @@ def test_a_fork_says_that_it_cannot_read(uploaded):
     if (child := os.fork()) == 0:
         try:
             object_store.read(object_store.within(uploaded, "shards.json"))
-            said = "read"
+            answer = "read"
         except StoreError as error:
-            said = str(error)
-        os.write(writer, said.encode())
+            answer = str(error)
+        os.write(writer, answer.encode())
         os._exit(0)
     os.waitpid(child, 0)
     assert (

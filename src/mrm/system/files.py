@@ -44,15 +44,15 @@ def write_json(path: Path, value: Any) -> Path:
 
 def as_json(value: Any) -> str:
     """The text that `write_json` writes."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    """The value with null in place of NaN and infinity, which JSON does not have, and text in place of paths."""
+def plain(value: Any) -> Any:
+    """The value with None in place of NaN and infinity, which JSON does not have, and text in place of paths."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value

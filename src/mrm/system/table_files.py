@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mrm.system.errors import RecordError
-from mrm.system.files import Row, cells, write_by, write_csv
+from mrm.system.files import Row, cells, plain, write_by, write_csv
 from mrm.system.output_folder import writing
 
 PARQUET_TYPES = {str: "string", float: "float64", int: "int64"}
@@ -37,7 +37,7 @@ def write_table(
 ) -> Path:
     """Write a table in the format that the suffix of `path` names. Returns `path`.
 
-    A value that is None or missing is empty. `facts` are kept in the metadata of Parquet, under "mrm". Raises
+    A value that is None or missing is empty, in JSON null as NaN is. `facts` are kept in the metadata of Parquet, under "mrm". Raises
     RecordError for an unknown suffix and OutputError where the file cannot be written.
     """
     writers: dict[str, Callable[[], Path]] = {
@@ -75,7 +75,8 @@ def _write_json_lines(path: Path, columns: Iterable[str], rows: Iterable[Row]) -
 
 
 def _json_line(columns: Sequence[str], row: Row) -> str:
-    return json.dumps(dict(zip(columns, cells(columns, row), strict=True)), ensure_ascii=False)
+    values = dict(zip(columns, cells(columns, row), strict=True))
+    return json.dumps(plain(values), ensure_ascii=False, allow_nan=False)
 
 
 def write_parquet(
