@@ -153,3 +153,8 @@ def colours(heat_HW: np.ndarray) -> np.ndarray:
     """Values from 0 to 1 as colours (H, W, 3) uint8, red green blue."""
     values = np.rint(np.clip(heat_HW, 0, 1) * 255).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(values, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+
+
+def palette() -> np.ndarray:
+    """The 256 colours of heat maps (256, 3) uint8, red green blue, from no heat to the greatest."""
+    return colours(np.linspace(0, 1, 256, dtype=np.float32)[None])[0]

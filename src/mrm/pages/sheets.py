@@ -11,10 +11,11 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 
 from mrm.data.display import INK, MUTED, shrink
+from mrm.inference import heat_maps
 from mrm.inference.reconstruction import Reconstruction
 from mrm.pages.figures import TEXT, png
 
@@ -45,7 +46,12 @@ def heat_sheet(
         for axes in grid[1 + len(overlays) :]:
             axes.set_axis_off()
         figure.suptitle(caption, fontsize=9, color=MUTED, x=0.01, ha="left", parse_math=False)
-        bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "inferno"), ax=list(grid), shrink=0.8, pad=0.02)
+        bar = figure.colorbar(
+            ScalarMappable(Normalize(0, 1), ListedColormap(heat_maps.palette() / 255)),
+            ax=list(grid),
+            shrink=0.8,
+            pad=0.02,
+        )
         bar.set_label("share of the greatest value", color=INK, fontsize=8)
         return png(figure)
 

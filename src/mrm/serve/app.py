@@ -263,9 +263,8 @@ def _add_page(app: FastAPI) -> None:
 
 def palette_script() -> str:
     """The colours of heat maps and classes for the page, so that it draws as the rest of the package does."""
-    shades_1W = np.linspace(0, 1, 256, dtype=np.float32)[None]
-    heat_colours = heat_maps.colours(shades_1W)[0].tolist()
-    return f"const HEAT_COLOURS = {heat_colours};\nconst CLASS_COLOURS = {[list(c) for c in display.CLASS_COLOURS]};\n"
+    class_colours = [list(colour) for colour in display.CLASS_COLOURS]
+    return f"const HEAT_COLOURS = {heat_maps.palette().tolist()};\nconst CLASS_COLOURS = {class_colours};\n"
 
 
 def _fixed(content: str, media_type: str) -> Callable[[Request], Response]:
