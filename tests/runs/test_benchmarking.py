@@ -250,7 +250,7 @@ def test_wrong_names_are_answered_with_the_right_ones(tmp_path, lists, model):
     pretended = Pretended()
     with pytest.raises(ConfigError, match="unknown suite 'nhi'; choose from nih, chexpert"):
         pretended.benchmark(BenchmarkConfig("nhi", tmp_path / "a"))
-    with pytest.raises(ConfigError, match="the suite nih has no 'nih-5'; there are nih-1, nih-10, nih-100"):
+    with pytest.raises(ConfigError, match="unknown entry 'nih-5' of the suite nih; choose from nih-1, nih-10, nih-100"):
         pretended.benchmark(config(tmp_path / "b", lists, model, only=("nih-5",)))
     with pytest.raises(ConfigError, match="needs --data DIR"):
         pretended.benchmark(config(tmp_path / "c", lists, model, data=None))

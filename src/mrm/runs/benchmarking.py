@@ -1,4 +1,4 @@
-"""`mrm benchmark`: a suite of fine-tunings and tests, and the reproduction ledger they add up to.
+"""`mrm benchmark`: a suite of fine-tunings and tests, and the reproduction ledger of their results.
 
 Every (model, entry, seed) is a cell with a folder of its own: its run, its test, and `cell.json` when it is over, done
 or failed. The same command goes on with what is neither done nor under way; `ledger.json`, `ledger.md` and `ledger.html`
@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from mrm import recipes
-from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import masks
 from mrm.data.records import Records
@@ -31,6 +30,7 @@ from mrm.recipes import FinetuneConfig, SegmentConfig, suites
 from mrm.recipes.suites import Entry, Suite
 from mrm.runs.evaluating import evaluate
 from mrm.runs.finetuning import finetune
+from mrm.runs.phantom_sets import draw_sets
 from mrm.runs.pretraining import pretrain
 from mrm.runs.reading_options import Reading
 from mrm.runs.segmenting import segment
@@ -41,24 +41,24 @@ from mrm.system.errors import ConfigError, RunError
 from mrm.system.files import write_json, write_whole
 from mrm.system.output_folder import json_settings, open_folder
 
-SCRATCH = "scratch"  # the model that is none: random weights
-PHANTOMS = {"pretrain": 1200, "train": 600, "val": 150, "test": 500}  # the suite that draws its own data
+SCRATCH = "scratch"  # in place of a model: random weights
+PHANTOMS = {"pretrain": 1200, "train": 600, "val": 150, "test": 500}  # of the suite `phantom`, which draws its own data
 PHANTOM_SIZE = 192
 
 
 @dataclass(frozen=True)
 class BenchmarkConfig:
-    """A suite, the models it compares, and where things are."""
+    """A suite, the models that it compares, and the folders of data, images and results."""
 
     suite: str
     out: Path
     data: Path | None = None  # the prepared corpus, or the published lists; `phantom` draws its own
     models: tuple[str, ...] = ()  # runs, model folders, MRM.pth; "scratch" has random weights
-    images: Path | None = None  # where relative image paths are; else beside the lists
+    images: Path | None = None  # the folder that relative image paths start from; by default that of the lists
     seeds: tuple[int, ...] = (0, 1, 2)
-    only: tuple[str, ...] = ()  # entries to do; else all
+    only: tuple[str, ...] = ()  # entries of the suite; by default all
     modern: bool = False  # fine-tune by the recipes NAME-modern
-    max_steps: int | None = None  # squeeze every run into so many steps: a rehearsal, and the ledger says so
+    max_steps: int | None = None  # squeeze every run into so many steps: a rehearsal, which the ledger then says it is
     draws: int = 2000  # bootstrap resamples
 
 
@@ -72,12 +72,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A folder's name."""
+        """The name of its folder."""
         return f"{self.entry.name}/{Path(self.model).stem or 'model'}-{self.seed}"
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
-    """Do what is left of a suite and write the ledger. Returns it. A cell that fails is noted, and the rest goes on."""
+    """Run the cells of a suite that are not done, and write the ledger. Returns it. A failed cell does not stop the others."""
     suite = suites.find(config.suite)
     _open(config)
     data, models = _ready(config, suite)
@@ -92,7 +92,7 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     return write(config, suite, cells)
 
 
-# What is needed ---------------------------------------------------------------------------------------
+# Suite, data and models ---------------------------------------------------------------------------------------
 
 
 def _open(config: BenchmarkConfig) -> None:
@@ -104,20 +104,21 @@ def _open(config: BenchmarkConfig) -> None:
 
 
 def _chosen(config: BenchmarkConfig, suite: Suite) -> list[Entry]:
-    """The entries asked for, by the recipes asked for. Raises ConfigError for names there are not."""
+    """The entries of `--only`, with modern recipes if asked for. Raises ConfigError for unknown names."""
     known = {e.name: e for e in suite.entries}
     if unknown := [name for name in config.only if name not in known]:
-        raise ConfigError(f"the suite {suite.name} has no {unknown[0]!r}; there are {', '.join(known)}")
+        raise ConfigError(f"unknown entry {unknown[0]!r} of the suite {suite.name}; choose from {', '.join(known)}")
     entries = [known[name] for name in config.only or known]
     if not config.modern:
         return entries
-    if segmenting := [e.name for e in entries if e.kind == "segment"]:
-        raise ConfigError(f"no modern recipe for {', '.join(segmenting)}: leave --modern out")
+    segmentations = [e.name for e in entries if e.kind == "segment"]
+    if segmentations:
+        raise ConfigError(f"there is no modern recipe for {', '.join(segmentations)}; leave --modern out")
     return [replace(e, name=f"{e.name}-modern", recipe=f"{e.recipe}-modern") for e in entries]
 
 
 def _ready(config: BenchmarkConfig, suite: Suite) -> tuple[Path, tuple[str, ...]]:
-    """The folder of the lists and the models, all of them there. Raises RunError or ConfigError for what is not."""
+    """The folder of the lists, and the models. Raises RunError or ConfigError if something is missing."""
     if suite.name == "phantom" and config.data is None:
         data = config.out / "data"
         models = config.models or (str(_phantom_model(config, data)), SCRATCH)
@@ -128,8 +129,8 @@ def _ready(config: BenchmarkConfig, suite: Suite) -> tuple[Path, tuple[str, ...]
         suites.require_data(replace(suite, entries=tuple(_chosen(replace(config, modern=False), suite))), data)
     if not models or all(m == SCRATCH for m in models):
         raise ConfigError("name at least one model to fine-tune: --models MRM.pth; `scratch` takes its architecture")
-    if len(set(names := [Path(m).stem for m in models])) < len(names):
-        raise ConfigError(f"models must differ in their last name, by which the ledger calls them: {', '.join(models)}")
+    if len({Path(m).stem for m in models}) < len(models):
+        raise ConfigError(f"the last part of each model's path must differ, as it names the model: {', '.join(models)}")
     for model in models:
         if model != SCRATCH:
             model_folder.architecture(model)
@@ -140,26 +141,22 @@ def _ready(config: BenchmarkConfig, suite: Suite) -> tuple[Path, tuple[str, ...]
 
 def _phantom_model(config: BenchmarkConfig, data: Path) -> Path:
     """Draw the sets of the suite `phantom`, each once, and pre-train a small model on one of them."""
-    for number, (name, count) in enumerate(PHANTOMS.items()):
-        if not (data / name / "records.csv").is_file():
-            print(f"drawing {count} phantoms: {name}", flush=True)
-            phantom_files.write(data / name, count, seed=2000 + number, size=PHANTOM_SIZE)
+    for name, file in draw_sets(data, PHANTOMS, first_seed=2000, size=PHANTOM_SIZE).items():
         if name != "pretrain" and not (data / f"{name}.csv").is_file():
-            Records.load(data / name / "records.csv", FINDINGS).to_csv(data / f"{name}.csv")
+            Records.load(file, FINDINGS).to_csv(data / f"{name}.csv")
     if not (data / "train_10.csv").is_file():
         Records.load(data / "train.csv", FINDINGS)[: PHANTOMS["train"] // 10].to_csv(data / "train_10.csv")
     run = config.out / "pretrained"
     recipe = recipes.tiny(data / "pretrain" / "records.csv", run)
     training = replace(recipe.training, epochs=8.0, global_batch=16, log_every=25)
-    made = replace(recipe, training=training, max_steps=config.max_steps)
-    return pretrain(made)
+    return pretrain(replace(recipe, training=training, max_steps=config.max_steps))
 
 
 # One cell ---------------------------------------------------------------------------------------------
 
 
 def folder_of(config: BenchmarkConfig, cell: Cell) -> Path:
-    """Where a cell is."""
+    """The folder of a cell."""
     return config.out / "cells" / cell.name
 
 
@@ -172,7 +169,7 @@ def status(config: BenchmarkConfig, cell: Cell) -> str:
 
 
 def _attempt(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[str]) -> None:
-    """Fine-tune, test, and note how it went. What is wrong with one cell must not keep the others from their turn."""
+    """Fine-tune, test, and note the result. An error is noted too, and must not keep the other cells from running."""
     folder, began = folder_of(config, cell), time.perf_counter()
     for name in ("cell.json", "resamples.npy"):
         (folder / name).unlink(missing_ok=True)
@@ -181,7 +178,7 @@ def _attempt(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[s
         settings = _settings(config, cell, data, models)
         note |= {"command": _command(config, cell, settings)}
         note |= {"status": "done", **_measure(config, cell, settings, data)}
-    except Exception as error:  # `training.Stopped` is none: a run that was asked to stop stops the benchmark too
+    except Exception as error:  # not `training.Stopped`: a signal to stop ends the benchmark too
         note |= {"status": "failed", "reason": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
         print(f"{cell.name}: failed: {note['reason']}", flush=True)
     note["seconds"] = time.perf_counter() - began
@@ -189,21 +186,22 @@ def _attempt(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[s
 
 
 def _settings(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[str]) -> FinetuneConfig | SegmentConfig:
-    """The cell's fine-tuning, whole."""
+    """All settings of the cell's fine-tuning."""
     entry, run = cell.entry, folder_of(config, cell) / "run"
     scratch = cell.model == SCRATCH
     init = Path(next(m for m in models if m != SCRATCH) if scratch else cell.model)
     table = recipes.SEGMENT if entry.kind == "segment" else recipes.FINETUNE
     recipe = recipes.find(table, entry.recipe)
-    where: dict[str, Any] = {"scratch": scratch, "seed": cell.seed, "max_steps": config.max_steps}
+    options: dict[str, Any] = {"scratch": scratch, "seed": cell.seed, "max_steps": config.max_steps}
     if entry.kind == "segment":
         only = suites.file_of(data, entry.train) if entry.train else None
-        return recipe.make(data, data, init, run, only=only, **where)
+        return recipe.make(data, data, init, run, only=only, **options)
     train, val = _set(data, entry.train), _set(data, entry.val)
-    return recipe.make(train, val, init, run, images=config.images, classes=entry.classes, **where)
+    return recipe.make(train, val, init, run, images=config.images, classes=entry.classes, **options)
 
 
 def _set(data: Path, name: str) -> Path:
+    """The list of a set. Raises RunError if it is missing."""
     file = suites.file_of(data, name)
     if file is None:
         raise RunError(f"{data}: no {' or '.join(suites.FILES[name.rpartition('/')[2]])} in it")
@@ -211,23 +209,26 @@ def _set(data: Path, name: str) -> Path:
 
 
 def _command(config: BenchmarkConfig, cell: Cell, settings: FinetuneConfig | SegmentConfig) -> str:
-    """What one would type to make the cell alone: the ledger has it so that anyone can check a number."""
+    """The command that runs this cell alone, for the ledger, so that anyone can check a number."""
     entry = cell.entry
     words: list[object] = ["mrm", entry.kind, entry.recipe]
     words += ["--train", settings.train, "--val", settings.val, "--init", settings.init]
-    words += ["--out", settings.out, "--seed", settings.seed, *(["--scratch"] if settings.scratch else [])]
-    words += ["--max-steps", config.max_steps] if config.max_steps else []
-    if isinstance(settings, SegmentConfig):
-        words += ["--only", settings.only] if settings.only else []
-    else:
-        words += ["--images", config.images] if config.images else []
+    words += ["--out", settings.out, "--seed", settings.seed]
+    if settings.scratch:
+        words.append("--scratch")
+    if config.max_steps:
+        words += ["--max-steps", config.max_steps]
+    if isinstance(settings, SegmentConfig) and settings.only:
+        words += ["--only", settings.only]
+    if isinstance(settings, FinetuneConfig) and config.images:
+        words += ["--images", config.images]
     return shlex.join(map(str, words))
 
 
 def _measure(
     config: BenchmarkConfig, cell: Cell, settings: FinetuneConfig | SegmentConfig, data: Path
 ) -> dict[str, Any]:
-    """Fine-tune and test; the number with its interval, and the fingerprints of what it rests on."""
+    """Fine-tune and test. Returns the metric with its interval, and the fingerprints of the data."""
     entry, run = cell.entry, settings.out
     test = run.with_name("test")
     if isinstance(settings, SegmentConfig):
@@ -255,7 +256,7 @@ def _measure(
 
 
 def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
-    """`ledger.json`, `ledger.md` and `ledger.html` from the cells there are. Returns the first."""
+    """Write `ledger.json`, `ledger.md` and `ledger.html` from the cells so far. Returns the ledger."""
     rows = [
         _row(config, entry, model, [c for c in cells if (c.entry, c.model) == (entry, model)])
         for entry, model in dict.fromkeys((c.entry, c.model) for c in cells)
@@ -273,7 +274,7 @@ def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[
 
 
 def _row(config: BenchmarkConfig, entry: Entry, model: str, cells: Sequence[Cell]) -> dict[str, Any]:
-    """One model by one recipe: the mean over seeds, its interval, and its distance from the published number."""
+    """One model by one recipe: the mean over seeds, its interval, and the gap to the published number."""
     notes = [_note(config, cell) for cell in cells]
     done = [note for note in notes if note["status"] == "done"]
     ours = _over_seeds(config, cells, notes)
@@ -295,7 +296,7 @@ def _row(config: BenchmarkConfig, entry: Entry, model: str, cells: Sequence[Cell
 
 
 def _note(config: BenchmarkConfig, cell: Cell) -> dict[str, Any]:
-    """What is known of a cell."""
+    """What a cell has noted, or only its status."""
     file = folder_of(config, cell) / "cell.json"
     if file.is_file():
         return dict(json.loads(file.read_bytes()))
@@ -307,21 +308,25 @@ def _over_seeds(
 ) -> dict[str, Any] | None:
     """The mean over the seeds that are done, with an interval over test patients and seeds; None without any."""
     done = [(c, note) for c, note in zip(cells, notes, strict=True) if note["status"] == "done"]
-    stated = [(cell, note) for cell, note in done if note["estimate"]["value"] is not None]
-    if not stated:
+    defined = [(cell, note) for cell, note in done if note["estimate"]["value"] is not None]
+    if not defined:
         return None
-    estimates = [note["estimate"] for _, note in stated]
+    estimates = [note["estimate"] for _, note in defined]
     value_S = np.array([e["value"] for e in estimates])
-    told = {"value": float(value_S.mean()), **{k: estimates[0][k] for k in ("n", "positives")}, "seeds": len(stated)}
-    without = [e["note"] for e in estimates if e["low"] is None]
-    if len({(note["fingerprints"]["test"], note["estimate"]["n"]) for _, note in stated}) > 1:
-        without.append("interval undefined: the seeds were not tested on the same records")
-    if without:
-        return {**told, "low": None, "high": None, "note": without[0]}
-    drawn_SD = np.stack([_resamples(config, cell) for cell, _ in stated])
+    summary = {
+        "value": float(value_S.mean()),
+        **{k: estimates[0][k] for k in ("n", "positives")},
+        "seeds": len(defined),
+    }
+    reasons = [e["note"] for e in estimates if e["low"] is None]  # why there is no interval
+    if len({(note["fingerprints"]["test"], note["estimate"]["n"]) for _, note in defined}) > 1:
+        reasons.append("interval undefined: the seeds were not tested on the same records")
+    if reasons:
+        return {**summary, "low": None, "high": None, "note": reasons[0]}
+    drawn_SD = np.stack([_resamples(config, cell) for cell, _ in defined])
     spread_D = seeds.with_seed_variance(value_S, drawn_SD, np.random.default_rng(0))
     low, high = np.nanquantile(spread_D, [0.025, 0.975]).tolist()
-    return {**told, "low": low, "high": high, "note": seeds.seed_note(len(stated))}
+    return {**summary, "low": low, "high": high, "note": seeds.seed_note(len(defined))}
 
 
 def _resamples(config: BenchmarkConfig, cell: Cell) -> np.ndarray:
@@ -335,7 +340,7 @@ def _resamples(config: BenchmarkConfig, cell: Cell) -> np.ndarray:
 
 
 def _drawn(test: Path, metric: str, draws: int) -> np.ndarray:
-    """A metric in the resamples (D,) that `mrm evaluate` drew for its interval, from what it wrote of each record."""
+    """The metric in each resample (D,) that `mrm evaluate` drew for its interval, from its table of records."""
     if (test / "images.csv").is_file():
         names, positive_N, published_N = next(iter(read_dice(test / "images.csv").values()))
         dice_N = {"dice_positive": positive_N, "dice_published": published_N}[metric]
@@ -343,5 +348,6 @@ def _drawn(test: Path, metric: str, draws: int) -> np.ndarray:
     p = read_predictions(test / "predictions.csv")
     bootstrap = Bootstrap.from_groups(p.patients, len(p.names), draws)
     pairs = zip(p.labels_NC.T, p.probabilities_NC.T, strict=True)
-    ranked = [one for pair in pairs if not (one := RankedScores(*pair, bootstrap)).reason]
+    ranked = [RankedScores(labels_N, scores_N, bootstrap) for labels_N, scores_N in pairs]
+    ranked = [scores for scores in ranked if not scores.reason]
     return mean_or_nan(bootstrap_metrics(ranked, [metric], bootstrap)[:, 0])

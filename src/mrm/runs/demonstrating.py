@@ -1,7 +1,7 @@
 """`mrm demo`: the whole path on phantoms, and a page that shows it.
 
-Draw phantoms, pre-train on their images and reports, fine-tune with few labels from the pre-trained and
-from a random encoder with the same budget, test both, and show what the model has learnt.
+It draws phantoms, pre-trains on their images and reports, fine-tunes the pre-trained and a random encoder with few labels
+and the same budget, tests both, and shows what the model has learned.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from mrm import recipes
-from mrm.corpora.phantoms import phantom_files
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Records
@@ -29,6 +28,7 @@ from mrm.models.mrm import MRM
 from mrm.pages.demo import Contender, FilledReport, Story, Word, write_demo_page
 from mrm.runs.evaluating import evaluate
 from mrm.runs.finetuning import finetune
+from mrm.runs.phantom_sets import draw_sets
 from mrm.runs.pretraining import pretrain
 from mrm.statistics import comparison, intervals, ranking
 
@@ -39,58 +39,65 @@ STEPS = 50  # of fine-tuning, from either encoder
 
 
 def demo(out: Path, seed: int = 0) -> Path:
-    """Run it all under `out` and write `index.html`; a second call goes on where the first was left."""
-    start, out = time.perf_counter(), Path(out)
-    again = " now; an earlier run made some of it" if (out / "phantoms").exists() else ""
-    sets = draw_phantoms(out / "phantoms", seed)
+    """Run the whole path under `out` and write `index.html`. Returns its path. The same call resumes a stopped demo."""
+    started, out = time.perf_counter(), Path(out)
+    resumed = (out / "phantoms").exists()
+    sets = draw_sets(out / "phantoms", COUNTS, first_seed=1000 * seed, size=SIZE)
     drawn = time.perf_counter()
-    recipe = recipes.tiny(sets["pretrain"], out / "pretrained", seed=seed)
-    # Words are learned in many steps more than in large batches: a quarter of the recipe's batch for four times the steps.
-    training = replace(recipe.training, epochs=float(EPOCHS), global_batch=16, log_every=25)
-    run = pretrain(replace(recipe, training=training))
+    run = pre_trained(out, sets, seed)
     trained = time.perf_counter()
     contenders = [
         fine_tuned(out, sets, run, seed, "pre-trained encoder", scratch=False),
         fine_tuned(out, sets, run, seed, "random encoder", scratch=True),
     ]
-    model, test = model_folder.load(run), Records.load(sets["test"])
-    assert isinstance(model, MRM)
-    shown_HW = [images.read(r.image) for r in test[:24]]
-    story = Story(
+    times = {"Drawing": drawn - started, "Pre-training": trained - drawn, "Total": time.perf_counter() - started}
+    return write_demo_page(
+        out, story_of(run, Records.load(sets["test"]), contenders, facts(times, resumed, seed), seed)
+    )
+
+
+def pre_trained(out: Path, sets: dict[str, Path], seed: int) -> Path:
+    """Pre-train on phantoms and their reports. Returns the run folder."""
+    recipe = recipes.tiny(sets["pretrain"], out / "pretrained", seed=seed)
+    # Words need many steps more than large batches: a quarter of the recipe's batch gives four times the steps.
+    training = replace(recipe.training, epochs=float(EPOCHS), global_batch=16, log_every=25)
+    return pretrain(replace(recipe, training=training))
+
+
+def story_of(run: Path, test: Records, contenders: list[Contender], facts: dict[str, str], seed: int) -> Story:
+    """What the page shows: losses, restored images, filled reports and the test of both encoders."""
+    model = model_folder.load_as(run, MRM)
+    images_HW = [images.read(r.image) for r in test[:24]]
+    return Story(
         losses=read_losses(run / "log.csv"),
-        reconstructions=[reconstruction.reconstruct(model, p, seed=i) for i, p in enumerate(shown_HW[:4])],
-        reports=[filled(model, test, shown_HW, i, seed) for i in range(4)],
+        reconstructions=[reconstruction.reconstruct(model, image, seed=i) for i, image in enumerate(images_HW[:4])],
+        reports=[filled(model, test, images_HW, i, seed) for i in range(4)],
         contenders=contenders,
         classes=FINDINGS,
-        difference=difference(contenders, Records.load(sets["test"]).patients),
-        samples=[(p, r.report) for p, r in zip(shown_HW[:4], test, strict=False)],
-        facts={
-            "Phantoms": f"{COUNTS['pretrain']:,} with reports for pre-training; {COUNTS['train']} with labels for "
-            f"fine-tuning, {COUNTS['val']} to choose the checkpoint, {COUNTS['test']} to test; no patient in two sets",
-            "Drawing": _seconds(drawn - start) + again,
-            "Pre-training": f"{EPOCHS} epochs of {COUNTS['pretrain']:,}, {_seconds(trained - drawn)}{again}",
-            "Fine-tuning": f"{STEPS} steps from each encoder, the same data, order and settings",
-            "Time in all": _seconds(time.perf_counter() - start) + again,
-            "Peak memory": f"{peak_memory_gib():.1f} GiB",
-            "Seed": str(seed),
-        },
+        difference=difference(contenders, test.patients),
+        samples=[(image, r.report) for image, r in zip(images_HW[:4], test, strict=False)],
+        facts=facts,
     )
-    return write_demo_page(out, story)
 
 
-def draw_phantoms(out: Path, seed: int) -> dict[str, Path]:
-    """One record file a set; each set has a seed, and so patients, of its own."""
-    files = {}
-    for number, (name, count) in enumerate(COUNTS.items()):
-        files[name] = out / name / "records.csv"
-        if not files[name].is_file():
-            print(f"drawing {count} phantoms: {name}", flush=True)
-            phantom_files.write(out / name, count, seed=1000 * seed + number, size=SIZE)
-    return files
+def facts(times: dict[str, float], resumed: bool, seed: int) -> dict[str, str]:
+    """Numbers about the demo itself, as its page lists them."""
+    note = " in this call; an earlier one did a part" if resumed else ""
+    took = {name: duration_in_words(seconds) + note for name, seconds in times.items()}
+    return {
+        "Phantoms": f"{COUNTS['pretrain']:,} with reports for pre-training; {COUNTS['train']} with labels for "
+        f"fine-tuning, {COUNTS['val']} to choose the checkpoint, {COUNTS['test']} to test; no patient is in two sets",
+        "Drawing": took["Drawing"],
+        "Pre-training": f"{EPOCHS} epochs of {COUNTS['pretrain']:,}, {took['Pre-training']}",
+        "Fine-tuning": f"{STEPS} steps from each encoder with the same data, order and settings",
+        "Total time": took["Total"],
+        "Peak memory": f"{peak_memory_gib():.1f} GiB",
+        "Seed": str(seed),
+    }
 
 
 def fine_tuned(out: Path, sets: dict[str, Path], init: Path, seed: int, name: str, scratch: bool) -> Contender:
-    """Fine-tune to the phantoms' findings and test; both encoders go through here."""
+    """Fine-tune one of the two encoders to the phantoms' findings, and test it."""
     folder = out / ("scratch" if scratch else "finetuned")
     recipe = recipes.tiny_finetune(sets["train"], sets["val"], init, folder, scratch=scratch, seed=seed)
     training = replace(recipe.training, lr=3e-4, validate_every=10, save_every=10)
@@ -113,7 +120,7 @@ def difference(contenders: list[Contender], patients: list[str] | None) -> inter
 def filled(model: MRM, test: Records, images: list[np.ndarray], index: int, seed: int) -> FilledReport:
     """A report with half of its words masked, filled in with its image and without.
 
-    "Without" is the mean context of the other images: what the model says when it does not know which.
+    "Without" is the mean context of the other images: what the model says when it does not know the image.
     """
     tokenizer = tokenizer_of(model)
     ids = tokenizer.encode([test[index].report], model.config.report_length)[0].astype(np.int64)
@@ -122,15 +129,16 @@ def filled(model: MRM, test: Records, images: list[np.ndarray], index: int, seed
     contexts = masked_words.context_of(model, images)
     others = torch.cat([contexts[:index], contexts[index + 1 :]]).mean(0, keepdim=True)
     blanked = np.where(masked, MASK, ids)
-    answers = [masked_words.word_probabilities(model, c, blanked) for c in (contexts[index : index + 1], others)]
-    return FilledReport(images[index], _words(tokenizer, ids, masked, *answers))
+    with_image = masked_words.word_probabilities(model, contexts[index : index + 1], blanked)
+    without_image = masked_words.word_probabilities(model, others, blanked)
+    return FilledReport(images[index], _words(tokenizer, ids, masked, with_image, without_image))
 
 
 def _words(
     tokenizer: Tokenizer, ids_T: np.ndarray, masked_T: np.ndarray, with_image: np.ndarray, without: np.ndarray
 ) -> list[Word]:
-    """Pieces joined into words; a masked word shows the likeliest piece at each of its places."""
-    blank = np.cumsum(masked_T) - 1  # the row of a masked position in the answers
+    """Pieces joined into words; a masked word has the likeliest piece at each of its positions."""
+    blank = np.cumsum(masked_T) - 1  # the row of each masked position among the probabilities
     starts = [i for i in range(1, len(ids_T)) if not tokenizer.continues[ids_T[i]]]
     words = []
     for start, end in zip(starts, [*starts[1:], len(ids_T)], strict=True):
@@ -146,23 +154,24 @@ def _words(
 
 
 def _likeliest(tokenizer: Tokenizer, probabilities_PV: np.ndarray) -> tuple[str, float]:
-    """The likeliest piece at each place of a word, joined, and the product of their probabilities."""
+    """The likeliest pieces of a word, joined, and the product of their probabilities."""
     pieces = probabilities_PV.argmax(axis=1)
     text = "".join(tokenizer.piece(int(i)).removeprefix("##") for i in pieces)
     return text, float(probabilities_PV.max(axis=1).prod())
 
 
 def read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves of a run's log."""
+    """Both losses by step, from a run's log."""
     with open(path, newline="") as text:
         rows = list(csv.DictReader(text))
     return {name: [(int(r["step"]), float(r[name])) for r in rows] for name in ("image", "report")}
 
 
 def peak_memory_gib() -> float:
-    """The most memory this process has held, as the system counts it (children not included)."""
+    """Peak memory of this process as the system counts it, without child processes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _seconds(seconds: float) -> str:
+def duration_in_words(seconds: float) -> str:
+    """Seconds, or minutes from one and a half on."""
     return f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
