@@ -6,11 +6,14 @@ import importlib.util
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pydicom
 
 from mrm.system.errors import MaskError
+
+if TYPE_CHECKING:
+    import pydicom
 
 # SNOMED CT category and type of a class, by a word in its name; others are called lesions
 CODES = {
@@ -37,6 +40,7 @@ def write(path: Path, source: Path, mask_HW: np.ndarray, classes: Sequence[str],
     """
     require_highdicom()
     import highdicom as hd
+    import pydicom
 
     masks_1HWC = np.stack([mask_HW == k for k in range(1, len(classes) + 1)], axis=-1)[None].astype(np.uint8)
     try:

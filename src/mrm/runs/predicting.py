@@ -14,7 +14,6 @@ from mrm.data.finding_files import records_at
 from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
-from mrm.runs.outlining import outline
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import KNOWN, NOTES, Work, Written
@@ -33,6 +32,8 @@ def predict(
 ) -> Written:
     """Predict images: with a classifier a table of findings, with a segmenter a folder of masks."""
     if model_folder.kind_at(model) == "segmenter":
+        from mrm.runs.outlining import outline
+
         return outline(model, paths, out, slide, dicom_seg, reading)
     if slide:
         raise RunError(

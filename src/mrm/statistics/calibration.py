@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from mrm.statistics.intervals import Array, Bootstrap, Estimate, proportion
@@ -195,6 +194,8 @@ def _temperature(labels_N: Array, logits_N: Array) -> float:
         return float(np.mean(np.logaddexp(0.0, scaled_N) - labels_N * scaled_N))
 
     bounds = (math.log(least), math.log(MAX_TEMPERATURE))
+    from scipy.optimize import minimize_scalar
+
     best = minimize_scalar(cross_entropy, bounds=bounds, method="bounded", options={"xatol": 1e-8})
     return math.exp(best.x)
 

@@ -8,6 +8,8 @@ weight on every level, for all draws, is one sparse product `levels_LG @ weights
 
 Shapes: N records, C classes, M metrics, G patients (or records, where no patients are given), D bootstrap draws,
 L levels of score, highest first; records that tie share a level.
+
+scikit-learn and scipy.stats are imported where they are used: predictions need neither, and they take a second.
 """
 
 import math
@@ -16,8 +18,6 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.stats import rankdata
-from sklearn import metrics as sklearn_metrics
 
 from mrm.statistics.intervals import Array, Bootstrap, Estimate, Mask
 
@@ -102,6 +102,8 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     negatives = len(labels_N) - positives
     if not positives or not negatives:
         return math.nan
+    from scipy.stats import rankdata
+
     rank_sum = rankdata(scores_N)[labels_N == 1].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
@@ -116,7 +118,9 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     labels_N, scores_N = _stated(*check_pair(labels, scores))
     if undefined_reason(labels_N):
         return math.nan
-    return float(sklearn_metrics.average_precision_score(labels_N, scores_N))
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels_N, scores_N))
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array, Array]:
@@ -125,7 +129,9 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array, Array
     labels_N, scores_N = _stated(*check_pair(labels, scores))
     if undefined_reason(labels_N):
         return np.empty(0), np.empty(0), np.empty(0)
-    return sklearn_metrics.roc_curve(labels_N, scores_N)
+    from sklearn import metrics
+
+    return metrics.roc_curve(labels_N, scores_N)
 
 
 def pr_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array, Array]:
@@ -134,7 +140,9 @@ def pr_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[Array, Array, Array]
     labels_N, scores_N = _stated(*check_pair(labels, scores))
     if undefined_reason(labels_N):
         return np.empty(0), np.empty(0), np.empty(0)
-    precision, recall, thresholds = sklearn_metrics.precision_recall_curve(labels_N, scores_N)
+    from sklearn.metrics import precision_recall_curve
+
+    precision, recall, thresholds = precision_recall_curve(labels_N, scores_N)
     return recall[::-1], precision[::-1], np.append(thresholds, np.inf)[::-1]
 
 
