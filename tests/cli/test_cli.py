@@ -284,7 +284,17 @@ def test_the_module_runs_as_a_script():
 
 
 def test_predict_imports_only_what_it_needs():
-    unneeded = "sklearn scipy.stats scipy.optimize matplotlib pydicom pandas tensorboard jinja2 captum".split()
+    unneeded = [
+        "sklearn",
+        "scipy.stats",
+        "scipy.optimize",
+        "matplotlib",
+        "pydicom",
+        "pandas",
+        "tensorboard",
+        "jinja2",
+        "captum",
+    ]
     program = f"import sys, mrm.runs.predicting; print(sorted(set(sys.modules) & set({unneeded!r})))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -233,7 +233,6 @@ def benchmark(
 
     config = runs.BenchmarkConfig(suite, out, data, models, images, seeds, only, modern, max_steps, draws)
     ledger = runs.benchmark(config)
-    print((out / "ledger.md").read_text())
     print(f"open {out / 'ledger.html'}")
     if any(cell["status"] != "done" for row in ledger["rows"] for cell in row["cells"]):
         sys.exit(1)

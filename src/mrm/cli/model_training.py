@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mrm.cli.command import commands
+from mrm.cli.output import say
 from mrm.cli.recipe_options import PLACE, places
 from mrm.recipes import FINETUNE, PRETRAIN, SEGMENT, FinetuneConfig, PretrainConfig, SegmentConfig
 from mrm.system.errors import ConfigError
@@ -72,8 +73,7 @@ def pretrain(config: PretrainConfig) -> None:
     from mrm import runs
 
     run = runs.pretrain(config)
-    print(f"run {run}")
-    print(f"next: mrm finetune RECIPE --train TRAIN.csv --val VAL.csv --init {run} --out RUN")
+    say(f"run {run}", f"next: mrm finetune RECIPE --train TRAIN.csv --val VAL.csv --init {run} --out RUN")
 
 
 def finetune(config: FinetuneConfig) -> None:
@@ -90,9 +90,11 @@ def finetune(config: FinetuneConfig) -> None:
     from mrm import runs
 
     run = runs.finetune(config)
-    print(f"run {run}")
-    print(f"next: mrm calibrate {run} --val {config.val}")
-    print(f"      mrm evaluate {run} --records TEST.csv --out {run}/test")
+    say(
+        f"run {run}",
+        f"next: mrm calibrate {run} --val {config.val}",
+        f"      mrm evaluate {run} --records TEST.csv --out {run}/test",
+    )
 
 
 def segment(config: SegmentConfig) -> None:
@@ -108,8 +110,7 @@ def segment(config: SegmentConfig) -> None:
     from mrm import runs
 
     run = runs.segment(config)
-    print(f"run {run}")
-    print(f"next: mrm evaluate {run} --records {config.val} --out {run}/test")
+    say(f"run {run}", f"next: mrm evaluate {run} --records {config.val} --out {run}/test")
 
 
 COMMANDS = {

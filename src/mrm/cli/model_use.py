@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.cli.command import commands
+from mrm.cli.output import say
 from mrm.cli.parsing import require_file
 from mrm.cli.shared_options import Batch, CropBorders, Device, Images, Precision, Workers
 from mrm.serve.limits import Limits
@@ -51,7 +52,7 @@ def predict(
 
     require_inputs(paths)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
-    _say(f"wrote {runs.predict(model, paths, out, reading, slide, dicom_seg)}")
+    say(f"wrote {runs.predict(model, paths, out, reading, slide, dicom_seg)}")
 
 
 def embed(
@@ -82,8 +83,8 @@ def embed(
 
     require_inputs(paths)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
-    _say(f"wrote {runs.embed(model, paths, out, kind, reading)}")
-    _say(f"next: mrm similar IMAGE --index {out} --model {model}")
+    say(f"wrote {runs.embed(model, paths, out, kind, reading)}")
+    say(f"next: mrm similar IMAGE --index {out} --model {model}")
 
 
 def similar(
@@ -307,14 +308,6 @@ def require_inputs(paths: tuple[str, ...]) -> None:
     """Raises ConfigError for the first path that does not exist, before anything heavy is imported."""
     for path in paths:
         require_file(path, "PATHS")
-
-
-def _say(text: str) -> None:
-    """Print once, however many ranks there are."""
-    from mrm.training.trainer import processes
-
-    if processes().is_main_process:
-        print(text)
 
 
 COMMANDS = commands(predict, embed, similar, export, explain, reconstruct, fill_in, serve)

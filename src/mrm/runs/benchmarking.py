@@ -40,6 +40,7 @@ from mrm.statistics.ranking import RankedScores, bootstrap_metrics, mean_or_nan
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.files import write_json, write_whole
 from mrm.system.output_folder import json_settings, open_folder
+from mrm.system.text_table import estimate_cells, text_table
 
 SCRATCH = "scratch"  # in place of a model: random weights
 PHANTOMS = {"pretrain": 1200, "train": 600, "val": 150, "test": 500}  # of the suite `phantom`, which draws its own data
@@ -89,7 +90,24 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
                 _attempt(config, cell, data, models)
             finally:
                 write(config, suite, cells)
-    return write(config, suite, cells)
+    ledger = write(config, suite, cells)
+    print(table(ledger))
+    return ledger
+
+
+def table(ledger: dict[str, Any]) -> str:
+    """Published numbers, ours and the gaps, as text to print."""
+    rows = []
+    for row in ledger["rows"]:
+        ours, gap = row["ours"], row["gap"]
+        published = "" if row["published"] is None else f"{row['published']:.3f}"
+        numbers = ["", "", "", ""] if ours is None else estimate_cells(ours)
+        difference = "" if gap is None else f"{gap['value']:+.3f}"
+        done = sum(cell["status"] == "done" for cell in row["cells"])
+        state = f"{done} of {len(row['cells'])} done"
+        rows.append([row["entry"], Path(row["model"]).name, published, *numbers[:2], difference, *numbers[2:], state])
+    head = ("entry", "model", "published", "ours", "95 % interval", "gap", "n", "positives", "runs")
+    return text_table(head, rows, text_columns=2)
 
 
 # Suite, data and models ---------------------------------------------------------------------------------------

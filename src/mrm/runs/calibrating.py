@@ -32,6 +32,7 @@ from mrm.statistics.calibration import MAX_TEMPERATURE, OperatingPoint
 from mrm.statistics.intervals import Bootstrap, finite_or_none
 from mrm.system.errors import RunError
 from mrm.system.progress import Progress
+from mrm.system.text_table import estimate_cells, text_table
 
 STAGE = "calibration"
 REDRAWS = 500  # resamples for the interval of a threshold
@@ -213,21 +214,7 @@ def note_calibrated(folder: Path, records: Records) -> None:
 
 def table(summary: dict[str, Any], reference: OutlierReference | None) -> str:
     """What was fitted, as text to print."""
-    lines = [
-        f"{'finding':24} {'temperature':>11} {'Brier':>15} {'calibration error':>17} {'threshold':>9} "
-        f"{'sensitivity':>20} {'specificity':>20}"
-    ]
-    for name, fitted in summary["classes"].items():
-        if fitted["temperature"] is None:
-            lines.append(f"{name:24} not calibrated: only one label value")
-            continue
-        changes = [f"{fitted[k]['before']:.3f} to {fitted[k]['after']:.3f}" for k in ("brier", "calibration_error")]
-        point = fitted["operating_point"]
-        shares = [_share(point[k]) for k in ("sensitivity", "specificity")]
-        lines.append(
-            f"{name:24} {fitted['temperature']:11.3f} {changes[0]:>15} {changes[1]:>17} {point['threshold']:9.4g} "
-            f"{shares[0]:>20} {shares[1]:>20}"
-        )
+    lines = [_temperature_table(summary["classes"]), "", _threshold_table(summary["classes"]), ""]
     lines.append(
         f"Fitted and measured on the same {summary['n']:,} records of {summary['records']}, goal {summary['goal']};"
     )
@@ -240,5 +227,26 @@ def table(summary: dict[str, Any], reference: OutlierReference | None) -> str:
     return "\n".join(lines)
 
 
-def _share(estimate: dict[str, Any]) -> str:
-    return f"{estimate['value']:.3f} ({estimate['low']:.3f}-{estimate['high']:.3f})"
+def _temperature_table(classes: dict[str, Any]) -> str:
+    rows = []
+    for name, fitted in classes.items():
+        if fitted["temperature"] is None:
+            rows.append([name, "none: one label value", "", "", "", ""])
+            continue
+        scores = [f"{fitted[k][when]:.3f}" for k in ("brier", "calibration_error") for when in ("before", "after")]
+        rows.append([name, f"{fitted['temperature']:.3f}", *scores])
+    return text_table(("finding", "temperature", "Brier before", "after", "calibration error before", "after"), rows)
+
+
+def _threshold_table(classes: dict[str, Any]) -> str:
+    """What the thresholds reach; records with a finding are the n of the sensitivity, the others that of the specificity."""
+    rows = []
+    for name, fitted in classes.items():
+        point = fitted.get("operating_point")
+        if point:
+            sensitivity, specificity = (estimate_cells(point[k])[:2] for k in ("sensitivity", "specificity"))
+            positives, negatives = (point[k]["n"] for k in ("sensitivity", "specificity"))
+            threshold, n = f"{point['threshold']:.4g}", f"{positives + negatives:,}"
+            rows.append([name, threshold, *sensitivity, *specificity, n, f"{positives:,}"])
+    head = ("finding", "threshold", "sensitivity", "95 % interval", "specificity", "95 % interval", "n", "positives")
+    return text_table(head, rows)

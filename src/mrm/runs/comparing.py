@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mrm.statistics.comparison import Comparison
 from mrm.system.errors import RecordError
 from mrm.system.files import write_json
 from mrm.system.tables import read_csv_rows
+from mrm.system.text_table import text_table
 
 DICE = ("dice_positive", "dice_published")
 Compared = dict[str, dict[str, Comparison]]  # class: measure: comparison
@@ -120,14 +122,33 @@ def compare_masks(first: Path, second: Path, draws: int, seed: int) -> tuple[Com
 
 def table(compared: Compared, facts: dict[str, Any]) -> str:
     """Every difference, as text to print."""
-    lines = [f"first {facts['first']}", f"second {facts['second']}", "difference: first less second"]
-    for name, by_measure in compared.items():
-        for measure, difference in by_measure.items():
-            values = "-     -    "
-            if difference.difference.defined:
-                values = f"{difference.first:.3f} {difference.second:.3f}"
-            lines.append(f"{name:24} {TITLES[measure]:32} {values} {difference}")
+    lines = [f"first {facts['first']}", f"second {facts['second']}", "difference: first less second", ""]
+    head = ("measure", "first", "second", "diff.", "95 % interval", "p", "p (Holm)", "detectable")
+    for name, measures in compared.items():
+        size = next(iter(measures.values())).difference.size
+        rows = [[TITLES[measure], *_cells(one)] for measure, one in measures.items()]
+        lines += [f"{name} ({size})", text_table(head, rows), ""]
     lines += [f"the {which} model: {line}" for which, overlap in facts["overlap"].items() for line in overlap]
     if facts["left_out"]:
         lines.append(f"left out, since one model lacks them: {', '.join(facts['left_out'])}")
     return "\n".join(lines)
+
+
+def _cells(one: Comparison) -> list[str]:
+    """The cells of a comparison; empty where there is no number."""
+    difference = one.difference
+    if not difference.defined:
+        return ["", "", "undefined", difference.note, "", "", ""]
+    values = [f"{one.first:.3f}", f"{one.second:.3f}", f"{difference.value:+.3f}"]
+    if not math.isfinite(difference.low):
+        return [*values, difference.note or "no interval", "", "", ""]
+    interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
+    detectable = one.minimum_detectable_difference
+    smallest = f"{detectable:.3f}" if math.isfinite(detectable) else ""
+    return [*values, interval, _p_text(one.p), _p_text(one.p_holm), smallest]
+
+
+def _p_text(p: float) -> str:
+    if not math.isfinite(p):
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"

@@ -37,6 +37,7 @@ from mrm.runs.segmenting import require_meaning
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
 from mrm.system.output_folder import make_folder
+from mrm.system.text_table import ESTIMATE_HEAD, estimate_cells, text_table
 
 
 def evaluate(
@@ -57,10 +58,34 @@ def evaluate(
     if model_folder.kind_at(model) == "segmenter":
         if by:
             raise RunError(f"{model}: is a segmenter, but --by groups the records of a classifier's test; leave it out")
-        return evaluate_masks(model, records, out, reading, split, slide, draws, seed)
+        results = evaluate_masks(model, records, out, reading, split, slide, draws, seed)
+        print(masks_table(results))
+        return results
     if slide or split != "test":
         raise RunError(f"{model}: is not a segmenter; --split and --slide are for segmenters, leave them out")
-    return evaluate_findings(model, records, out, reading, draws, seed, by)
+    results = evaluate_findings(model, records, out, reading, draws, seed, by)
+    print(findings_table(results))
+    return results
+
+
+def findings_table(results: dict[str, Any]) -> str:
+    """AUROC and average precision of every finding, and their means, as text to print."""
+    rows = []
+    for name, metrics in results["classes"].items():
+        auroc, precision = (estimate_cells(metrics[metric]) for metric in ("auroc", "average_precision"))
+        rows.append([name, *auroc[:2], *precision[:2], *auroc[2:]])
+    head = ("finding", "AUROC", "95 % interval", "avg. precision", "95 % interval", "n", "positives")
+    return text_table(head, rows)
+
+
+def masks_table(results: dict[str, Any]) -> str:
+    """Every measure of every class, as text to print."""
+    rows = [
+        [name, measure.replace("_", " "), *estimate_cells(estimate)]
+        for name, measures in results["classes"].items()
+        for measure, estimate in measures.items()
+    ]
+    return text_table(("class", "measure", *ESTIMATE_HEAD), rows, text_columns=2)
 
 
 def evaluate_findings(

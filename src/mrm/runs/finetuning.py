@@ -21,7 +21,7 @@ from mrm.models import model_folder
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import FinetuneConfig
-from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, warn_of
+from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
 from mrm.training.tasks import ClassifyTask
@@ -44,7 +44,7 @@ def finetune(config: FinetuneConfig) -> Path:
     warn_of(overlaps(seen, val, "validation"))
     if config.probe_first and not (Path(config.out) / "last").exists():
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
-    return Trainer(
+    run = Trainer(
         ClassifyTask(model),
         data,
         config.training.shortened(config.max_steps),
@@ -54,6 +54,8 @@ def finetune(config: FinetuneConfig) -> Path:
         validate=auroc_validation(config, val),
         order=order_of(train),
     ).fit()
+    print_best(run, len(val), int((val.labels_NC == 1).sum()))
+    return run
 
 
 def label_records(config: FinetuneConfig) -> tuple[Records, Records]:

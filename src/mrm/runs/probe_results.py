@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from mrm.runs.probe_plan import RANDOM, ProbeConfig, Unit
 from mrm.runs.probe_units import read_arrays, unit_file
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Estimate
+from mrm.system.text_table import WIDTH, estimate_cells, text_table
 
 INTERVAL = (
     "95 %: test patients are drawn with replacement (the same draws for all seeds and models); to the mean over seeds in "
@@ -126,22 +128,16 @@ def curves(results: Mapping[str, Any]) -> list[Curve]:
 
 def table(results: Mapping[str, Any]) -> str:
     """Mean AUROC of every method, model and share, as text to print."""
-    lines = [f"{'method':12} {'model':20} {'labels':>7} {'records':>8} {'seeds':>5}  mean AUROC (95 % interval)"]
+    rows = []
     for row in results["rows"]:
-        value = auroc_text(row["auroc"]["mean"])
-        gap = row.get("first_less_this", {}).get("mean")
-        if gap and gap["low"] is not None:
-            value += f"   first less this {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
         n = round(sum(row["records"]) / len(row["records"]))
-        lines.append(
-            f"{row['method']:12} {row['model']:20} {100 * row['fraction']:5g} % {n:8,} {row['seeds']:5}  {value}"
-        )
+        share = f"{100 * row['fraction']:g} %"
+        mean = estimate_cells(row["auroc"]["mean"])[:2]
+        gap = row.get("first_less_this", {}).get("mean")
+        difference = "" if not gap or gap["low"] is None else f"{gap['value']:+.3f}"
+        interval = f"{gap['low']:+.3f} to {gap['high']:+.3f}" if gap and difference else ""
+        rows.append([row["method"], row["model"], share, f"{n:,}", str(row["seeds"]), *mean, difference, interval])
+    head = ("method", "model", "labels", "n", "seeds", "AUROC", "95 % interval", "first less", "95 % interval")
     tested = f"{results['n']['tested']:,} test records, {len(results['classes'])} classes"
-    return "\n".join([*lines, f"{tested}; intervals: {results['interval']}"])
-
-
-def auroc_text(mean: Mapping[str, Any]) -> str:
-    """A value with its interval, or with the reason why it has none."""
-    value = "undefined" if mean["value"] is None else f"{mean['value']:.3f}"
-    interval = mean["note"] if mean["low"] is None else f"{mean['low']:.3f} to {mean['high']:.3f}"
-    return f"{value} ({interval})"
+    note = textwrap.fill(f"{tested}; intervals: {results['interval']}", WIDTH)
+    return f"{text_table(head, rows, text_columns=2)}\n{note}"

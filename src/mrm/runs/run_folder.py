@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import platform
 import re
 import shlex
@@ -29,6 +30,7 @@ from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.system.errors import RunError
 from mrm.system.output_folder import Settings, open_folder
 from mrm.system.progress import Progress
+from mrm.system.text_table import text_table
 from mrm.training.trainer import processes
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -133,6 +135,20 @@ def model_writer(
         shutil.copytree(seen, folder / "seen")
 
     return write
+
+
+def print_best(run: Path, n: int, positives: int) -> None:
+    """Print how the best checkpoint does on the `n` validation records; `positives` are the positive labels in them."""
+    file = run / "validation.csv"
+    if not (processes().is_main_process and file.is_file()):
+        return
+    step = str(model_folder.read_card(model_folder.find_model(run)).origin["step"])
+    with open(file, newline="") as text:
+        best = next((row for row in csv.DictReader(text) if row["step"] == step), {})
+    metrics = [(name, value) for name, value in best.items() if name.startswith("val_")]
+    rows = [[name, step, f"{float(value):.3f}", f"{n:,}", f"{positives:,}"] for name, value in metrics]
+    print(text_table(("best checkpoint", "step", "value", "n", "positives"), rows))
+    print("It was chosen on these records, so these numbers have no interval; `mrm evaluate` tests on others.")
 
 
 def warn_of(messages: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from mrm.models import model_folder
 from mrm.models.card import Card, OutlineThreshold
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.recipes import SegmentConfig
-from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, warn_of
+from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
 from mrm.system.errors import RunError
 from mrm.training.tasks import SegmentTask
 from mrm.training.trainer import Trainer
@@ -41,7 +41,7 @@ def segment(config: SegmentConfig) -> Path:
     seen = note_seen(config, "segmentation", records)
     warn_of(overlaps(seen, val.records(), "validation"))
     thresholds = last_thresholds(config.out)
-    return Trainer(
+    run = Trainer(
         SegmentTask(model, config.focal_weight, config.dice_weight, config.auxiliary_weight),
         data,
         config.training.shortened(config.max_steps),
@@ -52,6 +52,8 @@ def segment(config: SegmentConfig) -> Path:
         order=order,
         epoch=len(order),
     ).fit()
+    print_best(run, len(val), int(val.positive_N.sum()))
+    return run
 
 
 def masked_images(config: SegmentConfig) -> tuple[MaskedImages, MaskedImages]:
