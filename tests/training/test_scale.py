@@ -188,7 +188,7 @@ def test_a_second_sigterm_does_not_kill_a_run_that_is_saving(phantoms, tmp_path,
 def test_nodes_that_do_not_share_the_runs_folder_are_told(phantoms, tmp_path, monkeypatch):
     run = runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=4))
     monkeypatch.setattr("accelerate.Accelerator.reduce", lambda self, steps, how: torch.maximum(steps, steps * 0))
-    with pytest.raises(TrainingError, match=r"different steps \(0 to 4\); put --out on storage that all nodes share"):
+    with pytest.raises(TrainingError, match=r"different steps, from 0 to 4; put --out on storage that all nodes share"):
         runs.pretrain(pretrain_config(phantoms, run, steps=4))
 
 
@@ -324,5 +324,5 @@ def test_a_machine_without_a_compiler_is_told(phantoms, tmp_path):
 
 
 def test_a_model_in_parts_is_not_compiled():
-    with pytest.raises(TrainingError, match=r"choose --training.compile or --training.sharding full"):
+    with pytest.raises(TrainingError, match=r"choose either --training.compile or --training.sharding full"):
         TrainConfig(compile=True, sharding="full")

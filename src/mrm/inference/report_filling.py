@@ -3,9 +3,9 @@
 `fill_in` gives the best words for the blanks of a report, with its image and without. `surprise` hides each word
 of a report in turn and compares how well it is named with its own image, without an image, and with others.
 
-"Without" needs a definition, for the network never saw a report without an image. It is the mean of what the report
-decoder sees of other images (`reference`): an image that is nobody's. Where no other images are given, phantoms
-drawn from a fixed seed stand in; a model of real radiographs is better served by some of its own kind.
+"Without an image" needs a definition, since the network never saw a report without one. It is the mean of what the
+report decoder sees of other images (`reference`). Where no other images are given, phantoms drawn from a fixed seed
+stand in; for a model of real radiographs, real ones are better.
 """
 
 # Shapes: C contexts (images as the report decoder sees them), R their width, M masked copies of a text, T tokens,
@@ -76,24 +76,25 @@ def fill_in(
     """The `top` best words for each blank (`___` or longer, or `[MASK]`) of a text, with its image and without.
 
     Each blank is one word; the other blanks stay blank meanwhile. A word of several pieces is found by a beam of
-    `top`, up to three pieces, its probability the product of theirs. The network is told by the number of masks how
-    many pieces a word has, so words of k pieces are weighted with the share of such words in the text itself, (n_k + 1)
-    / (n + 3). Punctuation is no word and keeps its probability: the words of a blank need not add up to 1.
+    `top`, up to three pieces, and its probability is the product of theirs. The number of masks tells the network how
+    many pieces a word has, so words of k pieces are weighted by the share of such words in the text itself, (n_k + 1)
+    / (n + 3). Punctuation is not a word and keeps its probability: the words of a blank need not add up to 1.
     Raises ReportError for no blank, more than 64, `top` outside 1 to 100, or a model without tokenizer.
     """
-    found = [match.span() for match in BLANK.finditer(text)]
-    if not found or len(found) > MAX_BLANKS:
+    spans = [match.span() for match in BLANK.finditer(text)]
+    if not spans or len(spans) > MAX_BLANKS:
         raise ReportError(
-            f"the text has {len(found):,} blanks, and 1 to {MAX_BLANKS} can be filled in; mark each missing word by ____ or [MASK]"
+            f"the text has {len(spans):,} blanks, but 1 to {MAX_BLANKS} can be filled in; mark each missing word by "
+            "____ or [MASK]"
         )
     if not 1 <= top <= MAX_TOP:
         raise ReportError(f"top must be from 1 to {MAX_TOP}, not {top:,}")
     tokenizer = tokenizer_of(model)
-    ids, places = _with_blanks(tokenizer, text, found)
+    ids, places = _with_blanks(tokenizer, text, spans)
     shares = piece_shares(tokenizer, ids)
     own_1R, none_1R = context_of(model, [image_HW]), reference(model, others)
     blanks = []
-    for (start, end), place in zip(found, places, strict=True):
+    for (start, end), place in zip(spans, places, strict=True):
         before, after = ids[:place], ids[place + 1 :]
         words = [_best_words(model, context_1R, before, after, shares, top) for context_1R in (own_1R, none_1R)]
         blanks.append(Blank(start, end, *words))
@@ -104,8 +105,8 @@ def tokenizer_of(model: MRM) -> Tokenizer:
     """The model's tokenizer. Raises ReportError where it has none, or one of another size."""
     if model.tokenizer is None:
         raise ReportError(
-            "the model has no tokenizer (a published .pth holds none); put the one it was trained with into a model "
-            "folder, or give it with --tokenizer"
+            "the model has no tokenizer (a published .pth does not hold one); give the one that it was trained with by "
+            "--tokenizer, or put it into a model folder"
         )
     if model.tokenizer.size != model.config.vocabulary:
         raise ReportError(
@@ -116,7 +117,7 @@ def tokenizer_of(model: MRM) -> Tokenizer:
 
 
 def piece_shares(tokenizer: Tokenizer, ids: Sequence[int]) -> list[float]:
-    """The share of words of 1, 2 and 3 (or more) pieces in a text, each counted once more than seen."""
+    """The share of words of 1, 2 and 3 (or more) pieces in a text, each counted once more than it occurs."""
     starts = [i for i, token in enumerate(ids) if token != MASK and not tokenizer.continues[token]]
     ends = [*starts, len(ids)][1:]
     counts = np.ones(MAX_PIECES)
@@ -126,9 +127,9 @@ def piece_shares(tokenizer: Tokenizer, ids: Sequence[int]) -> list[float]:
     return (counts / counts.sum()).tolist()
 
 
-def _with_blanks(tokenizer: Tokenizer, text: str, found: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+def _with_blanks(tokenizer: Tokenizer, text: str, spans: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
     """The ids of a text, one `[MASK]` for each blank, and where those are."""
-    edges = [0, *(edge for span in found for edge in span), len(text)]
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
     between = [text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
     encoded = tokenizer.inner.encode_batch(between, add_special_tokens=False)
     ids, places = list(encoded[0].ids), []
@@ -143,30 +144,30 @@ def _best_words(
 ) -> list[tuple[str, float]]:
     """The best words between `before` and `after`, from one piece to three."""
     tokenizer = tokenizer_of(model)
-    found: dict[str, float] = {}
+    words: dict[str, float] = {}
     for count, share in enumerate(shares, 1):
         beam: list[tuple[tuple[int, ...], float]] = [((), share)]
         for filled in range(count):
-            least = sorted(found.values(), reverse=True)[top - 1] if len(found) >= top else 0.0
-            beam = [(pieces, p) for pieces, p in beam if p > least]  # more pieces only make it less likely
+            lowest = sorted(words.values(), reverse=True)[top - 1] if len(words) >= top else 0.0
+            beam = [(pieces, p) for pieces, p in beam if p > lowest]  # more pieces only make it less likely
             if not beam:
                 break
             windows = [_window(model, before, [*pieces, *[MASK] * (count - filled)], after) for pieces, _ in beam]
             tokens_MT = np.array([tokens for tokens, _ in windows])
             p_MV = _probabilities(model, context_1R, tokens_MT, [at + filled for _, at in windows])
             p_MV = p_MV * _allowed(tokenizer, filled == 0)
-            grown = [
+            extended = [
                 ((*pieces, int(v)), p * float(p_V[v]))
                 for (pieces, p), p_V in zip(beam, p_MV, strict=True)
                 for v in np.argsort(-p_V, kind="stable")[:top]
             ]
-            beam = sorted(grown, key=lambda one: -one[1])[:top]
+            beam = sorted(extended, key=lambda one: -one[1])[:top]
         for pieces, p in beam:
             word = tokenizer.decode(pieces)
-            # What the tokenizer would cut otherwise never stood in training as these pieces.
+            # If the tokenizer cuts the word otherwise, these pieces never occurred in training.
             if p > 0 and tokenizer.inner.encode(word, add_special_tokens=False).ids == list(pieces):
-                found[word] = p
-    return sorted(found.items(), key=lambda one: -one[1])[:top]
+                words[word] = p
+    return sorted(words.items(), key=lambda one: -one[1])[:top]
 
 
 def _window(model: MRM, before: list[int], middle: list[int], after: list[int]) -> tuple[list[int], int]:
@@ -187,16 +188,16 @@ def _word_pieces(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _allowed(tokenizer: Tokenizer, first: bool) -> np.ndarray:
-    """Which pieces (V,) may begin a word, or go on with it."""
+    """Which pieces (V,) may begin a word, or continue it."""
     return _word_pieces(tokenizer) & (~tokenizer.continues if first else tokenizer.continues)
 
 
 @torch.inference_mode()
-def _probabilities(model: MRM, context_1R: Tensor, tokens_MT: np.ndarray, asked: Sequence[int]) -> np.ndarray:
+def _probabilities(model: MRM, context_1R: Tensor, tokens_MT: np.ndarray, positions: Sequence[int]) -> np.ndarray:
     """Probabilities (M, V) at one position of each text."""
     tokens = torch.from_numpy(tokens_MT.astype(np.int64)).to(context_1R.device)
     rows, length = tokens.shape
-    words = torch.arange(rows, device=tokens.device) * length + torch.tensor(asked, device=tokens.device)
+    words = torch.arange(rows, device=tokens.device) * length + torch.tensor(positions, device=tokens.device)
     logits = model.name_words(context_1R.expand(rows, -1), tokens, torch.ones_like(tokens), words)
     return logits.float().softmax(-1).cpu().numpy()
 
@@ -207,19 +208,19 @@ def _probabilities(model: MRM, context_1R: Tensor, tokens_MT: np.ndarray, asked:
 def reference(model: MRM, others: Sequence[np.ndarray] = ()) -> Tensor:
     """The context (1, R) of no image: the mean of those of others, of phantoms where none are given.
 
-    That of phantoms is kept until the weights change: sixteen passes of the encoder for each blank would be a waste.
+    That of phantoms is cached until the weights change, to save sixteen passes of the encoder for each blank.
     """
     if others:
         return torch.cat([context_of(model, [image]) for image in others]).mean(0, keepdim=True)
     state = sum(p._version for p in model.parameters()), next(model.parameters()).device
-    kept = _kept.get(model)
-    if kept is None or kept[0] != state:
+    cached = _cache.get(model)
+    if cached is None or cached[0] != state:
         context_1R = torch.cat([context_of(model, [image]) for image in stand_ins()]).mean(0, keepdim=True)
-        kept = _kept[model] = (state, context_1R)
-    return kept[1]
+        cached = _cache[model] = (state, context_1R)
+    return cached[1]
 
 
-_kept: WeakKeyDictionary[MRM, tuple[tuple[int, torch.device], Tensor]] = WeakKeyDictionary()
+_cache: WeakKeyDictionary[MRM, tuple[tuple[int, torch.device], Tensor]] = WeakKeyDictionary()
 
 
 @lru_cache(maxsize=1)
@@ -273,19 +274,29 @@ def score_of(reading: Reading, text: str, start: int, end: int) -> SentenceScore
     inside = [i for i, (a, b) in enumerate(reading.spans) if start <= a and b <= end]
     if not inside:
         return SentenceScore(text[start:end], start, end, 0, *[math.nan] * 5)
-    own, none, *others = reading.scores_CW[:, inside].mean(axis=1).tolist()
+    with_image, without_image, *others = reading.scores_CW[:, inside].mean(axis=1).tolist()
     mean = float(np.mean(others)) if others else math.nan
-    better = float(np.mean([other > own for other in others])) if others else math.nan
-    surprising = (mean if others else none) - own
-    return SentenceScore(text[start:end], start, end, len(inside), own, none, mean, surprising, better)
+    better = float(np.mean([other > with_image for other in others])) if others else math.nan
+    baseline = mean if others else without_image
+    return SentenceScore(
+        text[start:end],
+        start,
+        end,
+        len(inside),
+        with_image,
+        without_image,
+        mean,
+        baseline - with_image,
+        better,
+    )
 
 
 def read_words(model: MRM, contexts_CR: Tensor, text: str, parts: int = 2, rounds: int = 4, seed: int = 0) -> Reading:
     """ln p of each word of a text in each context, its pieces summed.
 
-    The words are dealt at random into `parts` (2: half of them, as in training; 1: all at once, so that the image
-    alone speaks), and each part is hidden in turn; this is done `rounds` times from `seed`, and averaged. So each word
-    is scored equally often, whatever else is hidden with it. Pieces of a word are hidden together. Punctuation and
+    The words are divided at random into `parts` (2: half of them, as in training; 1: all at once, so that the image
+    alone counts), and each part is hidden in turn; this is done `rounds` times from `seed`, and averaged. So each word
+    is scored equally often. Pieces of a word are hidden together. Punctuation and
     words unknown to the tokenizer are hidden too, but not scored. A text longer than the model reads is cut at ends
     of sentences where that is possible. Raises ReportError.
     """
@@ -303,10 +314,10 @@ def read_words(model: MRM, contexts_CR: Tensor, text: str, parts: int = 2, round
     sums_CW = np.zeros((len(contexts_CR), len(words)))
     for number, (first, last) in enumerate(windows(words, sentences(text), model.config.report_length - 1)):
         rng = np.random.default_rng([seed, number])
-        dealt_MW = deal(last - first, parts, rounds, rng)
-        sums_CW[:, first:last] = _named(model, contexts_CR, words[first:last], dealt_MW) / rounds
-    kept = [i for i, good in enumerate(scored) if good]
-    return Reading([(words[i].start, words[i].end) for i in kept], sums_CW[:, kept])
+        hidden_MW = deal(last - first, parts, rounds, rng)
+        sums_CW[:, first:last] = _named(model, contexts_CR, words[first:last], hidden_MW) / rounds
+    numbers = [i for i, counts in enumerate(scored) if counts]
+    return Reading([(words[i].start, words[i].end) for i in numbers], sums_CW[:, numbers])
 
 
 class TextWord(NamedTuple):
@@ -328,13 +339,13 @@ def words_of(tokenizer: Tokenizer, ids: Sequence[int], offsets: Sequence[tuple[i
     return words
 
 
-def windows(words: Sequence[TextWord], found: Sequence[tuple[int, int]], room: int) -> list[tuple[int, int]]:
-    """Ranges of words of at most `room` pieces each, that end where a sentence ends if one does.
+def windows(words: Sequence[TextWord], spans: Sequence[tuple[int, int]], room: int) -> list[tuple[int, int]]:
+    """Ranges of words of at most `room` pieces each, which end at the end of a sentence (one of `spans`) if possible.
 
-    A word of more pieces than that is a window of its own, cut where it is read.
+    A word of more pieces than that is a window of its own, and is cut when it is read.
     """
-    ends = {end for _, end in found}
-    cuts, first, size, sentence = [], 0, 0, 0  # `sentence`: the last place after which a sentence is over
+    ends = {end for _, end in spans}
+    cuts, first, size, sentence = [], 0, 0, 0  # `sentence`: the last place after which a sentence ends
     for i, word in enumerate(words):
         if size + len(word.ids) > room and i > first:
             cut = sentence if sentence > first else i
@@ -359,18 +370,18 @@ def _named(model: MRM, contexts_CR: Tensor, words: Sequence[TextWord], hidden_MW
     room = model.config.report_length - 1
     ids = np.array([token for word in words for token in word.ids][:room])
     owner_T = np.repeat(np.arange(len(words)), [len(word.ids) for word in words])[:room]
-    asked_MT = hidden_MW[:, owner_T]
-    tokens_MT = np.concatenate([np.full((len(asked_MT), 1), CLS), np.where(asked_MT, MASK, ids)], axis=1)
+    masked_MT = hidden_MW[:, owner_T]
+    tokens_MT = np.concatenate([np.full((len(masked_MT), 1), CLS), np.where(masked_MT, MASK, ids)], axis=1)
     sums_CW = np.zeros((len(contexts_CR), len(words)))
     device = contexts_CR.device
-    step = max(1, CELLS // (model.config.vocabulary * max(1, int(asked_MT.sum(axis=1).max()))))
-    pairs = [(c, m) for c in range(len(contexts_CR)) for m in range(len(asked_MT))]
+    step = max(1, CELLS // (model.config.vocabulary * max(1, int(masked_MT.sum(axis=1).max()))))
+    pairs = [(c, m) for c in range(len(contexts_CR)) for m in range(len(masked_MT))]
     for start in range(0, len(pairs), step):
         c_P, m_P = np.array(pairs[start : start + step]).T
-        row_A, place_A = np.nonzero(asked_MT[m_P])
+        row_A, place_A = np.nonzero(masked_MT[m_P])
         tokens = torch.from_numpy(tokens_MT[m_P]).to(device)
-        asked = torch.from_numpy(row_A * tokens.shape[1] + place_A + 1).to(device)
-        logits = model.name_words(contexts_CR[c_P], tokens, torch.ones_like(tokens), asked).float()
+        positions = torch.from_numpy(row_A * tokens.shape[1] + place_A + 1).to(device)
+        logits = model.name_words(contexts_CR[c_P], tokens, torch.ones_like(tokens), positions).float()
         true = torch.from_numpy(ids[place_A]).to(device)
         scores_A = -torch.nn.functional.cross_entropy(logits, true, reduction="none")
         np.add.at(sums_CW, (c_P[row_A], owner_T[place_A]), scores_A.double().cpu().numpy())
@@ -390,17 +401,17 @@ def sentences(text: str) -> list[tuple[int, int]]:
     One ends at a full stop, question or exclamation mark before a space, and at an empty line; not after a number that
     opens it (`1. Small effusion.`), nor after a few abbreviations.
     """
-    found, start = [], 0
+    pieces, start = [], 0
     for stop in _STOP.finditer(text):
-        said = text[start : stop.end()]
-        if _NUMBER.fullmatch(said) or _SHORT.search(said):
+        sentence = text[start : stop.end()]
+        if _NUMBER.fullmatch(sentence) or _SHORT.search(sentence):
             continue
-        found.append((start, stop.end()))
+        pieces.append((start, stop.end()))
         start = stop.end()
-    found.append((start, len(text)))
+    pieces.append((start, len(text)))
     spans = []
-    for start, end in found:
-        said = text[start:end]
-        if said.strip():
-            spans.append((start + len(said) - len(said.lstrip()), start + len(said.rstrip())))
+    for start, end in pieces:
+        sentence = text[start:end]
+        if sentence.strip():
+            spans.append((start + len(sentence) - len(sentence.lstrip()), start + len(sentence.rstrip())))
     return spans
