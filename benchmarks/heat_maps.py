@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import phantom_encoder
@@ -36,6 +36,7 @@ from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.statistics import ranking
 from mrm.statistics.dice import mean_over
 from mrm.statistics.intervals import Bootstrap, Estimate
+from mrm.system.files import write_json
 
 PLACED = ("atelectasis", "cardiomegaly", "consolidation", "effusion", "nodule", "pneumothorax")
 
@@ -45,7 +46,7 @@ def main() -> None:
     options = arguments()
     report = benchmark(options)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "heat_maps.json").write_text(json.dumps(report, indent=2, default=as_dict) + "\n")
+    write_json(options.out / "heat_maps.json", with_plain_estimates(report))
     print(table(report))
 
 
@@ -227,9 +228,11 @@ def shares(rows: list[tuple[str, str, float, float, bool]]) -> dict[str, Estimat
 # Results ------------------------------------------------------------------------------------------------
 
 
-def as_dict(estimate: Estimate) -> dict:
-    """An estimate for JSON."""
-    return estimate.to_dict()
+def with_plain_estimates(report: Any) -> Any:
+    """The report with dictionaries in place of estimates, for JSON."""
+    if isinstance(report, Estimate):
+        return report.to_dict()
+    return {key: with_plain_estimates(value) for key, value in report.items()} if isinstance(report, dict) else report
 
 
 def table(report: dict) -> str:
