@@ -1,4 +1,4 @@
-"""The commands as functions. Each is one file here: its whole story first, its parts below.
+"""The commands as functions. Each command is one file: its whole story comes first, its parts below.
 
 A run is a folder: `config.yaml` (all settings), `log.csv`, `validation.csv`, `checkpoints/`, and the links
 `last` and `best` to two of those, each a whole model folder. The same call resumes a run that was stopped.

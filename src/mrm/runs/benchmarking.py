@@ -1,8 +1,8 @@
 """`mrm benchmark`: a suite of fine-tunings and tests, and the reproduction ledger of their results.
 
-Every (model, entry, seed) is a cell with a folder of its own: its run, its test, and `cell.json` when it is over, done
-or failed. The same command goes on with what is neither done nor under way; `ledger.json`, `ledger.md` and `ledger.html`
-are written anew after every cell, so that what is there is always what is known.
+Every (model, entry, seed) is a cell with its own folder: its run, its test, and `cell.json` once it is done or has failed.
+The same command resumes with the cells that are not done. `ledger.json`, `ledger.md` and `ledger.html` are written anew
+after every cell, so they always hold all results so far.
 """
 
 from __future__ import annotations

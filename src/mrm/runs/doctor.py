@@ -18,35 +18,34 @@ import torch
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.data.sections import select_sections
-from mrm.models import model_folder
 from mrm.models.flops import flops_of_step
 from mrm.recipes import PRETRAIN, PretrainConfig, find, from_yaml
-from mrm.runs.pretraining import new_model, pretrain_data
+from mrm.runs.pretraining import initial_tokenizer, new_model, pretrain_data
 from mrm.runs.stage_times import READING, Stage, StepBench, loader_stages, rate_of
 from mrm.system import hardware
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.hardware import best_device
 from mrm.system.progress import duration
 
-SAMPLE, STEPS = 32, 3  # measured unless told otherwise
+SAMPLE, STEPS = 32, 3  # images and steps that are measured by default
 TEXTS = 2000  # reports that a stand-in vocabulary is learned from
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `mrm doctor` found."""
+    """What `mrm doctor` has measured, and what follows from it."""
 
     stages: tuple[Stage, ...]
     device: str
-    batch: int  # images of a micro-batch in the steps measured
+    batch: int  # images of a micro-batch in the measured steps
     precision: str
-    workers: int  # that the recipe would have here
-    loader: float  # images a second, by those workers
-    step: float  # images a second, with batches at hand
+    workers: int  # that the recipe would use on this machine
+    loader: float  # images a second with those workers
+    step: float  # images a second if batches are always ready
     other_precision: float  # images a second of the step in bf16 or fp32, the other of the two
     half_batch: float | None  # images a second of the step with half the images
-    flops: float  # of an image, forward and backward
-    peak_share: float | None  # of the device's bf16 rate; None: not a device of `machine.PEAKS`
+    flops: float  # for one image, forward and backward
+    peak_share: float | None  # of the device's bf16 rate; None: for a device that `hardware` has no peak of
     bound: str  # "loader" or "step"
     images: int = 0  # that the recipe trains on, over all epochs
     seconds: float = 0.0  # that the recipe would take
@@ -55,27 +54,27 @@ class Diagnosis:
     advice: tuple[str, ...] = ()
 
     def table(self) -> str:
-        """The measurements and what follows from them, as lines."""
+        """The measurements and the advice, as text to print."""
         lines = [f"{'stage':16} {'ms an image':>13} {'least':>9} {'most':>9}    n"]
         for stage in self.stages:
             times = f"{1e3 * stage.median:13.3f} {1e3 * stage.low:9.3f} {1e3 * stage.high:9.3f}"
             lines.append(f"{stage.name:16} {times} {stage.n:4}")
         share = f", {self.peak_share:.1%} of its bf16 peak" if self.peak_share is not None else ""
+        cost = f" and cost {self.cost:,.2f}" if self.cost is not None else ""
         lines += [
             f"loader: {self.loader:.2f} images/s with {max(self.workers, 1)} of {hardware.cores()} cores",
             f"step:   {self.step:.2f} images/s on {self.device}, {self.precision}, batches of {self.batch}"
             f" ({self.flops * self.step / 1e9:.0f} GFLOP/s{share})",
             f"the {self.bound} bounds the run; the recipe's {self.images:,} images would take "
-            f"{duration(self.seconds)} (hours:minutes:seconds)"
-            + (f" and cost {self.cost:,.2f}" if self.cost is not None else ""),
+            f"{duration(self.seconds)} (hours:minutes:seconds){cost}",
         ]
         if self.unreadable:
             name, reason = next(iter(self.unreadable.items()))
-            lines.append(f"{len(self.unreadable)} of the images tried cannot be read, first {name}: {reason}")
+            lines.append(f"{len(self.unreadable)} of the images tried cannot be read; first error: {name}: {reason}")
         return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Plain values for JSON."""
         return asdict(self)
 
 
@@ -211,36 +210,35 @@ def step_advice(diagnosis: Diagnosis) -> list[str]:
 
 
 def spread(records: Records, count: int) -> list[Record]:
-    """So many records, evenly from first to last."""
+    """So many records, spread evenly from the first to the last."""
     chosen = np.unique(np.linspace(0, len(records) - 1, count).round().astype(int))
     return [records[int(i)] for i in chosen]
 
 
 def micro_batch(config: PretrainConfig, device: torch.device) -> int:
-    """The recipe's, but no more than 8 on a CPU, where an image costs the same in any larger batch."""
+    """The recipe's micro-batch, but at most 8 on a CPU, where larger batches take as long for each image."""
     share = config.training.micro_batch or config.training.global_batch
     return share if device.type == "cuda" else min(share, 8)
 
 
 def configuration(recipe: str, records: Path, init: Path | None) -> PretrainConfig:
-    """A recipe by name, or what a run wrote to its `config.yaml`, for these records."""
+    """A recipe by name, or the `config.yaml` of a run, for these records. Raises ConfigError for neither."""
     out = Path("doctor")  # nothing is written
     if recipe.endswith((".yaml", ".yml")):
         if not Path(recipe).is_file():
-            raise ConfigError(f"{recipe}: no such file; a recipe's name or the config.yaml of a run is expected")
+            raise ConfigError(f"{recipe}: no such file; give the name of a recipe or the config.yaml of a run")
         config = from_yaml(PretrainConfig, Path(recipe).read_text(), recipe)
         return replace(config, records=records, out=out, init=init)
     return find(PRETRAIN, recipe).make(records, out, init=init)
 
 
 def with_tokenizer(config: PretrainConfig, records: Records) -> tuple[Tokenizer, PretrainConfig]:
-    """The tokenizer of `--init` and its vocabulary; else one learned from some reports, and the recipe's vocabulary."""
-    if config.init and Path(config.init).is_dir():
-        file = model_folder.find_model(Path(config.init)) / "tokenizer.json"
-        if file.is_file():
-            tokenizer = Tokenizer.load(file)
-            return tokenizer, replace(config, model=replace(config.model, vocabulary=tokenizer.size))
-    texts = islice((select_sections(r.report, config.report.sections) for r in records if r.report), TEXTS)
-    tokenizer = Tokenizer.train(list(texts), config.model.vocabulary)  # every letter is a piece, wanted or not
-    words = max(tokenizer.size, config.model.vocabulary)
-    return tokenizer, replace(config, model=replace(config.model, vocabulary=words))
+    """The tokenizer of `--init`, else one learned from some reports; and the settings with the vocabulary to measure."""
+    tokenizer = initial_tokenizer(config)
+    if tokenizer:
+        vocabulary = tokenizer.size
+    else:
+        texts = islice((select_sections(r.report, config.report.sections) for r in records if r.report), TEXTS)
+        tokenizer = Tokenizer.train(list(texts), config.model.vocabulary)
+        vocabulary = max(tokenizer.size, config.model.vocabulary)  # letters may make it larger, few reports smaller
+    return tokenizer, replace(config, model=replace(config.model, vocabulary=vocabulary))

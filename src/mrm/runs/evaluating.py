@@ -121,6 +121,7 @@ def evaluate_findings(
     results = summary(
         model, card, records, tested, predictions, report, scores.unreadable, leaks, subgroups_and_calibration
     )
+    results |= {"precision": reading.precision, "crop_borders": reading.crop_borders}
     write_results(out, results, predictions)
     write_evaluation_page(
         out,
@@ -166,6 +167,7 @@ def evaluate_masks(
     warn_of(leaks)
     results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole image"}
+    results |= {"precision": reading.precision}
     segmenter_test.write_results(out, results, tested, classes)
     write_segmentation_page(out, results, report, shown)
     segmenter_test.note_test(model, results)

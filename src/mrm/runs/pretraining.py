@@ -63,20 +63,28 @@ def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
     """The tokenizer of `--tokenizer`, else of the initial model, else one that is trained on the reports of the run."""
     if config.tokenizer:
         return Tokenizer.load(config.tokenizer)
+    initial = initial_tokenizer(config)
+    if initial:
+        return initial
+    file = Path(config.out) / "tokenizer.json"
+    with processes().main_process_first():
+        if not file.is_file():
+            texts = [select_sections(r.report, config.report.sections) for r in records if r.report]
+            if not texts:
+                warnings.warn(
+                    f"{config.records}: no record has a report, so only the image loss is trained", stacklevel=3
+                )
+            write_whole(file, Tokenizer.train(texts, config.model.vocabulary).to_json().encode())
+    return Tokenizer.load(file)
+
+
+def initial_tokenizer(config: PretrainConfig) -> Tokenizer | None:
+    """The tokenizer of the model folder that `--init` names; None for a file or without `--init`."""
     if config.init and Path(config.init).is_dir():
         file = model_folder.find_model(Path(config.init)) / "tokenizer.json"
         if file.is_file():
             return Tokenizer.load(file)
-    own = Path(config.out) / "tokenizer.json"
-    with processes().main_process_first():
-        if not own.is_file():
-            texts = [select_sections(r.report, config.report.sections) for r in records if r.report]
-            if not texts:
-                warnings.warn(
-                    f"{config.records}: no record has a report, so only the image loss is trained", stacklevel=2
-                )
-            write_whole(own, Tokenizer.train(texts, config.model.vocabulary).to_json().encode())
-    return Tokenizer.load(own)
+    return None
 
 
 def pretrain_model(config: PretrainConfig, tokenizer: Tokenizer) -> MRM:
@@ -146,6 +154,6 @@ def save_reconstructions(path: Path, model: MRM, images_HW: list[np.ndarray]) ->
     """Write a picture with a row for each image: masked, restored, original."""
     rows = []
     for seed, image in enumerate(images_HW):
-        shown = reconstruction.reconstruct(model, image, seed)
-        rows.append(np.hstack([shown.masked, shown.restored, shown.original]))
+        result = reconstruction.reconstruct(model, image, seed)
+        rows.append(np.hstack([result.masked, result.restored, result.original]))
     write_whole(path, images.encode_png(np.vstack(rows)))
