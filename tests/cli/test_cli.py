@@ -58,6 +58,9 @@ def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, rec
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["doctor", "/", "mimik"], "unknown recipe 'mimik'; choose from mimic"),
+        (["benchmark", "nhi", "--out", "b"], "unknown suite 'nhi'; choose from nih"),
+        (["recipes", "nhi-1"], "unknown recipe 'nhi-1'; choose from mimic"),
         (["pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
         (["pretrain", "mimik", "--records", "a", "--out", "b"], "unknown recipe 'mimik'; choose from mimic"),
         (
@@ -252,6 +255,10 @@ AT_ONCE = [
     ["predict", "/", "none.png", "--out", "a.csv"],
     ["serve", "none"],
     ["doctor", "none.csv"],
+    ["doctor", "/", "mimik"],
+    ["benchmark", "nhi", "--out", "b"],
+    ["probe", "/", "--train", "/", "--val", "/", "--test", "/", "--out", "b", "--finetune", "nhi-1"],
+    ["explain", "/", "none.png", "--out", "b"],
 ]
 
 

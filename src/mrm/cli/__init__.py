@@ -61,7 +61,7 @@ def usage() -> str:
     """The list of commands with the first line of each."""
     lines = ["mrm: learn from radiographs and their reports, then classify and segment with few labels"]
     for group, commands in GROUPS.items():
-        lines += ["", f"{group}:", *(f"  mrm {name:11} {command.about}" for name, command in commands.items())]
+        lines += ["", f"{group}:", *(f"  mrm {name:12} {command.about}" for name, command in commands.items())]
     return "\n".join([*lines, "", "`mrm COMMAND --help` explains a command and its options."])
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mrm.cli.command import commands
 from mrm.cli.shared_options import Images
+from mrm.recipes import PRETRAIN, find
 
 
 def doctor(
@@ -42,6 +43,8 @@ def doctor(
         price_per_hour: of this machine, in any currency; adds the cost of the recipe.
         json: also write the measurements to this file.
     """
+    if not Path(recipe).is_file():
+        find(PRETRAIN, recipe)  # refuses an unknown one at once
     from mrm import runs
     from mrm.system.files import write_json
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from mrm.cli.command import commands
 from mrm.cli.shared_options import Batch, CropBorders, Device, Draws, Images, Precision, Workers
+from mrm.recipes import FINETUNE, find, suites
 from mrm.system.errors import RunError
 
 
@@ -170,6 +171,8 @@ def probe(
         finetune: a recipe of `mrm finetune`: also fine-tune on each share; the runs are kept in OUT/runs.
         max_steps: shorten each fine-tuning to this many steps.
     """
+    if finetune:
+        find(FINETUNE, finetune)  # refuses an unknown one at once
     from mrm import runs
 
     config = runs.ProbeConfig(
@@ -229,6 +232,7 @@ def benchmark(
         seeds: one fine-tuning for each.
         max_steps: shorten every run to this many steps; the ledger then says that it is a rehearsal.
     """
+    suites.find(suite)  # refuses an unknown one at once
     from mrm import runs
 
     config = runs.BenchmarkConfig(suite, out, data, models, images, seeds, only, modern, max_steps, draws)

@@ -7,8 +7,9 @@ from pathlib import Path
 from mrm.cli.command import commands
 from mrm.cli.output import say
 from mrm.cli.recipe_options import PLACE, places
-from mrm.recipes import FINETUNE, PRETRAIN, SEGMENT, FinetuneConfig, PretrainConfig, SegmentConfig
+from mrm.recipes import FINETUNE, PRETRAIN, SEGMENT, FinetuneConfig, PretrainConfig, Recipe, SegmentConfig
 from mrm.system.errors import ConfigError
+from mrm.system.text_table import text_table
 
 RECIPES = {
     "pretrain": (PretrainConfig, PRETRAIN),
@@ -43,21 +44,29 @@ def recipes(name: str = "", /) -> None:
     Recipe:
         name: one of the recipes of the list.
     """
-    chosen = [
-        (command, kind, label, recipe)
-        for command, (kind, table) in RECIPES.items()
-        for label, recipe in table.items()
-        if name in ("", label)
-    ]
-    if not chosen:
+    chosen = {
+        command: {label: recipe for label, recipe in table.items() if name in ("", label)}
+        for command, (_, table) in RECIPES.items()
+    }
+    if not any(chosen.values()):
         names = dict.fromkeys(label for _, table in RECIPES.values() for label in table)
         raise ConfigError(f"unknown recipe {name!r}; choose from {', '.join(names)}")
-    for command, kind, label, recipe in chosen:
-        print(f"mrm {command} {label:16} {recipe.about:49} {recipe.expect}".rstrip())
-        if name:
-            from mrm.recipes import to_yaml
+    tables = []
+    for command, table in chosen.items():
+        if rows := [[label, recipe.about, recipe.expect] for label, recipe in table.items()]:
+            tables.append(text_table((f"mrm {command}", "training", "published result"), rows, text_columns=3))
+    print("\n\n".join(tables))
+    if name:
+        for command, table in chosen.items():
+            for label, recipe in table.items():
+                print(f"\n# mrm {command} {label}\n{_settings(RECIPES[command][0], recipe)}", end="")
 
-            print(to_yaml(recipe.make(**dict.fromkeys(places(kind), PLACE))))
+
+def _settings(kind: type, recipe: Recipe) -> str:
+    """All settings of a recipe as YAML."""
+    from mrm.recipes import to_yaml
+
+    return to_yaml(recipe.make(**dict.fromkeys(places(kind), PLACE)))
 
 
 def pretrain(config: PretrainConfig) -> None:

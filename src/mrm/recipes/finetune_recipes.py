@@ -119,19 +119,19 @@ PUBLISHED = {
 
 def _published_recipe(name: str) -> Recipe:
     steps, lr, warmup, auroc = PUBLISHED[name]
-    expect = "no single number: two tasks, five splits each" if auroc is None else f"AUROC {auroc}"
+    expect = "varies: two tasks, five splits" if auroc is None else f"AUROC {auroc}"
     return Recipe(_published(name), f"{steps:,} steps, peak {lr:g}, warm-up {warmup:,}", expect)
 
 
 def _modern_recipe(name: str) -> Recipe:
     steps, auroc = PUBLISHED[name].steps, PUBLISHED[name].auroc
-    expect = "not measured" if auroc is None else f"not measured; published recipe {auroc}"
-    return Recipe(_modern(name), f"{steps:,} steps, AdamW, layer decay, strong augmentation", expect)
+    expect = "not measured" if auroc is None else f"not measured (published {auroc})"
+    return Recipe(_modern(name), f"{steps:,} steps, AdamW, strong augmentation", expect)
 
 
 FINETUNE = {
     **{name: _published_recipe(name) for name in PUBLISHED},
     "tiny": Recipe(tiny_finetune, "AdamW for a small ViT on a CPU", "none published"),
     **{f"{name}-modern": _modern_recipe(name) for name in PUBLISHED},
-    "tiny-modern": Recipe(tiny_modern, "tiny with strong augmentation and drop path 0.2", "none published"),
+    "tiny-modern": Recipe(tiny_modern, "tiny with strong augmentation", "none published"),
 }

@@ -65,10 +65,8 @@ def mimic_modern(records: Path, out: Path, **where: Any) -> PretrainConfig:
 
 
 PRETRAIN = {
-    "mimic": Recipe(
-        mimic, "ViT-B/16, 200 epochs of MIMIC-CXR", "fine-tunes to the numbers of nih-*, chexpert-*, rsna-*"
-    ),
+    "mimic": Recipe(mimic, "ViT-B/16, 200 epochs of MIMIC-CXR", "see the fine-tunings"),
     "tiny": Recipe(tiny, "half a ViT-Tiny at 96, minutes on a CPU", "none published"),
     "small": Recipe(small, "ViT-Tiny at 128, tens of minutes on a CPU", "none published"),
-    "mimic-modern": Recipe(mimic_modern, "mimic with 90 % of the patches masked instead of 75 %", "not measured"),
+    "mimic-modern": Recipe(mimic_modern, "mimic with 90 % of the patches masked", "not measured"),
 }
