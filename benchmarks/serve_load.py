@@ -38,8 +38,8 @@ from mrm.corpora.phantoms.phantom import phantom
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.inference import predict
+from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder
-from mrm.statistics.calibration import calibrated_probabilities
 from mrm.system import hardware
 
 TOLERANCE = 1e-5  # by which a probability may differ: a batch sums in another order
@@ -100,7 +100,7 @@ def build_requests(model: Path, count: int, broken: int, size: int) -> list[Requ
     classes = network.config.classes
     records = Records([Record(b, labels=(math.nan,) * len(classes)) for b in bodies], classes)
     logits_NC = predict.classify(network, records, workers=0).logits_NC
-    expected_NC = calibrated_probabilities(logits_NC, [network.card.temperatures.get(name, 1.0) for name in classes])
+    expected_NC = DecisionRules.of(network.card, classes).probabilities(logits_NC)
     kinds = list(bad(bodies).items())
     good = [Request("good", bodies[i % 12], expected_NC[i % 12]) for i in range(count - broken)]
     requests = good + [Request(*kinds[i % len(kinds)], None) for i in range(broken)]

@@ -1,6 +1,4 @@
-"""Scores, restored images and filled-in words of a model put to use."""
-
-from dataclasses import replace
+"""Scores and features of images, a batch at a time."""
 
 import numpy as np
 import pytest
@@ -9,11 +7,8 @@ import torch
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, samples
 from mrm.data.records import Record, Records
-from mrm.inference import linear_head, masked_words, predict, reconstruction
-from mrm.models import noise
-from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.inference import linear_head, predict
 from mrm.models.mrm import normalise
-from mrm.statistics import ranking
 from mrm.system.errors import PredictError
 from tests.support.configs import MICRO
 from tests.support.models import classifier_of, mrm_model
@@ -64,61 +59,6 @@ def test_a_radiograph_that_is_not_square_is_seen_whole_unless_its_centre_is_aske
 
     assert image_for(Record(path), 64, "whole")[:, :8].min() > 200
     assert image_for(Record(path), 64, "centre").max() == 0
-
-
-def test_a_reconstruction_pastes_visible_patches_and_gives_patches_their_own_mean_back(model, records):
-    image = images.read(records[0].image)
-    shown = reconstruction.reconstruct(model, image, seed=1)
-    size, side = MICRO.target_size, 32
-    original = images.resize(image, size, size)
-    np.testing.assert_array_equal(shown.original, original)
-    cut = lambda a: a.reshape(size // side, side, size // side, side).transpose(0, 2, 1, 3).reshape(-1, side, side)  # noqa: E731
-    same = [np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(cut(shown.restored), cut(original), strict=True)]
-    assert sum(same) >= MICRO.keep
-    for restored, true in zip(cut(shown.restored), cut(original), strict=True):
-        if 40 < true.mean() < 215 and true.std() < 20:  # else clipping at black and white moves the mean
-            assert abs(restored.mean() - true.mean()) < 12
-    assert 0.5 < shown.error < 3  # an untrained decoder restores normalised patches no better than their mean
-
-
-def test_a_reconstruction_is_the_same_for_the_same_seed(model, records):
-    image = images.read(records[0].image)
-    a, b, c = (reconstruction.reconstruct(model, image, seed) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(a.restored, b.restored)
-    assert not np.array_equal(a.masked, c.masked)
-
-
-def test_words_depend_on_the_image_and_are_probabilities(model, records):
-    contexts = masked_words.context_of(model, [images.read(r.image) for r in records[:2]])
-    ids = np.array([2, 10, 3, 12, 3])
-    first, second = (masked_words.word_probabilities(model, c[None], ids) for c in contexts)
-    assert first.shape == (2, MICRO.vocabulary)
-    np.testing.assert_allclose(first.sum(1), 1, rtol=1e-5)
-    assert not np.allclose(first, second)
-
-
-def test_a_fitted_head_is_a_linear_probe_of_the_features(records):
-    with noise.seeded(0):
-        shape = ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)
-        model = Classifier(shape).eval()
-    labels = records.labels_NC
-    before = [
-        ranking.auroc(labels[:, c], predict.classify(model, records, workers=0).logits_NC[:, c]) for c in range(8)
-    ]
-    linear_head.fit_head(model, records, workers=0)
-    scores = predict.classify(model, records, workers=0)
-    after = [ranking.auroc(labels[:, c], scores.logits_NC[:, c]) for c in range(8)]
-    assert np.nanmean(after) > np.nanmean(before) + 0.1
-    np.testing.assert_allclose(scores.probabilities_NC.mean(0), labels.mean(0), atol=0.02)  # a fit intercept calibrates
-
-
-def test_a_class_of_one_value_keeps_its_head(records, classifier):
-    one = Records([replace(r, labels=(1.0, *r.labels[1:])) for r in records], FINDINGS)
-    before = classifier.encoder.head.weight.detach().clone()
-    linear_head.fit_head(classifier, one, workers=0)
-    assert torch.equal(classifier.encoder.head.weight[0], before[0])
-    assert not torch.equal(classifier.encoder.head.weight[1], before[1])
-    classifier.encoder.head.weight.data = before
 
 
 def test_features_are_the_mean_of_the_patches_or_the_patches_after_the_last_norm(model, classifier, records):

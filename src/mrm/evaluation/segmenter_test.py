@@ -71,7 +71,9 @@ def run_test(
             tested.surfaces.append(np.array([surface_distances(found_HW == k, mask_HW == k) for k in numbers]))
     if not tested.names:
         name, reason = next(iter(tested.unreadable.items()))
-        raise RunError(f"{masked.source}: not one of {len(masked)} images could be read; the first, {name}: {reason}")
+        raise RunError(
+            f"{masked.source}: none of the {len(masked)} images could be read; first error: {name}: {reason}"
+        )
     return tested
 
 
@@ -96,15 +98,15 @@ def surface_distances(found_HW: np.ndarray, true_HW: np.ndarray) -> tuple[float,
 def report_of(tested: Tested, classes: Sequence[str], draws: int = 2000, seed: int = 0) -> Report:
     """All measures of every class, with intervals over images."""
     bootstrap = Bootstrap.from_groups(None, len(tested.names), draws, seed)
-    surfaces_NC2, found = np.array(tested.surfaces), {}
+    surfaces_NC2, report = np.array(tested.surfaces), {}
     for number, name in enumerate(classes):
         counts = tested.overlap(number)
-        found[name] = overlap_report(counts, draws=draws, seed=seed)
+        report[name] = overlap_report(counts, draws=draws, seed=seed)
         for column, measure in enumerate(SURFACES):
             values_N = surfaces_NC2[:, number, column]
             both_N = ~np.isnan(values_N)
-            found[name][measure] = mean_over(np.nan_to_num(values_N), both_N, both_N, bootstrap)
-    return found
+            report[name][measure] = mean_over(np.nan_to_num(values_N), both_N, both_N, bootstrap)
+    return report
 
 
 def cases(tested: Tested, number: int = 0, each: int = 3) -> Iterator[tuple[str, int, float]]:
@@ -115,14 +117,14 @@ def cases(tested: Tested, number: int = 0, each: int = 3) -> Iterator[tuple[str,
     order = [int(i) for i in np.argsort(-dice_N, kind="stable") if counts.positive[i]]
     middle = max(0, (len(order) - each) // 2)
     chosen = {"best": order[:each], "median": order[middle : middle + each], "worst": order[-each:]}
-    shown: set[int] = set()
+    yielded: set[int] = set()
     for kind, rows in chosen.items():
         for row in rows:
-            if row not in shown:
-                shown.add(row)
+            if row not in yielded:
+                yielded.add(row)
                 yield kind, row, float(dice_N[row])
-    false = np.flatnonzero(~counts.positive & (counts.predicted > 0))
-    for place in sorted(false.tolist(), key=lambda i: -counts.predicted[i])[:each]:
+    false_positives = np.flatnonzero(~counts.positive & (counts.predicted > 0))
+    for place in sorted(false_positives.tolist(), key=lambda i: -counts.predicted[i])[:each]:
         yield "predicted where there is none", place, 0.0
 
 

@@ -1,4 +1,4 @@
-"""Tasks: a model and its losses, joined. A batch goes in, named terms come out; the loop knows no more."""
+"""Tasks: a model joined with its losses. A batch goes in, named terms come out; the loop knows nothing else."""
 
 from __future__ import annotations
 
@@ -65,11 +65,10 @@ class PretrainTask(Task):
 class ClassifyTask(Task):
     """Binary cross-entropy per class over the labels that are stated."""
 
-    weights = {"labels": 1.0}  # noqa: RUF012
-
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
+        self.weights = {"labels": 1.0}
         self.sample_keys = noise.SampleKeys()
         noise.key_drop_paths(model.encoder, self.sample_keys)
 
@@ -137,8 +136,8 @@ def pretrain_losses(
     `report_loss="masked"` averages over masked tokens (the paper), "all" over every position (the code).
     """
     hidden = complement(kept, model.patches)
-    asked = token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
-    words = asked.flatten().nonzero().squeeze(1)
+    counted = token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
+    words = counted.flatten().nonzero().squeeze(1)
     output = model(model.shrink(image), kept, hidden, token_ids, attention, words)
     target = target_patches(image, model.patch_size * model.config.target_scale, hidden)
     return {

@@ -1,0 +1,46 @@
+"""The card of a model survives `config.json` with its types, and another file of that name is refused."""
+
+import json
+
+import pytest
+
+from mrm.models.card import Card, Gaussian, OutlierReference, OutlineThreshold, PastTest
+
+WHOLE = Card(
+    "segmenter",
+    {"classes": ["lung"]},
+    origin={"n": 12},
+    tested=[PastTest("test", "ab", 20, ["7 records"], {"lung": {"dice_positive": {"value": 0.8}}})],
+    thresholds={"nodule": 0.3},
+    temperatures={"nodule": 2.5},
+    outline_thresholds={"lung": OutlineThreshold(0.4, 0.001)},
+    outliers=OutlierReference(
+        Gaussian("AACAPw==", "AAAAAA==", (2.0, 1.0), 0.5), 1.7, 0.99, 300, "300 records in 5 folds"
+    ),
+    calibration={"goal": "Youden"},
+)
+
+
+def test_a_card_is_the_same_after_json():
+    assert Card.of(json.loads(json.dumps(WHOLE.to_dict()))) == WHOLE
+    assert Card.of({"kind": "mrm", "architecture": {}}) == Card("mrm", {})
+
+
+def test_keys_that_a_card_does_not_have_are_ignored():
+    assert Card.of({"kind": "mrm", "architecture": {}, "colour": "blue"}) == Card("mrm", {})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"kind": "mrm"},
+        {"kind": 3, "architecture": {}},
+        {"kind": "mrm", "architecture": []},
+        {"kind": "mrm", "architecture": {}, "outline_thresholds": {"lung": {"level": 0.5}}},
+        {"kind": "mrm", "architecture": {}, "outliers": {"threshold": 1.0}},
+        {"kind": "mrm", "architecture": {}, "tested": [{"records": "a"}]},
+    ],
+)
+def test_values_of_another_shape_are_refused(content):
+    with pytest.raises((AttributeError, KeyError, TypeError)):
+        Card.of(content)
