@@ -76,7 +76,7 @@ def test_demo_with_an_undefined_class_and_no_masked_word(tmp_path):
     text = write_demo_page(tmp_path, demo).read_text()
     check_whole(text)
     assert "undefined (only negatives, n=120)" in text
-    assert "undefined (no record, n=0)" in text
+    assert "undefined (no records, n=0)" in text
 
 
 def test_words_are_spaced_as_in_print():

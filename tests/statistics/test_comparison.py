@@ -109,9 +109,9 @@ def test_the_logit_interval_stays_within_bounds():
     [
         ([0, 0, 0], [1, 2, 3], None, "undefined (only negatives, n=3)"),
         ([0, 1, 0, 1], [1, 2, 1, 2], None, "1.000 (interval undefined: DeLong's variance is 0)"),
-        ([0, 1, 0, 0], [1, 2, 3, 1], None, "one positive record only"),
-        ([0, 1, 0, 1], [1, 2, 3, 1], "aaaa", "one positive patient only"),
-        ([0, 1, 0, 1], [1, 2, 3, 1], "abac", "one negative patient only"),
+        ([0, 1, 0, 0], [1, 2, 3, 1], None, "only one positive record"),
+        ([0, 1, 0, 1], [1, 2, 3, 1], "aaaa", "only one positive patient"),
+        ([0, 1, 0, 1], [1, 2, 3, 1], "abac", "only one negative patient"),
         ([], [], None, "undefined (no stated label, n=0)"),
     ],
 )
@@ -267,11 +267,11 @@ def test_wrong_models_are_named(test):
 
 
 def test_other_errors_are_named():
-    with pytest.raises(ValueError, match="no metric 'dice'"):
+    with pytest.raises(ValueError, match="unknown metric 'dice'"):
         bootstrap_test([0, 1], [1, 2], [1, 2], "dice")
-    with pytest.raises(ValueError, match=r"two arrays \(N,\) needed, not \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected two arrays \(N,\), got \(2,\) and \(3,\)"):
         sign_flip_test([1, 2], [1, 2, 3])
-    with pytest.raises(ValueError, match=r"labels \(N,\) and scores \(N, M\) needed"):
+    with pytest.raises(ValueError, match=r"expected labels \(N,\) and scores \(N, M\), got"):
         delong([0, 1], [1, 2])
     with pytest.raises(ValueError, match="not finite"):
         sign_flip_test([1, math.inf], [1, 2])

@@ -117,7 +117,7 @@ def test_one_image_with_a_lesion_has_no_interval():
     report = overlap_report(PixelCounts([3, 0, 0], [4, 1, 0], [5, 0, 0], [9, 9, 9]))
     for name in ("dice_positive", "dice_pooled", "dice_mean", "iou_mean"):
         assert report[name].defined
-        assert "record only" in str(report[name])
+        assert "interval undefined: only one" in str(report[name])
 
 
 def test_lesions_that_fill_every_image():

@@ -73,7 +73,7 @@ def test_proportions_have_wilson_intervals():
     assert (found.value, found.low, found.high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
     none = proportion(np.zeros(20), 20)  # upper end z^2 / (n + z^2)
     assert (none.low, none.high) == pytest.approx((0, 3.8415 / 23.8415), abs=1e-4)
-    assert str(proportion([], 0)) == "undefined (no record, n=0)"
+    assert str(proportion([], 0)) == "undefined (no records, n=0)"
 
 
 def test_proportions_count_patients_not_radiographs():

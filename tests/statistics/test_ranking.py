@@ -107,7 +107,7 @@ def test_an_undefined_curve_is_empty(curve):
 def test_unit_weights_give_the_plain_metrics(rows):
     labels, scores = split(rows)
     ranked = ranking.RankedScores(labels, scores, Bootstrap.from_groups(None, len(labels)))
-    found = ranked.weigh(np.ones((len(labels), 1)), ["auroc", "average_precision"])[:, 0]
+    found = ranked.metrics(np.ones((len(labels), 1)), ["auroc", "average_precision"])[:, 0]
     assert found == pytest.approx([auroc(labels, scores), average_precision(labels, scores)], abs=1e-12)
 
 
@@ -117,7 +117,7 @@ def test_weighted_draws_equal_repeated_records(rows, patients, seed):
     labels, scores = split(rows)
     bootstrap = Bootstrap.from_groups(np.arange(len(rows)) % patients, len(rows), draws=5, seed=seed)
     weights_GD = next(bootstrap.weights())
-    found = ranking.RankedScores(labels, scores, bootstrap).weigh(weights_GD, ["auroc", "average_precision"])
+    found = ranking.RankedScores(labels, scores, bootstrap).metrics(weights_GD, ["auroc", "average_precision"])
     for d, weights_G in enumerate(weights_GD.T):
         times = weights_G[bootstrap.group_N].astype(int)
         again = np.repeat(labels, times), np.repeat(scores, times)
@@ -174,10 +174,10 @@ def test_seed_and_level_are_obeyed():
 @pytest.mark.parametrize(
     ("labels", "groups", "why"),
     [
-        ([0, 1, 0, 1], "aaaa", "one patient only"),
-        ([0, 1, 0, 1], "abac", "one negative patient only"),
-        ([0, 1, 0, 0], None, "one positive record only"),
-        ([0, 1, NAN, NAN], "aabc", "one patient only"),
+        ([0, 1, 0, 1], "aaaa", "only one patient"),
+        ([0, 1, 0, 1], "abac", "only one negative patient"),
+        ([0, 1, 0, 0], None, "only one positive record"),
+        ([0, 1, NAN, NAN], "aabc", "only one patient"),
     ],
 )
 def test_too_few_patients_have_no_interval(labels, groups, why):
@@ -207,7 +207,7 @@ def test_what_is_rough_is_called_rough():
 
 def test_no_draws_give_values_alone():
     found = interval([0, 1, 1], [1, 2, 0], draws=0)
-    assert (found.value, found.note) == (0.5, "no interval asked for")
+    assert (found.value, found.note) == (0.5, "no interval requested")
 
 
 # The report over classes
@@ -254,7 +254,7 @@ def test_the_mean_has_no_interval_where_one_of_its_classes_has_none():
     mean = report["mean"]["auroc"]
     assert mean.defined
     assert math.isnan(mean.low)
-    assert mean.note.startswith("interval undefined: one positive record only in b")
+    assert mean.note.startswith("interval undefined: only one positive record in b")
 
 
 def test_the_mean_is_drawn_jointly():
@@ -295,7 +295,7 @@ def test_wrong_input_is_named(function, labels, scores, words):
         ({"groups": ["a", "b"]}, "3 records, but 2 groups"),
         ({"groups": ["a", "b", "c", "d"]}, "3 records, but 4 groups"),
         ({"groups": ["a", None, NAN]}, "2 records have no group; the first is index 1"),
-        ({"metric": "accuracy"}, "no metric 'accuracy'; there are auroc, average_precision"),
+        ({"metric": "accuracy"}, "unknown metric 'accuracy'; choose from auroc, average_precision"),
         ({"draws": -1}, "draws must be"),
         ({"level": 95}, "0 < level < 1, not 2000 and 95"),
     ],
@@ -310,7 +310,7 @@ def test_wrong_arguments_are_named(arguments, words):
     [
         ((3, 2), ["a"], r"1 classes need arrays \(N, 1\), not \(3, 2\)"),
         ((3, 2), ["a", "a"], "class names must differ"),
-        ((3, 2), ["a", "mean"], "'mean' is taken"),
+        ((3, 2), ["a", "mean"], "'mean' is reserved"),
         ((3,), ["a"], "1 classes need arrays"),
     ],
 )

@@ -113,9 +113,9 @@ def test_any_column_will_do_and_capitals_do_not_matter():
 
 def test_columns_that_cannot_be_grouped_by_are_refused():
     given = records(view=["PA"] * 30, site=[""] * 30, scanner=[str(i) for i in range(30)])
-    with pytest.raises(RecordError, match=r"test\.csv: no column 'sex' to group by; there are view, site, scanner"):
+    with pytest.raises(RecordError, match=r"test\.csv: no column 'sex' to group by; choose from view, site, scanner"):
         values_of(given, "sex")
-    with pytest.raises(RecordError, match="has no value in any record"):
+    with pytest.raises(RecordError, match="has no value in any tested record"):
         values_of(given, "site")
-    with pytest.raises(RecordError, match="has 30 values, more than 20 groups; band them first"):
+    with pytest.raises(RecordError, match="has 30 values, more than 20 groups; combine them into bands first"):
         values_of(given, "scanner")

@@ -367,5 +367,5 @@ def _drawn(test: Path, metric: str, draws: int) -> np.ndarray:
     bootstrap = Bootstrap.from_groups(p.patients, len(p.names), draws)
     pairs = zip(p.labels_NC.T, p.probabilities_NC.T, strict=True)
     ranked = [RankedScores(labels_N, scores_N, bootstrap) for labels_N, scores_N in pairs]
-    ranked = [scores for scores in ranked if not scores.reason]
+    ranked = [scores for scores in ranked if not scores.undefined]
     return mean_or_nan(bootstrap_metrics(ranked, [metric], bootstrap)[:, 0])

@@ -1,8 +1,8 @@
-"""Do probabilities mean what they say, and where to cut them: calibration, temperature, operating points.
+"""Calibration of probabilities, temperatures and operating points.
 
-A model may rank well and still call 0.9 what comes true half of the time. Fit temperatures and choose
-thresholds on validation records, and report what they do on test records. A label is 1, 0 or NaN (not
-stated: left out).
+A model may rank well and still give a probability of 0.9 to what is true half of the time. Fit temperatures and choose
+thresholds on validation records, and report their effect on test records. A label is 1, 0 or NaN (not stated, and left
+out).
 
 Shapes: N records, C classes, B bins, G patients, D bootstrap draws.
 """
@@ -20,9 +20,9 @@ from mrm.statistics.intervals import Array, Bootstrap, Estimate, proportion
 from mrm.statistics.ranking import check_labels, check_pair, check_scores, check_table, undefined_reason
 
 BINS = 10
-ROUNDING = 1e-12  # a goal of 0.7 is reached by 1 - 3 / 10
-MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0  # temperatures are sought between these
-MAX_SCALED_LOGIT = 20.0  # logit / temperature at the most: beyond, probabilities of float64 near 1 begin to tie
+ROUNDING = 1e-12  # 1 - 3 / 10 reaches a goal of 0.7 despite rounding
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0  # the range of temperatures
+MAX_SCALED_LOGIT = 20.0  # of logit / temperature: above it, float64 probabilities near 1 become equal
 Spacing = Literal["width", "mass"]
 
 
@@ -31,7 +31,7 @@ Spacing = Literal["width", "mass"]
 
 @dataclass(frozen=True)
 class Reliability:
-    """To plot: for each bin that holds records, arrays (B,), from low to high probability.
+    """The data of a reliability diagram: arrays (B,) of the bins that have records, from low to high probability.
 
     `predicted` is the mean probability and `observed` the share of positives, with its 95 % Wilson interval
     from `low` to `high`; `count` is the number of records.
@@ -49,9 +49,9 @@ def reliability(
 ) -> Reliability:
     """The reliability diagram of labels (N,) and probabilities (N,).
 
-    Bins are of equal 'width', or of equal 'mass' (records), which shows more where most probabilities are
-    small. DeGroot and Fienberg 1983, doi:10.2307/2987588. Empty where the stated labels have one value.
-    Raises ValueError for lengths, labels or probabilities that are wrong, and fewer than one bin.
+    Bins have equal 'width', or equal 'mass' (numbers of records), which shows more detail if most probabilities are
+    small. DeGroot and Fienberg 1983, doi:10.2307/2987588. Empty if the stated labels have a single value.
+    Raises ValueError for wrong lengths, labels or probabilities, and fewer than one bin.
     """
     labels_N, probabilities_N = _stated(labels, probabilities)
     if undefined_reason(labels_N):
@@ -67,8 +67,8 @@ def reliability(
 def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
     """Mean squared difference of probabilities (N,) and labels (N,): 0 is best.
 
-    Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2. NaN where the stated labels have one
-    value. Raises ValueError for lengths, labels or probabilities that are wrong.
+    Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2. NaN if the stated labels have a single
+    value. Raises ValueError for wrong lengths, labels or probabilities.
     """
     labels_N, probabilities_N = _stated(labels, probabilities)
     return math.nan if undefined_reason(labels_N) else float(np.mean((probabilities_N - labels_N) ** 2))
@@ -79,9 +79,9 @@ def expected_calibration_error(
 ) -> float:
     """Mean gap between probability and share of positives over bins, weighted by records: 0 is best.
 
-    Of labels (N,) and probabilities (N,); bins as in `reliability`. Guo et al. 2017, arXiv:1706.04599, for
-    the probability of a finding. It is too high by chance in small sets, also for a perfect model. NaN where
-    the stated labels have one value. Raises ValueError as `reliability` does.
+    Takes labels (N,) and probabilities (N,); bins as in `reliability`. Guo et al. 2017, arXiv:1706.04599, for
+    the probability of a finding. It is biased upwards in small sets, even for a perfect model. NaN if the stated labels
+    have a single value. Raises ValueError as `reliability` does.
     """
     labels_N, probabilities_N = _stated(labels, probabilities)
     if undefined_reason(labels_N):
@@ -104,11 +104,10 @@ def calibration_report(
     """Brier score and expected calibration error of labels (N, C) and probabilities (N, C), per class.
 
     Returns {"Effusion": {"brier": Estimate, "calibration_error": Estimate}, ...}, with bootstrap intervals
-    over patients, `groups` (N,). Chance raises the calibration error, and once more in a resample; the usual
-    interval would leave out a true error of 0. So the squared draws are mirrored at the squared value and
-    cut at 0 (basic bootstrap on the square; Davison and Hinkley 1997, section 5.2): in simulation 95 %
-    intervals cover 90 to 100 %. Raises ValueError as `reliability` does, and for tables, groups, draws or a
-    level that are wrong.
+    over patients, `groups` (N,). Chance raises the calibration error, and raises it again in a resample, so the usual
+    interval would exclude a true error of 0. Therefore the squared draws are mirrored at the squared value and
+    truncated at 0 (basic bootstrap on the square; Davison and Hinkley 1997, section 5.2): in simulation, 95 %
+    intervals cover 90 to 100 %. Raises ValueError as `reliability` does, and for wrong tables, groups, draws or level.
     """
     labels_NC, probabilities_NC = check_labels(labels), check_scores(probabilities, probabilities=True)
     check_table(labels_NC, probabilities_NC, classes)
@@ -147,7 +146,7 @@ def _scores(sums_KD: Array) -> tuple[Array, Array]:
 
 
 def _bins(probabilities_N: Array, bins: int, spacing: Spacing) -> np.ndarray:
-    """The bin (N,) of each probability, from 0; records of equal probability share one."""
+    """The bin (N,) of each probability, counted from 0; records of equal probability share a bin."""
     if bins < 1 or spacing not in ("width", "mass"):
         raise ValueError(f"bins must be >= 1 and spacing 'width' or 'mass', not {bins} and {spacing!r}")
     shares = np.linspace(0, 1, bins + 1)[1:-1]
@@ -167,10 +166,10 @@ def _stated(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:
 def fit_temperatures(labels: ArrayLike, logits: ArrayLike) -> Array:
     """One temperature (C,) per finding from validation labels (N, C) and logits (N, C).
 
-    Each makes sigmoid(logit / temperature) most likely (least binary cross-entropy); above 1 the model was
-    too sure of itself. Order, and so AUROC, does not change. Guo et al. 2017, arXiv:1706.04599, per finding.
-    Sought from `lowest_temperature` to 20; NaN, not fitted, where the stated labels have one value. Raises ValueError for
-    shapes that differ, and labels or logits that are wrong.
+    Each minimizes the binary cross-entropy of sigmoid(logit / temperature); a temperature above 1 means that the model
+    was overconfident. The order, and so AUROC, does not change. Guo et al. 2017, arXiv:1706.04599, per finding. The range
+    is `lowest_temperature` to 20; NaN (not fitted) if the stated labels have a single value. Raises ValueError for shapes
+    that differ, and wrong labels or logits.
     """
     labels_NC, logits_NC = check_labels(labels), check_scores(logits)
     check_table(labels_NC, logits_NC, [str(c) for c in range(labels_NC.shape[-1] if labels_NC.ndim else 0)])
@@ -178,13 +177,16 @@ def fit_temperatures(labels: ArrayLike, logits: ArrayLike) -> Array:
 
 
 def lowest_temperature(logits: ArrayLike) -> Array:
-    """The lowest temperature (C,) for logits (N, C): 0.05, or what keeps the largest apart from its neighbours once it
-    is a probability (|logit| / temperature <= 20), though never above 1."""
+    """The lowest temperature (C,) allowed for logits (N, C).
+
+    It is 0.05, or higher, up to 1, to keep |logit| / temperature at most 20: beyond that, the largest probabilities could
+    not be told apart.
+    """
     return np.clip(np.abs(check_scores(logits)).max(axis=0, initial=0.0) / MAX_SCALED_LOGIT, MIN_TEMPERATURE, 1.0)
 
 
 def _temperature(labels_N: Array, logits_N: Array) -> float:
-    least, stated_N = float(lowest_temperature(logits_N)), ~np.isnan(labels_N)
+    lowest, stated_N = float(lowest_temperature(logits_N)), ~np.isnan(labels_N)
     labels_N, logits_N = labels_N[stated_N], logits_N[stated_N]
     if undefined_reason(labels_N):
         return math.nan
@@ -193,7 +195,7 @@ def _temperature(labels_N: Array, logits_N: Array) -> float:
         scaled_N = logits_N * math.exp(-log_temperature)
         return float(np.mean(np.logaddexp(0.0, scaled_N) - labels_N * scaled_N))
 
-    bounds = (math.log(least), math.log(MAX_TEMPERATURE))
+    bounds = (math.log(lowest), math.log(MAX_TEMPERATURE))
     from scipy.optimize import minimize_scalar
 
     best = minimize_scalar(cross_entropy, bounds=bounds, method="bounded", options={"xatol": 1e-8})
@@ -201,7 +203,7 @@ def _temperature(labels_N: Array, logits_N: Array) -> float:
 
 
 def calibrated_probabilities(logits: ArrayLike, temperatures: ArrayLike) -> Array:
-    """Probabilities (N, C) from logits (N, C) and temperatures (C,), where one not fitted (NaN) counts as 1.
+    """Probabilities (N, C) from logits (N, C) and temperatures (C,); one that is not fitted (NaN) counts as 1.
 
     Raises ValueError for logits that are not finite and temperatures that are not above 0.
     """
@@ -216,7 +218,7 @@ def calibrated_probabilities(logits: ArrayLike, temperatures: ArrayLike) -> Arra
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What calling every score >= `threshold` positive does to a set of records."""
+    """The performance on a set of records if every score >= `threshold` is called positive."""
 
     threshold: float
     sensitivity: Estimate
@@ -228,7 +230,7 @@ class OperatingPoint:
         return f"at {self.threshold:.4g}: sensitivity {self.sensitivity}; specificity {self.specificity}"
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON; what is undefined is None."""
+        """Plain values for JSON; undefined ones are None."""
         values = vars(self).items()
         return {name: value.to_dict() if isinstance(value, Estimate) else value for name, value in values}
 
@@ -242,11 +244,10 @@ def choose_threshold(
 ) -> float:
     """The threshold on validation labels (N,) and scores (N,) that reaches a sensitivity or a specificity.
 
-    Of those that reach it, the one that costs the other least; neither given, the one with the highest sum of
-    both (Youden 1950, doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3). It is one of the
-    scores, or just above the highest where only calling nothing is specific enough. NaN where the stated
-    labels have one value. Raises ValueError for two goals, and for lengths, labels, scores or a goal that are
-    wrong.
+    Of the thresholds that reach it, this is the one with the best value of the other. If neither is given, it is the one
+    with the highest sum of both (Youden 1950, doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3). The
+    threshold is one of the scores, or just above the highest if only calling nothing positive is specific enough. NaN if
+    the stated labels have a single value. Raises ValueError for two goals, and for wrong lengths, labels, scores or goal.
     """
     if sensitivity is not None and specificity is not None:
         raise ValueError("give a sensitivity or a specificity, not both")
@@ -266,7 +267,7 @@ def choose_threshold(
 
 
 def _cuts(labels_N: Array, scores_N: Array) -> tuple[Array, Array, Array]:
-    """Every threshold that matters (K,), from strict to lenient, with its sensitivity and specificity."""
+    """Every distinct threshold (K,), from the highest to the lowest, with its sensitivity and specificity."""
     distinct, place_N = np.unique(-scores_N, return_inverse=True)
     hits_K = np.append(0, np.cumsum(np.bincount(place_N, labels_N)))
     alarms_K = np.append(0, np.cumsum(np.bincount(place_N, 1 - labels_N)))
@@ -281,28 +282,28 @@ def operating_point(
     groups: Iterable[Hashable] | None = None,
     level: float = 0.95,
 ) -> OperatingPoint:
-    """What a threshold chosen elsewhere does to labels (N,) and scores (N,): shares with Wilson intervals.
+    """The performance of a threshold on labels (N,) and scores (N,): shares with Wilson intervals.
 
-    Patients, `groups` (N,), widen the intervals as in `intervals.proportion`. A share of no records is
-    undefined (the predictive value of a positive call, where none is made), and all are for a NaN threshold.
-    On the records that the threshold was chosen on, the shares look better than they are. Raises ValueError
-    for lengths, labels, scores, groups or a level that are wrong.
+    Patients, `groups` (N,), widen the intervals as in `intervals.proportion`. A share of no records is undefined, such as
+    the positive predictive value if nothing is called positive; all shares are undefined for a NaN threshold. On the
+    records that the threshold was chosen on, the shares are too optimistic. Raises ValueError for wrong lengths, labels,
+    scores, groups or level.
     """
     labels_N, scores_N = check_pair(labels, scores)
-    numbers_N = Bootstrap.from_groups(groups, len(labels_N), level=level).group_N
-    stated_N, yes_N, called_N = ~np.isnan(labels_N), labels_N == 1, scores_N >= threshold
+    group_N = Bootstrap.from_groups(groups, len(labels_N), level=level).group_N
+    stated_N, positive_N, called_N = ~np.isnan(labels_N), labels_N == 1, scores_N >= threshold
 
-    def share(hit_N: np.ndarray, of_N: np.ndarray, lacking: str) -> Estimate:
+    def share(hit_N: np.ndarray, of_N: np.ndarray, reason: str) -> Estimate:
         used_N = of_N & stated_N
-        n, positives = int(used_N.sum()), int((used_N & yes_N).sum())
+        n, positives = int(used_N.sum()), int((used_N & positive_N).sum())
         if not n or math.isnan(threshold):
-            return Estimate.undefined(n, positives, "no threshold" if math.isnan(threshold) else lacking)
-        return proportion(hit_N[used_N], positives, None if groups is None else numbers_N[used_N], level)
+            return Estimate.undefined(n, positives, "no threshold" if math.isnan(threshold) else reason)
+        return proportion(hit_N[used_N], positives, None if groups is None else group_N[used_N], level)
 
     return OperatingPoint(
         float(threshold),
-        share(called_N, yes_N, "no positives"),
-        share(~called_N, ~yes_N, "no negatives"),
-        share(yes_N, called_N, "nothing called positive"),
-        share(~yes_N, ~called_N, "nothing called negative"),
+        share(called_N, positive_N, "no positives"),
+        share(~called_N, ~positive_N, "no negatives"),
+        share(positive_N, called_N, "nothing called positive"),
+        share(~positive_N, ~called_N, "nothing called negative"),
     )

@@ -1,8 +1,8 @@
-"""How well predicted lesions cover true ones: pixel counts in; every usual Dice, with its interval, out.
+"""How well predicted lesions cover true ones: all usual definitions of Dice, with intervals, from pixel counts.
 
-"Dice" has no one meaning for a set of images, and the readings differ by tens of points where most images
-have no lesion. The published one counts such an image as 1 if nothing is predicted, so that predicting
-nothing at all scores the share of empty images. So all of them are shown together, with n for each.
+"Dice" has several definitions for a set of images, and they differ by tens of points if most images have no lesion. The
+published one counts such an image as 1 if nothing is predicted, so a model that predicts nothing at all scores the share
+of empty images. Therefore all definitions are shown together, with n for each.
 
 Shapes: N images, H x W pixels, D bootstrap draws.
 """
@@ -31,7 +31,7 @@ MEASURES = {
 class PixelCounts:
     """Pixel counts of N images, each array (N,): lesion in both, predicted, true, and all pixels.
 
-    Raises ValueError, with count and first place, for lengths that differ and counts that cannot be.
+    Raises ValueError, with count and first index, for lengths that differ and impossible counts.
     """
 
     intersection: Array
@@ -53,9 +53,9 @@ class PixelCounts:
 
     @classmethod
     def of(cls, predicted: Iterable[ArrayLike], true: Iterable[ArrayLike]) -> "PixelCounts":
-        """From masks, (N, H, W) or any sequences of (H, W), of which sizes may differ; not 0 means lesion.
+        """From masks, (N, H, W) or sequences of (H, W) of any sizes; a value other than 0 means lesion.
 
-        Raises ValueError where an image's two masks, or the numbers of masks, differ.
+        Raises ValueError if the two masks of an image differ in size, or the numbers of masks differ.
         """
         rows = []
         for i, (guess, truth) in enumerate(zip(predicted, true, strict=True)):
@@ -75,7 +75,7 @@ class PixelCounts:
         return self.true > 0
 
     def dice(self) -> Array:
-        """Dice (N,) per image; NaN where the image has no lesion. Dice 1945, doi:10.2307/1932409."""
+        """Dice (N,) per image; NaN for an image without lesion. Dice 1945, doi:10.2307/1932409."""
         both_N = self.predicted + self.true
         return np.divide(2 * self.intersection, both_N, out=np.full(len(both_N), np.nan), where=self.positive)
 
@@ -93,14 +93,14 @@ def overlap_report(
 ) -> dict[str, Estimate]:
     """The `MEASURES` of a set of images, with intervals over images or over patients, `groups` (N,).
 
-    Shares have Wilson intervals, all else bootstrap ones; the pooled measures are ratios of sums over all
-    images, as mmsegmentation's mDice and mIoU are. `positives` counts images with a lesion. A measure is
-    undefined, with the reason, where there is no image of its kind. Raises ValueError for groups that
-    differ in length, draws or a level that are wrong.
+    Shares have Wilson intervals, all others bootstrap intervals; the pooled measures are ratios of sums over all
+    images, like mmsegmentation's mDice and mIoU. `positives` counts images with a lesion. A measure is
+    undefined, with the reason, if there are no images of its kind. Raises ValueError for groups that
+    differ in length, and for wrong draws or level.
     """
     has_N, every_N = counts.positive, np.ones(len(counts.true), dtype=bool)
     bootstrap = Bootstrap.from_groups(groups, len(has_N), draws, seed, level)
-    found = {
+    measures = {
         "dice_positive": mean_over(counts.dice(), has_N, has_N, bootstrap),
         "dice_published": mean_over(counts.dice_published(), every_N, has_N, bootstrap),
         **_pooled(counts, bootstrap),
@@ -109,7 +109,7 @@ def overlap_report(
     }
     return {
         name: estimate if estimate.n else replace(estimate, note=_LACKING.get(name, "no image"))
-        for name, estimate in found.items()
+        for name, estimate in measures.items()
     }
 
 
@@ -121,8 +121,8 @@ _LACKING = {
 
 
 def _share(hit_N: Mask, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:
-    numbers_N = None if bootstrap.unit == "records" else bootstrap.group_N[of_N]
-    return proportion(hit_N[of_N], int((of_N & has_N).sum()), numbers_N, bootstrap.level)
+    groups_N = None if bootstrap.unit == "records" else bootstrap.group_N[of_N]
+    return proportion(hit_N[of_N], int((of_N & has_N).sum()), groups_N, bootstrap.level)
 
 
 def mean_over(values_N: Array, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:
@@ -140,21 +140,21 @@ def _pooled(counts: PixelCounts, bootstrap: Bootstrap) -> dict[str, Estimate]:
     columns_NK = np.stack([counts.intersection, counts.predicted, counts.true, counts.pixels], axis=1)
     values_X, values_XD = _ratios(columns_NK.sum(axis=0)[:, None])[:, 0], _ratios(bootstrap.sums(columns_NK))
     n, positives = len(counts.true), int(counts.positive.sum())
-    doubt = bootstrap.doubt(counts.positive, "positive ")
-    found, names = {}, ("dice_pooled", "dice_mean", "iou_mean")
+    no_interval = bootstrap.no_interval(counts.positive, "positive ")
+    measures, names = {}, ("dice_pooled", "dice_mean", "iou_mean")
     for name, value, values_D in zip(names, values_X, values_XD, strict=True):
-        found[name] = Estimate.undefined(n, 0, "no image with a lesion")
+        measures[name] = Estimate.undefined(n, 0, "no image with a lesion")
         if positives:
             used_N = np.ones(n, dtype=bool)
-            found[name] = bootstrap.estimate(float(value), values_D, used_N, positives, doubt=doubt)
-    return found
+            measures[name] = bootstrap.estimate(float(value), values_D, used_N, positives, no_interval=no_interval)
+    return measures
 
 
 def _ratios(sums_KD: Array) -> Array:
     """Lesion Dice, mean Dice and mean IoU (3, D) from sums of intersection, predicted, true and all pixels.
 
-    The background's intersection is all pixels less the lesions' union. NaN where no lesion is true, and the
-    background counts as 1 where lesions, both predicted and true, fill every image.
+    The intersection of the background is all pixels minus the union of the lesions. NaN if there is no true lesion; the
+    background counts as 1 if predicted and true lesions both fill every image.
     """
     both_D, predicted_D, true_D, pixels_D = sums_KD
     union_D = predicted_D + true_D - both_D
@@ -167,6 +167,8 @@ def _ratios(sums_KD: Array) -> Array:
     return np.stack([dice_D, (dice_D + back_dice_D) / 2, (iou_D + back_iou_D) / 2])
 
 
-def _refuse(wrong_N: Mask, what: str) -> None:
-    if wrong_N.any():
-        raise ValueError(f"{wrong_N.sum():,} of {len(wrong_N):,} {what}; the first at index {wrong_N.argmax()}")
+def _refuse(invalid_N: Mask, problem: str) -> None:
+    if invalid_N.any():
+        raise ValueError(
+            f"{invalid_N.sum():,} of {len(invalid_N):,} {problem}; the first at index {invalid_N.argmax()}"
+        )

@@ -1,4 +1,4 @@
-"""How sure a mean over seeds is: what test patients add to its interval, and what the choice of seeds adds."""
+"""Intervals of a mean over seeds, which cover the choice of test patients and the choice of seeds."""
 
 # Shapes: N records, C classes, S seeds, D bootstrap draws
 from __future__ import annotations
@@ -24,13 +24,13 @@ from mrm.statistics.ranking import (
 def with_seed_variance(
     value_S: Array, drawn_SD: Array, rng: np.random.Generator, limits: tuple[float, float] = (0.0, 1.0)
 ) -> Array:
-    """The mean over seeds in each draw of test patients (D,), with what the choice of seeds adds.
+    """The mean over seeds in each draw of test patients (D,), with the variance due to the choice of seeds added.
 
-    Given are each seed's value (S,) and its draws (S, D), the same patients for all seeds: what is hard to tell for one
-    is so for the others, and does not average out. To the mean over seeds in each draw is added s / sqrt(S) times a draw
-    of Student's t with S - 1 degrees of freedom, s being the deviation of the seeds' values; so few seeds give a wide
-    interval, as they should. One seed adds nothing, and `seed_note` says so. It errs on the wide side: chance in the
-    test set also makes seeds differ, and so is counted in both parts.
+    Takes each seed's value (S,) and its draws (S, D) of the same patients for all seeds: patients who are hard for one
+    seed are hard for the others, which does not average out. To the mean over seeds in each draw it adds s / sqrt(S)
+    times a draw of Student's t with S - 1 degrees of freedom, where s is the standard deviation of the seeds' values; so
+    few seeds give a wide interval, as they should. A single seed adds nothing, and `seed_note` says so. The interval is
+    conservative: chance in the test set also makes seeds differ, and is counted in both parts.
     """
     seeds, mean_D = len(value_S), drawn_SD.mean(axis=0)
     if seeds == 1:
@@ -40,8 +40,8 @@ def with_seed_variance(
 
 
 def seed_note(seeds: int) -> str:
-    """What to say of an interval of `with_seed_variance`."""
-    return f"{seeds} seeds" if seeds > 1 else "one seed: what its choice adds is not in the interval"
+    """The note for an interval of `with_seed_variance`."""
+    return f"{seeds} seeds" if seeds > 1 else "one seed: the interval does not include the variance between seeds"
 
 
 def auroc_over_seeds(
@@ -55,34 +55,38 @@ def auroc_over_seeds(
 ) -> dict[str, Estimate]:
     """AUROC per class and of their mean, averaged over seeds: labels (N, C), scores (S, N, C).
 
-    The 95 % interval is that of `with_seed_variance`, over patients (`groups`, (N,)) drawn with replacement. `against_SNC` are
-    another model's scores with the same seeds: then it is the paired difference, first minus second. Raises ValueError
-    as `metrics.classification_report` does.
+    The 95 % interval is that of `with_seed_variance`, over patients (`groups`, (N,)) drawn with replacement. With another
+    model's scores and the same seeds in `against_SNC`, it is the paired difference, first minus second. Raises
+    ValueError as `ranking.classification_report` does.
     """
     labels_NC = check_labels(labels_NC)
     bootstrap = Bootstrap.from_groups(groups, len(labels_NC), draws, seed)
-    value_CS, drawn_CSD = _of_seeds(labels_NC, scores_SNC, classes, bootstrap)
+    value_CS, drawn_CSD = _aurocs_of_seeds(labels_NC, scores_SNC, classes, bootstrap)
     limits = (0.0, 1.0)
     if against_SNC is not None:
-        against_CS, against_CSD = _of_seeds(labels_NC, against_SNC, classes, bootstrap)
+        against_CS, against_CSD = _aurocs_of_seeds(labels_NC, against_SNC, classes, bootstrap)
         value_CS, drawn_CSD, limits = value_CS - against_CS, drawn_CSD - against_CSD, (-1.0, 1.0)
     ranked = [RankedScores(labels_N, scores_SNC[0, :, c], bootstrap) for c, labels_N in enumerate(labels_NC.T)]
-    kept = [c for c, one in enumerate(ranked) if not one.reason]
+    defined = [c for c, one in enumerate(ranked) if not one.undefined]
     rng, remark = np.random.default_rng([seed, 1]), seed_note(len(scores_SNC))
-    mean_S, mean_SD = mean_or_nan(value_CS[kept]), mean_or_nan(drawn_CSD[kept])
+    mean_S, mean_SD = mean_or_nan(value_CS[defined]), mean_or_nan(drawn_CSD[defined])
     mean_D = with_seed_variance(mean_S, mean_SD, rng, limits)
     report = {"mean": macro_mean(classes, ranked, float(mean_S.mean()), mean_D, remark)}
     for name, one, value_S, drawn_SD in zip(classes, ranked, value_CS, drawn_CSD, strict=True):
         n, positives = int(one.stated_N.sum()), int(one.positive_N.sum())
-        if one.reason:
-            report[name] = Estimate.undefined(n, positives, one.reason)
+        if one.undefined:
+            report[name] = Estimate.undefined(n, positives, one.undefined)
             continue
-        drawn_D, value = with_seed_variance(value_S, drawn_SD, rng, limits), float(value_S.mean())
-        report[name] = bootstrap.estimate(value, drawn_D, one.stated_N, positives, remark, one.rough, doubt=one.doubt)
+        drawn_D = with_seed_variance(value_S, drawn_SD, rng, limits)
+        report[name] = bootstrap.estimate(
+            float(value_S.mean()), drawn_D, one.stated_N, positives, remark, one.rough, no_interval=one.no_interval
+        )
     return report
 
 
-def _of_seeds(labels_NC: Array, scores_SNC: Array, classes: Sequence[str], bootstrap: Bootstrap) -> tuple[Array, Array]:
+def _aurocs_of_seeds(
+    labels_NC: Array, scores_SNC: Array, classes: Sequence[str], bootstrap: Bootstrap
+) -> tuple[Array, Array]:
     """AUROCs (C, S), and those of the draws (C, S, D), NaN where undefined."""
     values, drawn = [], []
     for scores_NC in scores_SNC:
