@@ -89,3 +89,12 @@ def disc_segmenter(discs, disc_encoder, tmp_path_factory) -> Path:
     from tests.support.discs import trained_on_discs
 
     return trained_on_discs(discs, disc_encoder, tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture(scope="session")
+def pretrained_run(phantoms, tmp_path_factory) -> Path:
+    """A short pre-training on the phantoms; nothing may change it."""
+    from mrm import runs
+    from tests.support.configs import pretrain_config
+
+    return runs.pretrain(pretrain_config(phantoms, tmp_path_factory.mktemp("pretrained") / "run"))

@@ -13,12 +13,7 @@ from mrm.models import noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.statistics import ranking
 from tests.support.configs import MICRO
-from tests.support.models import classifier_of, mrm_model
-
-
-@pytest.fixture(scope="module")
-def model():
-    return mrm_model()
+from tests.support.models import classifier_of
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Scores and features of images, a batch at a time."""
+"""Scores and features of records, one row an image, whether it can be read or not."""
 
 import numpy as np
 import pytest

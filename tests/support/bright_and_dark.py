@@ -1,6 +1,7 @@
 """Images with a bright or a dark middle and reports that say so, and a tiny MRM that has learnt which is which."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import PretrainData
 from mrm.data.sampling import in_order
-from mrm.models import noise
+from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.training.tasks import PretrainTask
 from tests.support.configs import MICRO
@@ -58,3 +59,14 @@ def trained_on_bright_and_dark() -> MRM:
 def other_images() -> list[np.ndarray]:
     """Eight more images, half of them bright, that stand in for an image that is not shown."""
     return [bright_or_dark(i % 2 == 0, 100 + i) for i in range(8)]
+
+
+def write_model_and_images(folder: Path, model: MRM) -> Path:
+    """`model`, a bright `radiograph.png`, `report.txt` with blanks, and `others` to stand in."""
+    model_folder.save(folder / "model", model)
+    (folder / "others").mkdir()
+    for i, other in enumerate(other_images()):
+        (folder / "others" / f"{i}.png").write_bytes(images.encode_png(other))
+    (folder / "radiograph.png").write_bytes(images.encode_png(bright_or_dark(True, 50)))
+    (folder / "report.txt").write_text(BLANKED)
+    return folder

@@ -1,0 +1,86 @@
+"""Configurations as YAML files: what is written is what is read, and slips are named with their place."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mrm.models.config import ModelConfig
+from mrm.recipes import (
+    FinetuneConfig,
+    PretrainConfig,
+    differences,
+    from_yaml,
+    to_yaml,
+)
+from mrm.system.errors import ConfigError
+from tests.support.recipe_calls import ALL, build
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_a_configuration_written_is_the_configuration_read(kind, name):
+    config = build(kind, name, images=Path("Bilder/Thorax ü"), seed=2**31)
+    again = from_yaml(type(config), to_yaml(config))
+    assert again == config
+    assert differences(config, again) == []
+
+
+def test_what_is_not_default_is_written_too():
+    config = replace(
+        build("finetune", "chexpert-10"),
+        classes=("Edema", "no finding: yes"),
+        uncertain_by_class={"Edema": "ones"},
+        training=replace(build("finetune", "chexpert-10").training, lr=1e-5, betas=(0.9, 0.999), trackers=()),
+    )
+    assert from_yaml(FinetuneConfig, to_yaml(config)) == config
+
+
+def test_settings_left_out_take_their_defaults():
+    config = from_yaml(PretrainConfig, "records: a.csv\nout: run\ntraining:\n  lr: 1e-3\n")
+    assert config.training.lr == 1e-3  # to YAML, 1e-3 is text
+    assert config.model == ModelConfig()
+
+
+BAD = {
+    "sed: 1": r"extra fields found \(sed\) @ \$",
+    "out: run": r"required field missing @ \$\.records",
+    "seed: many": r"expected int @ \$\.seed",
+    "training: {global_batch: 6.5}": r"expected int @ \$\.training\.global_batch",
+    "training: {global_batch: true}": r"expected int @ \$\.training\.global_batch",
+    "training: {steps: 2.5}": r"expected int \| None @ \$\.training\.steps",
+    "training: {rate: 0.1}": r"extra fields found \(rate\) @ \$\.training",
+    "training: {precision: fp64}": r"fp64 not in literal .* @ \$\.training\.precision",
+    "training: {lr: fast}": r"expected float @ \$\.training\.lr",
+    "model: {antialias: 'false'}": r"expected bool @ \$\.model\.antialias",
+    "model: {keep: null}": r"expected int @ \$\.model\.keep",
+    "model: large": r" @ \$\.model",
+    "on_error: ignore": r"ignore not in literal .* @ \$\.on_error",
+    "init: 3": r"expected .*Path.* @ \$\.init",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_a_wrong_setting_is_named_with_its_place(text):
+    with pytest.raises(ConfigError, match=rf"^run\.yaml: .*{BAD[text]}"):
+        from_yaml(PretrainConfig, text, "run.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "- records", "records", "3", "a: [", "\t\tx", "!!python/object/apply:os.getcwd []"]
+)
+def test_a_file_that_holds_no_settings_is_named(text):
+    with pytest.raises(ConfigError, match=r"^run\.yaml: "):
+        from_yaml(PretrainConfig, text, "run.yaml")
+
+
+def test_differences_are_named_by_their_place_with_both_values():
+    before = build("pretrain", "tiny")
+    after = replace(
+        before, seed=1, training=replace(before.training, lr=0.5), model=replace(before.model, encoder_options={})
+    )
+    assert differences(before, after) == [
+        "seed: 0, now 1",
+        f"model.encoder_options: {before.model.encoder_options}, now {{}}",
+        f"training.lr: {before.training.lr}, now 0.5",
+    ]
+    assert differences(before, before) == []

@@ -1,0 +1,90 @@
+"""Fine-tuning from an encoder: it learns, can be stopped, and refuses what it cannot learn from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import mrm
+from mrm import runs
+from mrm.corpora.phantoms.phantom import FINDINGS
+from mrm.data.records import Records
+from mrm.models import model_folder
+from mrm.runs import finetuning
+from mrm.system.errors import RunError
+from mrm.training.tasks import ClassifyTask
+from tests.support.configs import finetune_config
+from tests.support.run_files import trace
+
+
+@pytest.fixture(scope="module")
+def tuned(phantoms, pretrained_run, tmp_path_factory):
+    return runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path_factory.mktemp("tuned") / "run"))
+
+
+def test_the_encoder_is_the_pretrained_one_and_scratch_is_not(phantoms, pretrained_run, tmp_path):
+    cfg = finetune_config(phantoms, pretrained_run, tmp_path / "a")
+    start = model_folder.load(pretrained_run).encoder.state_dict()
+    tuned = finetuning.classifier(cfg, FINDINGS, {}).encoder.state_dict()
+    scratch = finetuning.classifier(replace(cfg, scratch=True), FINDINGS, {}).encoder.state_dict()
+    assert torch.equal(tuned["blocks.1.mlp.fc1.weight"], start["blocks.1.mlp.fc1.weight"])
+    assert not torch.equal(scratch["blocks.1.mlp.fc1.weight"], start["blocks.1.mlp.fc1.weight"])
+    assert tuned.keys() == scratch.keys()
+
+
+def test_checkpointing_computes_blocks_twice_and_changes_no_gradient(phantoms, pretrained_run, tmp_path):
+    gradients = []
+    for checkpointing in (False, True):
+        cfg = finetune_config(phantoms, pretrained_run, tmp_path / "a", drop_path=0.5, checkpointing=checkpointing)
+        task, calls = ClassifyTask(finetuning.classifier(cfg, FINDINGS, {})).train(), []
+        block, size = task.model.encoder.blocks[0], task.model.config.image_size
+        block.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        task.sample_keys.keys_B = torch.arange(4)  # dropped paths must be the same ones when computed again
+        logits = task.logits((torch.arange(4 * size * size) % 251).to(torch.uint8).reshape(4, size, size))
+        (logits - 1).square().sum().backward()
+        gradients.append(block.attn.qkv.weight.grad)
+        assert len(calls) == 1 + checkpointing
+    torch.testing.assert_close(*gradients)
+
+
+def test_fine_tuning_learns_its_training_records(phantoms, pretrained_run, tmp_path):
+    run = runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run", steps=80, ema=None, lr=3e-3))
+    losses = [float(row["labels"]) for row in trace(run)]
+    assert np.mean(losses[-2:]) < 0.8 * losses[0]
+
+
+def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(phantoms, pretrained_run, tuned, tmp_path, monkeypatch):
+    from mrm.training.trainer import Stopped, Trainer
+
+    after = Trainer._after_step
+    monkeypatch.setattr(Trainer, "_after_step", lambda self: (after(self), setattr(self, "stop", self.step == 5))[0])
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        runs.finetune(finetune_config(phantoms, pretrained_run, run))
+    monkeypatch.undo()
+    runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run"))
+    one, other = (model_folder.read_weights(r / "last" / "model.safetensors") for r in (run, tuned))
+    assert all(torch.equal(one[k], other[k]) for k in other)
+
+
+def test_a_validation_set_of_one_class_is_refused_with_its_counts(phantoms, pretrained_run, tmp_path):
+    records = Records.load(phantoms / "records.csv", ("effusion",))
+    file = records.where(lambda r: r.labels == (1.0,)).to_csv(tmp_path / "val.csv")
+    cfg = finetune_config(phantoms, pretrained_run, tmp_path / "run", val=file, classes=("effusion",))
+    with pytest.raises(RunError, match=r"AUROC is undefined for every class \(effusion: \d+ positive and 0 negative\)"):
+        runs.finetune(cfg)
+
+
+def test_uncertain_labels_follow_the_policy_that_the_model_keeps(phantoms, pretrained_run, tmp_path):
+    records = Records.load(phantoms / "records.csv", ("effusion", "nodule"))
+    rows = [replace(r, labels=(-1.0, r.labels[1])) if i % 3 == 0 else r for i, r in enumerate(records)]
+    file = replace(records, rows=rows).to_csv(tmp_path / "records.csv")
+    cfg = finetune_config(
+        phantoms, pretrained_run, tmp_path / "run", train=file, val=file, classes=("effusion", "nodule"), steps=2,
+        warmup_steps=1, uncertain_by_class={"effusion": "ones", "nodule": "ignore"},
+    )  # fmt: skip
+    run = runs.finetune(cfg)
+    assert mrm.load(run).config.uncertain == {"effusion": "ones", "nodule": "ignore"}
+    results = runs.evaluate(run, file, tmp_path / "out", draws=20, reading=runs.Reading(workers=0))
+    assert results["classes"]["effusion"]["auroc"]["positives"] >= 16

@@ -1,0 +1,89 @@
+"""Pre-training from records: whatever images and reports they hold, and what it leaves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+import mrm
+from mrm import recipes, runs
+from mrm.data import images
+from mrm.data.records import Record, Records
+from mrm.models import model_folder
+from mrm.system.errors import ImageError, RecordError
+from tests.support.configs import MICRO, pretrain_config
+from tests.support.odd_images import records_with
+from tests.support.run_files import trace
+
+
+def test_an_exported_run_loads_into_plain_timm(phantoms, tmp_path):
+    run = runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=1, warmup_steps=0, audit="names"))
+    path = model_folder.export_published(mrm.load(run), tmp_path / "MRM.pth")
+    options = {"num_classes": 14, "global_pool": "avg", "drop_path_rate": 0.1}
+    plain = timm.create_model(MICRO.encoder, img_size=MICRO.image_size, **MICRO.encoder_options, **options)
+    loaded = plain.load_state_dict(torch.load(path, weights_only=True)["model"], strict=False)
+    assert set(loaded.missing_keys) == {"head.weight", "head.bias", "fc_norm.weight", "fc_norm.bias"}
+
+
+def test_image_only_records_train_the_image_loss_and_say_so(phantoms, tmp_path):
+    bare = Records([Record(r.image, name=r.name) for r in Records.load(phantoms / "records.csv")])
+    bare.to_csv(tmp_path / "images.csv")
+    cfg = pretrain_config(phantoms, tmp_path / "run", steps=3)
+    with pytest.warns(UserWarning, match="no record has a report, so only the image loss is trained"):
+        run = runs.pretrain(replace(cfg, records=tmp_path / "images.csv"))
+    assert all(float(row["report"]) == 0.0 for row in trace(run))
+    assert float(trace(run)[-1]["image"]) > 0
+
+
+def test_starting_from_weights_is_not_resuming(phantoms, pretrained_run, tmp_path):
+    run = runs.pretrain(pretrain_config(phantoms, tmp_path / "run", init=pretrained_run))
+    assert trace(run)[0]["step"] == "1"
+    assert float(trace(run)[0]["image"]) < float(trace(pretrained_run)[0]["image"])
+    assert mrm.load(run).tokenizer.to_json() == mrm.load(pretrained_run).tokenizer.to_json()
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "text"])
+def test_an_image_that_cannot_be_read_stops_the_run_with_its_record_or_is_skipped_and_counted(
+    phantoms, tmp_path, kind, capsys
+):
+    file = records_with(phantoms, tmp_path, kind)
+    cfg = replace(pretrain_config(phantoms, tmp_path / "stop", steps=4), records=file)
+    with pytest.raises(ImageError, match=r"images/odd\.jpg"):
+        runs.pretrain(cfg)
+    run = runs.pretrain(replace(cfg, out=tmp_path / "skip", on_error="skip"))
+    assert len(trace(run)) == 4
+    assert "images/odd.jpg" in (run / "skipped-0.csv").read_text()
+    assert "(1 so far)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["16-bit", "RGBA", "palette", "1 x N"])
+def test_an_unusual_image_is_read(phantoms, tmp_path, kind):
+    file = records_with(phantoms, tmp_path, kind)
+    run = runs.pretrain(replace(pretrain_config(phantoms, tmp_path / "run", steps=4), records=file))
+    assert len(trace(run)) == 4
+
+
+def test_reports_of_any_length_and_script_train(phantoms, tmp_path):
+    texts = ["", "normal", "effusion " * 300, "Καρδιά φυσιολογική 心臓は正常 القلب طبيعي 🫁", '"quoted",\nand broken']
+    rows = [
+        replace(r, report=texts[i % len(texts)], labels=())
+        for i, r in enumerate(Records.load(phantoms / "records.csv"))
+    ]
+    file = Records(rows).to_csv(tmp_path / "records.csv")
+    run = runs.pretrain(replace(pretrain_config(phantoms, tmp_path / "run"), records=file))
+    assert all(np.isfinite(float(row["report"])) for row in trace(run))
+
+
+def test_missing_column_names_those_found(tmp_path):
+    (tmp_path / "training.csv").write_text("path,text\na.jpg,normal\n")
+    with pytest.raises(RecordError, match="no column image_path; the columns found are path, text"):
+        runs.pretrain(recipes.tiny(tmp_path / "training.csv", tmp_path / "run"))
+
+
+def test_restored_images_are_written_beside_the_checkpoints(pretrained_run):
+    image = images.read(pretrained_run / "images" / "step-00000010.png")
+    assert image.shape == (4 * 128, 3 * 128)
+    masked, _, original = np.hsplit(image[:128], 3)
+    assert (masked == original).mean() > 0.2  # the visible patches are the original's
