@@ -3,11 +3,16 @@
 import ast
 import importlib
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from mrm import cli
+from mrm.cli.options import fields_of, options_of
+from mrm.cli.parsing import parse
+from mrm.cli.recipe_options import FILE, RECIPE, kind_of
 from tests.support.commands import run_cli
 
 ROOT = Path(__file__).parents[2]
@@ -50,9 +55,25 @@ def test_commands_recipes_and_options_of_a_page_exist(page, printed):
         assert name in names, f"mrm {name}"
         recipe = [RECIPES[name]] if name in RECIPES else []
         if recipe and words and re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", words[0]):
-            assert re.search(rf"mrm {name} +{words[0]} ", printed("recipes")), f"mrm {name} {words[0]}"
+            assert words[0] in cli.COMMANDS[name].recipes, f"mrm {name} {words[0]}"
         options = {"--help", "--config", *OPTION.findall(printed(name, *recipe, "--help"))}
         assert not set(OPTION.findall(" ".join(words))) - options, f"mrm {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_command_lines_of_code_blocks_are_understood(page):
+    """The parser of the command takes each line with its values."""
+    for block in re.findall(r"^```[a-z]*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            match = re.match(r"\s*(?:torchrun .*-m )?mrm ([a-z].*)", line)
+            words = shlex.split(match[1], comments=True) if match else [""]
+            if words[0] not in cli.COMMANDS or "..." in words:
+                continue
+            command = cli.COMMANDS[words[0]]
+            if command.recipes is None:
+                parse(options_of(command.function), words[1:])
+            else:
+                parse([RECIPE, FILE, *fields_of(kind_of(command.function))], words[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
