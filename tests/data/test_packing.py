@@ -179,7 +179,7 @@ def flawed(phantoms, tmp_path) -> Records:
 def test_failures_are_left_out_listed_and_counted(flawed, tmp_path, capsys):
     flawed.to_csv(tmp_path / "records.csv")
     out = tmp_path / "out"
-    with pytest.warns(UserWarning, match=r"2 images could not be read, see .*failures.csv; the first, .*cut.jpg"):
+    with pytest.warns(UserWarning, match=r"2 images could not be read, see .*failures.csv; first error: .*cut.jpg"):
         packing.pack(tmp_path / "records.csv", out, SMALL, workers=1)
     assert "3 images in 1 files" in (output := capsys.readouterr().out)
     assert "2 left out" in output
