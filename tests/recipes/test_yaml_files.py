@@ -79,8 +79,8 @@ def test_differences_are_named_by_their_place_with_both_values():
         before, seed=1, training=replace(before.training, lr=0.5), model=replace(before.model, encoder_options={})
     )
     assert differences(before, after) == [
-        "seed: 0, now 1",
         f"model.encoder_options: {before.model.encoder_options}, now {{}}",
+        "seed: 0, now 1",
         f"training.lr: {before.training.lr}, now 0.5",
     ]
     assert differences(before, before) == []
