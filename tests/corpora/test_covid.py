@@ -108,7 +108,7 @@ def test_the_sets_of_published_lists_are_audited(source, tmp_path):
 
 
 def test_an_unknown_task_is_named(source, tmp_path):
-    with pytest.raises(RecordError, match="no class flu; there are covid19, viral"):
+    with pytest.raises(RecordError, match="unknown class flu; choose from covid19, viral"):
         prepare("covid", source, tmp_path / "out", Options(classes=("flu",)))
 
 

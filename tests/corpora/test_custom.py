@@ -55,7 +55,7 @@ def test_the_splits_of_a_table(source, tmp_path):
     rewrite(source, with_split)
     corpus = prepare("custom", source, tmp_path / "out", Options(columns={**COLUMNS, "split": "Set"}))
     assert {name: len(part) for name, part in corpus.splits.items()} == {"train": 16, "val": 8, "test": 8}
-    assert any("8 images of no split" in note for note in corpus.facts["notes"])
+    assert any("8 images belong to no split" in note for note in corpus.facts["notes"])
 
 
 def test_a_folder_with_class_folders_splits_and_texts_beside(tmp_path):
@@ -73,8 +73,8 @@ def test_a_folder_with_class_folders_splits_and_texts_beside(tmp_path):
     assert {name: len(part) for name, part in corpus.splits.items() if "_" not in name} == {"train": 10, "test": 5}
     assert corpus.facts["classes"]["Pneumonia"]["positive"] == 8
     assert [r.report for r in corpus.records if r.report] == ["Impression: pneumonia."]
-    assert any("15 images without patient" in note for note in corpus.facts["notes"])
-    with pytest.raises(RecordError, match="no folder Covid with images; the folders found are NORMAL, PNEUMONIA"):
+    assert any("15 images have no patient" in note for note in corpus.facts["notes"])
+    with pytest.raises(RecordError, match="no folder Covid with images; the folders with images are NORMAL, PNEUMONIA"):
         prepare("custom", root, tmp_path / "other", Options(classes=("Covid",)))
 
 
@@ -82,7 +82,7 @@ def test_a_folder_of_images_and_texts_is_enough(tmp_path):
     for n in range(12):
         write_image(tmp_path / "scans" / f"{n}.png")
         (tmp_path / "scans" / f"{n}.txt").write_bytes(f"IMPRESSION: {n} caf".encode() + (b"\xe9" if n == 3 else b"e"))
-    with pytest.warns(UserWarning, match="1 report files hold bytes that are not UTF-8"):
+    with pytest.warns(UserWarning, match="1 report files have bytes that are not UTF-8"):
         corpus = prepare("custom", tmp_path / "scans", tmp_path / "out", Options(val=0, test=0))
     assert len(Records.load(tmp_path / "out" / "training.csv")) == 12
     assert corpus.facts["found"]["images with report"] == 12
@@ -134,7 +134,7 @@ def test_a_path_that_leads_out_is_refused(source, tmp_path, name):
     [
         (Options(), "--columns image_path=COLUMN; the columns found are Path, Text, MRN, Accession, Effusion, Nodule"),
         (Options(columns={"image_path": "File"}), "no column File"),
-        (Options(columns={**COLUMNS, "doctor": "MRN"}), "no name doctor; there are image_path"),
+        (Options(columns={**COLUMNS, "doctor": "MRN"}), "unknown name doctor; choose from image_path"),
         (Options(columns=COLUMNS, classes=("Oedema",)), "no column Oedema"),
     ],
 )
@@ -155,5 +155,5 @@ def test_a_table_of_another_kind_is_named(source, tmp_path):
     with pytest.raises(RecordError, match="no rows"):
         prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecordError, match="no image in it"):
+    with pytest.raises(RecordError, match="has no images; expected"):
         prepare("custom", tmp_path / "empty", tmp_path / "out")

@@ -119,7 +119,7 @@ def test_a_damaged_report_is_counted_and_its_image_kept(source, tmp_path):
 def test_an_archive_cut_short_is_named(source, tmp_path):
     archive = source / "mimic-cxr-reports.zip"
     archive.write_bytes(archive.read_bytes()[:300])
-    with pytest.raises(RecordError, match=r"mimic-cxr-reports\.zip: not a whole ZIP archive"):
+    with pytest.raises(RecordError, match=r"mimic-cxr-reports\.zip: not a complete ZIP archive"):
         prepare("mimic", source, tmp_path / "out")
     assert not (tmp_path / "out" / "corpus.json").exists()
 
@@ -127,7 +127,7 @@ def test_an_archive_cut_short_is_named(source, tmp_path):
 def test_reports_that_are_not_utf8_are_told(source, tmp_path):
     with zipfile.ZipFile(source / "mimic-cxr-reports.zip", "w") as archive:
         archive.writestr("files/p10/p10000032/s50414267.txt", b"IMPRESSION: caf\xe9.")
-    with pytest.warns(UserWarning, match="1 reports hold bytes that are not UTF-8"):
+    with pytest.warns(UserWarning, match="1 reports have bytes that are not UTF-8"):
         corpus = prepare("mimic", source, tmp_path / "out")
     assert corpus.records[0].report == "IMPRESSION: caf\ufffd."
 
@@ -141,7 +141,7 @@ def test_an_archive_that_cannot_be_opened_is_named(source, tmp_path, local, cent
         while (at := content.find(mark, at + 1)) >= 0:
             content[at + offset] = value
     archive.write_bytes(content)
-    with pytest.raises(RecordError, match=r"mimic-cxr-reports.zip: not one report in it can be read"):
+    with pytest.raises(RecordError, match=r"mimic-cxr-reports.zip: none of its reports can be read"):
         prepare("mimic", source, tmp_path / "out")
 
 
@@ -156,14 +156,14 @@ def test_rows_that_contradict_each_other_decide_nothing(source, tmp_path):
 
 def test_without_images_that_is_what_is_said(source, tmp_path):
     shutil.rmtree(source / "files")
-    with pytest.raises(RecordError, match="are the images unpacked"):
+    with pytest.raises(RecordError, match="unpack the images"):
         prepare("mimic", source, tmp_path / "out")
 
 
 def test_an_archive_of_other_reports_is_refused(source, tmp_path):
     with zipfile.ZipFile(source / "mimic-cxr-reports.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing")
-    with pytest.raises(RecordError, match="no report of these studies"):
+    with pytest.raises(RecordError, match="has no reports of these studies"):
         prepare("mimic", source, tmp_path / "out")
 
 

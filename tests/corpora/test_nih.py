@@ -76,7 +76,7 @@ def test_without_the_official_lists_the_test_set_is_our_own(source, tmp_path):
     (source / "test_list.txt").unlink()
     corpus = prepare("nih", source, tmp_path / "out")
     assert 10 <= len(corpus.splits["test"]) <= 20
-    assert "official test set is not known" in corpus.facts["notes"][0]
+    assert "official test set is unknown" in corpus.facts["notes"][0]
 
 
 def test_published_lists_take_the_place_of_our_splits(source, tmp_path):
@@ -110,7 +110,7 @@ def test_a_path_that_leads_out_is_refused_with_its_line(source, tmp_path, name):
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\0\0", b"<html>"])
 def test_an_official_list_that_names_nothing_is_refused(source, tmp_path, content):
     (source / "test_list.txt").write_bytes(content)
-    with pytest.raises(RecordError, match=r"test_list.txt: names no image"):
+    with pytest.raises(RecordError, match=r"test_list.txt: has no image names"):
         prepare("nih", source, tmp_path / "out")
 
 

@@ -62,7 +62,9 @@ def test_the_source_must_exist_and_lie_apart_from_the_output(tmp_path):
         with pytest.raises(RecordError, match=r"overlap; nothing may be written into the source"):
             prepare("nih", source, out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecordError, match=r"no Data_Entry_2017_v2020.csv or .*is this the folder of the download"):
+    with pytest.raises(
+        RecordError, match=r"has no Data_Entry_2017_v2020.csv or .*check that this is the folder of the download"
+    ):
         prepare("nih", tmp_path / "empty", tmp_path / "out")
 
 

@@ -71,7 +71,7 @@ def test_repeated_and_contradictory_rows_are_counted(source, tmp_path):
         ("p09,,,,,2", r"line 27: Target '2' is not 0 or 1"),
         ("p09,1.0,,3.0,4.0,1", r"line 27: Target 1 without a box"),
         ("../../p09,,,,,0", r"patientId ../../p09: the path .* leads out of the source folder"),
-        ("p09,0", r"line 27 has 2 fields, the header has 6"),
+        ("p09,0", r"line 27 has 2 fields, but the header has 6"),
     ],
 )
 def test_a_bad_row_is_refused_with_its_line(source, tmp_path, line, message):

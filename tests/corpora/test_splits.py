@@ -119,8 +119,8 @@ def test_the_publishers_sets_are_kept_and_what_is_missing_is_cut(many):
 @pytest.mark.parametrize(("options", "message"), [
     (Options(test=1.0), "shares of 0.1 for val and 1 for test"),
     (Options(val=-0.1), "shares of -0.1 for val and 0.2 for test"),
-    (Options(fractions=(0,)), "0 % of the training labels"),
-    (Options(fractions=(100,)), "100 % of the training labels"),
+    (Options(fractions=(0,)), "share of the training labels must be .*, not 0 %"),
+    (Options(fractions=(100,)), "share of the training labels must be .*, not 100 %"),
 ])  # fmt: skip
 def test_shares_that_make_no_sense_are_refused(many, options, message):
     with pytest.raises(RecordError, match=message):
@@ -163,11 +163,11 @@ def test_uncertain_and_unstated_labels_follow_the_corpus():
     strict = replace(release, unstated_absent=False)
     assert str(as_listed(records, strict).rows[0].labels) == "(1.0, nan, nan)"
     assert as_listed(records, release, "zeros").rows[0].labels == (0, 0, 0)
-    with pytest.raises(RecordError, match=r"no policy maybe for uncertain labels"):
+    with pytest.raises(RecordError, match=r"unknown policy maybe for uncertain labels"):
         as_listed(records, release, "maybe")
 
 
 def test_classes_can_be_chosen_and_unknown_ones_are_named(many):
     assert with_classes(many, ("rare", "common")).labels_NC.tolist() == many.labels_NC[:, [2, 0]].tolist()
-    with pytest.raises(RecordError, match=r"no class hernia; there are common, less, rare"):
+    with pytest.raises(RecordError, match=r"unknown class hernia; choose from common, less, rare"):
         with_classes(many, ("hernia",))

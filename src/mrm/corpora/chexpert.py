@@ -2,9 +2,9 @@
 
 Irvin et al. 2019, arXiv:1901.07031. The download is a folder `CheXpert-v1.0` or `CheXpert-v1.0-small` with
 `train.csv`, `valid.csv` and images such as `train/patient00001/study1/view1_frontal.jpg`; the source is that
-folder or the one it is in. A cell is 1, 0, -1 (uncertain) or empty (not mentioned): all four are kept apart.
+folder or the one it is in. A cell is 1, 0, -1 (uncertain) or empty (not mentioned); all four are kept distinct.
 
-The 234 `valid` images, labelled by three radiologists, are the test set: so the published lists have it.
+The 234 `valid` images, labelled by three radiologists, are the test set, as in the published lists.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ OBSERVATIONS = (
     "Support Devices",
 )
 COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")  # published order
-UNCERTAIN_IN_LISTS = {  # found by joining the published lists with train.csv: no exception in 29,025 lines
+UNCERTAIN_IN_LISTS = {  # derived by joining the published lists with train.csv: no exception in 29,025 lines
     "Atelectasis": "ones",
     "Cardiomegaly": "zeros",
     "Consolidation": "zeros",
@@ -61,7 +61,7 @@ TABLES = {"train": "train.csv", "test": "valid.csv"}
 
 
 def read(source: Path, options: Options) -> Release:
-    """Records with all 14 observations; the sets have the five of the competition unless told otherwise."""
+    """Records with all 14 observations; by default the sets have the five of the competition."""
     root = _root(source)
     tables = {"train": find_table(root, TABLES["train"])}
     if (root / TABLES["test"]).is_file():
@@ -95,7 +95,7 @@ def read(source: Path, options: Options) -> Release:
         list_classes=COMPETITION,
         uncertain=UNCERTAIN_IN_LISTS,
         unstated_absent=True,
-        notes=[] if "test" in tables else ["no valid.csv in the source: the publisher's test set is not known"],
+        notes=[] if "test" in tables else ["no valid.csv in the source: the publisher's test set is unknown"],
     )
 
 
@@ -109,7 +109,7 @@ def _root(source: Path) -> Path:
     for place in places:
         if (place / "train.csv").is_file() or (place / "train.csv.gz").is_file():
             return place
-    raise RecordError(f"{source}: no train.csv in it, nor in CheXpert-v1.0 or CheXpert-v1.0-small below it")
+    raise RecordError(f"{source}: no train.csv in this folder or in CheXpert-v1.0 or CheXpert-v1.0-small below it")
 
 
 def _name(row: Row) -> str:
@@ -117,7 +117,7 @@ def _name(row: Row) -> str:
 
 
 def _cells(rows: list[Row], table: str) -> Counter[str]:
-    """How many of the table's cells are uncertain and how many are empty."""
+    """The numbers of uncertain and of empty cells of a table."""
     cells = Counter(row[c] for row in rows for c in OBSERVATIONS)
     uncertain = cells["-1.0"] + cells["-1"]
     return Counter({f"uncertain cells of {table}": uncertain, f"empty cells of {table}": cells[""]})

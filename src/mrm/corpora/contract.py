@@ -1,8 +1,8 @@
-"""What every corpus file gives, and the reading that all of them share.
+"""What the module of a corpus provides, and the functions for reading that all of them share.
 
-A corpus file has one function `read(source, options) -> Release`: it reads the publisher's tables under
-`source`, joins them with the images that are there, and says which it left out and why. It decodes no
-image and writes nothing; `mrm.corpora.prepare` looks at the images, cuts the splits and writes.
+The module of a corpus has one function `read(source, options) -> Release`: it reads the publisher's tables under
+`source`, joins them with the images that exist, and lists what it left out and why. It decodes no images and writes
+nothing; `mrm.corpora.prepare` inspects the images, creates the splits and writes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CONTRADICTORY = "rows contradict each other"
 
 @dataclass(frozen=True)
 class Exclusion:
-    """What the download has and the records have not. `reason` is a few words, equal for equal cases."""
+    """An image or row of the download that is not among the records. `reason` is the same text for the same case."""
 
     name: str
     reason: str
@@ -41,7 +41,7 @@ class Exclusion:
 
 
 def file_stem(name: str) -> str:
-    """`stage_2_train_images/abc.dcm` -> `abc`. Folder and format do not tell images apart."""
+    """`stage_2_train_images/abc.dcm` -> `abc`. Images are identified without folder and format."""
     stem, dot, suffix = PurePosixPath(name).name.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGES else PurePosixPath(name).name
 
@@ -51,18 +51,18 @@ Finish = Callable[[Mapping[str, Records], Path, Options], list[Exclusion]]
 
 @dataclass(frozen=True)
 class Release:
-    """What one corpus file makes of a download.
+    """The content of a download, as read by the module of its corpus.
 
     `Record.name` is the image's path relative to the source, as `--images SOURCE` finds it; `extra` may
-    hold sex and age. `splits` is what the publisher says: none, `test`, `train` and `test`, or all three, and
-    what is missing is cut by patient. Other names (`covid1/train`) are written as they are; then nothing is
-    cut, and `options.splits` is for the corpus file to read.
+    contain sex and age. `splits` are those of the publisher: none, `test`, `train` and `test`, or all three; missing
+    ones are created by patient. Splits of other names (`covid1/train`) are written as they are; then no others are
+    created, and the module of the corpus reads `options.splits` itself.
 
-    `expected` are the publisher's counts (images, patients, ...), `counts` those found that `prepare` does
+    `expected` are the publisher's counts (images, patients, ...), `counts` those of this download that `prepare` does
     not count itself (rows). `key` joins the names of published lists with `Record.name`, and `list_classes`
-    are their columns. In label lists an uncertain label becomes what `uncertain` says of its class (ones,
-    zeros, else ignore), and one that is not stated 0 if `unstated_absent`, as in CheXpert's. `finish` writes
-    what else the corpus needs; `notes` are told to the user and kept.
+    are their columns. In label lists an uncertain label becomes what `uncertain` says for its class (ones,
+    zeros, else ignore), and a label that is not stated becomes 0 if `unstated_absent`, as in CheXpert's. `finish` writes
+    further files that the corpus needs; `notes` are shown to the user and saved.
     """
 
     records: Records
@@ -94,6 +94,7 @@ class Row:
 
     @property
     def where(self) -> str:
+        """The place of the row, for messages."""
         return f"{self.path.name}, line {self.line}"
 
 
@@ -103,19 +104,19 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     Column names are compared without the spaces around them: SIIM's file has ` EncodedPixels`.
     """
     if not path.is_file():
-        raise RecordError(f"{path}: no such file; it comes with the corpus, is the source folder right?")
+        raise RecordError(f"{path}: no such file, though it is part of the corpus; check the source folder")
     header, lines = read_csv_rows(path)
-    if twice := [c for c, n in Counter(header).items() if c and n > 1]:
-        raise RecordError(f"{path}: several columns are called {', '.join(twice)}; rename all but one")
+    if repeated := [c for c, n in Counter(header).items() if c and n > 1]:
+        raise RecordError(f"{path}: several columns are called {', '.join(repeated)}; rename all but one")
     if missing := [c for c in columns if c not in header]:
         raise RecordError(
             f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}. "
-            "Is this the publisher's file?"
+            "Check that this is the publisher's file"
         )
     rows = []
     for number, cells in lines:
         if len(cells) != len(header):
-            raise RecordError(f"{path}: line {number} has {len(cells)} fields, the header has {len(header)}")
+            raise RecordError(f"{path}: line {number} has {len(cells)} fields, but the header has {len(header)}")
         rows.append(Row(path, number, dict(zip(header, (c.strip() for c in cells), strict=True))))
     return rows
 
@@ -126,7 +127,7 @@ def find_table(source: Path, *names: str) -> Path:
         for candidate in (source / name, source / f"{name}.gz", source / f"{name}.zip"):
             if candidate.is_file():
                 return candidate
-    raise RecordError(f"{source}: no {' or '.join(names)} in it; is this the folder of the download?")
+    raise RecordError(f"{source}: has no {' or '.join(names)}; check that this is the folder of the download")
 
 
 def inside(source: Path, name: str, where: str) -> str:
@@ -137,17 +138,17 @@ def inside(source: Path, name: str, where: str) -> str:
         plain = posixpath.relpath(posixpath.normpath(plain), base) if plain.startswith("/") else ".."
     plain = posixpath.normpath(plain)
     if plain == ".." or plain.startswith("../"):
-        raise RecordError(f"{where}: the path {name!r} leads out of the source folder; correct it")
+        raise RecordError(f"{where}: the path {name!r} leads out of the source folder; correct the table")
     return plain
 
 
 def list_images(source: Path, *folders: str, suffixes: Sequence[str] = IMAGES) -> dict[str, Path]:
     """Every image under `folders` of the source (all of it unless given): relative path -> file, sorted.
 
-    The disk is listed once, for a look at each file of a table is slow where there are 100,000. Links are
-    followed; a folder that is met twice is listed once.
+    The folders are listed once, because testing for each of 100,000 files in a table would be slow. Links are
+    followed; a folder that is reached twice is listed once.
     """
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     seen: set[tuple[int, int]] = set()
     for folder in folders or (".",):
         for base, below, files in os.walk(source / folder, followlinks=True):
@@ -159,12 +160,12 @@ def list_images(source: Path, *folders: str, suffixes: Sequence[str] = IMAGES) -
             below.sort()
             relative = Path(base).relative_to(source)
             chosen = (f for f in files if not f.startswith(".") and f.lower().endswith(tuple(suffixes)))
-            found.update({(relative / f).as_posix(): Path(base) / f for f in sorted(chosen)})
-    return found
+            images.update({(relative / f).as_posix(): Path(base) / f for f in sorted(chosen)})
+    return images
 
 
 def unique_rows(rows: Iterable[Row], key: Callable[[Row], str], excluded: list[Exclusion]) -> Iterator[tuple[str, Row]]:
-    """One row for each key. Copies go to `excluded`; where rows of one key differ, the key does."""
+    """One row for each key. Identical copies are added to `excluded`; keys whose rows differ are excluded altogether."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)

@@ -1,17 +1,18 @@
-"""COVID-19 Image Data Collection: radiographs gathered from publications, with notes, and two tasks.
+"""COVID-19 Image Data Collection: radiographs collected from publications, with notes, and two tasks.
 
 Layout: Cohen et al. 2020, arXiv:2006.11988, github.com/ieee8023/covid-chestxray-dataset: `metadata.csv`
-beside `images/`. The tasks are those of the published MRM lists, whose labels these rules give:
+beside `images/`. The tasks are those of the published MRM lists, whose labels follow from these rules:
 
-* `covid19`: COVID-19 (1) against other diseases of the lung (0); images without finding are in neither;
-* `viral`: viral (1) against bacterial (0) pneumonia; fungal, lipoid and unnamed ones are in neither.
+* `covid19`: COVID-19 (1) against other diseases of the lung (0); images without finding are in neither class;
+* `viral`: viral (1) against bacterial (0) pneumonia; fungal, lipoid and unspecified ones are in neither class.
 
-Each has five splits by patient, `covid1` ... `covid5` and `viral1` ... `viral5`. `finding` is written in two
-ways, `COVID-19, ARDS` of early releases and the path `Pneumonia/Viral/COVID-19` of later ones.
+Each has five splits by patient, `covid1` ... `covid5` and `viral1` ... `viral5`. `finding` has two
+formats: `COVID-19, ARDS` in early releases and the path `Pneumonia/Viral/COVID-19` in later ones.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,7 +40,7 @@ COLUMNS = ("patientid", "finding", "view", "modality", "filename")
 TASKS = {"covid": "covid19", "viral": "viral"}  # name of the lists -> class
 CLASSES = tuple(TASKS.values())
 SPLITS = 5
-# The terms that occur in `finding`, in small letters, that name the kind of pathogen without saying so.
+# Terms in `finding`, in small letters, that imply the kind of pathogen.
 VIRUSES = {"viral", "covid-19", "sars", "mers", "mers-cov", "influenza", "h1n1", "varicella", "herpes"}
 BACTERIA = {"bacterial", "streptococcus", "klebsiella", "legionella", "e.coli", "mycoplasma", "chlamydophila",
             "staphylococcus", "mrsa", "nocardia", "pseudomonas"}  # fmt: skip
@@ -51,13 +52,13 @@ KEPT = ("sex", "age", "offset", "finding", "license", "url")
 
 
 def read(source: Path, options: Options) -> Release:
-    """Join `metadata.csv` with `images/`. Frontal views only, unless `options.views` says which.
+    """Join `metadata.csv` with `images/`. Takes frontal views only, unless `options.views` names others.
 
-    With `options.splits`, the published lists (`iscovid_train.txt`, `isviral_val.txt`, ...) say which images,
-    whatever the view, and the labels; a listed image without row in the table has no patient.
+    With `options.splits`, the published lists (`iscovid_train.txt`, `isviral_val.txt`, ...) determine the images, of any
+    view, and the labels; a listed image without a row in the table has no patient.
     """
     if unknown := set(options.classes) - set(CLASSES):
-        raise RecordError(f"no class {', '.join(sorted(unknown))}; there are {', '.join(CLASSES)}")
+        raise RecordError(f"unknown class {', '.join(sorted(unknown))}; choose from {', '.join(CLASSES)}")
     table = source / "metadata.csv"
     rows = read_table(table, COLUMNS)
     excluded: list[Exclusion] = []
@@ -74,7 +75,7 @@ def read(source: Path, options: Options) -> Release:
 
 
 def labels_of(finding: str) -> tuple[float, float]:
-    """(covid19, viral) of a `finding`; NaN where the image has no part in the task."""
+    """(covid19, viral) of a `finding`; NaN if the image is not part of the task."""
     terms = {" ".join(term.split()).lower() for term in re.split(r"[/,;]", finding)}
     words = terms | {word for term in terms for word in term.split()}
     if terms <= UNKNOWN:
@@ -90,7 +91,9 @@ def _records(source: Path, rows: list[Row], options: Options, excluded: list[Exc
         known.add(name)
         if row["modality"].lower() not in ("x-ray", "xray"):
             excluded.append(Exclusion(name, NOT_XRAY, row["modality"]))
-        elif not (options.views or options.splits or _frontal(row["view"])):  # `prepare` keeps those asked for
+        elif not (
+            options.views or options.splits or _frontal(row["view"])
+        ):  # `prepare` selects the views in the options
             excluded.append(Exclusion(name, LATERAL, row["view"] or "not stated"))
         elif name not in files:
             excluded.append(Exclusion(name, ABSENT))
@@ -132,7 +135,7 @@ def _splits(records: Records, options: Options) -> dict[str, Records]:
     for column, (task, name) in enumerate(TASKS.items()):
         if options.classes and name not in options.classes:
             continue
-        rows = [_two_sided(r, column) for r in records if r.labels[column] == r.labels[column]]
+        rows = [_two_sided(r, column) for r in records if not math.isnan(r.labels[column])]
         for number in range(1, SPLITS + 1):
             labelled = Records(rows, (name, f"not {name}"), f"{task}{number}")
             for part, chosen in _cut(labelled, number, options).items():
@@ -143,7 +146,7 @@ def _splits(records: Records, options: Options) -> dict[str, Records]:
 
 
 def _two_sided(record: Record, column: int) -> Record:
-    """The label and its contrary, so that the cut keeps the rare side too: a dozen images are bacterial."""
+    """The record with its label and the opposite, so that splits keep the rare side too: only a dozen are bacterial."""
     return replace(record, labels=(record.labels[column], 1 - record.labels[column]))
 
 
@@ -152,7 +155,7 @@ def _only(record: Record, columns: tuple[int, ...]) -> Record:
 
 
 def _cut(records: Records, number: int, options: Options) -> Mapping[str, Records]:
-    """One split; a set whose share is 0 is not made."""
+    """One split; a set whose share is 0 is left out."""
     seed, parts, rest = options.seed * SPLITS + number, {}, records
     if options.test:
         parts["test"], rest = divide(rest, options.test, seed, "test")
@@ -165,7 +168,7 @@ def _published(records: Records, folder: Path, excluded: list[Exclusion]) -> dic
     """The sets of the published lists in `folder`: `iscovid/train` of iscovid_train.txt. Raises RecordError."""
     files = sorted(folder.glob("*.txt"))
     if not files:
-        raise RecordError(f"{folder}: no label lists (iscovid_train.txt, isviral_val.txt, ...) in it")
+        raise RecordError(f"{folder}: has no label lists (iscovid_train.txt, isviral_val.txt, ...)")
     known = {file_stem(r.name): r for r in records}
     parts = {}
     for file in files:
@@ -183,7 +186,7 @@ def _published(records: Records, folder: Path, excluded: list[Exclusion]) -> dic
 
 
 def _notes(rows: list[Row]) -> list[str]:
-    notes = ["the notes often name the disease, so a model that has read them knows the labels of their images"]
+    notes = ["the notes often name the disease, so a model trained on them has seen the labels of their images"]
     if lost := sum("\ufffd" in "".join(row.cells.values()) for row in rows):
         notes.append(f"metadata.csv: {lost} rows hold \ufffd, letters that were lost before it was published")
     return notes

@@ -1,13 +1,13 @@
 """Your own images and reports: a table with any column names, or a folder of images.
 
-A table (CSV) needs one column that names the image; `options.columns` maps our names to its columns, as
+A table (CSV) needs one column that names the image; `options.columns` maps our names to its columns, such as
 `image_path=Path, report_content=Text, patient_id=MRN, study_id=Accession, view=View, split=Set`, and
 `options.classes` names the label columns (1, 0, -1 uncertain, empty not stated; yes, no and the like too).
 
-Without a table each image under the source is a record. With `options.classes`, folders give the label: 1
-in a folder of the class's name, 0 in any other; folders named train, val and test are the splits.
+Without a table, each image under the source is a record. With `options.classes`, folders determine the label: 1
+in a folder named like the class, 0 in any other; folders named train, val and test are the splits.
 
-Either way `scan.txt` beside `scan.png` is its report, unless the table says one.
+In both cases `scan.txt` beside `scan.png` is its report, unless the table has one.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ NO_NAME = "row without image name"
 
 
 def read(source: Path, options: Options) -> Release:
-    """Records of a table, or of a folder where there is no table. Raises RecordError for absent columns."""
+    """Records of a table, or of a folder if there is no table. Raises RecordError for missing columns."""
     table = options.table or _only_table(source)
     if table and not table.is_file():
         raise RecordError(f"--table {table}: no such file")
     excluded: list[Exclusion] = []
     images = list_images(source)
     if not images:
-        raise RecordError(f"{source}: no image in it; known are PNG, JPEG, TIFF and DICOM files")
+        raise RecordError(f"{source}: has no images; expected PNG, JPEG, TIFF or DICOM files")
     if table is None and options.columns:
-        raise RecordError(f"{source}: columns are given, but there is no table; name it with --table FILE")
+        raise RecordError(f"{source}: --columns needs a table, but there is none; name it with --table FILE")
     sidecars = Sidecars(list_images(source, suffixes=(".txt",)))
     if table is None:
         rows = _from_folder(images, sidecars, options)
@@ -87,7 +87,7 @@ def _only_table(source: Path) -> Path | None:
     tables = [p for p in named if not p.name.startswith(".")]
     if len(tables) > 1:
         names = ", ".join(p.name for p in tables)
-        raise RecordError(f"{source}: several tables ({names}); say which with --table FILE")
+        raise RecordError(f"{source}: several tables ({names}); choose one with --table FILE")
     return tables[0] if tables else None
 
 
@@ -99,7 +99,7 @@ class Sidecars:
     replaced: int = 0
 
     def report(self, image: str, sections: Sequence[str]) -> str:
-        """The text beside the image, empty where there is none."""
+        """The text beside the image; empty if there is none."""
         plain = PurePosixPath(image).with_suffix("").as_posix()
         file = self.files.get(f"{plain}.txt") or self.files.get(f"{image}.txt")
         if file is None:
@@ -109,10 +109,10 @@ class Sidecars:
         return select_sections(text, sections)
 
     def notes(self) -> list[str]:
-        """A warning, and the same for `corpus.json`, if any text was not UTF-8."""
+        """Warns if any text was not UTF-8, and returns the warning as a note for `corpus.json`."""
         if not self.replaced:
             return []
-        note = f"{self.replaced} report files hold bytes that are not UTF-8; shown as \ufffd"
+        note = f"{self.replaced} report files have bytes that are not UTF-8, replaced by \ufffd"
         warnings.warn(note, stacklevel=3)
         return [note]
 
@@ -122,10 +122,10 @@ class Sidecars:
 
 @dataclass(frozen=True)
 class Finder:
-    """Which image a table means: a path from the source or the table's folder, or a name that is unique."""
+    """Finds the image that a row names: by a path from the source or the table's folder, or by a unique name."""
 
     source: Path
-    beside: str  # the table's folder from the source, empty if it lies elsewhere
+    beside: str  # the table's folder relative to the source; empty if it is elsewhere
     images: Mapping[str, Path]
     by_stem: Mapping[str, list[str]]
 
@@ -173,11 +173,11 @@ def _from_table(
     find, chosen = Finder.of(source, table, images), dict[int, str]()
     for row in rows:
         name = row[column["image_path"]]
-        found = find(row, name) if name else []
-        if len(found) == 1:
-            chosen[row.line] = found[0]
+        matches = find(row, name) if name else []
+        if len(matches) == 1:
+            chosen[row.line] = matches[0]
         else:
-            reason = (SEVERAL if found else ABSENT) if name else NO_NAME
+            reason = (SEVERAL if matches else ABSENT) if name else NO_NAME
             excluded.append(Exclusion(name or row.where, reason, row.where))
     kept = []
     joined = (row for row in rows if row.line in chosen)
@@ -192,27 +192,27 @@ def _from_table(
 
 
 def _columns(table: Path, rows: Sequence[Row], options: Options) -> dict[str, str]:
-    """Our name -> the table's column: as given, else the column that bears our name."""
+    """Our name -> the table's column: as in the options, else the column of the same name."""
     if unknown := set(options.columns) - set(NAMES):
-        raise RecordError(f"--columns: no name {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+        raise RecordError(f"--columns: unknown name {', '.join(sorted(unknown))}; choose from {', '.join(NAMES)}")
     if not rows:
-        raise RecordError(f"{table}: no rows in it")
+        raise RecordError(f"{table}: has no rows")
     header = list(rows[0].cells)
     column = {name: name for name in NAMES if name in header} | dict(options.columns)
-    found = f"the columns found are {', '.join(header)}"
+    columns_found = f"the columns found are {', '.join(header)}"
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        found += "; save the table with commas between its columns"
+        columns_found += "; save the table with commas between its columns"
     if "image_path" not in column:
-        raise RecordError(f"{table}: say which column names the image, --columns image_path=COLUMN; {found}")
+        raise RecordError(f"{table}: name the column of image names with --columns image_path=COLUMN; {columns_found}")
     if missing := [c for c in (*column.values(), *options.classes) if c not in header]:
-        raise RecordError(f"{table}: no column {', '.join(missing)}; {found}")
+        raise RecordError(f"{table}: no column {', '.join(missing)}; {columns_found}")
     return column
 
 
 def _record(
     name: str, file: Path, row: Row, column: Mapping[str, str], sidecars: Sidecars, options: Options
 ) -> Record | Exclusion:
-    """The row as a record, or why it is none."""
+    """The record of a row, or the reason why there is none."""
     cells = {ours: row[theirs] for ours, theirs in column.items()}
     labels = [VALUES.get(row[c].lower()) for c in options.classes]
     if None in labels:
@@ -253,7 +253,9 @@ def _from_folder(images: Mapping[str, Path], sidecars: Sidecars, options: Option
     for i, c in enumerate(options.classes):
         if not any(r.labels[i] for r in rows):
             inner = sorted({PurePosixPath(n).parent.name for n in images} - {""})
-            raise RecordError(f"no folder {c} with images; the folders found are {', '.join(inner[:20]) or 'none'}")
+            raise RecordError(
+                f"no folder {c} with images; the folders with images are {', '.join(inner[:20]) or 'none'}"
+            )
     return rows
 
 
@@ -270,8 +272,8 @@ def _notes(records: Records, by_table: bool) -> list[str]:
     notes = []
     if unknown := sum(not r.patient for r in records):
         advice = "name their column with --columns patient_id=COLUMN" if by_table else "give a table that has them"
-        notes.append(f"{unknown:,} images without patient: a split may share patients; {advice}")
+        notes.append(f"{unknown:,} images have no patient, so splits may share patients; {advice}")
     split = sum("split" in r.extra for r in records)
     if 0 < split < len(records):
-        notes.append(f"{len(records) - split:,} images of no split are in records.csv only")
+        notes.append(f"{len(records) - split:,} images belong to no split and are in records.csv only")
     return notes

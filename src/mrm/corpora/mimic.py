@@ -2,7 +2,7 @@
 
 Layout and counts: Johnson et al. 2019, arXiv:1901.07042, and physionet.org/content/mimic-cxr-jpg/2.0.0.
 Images are `files/p10/p10000032/s50414267/<dicom_id>.jpg`; every image of a study has the study's report.
-A download may hold anything between a few patients and all, with or without reports and labels.
+A download may contain a few patients or all, with or without reports and labels.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _FOLDERS = ("mimic-cxr-reports", "files", "reports")
 
 
 def read(source: Path, options: Options) -> Release:
-    """Join metadata, split, labels, images and reports. Raises RecordError where a table is missing."""
+    """Join metadata, split, labels, images and reports. Raises RecordError if a table is missing."""
     tables = {name: find_table(source, f"mimic-cxr-2.0.0-{name}.csv") for name in ("metadata", "split")}
     excluded: list[Exclusion] = []
-    rows, split_of = _wanted(source, tables, excluded)
+    rows, split_of = _selected(source, tables, excluded)
     labels, notes = _labels(source, tables, excluded)
     reports = read_reports(source, options.reports, {row["study_id"] for _, row in rows})
     excluded += reports.unreadable
@@ -86,15 +86,15 @@ def _is_in(split: str, record: Record) -> bool:
 # Images ---------------------------------------------------------------------------------------------------
 
 
-def _wanted(
+def _selected(
     source: Path, tables: Mapping[str, Path], excluded: list[Exclusion]
 ) -> tuple[list[tuple[str, Row]], dict[str, str]]:
-    """(image, metadata row) of every image that is there and in a split; and the splits."""
+    """(image, metadata row) of every image that exists and is in a split; and the split of each image."""
     split_rows = unique_rows(read_table(tables["split"], ("dicom_id", "split")), lambda r: r["dicom_id"], excluded)
     split_of = {dicom: SPLITS.get(row["split"], "") for dicom, row in split_rows}
     needed = ("dicom_id", "subject_id", "study_id", "ViewPosition")
     files = list_images(source, "files")
-    stems = {name.rpartition(".")[0]: name for name in files}  # the DICOM of MIMIC-CXR serves as well
+    stems = {name.rpartition(".")[0]: name for name in files}  # the DICOM files of MIMIC-CXR work as well
     known, rows = set[str](), []
     for dicom, row in unique_rows(read_table(tables["metadata"], needed), lambda r: r["dicom_id"], excluded):
         stem = _stem(source, row)
@@ -138,13 +138,13 @@ def _labels(
     except RecordError:
         return {}, ["mimic-cxr-2.0.0-chexpert.csv is missing: no labels"]
     tables["chexpert"] = path
-    found = {}
+    labels = {}
     for study, row in unique_rows(read_table(path, ("study_id", *CLASSES)), lambda r: r["study_id"], excluded):
         try:
-            found[study] = tuple(float(row[c] or "nan") for c in CLASSES)
+            labels[study] = tuple(float(row[c] or "nan") for c in CLASSES)
         except ValueError as error:
             raise RecordError(f"{row.where}: {error}; a label is 1.0, 0.0, -1.0 or empty") from error
-    return found, []
+    return labels, []
 
 
 # Reports ----------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def _labels(
 
 @dataclass
 class Reports:
-    """The text of each study that has one, and what was found on the way."""
+    """The report of each study that has one, the files read, and what was wrong with them."""
 
     texts: dict[str, str] = field(default_factory=dict)
     inputs: list[Path] = field(default_factory=list)
@@ -160,34 +160,36 @@ class Reports:
     notes: list[str] = field(default_factory=list)
 
 
-def read_reports(source: Path, given: Path | None, studies: set[str]) -> Reports:
-    """The reports of `studies`, from the archive or the folder `given`, else sought in the source."""
-    found = Reports()
-    place = given or next((p for p in _places(source) if p.exists()), None)
+def read_reports(source: Path, reports_at: Path | None, studies: set[str]) -> Reports:
+    """The reports of `studies`, from the archive or folder `reports_at`, by default the one in the source."""
+    reports = Reports()
+    place = reports_at or next((p for p in _places(source) if p.exists()), None)
     if place is None:
-        found.notes.append("no reports: give the archive mimic-cxr-reports.zip of MIMIC-CXR with --reports FILE")
-        return found
+        reports.notes.append("no reports: name the archive mimic-cxr-reports.zip of MIMIC-CXR with --reports FILE")
+        return reports
     if not place.exists():
         raise RecordError(f"{place}: no such archive or folder of reports")
     if place.is_file():
-        found.inputs.append(place)
+        reports.inputs.append(place)
     replaced = 0
     for study, name, content in _report_files(place, studies):
         if content is None:
-            found.unreadable.append(Exclusion(name, DAMAGED))
-        elif study in found.texts:
-            found.unreadable.append(Exclusion(name, SECOND))
+            reports.unreadable.append(Exclusion(name, DAMAGED))
+        elif study in reports.texts:
+            reports.unreadable.append(Exclusion(name, SECOND))
         else:
             text = content.decode("utf-8", errors="replace")
             replaced += "\ufffd" in text
-            found.texts[study] = text.strip()
+            reports.texts[study] = text.strip()
     if replaced:
-        warnings.warn(f"{place}: {replaced} reports hold bytes that are not UTF-8; shown as \ufffd", stacklevel=2)
-    if studies and found.unreadable and not found.texts:
-        raise RecordError(f"{place}: not one report in it can be read: damaged or encrypted; get it again")
-    if studies and not found.texts:
-        raise RecordError(f"{place}: no report of these studies in it; files/p10/p10000032/s50414267.txt is expected")
-    return found
+        warnings.warn(f"{place}: {replaced} reports have bytes that are not UTF-8, replaced by \ufffd", stacklevel=2)
+    if studies and reports.unreadable and not reports.texts:
+        raise RecordError(f"{place}: none of its reports can be read, they are damaged or encrypted; download it again")
+    if studies and not reports.texts:
+        raise RecordError(
+            f"{place}: has no reports of these studies; expected files such as files/p10/p10000032/s50414267.txt"
+        )
+    return reports
 
 
 def _places(source: Path) -> Iterator[Path]:
@@ -200,7 +202,7 @@ def _places(source: Path) -> Iterator[Path]:
 
 
 def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, bytes | None]]:
-    """(study, file, content) of the wanted reports, as they lie; the content is None where it is damaged."""
+    """(study, file, content) of the reports of these studies; the content is None if it is damaged."""
     if place.is_dir():
         for name, file in list_images(place, suffixes=(".txt",)).items():
             if (match := _REPORT.search(f"/{name}")) and match[1] in studies:
@@ -209,7 +211,7 @@ def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, by
     try:
         archive = zipfile.ZipFile(place)
     except (zipfile.BadZipFile, OSError) as error:
-        raise RecordError(f"{place}: not a whole ZIP archive ({error}); get it again, or unpack it") from error
+        raise RecordError(f"{place}: not a complete ZIP archive ({error}); download it again, or unpack it") from error
     with archive:
         for member in archive.infolist():
             if (match := _REPORT.search(member.filename)) and match[1] in studies:
@@ -220,7 +222,7 @@ def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, by
 
 
 def _chosen_sections(texts: Mapping[str, str], names: Sequence[str]) -> tuple[Mapping[str, str], int]:
-    """The named sections of each report; where it has none of them it stays whole, and these are counted."""
+    """The named sections of each report, and the number of reports that have none of them and so stay whole."""
     if not names:
         return texts, 0
     chosen = {study: select_sections(text, names) for study, text in texts.items()}

@@ -27,7 +27,7 @@ from mrm.corpora.contract import (
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 
-CLASSES = (  # the order of the published label lists, found by joining them with the table
+CLASSES = (  # the order of the published label lists, derived by joining them with the table
     "Atelectasis",
     "Cardiomegaly",
     "Effusion",
@@ -56,7 +56,7 @@ EXPECTED = {
 
 
 def read(source: Path, options: Options) -> Release:
-    """Records of the images that are there, with the official test set where its list is."""
+    """Records of the images that exist, with the official test set if its list is there."""
     table = find_table(source, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
     rows = read_table(table, COLUMNS)
     excluded: list[Exclusion] = []
@@ -85,12 +85,12 @@ def read(source: Path, options: Options) -> Release:
 
 
 def _by_name(files: dict[str, Path], excluded: list[Exclusion]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for relative, file in files.items():
-        if file.name in found:
+        if file.name in by_name:
             excluded.append(Exclusion(relative, TWICE))
-        found.setdefault(file.name, file)
-    return found
+        by_name.setdefault(file.name, file)
+    return by_name
 
 
 def _labels(row: Row) -> tuple[float, ...]:
@@ -113,26 +113,25 @@ def _record(source: Path, file: Path, row: Row, labels: tuple[float, ...]) -> Re
 
 
 def _official(source: Path, records: Records) -> tuple[dict[str, Records], dict[str, Path], list[str]]:
-    """The official train_val and test sets; the validation set is cut from train_val later."""
+    """The official train_val and test sets; the validation set is split off train_val later."""
     lists = {k: source / name for k, name in OFFICIAL.items() if (source / name).is_file()}
     if len(lists) < len(OFFICIAL):
-        return (
-            {},
-            {},
-            ["train_val_list.txt and test_list.txt are not both in the source: the official test set is not known"],
-        )
+        note = "train_val_list.txt and test_list.txt are not both in the source: the official test set is unknown"
+        return {}, {}, [note]
     train, test = (_chosen(records, _lines(path)) for path in lists.values())
     return {"train": train, "test": test}, lists, []
 
 
 def _lines(path: Path) -> list[str]:
-    """The file names of an official list. Raises RecordError for a list of none."""
+    """The file names in an official list. Raises RecordError for a list without image names."""
     names = path.read_text(errors="replace").split()
     if not any(name.endswith(".png") for name in names):
-        raise RecordError(f"{path}: names no image (00000001_000.png, ...); get the publisher's list, or remove it")
+        raise RecordError(
+            f"{path}: has no image names (00000001_000.png, ...); download the publisher's list, or remove this one"
+        )
     return names
 
 
 def _chosen(records: Records, names: Iterable[str]) -> Records:
-    wanted = set(names)
-    return records.where(lambda r: PurePosixPath(r.name).name in wanted)
+    chosen = set(names)
+    return records.where(lambda r: PurePosixPath(r.name).name in chosen)

@@ -2,8 +2,8 @@
 
 Layout and counts: openi.nlm.nih.gov/faq and Demner-Fushman et al. 2016, doi:10.1093/jamia/ocv080. The archive
 NLMCXR_reports.tgz unpacks to `ecgen-radiology/<number>.xml`, NLMCXR_png.tgz to PNG files named by the `id` of
-the report's `parentImage`. The reports are de-identified with XXXX, which is kept. No patient number is
-published, so the report's id stands for the patient; and no view of an image, only a caption for both.
+the report's `parentImage`. The reports are de-identified with XXXX, which is kept. No patient numbers are
+published, so the report's id stands for the patient; nor are views, only one caption for both images.
 """
 
 from __future__ import annotations
@@ -51,15 +51,17 @@ class Report:
 
     @property
     def text(self) -> str:
-        """The report as one text with its titles, so that sections can be chosen later too."""
+        """The report as one text with its titles, so that sections can still be selected later."""
         return "\n".join(f"{title}: {text}" for title, text in self.parts if text)
 
 
 def read(source: Path, options: Options) -> Release:
-    """Join reports and images by the ids in the XML. Raises RecordError where there is no report at all."""
+    """Join reports and images by the ids in the XML. Raises RecordError if there are no reports."""
     files = list_images(source, suffixes=(".xml",))
     if not files:
-        raise RecordError(f"{source}: no XML report in it; unpack NLMCXR_reports.tgz there, it gives ecgen-radiology/")
+        raise RecordError(
+            f"{source}: has no XML reports; unpack NLMCXR_reports.tgz there, which creates ecgen-radiology/"
+        )
     excluded: list[Exclusion] = []
     reports = _read_reports(files, excluded)
     records = Records(_records(source, reports, options.sections, excluded), (), "Open-i")
@@ -76,12 +78,12 @@ def read(source: Path, options: Options) -> Release:
             "reports without findings and impression": sum(not _says_something(r) for r in reports),
         },
         purpose="reports",
-        notes=["the publisher gives no patient number: the report's id stands for the patient"],
+        notes=["the publisher gives no patient numbers: the report's id stands for the patient"],
     )
 
 
 def read_report(content: bytes, name: str) -> Report:
-    """One XML report. Raises ElementTree.ParseError where it is cut off, LookupError or ValueError for its encoding."""
+    """Parse an XML report. Raises ElementTree.ParseError if it is cut off, LookupError or ValueError for its encoding."""
     root = ElementTree.fromstring(content)
     uid = root.find("uId")
     texts: dict[str, str] = {}
@@ -104,18 +106,18 @@ def _caption(image: ElementTree.Element) -> str:
 
 
 def _read_reports(files: dict[str, Path], excluded: list[Exclusion]) -> list[Report]:
-    found: dict[str, Report] = {}
+    reports: dict[str, Report] = {}
     for name, file in sorted(files.items(), key=lambda item: (len(item[0]), item[0])):  # 2.xml before 10.xml
         try:
             report = read_report(file.read_bytes(), name)
         except (ElementTree.ParseError, LookupError, ValueError) as error:
             excluded.append(Exclusion(name, CUT, str(error)))
             continue
-        if report.uid in found:
-            excluded.append(Exclusion(name, DUPLICATE, f"{report.uid} is in {found[report.uid].name} already"))
+        if report.uid in reports:
+            excluded.append(Exclusion(name, DUPLICATE, f"{report.uid} is already in {reports[report.uid].name}"))
         else:
-            found[report.uid] = report
-    return list(found.values())
+            reports[report.uid] = report
+    return list(reports.values())
 
 
 def _records(source: Path, reports: Sequence[Report], names: Sequence[str], excluded: list[Exclusion]) -> list[Record]:

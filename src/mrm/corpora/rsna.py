@@ -42,7 +42,7 @@ EXPECTED = {
 
 
 def read(source: Path, options: Options) -> Release:
-    """Records of the training images with their target, and of the test images without any."""
+    """Records of the training images with their target, and of the test images without one."""
     table = find_table(source, "stage_2_train_labels.csv")
     details, detail_tables = _details(source)
     rows = read_table(table, ("patientId", *BOX, "Target"))
@@ -72,14 +72,14 @@ def read(source: Path, options: Options) -> Release:
         },
         key=file_stem,
         list_classes=CLASSES,
-        notes=["these images come from NIH ChestX-ray14: audit before training on one, testing on the other"],
+        notes=["these images come from NIH ChestX-ray14: run an audit before training on one and testing on the other"],
     )
 
 
 def join_boxes(rows: list[Row], excluded: list[Exclusion]) -> dict[str, list[str]]:
     """The boxes of each patient, `x y width height` in pixels; none means no pneumonia.
 
-    A repeated row counts once, and a patient with both targets is left out. Raises RecordError for a target that
+    A repeated row counts once; a patient with both targets is left out. Raises RecordError for a target that
     is not 0 or 1, or a box that is not four numbers.
     """
     boxes: dict[str, dict[str, str]] = {}  # patient -> box -> target
@@ -107,7 +107,7 @@ def _check(row: Row) -> None:
 
 
 def _details(source: Path) -> tuple[dict[str, str], list[Path]]:
-    """The finer class of each patient (Normal, Lung Opacity, ...), and the file, where it is there."""
+    """The detailed class of each patient (Normal, Lung Opacity, ...), and its table, if there is one."""
     try:
         table = find_table(source, "stage_2_detailed_class_info.csv")
     except RecordError:

@@ -2,11 +2,11 @@
 
 The download has `train-rle.csv` (`ImageId, EncodedPixels`; one row for each lesion, -1 for none) and images
 as `dicom-images-train/<study>/<series>/<ImageId>.dcm`, or flat, or as PNG or JPEG under the same name. Run
-lengths are pairs of numbers, the first counted from the end of the run before it ("pixels-relative"), over the
+lengths are pairs of numbers, the first counted from the end of the previous run ("pixels-relative"), over the
 pixels column by column from the top left. Counts are those of the publisher's table.
 
-Written are the segmentation folders `images/{training,validation,test}` and `annotations/{...}`, PNG under
-equal names; a mask is 0, and 1 in the lesion. Patient, view, sex and age are in the DICOM headers.
+The output is the segmentation folders `images/{training,validation,test}` and `annotations/{...}`, as PNG files of
+the same names; a mask is 1 in the lesion and 0 elsewhere. Patient, view, sex and age are in the DICOM headers.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ BAD_MASK = "mask does not fit the image"
 
 
 def read(source: Path, options: Options) -> Release:
-    """Records with the label whether there is a lesion; masks are written with the segmentation folders."""
+    """Records with a label for the presence of a lesion; the masks are written with the segmentation folders."""
     table = find_table(source, "train-rle.csv", "siim-pneumothorax-train-rle.csv", "stage_2_train.csv")
     rows = read_table(table, ("ImageId", "EncodedPixels"))
     excluded: list[Exclusion] = []
     runs = join_rows(rows, excluded)
-    found: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     for relative, file in list_images(source).items():
-        if file_stem(relative) in found:
+        if file_stem(relative) in by_stem:
             excluded.append(Exclusion(relative, TWICE))
-        found.setdefault(file_stem(relative), file)
+        by_stem.setdefault(file_stem(relative), file)
     records = []
     for name, lesions in runs.items():
-        if name in found:
-            records.append(_record(source, found[name], bool(lesions)))
+        if name in by_stem:
+            records.append(_record(source, by_stem[name], bool(lesions)))
         else:
             excluded.append(Exclusion(name, ABSENT))
-    excluded += without_label(found, (row["ImageId"] for row in rows))
+    excluded += without_label(by_stem, (row["ImageId"] for row in rows))
     return Release(
         records=Records(records, CLASSES, str(table)),
         inputs=[table],
@@ -86,8 +86,8 @@ def _record(source: Path, file: Path, positive: bool) -> Record:
 def join_rows(rows: Sequence[Row], excluded: list[Exclusion]) -> dict[str, list[str]]:
     """The run lengths of each image's lesions, an empty list for none.
 
-    Copies of a row count once, and an image with both a lesion and -1 is left out. Raises RecordError for text
-    that is no run length.
+    A repeated row counts once; an image with both a lesion and -1 is left out. Raises RecordError for text
+    that is not a run length.
     """
     runs: dict[str, list[str]] = {}
     for row in rows:
@@ -122,7 +122,7 @@ def write_folders(
 ) -> list[Exclusion]:
     """Write `images/<folder>/<id>.png` and `annotations/<folder>/<id>.png` of train, val and test.
 
-    Pairs that are there already are left, so an interrupted run goes on. `options.size` limits the longer
+    Existing pairs are kept, so an interrupted run resumes. `options.size` limits the longer
     side. Returns what could not be written, and why.
     """
     jobs: dict[str, Job] = {}
@@ -134,29 +134,31 @@ def write_folders(
             file = f"{folder}/{stem}.png"
             job.places.append((out / "images" / file, out / "annotations" / file))
     made_from = hashlib.sha256(repr((options.size, sorted(runs.items()))).encode()).hexdigest()
-    _remove_strangers(out, jobs, made_from)
+    _remove_outdated(out, jobs, made_from)
     todo = [j for j in jobs.values() if not all(file.is_file() for place in j.places for file in place)]
     results = each(write_pair, todo, options.workers, "writing images and masks", SLOW)
     return [result for result in results if result is not None]
 
 
-def _remove_strangers(out: Path, jobs: Mapping[str, Job], made_from: str) -> None:
-    """Remove images of an earlier preparation that stand in another set now, where they would leak; and all of
-    them if masks or size were others, which `annotations/.made_from` tells."""
-    wanted = {path for job in jobs.values() for place in job.places for path in place}
+def _remove_outdated(out: Path, jobs: Mapping[str, Job], made_from: str) -> None:
+    """Remove images of an earlier preparation that now belong to another set, into which they would leak.
+
+    Removes all of them if the masks or the size were different, as recorded in `annotations/.made_from`.
+    """
+    current = {path for job in jobs.values() for place in job.places for path in place}
     note = out / "annotations/.made_from"
     if note.is_file() and note.read_text() != made_from:
-        wanted = set()
+        current = set()
     write_whole(note, made_from.encode())
     for kind in ("images", "annotations"):
         for folder in FOLDERS.values():
             for file in (out / kind / folder).glob("*.png"):
-                if file not in wanted:
+                if file not in current:
                     file.unlink()
 
 
 def write_pair(job: Job) -> Exclusion | None:
-    """Write one image and its mask to their places; the mask last, so what has a mask is complete."""
+    """Write one image and its mask to their places; the mask last, so that an image with a mask is complete."""
     try:
         image = images.read(job.image)
         mask = np.zeros(image.shape, dtype=bool)
@@ -175,7 +177,7 @@ def write_pair(job: Job) -> Exclusion | None:
 
 
 def _shrunk(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both with the longer side `size`: the mask is 1 where half of a pixel's area is lesion."""
+    """Both with a longer side of `size`; the mask is 1 where at least half of a pixel's area is lesion."""
     height, width = (max(1, round(side * size / max(image.shape))) for side in image.shape)
     area = images.resize(mask.astype(np.uint8) * 255, height, width)
     return images.resize(image, height, width), area >= 128

@@ -1,21 +1,22 @@
-"""Training, validation and test sets, and the 1 % and 10 % of labels that label efficiency is measured with.
+"""Training, validation and test sets, and the 1 % and 10 % of labels used to measure label efficiency.
 
-Patients are cut, never images. How our own cut works:
+Sets are split by patient, never by image. Our own splits work like this:
 
-1. A patient belongs to one stratum: the rarest class, counted in patients, that any of their images shows,
+1. Each patient belongs to one stratum: the rarest class, counted in patients, that any of their images shows,
    or none.
-2. Patients of a stratum stand in the order of a hash of (seed, patient). The first ones are taken until they
-   have the share of the stratum's images, rounded to a patient; what is rounded off counts for the next,
-   commoner stratum. So a set has its share of each stratum and of all images.
-3. A class that is missing though `HANDFUL` patients or more show it gets the first of them.
+2. The patients of a stratum are ordered by a hash of (seed, patient). The first ones are taken until they
+   have the required share of the stratum's images, rounded to whole patients; the rounding error is carried over to
+   the next, more common stratum. So a set has its share of each stratum and of all images.
+3. A class that would be missing although at least `HANDFUL` patients show it gets the first of them.
 
-Nothing depends on the order of records or on chance but the hash, so records that are added move only the
-patients at the edge of a share. A larger share starts from the smaller one, and so contains it.
+The result depends only on the hash, not on the order of records, so adding records moves only the patients at the
+boundary of a share. A larger share starts from the smaller one, and so contains it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -34,9 +35,9 @@ LISTS = {"train": "train_list", "val": "val_list", "test": "test_list"}  # split
 
 
 def cut(release: Release, options: Options) -> dict[str, Records]:
-    """`train`, `val`, `test` and the `train_<per cent>`: the publisher's where there are any, else by patient.
+    """`train`, `val`, `test` and `train_<per cent>`: the publisher's if there are any, otherwise split by patient.
 
-    Records without any stated label take no part, unless reports are what is learned from.
+    Records without a stated label are left out, unless the corpus is for learning from reports.
     """
     if not (options.val >= 0 and options.test >= 0 and options.val + options.test < 1):
         raise RecordError(f"shares of {options.val:g} for val and {options.test:g} for test leave nothing to train on")
@@ -63,25 +64,27 @@ def _ordered(parts: Mapping[str, Records]) -> dict[str, Records]:
 
 
 def _stated(record: Record) -> bool:
-    return any(v == v for v in record.labels)
+    return not all(math.isnan(value) for value in record.labels)
 
 
 def divide(records: Records, share: float, seed: int, salt: str) -> tuple[Records, Records]:
-    """The records of one share of the patients, and all others. Raises RecordError unless 0 < share < 1."""
+    """The records of a share of the patients, and all others. Raises RecordError unless 0 < share < 1."""
     if not 0 < share < 1:
-        raise RecordError(f"a share of {share:g} for {salt} cannot be cut; give one between 0 and 1")
+        raise RecordError(f"the share for {salt} must be between 0 and 1, not {share:g}")
     taken = choose(_patients(records, f"{seed}:{salt}"), share)
     return records.where(lambda r: _person(r) in taken), records.where(lambda r: _person(r) not in taken)
 
 
 def fractions(train: Records, percents: Sequence[float], seed: int) -> dict[str, Records]:
-    """`train_1`, `train_10`, ...: so many per cent of the training images, each within the next."""
+    """`train_1`, `train_10`, ...: these percentages of the training images, each contained in the next."""
     patients = _patients(train, f"{seed}:labels")
     taken: set[str] = set()
     parts = {}
     for percent in sorted(percents):
         if not 0 < percent < 100:
-            raise RecordError(f"{percent:g} % of the training labels cannot be cut; give more than 0 and less than 100")
+            raise RecordError(
+                f"a share of the training labels must be more than 0 and less than 100 %, not {percent:g} %"
+            )
         taken = choose(patients, percent / 100, taken)
         parts[f"train_{percent:g}"] = train.select(i for i, r in enumerate(train) if _person(r) in taken)
     return parts
@@ -89,10 +92,10 @@ def fractions(train: Records, percents: Sequence[float], seed: int) -> dict[str,
 
 @dataclass
 class Patient:
-    """What the cut needs of one patient."""
+    """The facts about a patient that a split needs."""
 
     key: str
-    place: bytes  # the hash that orders patients
+    place: bytes  # the hash by which patients are ordered
     images: int
     shows: set[int]  # classes that any image is positive for
 
@@ -102,26 +105,26 @@ def _person(record: Record) -> str:
 
 
 def _patients(records: Records, salt: str) -> list[Patient]:
-    found: dict[str, Patient] = {}
+    by_key: dict[str, Patient] = {}
     for record in records:
         key = _person(record)
-        if key not in found:
+        if key not in by_key:
             place = hashlib.blake2b(f"{salt}:{key}".encode(), digest_size=8).digest()
-            found[key] = Patient(key, place, 0, set())
-        found[key].images += 1
-        found[key].shows.update(c for c, v in enumerate(record.labels) if v == 1)
-    return sorted(found.values(), key=lambda p: (p.place, p.key))
+            by_key[key] = Patient(key, place, 0, set())
+        by_key[key].images += 1
+        by_key[key].shows.update(c for c, v in enumerate(record.labels) if v == 1)
+    return sorted(by_key.values(), key=lambda p: (p.place, p.key))
 
 
 def choose(patients: Sequence[Patient], share: float, at_least: Set[str] = frozenset()) -> set[str]:
-    """The keys of patients who hold a share of the images, as the module says; with those in `at_least`."""
+    """The keys of patients who have a share of the images, chosen as described above, including those in `at_least`."""
     commonness = Counter(c for p in patients for c in p.shows)
     strata: dict[int, list[Patient]] = {}
     for patient in patients:
         rarest = min(patient.shows, key=lambda c: (commonness[c], c), default=-1)
         strata.setdefault(rarest, []).append(patient)
     classes = sorted(commonness, key=lambda c: (commonness[c], c))
-    taken, owed = set(at_least), 0.0  # images: what one stratum rounds off is owed to the next
+    taken, owed = set(at_least), 0.0  # owed: images that rounding carries over to the next stratum
     for stratum in (*classes, -1):
         members = strata.get(stratum, [])
         owed += share * sum(p.images for p in members) - sum(p.images for p in members if p.key in taken)
@@ -144,7 +147,7 @@ def choose(patients: Sequence[Patient], share: float, at_least: Set[str] = froze
 
 @dataclass(frozen=True)
 class Published:
-    """The sets that a folder of published lists names, joined with the images that are there."""
+    """The sets in a folder of published lists, joined with the images that exist."""
 
     splits: dict[str, Records]
     expected: dict[str, int]  # lines of each list
@@ -153,14 +156,14 @@ class Published:
 
 
 def published(release: Release, folder: Path) -> Published:
-    """Join the label lists in `folder` with the release. The labels are the lists'. Raises RecordError.
+    """Join the label lists in `folder` with the release. The labels are those of the lists. Raises RecordError.
 
-    Where there is no `train_list.txt`, as for CheXpert, the publisher's training images that are in no
-    validation or test list take its place.
+    Without a `train_list.txt`, as for CheXpert, the training set is the publisher's training images that are not in
+    the validation or test list.
     """
     files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
     if not files:
-        raise RecordError(f"{folder}: no label lists (train_list.txt, val_list.txt, ...) in it")
+        raise RecordError(f"{folder}: has no label lists (train_list.txt, val_list.txt, ...)")
     names = {file_name: split for split, file_name in LISTS.items()}
     as_lists = as_listed(with_classes(release.records, release.list_classes), release)
     known = {release.key(r.name): (r, s) for r, s in zip(release.records, as_lists, strict=True)}
@@ -184,7 +187,7 @@ def published(release: Release, folder: Path) -> Published:
 
 def _join(
     entries: Records,
-    known: Mapping[str, tuple[Record, Record]],  # the publisher's record, and the same as a list would have it
+    known: Mapping[str, tuple[Record, Record]],  # the publisher's record, and the same with labels as in a list
     release: Release,
     result: Published,
     file: str,
@@ -210,12 +213,14 @@ def _join(
 def as_listed(records: Records, release: Release, policy: str = "") -> Records:
     """The records with labels as a published list has them.
 
-    Uncertain labels become what the corpus says, or `policy` for all classes; not stated ones 0 where the
-    corpus says so. Raises RecordError for a policy that is none.
+    Uncertain labels are replaced by the rules of the corpus, or by `policy` for all classes; labels that are not stated
+    become 0 if the rules of the corpus say so. Raises RecordError for an unknown policy.
     """
     chosen = [policy or release.uncertain.get(c, "ignore") for c in records.classes]
     if unknown := set(chosen) - set(POLICIES):
-        raise RecordError(f"no policy {', '.join(unknown)} for uncertain labels; there are {', '.join(POLICIES)}")
+        raise RecordError(
+            f"unknown policy {', '.join(unknown)} for uncertain labels; choose from {', '.join(POLICIES)}"
+        )
     labels_NC = records.labels_NC
     labels_NC = np.where(labels_NC == UNCERTAIN, [POLICIES[p] for p in chosen], labels_NC)
     if release.unstated_absent:
@@ -225,9 +230,9 @@ def as_listed(records: Records, release: Release, policy: str = "") -> Records:
 
 
 def with_classes(records: Records, classes: Sequence[str]) -> Records:
-    """The records with these classes only, in this order; none means all. Raises RecordError for an unknown one."""
+    """The records with these classes only, in this order; all if none are named. Raises RecordError for unknown ones."""
     if missing := [c for c in classes if c not in records.classes]:
-        raise RecordError(f"no class {', '.join(missing)}; there are {', '.join(records.classes)}")
+        raise RecordError(f"unknown class {', '.join(missing)}; choose from {', '.join(records.classes)}")
     if tuple(classes) in ((), records.classes):
         return records
     places = [records.classes.index(c) for c in classes]

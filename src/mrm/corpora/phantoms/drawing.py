@@ -1,8 +1,8 @@
-"""How a phantom looks: findings put into a healthy chest, and the chest put on radiograph.
+"""How a phantom looks: findings drawn into a healthy chest, and the chest turned into a radiograph.
 
 The image is a line integral. Every structure adds (bone, blood, metal) or removes (air) centimetres of
-water along the beam; the sum goes through Beer-Lambert's law, scatter, quantum noise and a radiograph curve.
-Structures overlap as on a real radiograph, and a finding shows only by what it does to that path.
+water along the beam; the sum goes through Beer-Lambert's law, scatter, quantum noise and the characteristic curve
+of a detector. Structures overlap as on a real radiograph, and a finding is visible only by its effect on that path.
 """
 
 from dataclasses import dataclass
