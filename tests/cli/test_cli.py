@@ -119,6 +119,9 @@ def test_a_run_can_be_given_back_as_its_yaml(capsys, phantoms, tmp_path):
     )
     assert code == 0, err
     assert "step 2/2" in out
+    assert out.splitlines()[-1].startswith(
+        f"next: mrm finetune RECIPE --train TRAIN.csv --val VAL.csv --init {tmp_path}"
+    )
     code, out, err = run_cli(
         capsys, "pretrain", "--config", str(tmp_path / "a" / "config.yaml"), "--out", str(tmp_path / "b")
     )

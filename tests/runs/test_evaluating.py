@@ -9,6 +9,7 @@ from mrm import runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.evaluation.predictions import read_predictions
 from mrm.models import model_folder
+from mrm.runs.evaluating import findings_table
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
 from tests.support.configs import finetune_config
@@ -41,6 +42,31 @@ def test_results_hold_n_positives_and_intervals_and_agree_with_the_predictions(t
     assert (out / "index.html").stat().st_size > 10_000
     assert (out / "roc.png").is_file()
     assert (out / "pr.png").is_file()
+
+
+def test_a_table_in_the_terminal_has_values_intervals_n_and_positives(tested):
+    results = tested[1]
+    head, *lines = findings_table(results).splitlines()
+    assert head.split() == [
+        "finding",
+        "AUROC",
+        "95",
+        "%",
+        "interval",
+        "avg.",
+        "precision",
+        "95",
+        "%",
+        "interval",
+        "n",
+        "positives",
+    ]
+    assert [line.split()[0] for line in lines] == ["mean", *FINDINGS]
+    assert max(map(len, lines)) <= 100
+    effusion = results["classes"]["effusion"]["auroc"]
+    (line,) = (line for line in lines if line.startswith("effusion"))
+    assert f"{effusion['value']:.3f}  {effusion['low']:.3f} to {effusion['high']:.3f}" in line
+    assert line.split()[-2:] == ["48", str(effusion["positives"])]
 
 
 def test_the_model_says_where_it_comes_from_what_it_was_tested_on_and_what_it_had_seen(tuned, tested):
