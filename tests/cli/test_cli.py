@@ -70,6 +70,7 @@ def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, rec
         (["evaluate", "nowhere", "--records", "a", "--out", "b"], "MODEL nowhere: no such file or folder"),
         (["predict", "{tmp}", "none.png", "--out", "a.csv"], "PATHS none.png: no such file or folder"),
         (["pretrain", "--config", "none.yaml"], "--config none.yaml: no such file; give a YAML file"),
+        (["pretrain", "--config", "{tmp}"], "is not a text file in UTF-8"),
         (["pretrain"], "give a recipe (mimic, tiny, small, mimic-modern) or --config FILE"),
         (["pretrain", "tiny", "--out", "b"], "missing: --records (see `mrm pretrain --help`)"),
         (["pretrain", "tiny", "--recrods", "a"], "unknown option --recrods; did you mean --records?"),

@@ -44,9 +44,10 @@ class Written:
     unreadable: int
 
     def __str__(self) -> str:
+        images = "1 image" if self.n == 1 else f"{self.n:,} images"
         if not self.unreadable:
-            return f"{self.out}: {self.n:,} images"
-        return f"{self.out}: {self.n:,} images; {self.unreadable:,} could not be read, see the column error"
+            return f"{self.out}: {images}"
+        return f"{self.out}: {images}; {self.unreadable:,} could not be read, see the column error"
 
 
 class Work:
