@@ -152,12 +152,12 @@ class Finder:
 
 
 def _fits(image: str, name: str) -> bool:
-    """Whether the folders and the suffix that the name gives are the image's."""
-    wanted, has = PurePosixPath(name), PurePosixPath(image)
-    folders = wanted.parent.parts
-    if file_stem(name) != wanted.name and wanted.suffix.lower() != has.suffix.lower():
+    """Whether the image has the folders and the suffix in the name, if it has any."""
+    name_path, image_path = PurePosixPath(name), PurePosixPath(image)
+    folders = name_path.parent.parts
+    if file_stem(name) != name_path.name and name_path.suffix.lower() != image_path.suffix.lower():
         return False
-    return not folders or has.parent.parts[-len(folders) :] == folders
+    return not folders or image_path.parent.parts[-len(folders) :] == folders
 
 
 def _from_table(

@@ -150,11 +150,17 @@ def subgroups(
     drawn = bootstrap_metrics([one for row in ranked for one in row], ["auroc"], bootstrap)[:, 0]
     drawn_GCB = drawn.reshape(len(names), len(classes), draws)
     value_GC = np.array([[auroc(one.labels_N, one.scores_N) for one in row] for row in ranked])
-    enough_GC = np.array([[not one.undefined and one.rarer_label[0] >= FEW for one in row] for row in ranked])
     group_results = tuple(
         _group(name, value_of_N == name, ranked[g], value_GC[g], drawn_GCB[g], classes, bootstrap, groups is not None)
         for g, name in enumerate(names)
     )
+    gaps = _gaps(names, ranked, value_GC, drawn_GCB, classes, bootstrap)
+    return Subgroups(column, group_results, gaps)
+
+
+def _gaps(names, ranked, value_GC, drawn_GCB, classes, bootstrap) -> dict[str, Gap]:
+    """The widest gap between groups that are not small, for the mean ("mean") and for each class."""
+    enough_GC = np.array([[not one.undefined and one.rarer_label[0] >= FEW for one in row] for row in ranked])
     stated = [g for g, name in enumerate(names) if name != UNSTATED]
     gaps = {}
     for gap_name, chosen in [("mean", list(range(len(classes)))), *((name, [c]) for c, name in enumerate(classes))]:
@@ -165,7 +171,7 @@ def subgroups(
         gap = _widest([pair for pair in pairs if pair], names, ranked, chosen, bootstrap)
         if gap:
             gaps[gap_name] = gap
-    return Subgroups(column, group_results, gaps)
+    return gaps
 
 
 def _numeric(text: str) -> float:

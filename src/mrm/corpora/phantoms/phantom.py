@@ -340,12 +340,12 @@ def _report(findings: list[Finding], view: str, rng: np.random.Generator) -> str
     """Findings in shuffled order and an impression; says only what is true of the image."""
     absent = set(FINDINGS) - {f.name for f in findings}
     sentences = [_filled(_pick(DEVICE_SENTENCES[f.kind] if f.kind else PRESENT[f.name], rng), f) for f in findings]
-    wanted, tails = set(absent), sorted(absent & set(TAILS))
+    unmentioned, tails = set(absent), sorted(absent & set(TAILS))
     if findings and not findings[-1].kind and tails and rng.random() < 0.3:
         name = _pick(tails, rng)
         sentences[-1] = f"{sentences[-1][:-1]} {TAILS[name]}."
-        wanted.discard(name)
-    sentences += _denied(wanted, absent, 5 - len(findings), rng)
+        unmentioned.discard(name)
+    sentences += _denied(unmentioned, absent, 5 - len(findings), rng)
     sentences += [_pick(NEUTRAL, rng)] * int(rng.random() < 0.6)
     sentences = [sentences[i] for i in rng.permutation(len(sentences))]
     opening = [_pick((f"{view} view of the chest.", f"Frontal {view} radiograph."), rng)] * int(rng.random() < 0.4)
@@ -358,15 +358,15 @@ def _pick(options, rng: np.random.Generator):
     return options[int(rng.integers(len(options)))]
 
 
-def _denied(wanted: set[str], absent: set[str], count: int, rng: np.random.Generator) -> list[str]:
-    """Up to `count` (at least one) sentences that rule out absent findings, each telling something new."""
-    said: list[str] = []
+def _denied(unmentioned: set[str], absent: set[str], count: int, rng: np.random.Generator) -> list[str]:
+    """Up to `count` (at least one) sentences that rule out absent findings, each with one not mentioned before."""
+    sentences: list[str] = []
     for i in rng.permutation(len(ABSENT)):
         names, sentence = ABSENT[i]
-        if len(said) < max(1, count) and absent.issuperset(names) and wanted & set(names):
-            said.append(sentence)
-            wanted = wanted - set(names)
-    return said
+        if len(sentences) < max(1, count) and absent.issuperset(names) and unmentioned & set(names):
+            sentences.append(sentence)
+            unmentioned = unmentioned - set(names)
+    return sentences
 
 
 def _filled(template: str, f: Finding) -> str:
@@ -394,12 +394,12 @@ PLURALS = (
 
 
 def _impression(findings: list[Finding], rng: np.random.Generator) -> str:
-    """The findings again in few words, the gravest first; numbered now and then."""
-    told = sorted((f for f in findings if f.name != "devices"), key=lambda f: -f.severity)
-    items = [_filled(BRIEF[f.name], f) for f in told]
-    if len(told) < len(findings):
+    """The findings in short form, the most severe first, sometimes numbered."""
+    by_severity = sorted((f for f in findings if f.name != "devices"), key=lambda f: -f.severity)
+    items = [_filled(BRIEF[f.name], f) for f in by_severity]
+    if len(by_severity) < len(findings):
         items.append(_pick(("Support devices as described", "Lines and devices as above"), rng))
-    if not told:
+    if not by_severity:
         return " ".join([*(f"{item}." for item in items), _pick(NORMAL[:2] if items else NORMAL, rng)])
     if len(items) > 1 and rng.random() < 0.4:
         return " ".join(f"{i}. {item}." for i, item in enumerate(items, 1))
