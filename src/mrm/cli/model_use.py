@@ -168,6 +168,7 @@ def explain(
     finding: tuple[str, ...] = (),
     method: Literal["gradcam", "rollout"] = "gradcam",
     opacity: float = 0.5,
+    workers: Workers = None,
     device: Device = "auto",
 ) -> None:
     """Show where a classifier looks: a heat map for each finding.
@@ -190,7 +191,7 @@ def explain(
     """
     from mrm import runs
 
-    table = runs.explain(model, paths, out, finding, method, opacity, images, device)
+    table = runs.explain(model, paths, out, finding, method, opacity, images, device, workers)
     print(f"wrote {table}, a line for each map; look at {out}/*.sheet.png")
 
 
@@ -202,6 +203,7 @@ def reconstruct(
     images: Images = None,
     keep: int | None = None,
     seed: int = 0,
+    workers: Workers = None,
     device: Device = "auto",
 ) -> None:
     """Show what a pre-trained model restores of masked images.
@@ -222,7 +224,7 @@ def reconstruct(
     """
     from mrm import runs
 
-    table = runs.reconstruct(model, paths, out, seed, keep, images, device)
+    table = runs.reconstruct(model, paths, out, seed, keep, images, device, workers)
     print(f"wrote {table}, a line for each image; the images are beside it")
 
 

@@ -14,7 +14,10 @@ Images = Annotated[
 Batch = Annotated[int, Shared("Machine", "images computed at once")]
 Workers = Annotated[
     int | None,
-    Shared("Machine", "processes that read images; by default chosen for this machine"),
+    Shared(
+        "Machine",
+        "how many images are read at the same time as earlier ones are computed; by default chosen for this machine",
+    ),
 ]
 Precision = Annotated[
     Literal["fp32", "bf16"],

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mrm.data import images
 from mrm.data.finding_files import records_at
 from mrm.data.records import Record
 from mrm.inference import heat_maps as maps
@@ -38,11 +37,12 @@ def explain(
     opacity: float = 0.5,
     folder: Path | None = None,
     device: str = "auto",
+    workers: int | None = None,
 ) -> Path:
     """Write heat maps of images: for each finding an overlay and an array, for each image a sheet of all.
 
     Returns `maps.csv`, with a row for each map and for each image that could not be read. Relative paths in lists start
-    from `folder`. Raises RunError for a finding that the model does not have, or where no image can be read.
+    from `folder`; `workers` read images ahead. Raises RunError for a finding that the model does not have, or where no image can be read.
     """
     network = model_folder.load_as(model, Classifier).to(device_named(device))
     numbers = finding_numbers(network, findings)
@@ -50,30 +50,30 @@ def explain(
     table, names = out / "maps.csv", output_names([r.name for r in records])
     spare_inputs(paths, records, [table])
 
-    def draw(record: Record, name: str) -> Rows:
-        return explain_one(network, record, name, out, numbers, method, opacity)
+    def draw(record: Record, name: str, image_HW: np.ndarray) -> Rows:
+        return explain_one(network, record, name, image_HW, out, numbers, method, opacity)
 
-    return write_rows(table, COLUMNS, "explaining", records, names, draw, method=method)
+    return write_rows(table, COLUMNS, "explaining", records, names, draw, workers, method=method)
 
 
 def explain_one(
     model: Classifier,
     record: Record,
     name: str,
+    image_HW: np.ndarray,
     out: Path,
     numbers: Sequence[int],
     method: Method,
     opacity: float,
 ) -> Rows:
-    """Write the heat maps of one image. Returns a row for each. Raises ImageError and OSError."""
-    image_HW = images.read(record.image)
+    """Write the heat maps of one image. Returns a row for each. Raises OutputError."""
     probability_C = probabilities(model, image_HW)
     rows, overlays = [], []
     for number in numbers:
         finding, file = model.config.classes[number], f"{name}.{plain(model.config.classes[number])}"
         heat_HW = maps.heat_map(model, image_HW, number, method)
         overlays.append(maps.overlay(image_HW, heat_HW, opacity))
-        with writing(out):  # so that a full disk stops the command, and is not noted as an unreadable image
+        with writing(out):
             write_whole(out / f"{file}.png", encode_rgb(overlays[-1]))
             write_whole(out / f"{file}.npy", encode_array(heat_HW))
         row = {"image": record.name, "finding": finding, "probability": f"{probability_C[number]:.6f}"}

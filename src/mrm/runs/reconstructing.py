@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from mrm.data import images
 from mrm.data.finding_files import records_at
 from mrm.data.records import Record
 from mrm.inference import reconstruction
@@ -34,11 +33,12 @@ def reconstruct(
     keep: int | None = None,
     folder: Path | None = None,
     device: str = "auto",
+    workers: int | None = None,
 ) -> Path:
     """Write NAME.png for each image: masked, restored, original, residual. Returns `errors.csv`.
 
     The mask follows from `seed` and is the same for every image; `keep` patches stay visible, by default as many as in
-    training. Relative paths in lists start from `folder`. Raises RunError for another kind of model, an impossible
+    training. Relative paths in lists start from `folder`; `workers` read images ahead. Raises RunError for another kind of model, an impossible
     `keep`, or where no image can be read.
     """
     network = model_folder.load_as(model, MRM).to(device_named(device))
@@ -49,21 +49,23 @@ def reconstruct(
     table, names = out / "errors.csv", output_names([r.name for r in records])
     spare_inputs(paths, records, [table, *(out / f"{name}.png" for name in names)])
 
-    def restore(record: Record, name: str) -> Rows:
-        return [reconstruct_one(network, record, out / f"{name}.png", seed, keep)]
+    def restore(record: Record, name: str, image_HW: np.ndarray) -> Rows:
+        return [reconstruct_one(network, record, image_HW, out / f"{name}.png", seed, keep)]
 
-    return write_rows(table, COLUMNS, "restoring", records, names, restore)
+    return write_rows(table, COLUMNS, "restoring", records, names, restore, workers)
 
 
-def reconstruct_one(model: MRM, record: Record, file: Path, seed: int, keep: int) -> dict[str, Any]:
-    """Restore one image and write it to `file`. Returns its row. Raises ImageError and OSError."""
-    restored = reconstruction.reconstruct(model, images.read(record.image), seed, keep)
+def reconstruct_one(
+    model: MRM, record: Record, image_HW: np.ndarray, file: Path, seed: int, keep: int
+) -> dict[str, Any]:
+    """Restore one image and write it to `file`. Returns its row. Raises OutputError."""
+    restored = reconstruction.reconstruct(model, image_HW, seed, keep)
     levels = grey_error(restored, 1 - keep / model.patches)
     heading = (
         f"{Path(record.name).name}: {keep} of {model.patches} patches visible, seed {seed}; error of the hidden "
         f"patches {restored.error:.3f} as in training, {levels:.1f} grey levels"
     )
-    with writing(file.parent):  # so that a full disk stops the command, and is not noted as an unreadable image
+    with writing(file.parent):
         write_whole(file, sheets.restored_sheet(restored, heading))
     errors = {"error_normalised": f"{restored.error:.6f}", "error_grey": f"{levels:.4f}"}
     return {"image": record.name, **errors, "keep": keep, "seed": seed, "file": file.name}
