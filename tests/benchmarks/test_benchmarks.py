@@ -144,5 +144,5 @@ def test_the_loader_part_needs_real_images(speed, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["speed.py", "--part", "loader"])
     with pytest.raises(SystemExit):
         speed.main()
-    with pytest.raises(SystemExit, match="0 images, where 2 are needed"):
+    with pytest.raises(SystemExit, match="0 images, but 2 are needed"):
         speed.largest_images(tmp_path, 2)

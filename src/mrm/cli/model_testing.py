@@ -176,23 +176,9 @@ def probe(
     from mrm import runs
 
     config = runs.ProbeConfig(
-        model=model,
-        train=train,
-        val=val,
-        test=test,
-        out=out,
-        against=against,
-        classes=classes,
-        images=images,
-        uncertain=uncertain,
-        fractions=fractions,
-        seeds=seeds,
-        finetune=finetune,
-        max_steps=max_steps,
-        draws=draws,
-        workers=workers,
-        device=device,
-    )
+        model, train, val, test, out, against, classes, images, uncertain, fractions, seeds, finetune, max_steps, draws,
+        workers, device,
+    )  # fmt: skip
     runs.probe(config)
     print(f"open {out / 'index.html'}")
 

@@ -54,7 +54,7 @@ def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
 
 
 def require_file(path: Path | str, flag: str) -> None:
-    """Raises ConfigError for a path that does not exist; addresses of object stores and patterns are not looked at."""
+    """Raises ConfigError for a path that does not exist; addresses of object stores and patterns are not checked."""
     if not (PATTERN.search(str(path)) or object_store.address(path) or Path(path).exists()):
         raise ConfigError(f"{flag} {path}: no such file or folder")
 

@@ -145,7 +145,7 @@ def _quality(config: PackConfig) -> int | None:
 
 @dataclass
 class _Counter:
-    """Images done, and who is told."""
+    """The number of images packed so far, and what is called with it."""
 
     done: int
     total: int

@@ -1,4 +1,4 @@
-"""Images read one after the other, while the work on earlier ones goes on."""
+"""Images read in order while earlier ones are still being computed."""
 
 from __future__ import annotations
 

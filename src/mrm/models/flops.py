@@ -38,9 +38,9 @@ def flops_per_sample(model: MRM, tokens: float, words: float, batch: int = 1, le
         rows = patches + model.prefix
         for number, block in enumerate(decoder.blocks):
             projected = seen + patches / batch if number == 0 else rows
-            wanted = asked if number == len(decoder.blocks) - 1 else rows
+            computed = asked if number == len(decoder.blocks) - 1 else rows
             keys = _weights(block.attn.qkv)
-            restoring += 2 * projected * keys + 2 * wanted * (_weights(block) - keys) + 4 * wanted * rows * inner
+            restoring += 2 * projected * keys + 2 * computed * (_weights(block) - keys) + 4 * computed * rows * inner
     reading = config.report_depth * 4 * (length or tokens) ** 2 * report
     reading += 2 * tokens * _weights(model.report_decoder.blocks) + 2 * _weights(model.report_decoder.from_image)
     naming = 2 * words * (_weights(model.report_decoder.transform) + config.vocabulary * report)

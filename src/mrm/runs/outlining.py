@@ -41,7 +41,7 @@ def outline(
 
     `masks.csv` in the same folder has a row for each image, with the share of it that each class covers. Raises
     RunError for another kind of model, names that collide, or where no image could be outlined; MaskError where
-    DICOM Segmentations are wanted but highdicom is not there.
+    DICOM Segmentations are asked for but highdicom is not installed.
     """
     if reading.crop_borders:
         raise RunError("a mask covers the whole image, so --crop-borders is for classifiers only; leave it out")

@@ -151,7 +151,7 @@ def validation_losses(config: PretrainConfig, model: MRM, data: PretrainData, st
 
 
 def save_reconstructions(path: Path, model: MRM, images_HW: list[np.ndarray]) -> None:
-    """Write a picture with a row for each image: masked, restored, original."""
+    """Write a sheet with a row for each image: masked, restored, original."""
     rows = []
     for seed, image in enumerate(images_HW):
         result = reconstruction.reconstruct(model, image, seed)

@@ -1,4 +1,4 @@
-"""Phantoms as a corpus on disk: images, `records.csv` with reports and labels, masks where wanted."""
+"""Phantoms as a corpus on disk: images, `records.csv` with reports and labels, and masks if asked for."""
 
 from __future__ import annotations
 
