@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads: two test processes share two cores
@@ -21,6 +22,18 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow; run with --runslow"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def site_key(tmp_path_factory) -> Iterator[Path]:
+    """A site key of the tests, in place of that of whoever runs them."""
+    file = tmp_path_factory.mktemp("site") / "site-key"
+    file.write_text("0123456789abcdef" * 4 + "\n")
+    file.chmod(0o600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MRM_SITE_KEY", str(file))
+        patch.delenv("MRM_ACCESS", raising=False)
+        yield file
 
 
 @pytest.fixture(scope="session")

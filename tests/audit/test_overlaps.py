@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mrm.audit.fingerprints import Fingerprints, fingerprint, infer_origin, read_names
-from mrm.audit.overlaps import KINDS, AuditReport, audit, audit_fingerprints, compare, repeats
+from mrm.audit import site_key
+from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint, infer_origin, read_names
+from mrm.audit.overlaps import KINDS, AuditReport, audit, audit_fingerprints, compare
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
@@ -214,12 +215,29 @@ def test_fingerprints_without_images_find_a_leak_later(tmp_path):
     assert (overlaps[0].first, overlaps[0].second) == ("training", "test")
 
 
-def test_identities_can_be_left_out(tmp_path):
-    train = Records([saved(tmp_path, "1.png", radiograph(1), patient="7")])
+def test_of_another_sites_fingerprints_only_images_are_compared(tmp_path, monkeypatch):
+    train = Records([saved(tmp_path, "1.png", radiograph(1), patient="7", study="3")])
     prints = fingerprint(train)
-    loaded = Fingerprints.load(prints.save(tmp_path / "f.npz", identities=False))
-    assert kinds(compare(loaded, prints)) == {"image": 1}
-    assert repeats(loaded, "set") == []
+    own, foreign = (prints.keyed(site_key.SiteKey(bytes([n]) * 32)) for n in (1, 2))
+    stored = Fingerprints.load(foreign.save(tmp_path / "f.npz"))
+    assert stored.key == foreign.key
+    assert kinds(compare(stored, prints)) == kinds(compare(prints, stored)) == {"image": 1}
+    assert kinds(compare(own, stored)) == {"image": 1}
+    assert comparable(stored, prints) is None
+    assert kinds(compare(stored, foreign)) == {"patient": 1, "study": 1, "file": 1, "image": 1}
+    with pytest.raises(RecordError, match="hashed with another site key"):
+        foreign.keyed(site_key.SiteKey(bytes(32)))
+    monkeypatch.setenv("MRM_SITE_KEY", str(tmp_path / "absent"))  # and nobody makes a key to compare
+    assert kinds(compare(stored, prints)) == {"image": 1}
+    assert not (tmp_path / "absent").exists()
+
+
+def test_fingerprints_from_before_there_were_keys_are_compared_by_image_only(tmp_path):
+    prints = fingerprint(Records([saved(tmp_path, "1.png", radiograph(1), patient="7")]))
+    with np.load(prints.save(tmp_path / "f.npz")) as file:
+        np.savez(tmp_path / "old.npz", **{name: file[name] for name in file.files if name != "key"})
+    old = Fingerprints.load(tmp_path / "old.npz")
+    assert kinds(compare(old, prints)) == kinds(compare(old, old)) == {"image": 1}
 
 
 def test_a_file_that_holds_no_fingerprints_is_refused(tmp_path):

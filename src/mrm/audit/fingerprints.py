@@ -2,6 +2,7 @@
 
 A fingerprint takes about a hundred bytes a record and has no name, id or image in plain text. A model folder keeps
 those of its training records, so a test set can be compared with them years later, without the images (`mrm.audit`).
+What is stored of patients, studies and names is hashed with the key of the site (`mrm.audit.site_key`).
 """
 
 import hashlib
@@ -10,13 +11,15 @@ import re
 import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrm.audit import site_key
 from mrm.audit.perceptual_hashes import content_hash, perceptual_hash
+from mrm.audit.site_key import SiteKey
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.system import hardware
@@ -24,6 +27,8 @@ from mrm.system.errors import ImageError, RecordError
 from mrm.system.files import write_whole
 from mrm.system.journal import Journal, file_state
 
+IDENTITIES = ("patients", "studies", "names")  # what is hashed with a key before it is stored
+UNKNOWN_KEY = "unknown"  # of files from before there were keys
 DEPTH = 4  # path parts of a name that are hashed: the file and up to three folders above it
 Progress = Callable[[int, int], None]  # (images done, images in all)
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp)$")
@@ -57,7 +62,10 @@ def infer_origin(name: str) -> Origin | None:
 
 @dataclass(frozen=True, eq=False)
 class Fingerprints:
-    """Hashes of N records, for comparison with others; 0 is unknown. Names in plain text are not saved."""
+    """Hashes of N records, for comparison with others; 0 is unknown. Names in plain text are not saved.
+
+    `key` is the id of the site key with which patients, studies and names were hashed; "" is without one, in memory only.
+    """
 
     patients: np.ndarray  # (N,) uint64
     studies: np.ndarray  # (N,) uint64
@@ -65,6 +73,7 @@ class Fingerprints:
     depths: np.ndarray  # (N,) uint8: how many of these parts it takes to tell the file from all others of the set
     exact: np.ndarray  # (N,) uint64: shape and pixels
     perceptual: np.ndarray  # (N, 4) uint64
+    key: str = ""
     inferred: int = 0  # records whose patient was taken from the file name
     read: bool = False  # whether images were read
     unreadable: tuple[str, ...] = ()  # "name: reason"; not saved
@@ -77,17 +86,22 @@ class Fingerprints:
         """A record's name, or its number if only hashes were saved."""
         return self.plain_names[index] if self.plain_names else f"record {index + 1}"
 
-    def save(self, path: Path | str, identities: bool = True) -> Path:
-        """Write an `.npz`.
+    def keyed(self, key: SiteKey) -> "Fingerprints":
+        """These fingerprints with patients, studies and names hashed with `key`. Raises RecordError if another key did so."""
+        if self.key not in ("", key.id):
+            raise RecordError("these fingerprints were hashed with another site key, and can have no second one")
+        hashed: dict[str, Any] = {name: key.hashed(getattr(self, name)) for name in IDENTITIES}
+        return self if self.key else replace(self, key=key.id, **hashed)
 
-        Someone who hashes all possible ids can find out which are in the file; `identities=False` leaves out
-        patients, studies and names, and keeps only the hashes of images.
+    def save(self, path: Path | str) -> Path:
+        """Write an `.npz`, in which patients, studies and names are hashed with the key of this site.
+
+        Raises ConfigError where there is no such key and none can be made.
         """
+        stored = self if self.key else self.keyed(site_key.load_or_make())
         arrays: dict[str, Any] = {
-            key: np.asarray(value) for key, value in vars(self).items() if key not in ("unreadable", "plain_names")
+            key: np.asarray(value) for key, value in vars(stored).items() if key not in ("unreadable", "plain_names")
         }
-        if not identities:
-            arrays |= {key: np.zeros_like(arrays[key]) for key in ("patients", "studies", "names")}
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)
         return write_whole(Path(path), file.getvalue())
@@ -98,7 +112,8 @@ class Fingerprints:
         try:
             with np.load(path, allow_pickle=False) as file:
                 saved = [f.name for f in fields(Fingerprints) if f.name in file]
-                prints = Fingerprints(**{key: file[key] if file[key].ndim else file[key].item() for key in saved})
+                values = {key: file[key] if file[key].ndim else file[key].item() for key in saved}
+                prints = Fingerprints(**{"key": UNKNOWN_KEY, **values})
         except FileNotFoundError:
             raise RecordError(f"{path}: no such fingerprint file") from None
         except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
@@ -141,6 +156,19 @@ def fingerprint(
         unreadable=unreadable,
         plain_names=tuple(r.name for r in records),
     )
+
+
+def comparable(first: Fingerprints, second: Fingerprints) -> tuple[Fingerprints, Fingerprints] | None:
+    """Both with patients, studies and names hashed alike, so that these can be compared; None if that is impossible.
+
+    It is impossible where another site's key, or one that this site no longer has, hashed those of one set.
+    """
+    if first.key == second.key != UNKNOWN_KEY:
+        return first, second
+    key = site_key.load()
+    if key is None or not {first.key, second.key} <= {"", key.id}:
+        return None
+    return first.keyed(key), second.keyed(key)
 
 
 def read_names(path: Path | str, images: Path | None = None) -> Records:

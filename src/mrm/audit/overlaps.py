@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrm.audit.fingerprints import DEPTH, Fingerprints, fingerprint
+from mrm.audit.fingerprints import DEPTH, Fingerprints, comparable, fingerprint
 from mrm.audit.perceptual_hashes import THRESHOLD, near_pairs
 from mrm.data.records import Records
 from mrm.system import hardware
@@ -21,6 +21,7 @@ from mrm.system.files import as_json
 from mrm.system.journal import Journal
 
 KINDS = ("patient", "study", "file", "image", "similar image")
+IMAGE_KINDS = ("image", "similar image")  # those that can be compared whatever the site key
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,14 @@ def compare(
     threshold: int = THRESHOLD,
     examples: int = 5,
 ) -> list[Overlap]:
-    """Every kind of overlap that occurs between two sets; an empty list if there is none."""
+    """Every kind of overlap that occurs between two sets; an empty list if there is none.
+
+    Only images are compared if the other identities were hashed with different site keys (see `comparable`).
+    """
     overlaps = []
-    for kind in KINDS:
+    alike = comparable(first, second)
+    first, second = alike or (first, second)
+    for kind in KINDS if alike else IMAGE_KINDS:
         if kind not in kinds:
             continue
         shared = _shared(kind, first, second, threshold)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from mrm.cli import data_preparation, machine_check, model_testing, model_training, model_use
 from mrm.system.errors import ConfigError, MRMError
+from mrm.system.permissions import restricted
 
 GROUPS = {
     "data": data_preparation.COMMANDS,
@@ -24,11 +25,15 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command. Expected errors print one line and exit with 2; Ctrl-C exits with 130."""
+    """Run a command. Expected errors print one line and exit with 2; Ctrl-C exits with 130.
+
+    What the command writes has the permissions of `mrm.system.permissions`, also what libraries write for it.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     warnings.formatwarning = lambda message, *_, **__: f"mrm: warning: {message}\n"
     try:
-        dispatch(words)
+        with restricted():
+            dispatch(words)
     except MRMError as error:
         _fail(str(error))
     except KeyboardInterrupt:

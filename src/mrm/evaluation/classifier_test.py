@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mrm.audit.fingerprints import Fingerprints, fingerprint
+from mrm.audit import site_key
+from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint
 from mrm.audit.overlaps import compare
 from mrm.data import sampling
 from mrm.data.records import Records, resolve_uncertain
@@ -42,8 +43,8 @@ def labelled_records(model: Classifier, path: Path, images: Path | None) -> Reco
 def overlaps(seen: Path, records: Records, name: str, also: Path | None = None) -> list[str]:
     """What a model has seen of these records: a line for each kind of overlap with each set it was trained on.
 
-    `seen` is the folder of that name in a run or a model folder; where it is missing, a line says so. `also` is a
-    folder of further sets. Images are read once for all sets.
+    `seen` is the folder of that name in a run or a model folder; where it is missing, or was made with the key of
+    another site, a line says so. `also` is a folder of further sets. Images are read once for all sets.
     """
     files, more = sorted(seen.glob("*.npz")), sorted(also.glob("*.npz")) if also else []
     unknown = "the training records of this model are unknown, so overlap with them cannot be ruled out"
@@ -51,7 +52,18 @@ def overlaps(seen: Path, records: Records, name: str, also: Path | None = None) 
     if known := [(file.stem, Fingerprints.load(file)) for file in (*files, *more)]:
         prints = fingerprint(records, images=any(k.read for _, k in known))
         lines += [str(o) for stage, k in known for o in compare(k, prints, (stage, name))]
+        if foreign := [(stage, k) for stage, k in known if comparable(k, prints) is None]:
+            lines.append(_only_images([stage for stage, _ in foreign], all(k.read for _, k in foreign)))
     return lines
+
+
+def _only_images(stages: Sequence[str], read: bool) -> str:
+    """The line about sets whose ids another site's key hides."""
+    compared = "only images were compared" if read else "their images are unknown, too, so that nothing was compared"
+    return (
+        f"patients, studies and file names of the records of {', '.join(stages)} cannot be compared, because they were "
+        f"hashed with a site key other than {site_key.place()}; {compared}, so overlap cannot be ruled out"
+    )
 
 
 @dataclass(frozen=True)

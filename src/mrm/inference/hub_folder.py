@@ -13,6 +13,7 @@ from mrm.models import model_folder
 from mrm.models.card import Card
 from mrm.models.weights import first_line
 from mrm.system.errors import CheckpointError
+from mrm.system.files import write_whole
 
 HUB_FILES = {"README.md", "config.json", "model.safetensors", "tokenizer.json"}
 
@@ -34,7 +35,7 @@ def write_hub_folder(source: Path, out: Path) -> Path:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         model_folder.write_into(temporary, model, card)
-        (temporary / "README.md").write_text(model_card(model, card, out.name), encoding="utf-8")
+        write_whole(temporary / "README.md", model_card(model, card, out.name).encode())
         shutil.rmtree(out, ignore_errors=True)
         os.replace(temporary, out)
     except OSError as error:

@@ -79,7 +79,7 @@ def _audit(card: Card) -> str:
     lines += [f"- {overlap}" for overlap in (audit["overlaps"] if audit else [])]
     for test in card.tested:
         for overlap in test.overlap:
-            lines.append(f"- **Test on {test.records}: {overlap}.** Its results are too good by an unknown amount.")
+            lines.append(f"- **Test on {test.records}: {overlap}.** Its results may be too good by an unknown amount.")
     return "\n".join(lines)
 
 

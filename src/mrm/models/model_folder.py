@@ -34,6 +34,7 @@ from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.models.weights import KeyReport, first_line, load_strict, match, read_pickle, read_weights
 from mrm.system.errors import CheckpointError, RunError
 from mrm.system.files import write_by, write_json, write_whole
+from mrm.system.permissions import restricted
 
 Model = MRM | Classifier | Segmenter
 Loaded = TypeVar("Loaded", MRM, Classifier, Segmenter, Model)
@@ -81,10 +82,11 @@ def save(folder: Path, model: Model, card: Card | None = None, tokenizer: Tokeni
 
 def write_into(folder: Path, model: Model, card: Card | None = None, tokenizer: Tokenizer | None = None) -> None:
     """The files of a model folder, written into `folder` as they come (see `save`). Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
     card, tokenizer = card or model.card, tokenizer or model.tokenizer
     try:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+        with restricted():
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
     except safetensors.SafetensorError as error:  # safetensors reports a full disk so
         raise OSError(f"{folder / 'model.safetensors'}: {error}") from error
     write_json(folder / "config.json", card.to_dict())

@@ -208,7 +208,6 @@ def note_calibrated(folder: Path, records: Records) -> None:
     """Keep fingerprints of the records in the model folder, since a test on the same records would be too optimistic."""
     place = folder / CALIBRATED_ON
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
     fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records")).save(place / f"{STAGE}.npz")
 
 

@@ -26,6 +26,7 @@ from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
+from mrm.system.files import write_by
 from mrm.training.checkpoints import STATE
 
 
@@ -179,10 +180,12 @@ def write_list(config: ProbeConfig, name: str, records: Records) -> Path:
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Arrays as an `.npz` file, written whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.stem}.tmp.npz")
-    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-    temporary.replace(file)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as opened:  # given a name, numpy would append its own suffix
+            np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]
+
+    write_by(file, write)
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ import csv
 import platform
 import re
 import shlex
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from mrm.models import model_folder, noise
 from mrm.models.card import Card, OutlineThreshold
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.system.errors import RunError
+from mrm.system.files import write_whole
 from mrm.system.output_folder import Settings, open_folder
 from mrm.system.progress import Progress
 from mrm.system.text_table import text_table
@@ -113,14 +113,19 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
     with processes().main_process_first():
         if not (folder / f"{stage}.npz").is_file():
             before = Path(config.init) if config.init and not getattr(config, "scratch", False) else None
-            if before and before.is_dir() and (model_folder.find_model(before) / "seen").is_dir():
-                shutil.copytree(model_folder.find_model(before) / "seen", folder, dirs_exist_ok=True)
-            folder.mkdir(exist_ok=True)
+            if before and before.is_dir():
+                copy_seen(model_folder.find_model(before) / "seen", folder)
             prints = fingerprint(
                 records, config.audit == "images", progress=Progress(f"fingerprinting the {stage} records")
             )
             prints.save(folder / f"{stage}.npz")
     return folder
+
+
+def copy_seen(seen: Path, folder: Path) -> None:
+    """Copy the fingerprints in one folder to another, without the permissions that they had there."""
+    for file in sorted(seen.glob("*.npz")):
+        write_whole(folder / file.name, file.read_bytes())
 
 
 def model_writer(
@@ -132,7 +137,7 @@ def model_writer(
         assert isinstance(model, model_folder.Model)
         now = replace(card, origin={**card.origin, "step": step}, outline_thresholds=dict(thresholds or {}))
         model_folder.write_into(folder, model, now, tokenizer)
-        shutil.copytree(seen, folder / "seen")
+        copy_seen(seen, folder / "seen")
 
     return write
 

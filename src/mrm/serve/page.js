@@ -329,8 +329,14 @@ function saveJson() {
   save("findings.json", new Blob([`${JSON.stringify(plain, null, 2)}\n`], { type: "application/json" }));
 }
 
+/** A cell of a CSV; text that a spreadsheet would compute gets an apostrophe in front (mrm.system.spreadsheet_cells). */
+function quoted(value) {
+  const text = String(value ?? "");
+  const computed = /^'*(\s*[-=+@＝＋－＠]|[\t\r\n])/.test(text) && !/^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$/.test(text);
+  return `"${computed ? "'" : ""}${text.replaceAll('"', '""')}"`;
+}
+
 function saveCsv() {
-  const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""').replace(/^[=+@-]/, "'$&")}"`;
   const lines = current.prediction.findings.map((f) => [
     quoted(current.prediction.model), quoted(f.finding), f.probability, f.threshold ?? "",
     f.decision === null ? "" : Number(f.decision), quoted(NOTICE),

@@ -1,19 +1,23 @@
 """Files that are written whole or not at all: bytes, JSON, CSV, and whatever a library writes.
 
 Each is written under a temporary name in the same folder and then renamed, so that a reader never sees half a file
-and an error or a kill leaves the previous file as it was. All functions make the folder if necessary and raise
-OSError where the file cannot be written (see `mrm.system.output_folder.writing`).
+and an error or a kill leaves the previous file as it was. All functions make the folder if necessary, let only those
+read that `mrm.system.permissions` names, and raise OSError where the file cannot be written (see `mrm.system.output_folder.writing`).
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mrm.system.permissions import restricted
+from mrm.system.spreadsheet_cells import guarded
 
 Row = (
     Mapping[str, Any] | Sequence[Any]
@@ -22,13 +26,15 @@ Row = (
 
 def write_by(path: Path, write: Callable[[Path], object]) -> Path:
     """Write a file by calling `write` with a temporary path, which is then renamed to `path`. Returns `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with restricted():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # of a killed process; a file that exists would keep its permissions
+        try:
+            write(temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -61,7 +67,8 @@ def plain(value: Any) -> Any:
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Row]) -> Path:
     """Write a CSV that `mrm.system.tables.read_csv_rows` reads back; None is empty. Returns `path`.
 
-    The rows are consumed one at a time.
+    Text that a spreadsheet would compute is guarded (see `mrm.system.spreadsheet_cells`). The rows are consumed one at
+    a time.
     """
     names = list(columns)
 
@@ -69,9 +76,8 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Row]) -> Path:
         with open(temporary, "w", newline="", encoding="utf-8") as file:
             minimal = csv.writer(file, lineterminator="\n")
             quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-            minimal.writerow(names)
-            for row in rows:
-                values = cells(names, row)
+            for row in itertools.chain([names], rows):
+                values = [guarded(value) if isinstance(value, str) else value for value in cells(names, row)]
                 has_return = any("\r" in value for value in values if isinstance(value, str))
                 (quoted if has_return else minimal).writerow(values)  # Python before 3.13 does not quote "\r"
 

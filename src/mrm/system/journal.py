@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mrm.system.permissions import restricted
+
 
 class Journal:
     """Results by key in a file of JSON lines. A result whose line was cut off by an interruption is computed again."""
@@ -21,8 +23,9 @@ class Journal:
                 self.known[key] = value
 
     def __enter__(self) -> Journal:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("a", buffering=1)  # line by line, since a killed process does not close its files
+        with restricted():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self.path.open("a", buffering=1)  # by lines, since a killed process does not close its files
         if self.path.stat().st_size:
             self.file.write("\n")  # ends a line that was cut off
         return self

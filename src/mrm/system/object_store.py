@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from mrm.system.errors import StoreError
 from mrm.system.lock import is_held, waiting_for
+from mrm.system.permissions import restricted
 
 SCHEMES = ("s3", "gs", "hdfs")
 CHUNK = 1 << 23  # bytes requested at a time
@@ -130,7 +131,8 @@ class Cache:
         try:
             if _touched(file):
                 return file
-            self.folder.mkdir(parents=True, exist_ok=True)
+            with restricted():
+                self.folder.mkdir(parents=True, exist_ok=True)
             with waiting_for(self.folder / f"{sha256}.lock"):
                 if not _touched(file):
                     self._download(uri, size, sha256, file)

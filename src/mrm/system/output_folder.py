@@ -16,6 +16,7 @@ from typing import Any
 from mrm.system.errors import MRMError, OutputError
 from mrm.system.files import as_json, write_whole
 from mrm.system.lock import LOCK
+from mrm.system.permissions import restricted
 
 LONGEST = 80  # characters of a setting that a message shows
 CHANGES = 12  # differences that a message names
@@ -90,10 +91,13 @@ def _refuse_changes(out: Path, settings: Settings, file: Path) -> None:
 
 
 def make_folder(out: Path) -> Path:
-    """Make the output folder unless it is there. Returns it. Raises OutputError where that is impossible."""
+    """Make the output folder unless it is there, for those to read whom `mrm.system.permissions` names. Returns it.
+
+    Raises OutputError where that is impossible.
+    """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file, but a folder is needed; choose another --out")
-    with writing(out):
+    with writing(out), restricted():
         out.mkdir(parents=True, exist_ok=True)
     return out
 

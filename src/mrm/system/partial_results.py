@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrm.system.output_folder import json_settings, open_folder, writing
+from mrm.system.permissions import restricted
 
 Row = dict[str, Any]
 
@@ -63,11 +64,12 @@ class Partial:
     def add(self, rank: int, rows: Iterable[tuple[str, Row]], values: np.ndarray | None = None) -> None:
         """Append rows by key, and their values (rows, W) if the table has any, to the file of this rank."""
         part = self.folder / f"part-{rank}.jsonl"
-        if values is not None:  # before the lines: a line says that its values are there
-            with open(part.with_suffix(".f32"), "ab") as numbers:
-                numbers.write(np.ascontiguousarray(values, dtype="<f4").tobytes())
-        with open(part, "ab") as lines:
-            lines.write("".join(json.dumps([key, row]) + "\n" for key, row in rows).encode())
+        with restricted():
+            if values is not None:  # before the lines: a line says that its values are there
+                with open(part.with_suffix(".f32"), "ab") as numbers:
+                    numbers.write(np.ascontiguousarray(values, dtype="<f4").tobytes())
+            with open(part, "ab") as lines:
+                lines.write("".join(json.dumps([key, row]) + "\n" for key, row in rows).encode())
 
     def close(self, rank: int) -> None:
         """Note that this rank has written all its rows."""

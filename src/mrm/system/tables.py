@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrm.system.errors import RecordError
+from mrm.system.spreadsheet_cells import unguarded
 
 
 def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Header and (line number, fields) of a CSV: UTF-8, spaces after commas and quoted line breaks allowed.
 
-    The file may be compressed: `.gz`, or the only file in a `.zip`, as publishers distribute them. Bytes that are not
-    UTF-8 become U+FFFD, with a warning that counts them and names the first line.
+    Cells that were guarded against a spreadsheet come back as they were. The file may be compressed: `.gz`, or the only
+    file in a `.zip`, as publishers distribute them. Bytes that are not UTF-8 become U+FFFD, with a warning that counts
+    them and names the first line.
     """
     raw = _decompressed(path)
     try:
@@ -52,7 +54,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
                 f"{path}: line {line}: a quote opens there and is never closed; close it, or double it if it is part of the text"
             )
         if row != [end] and any(cell.strip() for cell in row):
-            yield line, row
+            yield line, [unguarded(cell) for cell in row]
         line = reader.line_num + 1
 
 

@@ -28,7 +28,9 @@ from mrm.models import model_folder, noise
 from mrm.models.weights import first_line
 from mrm.system import hardware
 from mrm.system.errors import TrainingError
+from mrm.system.permissions import restricted
 from mrm.system.progress import duration
+from mrm.system.spreadsheet_cells import guarded
 from mrm.training import parallel
 from mrm.training.checkpoints import STATE, Checkpoints
 from mrm.training.config import TrainConfig, lr_at
@@ -96,6 +98,7 @@ class Trainer:
             self.parallel.compile(dynamic=False)
         self.optimizer = build_optimizer(self.task.model, config)
 
+    @restricted()
     def fit(self) -> Path:
         """Train to the end, from wherever the run was left. Returns the run's folder. Raises Stopped if asked to."""
         self._prepare_hardware()
@@ -269,7 +272,7 @@ class Trainer:
             self.skipped[record.name] = record.reason
             print(f"skipped {record.name}: {record.reason} ({len(self.skipped)} so far)", flush=True)
             with open(self.run / f"skipped-{self.accelerator.process_index}.csv", "a", newline="") as file:
-                csv.writer(file).writerow([record.name, record.reason])
+                csv.writer(file).writerow([guarded(record.name), guarded(record.reason)])
 
     # Saving and resuming ---------------------------------------------------------------------------
 
@@ -413,5 +416,6 @@ def _accelerator(config: TrainConfig, run: Path) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=precision, cpu=cpu, log_with=list(config.trackers) or None, project_dir=run
     )
-    accelerator.init_trackers("tensorboard")
+    with restricted():
+        accelerator.init_trackers("tensorboard")
     return accelerator
