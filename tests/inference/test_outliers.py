@@ -38,6 +38,18 @@ def test_a_threshold_can_be_chosen_on_records_held_out():
     assert (outliers.outlying(held_out, reference) > reference.threshold).sum() == 49  # n + 1 - 950
 
 
+@pytest.mark.parametrize("share", [0.9, 0.99, 0.9999])
+def test_rounding_turns_no_known_image_into_an_outlier(share):
+    held_out = known_features(200, seed=4)
+    reference = outliers.reference(known_features(), held_out_ND=held_out, share=share)
+    beyond = outliers.outlying(held_out, reference) > reference.threshold
+    for seed in range(20):
+        noise = np.random.default_rng(seed).uniform(-1e-6, 1e-6, held_out.shape)
+        rounded = outliers.outlying(held_out * (1 + noise), reference)
+        assert ((rounded > reference.threshold) == beyond).all()
+    assert beyond.sum() == max(0, 200 - int(np.ceil(201 * share)))
+
+
 def test_rows_that_could_not_be_read_are_left_out_and_have_no_score():
     features = known_features()
     broken = np.vstack([features, np.full(20, np.nan)])

@@ -124,9 +124,32 @@ def test_temperatures_that_cannot_be_fitted():
     logits = np.array([[-1, -2, 2, 0], [1, 2, -1, 0], [0.5, 1, 1, 3]])
     temperatures = fit_temperatures(labels, logits)
     assert np.isnan(temperatures[[0, 3]]).all()
-    assert temperatures[1] == pytest.approx(0.1, rel=1e-3)  # perfect: as cold as allowed, 2 / 20
+    assert temperatures[1] == pytest.approx(0.05, rel=1e-3)  # perfect: as cold as allowed
     assert temperatures[2] == pytest.approx(20, rel=1e-3)  # upside down: as hot as allowed
     np.testing.assert_allclose(calibrated_probabilities(logits, temperatures)[:, 0], expit(logits[:, 0]))
+
+
+@pytest.mark.parametrize("outlier", [7.4, 40.0, -40.0, 600.0])
+@pytest.mark.parametrize("stated", [True, False])
+def test_one_large_logit_does_not_keep_the_others_from_being_sharpened(outlier, stated):
+    """The best temperature by a search over a grid, with log loss from scikit-learn."""
+    labels, logits = calibrated(np.random.default_rng(6), 2000, 0.37)
+    truth = float(outlier > 0)
+    grid = np.concatenate([np.geomspace(0.05, 20, 60), np.geomspace(0.33, 0.42, 60)])
+    best = min(grid, key=lambda t: log_loss(np.append(labels, truth), expit(np.append(logits, outlier) / t)))
+    assert best == pytest.approx(0.37, abs=0.03)
+    found = fit_temperatures(np.append(labels, truth if stated else NAN)[:, None], np.append(logits, outlier)[:, None])[
+        0
+    ]
+    assert found == pytest.approx(best, rel=5e-3)
+
+
+def test_no_large_logits_become_equal_and_no_probability_moves():
+    logits = np.array([[-800.0], [-60.0], [-3.0], [5.0], [19.9], [20.1], [45.0], [45.001], [800.0], [1e4]])
+    probabilities = calibrated_probabilities(logits, [0.05])
+    assert (np.diff(probabilities[:, 0]) > 0).all()
+    np.testing.assert_allclose(probabilities, expit(logits / 0.05), atol=2.1e-9)
+    np.testing.assert_array_equal(calibrated_probabilities(logits[2:5], [1.0]), expit(logits[2:5]))
 
 
 @pytest.mark.parametrize("scale", [0.1, 1, 5, 30])
@@ -134,22 +157,47 @@ def test_no_temperature_makes_logits_tie(scale):
     labels, logits = np.repeat([0.0, 1.0], 20)[:, None], scale * np.linspace(-2, 2, 40, dtype=np.float32)[:, None]
     temperatures = fit_temperatures(labels, logits)  # perfectly ranked: as cold as allowed
     others = 1.1 * logits  # a test set, where the model is surer yet
-    assert len(np.unique(calibrated_probabilities(others, temperatures))) == len(
-        np.unique(calibrated_probabilities(others, [1.0]))
-    )
-    assert temperatures[0] < 1.001
+    assert len(np.unique(calibrated_probabilities(others, temperatures))) == len(np.unique(others))
+    assert temperatures[0] == pytest.approx(0.05, rel=1e-3)
 
 
 # Operating points
 def test_thresholds_by_hand():
-    # from strict: 1.0 (1/3, 1), 0.68 (2/3, 1), 0.62 (2/3, 2/3), 0.15 (1, 1/3), 0.05 (1, 0)
-    assert choose_threshold(LABELS, PROBABILITIES, sensitivity=0.6) == 0.68
-    assert choose_threshold(LABELS, PROBABILITIES, sensitivity=0.9) == 0.15
-    assert choose_threshold(LABELS, PROBABILITIES, specificity=0.9) == 0.68
-    assert choose_threshold(LABELS, PROBABILITIES, specificity=0.6) == 0.62
-    assert choose_threshold(LABELS, PROBABILITIES) == 0.68
+    # cuts: below 1.0 (1/3, 1), below 0.68 (2/3, 1), below 0.62 (2/3, 2/3), below 0.15 (1, 1/3), below 0.05 (1, 0)
+    assert choose_threshold(LABELS, PROBABILITIES, sensitivity=0.6) == pytest.approx((0.68 + 0.62) / 2)
+    assert choose_threshold(LABELS, PROBABILITIES, sensitivity=0.9) == pytest.approx((0.15 + 0.05) / 2)
+    assert choose_threshold(LABELS, PROBABILITIES, specificity=0.9) == pytest.approx((0.68 + 0.62) / 2)
+    assert choose_threshold(LABELS, PROBABILITIES, specificity=0.6) == pytest.approx((0.62 + 0.15) / 2)
+    assert choose_threshold(LABELS, PROBABILITIES) == pytest.approx((0.68 + 0.62) / 2)
     assert choose_threshold([1, 0], [1, 2], specificity=1) > 2
     assert math.isnan(choose_threshold([1, 1, NAN], [1, 2, 3]))
+
+
+def test_thresholds_at_the_ends_lie_midway_to_0_and_1():
+    assert choose_threshold([1, 0], [0.2, 0.6], sensitivity=1) == pytest.approx(0.1)  # everything is called positive
+    assert choose_threshold([1, 0], [0.2, 0.6], specificity=1) == pytest.approx(0.8)  # nothing is
+    assert choose_threshold([1, 0], [0.2, 1.0], specificity=1) > 1
+    assert choose_threshold([1, 0], [0.0, 0.5], sensitivity=1) == 0.0
+    assert choose_threshold([0, 1], [-3.0, 2.0], sensitivity=1) == pytest.approx(-0.5)  # logits
+
+
+@pytest.mark.parametrize("goal", [{}, {"sensitivity": 0.8}, {"sensitivity": 0.95}, {"specificity": 0.9}])
+@pytest.mark.parametrize("rare", [0.5, 1e-5])
+def test_rounding_turns_no_decision(goal, rare):
+    """The same records in a batch of another size: their scores differ by the rounding of float32, relative 1.2e-7."""
+    for seed in range(20):
+        rng = np.random.default_rng([5, seed])
+        labels = (np.arange(101) < 21).astype(float)
+        probabilities = expit(rng.normal(size=101) + 2 * labels + np.log(rare))
+        probabilities[50:60] = probabilities[:10] * (1 + 1e-7)  # neighbours that rounding alone separates
+        threshold = choose_threshold(labels, probabilities, **goal)
+        called = probabilities >= threshold
+        for _ in range(10):
+            rounded = probabilities * (1 + rng.uniform(-2.4e-7, 2.4e-7, 101))
+            assert ((rounded >= threshold) == called).all()
+        point = operating_point(labels, probabilities, threshold)
+        for name, reached in goal.items():
+            assert getattr(point, name).value >= reached
 
 
 @given(
@@ -162,9 +210,9 @@ def test_thresholds_reach_their_goal(rows, goal):
     labels, scores = np.array(rows, float).T
     at = operating_point(labels, scores, choose_threshold(labels, scores, sensitivity=goal))
     assert at.sensitivity.value >= goal - 1e-12
-    stricter = scores[scores > at.threshold]
-    if len(stricter):
-        assert operating_point(labels, scores, stricter.min()).sensitivity.value < goal
+    called = scores[scores >= at.threshold]
+    if len(called):
+        assert operating_point(labels, scores, called.min() + 0.5).sensitivity.value < goal
     at = operating_point(labels, scores, choose_threshold(labels, scores, specificity=goal))
     assert at.specificity.value >= goal - 1e-12
 

@@ -16,6 +16,7 @@ from mrm.system.errors import OutlierError
 DIRECTIONS = 32  # of a Gaussian, at most
 EXPLAINED = 0.95  # share of the variance that its directions hold, where DIRECTIONS suffice
 FOLDS = 5
+ROUNDING = 1e-4  # relative: the distance of an image changes by less with the size of its batch
 
 
 def reference(
@@ -30,10 +31,10 @@ def reference(
     A Gaussian of their mean, of up to 32 directions that hold 95 % of the variance, and of one variance for all other
     directions (probabilistic PCA; Tipping and Bishop 1999, doi:10.1111/1467-9868.00196), so that fewer records than
     features will do. The threshold is passed by 1 - `share` of known images that the Gaussian has not seen:
-    `held_out_ND` if given, else each fifth of the patients (`groups`, (N,)) from the other four. It is the score of
-    rank (n + 1) share, rounded up, so that a new image of the same kind passes it with at most that chance
-    (Vovk et al. 2005, doi:10.1007/b106715, conformal). Rows with NaN are left out. Raises OutlierError for fewer
-    patients than folds and for features that do not vary.
+    `held_out_ND` if given, else each fifth of the patients (`groups`, (N,)) from the other four. It lies between the score
+    of rank (n + 1) share, rounded up, and the next, so that a new image of the same kind passes it with at most that
+    chance (Vovk et al. 2005, doi:10.1007/b106715, conformal) and rounding turns no decision. Rows with NaN are left out.
+    Raises OutlierError for fewer patients than folds and for features that do not vary.
     """
     if not 0 < share < 1:
         raise OutlierError(f"the share of known images to accept must lie between 0 and 1, not {share:g}")
@@ -51,7 +52,8 @@ def reference(
     rank = min(n, math.ceil((n + 1) * share - 1e-9))
     unseen = "held out" if held_out_ND is not None else f"in {FOLDS} folds"
     too_few = "" if rank < n else "; the largest of their scores: too few for the share"
-    threshold = float(np.sort(scores_N)[rank - 1])
+    ordered_N = np.append(np.sort(scores_N), scores_N.max() * (1 + ROUNDING))
+    threshold = float(ordered_N[rank - 1 : rank + 1].mean())
     return OutlierReference(gaussian, threshold, share, len(known_ND), f"{n} records {unseen}{too_few}")
 
 

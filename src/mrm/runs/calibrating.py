@@ -28,7 +28,7 @@ from mrm.runs.evaluating import score
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import calibration
-from mrm.statistics.calibration import MAX_TEMPERATURE, OperatingPoint
+from mrm.statistics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, OperatingPoint
 from mrm.statistics.intervals import Bootstrap, finite_or_none
 from mrm.system.errors import RunError
 from mrm.system.progress import Progress
@@ -108,7 +108,7 @@ def fit(scores: Scored, goal: Goal, val: Path) -> Fitted:
     classes, patients = scores.records.classes, scores.records.patients
     labels_NC, logits_NC = scores.records.labels_NC, scores.logits_NC
     temperatures_C = calibration.fit_temperatures(labels_NC, logits_NC)
-    check_fitted(temperatures_C, calibration.lowest_temperature(logits_NC), classes, val)
+    check_fitted(temperatures_C, classes, val)
     probabilities_NC = calibration.calibrated_probabilities(logits_NC, temperatures_C)
     points = {}
     for c, name in enumerate(classes):
@@ -134,7 +134,7 @@ def write_calibration(
     model_folder.write_card(folder, card)
 
 
-def check_fitted(temperatures_C: np.ndarray, lowest_C: np.ndarray, classes: Sequence[str], val: Path) -> None:
+def check_fitted(temperatures_C: np.ndarray, classes: Sequence[str], val: Path) -> None:
     """Warn of classes that could not be fitted well. Raises RunError if no class could be fitted."""
     missing = [name for name, t in zip(classes, temperatures_C, strict=True) if math.isnan(t)]
     if len(missing) == len(classes):
@@ -145,8 +145,8 @@ def check_fitted(temperatures_C: np.ndarray, lowest_C: np.ndarray, classes: Sequ
         )
     at_limit = [
         f"{name} ({t:.3g})"
-        for name, t, lowest in zip(classes, temperatures_C, lowest_C, strict=True)
-        if t < lowest * 1.01 or t > MAX_TEMPERATURE / 1.01
+        for name, t in zip(classes, temperatures_C, strict=True)
+        if t < MIN_TEMPERATURE * 1.01 or t > MAX_TEMPERATURE / 1.01
     ]
     if at_limit:
         warnings.warn(

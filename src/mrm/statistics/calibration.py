@@ -22,7 +22,10 @@ from mrm.statistics.ranking import check_labels, check_pair, check_scores, check
 BINS = 10
 ROUNDING = 1e-12  # 1 - 3 / 10 reaches a goal of 0.7 despite rounding
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0  # the range of temperatures
-MAX_SCALED_LOGIT = 20.0  # of logit / temperature: above it, float64 probabilities near 1 become equal
+FULL_SCALE = (
+    20.0  # of logit / temperature: beyond it, probabilities are within 2e-9 of 0 or 1, and must not become equal
+)
+SAME_SCORE = 1e-6  # scores that are relatively nearer may change places when the size of a batch changes
 Spacing = Literal["width", "mass"]
 
 
@@ -168,25 +171,16 @@ def fit_temperatures(labels: ArrayLike, logits: ArrayLike) -> Array:
 
     Each minimizes the binary cross-entropy of sigmoid(logit / temperature); a temperature above 1 means that the model
     was overconfident. The order, and so AUROC, does not change. Guo et al. 2017, arXiv:1706.04599, per finding. The range
-    is `lowest_temperature` to 20; NaN (not fitted) if the stated labels have a single value. Raises ValueError for shapes
-    that differ, and wrong labels or logits.
+    is 0.05 to 20; NaN (not fitted) if the stated labels have a single value. Raises ValueError for shapes that differ,
+    and wrong labels or logits.
     """
     labels_NC, logits_NC = check_labels(labels), check_scores(logits)
     check_table(labels_NC, logits_NC, [str(c) for c in range(labels_NC.shape[-1] if labels_NC.ndim else 0)])
     return np.array([_temperature(*pair) for pair in zip(labels_NC.T, logits_NC.T, strict=True)])
 
 
-def lowest_temperature(logits: ArrayLike) -> Array:
-    """The lowest temperature (C,) allowed for logits (N, C).
-
-    It is 0.05, or higher, up to 1, to keep |logit| / temperature at most 20: beyond that, the largest probabilities could
-    not be told apart.
-    """
-    return np.clip(np.abs(check_scores(logits)).max(axis=0, initial=0.0) / MAX_SCALED_LOGIT, MIN_TEMPERATURE, 1.0)
-
-
 def _temperature(labels_N: Array, logits_N: Array) -> float:
-    lowest, stated_N = float(lowest_temperature(logits_N)), ~np.isnan(labels_N)
+    stated_N = ~np.isnan(labels_N)
     labels_N, logits_N = labels_N[stated_N], logits_N[stated_N]
     if undefined_reason(labels_N):
         return math.nan
@@ -195,7 +189,7 @@ def _temperature(labels_N: Array, logits_N: Array) -> float:
         scaled_N = logits_N * math.exp(-log_temperature)
         return float(np.mean(np.logaddexp(0.0, scaled_N) - labels_N * scaled_N))
 
-    bounds = (math.log(lowest), math.log(MAX_TEMPERATURE))
+    bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
     from scipy.optimize import minimize_scalar
 
     best = minimize_scalar(cross_entropy, bounds=bounds, method="bounded", options={"xatol": 1e-8})
@@ -205,12 +199,18 @@ def _temperature(labels_N: Array, logits_N: Array) -> float:
 def calibrated_probabilities(logits: ArrayLike, temperatures: ArrayLike) -> Array:
     """Probabilities (N, C) from logits (N, C) and temperatures (C,); one that is not fitted (NaN) counts as 1.
 
+    They are sigmoid(logit / temperature). Above 20, where the sigmoid of large logits would round to 1 and their order
+    would be lost, logit / temperature counts as 20 + log(logit / temperature / 20), and below -20 alike. No probability
+    moves by more than 2.1e-9.
     Raises ValueError for logits that are not finite and temperatures that are not above 0.
     """
     temperatures_C = np.asarray(temperatures, dtype=np.float64)
     if (temperatures_C <= 0).any():
         raise ValueError(f"temperatures must be above 0, not {temperatures_C[temperatures_C <= 0][0]:g}")
-    return expit(check_scores(logits) / np.where(np.isnan(temperatures_C), 1.0, temperatures_C))
+    scaled_NC = check_scores(logits) / np.where(np.isnan(temperatures_C), 1.0, temperatures_C)
+    within_NC = np.clip(scaled_NC, -FULL_SCALE, FULL_SCALE)
+    beyond_NC = np.log(np.maximum(np.abs(scaled_NC) / FULL_SCALE, 1.0))
+    return expit(within_NC + np.sign(scaled_NC) * beyond_NC)
 
 
 # Operating points --------------------------------------------------------------------------------------
@@ -246,7 +246,9 @@ def choose_threshold(
 
     Of the thresholds that reach it, this is the one with the best value of the other. If neither is given, it is the one
     with the highest sum of both (Youden 1950, doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3). The
-    threshold is one of the scores, or just above the highest if only calling nothing positive is specific enough. NaN if
+    threshold lies midway between two neighbouring scores, so that rounding turns no decision: a score changes in its last
+    digits with the size of a batch, and scores that differ by no more than that are called positive or negative together.
+    Above the highest score and below the lowest it lies midway to 1 and to 0 where all scores are probabilities. NaN if
     the stated labels have a single value. Raises ValueError for two goals, and for wrong lengths, labels, scores or goal.
     """
     if sensitivity is not None and specificity is not None:
@@ -267,11 +269,21 @@ def choose_threshold(
 
 
 def _cuts(labels_N: Array, scores_N: Array) -> tuple[Array, Array, Array]:
-    """Every distinct threshold (K,), from the highest to the lowest, with its sensitivity and specificity."""
-    distinct, place_N = np.unique(-scores_N, return_inverse=True)
-    hits_K = np.append(0, np.cumsum(np.bincount(place_N, labels_N)))
-    alarms_K = np.append(0, np.cumsum(np.bincount(place_N, 1 - labels_N)))
-    thresholds_K = np.append(np.nextafter(-distinct[0], np.inf), -distinct)
+    """Every threshold between two distinct scores (K,), from the highest to the lowest, with sensitivity and specificity."""
+    distinct_L, level_N = np.unique(-scores_N, return_inverse=True)
+    distinct_L = -distinct_L  # from the highest to the lowest
+    shares = bool(distinct_L[0] <= 1 and distinct_L[-1] >= 0)  # all scores are probabilities
+    size_L = np.minimum(distinct_L, 1 - distinct_L) if shares else np.maximum(np.abs(distinct_L), 1.0)
+    apart_L = distinct_L[:-1] - distinct_L[1:] > SAME_SCORE * np.maximum(size_L[:-1], size_L[1:])
+    last_K = np.append(np.flatnonzero(apart_L), len(distinct_L) - 1)  # the lowest score that each cut calls positive
+    hits_K = np.append(0, np.cumsum(np.bincount(level_N, labels_N))[last_K])
+    alarms_K = np.append(0, np.cumsum(np.bincount(level_N, 1 - labels_N))[last_K])
+    top, bottom = (1.0, 0.0) if shares else (distinct_L[0] + 1, distinct_L[-1] - 1)
+    above_K = np.append(top, distinct_L[last_K])  # the cut of place k lies between these two scores
+    below_K = np.append(distinct_L[np.append(0, last_K[:-1] + 1)], bottom)
+    thresholds_K = (above_K + below_K) / 2
+    thresholds_K[0] = max(thresholds_K[0], np.nextafter(distinct_L[0], np.inf))  # nothing is called positive
+    thresholds_K[-1] = min(thresholds_K[-1], distinct_L[-1])  # everything is
     return thresholds_K, hits_K / hits_K[-1], 1 - alarms_K / alarms_K[-1]
 
 
