@@ -8,7 +8,6 @@ What is stored of patients, studies and names is hashed with the key of the site
 import hashlib
 import io
 import re
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -22,8 +21,8 @@ from mrm.audit.perceptual_hashes import content_hash, perceptual_hash
 from mrm.audit.site_key import SiteKey
 from mrm.data import images
 from mrm.data.records import Record, Records
-from mrm.system import hardware
-from mrm.system.errors import ImageError, RecordError
+from mrm.system import hardware, unpacking
+from mrm.system.errors import ConfigError, ImageError, RecordError
 from mrm.system.files import write_whole
 from mrm.system.journal import Journal, file_state
 
@@ -110,17 +109,39 @@ class Fingerprints:
     def load(path: Path | str) -> "Fingerprints":
         """Read what `save` wrote. Raises RecordError for any other file."""
         try:
+            unpacking.check_archive(Path(path))
             with np.load(path, allow_pickle=False) as file:
-                saved = [f.name for f in fields(Fingerprints) if f.name in file]
-                values = {key: file[key] if file[key].ndim else file[key].item() for key in saved}
-                prints = Fingerprints(**{"key": UNKNOWN_KEY, **values})
+                saved = {f.name: file[f.name] for f in fields(Fingerprints) if f.name in file}
+            values = {key: array if array.ndim else array.item() for key, array in saved.items()}
+            prints = Fingerprints(**{"key": UNKNOWN_KEY, **values})
+            _check_arrays(prints)
         except FileNotFoundError:
             raise RecordError(f"{path}: no such fingerprint file") from None
-        except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-            raise RecordError(f"{path}: not a fingerprint file, or damaged ({error}); create it again") from None
+        except (ConfigError, RecordError):
+            raise
+        except unpacking.TooLargeError as error:
+            raise RecordError(f"{path}: {error}") from None
+        except Exception as error:  # damaged archives and arrays make NumPy raise a dozen kinds
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise RecordError(f"{path}: not a fingerprint file, or damaged ({reason}); create it again") from None
         if prints.names.shape != (len(prints), DEPTH) or prints.perceptual.shape != (len(prints), 4):
             raise RecordError(f"{path}: fingerprints of another version of mrm; create them again")
         return prints
+
+
+def _check_arrays(prints: Fingerprints) -> None:
+    """Raises ValueError for fingerprints whose parts have other types or lengths than `fingerprint` gives them."""
+    arrays = {key: value for key, value in vars(prints).items() if isinstance(value, np.ndarray)}
+    for key in ("patients", "studies", "names", "depths", "exact", "perceptual"):
+        if key not in arrays or arrays[key].dtype != (np.uint8 if key == "depths" else np.uint64):
+            raise ValueError(f"{key} are no hashes")
+    for key, array in arrays.items():
+        if len(array) != len(prints):
+            raise ValueError(f"{len(array)} {key} of {len(prints)} records")
+    if not ((prints.depths >= 1) & (prints.depths <= DEPTH)).all():
+        raise ValueError(f"a name does not have 1 to {DEPTH} parts")
+    if type(prints.inferred) is not int or type(prints.read) is not bool:
+        raise ValueError("its counts are no numbers")
 
 
 def fingerprint(

@@ -4,10 +4,10 @@
 two sets whose fingerprints are all that is left, such as the training records of a published model.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from mrm.audit.perceptual_hashes import THRESHOLD, near_pairs
 from mrm.data.records import Records
 from mrm.system import hardware
 from mrm.system.errors import RecordError
-from mrm.system.files import as_json
+from mrm.system.files import as_json, parse_json
 from mrm.system.journal import Journal
 
 KINDS = ("patient", "study", "file", "image", "similar image")
@@ -246,10 +246,18 @@ class AuditReport:
         return as_json({"clean": self.clean, **asdict(self), "notes": self.notes})
 
     @staticmethod
+    def load(path: Path) -> "AuditReport":
+        """Read a file that holds what `to_json` wrote. Raises RecordError for anything else."""
+        try:
+            return AuditReport.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path}: {error}") from error
+
+    @staticmethod
     def from_json(text: str) -> "AuditReport":
         """Read what `to_json` wrote. Raises RecordError for anything else."""
         try:
-            content = json.loads(text)
+            content = parse_json(text)
             sets = {name: Coverage(**c | {"unreadable": tuple(c["unreadable"])}) for name, c in content["sets"].items()}
             return AuditReport(tuple(_overlap(o) for o in content["overlaps"]), sets, content.get("compared", True))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

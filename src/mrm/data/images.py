@@ -19,7 +19,7 @@ call `cv2.setNumThreads(0)`: 1 hangs if the parent process has used OpenCV's thr
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # pydicom takes a while to import, and most data sets have no
     import pydicom
 
 MAX_PIXELS = 100_000_000  # five times the largest radiograph detector; more is an error or an attack
+SCALED = 1 << 22  # values that are scaled at a time
 HEAD_BYTES = 1 << 18  # read first if only the size is needed; enough for nearly every header
 
 _REDUCED = {
@@ -208,9 +209,7 @@ def _decode(image: ImageFile, factor: int) -> np.ndarray:
             f"{name}: damaged, or a kind of {header.kind.upper()} that OpenCV cannot decode; download or copy the file "
             "again, or save it as an ordinary 8-bit JPEG or 8- or 16-bit PNG"
         )
-    if header.inverted and pixels.dtype != np.uint8:
-        pixels = -pixels.astype(np.float64)
-    return to_uint8(pixels, name)
+    return to_uint8(pixels, name, inverted=header.inverted)
 
 
 def _patched(data: bytes | memoryview, header: Header) -> np.ndarray:
@@ -225,20 +224,30 @@ def _patched(data: bytes | memoryview, header: Header) -> np.ndarray:
 # ---- values ------------------------------------------------------------------------------------------------
 
 
-def to_uint8(image: np.ndarray, name: str = "array") -> np.ndarray:
-    """Values as 0..255: uint8 unchanged, booleans 0 and 255, others scaled linearly from minimum to maximum."""
+def to_uint8(image: np.ndarray, name: str = "array", inverted: bool = False) -> np.ndarray:
+    """Values as 0..255: uint8 unchanged, booleans 0 and 255, others scaled linearly from minimum to maximum.
+
+    With `inverted` the scaled ones count down. Some rows at a time, as floats of a whole image take much memory.
+    """
     if image.dtype == np.uint8:
         return image
     if image.dtype == bool:
         return image.astype(np.uint8) * 255
-    values = image.astype(np.float32 if image.dtype.itemsize <= 2 else np.float64)
-    bad = values.size - np.count_nonzero(np.isfinite(values))
-    if bad:
-        raise ImageError(f"{name}: {bad:,} of {values.size:,} pixels are NaN or infinite; leave the image out")
-    low, high = values.min(), values.max()
-    if low == high:
-        return np.zeros(values.shape, np.uint8)
-    return np.rint((values - low) * (255 / (high - low))).astype(np.uint8)
+    kind: Any = np.float32 if image.dtype.itemsize <= 2 else np.float64
+    step = max(1, SCALED * image.shape[0] // max(1, image.size))
+    parts = [slice(start, start + step) for start in range(0, image.shape[0], step)]
+    if image.dtype.kind == "f":
+        bad = sum(image[part].size - np.count_nonzero(np.isfinite(image[part])) for part in parts)
+        if bad:
+            raise ImageError(f"{name}: {bad:,} of {image.size:,} pixels are NaN or infinite; leave the image out")
+    grey = np.zeros(image.shape, np.uint8)
+    if not image.size or image.min() == image.max():
+        return grey
+    low, high = kind(image.min()), kind(image.max())
+    for part in parts:
+        values = image[part].astype(kind)
+        grey[part] = np.rint((high - values if inverted else values - low) * (255 / (high - low)))
+    return grey
 
 
 def _check_array(array: np.ndarray, name: str) -> None:

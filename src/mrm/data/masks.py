@@ -26,7 +26,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mrm.data import images, shards
 from mrm.data.config import OnError
@@ -40,6 +40,7 @@ from mrm.system.tables import read_csv_rows
 SPLITS = ("training", "validation", "test")
 IGNORED = 255  # in a mask: padding, or pixels that are not labelled
 CLASSES = frozenset(map(str, range(1, IGNORED)))  # class numbers in a table of run lengths; 0 is the background
+FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "JPEG")  # of masks; Pillow would run other programs for some others
 RELATIVE, ABSOLUTE = "EncodedPixels", "rle"  # columns of run lengths: SIIM's, and the usual ones
 
 
@@ -210,7 +211,11 @@ def select_images(rows: Sequence[MaskedImage], only: Path) -> list[MaskedImage]:
             raise MaskError(f"{only}: no column image_path; the columns found are {', '.join(header)}")
         names = [fields[header.index("image_path")] for _, fields in lines]
     else:
-        names = [line.split()[0] for line in only.read_text().splitlines() if line.strip()]
+        try:
+            lines_of_text = only.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise MaskError(f"{only}: not a text file in UTF-8 ({error}); expected a name on each line") from None
+        names = [line.split()[0] for line in lines_of_text if line.strip()]
     known = {stem(row.name): row for row in rows}
     stems = [stem(Path(name).name) for name in names]
     if absent := [name for name in stems if name not in known]:
@@ -291,10 +296,12 @@ def read_mask(row: MaskedImage, image_size: tuple[int, ...] | None = None) -> np
         return draw_runs(row.mask, height, width)
     try:
         file = io.BytesIO(row.mask.read_bytes()) if isinstance(row.mask, PackedImage) else row.mask
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > images.MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {images.MAX_PIXELS:,}")
             palette = image.getpalette() if image.mode == "P" else None
             values = np.asarray(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # damaged files make Pillow raise a dozen kinds
         raise MaskError(
             f"{row.mask}: cannot be read as a mask ({error}); download or copy it again, or save it as PNG"
         ) from error

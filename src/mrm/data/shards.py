@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import mmap
 import os
 from collections.abc import Iterator
@@ -25,6 +24,8 @@ from typing import Any, Literal
 
 from mrm.system import object_store
 from mrm.system.errors import ShardError, StoreError
+from mrm.system.files import parse_json
+from mrm.system.tables import open_parquet
 
 VERSION = 1
 INDEX, TABLE, FAILURES = "shards.json", "records.parquet", "failures.csv"
@@ -43,8 +44,10 @@ class File:
     rows: int
 
     def __post_init__(self) -> None:
-        if self.name != os.path.basename(self.name):
+        if not isinstance(self.name, str) or self.name in ("", ".", "..") or self.name != os.path.basename(self.name):
             raise ValueError(f"{self.name!r} is not the name of a file in the folder")
+        if not all(type(number) is int and number >= 0 for number in (self.bytes, self.rows)):
+            raise ValueError(f"{self.name}: its size and its rows must be whole numbers")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Index:
     def from_json(text: str | bytes, where: str) -> Index:
         """The index in the text of `shards.json`. Raises ShardError for any other text."""
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             if values["version"] != VERSION:
                 raise ShardError(
                     f"{where}: shards of version {values['version']}, but this mrm reads version {VERSION}; "
@@ -151,7 +154,6 @@ def open_folder(place: Path | str) -> Shards:
     StoreError if an object store does not answer.
     """
     import pyarrow
-    import pyarrow.parquet
 
     folder = folder_of(place)
     index = read_index(folder)
@@ -166,22 +168,30 @@ def open_folder(place: Path | str) -> Shards:
             f"{where}: damaged, its checksum differs from that in {INDEX}; copy it again, or remove the folder and pack again"
         )
     try:
-        columns = pyarrow.parquet.read_table(io.BytesIO(content)).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
+        columns = open_parquet(io.BytesIO(content), len(content)).read().to_pydict()
+        places = {name: columns.pop(name) for name in PLACES if name in columns}
+        images = _packed(files, places, OFFSET, LENGTH)
+        masks = _packed(files, places, MASK_OFFSET, MASK_LENGTH)
+    except (pyarrow.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
         raise ShardError(
             f"{where}: cannot be read ({error}); copy it again, or remove the folder and pack again"
         ) from None
-    places = {name: columns.pop(name) for name in PLACES if name in columns}
-    return Shards(
-        folder, index, columns, _packed(files, places, OFFSET, LENGTH), _packed(files, places, MASK_OFFSET, MASK_LENGTH)
-    )
+    return Shards(folder, index, columns, images, masks)
 
 
 def _packed(files: list[ShardFile], places: dict[str, list[int]], offset: str, length: str) -> list[PackedImage]:
+    """The places of the rows' images. Raises ValueError for one that is not inside a file of the folder."""
     if offset not in places:
         return []
-    rows = zip(places[SHARD], places[offset], places[length], strict=True)
-    return [PackedImage(files[shard], at, size) for shard, at, size in rows]
+    packed: list[PackedImage] = []
+    for row in zip(places[SHARD], places[offset], places[length], strict=True):
+        shard, at, size = row
+        if not all(type(number) is int for number in row) or not 0 <= shard < len(files):
+            raise ValueError(f"row {len(packed) + 1} is in no file of the folder")
+        if not 0 <= at <= at + size <= files[shard].bytes:
+            raise ValueError(f"row {len(packed) + 1} lies at bytes {at} to {at + size} of {files[shard].bytes}")
+        packed.append(PackedImage(files[shard], at, size))
+    return packed
 
 
 def folder_of(place: Path | str) -> str:

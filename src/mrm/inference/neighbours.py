@@ -7,7 +7,6 @@ or all of it as Parquet.
 # Shapes: N rows of an index, Q queries, D features, T nearest
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from mrm.system.errors import RecordError
+from mrm.system.errors import MRMError, RecordError
+from mrm.system.files import parse_json, read_json
 from mrm.system.partial_results import Row
-from mrm.system.tables import read_csv_rows
+from mrm.system.tables import open_parquet, read_csv_rows
 
 NAMED = ("path", "patient_id", "study_id")  # columns that identify each row
 BLOCK = 16_384  # rows of an index that are compared at a time
@@ -98,11 +98,11 @@ def read_index(path: Path) -> Index:
     """An index that `embed` wrote. Raises RecordError for another file, or for features of patches."""
     try:
         if path.suffix == ".parquet":
-            file = pyarrow.parquet.ParquetFile(path)
-            facts = json.loads((file.schema_arrow.metadata or {})[b"mrm"])
+            file = open_parquet(path, path.stat().st_size)
+            facts = parse_json((file.schema_arrow.metadata or {})[b"mrm"])
             rows = file.read(columns=list(NAMED)).to_pylist()
         elif path.suffix == ".npy":
-            facts = json.loads(path.with_suffix(".json").read_bytes())
+            facts = read_json(path.with_suffix(".json"))
             header, lines = read_csv_rows(path.with_suffix(".csv"))
             rows = [dict(zip(header, fields, strict=True)) for _, fields in lines]
             if len(rows) != len(np.load(path, mmap_mode="r", allow_pickle=False)):
@@ -110,9 +110,11 @@ def read_index(path: Path) -> Index:
         else:
             raise RecordError(f"{path}: an index ends in .parquet or .npy; make one with `mrm embed`")
         shape = facts["shape"]
-    except RecordError:
+        if not all(type(side) is int and side > 0 for side in shape):
+            raise ValueError(f"shape {shape}")
+    except MRMError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, pyarrow.ArrowException) as error:
+    except (OSError, LookupError, SyntaxError, TypeError, ValueError, pyarrow.ArrowException) as error:
         raise RecordError(f"{path}: not an index written by `mrm embed` ({error})") from error
     if len(shape) != 1:
         raise RecordError(f"{path}: has features of patches; make an index with `mrm embed --kind pooled`")

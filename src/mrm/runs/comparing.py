@@ -3,7 +3,6 @@
 # Shapes: N records, C classes
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from mrm.pages.comparison import TITLES, write_comparison_page
 from mrm.statistics import comparison, ranking
 from mrm.statistics.comparison import Comparison
 from mrm.system.errors import RecordError
-from mrm.system.files import write_json
+from mrm.system.files import read_json, write_json
 from mrm.system.tables import read_csv_rows
 from mrm.system.text_table import text_table
 
@@ -51,7 +50,13 @@ def overlap_beside(table: Path) -> list[str]:
         return [
             "there is no results.json beside its table, so overlap of its training with these records cannot be ruled out"
         ]
-    return list(json.loads(results.read_bytes()).get("overlap") or [])
+    try:
+        overlap = read_json(results).get("overlap") or []
+        return [str(line) for line in overlap]
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{results}: not the results of a test, or damaged ({error}); evaluate the model again"
+        ) from error
 
 
 def table_at(path: Path) -> Path:

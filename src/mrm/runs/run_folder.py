@@ -87,7 +87,7 @@ def audit_beside(path: Path) -> dict[str, Any] | None:
     """
     for folder in (path, *path.absolute().parents[:2]):
         if (folder / "audit.json").is_file():
-            report = AuditReport.from_json((folder / "audit.json").read_text())
+            report = AuditReport.load(folder / "audit.json")
             name = path.absolute().relative_to(folder.absolute()).as_posix().removesuffix(path.suffix)
             overlaps = [o for o in report.overlaps if name not in report.sets or name in (o.first, o.second)]
             return {"clean": all(o.series for o in overlaps), "overlaps": [str(o) for o in overlaps]}

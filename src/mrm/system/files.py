@@ -19,6 +19,8 @@ from typing import Any
 from mrm.system.permissions import restricted
 from mrm.system.spreadsheet_cells import guarded
 
+MAX_JSON = 1 << 26  # bytes of a JSON file that is held in memory; model cards and indexes have far less
+
 Row = (
     Mapping[str, Any] | Sequence[Any]
 )  # by column name, where a missing value is empty; or in the order of the columns
@@ -51,6 +53,21 @@ def write_json(path: Path, value: Any) -> Path:
 def as_json(value: Any) -> str:
     """The text that `write_json` writes."""
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value in a JSON text. Raises ValueError for any other text, and for one that is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises ValueError for another or too large a file, and OSError."""
+    if (size := path.stat().st_size) > MAX_JSON:
+        raise ValueError(f"{size:,} bytes, but at most {MAX_JSON:,} are expected")
+    return parse_json(path.read_bytes())
 
 
 def plain(value: Any) -> Any:

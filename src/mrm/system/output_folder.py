@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mrm.system.errors import MRMError, OutputError
-from mrm.system.files import as_json, write_whole
+from mrm.system.files import as_json, parse_json, write_whole
 from mrm.system.lock import LOCK
 from mrm.system.permissions import restricted
 
@@ -42,7 +42,7 @@ def json_settings(
     current = json.loads(text)
 
     def changes(earlier: str) -> list[str]:
-        before = json.loads(earlier)
+        before = parse_json(earlier)
         if not isinstance(before, dict):
             raise ValueError("not a mapping of settings")
         keys = [key for key in {**before, **current} if key not in may_change]

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
+import itertools
+import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from mrm.system.errors import RecordError
+from mrm.system import unpacking
+from mrm.system.errors import ConfigError, RecordError
 from mrm.system.spreadsheet_cells import unguarded
+
+LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+ENCRYPTED = 1  # the bit of a zip archive's flags
+VALUE_BYTES = 8  # that a value of a table takes at least, once it is read
+BATCH_ROWS = 1024  # of Parquet that are in memory at a time
 
 
 def read_csv_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -46,7 +54,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """
     end = "\x04end of file\x04"
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(f"{text}\n{end}", newline=""), skipinitialspace=True)
+    lines = (match[0] for match in LINE.finditer(text))  # one at a time, as a copy of the text in UCS-4 is large
+    reader = csv.reader(itertools.chain(lines, ["\n", end]), skipinitialspace=True)
     line = 1
     for row in reader:
         if row and row[-1].endswith(f"\n{end}"):
@@ -59,28 +68,93 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_parquet_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """Column names and (row number, fields as text) of a Parquet file; null and NaN are empty."""
-    import pyarrow
+    """Column names and (row number, fields as text) of a Parquet file; null and NaN are empty.
+
+    Rows are read some at a time. Raises RecordError for a damaged file and for one that unpacks to far more than its
+    size, the latter where the rows are consumed.
+    """
+    size = path.stat().st_size
+    with _as_parquet_error(path):
+        file = open_parquet(path, size)
+        header = [str(name) for name in file.schema_arrow.names]
+    return header, _parquet_rows(path, file, size)
+
+
+def open_parquet(source: Path | BinaryIO, size: int) -> Any:
+    """A Parquet file of `size` bytes, opened. Raises TooLargeError if it has far more values than bytes, and what
+    pyarrow raises.
+
+    A run of equal values takes a few bytes however long it is; text is kept as numbers into a dictionary until it is
+    asked for.
+    """
     import pyarrow.parquet
 
+    metadata = pyarrow.parquet.read_metadata(source)
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
+    values = sum(max(0, chunk.num_values) for chunk in chunks)
+    unpacking.check(sum(max(0, chunk.total_uncompressed_size) for chunk in chunks) + VALUE_BYTES * values, size)
+    texts = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    return pyarrow.parquet.ParquetFile(source, metadata=metadata, read_dictionary=texts)
+
+
+def _parquet_rows(path: Path, file: Any, size: int) -> Iterator[tuple[int, list[str]]]:
+    with _as_parquet_error(path):
+        number = unpacked = 0
+        for batch in file.iter_batches(BATCH_ROWS):
+            unpacked += sum(_text_bytes(column) for column in batch.columns)
+            unpacking.check(unpacked, size)
+            columns = [column.to_pylist() for column in batch.columns]
+            for row in zip(*columns, strict=True):
+                number += 1
+                yield number, ["" if v is None or v != v else str(v) for v in row]
+
+
+def _text_bytes(column: Any) -> int:
+    """The bytes that the values of a column take as text; texts that stand in a dictionary count each time."""
+    import pyarrow
+    import pyarrow.compute
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = pyarrow.compute.binary_length(column.dictionary)
+    return int(pyarrow.compute.sum(pyarrow.compute.take(lengths, column.indices)).as_py() or 0)
+
+
+@contextmanager
+def _as_parquet_error(path: Path) -> Iterator[None]:
+    """Turn what pyarrow raises for damaged files, of which there are a dozen kinds, into a RecordError."""
     try:
-        columns = pyarrow.parquet.read_table(path).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise RecordError(f"{path}: not a Parquet file, or a damaged one ({error})") from error
-    rows = zip(*columns.values(), strict=True)
-    return list(columns), enumerate((["" if v is None or v != v else str(v) for v in row] for row in rows), 1)
+        yield
+    except (RecordError, ConfigError, GeneratorExit):
+        raise
+    except unpacking.TooLargeError as error:
+        raise RecordError(f"{path}: {error}") from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RecordError(
+            f"{path}: not a Parquet file, a damaged one, or text that is not UTF-8 ({reason}); write it again"
+        ) from error
 
 
 def _decompressed(path: Path) -> bytes:
     try:
+        size = path.stat().st_size
         if path.suffix == ".gz":
-            return gzip.decompress(path.read_bytes())
+            with gzip.open(path) as file:
+                return unpacking.read_bounded(file, size)
         if path.suffix != ".zip":
             return path.read_bytes()
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if len(names) != 1:
                 raise RecordError(f"{path}: expected one table, found {len(names)} files; unpack the archive")
-            return archive.read(names[0])
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+            if archive.getinfo(names[0]).flag_bits & ENCRYPTED:
+                raise RecordError(f"{path}: encrypted; unpack it with its password and give the table inside")
+            return unpacking.read_member(archive, names[0], size)
+    except unpacking.TooLargeError as error:
+        raise RecordError(f"{path}: {error}") from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except unpacking.ARCHIVE_ERRORS as error:
         raise RecordError(f"{path}: damaged archive ({error}); download it again") from None
