@@ -8,14 +8,14 @@ from mrm.models.card import Card, Gaussian, OutlierReference, OutlineThreshold, 
 
 WHOLE = Card(
     "segmenter",
-    {"classes": ["lung"]},
+    {"classes": ["lung", "nodule"]},
     origin={"n": 12},
     tested=[PastTest("test", "ab", 20, ["7 records"], {"lung": {"dice_positive": {"value": 0.8}}})],
     thresholds={"nodule": 0.3},
     temperatures={"nodule": 2.5},
     outline_thresholds={"lung": OutlineThreshold(0.4, 0.001)},
     outliers=OutlierReference(
-        Gaussian("AACAPw==", "AAAAAA==", (2.0, 1.0), 0.5), 1.7, 0.99, 300, "300 records in 5 folds"
+        Gaussian("AACAPw==", "AAAAAAAAAAA=", (2.0, 1.0), 0.5), 1.7, 0.99, 300, "300 records in 5 folds"
     ),
     calibration={"goal": "Youden"},
 )

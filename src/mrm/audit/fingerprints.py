@@ -140,7 +140,7 @@ def _check_arrays(prints: Fingerprints) -> None:
             raise ValueError(f"{len(array)} {key} of {len(prints)} records")
     if not ((prints.depths >= 1) & (prints.depths <= DEPTH)).all():
         raise ValueError(f"a name does not have 1 to {DEPTH} parts")
-    if type(prints.inferred) is not int or type(prints.read) is not bool:
+    if (type(prints.inferred), type(prints.read), type(prints.key)) != (int, bool, str):
         raise ValueError("its counts are no numbers")
 
 

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from mrm.cli import help_text, options, parsing
 from mrm.cli.options import REQUIRED, Docstring, Option
-from mrm.recipes import Recipe, find, from_yaml
+from mrm.recipes import Recipe, find, read_yaml
 from mrm.system.errors import ConfigError
 
 PLACE = "<required>"  # stands in a configuration for a path that is still to be given
@@ -40,20 +40,9 @@ def base_of(kind: type, recipes: Mapping[str, Recipe], recipe: str | None, file:
     make: Callable[..., Any] = kind if recipe is None else find(recipes, recipe).make  # type: ignore[arg-type]
     base = make(**dict.fromkeys(places(kind), Path(PLACE)))
     if file is not None:
-        base = from_yaml(kind, _text_of(file), str(file), base)
+        base = read_yaml(kind, file, f"--config {file}", base)
     absent = {name: REQUIRED for name in places(kind) if getattr(base, name) == Path(PLACE)}
     return dataclasses.replace(base, **absent)
-
-
-def _text_of(file: Path) -> str:
-    """The text of a file of settings. Raises ConfigError."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        message = f"--config {file}: no such file; give a YAML file such as the config.yaml of a run"
-        raise ConfigError(message) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {file}: is not a text file in UTF-8 ({error}); give a YAML file") from error
 
 
 def places(kind: type) -> list[str]:

@@ -9,15 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from mrm.system.errors import ReportError
+from mrm.system.files import read_json
 
 PAD, UNK, CLS, MASK = 0, 1, 2, 3
 NO_WORD = -100  # the target of a position that only pads the batch
+MOST_PIECES = 1_000_000  # of a vocabulary; published ones have about 30,000
+PARTS = (  # of a tokenizer file that are accepted: none of them takes a pattern
+    *("Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "BertNormalizer"),
+    *("Whitespace", "WhitespaceSplit", "Digits", "Punctuation", "BertPreTokenizer"),
+    "WordPiece",
+)
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")
 
 
@@ -36,6 +44,10 @@ class Tokenizer:
         self.inner = inner
         vocabulary = inner.get_vocab()
         self.size = max(vocabulary.values()) + 1
+        if self.size > MOST_PIECES:
+            raise ReportError(
+                f"{source}: a piece has the number {self.size - 1:,}; at most {MOST_PIECES:,} are possible"
+            )
         self.continues = np.zeros(self.size, dtype=bool)  # (V,) True for a piece that continues a word
         self.continues[[i for word, i in vocabulary.items() if word.startswith("##")]] = True
 
@@ -64,10 +76,15 @@ class Tokenizer:
                 f"{path}: no such tokenizer file; train one with `mrm tokenizer RECORDS.csv --out {path}`"
             )
         try:
-            return cls(tokenizers.Tokenizer.from_file(str(path)), str(path))
-        except ReportError:
+            content = read_json(path)
+        except (ValueError, OSError) as error:
+            raise ReportError(f"{path}: not a tokenizer file ({error})") from error
+        _check_parts(content, path)
+        try:
+            return cls(tokenizers.Tokenizer.from_str(json.dumps(content)), str(path))
+        except (ReportError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:  # the Rust side raises bare Exception
+        except BaseException as error:  # the Rust side raises bare Exception, and BaseException where it panics
             raise ReportError(f"{path}: not a tokenizer file ({error})") from error
 
     def to_json(self) -> str:
@@ -107,6 +124,33 @@ def mask_words(
     first = np.maximum.accumulate(np.where(starts, position, 0))  # where this position's word begins
     eligible = (position > 0) & (position < length - 1) & (np.cumsum(ids_T == PAD) == 0)
     return (draws_T < probability)[first] & eligible & (first > 0)
+
+
+def _check_parts(content: Any, path: Path) -> None:
+    """Raises ReportError for a tokenizer that is not WordPiece, or has parts other than PARTS.
+
+    Patterns and rules of other parts may take any time or memory, or end the library without an error.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ReportError(f"{path}: not a tokenizer file (it has no model)")
+    if content["model"].get("type", "WordPiece") != "WordPiece":
+        raise ReportError(f"{path}: not a WordPiece tokenizer; train one with `mrm tokenizer`")
+    for place in ("normalizer", "pre_tokenizer", "decoder"):
+        for kind in _kinds(content.get(place)):
+            if kind not in PARTS:
+                raise ReportError(
+                    f"{path}: its {place} is {str(kind)[:40]!r}, which is not accepted; choose from {', '.join(PARTS)}"
+                )
+
+
+def _kinds(part: Any) -> list[Any]:
+    """The type of a part of a tokenizer, or those of the parts in a sequence; none where there is no part."""
+    if not isinstance(part, dict):
+        return [] if part is None else [type(part).__name__]
+    if part.get("type") != "Sequence":
+        return [part.get("type")]
+    lists = [part.get(key) for key in ("normalizers", "pretokenizers", "decoders")]
+    return [kind for inner in lists if isinstance(inner, list) for item in inner for kind in _kinds(item)]
 
 
 def _pipeline(model: models.WordPiece) -> tokenizers.Tokenizer:

@@ -67,7 +67,7 @@ def distances(features_ND: Array, gaussian: Gaussian) -> Array:
 
     Lee et al. 2018, arXiv:1807.03888, for one class. Raises OutlierError for features of another width.
     """
-    mean_D, directions_RD = _unpacked(gaussian.mean), _unpacked(gaussian.directions)
+    mean_D, directions_RD = gaussian.arrays()
     features_ND = np.asarray(features_ND, dtype=np.float64)
     if features_ND.ndim != 2 or features_ND.shape[1] != len(mean_D):
         raise OutlierError(
@@ -118,7 +118,3 @@ def _crossed(known_ND: Array, numbers_N: np.ndarray, seed: int) -> Array:
 def _packed(values: Array) -> str:
     """Numbers as text for JSON: float32, little-endian, base64."""
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
-
-
-def _unpacked(text: str) -> Array:
-    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float64)

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+import numpy as np
+
+from mrm.models.limits import check_fields, check_value
+from mrm.system.errors import ConfigError
+
+ORIGIN: dict[str, Any] = {  # types of what a card says about where a model comes from; other entries may be anything
+    "records": str,
+    "n": int,
+    "with_report": int,
+    "patients": int | None,
+    "fingerprint": str,
+    "init": str | None,
+    "seed": int,
+    "step": int,
+    "file": str,
+    "command": str,
+    "versions": dict[str, str],
+    "audit": dict[str, bool | list[str]] | None,
+}
+MEASURES = dict[str, dict[str, dict[str, float | str | None]]]  # class: measure: estimate
+ESTIMATE = ("value", "low", "high", "n", "positives")  # of an estimate, those that are numbers
 
 
 @dataclass(frozen=True)
@@ -13,6 +36,9 @@ class OutlineThreshold:
 
     probability: float = 0.5
     area: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -27,6 +53,19 @@ class Gaussian:
     variances: tuple[float, ...]
     rest: float
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        mean_D, directions_RD = self.arrays()
+        if not len(mean_D) or len(directions_RD) != len(self.variances) * len(mean_D):
+            raise ConfigError(
+                f"outliers: {len(self.variances)} directions of {len(mean_D)} values are expected, and "
+                f"{len(directions_RD)} values are there; calibrate the model again"
+            )
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean (D,) and the directions (R * D,) as numbers. Raises ConfigError for text that does not hold any."""
+        return _unpacked("mean", self.mean), _unpacked("directions", self.directions)
+
 
 @dataclass(frozen=True)
 class OutlierReference:
@@ -37,6 +76,9 @@ class OutlierReference:
     share: float  # of known images that stay below the threshold
     n: int  # images that the Gaussian was fitted to
     chosen_on: str  # the images that the threshold was chosen on, in words
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> OutlierReference:
@@ -55,6 +97,13 @@ class PastTest:
     n: int
     overlap: list[str]
     classes: dict[str, dict[str, Any]]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_value("tested", self.classes, MEASURES)
+        for estimate in (e for measures in self.classes.values() for e in measures.values()):
+            for key in ESTIMATE:
+                check_value(f"tested: {key}", estimate.get(key), float | None)
 
 
 @dataclass(frozen=True)
@@ -75,7 +124,8 @@ class Card:
     def of(cls, content: Mapping[str, Any]) -> Card:
         """From the content of a `config.json`; keys that a card does not have are ignored.
 
-        Raises AttributeError, KeyError or TypeError for values of the wrong shape.
+        Raises AttributeError, KeyError or TypeError for values of the wrong shape, and ConfigError for values of the
+        wrong type, not finite or out of range, and for classes that the model does not have.
         """
         known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
         if not (isinstance(known["kind"], str) and isinstance(known["architecture"], dict)):
@@ -85,8 +135,33 @@ class Card:
         known["outline_thresholds"] = {name: OutlineThreshold(**threshold) for name, threshold in outlines.items()}
         if known.get("outliers") is not None:
             known["outliers"] = OutlierReference.of(known["outliers"])
-        return cls(**known)
+        card = cls(**known)
+        card.check()
+        return card
+
+    def check(self) -> None:
+        """Raises ConfigError for a value that cannot be right."""
+        check_fields(self)
+        for key, hint in ORIGIN.items():
+            if key in self.origin:
+                check_value(f"origin: {key}", self.origin[key], hint)
+        check_value("calibration: n", self.calibration.get("n"), int | None)
+        classes = self.architecture.get("classes", ())
+        for name in ("thresholds", "temperatures", "outline_thresholds"):
+            if unknown := [key for key in getattr(self, name) if key not in classes]:
+                raise ConfigError(f"{name}: {unknown[0][:60]!r} is not a class of this model; calibrate it again")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+def _unpacked(name: str, text: str) -> np.ndarray:
+    """Numbers from base64 of float32, little-endian."""
+    try:
+        values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(np.float64)
+    except ValueError as error:  # binascii.Error too
+        raise ConfigError(f"outliers: {name} is not a list of numbers ({error}); calibrate the model again") from None
+    if not np.isfinite(values).all():
+        raise ConfigError(f"outliers: {name} has values that are not finite; calibrate the model again")
+    return values

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-import timm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mrm.data.reports import Tokenizer
+from mrm.models import encoder
 from mrm.models.card import Card
+from mrm.models.limits import check_classes, check_encoder, check_fields
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class ClassifierConfig:
     pooling: Literal["mean", "attention"] = "mean"  # of the patch features
     view: Literal["whole", "centre"] = "whole"  # of a radiograph that is not square; the published test cut its sides
     uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_encoder(self.encoder, self.encoder_options)
+        check_classes(self.classes)
 
 
 class Classifier(nn.Module):
@@ -61,15 +67,15 @@ def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> Visi
 
     The head starts at std 2e-5, so that a new classifier starts from nearly equal odds. MAE, appendix A.1.
     """
-    encoder: Any = timm.create_model(
+    vit = encoder.create(
         config.encoder,
-        img_size=config.image_size,
+        config.encoder_options,
+        config.image_size,
         num_classes=num_classes,
         global_pool="map" if getattr(config, "pooling", "mean") == "attention" else "avg",
         drop_path_rate=drop_path_rate,
-        **config.encoder_options,
     )
     if num_classes:
-        nn.init.normal_(encoder.head.weight, std=2e-5)
-        nn.init.zeros_(encoder.head.bias)
-    return encoder
+        nn.init.normal_(vit.head.weight, std=2e-5)
+        nn.init.zeros_(vit.head.bias)
+    return vit

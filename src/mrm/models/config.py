@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mrm.models.limits import check_encoder, check_fields
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -36,6 +38,10 @@ class ModelConfig:
     tied_words: bool = True  # the output weights are the word embeddings
     mean: float = 0.4978  # of grey values from 0 to 1, over the training radiographs
     std: float = 0.2449  # of grey values from 0 to 1, over the training radiographs
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_encoder(self.encoder, self.encoder_options)
 
     @property
     def target_size(self) -> int:

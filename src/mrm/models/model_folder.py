@@ -8,7 +8,6 @@ came from, what it was tested on: see `card`) and, if it reads reports, `tokeniz
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -31,9 +30,18 @@ from mrm.models.config import ModelConfig
 from mrm.models.mrm import MRM
 from mrm.models.published_layout import BERT, HEAD, own_names, to_published
 from mrm.models.segmenter import Segmenter, SegmenterConfig
-from mrm.models.weights import KeyReport, first_line, load_strict, match, read_pickle, read_weights
-from mrm.system.errors import CheckpointError, RunError
-from mrm.system.files import write_by, write_json, write_whole
+from mrm.models.weights import (
+    KeyReport,
+    first_line,
+    load_strict,
+    match,
+    read_pickle,
+    read_shapes,
+    read_weights,
+    require_match,
+)
+from mrm.system.errors import CheckpointError, ConfigError, RunError
+from mrm.system.files import read_json, write_by, write_json, write_whole
 from mrm.system.permissions import restricted
 
 Model = MRM | Classifier | Segmenter
@@ -105,7 +113,7 @@ def load(path: Path | str) -> Model:
         return load_published(path)
     folder = find_model(path)
     card = read_card(folder)
-    model = build(card, folder)
+    model = build(card.kind, read_checked_config(folder, card), folder)
     load_strict(model, read_weights(folder / "model.safetensors"), folder / "model.safetensors")
     tokens = folder / "tokenizer.json"
     return _ready(model, card, Tokenizer.load(tokens) if tokens.is_file() else None)
@@ -156,10 +164,12 @@ def weights_digest(path: Path | str) -> str:
 
 
 def read_card(folder: Path) -> Card:
-    """A model folder's `config.json`. Raises CheckpointError for another file of that name."""
+    """A model folder's `config.json`. Raises CheckpointError for another file of that name, and for impossible values."""
     try:
-        card = Card.of(json.loads((folder / "config.json").read_bytes()))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # ValueError: neither JSON nor UTF-8
+        card = Card.of(read_json(folder / "config.json"))
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # ValueError: neither JSON nor UTF-8
         raise CheckpointError(f"{folder / 'config.json'}: not a model's config.json ({error})") from error
     if card.kind not in KINDS:
         raise CheckpointError(
@@ -173,13 +183,30 @@ def write_card(folder: Path, card: Card) -> None:
     write_json(folder / "config.json", card.to_dict())
 
 
-def build(card: Card, source: Path | str = "config.json") -> Model:
-    """A model of the card's architecture, with weights still to be loaded."""
-    config = read_config(card.kind, card.architecture, source)
+def build(kind: str, config: Any, source: Path | str) -> Model:
+    """A model of this architecture, with weights still to be loaded. Raises CheckpointError where there is none."""
     try:
-        return KINDS[card.kind][0](config)
-    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        return KINDS[kind][0](config)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source}: no model can be built from its settings ({first_line(error)})") from error
+
+
+def read_checked_config(folder: Path, card: Card) -> Any:
+    """The configuration on the card of a model folder, whose weights have the names and shapes that it asks for.
+
+    They are compared by the header of the file and an outline of the model that has shapes and no values, so that
+    neither memory nor time is spent on a model that does not fit. Raises CheckpointError.
+    """
+    config = read_config(card.kind, card.architecture, folder)
+    file = folder / "model.safetensors"
+    require_match(outline(card.kind, config, folder).state_dict(), read_shapes(file), file)
+    return config
+
+
+def outline(kind: str, config: Any, source: Path | str) -> Model:
+    """A model of this architecture with shapes and no values. Raises CheckpointError where there is none."""
+    with torch.device("meta"):
+        return build(kind, config, source)
 
 
 def read_config(kind: str, settings: Mapping[str, Any], source: Path | str) -> Any:
@@ -189,6 +216,8 @@ def read_config(kind: str, settings: Mapping[str, Any], source: Path | str) -> A
         raise CheckpointError(f"{source}: unknown settings {sorted(unknown)}; written by a newer version of mrm?")
     try:
         return config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: no model can be built from its settings ({error})") from error
     except TypeError as error:
         raise CheckpointError(f"{source}: settings are missing ({error})") from error
 
@@ -235,10 +264,14 @@ def architecture(path: Path | str) -> Any:
     """The configuration of the encoder at `path` (what `load_encoder` takes), without its weights."""
     path = Path(path)
     if path.is_file():
-        return published_config(_weights_of(path), path)
+        weights = _weights_of(path)
+        config = published_config(weights, path)
+        encoder = outline("mrm", config, path).get_submodule("encoder").state_dict(prefix="encoder.")
+        own = {name: value.shape for name, value in own_names(weights).items() if name in encoder}
+        require_match(encoder, own, path)
+        return config
     folder = find_model(path)
-    card = read_card(folder)
-    return read_config(card.kind, card.architecture, folder)
+    return read_checked_config(folder, read_card(folder))
 
 
 # The published file -------------------------------------------------------------------------------------
@@ -269,9 +302,12 @@ def load_published(path: Path) -> MRM:
             f"{path}: not an MRM model, since it has no report decoder; for an encoder alone use load_encoder or --init"
         )
     config = published_config(content, path)
+    weights = own_names(content)
+    require_match(outline("mrm", config, path).state_dict(), {k: v.shape for k, v in weights.items()}, path)
     with noise.seeded(0):  # the weights are replaced; nothing is drawn from the global generator
-        model = MRM(config)
-    load_strict(model, own_names(content), path)
+        model = build("mrm", config, path)
+    load_strict(model, weights, path)
+    assert isinstance(model, MRM)
     return _ready(model, Card("mrm", asdict(config), {"file": path.name}), None)
 
 

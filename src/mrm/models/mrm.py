@@ -21,7 +21,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
@@ -29,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mrm.data.reports import PAD, Tokenizer
-from mrm.models import noise
+from mrm.models import encoder, noise
 from mrm.models.card import Card
 from mrm.models.config import ModelConfig
 
@@ -64,8 +63,8 @@ class MRM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.card = config, Card("mrm", asdict(config))
-        self.encoder = timm.create_model(
-            config.encoder, img_size=config.image_size, num_classes=0, global_pool="", **config.encoder_options
+        self.encoder = encoder.create(
+            config.encoder, config.encoder_options, config.image_size, num_classes=0, global_pool=""
         )
         patch = self.encoder.patch_embed.patch_size[0]
         self.patches = (config.image_size // patch) ** 2

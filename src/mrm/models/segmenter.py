@@ -22,7 +22,6 @@ from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
@@ -33,7 +32,9 @@ from torch import Tensor, nn
 from mrm.data import images
 from mrm.data.masks import fit
 from mrm.data.reports import Tokenizer
+from mrm.models import encoder
 from mrm.models.card import Card
+from mrm.models.limits import check_classes, check_encoder, check_fields
 from mrm.models.mrm import normalise
 from mrm.system.errors import SegmenterError
 
@@ -57,6 +58,11 @@ class SegmenterConfig:
     auxiliary: int = 256  # channels of the auxiliary head; 0 = no such head
     drop_path: float = 0.1
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_encoder(self.encoder, self.encoder_options)
+        check_classes(self.classes)
+
 
 class SegmenterOutput(NamedTuple):
     """Logits (B, C, H, W), and those of the auxiliary head, None outside training."""
@@ -75,13 +81,13 @@ class Segmenter(nn.Module):
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config, self.card = config, Card("segmenter", asdict(config))
-        self.encoder = timm.create_model(
+        self.encoder = encoder.create(
             config.encoder,
-            img_size=config.image_size,
+            config.encoder_options,
+            config.image_size,
             num_classes=0,
             global_pool="",
             drop_path_rate=config.drop_path,
-            **config.encoder_options,
         )
         check_size(config.image_size, self.encoder.patch_embed.patch_size)
         self.blocks = feature_blocks(config, len(self.encoder.blocks))

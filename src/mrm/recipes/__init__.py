@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mrm.recipes.recipe import Recipe, find
     from mrm.recipes.segment_recipes import SEGMENT, tiny_segment
     from mrm.recipes.suites import SUITES
-    from mrm.recipes.yaml_files import differences, from_yaml, to_yaml
+    from mrm.recipes.yaml_files import differences, from_yaml, read_yaml, to_yaml
 
 __all__ = [
     "FINETUNE",
@@ -34,6 +34,7 @@ __all__ = [
     "mimic",
     "mimic_modern",
     "published_training",
+    "read_yaml",
     "small",
     "tiny",
     "tiny_finetune",
@@ -56,6 +57,7 @@ __getattr__, __dir__ = lazy.exports(
         "differences": "mrm.recipes.yaml_files",
         "find": "mrm.recipes.recipe",
         "from_yaml": "mrm.recipes.yaml_files",
+        "read_yaml": "mrm.recipes.yaml_files",
         "mimic": "mrm.recipes.pretrain_recipes",
         "mimic_modern": "mrm.recipes.pretrain_recipes",
         "published_training": "mrm.recipes.finetune_recipes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import yaml
 
 from mrm.system.errors import ConfigError, MRMError
 
+MOST_CHARACTERS = 200_000  # of a file of settings
+MOST_VALUES = 100_000
 _converter = cattrs.preconf.pyyaml.make_converter(forbid_extra_keys=True)
 _converter.register_unstructure_hook(Path, str)
 _converter.register_structure_hook(Path, lambda value, _: Path(value))
@@ -30,6 +33,15 @@ def _exactly(kind: type) -> Callable[[Any, Any], Any]:
     return structure
 
 
+def _finite(value: Any, _: Any) -> float:
+    """A number; YAML takes `6e-4` for text, which is a number to us."""
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError(f"{value!r} is not a finite number")
+    return number
+
+
+_converter.register_structure_hook(float, _finite)
 for _kind in (bool, int):
     _converter.register_structure_hook(_kind, _exactly(_kind))
 
@@ -50,7 +62,7 @@ def from_yaml(kind: type, text: str, source: str = "configuration", base: Any = 
     Raises ConfigError that names the setting that is wrong.
     """
     try:
-        settings = yaml.safe_load(text)
+        settings = _loaded(text)
         if not isinstance(settings, dict):
             raise ConfigError(f"{source}: contains no settings; lines such as `seed: 0` are expected")
         if base is not None:
@@ -59,8 +71,61 @@ def from_yaml(kind: type, text: str, source: str = "configuration", base: Any = 
     except cattrs.BaseValidationError as error:
         reasons = cattrs.transform_error(error, format_exception=_reason)
         raise ConfigError(f"{source}: {'; '.join(reasons)}") from error
-    except (yaml.YAMLError, TypeError) as error:
+    except MRMError:
+        raise
+    except (yaml.YAMLError, TypeError, ValueError, OverflowError) as error:  # ValueError: a date or number out of range
         raise ConfigError(f"{source}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{source}: its settings are nested too deeply; see `mrm recipes` for an example") from None
+
+
+def read_yaml(kind: type, file: Path, name: str = "", base: Any = None) -> Any:
+    """The configuration of class `kind` in a YAML file, as `from_yaml` reads it; messages call the file `name`.
+
+    Raises ConfigError.
+    """
+    name = name or str(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{name}: no such file; give a YAML file such as the config.yaml of a run") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}: is not a text file in UTF-8 ({error}); give a YAML file") from error
+    return from_yaml(kind, text, name, base)
+
+
+def _loaded(text: str) -> Any:
+    """The plain values in a YAML text. Raises YAMLError, and ValueError for a text of more values than settings have.
+
+    A few aliases of aliases stand for millions of values, so these are counted before any is made.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"{len(text):,} characters, but a file of settings has at most {MOST_CHARACTERS:,}")
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        if _values(root, {}) > MOST_VALUES:
+            raise ValueError(
+                f"stands for more than {MOST_VALUES:,} values, by aliases or lists; write the settings out"
+            )
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """The number of values that a node stands for, aliases counted each time. Raises ValueError for one inside itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in counted:
+        counted[id(node)] = 0
+        parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else [pair])]
+        counted[id(node)] = 1 + sum(_values(part, counted) for part in parts)
+    if not counted[id(node)]:
+        raise ValueError("an alias stands inside the value that it names; write the settings out")
+    return counted[id(node)]
 
 
 def _over(base: Any, settings: dict[str, Any]) -> dict[str, Any]:

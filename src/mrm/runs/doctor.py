@@ -19,11 +19,11 @@ from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.data.sections import select_sections
 from mrm.models.flops import flops_of_step
-from mrm.recipes import PRETRAIN, PretrainConfig, find, from_yaml
+from mrm.recipes import PRETRAIN, PretrainConfig, find, read_yaml
 from mrm.runs.pretraining import initial_tokenizer, new_model, pretrain_data
 from mrm.runs.stage_times import READING, Stage, StepBench, loader_stages, rate_of
 from mrm.system import hardware
-from mrm.system.errors import ConfigError, RunError
+from mrm.system.errors import RunError
 from mrm.system.hardware import best_device
 from mrm.system.progress import duration
 
@@ -225,9 +225,7 @@ def configuration(recipe: str, records: Path, init: Path | None) -> PretrainConf
     """A recipe by name, or the `config.yaml` of a run, for these records. Raises ConfigError for neither."""
     out = Path("doctor")  # nothing is written
     if recipe.endswith((".yaml", ".yml")):
-        if not Path(recipe).is_file():
-            raise ConfigError(f"{recipe}: no such file; give the name of a recipe or the config.yaml of a run")
-        config = from_yaml(PretrainConfig, Path(recipe).read_text(), recipe)
+        config = read_yaml(PretrainConfig, Path(recipe))
         return replace(config, records=records, out=out, init=init)
     return find(PRETRAIN, recipe).make(records, out, init=init)
 
