@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from mrm import runs
+from mrm.audit.fingerprints import fingerprint
+from mrm.audit.site_key import SiteKey
 from mrm.data.records import Record, Records
-from mrm.evaluation.classifier_test import people
+from mrm.evaluation.classifier_test import overlaps, people
 from mrm.evaluation.predictions import read_predictions
 from mrm.system.errors import RecordError
 from tests.support.html_pages import PHONE, check_whole, widths
@@ -31,6 +33,27 @@ def test_who_was_tested_is_told_as_far_as_known():
         "Sex": "3 F, 2 M", "View": "4 PA, 1 not stated", "Age": "median 22 years, middle half 21–23",
     }  # fmt: skip
     assert people(Records([Record(b"")])) == {}
+
+
+def test_a_model_of_another_site_is_compared_by_image_and_says_what_was_not_compared(phantoms, tmp_path):
+    records = Records.load(phantoms / "records.csv")[:6]
+    prints, foreign = fingerprint(records), SiteKey(bytes(32))
+    prints.save(tmp_path / "seen" / "pre-training.npz")
+    own = overlaps(tmp_path / "seen", records, "test")
+    assert [line for line in own if "cannot be compared" in line] == []
+    assert any(line.startswith("6 records of test share a patient with pre-training") for line in own)
+    prints.keyed(foreign).save(tmp_path / "seen" / "fine-tuning.npz")
+    both = overlaps(tmp_path / "seen", records, "test")
+    assert set(own) < set(both)
+    assert "6 records of test share an image with fine-tuning" in both
+    assert not any("a patient with fine-tuning" in line for line in both)
+    assert both[-1] == (
+        "patients, studies and file names of the records of fine-tuning cannot be compared, because they were hashed with "
+        "a site key that is not the one here; only images were compared, so overlap cannot be ruled out"
+    )
+    fingerprint(records, images=False).keyed(foreign).save(tmp_path / "names" / "training.npz")
+    (nothing,) = overlaps(tmp_path / "names", records, "test")
+    assert "their images are unknown, too, so that nothing was compared" in nothing
 
 
 def test_an_uncalibrated_model_shows_its_calibration_and_no_operating_point(phantoms, model, tmp_path):

@@ -15,6 +15,7 @@ from mrm.models import model_folder
 from mrm.system.errors import ImageError, RecordError
 from tests.support.configs import MICRO, pretrain_config
 from tests.support.odd_images import records_with
+from tests.support.permissions import readable_by_others
 from tests.support.run_files import trace
 
 
@@ -55,6 +56,7 @@ def test_an_image_that_cannot_be_read_stops_the_run_with_its_record_or_is_skippe
     run = runs.pretrain(replace(cfg, out=tmp_path / "skip", on_error="skip"))
     assert len(trace(run)) == 4
     assert "images/odd.jpg" in (run / "skipped-0.csv").read_text()
+    assert readable_by_others(run) == []
     assert "(1 so far)" in capsys.readouterr().out
 
 

@@ -3,9 +3,11 @@
 import pytest
 
 from mrm import runs
+from mrm.audit.fingerprints import Fingerprints
 from mrm.runs import run_folder
 from mrm.system.errors import OutputError
 from tests.support.configs import pretrain_config
+from tests.support.permissions import modes_below, readable_by_others
 
 
 def test_another_run_in_the_folder_is_kept(phantoms, pretrained_run, tmp_path):
@@ -32,3 +34,23 @@ def test_files_of_results_are_called_as_their_images_and_all_differ():
     names = ["a/radiograph.png", "b/Radiograph.jpg", "1.2.840.1", "1.2.840.2", "1.2.840.2.dcm", "ä b.dcm", "...."]
     expected = ["radiograph", "Radiograph-2", "1.2.840.1", "1.2.840.2", "1.2.840.2-2", "ä_b", "image"]
     assert run_folder.output_names(names) == expected  # a DICOM identifier has no ending to take off
+
+
+def test_nobody_else_can_read_a_run_its_logs_and_its_models(pretrained_run):
+    assert readable_by_others(pretrained_run) == []
+    names = modes_below(pretrained_run)
+    assert {"config.yaml", "log.csv", "checkpoints/", "seen/pre-training.npz"} <= set(names)
+    assert any("events.out" in name for name in names)  # of TensorBoard
+    assert any(name.endswith("seen/pre-training.npz") for name in names if name.startswith("checkpoints/"))
+
+
+def test_fingerprints_of_a_model_are_copied_without_its_permissions_and_in_its_key(pretrained_run, tmp_path):
+    (tmp_path / "other").mkdir(mode=0o755)
+    (tmp_path / "other" / "a.npz").write_bytes((pretrained_run / "seen" / "pre-training.npz").read_bytes())
+    (tmp_path / "other" / "a.npz").chmod(0o644)
+    run_folder.copy_seen(tmp_path / "other", tmp_path / "run" / "seen")
+    assert readable_by_others(tmp_path / "run") == []
+    copied, before = (Fingerprints.load(f) for f in (tmp_path / "run/seen/a.npz", tmp_path / "other/a.npz"))
+    assert copied.key == before.key != ""
+    run_folder.copy_seen(tmp_path / "absent", tmp_path / "none")
+    assert not (tmp_path / "none").exists()

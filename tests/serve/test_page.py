@@ -18,6 +18,7 @@ from mrm.inference import heat_maps
 from mrm.models import model_folder, noise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.serve.server import application
+from mrm.system.spreadsheet_cells import guarded
 from tests.support.image_files import png_of_size
 from tests.support.service import SMALL, TOKEN, ask, dicom, running, write_models
 
@@ -289,6 +290,12 @@ def test_everything_is_within_reach_of_the_keys(page, tmp_path, image):
             && !(e.labels && e.labels.length) && !e.textContent.trim() && !e.ariaLabel).map((e) => e.outerHTML)"""
     )
     assert unnamed == []
+
+
+def test_no_cell_of_the_table_to_save_is_computed_by_a_spreadsheet(page):
+    texts = ["=1+1", "'=1", "+1+1", "-0.5", "-x", "@a", "\t=1", " =1", "＝1", 'Pleural "effusion"', "- no", "", None]
+    quoted = page.evaluate("texts => texts.map(quoted)", texts)
+    assert quoted == ['"' + guarded(text or "").replace('"', '""') + '"' for text in texts]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from mrm.audit import site_key
 from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint
 from mrm.audit.overlaps import compare
 from mrm.data import sampling
@@ -62,7 +61,7 @@ def _only_images(stages: Sequence[str], read: bool) -> str:
     compared = "only images were compared" if read else "their images are unknown, too, so that nothing was compared"
     return (
         f"patients, studies and file names of the records of {', '.join(stages)} cannot be compared, because they were "
-        f"hashed with a site key other than {site_key.place()}; {compared}, so overlap cannot be ruled out"
+        f"hashed with a site key that is not the one here; {compared}, so overlap cannot be ruled out"
     )
 
 
