@@ -70,7 +70,7 @@ def test_jpeg_data_inside_a_dicom_equal_the_jpeg(radiograph):
     made.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     made.PixelData = encapsulate([jpeg])
     made["PixelData"].is_undefined_length = True
-    close(images.read(saved(made)), images.read(jpeg), 1)
+    np.testing.assert_array_equal(images.read(saved(made)), images.read(jpeg))
 
 
 def test_path_string_and_bytes_agree(radiograph, tmp_path):
@@ -383,8 +383,9 @@ def test_a_bomb_of_run_lengths_costs_no_memory(radiograph, tmp_path):
     (tmp_path / "good.dcm").write_bytes(dicom_bytes(radiograph, RLELossless, rle(b"\x81\0" * 84 + b"\xd1\0")))
     (tmp_path / "bomb.dcm").write_bytes(dicom_bytes(radiograph, RLELossless, rle(b"\x81\0" * 8_000_000)))
     program = (
-        "import functools, resource, sys; from mrm.data import dicom, images\nfrom mrm.system.errors import ImageError\n"
-        "dicom.pixel_array = functools.partial(dicom.pixel_array, decoding_plugin='pydicom')  # others stop by themselves\n"
+        "import resource, sys; from mrm.data import dicom, images\nfrom mrm.system.errors import ImageError\n"
+        "array = dicom.pixel_array\n"
+        "dicom.pixel_array = lambda d, **o: array(d, **{**o, 'decoding_plugin': 'pydicom'})  # others stop by themselves\n"
         "held = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == 'linux' else 1048576)\n"
         "images.read(sys.argv[1] + '/good.dcm'); before = held()\n"
         "try: images.read(sys.argv[1] + '/bomb.dcm')\n"
@@ -427,7 +428,7 @@ def test_a_syntax_nobody_decodes_is_refused(radiograph):
 def test_damaged_elements_are_refused(radiograph):
     with pytest.raises(ImageError, match="rescale slope 0"):
         images.read(dicom_bytes(radiograph, RescaleSlope=0, RescaleIntercept=0))
-    with pytest.raises(ImageError, match="damaged DICOM"):
+    with pytest.raises(ImageError, match="does not say whether 0 is black or white"):
         images.read(dicom_bytes(radiograph, PhotometricInterpretation=None))
     with pytest.raises(ImageError, match="a PNG file, not DICOM"):
         dicom.parse(images.encode_png(radiograph), "radiograph.png")
@@ -511,7 +512,9 @@ def test_real_radiographs(shared_data):
     upright = images.read(folder / "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm")
     turned = images.read(folder / "Fake_MONOHR1.dcm")  # the same kind of file, declared MONOCHROME1
     assert upright.shape == turned.shape == (1024, 1024)
-    stored = pydicom.dcmread(folder / "Fake_MONOHR1.dcm").pixel_array
+    stored = images.read(
+        next(generate_frames(pydicom.dcmread(folder / "Fake_MONOHR1.dcm").PixelData, number_of_frames=1))
+    )
     np.testing.assert_array_equal(turned, 255 - stored)
     assert upright[300:600, 480:560].mean() > upright[300:600, 250:400].mean()  # mediastinum over lung
     with pytest.warns(UserWarning, match="modality is CT.* body part is ABDOMEN"):

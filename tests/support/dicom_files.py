@@ -44,6 +44,16 @@ def saved(made: Dataset, **options) -> bytes:
     return file.getvalue()
 
 
+def lookup_table(entries, first: int, bits: int, kind: str = "US", packed: bool = False) -> Dataset:
+    """An item of a modality or VOI LUT sequence: little endian words, or bytes; `kind` is that of the descriptor."""
+    entries = np.asarray(entries)
+    item = Dataset()
+    item.add_new("LUTDescriptor", kind, [len(entries) % 65536, first, bits])
+    data = entries.astype("u1" if packed else "<u2").tobytes()
+    item.add_new("LUTData", "OW", data + bytes(len(data) % 2))
+    return item
+
+
 def dicom_bytes(pixels: np.ndarray, syntax: UID = ExplicitVRLittleEndian, frame: bytes | None = None, **tags) -> bytes:
     """The file of such a radiograph; where a compressed `frame` is given, it stands for the pixels."""
     made = dataset(pixels, **tags)

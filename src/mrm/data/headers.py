@@ -1,7 +1,7 @@
 """The format, the stated size and the completeness of an image file, from its bytes alone.
 
 Nothing is decoded and no decoding library is called, so a file can be refused before it costs memory. This is the
-lowest of the three modules on images: `mrm.data.dicom` and `mrm.data.images` import it.
+lowest of the modules on images, apart from `mrm.data.tiff_files`: `mrm.data.dicom` and `mrm.data.images` import it.
 """
 
 import os
@@ -12,21 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mrm.data import tiff_files
 from mrm.system.errors import ImageError
 
 Bytes = bytes | memoryview
 MAX_BYTES = 1 << 31  # of a file: whole files are held in memory, and no radiograph is nearly as large
-
-INTEGERS = {
-    1: "B",
-    3: "H",
-    4: "I",
-    6: "b",
-    8: "h",
-    9: "i",
-    16: "Q",
-    17: "q",
-}  # TIFF types as format characters of `struct`
 
 _OTHERS = {
     b"PK": "a zip archive",
@@ -49,9 +39,10 @@ class Header:
     kind: str  # "jpeg", "png", "tiff" or "dicom"
     height: int
     width: int
-    channels: int = 1  # JPEG
+    channels: int = 1  # JPEG and TIFF
     scan: int = 0  # JPEG: where the compressed data start
-    patches: tuple[tuple[int, bytes], ...] = ()  # TIFF: (offset, bytes) to overwrite before OpenCV decodes it
+    process: int = 0  # JPEG: the second byte of the frame marker, such as 0xC0 for baseline
+    bits: int = 8  # JPEG: of a sample
     inverted: bool = False  # TIFF: 0 is white; OpenCV inverts such 8-bit images itself, but not deeper ones
 
 
@@ -120,12 +111,18 @@ def check_whole(data: Bytes, header: Header, name: str) -> None:
 
 
 def _is_bare_dicom(head: bytes) -> bool:
-    """Whether this is DICOM without a preamble: group 0002 or 0008, then a value representation or a plausible length."""
-    if len(head) < 8 or head[:2] not in (b"\x02\0", b"\x08\0"):
+    """Whether this is DICOM without a preamble: group 0002 or 0008, then a value representation or a plausible length.
+
+    Big endian files always state value representations.
+    """
+    if len(head) < 8:
         return False
-    (element,) = struct.unpack_from("<H", head, 2)
     explicit = head[4:6].isalpha() and head[4:6].isupper()
-    return element < 0x100 and (explicit or struct.unpack_from("<I", head, 4)[0] <= 64)
+    if head[:2] == b"\0\x08":
+        return explicit and head[2] == 0
+    (element,) = struct.unpack_from("<H", head, 2)
+    known = head[:2] in (b"\x02\0", b"\x08\0") and element < 0x100
+    return known and (explicit or struct.unpack_from("<I", head, 4)[0] <= 64)
 
 
 def _guess(head: bytes) -> str:
@@ -137,7 +134,7 @@ def _guess(head: bytes) -> str:
 
 def _jpeg(data: Bytes) -> Header:
     """Walk the segments to the frame header and on to the first scan (ITU-T T.81, annex B)."""
-    at, shape = 2, (0, 0, 0)
+    at, shape, process, bits = 2, (0, 0, 0), 0, 8
     while True:
         if data[at] != 0xFF:
             raise IndexError("expected a marker")
@@ -146,9 +143,9 @@ def _jpeg(data: Bytes) -> Header:
         marker = data[at]
         (length,) = struct.unpack_from(">H", data, at + 1)
         if marker == 0xDA:
-            return Header("jpeg", *shape, scan=at + 1 + length)
+            return Header("jpeg", *shape, scan=at + 1 + length, process=process, bits=bits)
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:  # the last is JPEG-LS
-            shape = struct.unpack_from(">HHB", data, at + 4)
+            shape, process, bits = struct.unpack_from(">HHB", data, at + 4), marker, data[at + 3]
         at += 1 + length
 
 
@@ -158,27 +155,11 @@ def _png(data: Bytes) -> Header:
 
 
 def _tiff(data: Bytes) -> Header:
-    """The first directory (TIFF 6.0, section 2; BigTIFF where the version is 43)."""
-    order = "<" if bytes(data[:2]) == b"II" else ">"
-    big = 43 in (data[2], data[3])
-    word, step = ("Q", 20) if big else ("I", 12)
-    (start,) = struct.unpack_from(order + word, data, 8 if big else 4)
-    (entries,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
-    first = start + (8 if big else 2)
-    tags: dict[int, int] = {}
-    patches = []
-    for at in range(first, first + min(entries, 4096) * step, step):
-        tag, kind, count = struct.unpack_from(order + "HH" + word, data, at)
-        code = order + INTEGERS.get(kind, "B")
-        value_at = at + 4 + struct.calcsize(order + word)
-        if count * struct.calcsize(code) > struct.calcsize(order + word):
-            continue  # several values, stored elsewhere in the file; none of the tags used here has several
-        if tag in tags:
-            continue  # a repeated tag: libtiff takes the first, so that one counts
-        (tags[tag],) = struct.unpack_from(code, data, value_at)
-        if tag in (274, 338) and tags[tag] != 1:  # orientation: do not rotate; alpha: do not multiply by it
-            patches.append((value_at, struct.pack(code, 1)))
-    return Header("tiff", tags[257], tags[256], patches=tuple(patches), inverted=tags.get(262) == 0)
+    found = tiff_files.directory(data)
+    if not {tiff_files.WIDTH, tiff_files.HEIGHT} <= found.entries.keys():
+        raise KeyError("no size")
+    height, width = found.value(tiff_files.HEIGHT), found.value(tiff_files.WIDTH)
+    return Header("tiff", height, width, found.samples, inverted=found.value(tiff_files.PHOTOMETRIC) == 0)
 
 
 def _check_chunks(data: Bytes) -> None:

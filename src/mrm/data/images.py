@@ -7,11 +7,12 @@ first page) and DICOM. Every reading function returns (H, W) uint8 or raises `Im
   ignored (a camera's EXIF rotation means nothing on a radiograph);
 * 8-bit values stay as they are; deeper ones are scaled linearly from the image's own minimum to its maximum,
   and a constant image becomes 0;
-* files that cannot be trusted are refused: those cut off, with NaN, or of more than `MAX_PIXELS`.
+* files that cannot be trusted are refused: those cut off (a JPEG also where only its data stop early), with NaN, or of
+  more than `MAX_PIXELS`.
 
 A file is opened and its header parsed once: `open_image` returns an `ImageFile`, and all reading functions take one.
 
-This module uses `mrm.data.headers` and, from the first DICOM file on, `mrm.data.dicom`. Nothing here keeps state, so
+This module uses `mrm.data.headers`, one module for each format and, from the first DICOM file on, `mrm.data.dicom`. Nothing here keeps state, so
 threads and forked workers may call every function. The caller decides how many threads OpenCV uses. In a forked worker
 call `cv2.setNumThreads(0)`: 1 hangs if the parent process has used OpenCV's threads before.
 """
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from mrm.data import jpeg_files, tiff_files
 from mrm.data.headers import Bytes, Header, StoredImage, check_whole, kind_of, load, parse
 from mrm.system.errors import ImageError
 
@@ -33,13 +35,6 @@ if TYPE_CHECKING:  # pydicom takes a while to import, and most data sets have no
 MAX_PIXELS = 100_000_000  # five times the largest radiograph detector; more is an error or an attack
 SCALED = 1 << 22  # values that are scaled at a time
 HEAD_BYTES = 1 << 18  # read first if only the size is needed; enough for nearly every header
-
-_REDUCED = {
-    1: cv2.IMREAD_GRAYSCALE,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
 
 
 @dataclass(frozen=True)
@@ -199,26 +194,25 @@ def _decode(image: ImageFile, factor: int) -> np.ndarray:
 
         return dicom.decode(image.dataset, name)
     check_whole(image.data, header, name)
-    flags = _REDUCED[factor] if header.kind == "jpeg" else cv2.IMREAD_ANYDEPTH
-    try:
-        pixels = cv2.imdecode(_patched(image.data, header), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        pixels = None
-    if pixels is None or pixels.shape[:2] != (-(-header.height // factor), -(-header.width // factor)):
+    if header.kind == "jpeg":
+        return jpeg_files.decode(image.data, header, factor, name)
+    if header.kind == "tiff":
+        for stream in tiff_files.jpeg_streams(image.data):
+            jpeg_files.check(stream, parse(stream, name, "jpeg"), name)
+    pixels = tiff_files.decode(image.data, name) if header.kind == "tiff" else _png(image.data)
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise ImageError(
             f"{name}: damaged, or a kind of {header.kind.upper()} that OpenCV cannot decode; download or copy the file "
             "again, or save it as an ordinary 8-bit JPEG or 8- or 16-bit PNG"
         )
-    return to_uint8(pixels, name, inverted=header.inverted)
+    return _grey_array(pixels, name, header.inverted)
 
 
-def _patched(data: bytes | memoryview, header: Header) -> np.ndarray:
-    buffer = np.frombuffer(data, np.uint8)
-    if header.patches:
-        buffer = buffer.copy()
-        for at, value in header.patches:
-            buffer[at : at + len(value)] = np.frombuffer(value, np.uint8)
-    return buffer
+def _png(data: Bytes) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
 
 
 # ---- values ------------------------------------------------------------------------------------------------
@@ -258,12 +252,12 @@ def _check_array(array: np.ndarray, name: str) -> None:
         )
 
 
-def _grey_array(array: np.ndarray, name: str) -> np.ndarray:
+def _grey_array(array: np.ndarray, name: str, inverted: bool = False) -> np.ndarray:
     _check_array(array, name)
     if array.ndim == 3 and array.shape[2] < 3:  # grey, or grey with alpha
         array = array[:, :, 0]
     if array.ndim == 2:
-        return np.ascontiguousarray(to_uint8(array, name))
+        return np.ascontiguousarray(to_uint8(array, name, inverted))
     colour = array[:, :, :3] if array.dtype in (np.uint8, np.uint16) else array[:, :, :3].astype(np.float32)
     return to_uint8(cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_RGB2GRAY), name)
 
