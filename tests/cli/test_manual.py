@@ -88,3 +88,17 @@ def test_python_blocks_name_what_there_is(page):
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
                 assert hasattr(modules[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
+
+
+def test_the_tests_that_stand_for_a_promise_of_security_exist():
+    named = re.findall(r"`((?:tests|benchmarks)/[\w/.-]+)`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_manual_names_the_environment_variables_that_are_read():
+    sources = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    manual = "".join(page.read_text() for page in PAGES)
+    read = set(re.findall(r"\bMRM_[A-Z_]+\b", sources))
+    assert {"MRM_ACCESS", "MRM_SITE_KEY", "MRM_CACHE", "MRM_TOKEN"} <= read
+    assert {name for name in read if name not in manual} == set()
