@@ -113,3 +113,20 @@ def test_the_published_lists_are_the_table_under_our_policy_without_exception(re
     assert {r.name for r in found.splits["train_10"]} <= {r.name for r in found.splits["train"]}
     held = set(found.splits["val"].patients) & set(found.splits["train_10"].patients)
     assert len(held) == 1_837  # the known leak of the published lists
+
+
+def test_images_converted_to_png_are_those_of_the_table_and_of_published_lists(tmp_path):
+    from tests.support.image_files import write_image
+
+    source = write_tree(tmp_path / "CheXpert-v1.0")
+    for number, file in enumerate(sorted(source.rglob("*.jpg"))):
+        file.unlink()
+        write_image(file.with_suffix(".png"), number)
+    corpus = prepare("chexpert", source, tmp_path / "out")
+    assert len(corpus.records) == 64
+    assert corpus.facts["excluded"] == {}
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "val_list.txt").write_text("train/patient00001/study1/view1_frontal.jpg 0 1 0 0 0\n")
+    published = prepare("chexpert", source, tmp_path / "published", Options(splits=lists))
+    assert [r.name for r in published.splits["val"]] == ["train/patient00001/study1/view1_frontal.png"]

@@ -1,5 +1,6 @@
 """A hospital's own files: tables with any column names, folders with classes and texts beside the images."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from mrm.corpora.contract import Options
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from tests.support.corpora.custom import COLUMNS, write_image, write_tree
+from tests.support.dicom_files import write_dicom
+from tests.support.workbooks import write_ods, write_xlsx
 
 
 @pytest.fixture
@@ -149,7 +152,7 @@ def test_a_table_of_another_kind_is_named(source, tmp_path):
         prepare("custom", source, tmp_path / "out")
     (source / "second.csv").unlink()
     rewrite(source, lambda t: "Path;Text\nscan 1.png;x\n")
-    with pytest.raises(RecordError, match="save the table with commas"):
+    with pytest.raises(RecordError, match="the columns found are Path, Text"):
         prepare("custom", source, tmp_path / "out")
     rewrite(source, lambda t: "Path,Text\n")
     with pytest.raises(RecordError, match="no rows"):
@@ -157,3 +160,82 @@ def test_a_table_of_another_kind_is_named(source, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(RecordError, match="has no images; expected"):
         prepare("custom", tmp_path / "empty", tmp_path / "out")
+
+
+# Files as a PACS, a CD, a share or a spreadsheet leaves them ------------------------------------------------
+
+
+def test_dicom_without_a_suffix_or_with_a_number_or_ima_is_taken_by_its_content(tmp_path):
+    names = ["a.dcm", "IM000001", "DIR1/1.2.840.113619.2.0", "b.IMA", "c.MR.1"]
+    for number, name in enumerate(names):
+        write_dicom(tmp_path / "cd" / name, number, PatientID=f"P{number}", ViewPosition="PA")
+    corpus = prepare("custom", tmp_path / "cd", tmp_path / "out", Options(val=0, test=0))
+    assert {r.name: r.patient for r in corpus.records} == {name: f"P{i}" for i, name in enumerate(names)}
+
+
+def test_a_table_names_dicom_with_or_without_the_suffix(tmp_path):
+    for number, name in enumerate(["IM1", "1.2.3", "c.IMA"]):
+        write_dicom(tmp_path / "cd" / name, number)
+    (tmp_path / "cd" / "t.csv").write_text("image_path,report_content\nIM1,one\n1.2.3.dcm,two\nc,three\n")
+    corpus = prepare("custom", tmp_path / "cd", tmp_path / "out", Options(val=0, test=0))
+    assert [(r.name, r.report) for r in corpus.records] == [("IM1", "one"), ("1.2.3", "two"), ("c.IMA", "three")]
+    assert corpus.facts["excluded"] == {}
+
+
+def test_other_files_and_those_of_systems_are_counted_in_notes(source, tmp_path):
+    for name in (
+        "Thumbs.db",
+        ".DS_Store",
+        "DICOMDIR",
+        "images/._scan 1.png",
+        "@eaDir/thumb.png",
+        "LIESMICH",
+        "viewer.exe",
+    ):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b"no image")
+    corpus = prepare("custom", source, tmp_path / "out", Options(columns=COLUMNS))
+    assert len(corpus.records) == 40
+    assert corpus.facts["excluded"] == {}
+    assert corpus.facts["notes"][0].startswith("5 system files are left out (")
+    assert corpus.facts["notes"][1] == "1 files that are no images by name or content are left out (LIESMICH)"
+
+
+def test_a_file_name_that_is_not_utf8_is_left_out_with_what_to_do_and_the_others_stay(source, tmp_path):
+    (source / "export.csv").unlink()
+    folder = os.fsencode(source / "images" / "2024-00")
+    os.rename(os.path.join(folder, b"scan 3.png"), os.path.join(folder, b"scan \xfc.png"))
+    corpus = prepare("custom", source, tmp_path / "out", Options())
+    assert len(corpus.records) == 39
+    assert corpus.facts["excluded"] == {"file name is not UTF-8": 1}
+    assert r"scan \xfc.png,file name is not UTF-8," in ((tmp_path / "out" / "excluded.csv").read_text())
+
+
+ROWS = [["Datei", "Befund", "MRN", "Pneu"], ["scan 1.png", "Clear.", 17, "yes"], ["scan 2.png", "Mass.", None, 0]]
+
+
+@pytest.mark.parametrize(("name", "write"), [("x.xlsx", write_xlsx), ("x.ods", write_ods)])
+def test_a_workbook_is_a_table_and_its_sheet_can_be_named(source, tmp_path, name, write):
+    (source / "export.csv").unlink()
+    write(source / name, {"Info": [["made by"]], "Bilder": ROWS})
+    columns = {"image_path": "Datei", "report_content": "Befund", "patient_id": "MRN"}
+    options = Options(columns=columns, sheet="Bilder", classes=("Pneu",), val=0, test=0)
+    corpus = prepare("custom", source, tmp_path / "out", options)
+    assert [(r.report, r.patient, r.labels) for r in corpus.records] == [
+        ("Clear.", "17", (1.0,)),
+        ("Mass.", "", (0.0,)),
+    ]
+
+
+def test_words_for_missing_in_a_table_are_no_patient_sex_or_report(source, tmp_path):
+    (source / "export.csv").write_text(
+        "image_path,report_content,patient_id,sex,Nodule\n"
+        "scan 1.png,nan,NaN,None,NA\nscan 2.png,Clear.,-,F,1\nscan 3.png,N/A,P3,?,0\n"
+    )
+    corpus = prepare("custom", source, tmp_path / "out", Options(classes=("Nodule",), val=0, test=0))
+    assert [(r.report, r.patient, r.extra) for r in corpus.records] == [
+        ("", "", {}),
+        ("Clear.", "", {"sex": "F"}),
+        ("", "P3", {}),
+    ]
+    assert corpus.facts["classes"]["Nodule"] == {"positive": 1, "negative": 1, "uncertain": 0, "not stated": 1}

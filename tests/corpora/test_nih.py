@@ -62,7 +62,7 @@ def test_corpus_json_has_counts_hashes_and_reasons(source, tmp_path):
         "image without label": 1,
         "duplicate row": 1,
         "rows contradict each other": 1,
-        "same file name in two folders": 1,
+        "same file name in two folders, or in two formats": 1,
     }
     assert facts["found"]["rows"] == 82
     assert facts["expected"]["images"] == 112_120
@@ -169,3 +169,55 @@ def test_rare_classes_are_in_one_per_cent_of_the_real_labels(real):
     assert len(sets["train_10"]) == pytest.approx(len(sets["train"]) / 10, rel=0.01)
     assert (sets["train_1"].labels_NC.sum(axis=0) > 0).all()
     assert set(sets["train_1"].patients) <= set(sets["train_10"].patients) <= set(sets["train"].patients)
+
+
+# Files as they are served now, and as they get saved ----------------------------------------------------------
+
+
+def change(source, old: str, new: str) -> None:
+    table = source / "Data_Entry_2017_v2020.csv"
+    assert old in table.read_text()
+    table.write_text(table.read_text().replace(old, new))
+
+
+def test_the_table_with_patient_sex_is_the_same_as_with_patient_gender(source, tmp_path):
+    before = prepare("nih", source, tmp_path / "a").records
+    change(source, "Patient Gender", "Patient Sex")
+    after = prepare("nih", source, tmp_path / "b").records
+    assert [r.extra for r in after] == [r.extra for r in before]
+    assert after[0].extra["sex"] == "M"
+    change(source, "Patient Sex", "Geschlecht")
+    with pytest.raises(RecordError, match="no column Patient Gender or Patient Sex; the columns found are Image Index"):
+        prepare("nih", source, tmp_path / "c")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_official_lists_with_a_byte_order_mark_keep_their_first_image(source, tmp_path, encoding):
+    for name in ("train_val_list.txt", "test_list.txt"):
+        (source / name).write_text((source / name).read_text(), encoding=encoding)
+    corpus = prepare("nih", source, tmp_path / "out", Options(val=0.2))
+    assert {k: len(v) for k, v in corpus.splits.items() if k in ("train", "val", "test")} == {
+        "train": 52,
+        "val": 12,
+        "test": 16,
+    }
+
+
+@pytest.mark.parametrize(
+    ("stated", "age"), [("058Y", "58"), ("000Y", "0"), ("0", "0"), ("58", "58"), ("006M", "6M"), ("010D", "10D")]
+)
+def test_an_age_is_kept_in_its_unit_and_a_newborn_is_zero(source, tmp_path, stated, age):
+    change(source, ",058Y,", f",{stated},")
+    assert {r.extra["age"] for r in prepare("nih", source, tmp_path / "out").records} == {age}
+
+
+def test_images_converted_to_jpeg_are_those_of_the_table_and_the_lists(source, tmp_path):
+    for number, file in enumerate(sorted(source.rglob("*.png"))):
+        write_image(file.with_suffix(".JPG" if number % 2 else ".jpeg"), number)
+        if number:  # the first is there twice: the publisher's PNG is taken
+            file.unlink()
+    corpus = prepare("nih", source, tmp_path / "out", Options(val=0.2))
+    assert len(corpus.records) == 80
+    assert len(corpus.splits["test"]) == 16
+    assert corpus.facts["excluded"] == {"same file name in two folders, or in two formats": 1}
+    assert corpus.records[0].name.endswith("00000000_000.png")

@@ -7,7 +7,7 @@ from mrm.corpora.contract import Options, Release, read_table
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from tests.support.corpora.rsna import write_tree
-from tests.support.image_files import contents
+from tests.support.image_files import contents, write_image
 
 
 @pytest.fixture
@@ -133,3 +133,29 @@ def test_the_published_lists_join(real, shared_data):
     assert sizes == {"train": 25_184, "val": 1_500, "test": 3_000, "train_1": 251, "train_10": 2_518}
     assert found.excluded == found.notes == []
     assert found.splits["test"].labels_NC.sum() == 1_094
+
+
+def test_images_may_be_png_or_have_a_suffix_in_capitals(source, tmp_path):
+    """As mirrors of the challenge serve them, and as some tools save them."""
+    for number, file in enumerate(sorted(source.rglob("*.dcm"))):
+        if number % 2:
+            file.rename(file.with_suffix(".DCM"))
+        else:
+            file.unlink()
+            write_image(file.with_suffix(".png"), number)
+    corpus = prepare("rsna", source, tmp_path / "out")
+    assert len(corpus.records) == 23
+    assert corpus.facts["excluded"] == {}
+    assert corpus.facts["classes"]["Pneumonia"]["positive"] == 5
+
+
+@pytest.mark.parametrize(
+    ("stated", "age"), [("000Y", "0"), ("000M", "0M"), ("006M", "6M"), ("051Y", "51"), ("NaN", "")]
+)
+def test_the_age_in_a_header_keeps_its_unit(source, stated, age):
+    from tests.support.dicom_files import write_dicom
+
+    write_dicom(source / "one.dcm", 1, PatientAge=stated, PatientID="nan", ViewPosition="-")
+    facts = inspection._facts_of("header", source / "one.dcm")
+    assert facts.get("age", "") == age
+    assert not {"patient", "view"} & set(facts)

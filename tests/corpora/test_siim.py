@@ -122,7 +122,7 @@ def test_a_mask_beyond_its_image_and_an_unreadable_one_are_counted(source, tmp_p
     write_dicom(source / "other" / f"{ID.format(5)}.dcm", 1)
     corpus = prepare("siim", source, tmp_path / "out")
     assert corpus.facts["excluded"] == {
-        "same file name in two folders": 1,
+        "same file name in two folders, or in two formats": 1,
         "image without label": 1,
         "unreadable image": 1,
         "mask does not fit the image": 1,

@@ -1,5 +1,6 @@
 """Files, folders, patterns, lists and tables: which images they name."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,9 @@ def test_a_folder_leaves_out_what_is_no_image_and_an_image_may_have_any_name(pha
     one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
     for name in ("a.jpg", "b", "c.123", "labels.csv", "notes.txt", ".hidden.jpg", "DICOMDIR"):
         (tmp_path / name).write_bytes(one)
-    assert [r.name for r in finding_files.records_at([tmp_path])] == [
-        str(tmp_path / n) for n in ("a.jpg", "b", "c.123")
-    ]
+    with pytest.warns(UserWarning, match=r"1 system file is left out \(DICOMDIR\)"):
+        found = finding_files.records_at([tmp_path])
+    assert [r.name for r in found] == [str(tmp_path / n) for n in ("a.jpg", "b", "c.123")]
     assert [r.name for r in finding_files.records_at([tmp_path / "notes.txt"])] == [str(tmp_path / "notes.txt")]
 
 
@@ -46,3 +47,46 @@ def test_a_pattern_that_matches_folders_and_what_is_in_them_names_each_image_onc
 def test_an_empty_folder_is_named(tmp_path):
     with pytest.raises(RecordError, match="this folder has no images"):
         finding_files.records_at([tmp_path])
+
+
+def test_what_systems_leave_in_folders_is_left_out_and_counted(phantoms, tmp_path):
+    one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
+    left = [
+        "Thumbs.db",
+        ".DS_Store",
+        "dicomdir",
+        "Desktop.ini",
+        "._a.jpg",
+        "__MACOSX/._b.jpg",
+        "@eaDir/a.jpg",
+        "setup.EXE",
+    ]
+    for name in ("a.jpg", "deep/b.JPG", *left):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(one)
+    with pytest.warns(UserWarning, match=r"7 system files are left out \("):
+        found = finding_files.records_at([tmp_path])
+    assert [r.name for r in found] == [str(tmp_path / n) for n in ("a.jpg", "deep/b.JPG")]
+
+
+def test_a_name_that_is_not_utf8_does_not_cost_the_folder(phantoms, tmp_path):
+    one = (phantoms / "images" / "S0-000000.jpg").read_bytes()
+    for name in (b"a.jpg", b"r\xf6ntgen.jpg"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            file.write(one)
+    found = finding_files.records_at([tmp_path])
+    assert [r.name for r in found] == [f"{tmp_path}/a.jpg", rf"{tmp_path}/r\xf6ntgen.jpg"]
+    assert all(Path(r.image).read_bytes() == one for r in found)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_list_of_paths_is_read_in_every_form_of_unicode(tmp_path, encoding):
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "list.txt").write_text("a.png\nnan\n", encoding=encoding)
+    assert [r.name for r in finding_files.records_at([tmp_path / "list.txt"])] == ["a.png"]
+
+
+def test_a_nul_byte_in_a_list_of_paths_is_named(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"a.png\0\n")
+    with pytest.raises(RecordError, match="NUL byte"):
+        finding_files.records_at([tmp_path / "list.txt"])

@@ -1,5 +1,9 @@
 """Batches as they are loaded: the same from any number of workers, and images that cannot be read."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +13,9 @@ from torch.multiprocessing import reductions
 
 from mrm.data.loader import loader
 from mrm.data.records import Record, Records
-from mrm.data.samples import LabelData
+from mrm.data.samples import ImageData, LabelData
 from mrm.data.sampling import Sample, in_order, micro_batches, shuffled
-from mrm.system.errors import ImageError
+from mrm.system.errors import ImageError, UnexpectedError
 from tests.support.samples import (
     everything,
     labelled_records,
@@ -74,6 +78,7 @@ def test_nothing_is_kept_of_batches_that_are_gone(records):
     assert tensors <= max(known) <= 2 * tensors  # this batch's and the last one's
 
 
+PATHS = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
 BROKEN = {
     "missing": Path("/no/such/image.jpg"),
     "empty": b"",
@@ -125,3 +130,73 @@ def test_when_no_image_can_be_read_there_is_no_batch():
     data = pretrain_data(with_broken(*range(7)), on_error="skip")
     with pytest.raises(ImageError, match=r"none of the 7 images could be read; first error: study-2: "):
         list(loader(data, iter([[Sample(0, 2)]]), workers=0))
+
+
+# Faults that nothing foresaw ------------------------------------------------------------------------------
+
+
+class Panic(BaseException):
+    """As a library in Rust raises it: no Exception."""
+
+
+class Faulty(ImageData):
+    """Data whose fourth record raises what nothing foresaw."""
+
+    def __init__(self, records, error) -> None:
+        super().__init__(records, 32, "whole")
+        self.error = error
+
+    def sample(self, epoch, index):
+        if index == 3:
+            raise self.error
+        return super().sample(epoch, index)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("embedded null byte"), KeyError("x"), Panic("slice index"), MemoryError()]
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unforeseen_fault_in_a_reader_ends_the_run_with_its_record_and_message(records, workers, error):
+    message = f"record study-3: reading failed in a way that was not foreseen .*{type(error).__name__}"
+    with pytest.raises(UnexpectedError, match=message) as raised:
+        list(loader(Faulty(records, error), in_order(7, 2), workers=workers))
+    assert str(error.args[0] if error.args else "") in str(raised.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unforeseen_fault_in_making_a_batch_is_reported_alike(records, workers, monkeypatch):
+    data = pretrain_data(records)
+    monkeypatch.setattr(type(data), "collate", lambda *_: [][1])
+    with pytest.raises(UnexpectedError, match="IndexError: list index out of range"):
+        list(loader(data, in_order(7, 2), workers=workers))
+
+
+def test_a_killed_reader_ends_the_run_with_what_to_do(records):
+    class Killed(ImageData):
+        def sample(self, epoch, index):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(UnexpectedError, match=r"a process that reads images was killed .*fewer workers"):
+        list(loader(Killed(records, 32, "whole"), in_order(7, 2), workers=1))
+
+
+SCRIPT = """
+import sys
+from mrm.data.loader import loader
+from mrm.data.sampling import in_order
+from tests.support.samples import pretrain_data, report_records
+
+batches = loader(pretrain_data(report_records()), in_order(7, 1), workers=2)
+next(batches)
+raise ZeroDivisionError("elsewhere")  # the traceback keeps the batches, and so their processes, to the very end
+"""
+
+
+def test_a_program_that_ends_by_any_exception_does_not_wait_for_its_readers():
+    """They ignore SIGTERM, with which Python ends the processes that it then waits for."""
+    command = [sys.executable, "-c", SCRIPT]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": PATHS}
+    )
+    assert ended.returncode == 1
+    assert "ZeroDivisionError: elsewhere" in ended.stderr

@@ -9,7 +9,7 @@ import pytest
 from mrm.data import images, reading_ahead
 from mrm.data.reading_ahead import read_ahead
 from mrm.data.records import Record
-from mrm.system.errors import ImageError
+from mrm.system.errors import ImageError, UnexpectedError
 
 
 @pytest.fixture
@@ -46,3 +46,13 @@ def test_no_more_than_two_images_per_worker_are_read_ahead(records, monkeypatch)
     assert enough.wait(10)
     assert len(reads) <= 5  # the one returned, two for each worker
     results.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unforeseen_fault_ends_the_reading_with_its_record(records, monkeypatch, workers):
+    def faulty(source):
+        raise TypeError("no such thing")
+
+    monkeypatch.setattr(reading_ahead.images, "read", faulty)
+    with pytest.raises(UnexpectedError, match=r"record .*0\.png: .*TypeError: no such thing"):
+        list(read_ahead(records, workers))

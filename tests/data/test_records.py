@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mrm.data.records import Record, Records, find_images, read_list, resolve_uncertain
 from mrm.system.errors import RecordError
+from mrm.system.tables import stated
 
 NAN = float("nan")
 
@@ -104,7 +105,7 @@ def test_any_text_survives_being_written_and_read(tmp_path, form, rows):
     """White space around a field is not part of it, as `training.csv` allows spaces after commas."""
     records = Records(
         [
-            Record(tmp_path / f"{i}.png", report, patient=patient.strip(), labels=(label,), extra={"note": note})
+            Record(tmp_path / f"{i}.png", report, patient=stated(patient), labels=(label,), extra={"note": note})
             for i, (report, patient, note, label) in enumerate(rows)
         ],
         ("effusion, left",),
@@ -112,7 +113,7 @@ def test_any_text_survives_being_written_and_read(tmp_path, form, rows):
     path = tmp_path / f"records.{form}"
     again = Records.load(getattr(records, f"to_{form}")(path), classes=records.classes)
     for before, after in zip(records, again, strict=True):
-        stripped = (before.report.strip(), {"note": before.extra["note"].strip()})
+        stripped = (stated(before.report), {"note": stated(before.extra["note"])})
         assert (after.report, after.extra) == stripped
         assert facts(after)[2:6] == facts(before)[2:6]
         assert after.image == before.image
@@ -507,3 +508,65 @@ def test_the_fingerprint_is_of_the_values_however_they_came(tmp_path):
     text = "image_path,report_content,patient_id,x,y,z\na.png,clear,p,1.0,-0,\n"
     assert made.fingerprint() == Records.load(write(tmp_path, text), ["x", "y", "z"]).fingerprint()
     assert made.fingerprint() != Records([*made, *made], made.classes).fingerprint()
+
+
+# Words for missing, other forms of tables, damaged paths -----------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "NA", "-", " ", "<NA>", "N/A", "#N/A"])
+def test_a_word_for_missing_is_no_patient_study_view_report_label_or_other_text(tmp_path, word):
+    """pandas writes a missing value as `nan`; all unknown patients must not become one patient of that name."""
+    path = write(
+        tmp_path,
+        "image_path,report_content,patient_id,study_id,view,sex,effusion\n"
+        f"a.png,{word},{word},{word},{word},{word},{word}\nb.png,Clear.,P1,S1,PA,F,1\n",
+    )
+    records = Records.load(path, classes=None)
+    assert records.classes == ("effusion",)
+    first, second = records
+    assert (first.report, first.patient, first.study, first.view, first.extra) == ("", "", "", "", {"sex": ""})
+    assert math.isnan(first.labels[0])
+    assert (second.report, second.patient, second.extra["sex"]) == ("Clear.", "P1", "F")
+    assert records.patients is None  # one is unknown
+
+
+def test_a_missing_word_as_the_path_is_a_row_without_image(tmp_path):
+    path = write(tmp_path, "image_path,effusion\nnan,1\nb.png,0\n")
+    with pytest.raises(RecordError, match="line 2: empty image_path"):
+        Records.load(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-8-sig"])
+def test_a_table_as_german_excel_saves_it_is_read(tmp_path, encoding):
+    text = "image_path;patient_id;report_content;effusion\nä.png;7;Erguß, links;1\n"
+    records = Records.load(write(tmp_path, text.encode(encoding)), classes=None)
+    assert records.classes == ("effusion",)
+    assert facts(records[0])[1:6] == ("Erguß, links", "7", "", "", (1.0,))
+    assert records[0].image == tmp_path / "ä.png"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-16-be"])
+def test_a_label_list_is_read_in_every_form_of_unicode(tmp_path, encoding):
+    image(tmp_path / "a.png")
+    listed = read_list(write(tmp_path, "a.png 1 0\n".encode(encoding), "list.txt"))
+    assert [(r.name, r.labels) for r in listed] == [("a.png", (1.0, 0.0))]
+
+
+def test_a_nul_byte_in_a_path_is_a_bad_line(tmp_path):
+    path = write(tmp_path, "image_path,effusion\na.png\0,1\nb.png,0\n")
+    with pytest.raises(RecordError, match=r"line 2: image_path 'a\.png\\x00' has a NUL byte, .*the table is damaged"):
+        Records.load(path, ["effusion"])
+    with pytest.warns(UserWarning, match="left out 1 lines"):
+        assert [r.name for r in Records.load(path, ["effusion"], on_error="skip")] == ["b.png"]
+
+
+def test_a_nul_byte_in_a_label_list_is_named(tmp_path):
+    image(tmp_path / "a.png")
+    with pytest.raises(RecordError, match="NUL byte"):
+        read_list(write(tmp_path, "a.png 1\nb\0.png 0\n", "list.txt"))
+
+
+def test_a_file_name_that_is_not_utf8_is_a_record_whose_name_can_be_printed():
+    record = Record(Path(os.fsdecode(b"/data/gr\xf6\xdfe.png")))
+    assert record.name == r"/data/gr\xf6\xdfe.png"
+    assert os.fsencode(record.image) == b"/data/gr\xf6\xdfe.png"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from mrm.system.errors import RecordError
 from mrm.system.files import write_csv, write_whole
 from mrm.system.table_files import write_parquet
-from mrm.system.tables import read_csv_rows, read_parquet_rows
+from mrm.system.tables import read_csv_rows, read_parquet_rows, read_rows, stated
+from mrm.system.text_files import read_text
 
 CELL = st.text(max_size=20).map(str.strip)
 
@@ -82,3 +83,54 @@ def test_rows_that_end_with_an_error_leave_the_old_table_and_nothing_else(tmp_pa
         write_csv(path, ["name"], rows())
     assert [p.name for p in path.parent.iterdir()] == ["labels.csv"]
     assert path.read_bytes() == b"old"
+
+
+# Forms of text --------------------------------------------------------------------------------------------
+
+TEXT = "name,Größe\nä,1\n"
+ROWS = (["name", "Größe"], [(2, ["ä", "1"])])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_table_is_read_in_every_form_of_unicode(tmp_path, encoding):
+    path = write_whole(tmp_path / "t.csv", TEXT.encode(encoding))
+    header, rows = read_rows(path)
+    assert (header, list(rows)) == ROWS
+    assert read_text(path).removeprefix("\ufeff") == TEXT
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_columns_may_be_separated_by_other_marks_as_the_header_shows(tmp_path, mark):
+    text = f'image_path{mark}note{mark}dose\na.png{mark}"one{mark} two, three"{mark}0,5\n'
+    header, rows = read_csv_rows(write_whole(tmp_path / "t.csv", text.encode()))
+    assert header == ["image_path", "note", "dose"]
+    assert list(rows) == [(2, ["a.png", f"one{mark} two, three", "0,5"])]
+
+
+def test_excels_line_that_names_the_separator_is_no_header_and_lines_keep_their_numbers(tmp_path):
+    header, rows = read_csv_rows(write_whole(tmp_path / "t.csv", b"\xef\xbb\xbfsep=;\r\na;b\r\n1;2\r\n"))
+    assert (header, list(rows)) == (["a", "b"], [(3, ["1", "2"])])
+
+
+def test_a_semicolon_in_a_table_with_commas_separates_nothing(tmp_path):
+    header, rows = read_csv_rows(write_whole(tmp_path / "t.csv", b'name,"a;b;c"\nx,"1;2"\n'))
+    assert (header, list(rows)) == (["name", "a;b;c"], [(2, ["x", "1;2"])])
+
+
+# Words for missing ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("", "  ", "nan", "NaN", "None", "NA", "-", "n/a", "N/A", "<NA>", "NaT", "null", "NULL", "#N/A", "\\N"),
+        *("--", "–", "?", ".", "unknown", " Unknown ", "\xa0", "\u200b", "\ufeffnan"),
+    ],
+)
+def test_a_word_for_missing_is_an_empty_cell(word):
+    assert stated(word) == ""
+
+
+@pytest.mark.parametrize("text", ["0", "Nana", "P-1", "none seen", "NAD", "-1", "No Finding", "a.b", "U"])
+def test_other_words_are_what_they_say(text):
+    assert stated(f" {text} ") == text

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command has understood its options and starts
 from __future__ import annotations
 
 import difflib
+import io
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     What the command writes has the permissions of `mrm.system.permissions`, also what libraries write for it.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name of a file must not end a command that prints it
+            stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = lambda message, *_, **__: f"mrm: warning: {message}\n"
     try:
         with restricted():

@@ -15,16 +15,18 @@ from pathlib import Path
 
 from mrm.corpora.contract import (
     ABSENT,
+    UNLABELLED,
     Exclusion,
     Options,
     Release,
     Row,
+    by_key,
     find_table,
+    image_key,
     inside,
     list_images,
     read_table,
     unique_rows,
-    without_label,
 )
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
@@ -66,23 +68,23 @@ def read(source: Path, options: Options) -> Release:
     tables = {"train": find_table(root, TABLES["train"])}
     if (root / TABLES["test"]).is_file():
         tables["test"] = root / TABLES["test"]
-    files = list_images(root, "train", "valid", suffixes=(".jpg",))
-    parts, counts, known = {}, Counter[str](), set[str]()
     excluded: list[Exclusion] = []
+    files = by_key(list_images(root, "train", "valid"), image_key, excluded, first=".jpg")
+    parts, counts, known = {}, Counter[str](), set[str]()
     for split, table in tables.items():
         rows = read_table(table, COLUMNS)
         counts[f"rows of {TABLES[split]}"] = len(rows)
         counts.update(_cells(rows, TABLES[split]))
-        known.update(_name(row) for row in rows)
+        known.update(image_key(_name(row)) for row in rows)
         records = []
         for name, row in unique_rows(rows, _name, excluded):
             labels = _labels(row)
-            if name in files:
-                records.append(_record(source, files[name], row, labels))
+            if image_key(name) in files:
+                records.append(_record(source, files[image_key(name)][1], row, labels))
             else:
                 excluded.append(Exclusion(name, ABSENT, split))
         parts[split] = Records(records, OBSERVATIONS, str(table))
-    excluded += without_label(files, known)
+    excluded += [Exclusion(name, UNLABELLED) for key, (name, _) in files.items() if key not in known]
     return Release(
         records=Records([r for part in parts.values() for r in part], OBSERVATIONS, str(root)),
         inputs=list(tables.values()),
@@ -91,7 +93,7 @@ def read(source: Path, options: Options) -> Release:
         excluded=excluded,
         expected=EXPECTED,
         counts=counts,
-        key=plain,
+        key=lambda name: image_key(plain(name)),
         list_classes=COMPETITION,
         uncertain=UNCERTAIN_IN_LISTS,
         unstated_absent=True,

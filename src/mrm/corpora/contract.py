@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,18 +17,19 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from mrm.corpora.options import Options
+from mrm.data.folders import is_system_file
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
-from mrm.system.tables import read_csv_rows
+from mrm.system.tables import read_rows, stated
 
 Purpose = Literal["labels", "reports", "masks"]
-IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima", ".tif", ".tiff")
 
 ABSENT = "image absent"  # the reasons that several corpora share
 UNLABELLED = "image without label"
 DUPLICATE = "duplicate row"
 UNREADABLE = "unreadable image"
-TWICE = "same file name in two folders"
+TWICE = "same file name in two folders, or in two formats"
 CONTRADICTORY = "rows contradict each other"
 
 
@@ -83,7 +85,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a publisher's table; `row["Column"]` is stripped text."""
+    """One line of a publisher's table; `row["Column"]` is text without blanks around it, empty if it is missing."""
 
     path: Path
     line: int
@@ -98,14 +100,15 @@ class Row:
         return f"{self.path.name}, line {self.line}"
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
-    """The rows of a CSV (also .gz, or alone in a .zip) that must have `columns`. Raises RecordError.
+def read_table(path: Path, columns: Sequence[str], sheet: str = "") -> list[Row]:
+    """The rows of a table that must have `columns` (`mrm.system.tables`). Raises RecordError.
 
-    Column names are compared without the spaces around them: SIIM's file has ` EncodedPixels`.
+    Column names are compared without the spaces around them: SIIM's file has ` EncodedPixels`. A cell with a word for
+    a missing value is empty.
     """
     if not path.is_file():
         raise RecordError(f"{path}: no such file, though it is part of the corpus; check the source folder")
-    header, lines = read_csv_rows(path)
+    header, lines = read_rows(path, sheet)
     if repeated := [c for c, n in Counter(header).items() if c and n > 1]:
         raise RecordError(f"{path}: several columns are called {', '.join(repeated)}; rename all but one")
     if missing := [c for c in columns if c not in header]:
@@ -117,7 +120,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     for number, cells in lines:
         if len(cells) != len(header):
             raise RecordError(f"{path}: line {number} has {len(cells)} fields, but the header has {len(header)}")
-        rows.append(Row(path, number, dict(zip(header, (c.strip() for c in cells), strict=True))))
+        rows.append(Row(path, number, dict(zip(header, map(stated, cells), strict=True))))
     return rows
 
 
@@ -148,7 +151,19 @@ def list_images(source: Path, *folders: str, suffixes: Sequence[str] = IMAGES) -
     The folders are listed once, because testing for each of 100,000 files in a table would be slow. Links are
     followed; a folder that is reached twice is listed once.
     """
-    images: dict[str, Path] = {}
+    every = every_file(source, *folders)
+    return {name: file for name, file in every.items() if name.lower().endswith(tuple(suffixes)) and not _left(name)}
+
+
+def _left(name: str) -> bool:
+    """Whether a system left the file, or it is hidden."""
+    path = PurePosixPath(name)
+    return path.name.startswith(".") or is_system_file(path)
+
+
+def every_file(source: Path, *folders: str) -> dict[str, Path]:
+    """Every file under `folders` of the source, whatever it is: relative path -> file, sorted."""
+    found: dict[str, Path] = {}
     seen: set[tuple[int, int]] = set()
     for folder in folders or (".",):
         for base, below, files in os.walk(source / folder, followlinks=True):
@@ -159,9 +174,32 @@ def list_images(source: Path, *folders: str, suffixes: Sequence[str] = IMAGES) -
             seen.add((state.st_dev, state.st_ino))
             below.sort()
             relative = Path(base).relative_to(source)
-            chosen = (f for f in files if not f.startswith(".") and f.lower().endswith(tuple(suffixes)))
-            images.update({(relative / f).as_posix(): Path(base) / f for f in sorted(chosen)})
-    return images
+            found.update({(relative / f).as_posix(): Path(base) / f for f in sorted(files)})
+    return found
+
+
+def image_key(name: str) -> str:
+    """`train/p1/view1.JPG` -> `train/p1/view1`: the path of an image, whatever format it has been converted to."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGES else name
+
+
+def by_key(
+    files: Mapping[str, Path], key: Callable[[str], str], excluded: list[Exclusion], first: str = ".png"
+) -> dict[str, tuple[str, Path]]:
+    """Key -> (name, file). Of files with the same key the one with the suffix `first` is taken, the others excluded."""
+    chosen: dict[str, tuple[str, Path]] = {}
+    for name in sorted(files, key=lambda n: not n.lower().endswith(first)):
+        if key(name) in chosen:
+            excluded.append(Exclusion(name, TWICE, chosen[key(name)][0]))
+        chosen.setdefault(key(name), (name, files[name]))
+    return chosen
+
+
+def plain_age(text: str) -> str:
+    """`058Y` -> 58, `000Y` -> 0, `006M` -> 6M: an age without leading zeros and without the unit of years."""
+    match = re.fullmatch(r"0*(\d+)([YMWD]?)", text.upper())
+    return text if match is None else match[1] + match[2].removesuffix("Y")
 
 
 def unique_rows(rows: Iterable[Row], key: Callable[[Row], str], excluded: list[Exclusion]) -> Iterator[tuple[str, Row]]:

@@ -1,8 +1,9 @@
 """Your own images and reports: a table with any column names, or a folder of images.
 
-A table (CSV) needs one column that names the image; `options.columns` maps our names to its columns, such as
-`image_path=Path, report_content=Text, patient_id=MRN, study_id=Accession, view=View, split=Set`, and
-`options.classes` names the label columns (1, 0, -1 uncertain, empty not stated; yes, no and the like too).
+A table (CSV, Parquet, or a sheet of an Excel or LibreOffice workbook) needs one column that names the image.
+`options.columns` maps our names to its columns, such as `image_path=Path, report_content=Text, patient_id=MRN,
+study_id=Accession, view=View, split=Set`, and `options.classes` names the label columns (1, 0, -1 uncertain, empty not
+stated; yes, no and the like too).
 
 Without a table, each image under the source is a record. With `options.classes`, folders determine the label: 1
 in a folder named like the class, 0 in any other; folders named train, val and test are the splits.
@@ -20,10 +21,12 @@ from pathlib import Path, PurePosixPath
 
 from mrm.corpora.contract import (
     ABSENT,
+    IMAGES,
     Exclusion,
     Options,
     Release,
     Row,
+    every_file,
     file_stem,
     inside,
     list_images,
@@ -31,10 +34,14 @@ from mrm.corpora.contract import (
     unique_rows,
     without_label,
 )
+from mrm.data.folders import is_image, is_system_file, may_be_image, system_note
 from mrm.data.records import RESERVED, UNCERTAIN, Record, Records
 from mrm.data.sections import select_sections
 from mrm.system.errors import RecordError
+from mrm.system.tables import stated
+from mrm.system.text_files import encoding_of
 
+TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
 NAMES = (*RESERVED, "split", "sex", "age")
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -59,7 +66,7 @@ def read(source: Path, options: Options) -> Release:
     if table and not table.is_file():
         raise RecordError(f"--table {table}: no such file")
     excluded: list[Exclusion] = []
-    images = list_images(source)
+    images, left_out = _find_images(source)
     if not images:
         raise RecordError(f"{source}: has no images; expected PNG, JPEG, TIFF or DICOM files")
     if table is None and options.columns:
@@ -78,13 +85,38 @@ def read(source: Path, options: Options) -> Release:
         excluded=excluded,
         counts={"images with report": sum(bool(r.report) for r in records)},
         purpose="labels" if options.classes else "reports",
-        notes=[*sidecars.notes(), *_notes(records, table is not None)],
+        notes=[*left_out, *sidecars.notes(), *_notes(records, table is not None)],
     )
 
 
+def _find_images(source: Path) -> tuple[dict[str, Path], list[str]]:
+    """The images under the source, and notes that count the other files.
+
+    DICOM from a PACS or a CD often has no suffix, or a number as its suffix: where the name does not tell, the first
+    bytes of the file do.
+    """
+    images: dict[str, Path] = {}
+    system, others = list[str](), list[str]()
+    for name, file in every_file(source).items():
+        path = PurePosixPath(name)
+        if is_system_file(path):
+            system.append(name)
+        elif path.name.startswith(".") or not may_be_image(path):
+            continue
+        elif name.lower().endswith(IMAGES) or is_image(file):
+            images[name] = file
+        else:
+            others.append(name)
+    notes = [system_note(system)] if system else []
+    if others:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        notes.append(f"{len(others):,} files that are no images by name or content are left out ({shown})")
+    return images, notes
+
+
 def _only_table(source: Path) -> Path | None:
-    named = [p for p in sorted(source.iterdir()) if p.name.lower().endswith((".csv", ".csv.gz"))]
-    tables = [p for p in named if not p.name.startswith(".")]
+    named = [p for p in sorted(source.iterdir()) if p.name.lower().endswith(TABLES)]
+    tables = [p for p in named if not p.name.startswith((".", "~$"))]  # the latter: Excel's lock
     if len(tables) > 1:
         names = ", ".join(p.name for p in tables)
         raise RecordError(f"{source}: several tables ({names}); choose one with --table FILE")
@@ -104,7 +136,8 @@ class Sidecars:
         file = self.files.get(f"{plain}.txt") or self.files.get(f"{image}.txt")
         if file is None:
             return ""
-        text = file.read_bytes().decode("utf-8-sig", errors="replace").strip()
+        raw = file.read_bytes()
+        text = stated(raw.decode(encoding_of(raw), errors="replace"))
         self.replaced += "\ufffd" in text
         return select_sections(text, sections)
 
@@ -155,7 +188,8 @@ def _fits(image: str, name: str) -> bool:
     """Whether the image has the folders and the suffix in the name, if it has any."""
     name_path, image_path = PurePosixPath(name), PurePosixPath(image)
     folders = name_path.parent.parts
-    if file_stem(name) != name_path.name and name_path.suffix.lower() != image_path.suffix.lower():
+    both_have_suffix = file_stem(name) != name_path.name and file_stem(image) != image_path.name
+    if both_have_suffix and name_path.suffix.lower() != image_path.suffix.lower():
         return False
     return not folders or image_path.parent.parts[-len(folders) :] == folders
 
@@ -168,7 +202,7 @@ def _from_table(
     options: Options,
     excluded: list[Exclusion],
 ) -> list[Record]:
-    rows = read_table(table, ())
+    rows = read_table(table, (), options.sheet)
     column = _columns(table, rows, options)
     find, chosen = Finder.of(source, table, images), dict[int, str]()
     for row in rows:
@@ -200,8 +234,6 @@ def _columns(table: Path, rows: Sequence[Row], options: Options) -> dict[str, st
     header = list(rows[0].cells)
     column = {name: name for name in NAMES if name in header} | dict(options.columns)
     columns_found = f"the columns found are {', '.join(header)}"
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        columns_found += "; save the table with commas between its columns"
     if "image_path" not in column:
         raise RecordError(f"{table}: name the column of image names with --columns image_path=COLUMN; {columns_found}")
     if missing := [c for c in (*column.values(), *options.classes) if c not in header]:

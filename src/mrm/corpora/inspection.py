@@ -15,16 +15,20 @@ from typing import Any
 
 import pydicom
 
-from mrm.corpora.contract import UNREADABLE, Exclusion
+from mrm.corpora.contract import UNREADABLE, Exclusion, plain_age
 from mrm.corpora.options import Check, Options
 from mrm.data import headers, images
 from mrm.data.records import Record, Records
 from mrm.system import hardware
+from mrm.system.errors import printable
 from mrm.system.journal import Journal, file_state
 from mrm.system.progress import Progress
+from mrm.system.tables import stated
 from mrm.system.worker_pool import worker_pool
 
 KEPT = ".inspected.jsonl"
+BAD_NAME = "file name is not UTF-8"
+RENAME = "no table can hold this name; rename the file, for example with convmv -f latin1 -t utf8"
 QUICK, SLOW = 1000, 50  # headers, or whole images, that can be read in the time that a process takes to start
 END = {"jpeg": b"\xff\xd9", "png": b"IEND", "dicom": b"\xff\xd9"}  # in DICOM that of the JPEG or JPEG 2000 inside
 _TAGS = {"patient": "PatientID", "study": "StudyInstanceUID", "view": "ViewPosition", "sex": "PatientSex"}
@@ -36,8 +40,18 @@ def inspect(records: Records, out: Path, options: Options) -> tuple[Records, lis
     The facts about each image are kept in `out` until `forget`, under its path, size and modification time, so that
     the same command resumes. With `options.check="none"` no file is opened.
     """
-    if options.check == "none":
-        return records, []
+    named = records.where(_has_printable_path)
+    badly_named = [Exclusion(r.name, BAD_NAME, RENAME) for r in records if not _has_printable_path(r)]
+    readable, unreadable = (named, []) if options.check == "none" else _inspected(named, out, options)
+    return readable, [*badly_named, *unreadable]
+
+
+def _has_printable_path(record: Record) -> bool:
+    """Whether a table in UTF-8 can hold the image's path."""
+    return printable(str(record.image)) == str(record.image)
+
+
+def _inspected(records: Records, out: Path, options: Options) -> tuple[Records, list[Exclusion]]:
     journal = Journal(out / KEPT)
     keys = [f"{options.check}|{file_state(Path(str(r.image)))}" for r in records]
     todo = [(k, r.image) for k, r in zip(keys, records, strict=True) if k not in journal.known]
@@ -81,9 +95,8 @@ def _ends_well(image: Path, kind: str) -> bool:
 def _dicom_facts(image: Path) -> dict[str, str]:
     tags = [*_TAGS.values(), "PatientAge"]
     header = pydicom.dcmread(image, stop_before_pixels=True, specific_tags=tags, force=True)
-    facts = {name: str(header.get(tag) or "").strip() for name, tag in _TAGS.items()}
-    age = str(header.get("PatientAge") or "").strip().upper()
-    facts["age"] = age.removesuffix("Y").lstrip("0") or ("0" if age else "")
+    facts = {name: stated(str(header.get(tag) or "")) for name, tag in _TAGS.items()}
+    facts["age"] = plain_age(stated(str(header.get("PatientAge") or "")))
     return {name: value for name, value in facts.items() if value}
 
 

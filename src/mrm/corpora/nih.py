@@ -12,20 +12,24 @@ from pathlib import Path, PurePosixPath
 
 from mrm.corpora.contract import (
     ABSENT,
-    TWICE,
+    IMAGES,
+    UNLABELLED,
     Exclusion,
     Options,
     Release,
     Row,
+    by_key,
+    file_stem,
     find_table,
     inside,
     list_images,
+    plain_age,
     read_table,
     unique_rows,
-    without_label,
 )
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
+from mrm.system.text_files import read_text
 
 CLASSES = (  # the order of the published label lists, derived by joining them with the table
     "Atelectasis",
@@ -44,7 +48,8 @@ CLASSES = (  # the order of the published label lists, derived by joining them w
     "Hernia",
 )
 NONE = "No Finding"
-COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
+SEX = ("Patient Gender", "Patient Sex")  # until 2023, and as the table is served now
 OFFICIAL = {"official train_val": "train_val_list.txt", "official test": "test_list.txt"}
 EXPECTED = {
     "rows": 112_120,
@@ -59,16 +64,20 @@ def read(source: Path, options: Options) -> Release:
     """Records of the images that exist, with the official test set if its list is there."""
     table = find_table(source, "Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
     rows = read_table(table, COLUMNS)
+    _require_sex(table, rows)
     excluded: list[Exclusion] = []
-    files = _by_name(list_images(source, suffixes=(".png",)), excluded)
+    files = by_key(list_images(source), file_stem, excluded)
     records = []
     for name, row in unique_rows(rows, lambda r: inside(source, r["Image Index"], r.where), excluded):
         labels = _labels(row)
-        if name in files:
-            records.append(_record(source, files[name], row, labels))
+        if file_stem(name) in files:
+            records.append(_record(*files[file_stem(name)], row, labels))
         else:
             excluded.append(Exclusion(name, ABSENT))
-    excluded += without_label(files, (r["Image Index"] for r in rows))
+    known = {file_stem(r["Image Index"]) for r in rows}
+    excluded += [
+        Exclusion(PurePosixPath(name).name, UNLABELLED) for key, (name, _) in files.items() if key not in known
+    ]
     every = Records(records, CLASSES, str(table))
     splits, lists, notes = _official(source, every)
     return Release(
@@ -84,13 +93,13 @@ def read(source: Path, options: Options) -> Release:
     )
 
 
-def _by_name(files: dict[str, Path], excluded: list[Exclusion]) -> dict[str, Path]:
-    by_name: dict[str, Path] = {}
-    for relative, file in files.items():
-        if file.name in by_name:
-            excluded.append(Exclusion(relative, TWICE))
-        by_name.setdefault(file.name, file)
-    return by_name
+def _require_sex(table: Path, rows: list[Row]) -> None:
+    """Raises RecordError unless one of the two columns of the sex is there."""
+    if rows and not any(column in rows[0].cells for column in SEX):
+        raise RecordError(
+            f"{table}: no column {' or '.join(SEX)}; the columns found are {', '.join(rows[0].cells)}. "
+            "Check that this is the publisher's file"
+        )
 
 
 def _labels(row: Row) -> tuple[float, ...]:
@@ -100,15 +109,15 @@ def _labels(row: Row) -> tuple[float, ...]:
     return tuple(float(c in findings) for c in CLASSES)
 
 
-def _record(source: Path, file: Path, row: Row, labels: tuple[float, ...]) -> Record:
-    age = row["Patient Age"].upper().removesuffix("Y").lstrip("0")  # "058Y" in the table of 2017
+def _record(name: str, file: Path, row: Row, labels: tuple[float, ...]) -> Record:
+    sex = next(row[column] for column in SEX if column in row.cells)
     return Record(
         image=file,
         patient=row["Patient ID"],
         view=row["View Position"],
         labels=labels,
-        extra={"sex": row["Patient Gender"], "age": age},
-        name=file.relative_to(source).as_posix(),
+        extra={"sex": sex, "age": plain_age(row["Patient Age"])},  # "058Y" in the table of 2017
+        name=name,
     )
 
 
@@ -124,8 +133,8 @@ def _official(source: Path, records: Records) -> tuple[dict[str, Records], dict[
 
 def _lines(path: Path) -> list[str]:
     """The file names in an official list. Raises RecordError for a list without image names."""
-    names = path.read_text(errors="replace").split()
-    if not any(name.endswith(".png") for name in names):
+    names = read_text(path).split()
+    if not any(name.lower().endswith(IMAGES) for name in names):
         raise RecordError(
             f"{path}: has no image names (00000001_000.png, ...); download the publisher's list, or remove this one"
         )
@@ -133,5 +142,5 @@ def _lines(path: Path) -> list[str]:
 
 
 def _chosen(records: Records, names: Iterable[str]) -> Records:
-    chosen = set(names)
-    return records.where(lambda r: PurePosixPath(r.name).name in chosen)
+    chosen = {file_stem(name) for name in names}
+    return records.where(lambda r: file_stem(r.name) in chosen)

@@ -122,7 +122,7 @@ def _read_reports(files: dict[str, Path], excluded: list[Exclusion]) -> list[Rep
 
 def _records(source: Path, reports: Sequence[Report], names: Sequence[str], excluded: list[Exclusion]) -> list[Record]:
     """One record for each image of each report, in the order of the reports."""
-    files = list_images(source, suffixes=(".png",))
+    files = list_images(source)
     by_stem = {file_stem(name): name for name in files}
     rows: dict[str, Record] = {}
     for report in reports:

@@ -34,7 +34,8 @@ class Options:
     sections: tuple[str, ...] = ()  # sections of the reports to keep; by default those that suit the corpus
     reports: Path | None = None  # reports that are published apart from the images (MIMIC)
     columns: Mapping[str, str] = field(default_factory=dict)  # custom: OUR-NAME=COLUMN, such as image_path=File
-    table: Path | None = None  # custom: the table; by default the only one in the source folder
+    table: Path | None = None  # custom: the table, CSV, Parquet, .xlsx or .ods; by default the only one in the source
+    sheet: str = ""  # custom: the sheet of a workbook; by default the first that is not empty
 
     # Images
     size: int = 0  # segmentation: longer side of the images that are written, 0 keeps their size

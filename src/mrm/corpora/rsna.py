@@ -15,16 +15,18 @@ from mrm.corpora.contract import (
     ABSENT,
     CONTRADICTORY,
     DUPLICATE,
+    UNLABELLED,
     Exclusion,
     Options,
     Release,
     Row,
+    by_key,
     file_stem,
     find_table,
+    image_key,
     inside,
     list_images,
     read_table,
-    without_label,
 )
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
@@ -48,16 +50,17 @@ def read(source: Path, options: Options) -> Release:
     rows = read_table(table, ("patientId", *BOX, "Target"))
     excluded: list[Exclusion] = []
     boxes = join_boxes(rows, excluded)
-    names = {p: inside(source, f"{TRAIN}/{p}.dcm", f"{table.name}, patientId {p}") for p in boxes}
-    files = list_images(source, TRAIN, suffixes=(".dcm",))
+    keys = {p: inside(source, f"{TRAIN}/{p}", f"{table.name}, patientId {p}") for p in boxes}
+    files = by_key(list_images(source, TRAIN), image_key, excluded, first=".dcm")
     records = []
-    for patient, name in names.items():
-        if name in files:
-            records.append(_labelled(name, files[name], boxes[patient], details.get(patient, "")))
+    for patient, key in keys.items():
+        if key in files:
+            records.append(_labelled(*files[key], boxes[patient], details.get(patient, "")))
         else:
-            excluded.append(Exclusion(name, ABSENT))
-    excluded += without_label(files, (f"{TRAIN}/{r['patientId']}.dcm" for r in rows))
-    for name, file in list_images(source, TEST, suffixes=(".dcm",)).items():
+            excluded.append(Exclusion(f"{key}.dcm", ABSENT))
+    known = {f"{TRAIN}/{r['patientId']}" for r in rows}
+    excluded += [Exclusion(name, UNLABELLED) for key, (name, _) in files.items() if key not in known]
+    for name, file in by_key(list_images(source, TEST), image_key, excluded, first=".dcm").values():
         records.append(Record(file, patient=file_stem(name), labels=(float("nan"),), name=name))
     return Release(
         records=Records(records, CLASSES, str(table)),

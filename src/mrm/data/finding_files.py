@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import glob
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from mrm.data import shards
-from mrm.data.headers import kind_of, load
+from mrm.data.folders import LISTS, is_image, is_system_file, may_be_image, system_note
 from mrm.data.records import Record, Records, find_images
-from mrm.system.errors import ImageError, RecordError
-
-TABLES = (".csv", ".parquet", ".gz", ".zip")
-LISTS = (".txt",)
-NO_IMAGES = (  # suffixes ignored in a folder; all other files are taken, as DICOM often has no suffix or a number
-    *TABLES,
-    *LISTS,
-    *(".json", ".jsonl", ".npy", ".npz", ".md", ".html", ".xml", ".yaml", ".yml", ".log", ".pdf", ".py", ".sh"),
-)
+from mrm.system.errors import RecordError
+from mrm.system.tables import SUFFIXES, is_workbook, stated
+from mrm.system.text_files import read_text
 
 
 def records_at(paths: Sequence[Path | str], images: Path | None = None, out: Path | None = None) -> Records:
@@ -72,9 +67,10 @@ def _rows_at(path: Path, images: Path | None, out: Path | None) -> Sequence[Reco
         return Records.load(path).rows if shards.is_shard_folder(path) else _in_folder(path, out)
     if not os.path.lexists(path):
         raise RecordError(f"{path}: no such file or folder")
-    if path.suffix not in (*TABLES, *LISTS) or _is_image(path):
+    suffix = path.suffix.lower()
+    if suffix not in (*SUFFIXES, *LISTS) or is_image(path):
         return [Record(path)]
-    if path.suffix in LISTS or _is_plain_list(path):
+    if suffix in LISTS or _is_plain_list(path):
         return _in_list(path, images)
     records = Records.load(path, images=images)
     _check_inside([r.name for r in records], path)
@@ -82,12 +78,16 @@ def _rows_at(path: Path, images: Path | None, out: Path | None) -> Sequence[Reco
 
 
 def _in_folder(folder: Path, out: Path | None) -> Sequence[Record]:
-    files = sorted(p for p in folder.rglob("*") if not _hidden(p.relative_to(folder)) and not p.is_dir())
+    every = sorted(p for p in folder.rglob("*") if not p.is_dir())
+    left_out = [str(p) for p in every if is_system_file(p.relative_to(folder))]
+    files = [p for p in every if not (is_system_file(p.relative_to(folder)) or _hidden(p.relative_to(folder)))]
     if out and folder.absolute() in out.absolute().parents:  # results of an earlier run
         files = [p for p in files if out.absolute() not in p.absolute().parents]
-    candidates = [p for p in files if p.suffix.lower() not in NO_IMAGES and p.name != "DICOMDIR"]
+    candidates = [p for p in files if may_be_image(p)]
     if not candidates:
         raise RecordError(f"{folder}: this folder has no images")
+    if left_out:
+        warnings.warn(f"{folder}: {system_note(left_out)}", stacklevel=4)
     return [Record(p) for p in candidates]
 
 
@@ -96,20 +96,13 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") or part.endswith(".partial") for part in path.parts)
 
 
-def _is_image(path: Path) -> bool:
-    try:
-        kind_of(load(path, 1024), str(path))
-    except ImageError:
-        return False
-    return True
-
-
 def _is_plain_list(path: Path) -> bool:
     """Whether a CSV is a list of paths: one column, without the header of a table of records."""
-    if path.suffix != ".csv":
+    if path.suffix.lower() != ".csv" or is_workbook(path):
         return False
     lines = [line for line in _lines(path) if line]
-    return bool(lines) and lines[0] != "image_path" and not any("," in line for line in lines)
+    separated = any(mark in line for line in lines for mark in ",;\t")
+    return bool(lines) and lines[0] != "image_path" and not separated
 
 
 def _in_list(path: Path, images: Path | None) -> Sequence[Record]:
@@ -127,14 +120,16 @@ def _in_list(path: Path, images: Path | None) -> Sequence[Record]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip().strip('"') for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (UnicodeDecodeError, OSError) as error:
-        raise RecordError(f"{path}: not a text file in UTF-8 ({error}); expected a list of paths") from None
+        return [stated(line.strip().strip('"')) for line in read_text(path).splitlines()]
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror or error}); expected a list of paths") from None
 
 
 def _check_inside(names: Sequence[str], path: Path) -> None:
     """Refuse relative names that lead out of their folder: a list from someone else might point at any file."""
     for name in names:
+        if "\0" in name:
+            raise RecordError(f"{path}: the path {name!r} has a NUL byte, which no file name has: the list is damaged")
         if not os.path.isabs(name) and os.path.normpath(name).split(os.sep)[0] == os.pardir:
             raise RecordError(
                 f"{path}: {name} leads out of the folder that names are relative to; use names within --images DIR, "

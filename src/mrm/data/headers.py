@@ -66,6 +66,8 @@ def load(source: Path | str | Bytes | StoredImage, limit: int = -1) -> Bytes:
         raise ImageError(f"{source}: no such file; check the path and the folder it is relative to") from None
     except OSError as error:
         raise ImageError(f"{source}: cannot be read ({error.strerror or error})") from error
+    except ValueError:
+        raise ImageError(f"{str(source)!r}: has a NUL byte, which no file name has: the list is damaged") from None
 
 
 def kind_of(data: Bytes, name: str) -> str:

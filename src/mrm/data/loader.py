@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -17,13 +19,14 @@ from mrm.data.samples import Data, Skipped
 from mrm.data.sampling import Sample, fetched_files
 from mrm.data.shards import WINDOW, ShardFile
 from mrm.system import hardware
-from mrm.system.errors import ImageError, StoreError
+from mrm.system.errors import STOPS, ImageError, MRMError, StoreError, UnexpectedError, first_line, unexpected
 from mrm.system.object_store import Fetcher, default_cache
 
 
 class _Failed(NamedTuple):
     """An error passed out of a worker as one line instead of a traceback."""
 
+    kind: type[MRMError]
     reason: str
 
 
@@ -40,9 +43,13 @@ class _Batched(Dataset):
                 sample, failed = self._readable(epoch, index)
                 samples.append(sample)
                 skipped += failed
-        except (ImageError, StoreError) as error:
-            return _Failed(str(error))
-        return self.data.collate(samples, skipped)
+            return self.data.collate(samples, skipped)
+        except MRMError as error:
+            return _Failed(type(error), str(error))
+        except STOPS:
+            raise
+        except BaseException as error:
+            return _Failed(UnexpectedError, str(unexpected(f"record {self.data.name(batch[0].index)}", error)))
 
     def _readable(self, epoch: int, index: int) -> tuple[Any, list[Skipped]]:
         """The sample, or with on_error "skip" the next readable one, and the records skipped on the way."""
@@ -57,6 +64,10 @@ class _Batched(Dataset):
                         f"record {self.data.name(at)}: {error}; or leave such records out with --on-error skip"
                     ) from error
                 failed.append(Skipped(at, self.data.name(at), str(error)))
+            except (MRMError, *STOPS):
+                raise
+            except BaseException as error:
+                raise unexpected(f"record {self.data.name(at)}", error) from error
         first = failed[0]
         raise ImageError(
             f"none of the {len(self.data)} images could be read; first error: {first.name}: {first.reason}"
@@ -66,7 +77,8 @@ class _Batched(Dataset):
 def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = None, pin: bool = False) -> Iterator[Any]:
     """Batches of `data`, read by `workers` processes (None: as many as suit this machine; 0: in this process).
 
-    Raises ImageError for an image that cannot be read, unless the data skips such records.
+    Raises ImageError for an image that cannot be read, unless the data skips such records, and UnexpectedError for any
+    other exception in reading or for a worker that was killed.
     """
     count = hardware.default_workers("cuda" if pin else "cpu") if workers is None else workers
     files = fetched_files(getattr(data, "records", ()) or getattr(data, "masked", ()))
@@ -86,11 +98,33 @@ def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = No
 
 
 def _raise_failures(loaded: Iterator[Any]) -> Iterator[Any]:
-    for batch in loaded:
+    while True:
+        try:
+            batch = next(loaded)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UnexpectedError(
+                f"a process that reads images was killed ({first_line(error)}), most likely because memory ran out; "
+                "run the same command again with fewer workers or a smaller batch (0 workers read in this process)"
+            ) from error
         if isinstance(batch, _Failed):
-            raise ImageError(batch.reason)
+            raise batch.kind(batch.reason)
         _release_shared_tensors()
         yield batch
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End the processes that still read when this one ends, whatever ended it.
+
+    They ignore SIGTERM, by which Python would end them, and Python would then wait for them for ever.
+    """
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.kill()
 
 
 def _release_shared_tensors() -> None:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
@@ -30,12 +30,14 @@ from PIL import Image
 
 from mrm.data import images, shards
 from mrm.data.config import OnError
+from mrm.data.folders import is_system_file, system_note
 from mrm.data.images import Box
 from mrm.data.records import Record, Records
 from mrm.data.shards import PackedImage
 from mrm.system import hardware
-from mrm.system.errors import ImageError, MaskError
-from mrm.system.tables import read_csv_rows
+from mrm.system.errors import ImageError, MaskError, printable
+from mrm.system.tables import read_rows, stated
+from mrm.system.text_files import read_text
 
 SPLITS = ("training", "validation", "test")
 IGNORED = 255  # in a mask: padding, or pixels that are not labelled
@@ -195,7 +197,7 @@ def pair(root: Path, split: str) -> tuple[list[MaskedImage], list[str]]:
     if not folder.is_dir() and not table.is_file():
         raise MaskError(f"{folder}: no such folder of masks, and no {table.name} with run lengths beside it")
     masks = _by_stem(folder) if folder.is_dir() else read_run_lengths(table)
-    rows = [MaskedImage(p.name, p, masks[stem]) for stem, p in images.items() if stem in masks]
+    rows = [MaskedImage(printable(p.name), p, masks[stem]) for stem, p in images.items() if stem in masks]
     problems = [f"{p}: an image without a mask" for stem, p in images.items() if stem not in masks]
     problems += [f"{m}: a mask without an image" for stem, m in masks.items() if stem not in images]
     return rows, problems
@@ -206,16 +208,12 @@ def select_images(rows: Sequence[MaskedImage], only: Path) -> list[MaskedImage]:
     if not only.is_file():
         raise MaskError(f"{only}: no such list of images")
     if only.suffix == ".csv":
-        header, lines = read_csv_rows(only)
+        header, lines = read_rows(only)
         if "image_path" not in header:
             raise MaskError(f"{only}: no column image_path; the columns found are {', '.join(header)}")
         names = [fields[header.index("image_path")] for _, fields in lines]
     else:
-        try:
-            lines_of_text = only.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise MaskError(f"{only}: not a text file in UTF-8 ({error}); expected a name on each line") from None
-        names = [line.split()[0] for line in lines_of_text if line.strip()]
+        names = [line.split()[0] for line in read_text(only).splitlines() if line.strip()]
     known = {stem(row.name): row for row in rows}
     stems = [stem(Path(name).name) for name in names]
     if absent := [name for name in stems if name not in known]:
@@ -260,7 +258,10 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     """The files of a folder by their names without suffix. Raises MaskError if two have the same name."""
     if not folder.is_dir():
         raise MaskError(f"{folder}: no such folder")
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    every = sorted(p for p in folder.iterdir() if p.is_file())
+    if left_out := [p.name for p in every if is_system_file(PurePath(p.name))]:
+        warnings.warn(f"{folder}: {system_note(left_out)}", stacklevel=5)
+    files = [p for p in every if p.name not in left_out and not p.name.startswith(".")]
     stems = {stem(p.name): p for p in files}
     if len(stems) < len(files):
         repeated = next(name for name, n in Counter(stem(p.name) for p in files).items() if n > 1)
@@ -333,7 +334,7 @@ def read_run_lengths(table: Path) -> dict[str, RunLengths]:
     A column `rle` in place of EncodedPixels has the usual runs: start, from 1, and length; empty for none. Both count
     down the columns of the image. An optional column ClassId has class numbers from 1. Raises MaskError.
     """
-    header, lines = read_csv_rows(table)
+    header, lines = read_rows(table)
     column = RELATIVE if RELATIVE in header else ABSOLUTE
     if "ImageId" not in header or column not in header:
         raise MaskError(
@@ -341,7 +342,7 @@ def read_run_lengths(table: Path) -> dict[str, RunLengths]:
         )
     runs: dict[str, list[tuple[int, str]]] = {}
     for number, fields in lines:
-        row = dict(zip(header, (f.strip() for f in fields), strict=False))
+        row = dict(zip(header, (stated(f) for f in fields), strict=False))
         text, kind = row.get(column, ""), row.get("ClassId") or "1"
         if not (text == "-1" or all(n.isascii() and n.isdigit() for n in text.split())):
             raise MaskError(f"{table}: line {number}: {text[:40]!r} is not a run length; expected pairs of numbers")

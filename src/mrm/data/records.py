@@ -23,10 +23,11 @@ from mrm.data import shards
 from mrm.data.config import OnError
 from mrm.data.headers import StoredImage
 from mrm.system import object_store
-from mrm.system.errors import RecordError
+from mrm.system.errors import RecordError, printable
 from mrm.system.files import write_csv, write_whole
 from mrm.system.table_files import write_parquet
-from mrm.system.tables import read_csv_rows, read_parquet_rows
+from mrm.system.tables import read_rows, stated
+from mrm.system.text_files import read_text
 
 UNCERTAIN = -1.0  # CheXpert's "may be present"; a policy turns it into 1, 0 or NaN before training
 RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
@@ -58,8 +59,8 @@ class Record:
     name: str = ""  # used in messages: the path as written in the file of records
 
     def __post_init__(self) -> None:
-        if not self.name:
-            object.__setattr__(self, "name", str(self.image) if isinstance(self.image, Path) else "image in memory")
+        name = self.name or (str(self.image) if isinstance(self.image, Path) else "image in memory")
+        object.__setattr__(self, "name", printable(name))
         for value in self.labels:
             if value not in (0.0, 1.0, UNCERTAIN) and not math.isnan(value):
                 raise RecordError(f"{self.name}: label {value:g} is not 1, 0, -1 (uncertain) or empty (not stated)")
@@ -143,7 +144,9 @@ class Records(Sequence[Record]):
         on_error: OnError = "stop",
         must_exist: bool = True,
     ) -> Records:
-        """Read a CSV, a Parquet file, a published label list (`.txt`), or a shard folder or its address (`mrm.data.shards`).
+        """Read a table, a published label list (`.txt`), or a shard folder or its address (`mrm.data.shards`).
+
+        A table is a CSV, a Parquet file, or the first sheet of an Excel or LibreOffice workbook (`mrm.system.tables`).
 
         `classes` names the label columns; None takes every numeric column that is not an attribute; the
         default reads no labels. `images` is the folder of relative image paths, by default that of the file; shards
@@ -160,10 +163,7 @@ class Records(Sequence[Record]):
         if path.suffix == ".txt":
             names = None if not classes else tuple(classes)
             return read_list(path, names, images, on_error, must_exist)
-        if path.suffix == ".parquet":
-            header, lines = read_parquet_rows(path)
-            return _from_table(path, header, lines, classes, images, on_error)
-        header, lines = read_csv_rows(path)
+        header, lines = read_rows(path)
         return _from_table(path, header, lines, classes, images, on_error)
 
     # Writing ------------------------------------------------------------------------------------
@@ -233,18 +233,16 @@ def read_list(
     Without `classes` the labels are called `label0`, `label1`, ... Raises RecordError for a line with a
     different number of labels than most lines have, or with a label other than 0 and 1.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: not a text file in UTF-8 ({error}); expected a label list") from None
-    lines = [(n, line.split()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [(n, line.split()) for n, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
     if not lines:
         raise RecordError(f"{path}: empty label list")
     usual = Counter(len(fields) - 1 for _, fields in lines).most_common(1)[0][0]
     names = tuple(classes) if classes else tuple(f"label{i}" for i in range(usual))
     valid, problems = [], []
     for number, (name, *labels) in lines:
-        if len(labels) != len(names):
+        if "\0" in name:
+            problems.append(f"line {number}: {name!r} has a NUL byte, which no file name has: the list is damaged")
+        elif len(labels) != len(names):
             problems.append(f"line {number}: {name} has {len(labels)} labels, expected {len(names)}")
         elif stray := [v for v in labels if v not in ("0", "1")]:
             problems.append(f"line {number}: {name} has label {stray[0]!r}; a label list can hold only 0 and 1")
@@ -330,24 +328,26 @@ def _from_table(path, header, lines, classes, images, on_error, stored=None) -> 
 
 def _record(row: dict[str, str], classes: tuple[str, ...], place: Path | StoredImage, header: Sequence[str]) -> Record:
     """The record of one row. `place` is the folder of the image, or the image itself."""
-    name = row["image_path"].strip()
+    name = stated(row["image_path"])
     if not name:
         raise RecordError("empty image_path")
+    if "\0" in name:
+        raise RecordError(f"image_path {name!r} has a NUL byte, which no file name has: the table is damaged")
     known = {*RESERVED, *classes}
     return Record(
         image=place / name if isinstance(place, Path) else place,  # an absolute name stays as it is
-        report=row.get("report_content", "").strip(),
-        patient=row.get("patient_id", "").strip(),
-        study=row.get("study_id", "").strip(),
-        view=row.get("view", "").strip(),
+        report=stated(row.get("report_content", "")),
+        patient=stated(row.get("patient_id", "")),
+        study=stated(row.get("study_id", "")),
+        view=stated(row.get("view", "")),
         labels=tuple(_label(row[c], name, c) for c in classes),
-        extra={k: row[k].strip() for k in header if k not in known},
+        extra={k: stated(row[k]) for k in header if k not in known},
         name=name,
     )
 
 
 def _label(text: str, name: str, column: str) -> float:
-    text = text.strip()
+    text = stated(text)
     if not text:
         return float("nan")
     try:
@@ -376,9 +376,9 @@ def _class_columns(path: Path, header: Sequence[str], rows: Sequence[Mapping[str
 
 def _is_numeric(values: Iterable[str]) -> bool:
     """Whether most stated values are numbers: a single stray word must not hide a class column."""
-    stated = [v for v in values if v.strip()]
-    numbers = sum(v.strip().replace(".", "", 1).lstrip("-").isdigit() for v in stated)
-    return bool(stated) and numbers * 2 > len(stated)
+    known = [text for v in values if (text := stated(v))]
+    numbers = sum(text.replace(".", "", 1).lstrip("-").isdigit() for text in known)
+    return bool(known) and numbers * 2 > len(known)
 
 
 def _report(path: Path, problems: Sequence[str], on_error: OnError, advice: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mrm.system.errors import RecordError
 from mrm.system.files import write_csv
-from mrm.system.tables import read_csv_rows
+from mrm.system.tables import read_csv_rows, stated
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_predictions(path: Path) -> Predictions:
                 f"{path}: line {rows[i][0]}: {rows[i][1][0]}, {classes[c]}: {what.format(value)}"
                 + (f"; {wrong_NC.sum():,} such values in all" if wrong_NC.sum() > 1 else "")
             )
-    patients = [row[1] for _, row in rows]
+    patients = [stated(row[1]) for _, row in rows]
     return Predictions(
         [row[0] for _, row in rows], patients if all(patients) else None, classes, labels_NC, probabilities_NC
     )

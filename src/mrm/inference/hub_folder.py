@@ -11,8 +11,7 @@ import mrm
 from mrm.inference.model_card import model_card
 from mrm.models import model_folder
 from mrm.models.card import Card
-from mrm.models.weights import first_line
-from mrm.system.errors import CheckpointError
+from mrm.system.errors import CheckpointError, first_line
 from mrm.system.files import write_whole
 
 HUB_FILES = {"README.md", "config.json", "model.safetensors", "tokenizer.json"}

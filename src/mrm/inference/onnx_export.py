@@ -28,8 +28,7 @@ from mrm.models.classifier import Classifier
 from mrm.models.model_folder import Model
 from mrm.models.mrm import MRM, normalise
 from mrm.models.segmenter import Segmenter
-from mrm.models.weights import first_line
-from mrm.system.errors import CheckpointError
+from mrm.system.errors import CheckpointError, first_line
 from mrm.system.files import write_by
 
 TOLERANCE = 1e-4  # by which ONNX may differ from PyTorch, as a share of the largest value of an output, or of 1

@@ -32,7 +32,6 @@ from mrm.models.published_layout import BERT, HEAD, own_names, to_published
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.models.weights import (
     KeyReport,
-    first_line,
     load_strict,
     match,
     read_pickle,
@@ -40,7 +39,7 @@ from mrm.models.weights import (
     read_weights,
     require_match,
 )
-from mrm.system.errors import CheckpointError, ConfigError, RunError
+from mrm.system.errors import CheckpointError, ConfigError, RunError, first_line
 from mrm.system.files import read_json, write_by, write_json, write_whole
 from mrm.system.permissions import restricted
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mrm.system.errors import CheckpointError
+from mrm.system.errors import CheckpointError, first_line
 
 
 @dataclass(frozen=True)
@@ -180,8 +180,3 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 def _short(names: list[str], limit: int = 6) -> str:
     more = [f"and {len(names) - limit} more"] if len(names) > limit else []
     return ", ".join([*names[:limit], *more])
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, which in libraries can fill pages."""
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

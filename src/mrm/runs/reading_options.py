@@ -10,8 +10,7 @@ from typing import Literal
 
 import torch
 
-from mrm.models.weights import first_line
-from mrm.system.errors import RunError
+from mrm.system.errors import RunError, first_line
 from mrm.system.hardware import best_device
 from mrm.training.trainer import processes
 
@@ -66,11 +65,4 @@ def named_failures(reading: Reading) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise RunError(
             f"out of memory on the device with {reading.batch} images in a batch; choose a smaller --batch"
-        ) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise RunError(
-            f"a worker process that reads images was killed ({first_line(error)}). Run the same command with "
-            "--workers 0 --batch 1: it resumes, and the last row it writes is of the image before the one at fault"
         ) from error

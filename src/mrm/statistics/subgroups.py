@@ -22,6 +22,7 @@ from mrm.statistics.comparison import bootstrap_p, holm
 from mrm.statistics.intervals import Array, Bootstrap, Estimate, finite_or_none
 from mrm.statistics.ranking import FEW, RankedScores, auroc, bootstrap_metrics, macro_mean
 from mrm.system.errors import RecordError
+from mrm.system.tables import stated
 
 AGES = ("age", "patientage", "ageyears", "ageinyears")  # names of a column of ages, in small letters only
 BANDS = (0, 18, 40, 60, 80)  # the first year of each age band
@@ -95,7 +96,7 @@ def values_of(records: Records, column: str) -> list[str]:
         raise RecordError(f"{records.source}: no column {column!r} to group by; choose from {columns}")
     if re.sub(r"[^a-z]", "", column.lower()) in AGES:
         values = [age_band(value) for value in values]
-    values = [value.strip() or UNSTATED for value in values]
+    values = [stated(value) or UNSTATED for value in values]
     distinct = set(values) - {UNSTATED}
     if not distinct:
         raise RecordError(f"{records.source}: column {column} has no value in any tested record")

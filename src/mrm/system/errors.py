@@ -1,8 +1,23 @@
 """The errors that users read: what is wrong, where, and what to do. The command line prints each as one line."""
 
 
+def printable(text: str) -> str:
+    """The text with `\\xe4` in place of each byte of a file name that is not UTF-8, which could not be printed or saved."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        except UnicodeEncodeError:  # half of a pair, as no file system gives
+            return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
 class MRMError(ValueError):
-    """The base of all expected errors."""
+    """The base of all expected errors. Its message can be printed, whatever file names are in it."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class OutputError(MRMError):
@@ -19,6 +34,26 @@ class RecordError(MRMError):
 
 class ImageError(MRMError):
     """An image that cannot be used."""
+
+
+class UnexpectedError(MRMError):
+    """A fault in reading that nothing foresaw. It ends the command."""
+
+
+STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit)  # exceptions by which a program is asked to end; no faults
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, which in libraries can fill pages; the name of its class if it has none."""
+    return next(iter(str(error).strip().splitlines()), "")[:200] or type(error).__name__
+
+
+def unexpected(where: str, error: BaseException) -> UnexpectedError:
+    """The error to raise for an exception that nothing foresaw, which may be no Exception: Rust's panics are none."""
+    return UnexpectedError(
+        f"{where}: reading failed in a way that was not foreseen ({type(error).__name__}: {first_line(error)}); "
+        "leave this record out to continue, and please report the fault"
+    )
 
 
 class MaskError(ImageError):

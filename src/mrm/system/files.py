@@ -47,7 +47,7 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write dictionaries, lists, numbers, text and paths as JSON; NaN and infinity become null. Returns `path`."""
-    return write_whole(path, as_json(value).encode())
+    return write_whole(path, as_json(value).encode("utf-8", "backslashreplace"))
 
 
 def as_json(value: Any) -> str:
@@ -90,7 +90,7 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Row]) -> Path:
     names = list(columns)
 
     def write(temporary: Path) -> None:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
+        with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             minimal = csv.writer(file, lineterminator="\n")
             quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
             for row in itertools.chain([names], rows):

@@ -55,7 +55,7 @@ def _write_json_list(path: Path, columns: Iterable[str], rows: Iterable[Row]) ->
     names = list(columns)
 
     def write(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write("[")
             for number, row in enumerate(rows):
                 file.write(("\n" if number == 0 else ",\n") + _json_line(names, row))
@@ -68,7 +68,7 @@ def _write_json_lines(path: Path, columns: Iterable[str], rows: Iterable[Row]) -
     names = list(columns)
 
     def write(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(_json_line(names, row) + "\n" for row in rows)
 
     return write_by(path, write)

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from mrm.data import loader, samples, sampling
 from mrm.models import model_folder, noise
-from mrm.models.weights import first_line
 from mrm.system import hardware
-from mrm.system.errors import TrainingError
+from mrm.system.errors import TrainingError, first_line
 from mrm.system.permissions import restricted
 from mrm.system.progress import duration
 from mrm.system.spreadsheet_cells import guarded

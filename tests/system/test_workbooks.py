@@ -1,0 +1,80 @@
+"""Workbooks of Excel and LibreOffice: ids stay ids, the sheet is named, damaged and locked files are refused in a sentence."""
+
+import pytest
+
+from mrm.data.records import Records
+from mrm.system import unpacking
+from mrm.system.errors import RecordError
+from mrm.system.tables import read_rows
+from tests.support.workbooks import Day, write_ods, write_xlsx
+
+ROWS = [
+    ["image_path", "patient_id", "report_content", "effusion", None],
+    ["a.png", 1234567, "Clear & dry.\nNo effusion.", 0, None],
+    [None, None, None, None, None],
+    ["b.png", "P-2", None, True, None],
+]
+WRITERS = [("x.xlsx", write_xlsx), ("x.ods", write_ods)]
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS)
+def test_the_first_sheet_is_read_with_whole_numbers_truth_values_and_the_rows_numbers(tmp_path, name, write):
+    header, rows = read_rows(write(tmp_path / name, {"Sheet1": ROWS}))
+    assert header == ["image_path", "patient_id", "report_content", "effusion"]
+    text = "Clear & dry.\nNo effusion."
+    first, second = rows
+    assert first[0] == 2
+    assert first[1][:2] == ["a.png", "1234567"]
+    assert first[1][2].split() == text.split()
+    assert first[1][3] == "0"
+    assert second == (4, ["b.png", "P-2", "", "1"])
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS)
+def test_records_come_from_a_workbook_whatever_its_name(tmp_path, name, write):
+    for path in (tmp_path / name, tmp_path / "saved-under-another-name.csv"):
+        records = Records.load(write(path, {"Sheet1": ROWS}), classes=["effusion"])
+        assert [r.patient for r in records] == ["1234567", "P-2"]
+        assert records.labels_NC.tolist() == [[0.0], [1.0]]
+        assert records[0].image == tmp_path / "a.png"
+
+
+def test_another_sheet_is_read_by_its_name_and_unread_sheets_are_named(tmp_path):
+    path = write_xlsx(tmp_path / "x.xlsx", {"Empty": [], "Notes": [["hello"]], "Images": ROWS})
+    assert read_rows(path, "Images")[0][0] == "image_path"
+    with pytest.warns(UserWarning, match="the sheet Notes is read, and not Images"):
+        assert read_rows(path)[0] == ["hello"]
+    with pytest.raises(RecordError, match="no sheet 'images'; choose from Empty, Notes, Images"):
+        read_rows(path, "images")
+    with pytest.raises(RecordError, match="the sheet Empty is empty; name another with --sheet"):
+        read_rows(path, "Empty")
+
+
+def test_a_date_is_a_date_and_a_large_number_keeps_its_digits(tmp_path):
+    rows = [["day", "accession", "dose"], [Day(45443), 123456789012, 0.25]]
+    header, lines = read_rows(write_xlsx(tmp_path / "x.xlsx", {"s": rows}))
+    assert header == ["day", "accession", "dose"]
+    assert list(lines) == [(2, ["2024-05-31", "123456789012", "0.25"])]  # day 45,443 of Excel is the 31st of May 2024
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 cut off", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600)])
+def test_a_damaged_or_locked_workbook_is_refused_in_one_sentence(tmp_path, content):
+    (tmp_path / "x.xlsx").write_bytes(content)
+    with pytest.raises(
+        RecordError, match=r"x\.xlsx: cannot be read as a workbook .*; save it again without a password"
+    ):
+        read_rows(tmp_path / "x.xlsx")
+
+
+def test_a_workbook_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRM_MAX_UNPACKED_MB", "1")
+    monkeypatch.setattr(unpacking, "MIB", 100)
+    monkeypatch.setattr(unpacking, "RATIO", 1)
+    with pytest.raises(RecordError, match=r"bytes unpack to more than .* MRM_MAX_UNPACKED_MB"):
+        read_rows(write_xlsx(tmp_path / "x.xlsx", {"s": ROWS}))
+
+
+def test_a_table_without_sheets_refuses_a_sheet(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(RecordError, match="has no sheets"):
+        read_rows(tmp_path / "t.csv", "Sheet1")
