@@ -42,19 +42,19 @@ def test_settings_left_out_take_their_defaults():
 
 
 BAD = {
-    "sed: 1": r"extra fields found \(sed\) @ \$",
+    "sed: 1": r"unknown setting 'sed'; did you mean seed\? @ \$",
     "out: run": r"required field missing @ \$\.records",
     "seed: many": r"expected int @ \$\.seed",
     "training: {global_batch: 6.5}": r"expected int @ \$\.training\.global_batch",
     "training: {global_batch: true}": r"expected int @ \$\.training\.global_batch",
     "training: {steps: 2.5}": r"expected int \| None @ \$\.training\.steps",
-    "training: {rate: 0.1}": r"extra fields found \(rate\) @ \$\.training",
-    "training: {precision: fp64}": r"fp64 not in literal .* @ \$\.training\.precision",
+    "training: {rate: 0.1}": r"unknown setting 'rate'; the nearest is \w+, and all are epochs, .*lr, .* @ \$\.training",
+    "training: {precision: fp64}": r"unknown value 'fp64'; choose from fp32, bf16.* @ \$\.training\.precision",
     "training: {lr: fast}": r"expected float @ \$\.training\.lr",
     "model: {antialias: 'false'}": r"expected bool @ \$\.model\.antialias",
     "model: {keep: null}": r"expected int @ \$\.model\.keep",
     "model: large": r" @ \$\.model",
-    "on_error: ignore": r"ignore not in literal .* @ \$\.on_error",
+    "on_error: ignore": r"unknown value 'ignore'; choose from stop, skip @ \$\.on_error",
     "init: 3": r"expected .*Path.* @ \$\.init",
 }
 
@@ -84,3 +84,22 @@ def test_differences_are_named_by_their_place_with_both_values():
         f"training.lr: {before.training.lr}, now 0.5",
     ]
     assert differences(before, before) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian: a", "unknown setting 'trian'; did you mean train?"),
+        ("on-error: skip", "did you mean on_error?"),
+        ("lr: 0.1", "unknown setting 'lr'; did you mean training.lr?"),  # right, but in another part
+        ("training.lr: 0.1", "unknown setting 'training.lr'; in a file it is lr below training @ $"),
+        ("crop: {aera: [0.2, 1.0]}", "unknown setting 'aera'; did you mean area? @ $.crop"),
+        ("training: {warmup-steps: 5}", "did you mean warmup_steps?"),
+        ("zzz: 1", "and all are train, val, init, out, "),
+        ("view: hole", "unknown value 'hole'; choose from whole, centre @ $.view"),
+    ],
+)
+def test_a_misspelt_setting_is_answered_with_the_nearest_one(line, message):
+    with pytest.raises(ConfigError) as raised:
+        from_yaml(FinetuneConfig, f"train: a\nval: b\ninit: c\nout: d\n{line}\n")
+    assert message in str(raised.value)

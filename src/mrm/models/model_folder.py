@@ -28,6 +28,7 @@ from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig, build_encoder
 from mrm.models.config import ModelConfig
 from mrm.models.mrm import MRM
+from mrm.models.name_prefixes import example_name
 from mrm.models.published_layout import BERT, HEAD, own_names, to_published
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.models.weights import (
@@ -235,14 +236,16 @@ def start_from(model: nn.Module, path: Path | str) -> KeyReport:
     `path` is a model folder, a run, `MRM.pth`, MAE's or any timm ViT weights. Positions of another grid
     are resampled as timm does. Raises CheckpointError if the encoder's blocks do not fit.
     """
-    weights = own_names(_weights_of(Path(path)))
+    stored = _weights_of(Path(path))
+    weights = own_names(stored)
     weights = _fit_positions(model.get_submodule("encoder"), weights)
     report = match(model, weights)
     blocks = [k for k in model.state_dict() if k.startswith("encoder.blocks.")]
     if unfit := [k for k in blocks if k not in report.matched]:
         raise CheckpointError(
             f"{path}: weights of another encoder; {len(unfit)} of {len(blocks)} block tensors do not fit, "
-            f"first {unfit[0]} ({report.mismatched.get(unfit[0], 'not in the file')})"
+            f"first {unfit[0]} ({report.mismatched.get(unfit[0], 'not in the file')}); the file has names such as "
+            f"{example_name(stored)}"
         )
     model.load_state_dict({k: weights[k] for k in report.matched}, strict=False)
     return report

@@ -17,7 +17,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mrm.models.name_prefixes import without_prefixes
 from mrm.system.errors import CheckpointError, first_line
+
+STATE_DICTS = ("model", "state_dict", "model_state_dict")  # where programs keep the weights in a `.pth`
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,15 @@ class KeyReport:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name from `.safetensors`, or from a `.pth` that holds nothing but data.
 
-    A `.pth` may be a state dict or hold one under "model" or "state_dict". A file that would run code
-    when unpickled is refused. Raises CheckpointError.
+    A `.pth` may be a state dict or hold one under one of the names STATE_DICTS. Prefixes such as those of `torch.compile`
+    are left out (`name_prefixes`). A file that would run code when unpickled is refused. Raises CheckpointError.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file of weights")
     with _as_damaged(path):
         weights = load_file(path) if path.suffix == ".safetensors" else _state_dict(read_pickle(path), path)
         _check_values(weights, path)
-        return weights
+        return without_prefixes(weights, path)
 
 
 def read_shapes(path: Path) -> dict[str, torch.Size]:
@@ -169,12 +172,16 @@ def compare(own: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> KeyR
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
-    for key in ("model", "state_dict"):
+    for key in STATE_DICTS:
         if isinstance(content, dict) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f'{path}: has no state dict (a mapping of names to tensors, or one under "model")')
-    return {str(k).removeprefix("module."): v for k, v in content.items()}
+        keys = f"; its keys are {_short(list(map(str, content)))}" if isinstance(content, Mapping) else ""
+        raise CheckpointError(
+            f"{path}: has no state dict, a mapping of names to tensors, alone or under {' or '.join(STATE_DICTS)}{keys}. "
+            'Save the weights that are meant as {"model": weights} with torch.save'
+        )
+    return {str(k): v for k, v in content.items()}
 
 
 def _short(names: list[str], limit: int = 6) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import cattrs
 import cattrs.preconf.pyyaml
@@ -33,6 +34,13 @@ def _exactly(kind: type) -> Callable[[Any, Any], Any]:
     return structure
 
 
+def _choice(value: Any, kind: Any) -> Any:
+    """One of the values of a Literal."""
+    if value not in get_args(kind):
+        raise ConfigError(f"unknown value {value!r}; choose from {', '.join(map(str, get_args(kind)))}")
+    return value
+
+
 def _finite(value: Any, _: Any) -> float:
     """A number; YAML takes `6e-4` for text, which is a number to us."""
     number = float(value)
@@ -41,6 +49,7 @@ def _finite(value: Any, _: Any) -> float:
     return number
 
 
+_converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
 _converter.register_structure_hook(float, _finite)
 for _kind in (bool, int):
     _converter.register_structure_hook(_kind, _exactly(_kind))
@@ -69,7 +78,7 @@ def from_yaml(kind: type, text: str, source: str = "configuration", base: Any = 
             settings = _over(base, settings)
         return _converter.structure(settings, kind)
     except cattrs.BaseValidationError as error:
-        reasons = cattrs.transform_error(error, format_exception=_reason)
+        reasons = cattrs.transform_error(error, format_exception=lambda error, part: _reason(error, part, kind))
         raise ConfigError(f"{source}: {'; '.join(reasons)}") from error
     except MRMError:
         raise
@@ -138,9 +147,35 @@ def _over(base: Any, settings: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _reason(error: BaseException, kind: type | None) -> str:
+def _reason(error: BaseException, kind: type | None, whole: type) -> str:
     """The message of an error of this package as it is; that of any other error in the words of cattrs."""
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        return "; ".join(_unknown(str(name), error.cl, whole) for name in sorted(error.extra_fields, key=str))
     return str(error) if isinstance(error, MRMError) else cattrs.v.format_exception(error, kind)
+
+
+def _unknown(name: str, kind: type, whole: type) -> str:
+    """The message for a setting that `kind`, a part of the configuration `whole`, does not have, with the nearest one."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    spelling = name.lower().replace("-", "_")
+    if "." in name and name in _paths(whole):
+        part, _, last = name.rpartition(".")
+        return f"unknown setting {name!r}; in a file it is {last} below {part}"
+    here = difflib.get_close_matches(spelling, known, n=1, cutoff=0.75)
+    elsewhere = [path for path in _paths(whole) if path.rpartition(".")[2] == spelling.rpartition(".")[2]]
+    if nearest := here or elsewhere:
+        return f"unknown setting {name!r}; did you mean {nearest[0]}?"
+    nearest = difflib.get_close_matches(spelling, known, n=1, cutoff=0)
+    return f"unknown setting {name!r}; the nearest is {nearest[0]}, and all are {', '.join(known)}"
+
+
+def _paths(kind: type, prefix: str = "") -> list[str]:
+    """The settings of a configuration and of its parts: `training.lr`."""
+    paths = []
+    for name, part in get_type_hints(kind).items():
+        nested = isinstance(part, type) and dataclasses.is_dataclass(part)
+        paths += _paths(part, f"{prefix}{name}.") if nested else [prefix + name]
+    return paths
 
 
 def differences(before: Any, after: Any, at: str = "") -> list[str]:
