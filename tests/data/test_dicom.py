@@ -28,7 +28,7 @@ from pydicom.uid import (
 from mrm.data import dicom, images
 from mrm.data.config import CropConfig
 from mrm.data.records import Record, Records
-from mrm.data.samples import ImageData, LabelData, eval_image
+from mrm.data.samples import ImageData, LabelData
 from mrm.system.errors import ImageError
 from tests.support.dicom_files import dataset, dicom_bytes, saved
 
@@ -106,7 +106,7 @@ def test_a_file_is_parsed_once_however_much_is_asked_of_it(kind, radiograph, tmp
     upload = images.open_image(data)
     assert images.size(upload) == radiograph.shape
     assert bool(images.doubts(upload)) == (kind == "DICOM")
-    assert eval_image(Record(upload), 32).shape == (32, 32)
+    assert images.eval_image(upload, 32).shape == (32, 32)
     whole = images.read(upload)
     assert parses == once
     np.testing.assert_array_equal(whole, images.read(path))

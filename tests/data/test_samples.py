@@ -6,9 +6,9 @@ import torch
 
 from mrm.data import images
 from mrm.data.config import CropConfig, ReportConfig
-from mrm.data.records import Record, Records
+from mrm.data.records import Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer
-from mrm.data.samples import LabelData, PretrainData, eval_image
+from mrm.data.samples import LabelData, PretrainData
 from tests.support.samples import (
     LENGTH,
     everything,
@@ -227,7 +227,7 @@ def test_labels_not_stated_stay_not_a_number(labelled):
 def test_images_for_testing_do_not_change_with_epoch_or_seed(labelled):
     data, other = LabelData(labelled, 32, seed=0), LabelData(labelled, 32, seed=1)
     np.testing.assert_array_equal(data.sample(0, 1)["image"], other.sample(7, 1)["image"])
-    np.testing.assert_array_equal(data.sample(0, 1)["image"], eval_image(labelled[1], 32))
+    np.testing.assert_array_equal(data.sample(0, 1)["image"], images.eval_image(labelled[1].image, 32))
 
 
 def test_images_for_training_change_with_epoch_and_seed(labelled):
@@ -241,6 +241,6 @@ def test_images_for_training_change_with_epoch_and_seed(labelled):
 def test_the_whole_view_sees_the_sides_of_a_wide_radiograph_and_the_centre_view_cuts_them():
     radiograph = np.zeros((40, 80), np.uint8)
     radiograph[:, :10] = 255  # a finding at the very side
-    wide = Record(images.encode_png(radiograph))
-    assert (eval_image(wide, 40, "whole")[:, :4] > 200).all()
-    assert eval_image(wide, 40, "centre").max() == 0
+    wide = images.encode_png(radiograph)
+    assert (images.eval_image(wide, 40, "whole")[:, :4] > 200).all()
+    assert images.eval_image(wide, 40, "centre").max() == 0

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mrm.corpora.phantoms.phantom import FINDINGS
-from mrm.data import images, samples
+from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.inference import linear_head, predict
 from mrm.models.mrm import normalise
@@ -55,16 +55,14 @@ def test_a_radiograph_that_is_not_square_is_seen_whole_unless_its_centre_is_aske
     radiograph[:, :40] = 255  # a bright stripe at the side
     path = tmp_path / "radiograph.png"
     path.write_bytes(images.encode_png(radiograph))
-    from mrm.data.samples import eval_image as image_for
-
-    assert image_for(Record(path), 64, "whole")[:, :8].min() > 200
-    assert image_for(Record(path), 64, "centre").max() == 0
+    assert images.eval_image(path, 64, "whole")[:, :8].min() > 200
+    assert images.eval_image(path, 64, "centre").max() == 0
 
 
 def test_features_are_the_mean_of_the_patches_or_the_patches_after_the_last_norm(model, classifier, records):
     few = records[:5]
-    images = torch.from_numpy(np.stack([samples.eval_image(r, MICRO.image_size) for r in few]))
-    normal = normalise(images, MICRO.mean, MICRO.std)
+    seen = torch.from_numpy(np.stack([images.eval_image(r.image, MICRO.image_size) for r in few]))
+    normal = normalise(seen, MICRO.mean, MICRO.std)
     with torch.inference_mode():
         tokens = model.encode(normal)[:, 1:]  # without the class token
         inside = classifier.encoder.forward_features(normal)[:, 1:]

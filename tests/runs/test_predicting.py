@@ -11,8 +11,8 @@ import pytest
 import mrm
 from mrm import cli, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
-from mrm.data import finding_files, images, samples
-from mrm.data.records import Record, Records
+from mrm.data import finding_files, images
+from mrm.data.records import Records
 from mrm.inference import outliers, predict
 from mrm.models import model_folder
 from mrm.runs import predicting
@@ -170,7 +170,7 @@ def test_a_large_jpeg_is_decoded_smaller_than_its_dicom_and_they_agree(model, ph
     radiograph = images.read(phantoms / "images" / "S0-000000.jpg")
     (tmp_path / "large.jpg").write_bytes(images.encode_jpeg(images.resize(radiograph, 1000, 800)))
     (tmp_path / "large.dcm").write_bytes(dicom_bytes(images.read(tmp_path / "large.jpg")))
-    seen = [samples.eval_image(Record(tmp_path / n), MICRO.image_size).astype(int) for n in ("large.jpg", "large.dcm")]
+    seen = [images.eval_image(tmp_path / n, MICRO.image_size).astype(int) for n in ("large.jpg", "large.dcm")]
     assert 0 < np.abs(seen[0] - seen[1]).max() <= 3  # grey levels of 255
     first, second = predicted_rows(model, [tmp_path / "large.jpg", tmp_path / "large.dcm"], tmp_path / "a.csv")
     assert max(abs(float(first[c]) - float(second[c])) for c in FINDINGS) < 0.005  # of logits up to 17

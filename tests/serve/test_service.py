@@ -31,7 +31,7 @@ from mrm.inference import heat_maps, predict, reconstruction, report_filling
 from mrm.models import model_folder, noise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.runs.predicting import predict_table
-from mrm.serve import server
+from mrm.serve import server, uploads
 from mrm.serve.admission import Admission, Refused
 from mrm.serve.limits import Limits
 from mrm.serve.worker import ModelWorker
@@ -123,11 +123,8 @@ def test_the_answer_is_the_same_for_png_tiff_and_dicom_alone_or_in_a_batch(clien
     assert service.worker.batches - batches < 20  # some went together
 
 
-@pytest.mark.parametrize(
-    ("path", "fields"),
-    [("/predict", {}), ("/preview", {}), ("/explain", {"finding": FINDINGS[0], "method": "rollout"})],
-)
-def test_an_uploaded_dicom_file_is_parsed_once(client, image, monkeypatch, path, fields):
+@pytest.mark.parametrize("eval_view", [None, (32, "whole")])
+def test_an_uploaded_dicom_file_is_parsed_once(image, monkeypatch, eval_view):
     parsed, dcmread = [], pydicom.dcmread
 
     def count(file, **options):
@@ -135,7 +132,8 @@ def test_an_uploaded_dicom_file_is_parsed_once(client, image, monkeypatch, path,
         return dcmread(file, **options)
 
     monkeypatch.setattr(pydicom, "dcmread", count)
-    assert ask(client, path, dicom(image), **fields).status_code == 200
+    upload = uploads.decode(dicom(image), Limits(), eval_view)
+    assert (upload.height, upload.width) == image.shape
     assert len(parsed) == 1
 
 
@@ -616,7 +614,15 @@ def test_a_token_guards_everything_but_the_page_and_the_health_check(folder, ima
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Bearer"
             assert answer.json()["error"]
-        assert client.get("/model").status_code == client.get("/metrics").status_code == 401
+        for path in (
+            "/model",
+            "/metrics",
+            "/openapi.json",
+            "/openapi.json/",
+            "/nowhere",
+        ):  # these name the classes, or may
+            assert client.get(path).status_code == 401
+            assert FINDINGS[0] not in client.get(path).text
         assert client.get("/health").status_code == client.get("/").status_code == 200
         good = client.post("/predict", files={"image": ("a", data)}, headers={"Authorization": f"Bearer {TOKEN}"})
         assert good.status_code == 200
@@ -627,6 +633,66 @@ def test_without_a_token_it_answers_to_its_own_names_only(folder):
     with fastapi_testclient.TestClient(server.application(folder / "classifier", hosts=names), BASE) as client:
         for host, status in (("localhost:8000", 200), ("[::1]:8000", 200), ("127.0.0.1", 200), ("evil.example", 421)):
             assert client.get("/model", headers={"host": host}).status_code == status
+
+
+NAVIGATED = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),  # a page in a sandbox, or a local file
+        ({"origin": "http://127.0.0.1:3000"}, 403),  # another port is another origin
+        ({"origin": "file://127.0.0.1"}, 403),
+        ({"origin": "http://[bad"}, 403),
+        ({"origin": "http://127.0.0.1"}, 200),
+        ({"origin": "http://127.0.0.1:80"}, 200),
+        ({"origin": "https://127.0.0.1"}, 200),  # a proxy with TLS is in front
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site", "origin": "http://127.0.0.1"}, 403),
+        ({"sec-fetch-site": "cross-site", **NAVIGATED, "origin": "http://evil.example"}, 403),  # a form that is submitted
+        ({"sec-fetch-site": "same-origin", "origin": "https://behind.a.proxy"}, 200),  # the proxy changed the host name
+        ({"sec-fetch-site": "none"}, 200),  # typed by a person
+        ({}, 200),  # a program
+    ],
+)  # fmt: skip
+def test_pages_of_other_sites_cannot_make_it_compute(client, image, headers, status):
+    service = client.app.state.service
+    before = service.worker.images
+    answer = client.post("/predict", files={"image": ("a", images.encode_png(image))}, headers=headers)
+    assert answer.status_code == status
+    assert service.worker.images - before == (status == 200)
+    assert client.get("/model", headers=headers).status_code == status
+
+
+def test_a_link_from_another_site_opens_the_page(client):
+    link = {"sec-fetch-site": "cross-site", **NAVIGATED}
+    assert client.get("/", headers=link).status_code == 200
+    assert client.get("/", headers={**link, "sec-fetch-dest": "iframe"}).status_code == 403
+
+
+def test_one_address_cannot_take_all_places():
+    admission = Admission(Limits(max_requests=3, requests_per_address=2))
+    with admission.admit("a"), admission.admit("a"):
+        with pytest.raises(Refused, match="from this address") as refused, admission.admit("a"):
+            pass
+        assert refused.value.status == 503
+        with admission.admit("b"), pytest.raises(Refused, match="3 requests are in progress"), admission.admit("c"):
+            pass
+    assert not admission.by_address
+
+
+def test_the_memory_of_a_long_answer_is_reserved_until_it_is_taken(folder, image):
+    limits = Limits(body_mb=0.1, memory_mb=0.101)
+    with fastapi_testclient.TestClient(server.application(folder / "classifier", limits=limits), BASE) as client:
+        noise_HW = np.random.default_rng(0).integers(0, 255, (180, 180), np.uint8)  # 32 kB, as a PNG and as pixels
+        answer = ask(client, "/explain", images.encode_png(noise_HW), finding=FINDINGS[0])  # two PNG images in base64
+        assert answer.status_code == 503
+        assert "all the memory" in answer.json()["error"]
+        assert answer.headers["content-security-policy"]
+        assert ask(client, "/predict", images.encode_png(image)).status_code == 200
+        assert client.app.state.service.admission.reserved_bytes == 0
 
 
 def test_every_answer_is_locked_down(client):

@@ -15,7 +15,8 @@ from mrm.models import model_folder, noise
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM
-from mrm.serve.server import listen
+from mrm.serve.limits import Limits
+from mrm.serve.server import listen, server_config
 from tests.support.configs import MICRO
 from tests.support.dicom_files import dicom_bytes
 
@@ -47,12 +48,13 @@ def ask(client, path, data, **fields):
 
 
 @contextmanager
-def running(app):
-    """The service at an address of its own; gives the address."""
+def running(app, limits=None):
+    """The service at an address of its own, as `mrm serve` configures it; gives the address."""
     import uvicorn
 
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False))
+    app.state.service.log.take_over()
+    server = uvicorn.Server(server_config(app, limits or Limits()))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     until = time.monotonic() + 20

@@ -7,10 +7,8 @@ captures become luma. Compressed files other than 8-bit JPEG need the plugins of
 `mrm.data.images` calls this module for DICOM files.
 """
 
-import io
 import math
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,7 +18,6 @@ import pydicom
 from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -31,11 +28,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mrm.data import chest_tags, dicom_streams, grayscale, headers, jpeg_files, lookup_tables
+from mrm.data import chest_tags, dicom_limits, dicom_streams, grayscale, headers, jpeg_files, lookup_tables
 from mrm.data.headers import Bytes, kind_of
 from mrm.system.errors import ImageError
 
-MAX_INFLATED = 1 << 28  # bytes of a deflated file once inflated; the largest radiographs have a quarter of that
 DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the last fragment of compressed pixel data (PS3.5, A.4)
 JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
 JPEG_LS = (JPEGLSLossless, JPEGLSNearLossless)
@@ -51,13 +47,9 @@ def parse(data: Bytes, name: str, header_only: bool = False) -> pydicom.Dataset:
         head = bytes(data[:132])
         if (kind := kind_of(head, name)) != "dicom":
             raise ImageError(f"{name}: a {kind.upper()} file, not DICOM; read it with mrm.data.images.read")
-        _check_deflated(data, head, name)
-        force = head[128:] != b"DICM"
         if header_only:
-            return pydicom.dcmread(
-                io.BytesIO(data), force=force, stop_before_pixels=True, specific_tags=["Rows", "Columns"]
-            )
-        return _read_whole(data, name, force)
+            return dicom_limits.read(data, name, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+        return _read_whole(data, name)
 
 
 def size(dataset: pydicom.Dataset, name: str) -> tuple[int, int]:
@@ -103,30 +95,12 @@ def _as_image_error(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: damaged DICOM ({reason}); download or copy the file again") from error
 
 
-def _check_deflated(data: Bytes, head: bytes, name: str) -> None:
-    """Refuse a deflated file that inflates to more than MAX_INFLATED: pydicom inflates all of it in memory."""
-    if head[128:] != b"DICM":
-        return
-    with io.BytesIO(data) as file:
-        file.seek(132)
-        meta = pydicom.filereader.read_dataset(file, False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return
-        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while piece := inflate.unconsumed_tail or file.read(1 << 16):
-            total += len(inflate.decompress(piece, 1 << 20))
-            if total > MAX_INFLATED:
-                raise ImageError(
-                    f"{name}: inflates to more than {MAX_INFLATED >> 20} MiB; save it without deflate compression"
-                )
-
-
-def _read_whole(data: Bytes, name: str, force: bool) -> pydicom.Dataset:
+def _read_whole(data: Bytes, name: str) -> pydicom.Dataset:
     """All elements. Where compressed pixel data have no end, pydicom leaves all elements out: it is added with a warning."""
-    dataset = pydicom.dcmread(io.BytesIO(data), force=force)
+    dataset = dicom_limits.read(data, name)
     if "PixelData" in dataset or not _syntax(dataset).is_compressed:
         return dataset
-    ended = pydicom.dcmread(io.BytesIO(bytes(data) + DELIMITER), force=force)
+    ended = dicom_limits.read(bytes(data) + DELIMITER, name)
     if "PixelData" in ended:
         warnings.warn(f"{name}: the pixel data have no sequence delimiter; it is added", stacklevel=4)
     return ended

@@ -73,6 +73,7 @@ def check(frame: bytes, expected: Shape, syntax: UID, name: str) -> None:
     sizes = [expected]
     if frame.startswith(b"\xff\xd8"):
         stream = headers.parse(frame, name, "jpeg")
+        headers.check_scans(frame, stream, name)
         sizes = [(stream.height, stream.width, stream.channels)]
     elif JPEG_2000 in frame:  # a bare codestream, or one inside a JP2 file, where every occurrence is checked
         starts = [0] if frame.startswith(JPEG_2000) else [m.start() for m in re.finditer(JPEG_2000, frame)]

@@ -17,6 +17,10 @@ from mrm.system.errors import ImageError
 
 Bytes = bytes | memoryview
 MAX_BYTES = 1 << 31  # of a file: whole files are held in memory, and no radiograph is nearly as large
+MAX_PARTS = 100_000  # segments of a JPEG, chunks of a PNG; a large radiograph has a few thousand
+MAX_SCANS = 64  # of a JPEG, each of which passes over the whole image; progressive ones have about ten
+# A decoder needs these chunks of a PNG. It would unpack the others too, whatever their size, and quote them in warnings.
+PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 _OTHERS = {
     b"PK": "a zip archive",
@@ -101,15 +105,29 @@ def parse(data: Bytes, name: str, kind: str) -> Header:
     return header
 
 
-def check_whole(data: Bytes, header: Header, name: str) -> None:
-    """Refuse a JPEG or PNG that is cut off: OpenCV may silently fill the missing part with grey."""
+def decodable(data: Bytes, header: Header, name: str) -> Bytes:
+    """What a decoder needs of a JPEG, PNG or TIFF file: of a PNG, its pixels without its metadata.
+
+    Refuses a JPEG or PNG that is cut off, since OpenCV may silently fill the missing part with grey, and one of so many
+    parts that it would take minutes to read. Raises `ImageError`.
+    """
     if header.kind == "jpeg" and bytes(data).rfind(b"\xff\xd9", header.scan) < 0:
         raise ImageError(f"{name}: cut off, the JPEG has no end marker; download or copy the file again")
     if header.kind == "png":
         try:
-            _check_chunks(data)
+            return _png_pixels(data)
         except (struct.error, ValueError):
             raise ImageError(f"{name}: the PNG is cut off or damaged; download or copy the file again") from None
+    return data
+
+
+def check_scans(data: Bytes, header: Header, name: str) -> None:
+    """Refuse a JPEG of more scans than an encoder writes: each costs as much as the whole image. Raises `ImageError`."""
+    scans = 1 + bytes(data).count(b"\xff\xda", header.scan)  # in compressed data, 0 follows 0xFF (T.81, B.1.1.5)
+    if scans > MAX_SCANS:
+        raise ImageError(
+            f"{name}: the JPEG has {scans:,} scans, more than {MAX_SCANS}; save it as an ordinary (baseline) JPEG"
+        )
 
 
 def _is_bare_dicom(head: bytes) -> bool:
@@ -137,18 +155,20 @@ def _guess(head: bytes) -> str:
 def _jpeg(data: Bytes) -> Header:
     """Walk the segments to the frame header and on to the first scan (ITU-T T.81, annex B)."""
     at, shape, process, bits = 2, (0, 0, 0), 0, 8
-    while True:
+    for _ in range(MAX_PARTS):
         if data[at] != 0xFF:
             raise IndexError("expected a marker")
-        while data[at] == 0xFF:  # a marker may be preceded by any number of fill bytes
-            at += 1
+        at += 1
         marker = data[at]
+        if marker == 0xFF:  # a marker may be preceded by any number of fill bytes
+            continue
         (length,) = struct.unpack_from(">H", data, at + 1)
         if marker == 0xDA:
             return Header("jpeg", *shape, scan=at + 1 + length, process=process, bits=bits)
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:  # the last is JPEG-LS
             shape, process, bits = struct.unpack_from(">HHB", data, at + 4), marker, data[at + 3]
         at += 1 + length
+    raise IndexError("too many segments")
 
 
 def _png(data: Bytes) -> Header:
@@ -164,12 +184,21 @@ def _tiff(data: Bytes) -> Header:
     return Header("tiff", height, width, found.samples, inverted=found.value(tiff_files.PHOTOMETRIC) == 0)
 
 
-def _check_chunks(data: Bytes) -> None:
-    """Raise ValueError unless every chunk up to the last is there and matches its checksum (PNG, section 5.3)."""
-    at, kind, whole = 8, b"", memoryview(data)
-    while kind != b"IEND":
+def _png_pixels(data: Bytes) -> Bytes:
+    """The chunks that hold pixels. ValueError unless every chunk is whole and matches its checksum (PNG, section 5.3)."""
+    at, whole = 8, memoryview(data)
+    kept, left_out = [whole[:8]], False
+    for _ in range(MAX_PARTS):
         length, kind = struct.unpack_from(">I4s", whole, at)
-        (checksum,) = struct.unpack_from(">I", whole, at + 8 + length)
-        if zlib.crc32(whole[at + 4 : at + 8 + length]) != checksum:
+        end = at + 12 + length
+        (checksum,) = struct.unpack_from(">I", whole, end - 4)
+        if zlib.crc32(whole[at + 4 : end - 4]) != checksum:
             raise ValueError("checksum")
-        at += 12 + length
+        if kind in PNG_PIXELS:
+            kept.append(whole[at:end])
+        else:
+            left_out = True
+        if kind == b"IEND":
+            return b"".join(kept) if left_out else data
+        at = end
+    raise ValueError("too many chunks")

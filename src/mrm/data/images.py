@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from mrm.data import jpeg_files, tiff_files
-from mrm.data.headers import Bytes, Header, StoredImage, check_whole, kind_of, load, parse
+from mrm.data.headers import Bytes, Header, StoredImage, decodable, kind_of, load, parse
 from mrm.system.errors import ImageError
 
 if TYPE_CHECKING:  # pydicom takes a while to import, and most data sets have no DICOM
@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # pydicom takes a while to import, and most data sets have no
 
 MAX_PIXELS = 100_000_000  # five times the largest radiograph detector; more is an error or an attack
 SCALED = 1 << 22  # values that are scaled at a time
+MIN_DECODE_SCALE = 3  # a JPEG decoded at 3 times the target size or more is within 3 grey levels of a full decode
 HEAD_BYTES = 1 << 18  # read first if only the size is needed; enough for nearly every header
 
 
@@ -150,6 +151,19 @@ def read_crop(
     return resize(crop(_decode(image, factor), _scaled(box, factor)), size, size)
 
 
+def eval_image(source: Source, size: int, view: str = "whole", crop_borders: bool = False) -> np.ndarray:
+    """The image as a classifier is tested on it, (size, size) uint8. Raises `ImageError`.
+
+    The view "whole" resizes the whole radiograph to the square, within the aspect ratios seen in training; "centre" is
+    the published test crop, which cuts the sides of radiographs that are not square. `crop_borders` first removes
+    burned-in borders.
+    """
+    image = read(source, min_side=MIN_DECODE_SCALE * size, crop_borders=crop_borders)
+    if view == "centre":
+        image = crop(image, center_box(*image.shape))
+    return resize(image, size, size)
+
+
 def _reduction(header: Header, side: int, min_side: int | None) -> int:
     """The largest factor of 8, 4, 2 and 1 that leaves at least `min_side` of `side` pixels; 1 unless it is a JPEG."""
     if min_side is None or header.kind != "jpeg":
@@ -193,13 +207,13 @@ def _decode(image: ImageFile, factor: int) -> np.ndarray:
         from mrm.data import dicom
 
         return dicom.decode(image.dataset, name)
-    check_whole(image.data, header, name)
+    data = decodable(image.data, header, name)
     if header.kind == "jpeg":
-        return jpeg_files.decode(image.data, header, factor, name)
+        return jpeg_files.decode(data, header, factor, name)
     if header.kind == "tiff":
-        for stream in tiff_files.jpeg_streams(image.data):
+        for stream in tiff_files.jpeg_streams(data):
             jpeg_files.check(stream, parse(stream, name, "jpeg"), name)
-    pixels = tiff_files.decode(image.data, name) if header.kind == "tiff" else _png(image.data)
+    pixels = tiff_files.decode(data, name) if header.kind == "tiff" else _png(data)
     if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise ImageError(
             f"{name}: damaged, or a kind of {header.kind.upper()} that OpenCV cannot decode; download or copy the file "

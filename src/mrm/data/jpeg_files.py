@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from mrm.data.headers import Bytes, Header
+from mrm.data.headers import Bytes, Header, check_scans
 from mrm.system.errors import ImageError
 
 # Warnings of libjpeg after which all pixels are nevertheless those of the data
@@ -20,6 +20,7 @@ HARMLESS = ("extraneous bytes", "Adobe color transform", "JFIF revision", "Inval
 
 def decode(data: Bytes, header: Header, factor: int, name: str) -> np.ndarray:
     """The luma at 1 / `factor` (1, 2, 4, 8) of the size. Raises `ImageError` for damaged data and where data are missing."""
+    check_scans(data, header, name)
     size = -(-header.height // factor), -(-header.width // factor)
     try:
         image = _decoded(data, header, size, strict=True)

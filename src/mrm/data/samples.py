@@ -27,7 +27,6 @@ from mrm.data.sections import select_sections
 from mrm.system.errors import ImageError
 
 Batch = TypeVar("Batch", bound="_Batch")
-MIN_DECODE_SCALE = 3  # a JPEG decoded at 3 times the target size or more is within 3 grey levels of a full decode
 
 
 class Skipped(NamedTuple):
@@ -260,7 +259,7 @@ class LabelData:
         if self.crop:
             image = augment(_train_image(record, rng, self.size, self.crop), rng, self.augment)
         else:
-            image = eval_image(record, self.size, self.view)
+            image = images.eval_image(record.image, self.size, self.view)
         return {
             "image": image,
             "labels": self.labels_NC[index],
@@ -344,7 +343,7 @@ class ImageData:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                image = eval_image(self.records[index], self.size, self.view, self.crop_borders)
+                image = images.eval_image(self.records[index].image, self.size, self.view, self.crop_borders)
             except (ImageError, OSError, MemoryError) as error:
                 reason = str(error) or "not enough memory to read the image"
         warned = "; ".join(dict.fromkeys(str(w.message) for w in caught))
@@ -363,19 +362,6 @@ class ImageData:
 
     def _note(self, sample: dict[str, Any], key: str) -> Skipped:
         return Skipped(sample["index"], self.name(sample["index"]), sample[key])
-
-
-def eval_image(record: Record, size: int, view: str = "whole", crop_borders: bool = False) -> np.ndarray:
-    """The image as a classifier is tested on it, (size, size) uint8. Raises `ImageError`.
-
-    The view "whole" resizes the whole radiograph to the square, within the aspect ratios seen in training; "centre" is
-    the published test crop, which cuts the sides of radiographs that are not square. `crop_borders` first removes
-    burned-in borders.
-    """
-    image = images.read(record.image, min_side=MIN_DECODE_SCALE * size, crop_borders=crop_borders)
-    if view == "centre":
-        image = images.crop(image, images.center_box(*image.shape))
-    return images.resize(image, size, size)
 
 
 def _train_image(record: Record, rng: np.random.Generator, size: int, crop: CropConfig) -> np.ndarray:

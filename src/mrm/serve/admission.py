@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from mrm.serve.limits import Limits
 
@@ -18,6 +20,10 @@ class Refused(Exception):
         super().__init__(reason)
         self.status, self.reason, self.headers = status, reason, dict(headers or {})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For the way back from the process that decodes."""
+        return Refused, (self.status, self.reason, self.headers)
+
 
 @dataclass
 class Admission:
@@ -26,18 +32,24 @@ class Admission:
     limits: Limits
     in_progress: int = 0
     reserved_bytes: int = 0
+    by_address: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
-    def admit(self) -> Iterator[Reservation]:
+    def admit(self, address: str = "") -> Iterator[Reservation]:
         """Admit one request while the context lasts. Raises Refused (503) if too many are in progress."""
         if self.in_progress >= self.limits.max_requests:
             raise Refused(503, f"{self.in_progress} requests are in progress; try again later", RETRY_LATER)
+        if self.by_address[address] >= self.limits.requests_per_address:
+            reason = f"{self.by_address[address]} requests from this address are in progress; try again later"
+            raise Refused(503, reason, RETRY_LATER)
         self.in_progress += 1
+        self.by_address[address] += 1
         reservation = Reservation(self)
         try:
             yield reservation
         finally:
             self.in_progress -= 1
+            self.by_address -= Counter([address])
             self.reserved_bytes -= reservation.bytes
 
 

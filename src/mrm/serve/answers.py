@@ -1,8 +1,14 @@
 """What the service returns: the fields of its JSON answers."""
 
+# Shapes: H W pixels
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
+
+import numpy as np
+
+from mrm.data import display
 
 NOTICE = "Research software, not for clinical use. Do not use anything in this answer to guide patient care."
 
@@ -130,3 +136,8 @@ class About:
     limits: dict[str, float]
     version: str
     notice: str = NOTICE
+
+
+def png(image: np.ndarray) -> str:
+    """(H, W) or (H, W, 3) uint8 as PNG, in base64."""
+    return base64.b64encode(display.encode_png(image)).decode()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Request
@@ -20,14 +20,17 @@ from mrm.inference.heat_maps import METHODS
 from mrm.serve import uploads
 from mrm.serve.admission import Admission, Refused
 from mrm.serve.answers import NOTICE, About, Explanation, FilledReport, Prediction, Preview, Reconstruction
+from mrm.serve.decoding import DecodeProcesses
 from mrm.serve.forms import MAX_SEED, SIDE, Form, describe_form, read_form
 from mrm.serve.limits import Limits
+from mrm.serve.log import Log
 from mrm.serve.metrics import Metric, RequestMetrics
 from mrm.serve.middleware import AccessPolicy, LimitsMiddleware, error_answer
-from mrm.serve.models import Models, png
+from mrm.serve.models import Models
 from mrm.serve.uploads import DecodedImage
-from mrm.serve.worker import DecodePool, ModelWorker
+from mrm.serve.worker import ModelWorker
 
+T = TypeVar("T")
 PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -36,6 +39,7 @@ PAGE = {
 ERROR_MEANINGS = {
     400: "the form is incomplete",
     401: "the bearer token is missing or wrong",
+    403: "the request was sent by a page of another site",
     408: "the request took too long to arrive",
     413: "the request is too large",
     415: "the request is not a form",
@@ -51,37 +55,41 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 @dataclass
 class AppState:
-    """What the routes share. The threads start and stop with the application."""
+    """What the routes share. The thread of the models and the processes that decode live as long as the application."""
 
     models: Models
     limits: Limits
     admission: Admission
     metrics: RequestMetrics
+    log: Log
     worker: ModelWorker | None = None
-    decoders: DecodePool | None = None
+    decoders: DecodeProcesses | None = None
 
     @asynccontextmanager
     async def run(self, _: FastAPI) -> AsyncIterator[None]:
-        """Run the threads while the application runs."""
-        self.decoders = DecodePool(self.limits.decode_threads)
-        self.worker = ModelWorker(self.models.classify, self.limits.batch_size, self.limits.batch_wait_ms / 1000)
+        """Run the thread and the processes while the application runs."""
+        limits = self.limits
+        self.decoders = DecodeProcesses(
+            limits.decode_processes, limits.decode_seconds, limits.decode_memory_bytes, self.log
+        )
+        self.worker = ModelWorker(self.models.classify, limits.batch_size, limits.batch_wait_ms / 1000)
         try:
+            await self.decoders.start()
             yield
         finally:
-            self.decoders.close()
+            await self.decoders.close()
             self.worker.close()
 
     async def decode(self, form: Form, eval_view: tuple[int, str] | None = None) -> DecodedImage:
-        """Decode the image of a form in a thread of its own; the pixels of a whole image are reserved first."""
-        image = await self.in_decoder(lambda: uploads.open_upload(form.data, self.limits))
-        if eval_view is None:
-            form.reservation.add(image.header.height * image.header.width)
-        return await self.in_decoder(lambda: uploads.decode(image, eval_view))
+        """The image of a form, decoded in a process of its own. Its pixels are reserved as soon as they are here."""
+        upload = await self.in_decoder(uploads.decode, form.data, self.limits, eval_view)
+        form.reservation.add(upload.image_HW.nbytes)
+        return upload
 
-    async def in_decoder(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns, called in a decoding thread."""
+    async def in_decoder(self, work: Callable[..., T], *arguments: Any) -> T:
+        """What `work` returns, called in a decoding process."""
         assert self.decoders is not None
-        return await self.decoders.run(work)
+        return await self.decoders.run(work, *arguments)
 
     async def in_worker(self, work: Callable[[], Any]) -> Any:
         """What `work` returns, called in the thread of the models."""
@@ -104,7 +112,7 @@ class AppState:
 
 def create(models: Models, limits: Limits, policy: AccessPolicy) -> FastAPI:
     """The application. Its routes are described by their docstrings, and at /openapi.json."""
-    state = AppState(models, limits, Admission(limits), RequestMetrics())
+    state = AppState(models, limits, Admission(limits), RequestMetrics(), Log())
     app = FastAPI(
         title="mrm",
         version=mrm.__version__,
@@ -123,7 +131,7 @@ def create(models: Models, limits: Limits, policy: AccessPolicy) -> FastAPI:
     app.add_exception_handler(Refused, lambda _, error: error_answer(error))
     app.add_exception_handler(HTTPException, _http_error)  # type: ignore[arg-type]
     paths = {route.path for route in app.routes if hasattr(route, "path")}
-    app.add_middleware(LimitsMiddleware, policy, limits, state.admission, state.metrics, paths)
+    app.add_middleware(LimitsMiddleware, policy, limits, state.admission, state.metrics, state.log, paths)
     return app
 
 
@@ -206,9 +214,7 @@ def _add_preview(app: FastAPI, state: AppState) -> None:
     async def preview(request: Request) -> Preview:
         """The image as decoded for the model: a browser shows neither DICOM nor 16-bit images."""
         form = await read_form(request, state.limits)
-        side, upload = form.side, await state.decode(form)
-        image = await state.in_decoder(lambda: png(display.shrink(upload.image_HW, side)))
-        return Preview(image, upload.height, upload.width, upload.warnings)
+        return await state.in_decoder(uploads.preview, form.data, state.limits, form.side)
 
 
 def _add_status(app: FastAPI, state: AppState) -> None:
@@ -243,10 +249,12 @@ def _add_status(app: FastAPI, state: AppState) -> None:
 
 
 def _current_metrics(state: AppState) -> list[Metric]:
-    assert state.worker is not None
+    assert state.worker is not None and state.decoders is not None
     return [
         Metric("mrm_requests_in_progress", "gauge", "Requests in progress.", state.admission.in_progress),
         Metric("mrm_reserved_bytes", "gauge", "Bytes held by requests and images.", state.admission.reserved_bytes),
+        Metric("mrm_decoders_replaced_total", "counter", "Decoding processes replaced.", state.decoders.replaced),
+        Metric("mrm_log_lines_left_out_total", "counter", "Lines left out of a full log.", state.log.left_out),
         Metric("mrm_model_queue_length", "gauge", "Jobs waiting for the model.", len(state.worker)),
         Metric("mrm_classifier_batches_total", "counter", "Forward passes of the classifier.", state.worker.batches),
         Metric("mrm_classified_images_total", "counter", "Images classified.", state.worker.images),

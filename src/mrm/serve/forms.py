@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ MAX_FIELDS = 8
 MAX_FIELD_BYTES = 256_000  # of a field that is not a file: a report has a few thousand
 DEFAULT_SIDE, MIN_SIDE, MAX_SIDE = 1024, 32, 4096  # pixels of the longer side of an image that is returned
 MAX_SEED = 2**31 - 1
+MIN_BYTES_PER_SECOND = 16_000  # of a body; one that comes more slowly only occupies a place
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,16 @@ async def _parse(request: Request, limits: Limits, reservation: Reservation):
 
 
 async def _counted(request: Request, limits: Limits, reservation: Reservation) -> AsyncGenerator[bytes, None]:
-    """The body, piece by piece, while it stays within the limits."""
-    async for piece in request.stream():
+    """The body, piece by piece, while it stays within the limits and does not come too slowly."""
+    pieces, began = request.stream(), asyncio.get_running_loop().time()
+    while True:
+        try:
+            async with asyncio.timeout_at(began + limits.headers_seconds + reservation.bytes / MIN_BYTES_PER_SECOND):
+                piece = await anext(pieces, None)
+        except TimeoutError:
+            raise Refused(408, "the request arrives too slowly; send it again", {"Connection": "close"}) from None
+        if piece is None:
+            return
         if reservation.bytes + len(piece) > limits.body_bytes:
             raise _too_large(limits)
         reservation.add(len(piece))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from mrm.system.errors import ConfigError
 
 MEGA = 1_000_000
+CONNECTIONS_PER_REQUEST = 8  # open connections for each request that may be in progress
 MAY_BE_ZERO = ("batch_wait_ms",)
 
 
@@ -21,7 +22,11 @@ class Limits:
     memory_mb: float = 512.0  # megabytes of requests and images held at once; further requests are answered 503
     batch_size: int = 16  # images that go through a classifier together, at most
     batch_wait_ms: float = 5.0  # milliseconds that an image waits for others to form a batch
-    decode_threads: int = 2  # images decoded at once
+    decode_processes: int = 2  # images decoded at once
+    decode_seconds: float = 10.0  # for decoding one image; then its process is killed and the request answered 422
+    decode_memory_mb: float = 640.0  # megabytes that decoding one image may take; enough for 16 megapixels of 16 bits
+    headers_seconds: float = 10.0  # for the headers of a request to arrive; then the connection is closed
+    requests_per_address: int = 32  # requests in progress from one address; further ones are answered 503
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -45,6 +50,21 @@ class Limits:
     def memory_bytes(self) -> float:
         """The maximum number of bytes held by all requests together."""
         return self.memory_mb * MEGA
+
+    @property
+    def decode_memory_bytes(self) -> int:
+        """The maximum number of bytes that decoding one image may take."""
+        return round(self.decode_memory_mb * MEGA)
+
+    @property
+    def connections(self) -> int:
+        """The maximum number of open connections; beyond it, a new one takes the place of one without a request."""
+        return CONNECTIONS_PER_REQUEST * self.max_requests
+
+    @property
+    def connections_per_address(self) -> int:
+        """The maximum number of open connections from one address."""
+        return max(1, self.connections // 2)
 
     @property
     def pixels(self) -> int:

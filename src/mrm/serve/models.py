@@ -21,7 +21,16 @@ from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, normalise
 from mrm.models.segmenter import Segmenter
 from mrm.serve.admission import Refused
-from mrm.serve.answers import Explanation, FilledBlank, FilledReport, Finding, Prediction, Reconstruction, Word
+from mrm.serve.answers import (
+    Explanation,
+    FilledBlank,
+    FilledReport,
+    Finding,
+    Prediction,
+    Reconstruction,
+    Word,
+    png,
+)
 from mrm.serve.uploads import DecodedImage
 from mrm.system.errors import ExplainError, ReportError, RunError
 
@@ -161,11 +170,6 @@ class Models:
             error=result.error,
             warnings=upload.warnings,
         )
-
-
-def png(image: np.ndarray) -> str:
-    """(H, W) or (H, W, 3) uint8 as PNG, in base64."""
-    return base64.b64encode(display.encode_png(image)).decode()
 
 
 def _bool_or_none(decision: float) -> bool | None:

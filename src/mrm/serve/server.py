@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 MIN_TOKEN_LENGTH = 12  # characters; a shorter token can be guessed
-CONNECTIONS_PER_REQUEST = 16  # open connections for each request that may be in progress
+OTHER_FILES = 256  # open files that are no connections: libraries, pipes, weights
+BACKLOG = 1024  # connections that the system holds until they are accepted
 LIBRARIES = ("fastapi", "python_multipart", "uvicorn")  # of the extra `serve`
 
 
@@ -34,6 +35,8 @@ def serve(
     require_extra()
     import uvicorn
 
+    from mrm.serve.connections import allow_open_files
+
     limits, local = limits or Limits(), is_loopback(host)
     if not local and token is None and not without_token:
         raise ConfigError(
@@ -44,6 +47,8 @@ def serve(
     app = application(model, mrm, token, limits, host_names)
     listener = listen(host, port)
     silence_libraries()
+    app.state.service.log.take_over()
+    allow_open_files(limits.connections + BACKLOG + OTHER_FILES)
     print(f"{address_of(host, listener)} serves {model}; not for clinical use; press Ctrl-C to stop", flush=True)
     try:
         uvicorn.Server(server_config(app, limits)).run(sockets=[listener])
@@ -63,6 +68,9 @@ def application(
     """The service as an ASGI application. Raises CheckpointError, RunError, ConfigError."""
     require_extra()
     check_token(token)
+    from mrm.serve import decoding
+
+    decoding.prepare()  # its imports and those of PyTorch take their time together
     from mrm.serve.app import create
     from mrm.serve.middleware import AccessPolicy
     from mrm.serve.models import load
@@ -72,17 +80,23 @@ def application(
 
 
 def server_config(app: FastAPI, limits: Limits):
-    """How uvicorn runs the application: without an access log, and with time to finish requests at the end."""
+    """How uvicorn runs the application: without an access log, and with time to finish requests at the end.
+
+    Requests beyond the limits are refused by the application, with a reason; connections by `mrm.serve.connections`.
+    """
     import uvicorn
+
+    from mrm.serve.connections import Connections
 
     return uvicorn.Config(
         app,
-        log_level="warning",
+        http=Connections(limits).protocol,  # type: ignore[arg-type]  # it calls this for each connection
+        ws="none",
+        log_config=None,
         access_log=False,
         server_header=False,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=round(limits.timeout_seconds) + 5,
-        # Requests beyond `max_requests` get a 503 with a reason long before this number of connections is reached.
-        limit_concurrency=CONNECTIONS_PER_REQUEST * limits.max_requests,
     )
 
 
@@ -90,7 +104,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ConfigError if the address cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise ConfigError(f"cannot listen on {host} port {port} ({error}); choose another --port or --host") from error
 

@@ -1,4 +1,7 @@
-"""An uploaded image: its header is parsed once and its size checked before it is decoded. What fails is the client's."""
+"""An uploaded image: its header is parsed once and its size checked before it is decoded. What fails is the client's.
+
+This runs in the processes that decode (`mrm.serve.decoding`), so nothing here imports PyTorch.
+"""
 
 # Shapes: H W pixels
 from __future__ import annotations
@@ -9,10 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from mrm.data import images, samples
+from mrm.data import display, images
 from mrm.data.images import ImageFile
-from mrm.data.records import Record
 from mrm.serve.admission import Refused
+from mrm.serve.answers import Preview, png
 from mrm.serve.limits import Limits
 from mrm.system.errors import ImageError
 
@@ -29,7 +32,24 @@ class DecodedImage:
     warnings: list[str]
 
 
-def open_upload(data: bytes, limits: Limits) -> ImageFile:
+def decode(data: bytes, limits: Limits, eval_view: tuple[int, str] | None = None) -> DecodedImage:
+    """Decode an upload, whole or as a classifier is evaluated on it (size, view). Raises Refused (422)."""
+    image = _open(data, limits)
+    if eval_view is None:
+        image_HW = refuse_if_unreadable(lambda: images.read(image))
+    else:
+        size, view = eval_view
+        image_HW = refuse_if_unreadable(lambda: images.eval_image(image, size, view))
+    return DecodedImage(image_HW, *images.size(image), refuse_if_unreadable(lambda: images.doubts(image)))
+
+
+def preview(data: bytes, limits: Limits, side: int) -> Preview:
+    """An upload as decoded for the model, at most `side` pixels large. Raises Refused (422)."""
+    upload = decode(data, limits)
+    return Preview(png(display.shrink(upload.image_HW, side)), upload.height, upload.width, upload.warnings)
+
+
+def _open(data: bytes, limits: Limits) -> ImageFile:
     """The upload with its header parsed, not decoded. Raises Refused (422) if it is not an image, or is too large."""
     image = refuse_if_unreadable(lambda: images.open_image(data))
     height, width = images.size(image)
@@ -42,16 +62,6 @@ def open_upload(data: bytes, limits: Limits) -> ImageFile:
     return image
 
 
-def decode(image: ImageFile, eval_view: tuple[int, str] | None = None) -> DecodedImage:
-    """Decode an image, whole or as a classifier is evaluated on it (size, view). Raises Refused (422)."""
-    if eval_view is None:
-        image_HW = refuse_if_unreadable(lambda: images.read(image))
-    else:
-        size, view = eval_view
-        image_HW = refuse_if_unreadable(lambda: samples.eval_image(Record(image), size, view))
-    return DecodedImage(image_HW, *images.size(image), refuse_if_unreadable(lambda: images.doubts(image)))
-
-
 def refuse_if_unreadable(read: Callable[[], T]) -> T:
     """What `read` returns; whatever a file makes a decoder raise becomes Refused (422), with the reason."""
     try:
@@ -59,6 +69,8 @@ def refuse_if_unreadable(read: Callable[[], T]) -> T:
     except ImageError as error:
         raise Refused(422, str(error).removeprefix("image in memory: ")) from None
     except MemoryError:
-        raise Refused(422, "there is not enough memory to decode the file; shrink the image first") from None
+        raise Refused(
+            422, "decoding the file takes more memory than this service allows; shrink the image first"
+        ) from None
     except Exception as error:  # from several decoding libraries; no file may cause a 500
         raise Refused(422, f"the file is damaged and cannot be decoded ({type(error).__name__})") from None

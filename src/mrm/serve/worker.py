@@ -1,4 +1,4 @@
-"""The threads of the service: one that runs the models, batching images that wait together, and a few that decode."""
+"""The thread that runs the models, batching images that wait together."""
 
 # Shapes: B images, K values of each, H W pixels
 from __future__ import annotations
@@ -7,7 +7,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -112,24 +112,3 @@ class ModelWorker:
         while self._jobs and self._jobs[0].work is None and len(batch) < self._batch_size:
             batch.append(self._jobs.popleft())
         return batch
-
-
-class DecodePool:
-    """A few threads that decode images. No job waits inside the pool, so a request that is given up leaves nothing there."""
-
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="mrm-decode")
-        self._free = asyncio.Semaphore(threads)
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """What `work` returns, called in one of the threads."""
-        await self._free.acquire()
-        loop = asyncio.get_running_loop()
-        future = self._pool.submit(work)
-        # Released when the thread is free again, which may be after the request has timed out.
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free.release))
-        return await asyncio.wrap_future(future)
-
-    def close(self) -> None:
-        """Finish what is being decoded, then stop."""
-        self._pool.shutdown()

@@ -11,10 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """A pool of so many processes, started anew, since the caller may hold threads of OpenCV and PyTorch."""
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
 
 
-def _start_worker() -> None:
+def start_worker() -> None:
     """Use one thread, since there is one process per core, and end with the command, however that ends."""
     import cv2
 
