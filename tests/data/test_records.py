@@ -1,7 +1,9 @@
 """Records: what files give, what is refused, what comes back when they are written."""
 
+import csv
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -570,3 +572,26 @@ def test_a_file_name_that_is_not_utf8_is_a_record_whose_name_can_be_printed():
     record = Record(Path(os.fsdecode(b"/data/gr\xf6\xdfe.png")))
     assert record.name == r"/data/gr\xf6\xdfe.png"
     assert os.fsencode(record.image) == b"/data/gr\xf6\xdfe.png"
+
+
+def test_records_come_back_from_a_csv_that_a_spreadsheet_cannot_compute(tmp_path):
+    texts = ["- No effusion.", "=1+1", "'=1", "+49 30", "@home", "-0.5", "plain"]
+    rows = [
+        Record(
+            tmp_path / f"{n}.png",
+            f"{text} seen",
+            f"p{text}",
+            text.strip("'"),
+            text,
+            (-1.0, 0.0),
+            {"=note": text, "age": "-1"},
+        )
+        for n, text in enumerate(texts)
+    ]
+    records = Records(rows, ("-x", "edema"))
+    file = records.to_csv(tmp_path / "records.csv")
+    again = Records.load(file, ("-x", "edema"))
+    assert again.rows == [replace(r, name=r.image.name) for r in rows]
+    with open(file, newline="", encoding="utf-8") as text:
+        cells = [cell for line in csv.reader(text) for cell in line]
+    assert {c for c in cells if c[:1] in set("=+-@")} == {"-1", "-0.5"}  # labels and numbers are no formulas

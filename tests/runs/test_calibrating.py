@@ -17,6 +17,7 @@ from mrm.statistics.calibration import (
     fit_temperatures,
 )
 from mrm.system.errors import OutlierError, RunError
+from tests.support.image_files import contents
 from tests.support.models import probed_classifier
 
 
@@ -111,6 +112,20 @@ def test_a_set_that_overlaps_the_training_set_is_warned_of(model, phantoms):
     with pytest.warns(UserWarning, match="48 records of calibration share a patient with fine-tuning"):
         calibrate(model, phantoms, "--no-outliers")
     assert any("share a patient" in o for o in model_folder.read_card(model).calibration["overlap"])
+
+
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
+def test_without_a_site_key_it_stops_before_the_work_and_keeps_what_was_fitted(
+    model, phantoms, tmp_path, monkeypatch, capsys
+):
+    calibrate(model, phantoms, "--no-outliers")
+    before = contents(model)
+    monkeypatch.setenv("MRM_SITE_KEY", str(tmp_path / "share that is gone" / "key"))
+    with pytest.raises(SystemExit) as stop:
+        calibrate(model, phantoms, "--youden", "--no-outliers")
+    assert stop.value.code == 2
+    assert "cannot make the site key" in capsys.readouterr().err
+    assert contents(model) == before
 
 
 @pytest.mark.parametrize(

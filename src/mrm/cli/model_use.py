@@ -132,7 +132,8 @@ def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "m
     """Write a model as the published MRM.pth, as ONNX, or as a Hugging Face hub folder.
 
     An ONNX file is compared with PyTorch before it is kept. A hub folder has a model card, README.md, written from
-    what the model folder knows; read it, and choose a licence, before you publish it.
+    what the model folder knows; read it, and choose a licence, before you publish it. None of these holds the
+    fingerprints of training records: share an export, never a run folder.
 
     Example:
         mrm export runs/nih-1 --format onnx --out nih.onnx
@@ -154,7 +155,8 @@ def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "m
         difference = onnx_export.export_onnx(model_folder.load(model), out)
         print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
     else:
-        print(f"wrote {hub_folder.write_hub_folder(model, out)}; read its README.md before you publish it")
+        print(f"wrote {hub_folder.write_hub_folder(model, out)}, without the fingerprints of training records")
+        print("read its README.md, and the words in tokenizer.json if there is one, before you publish it")
         if push:
             print(f"uploaded to {hub_folder.push(out, push)}")
 

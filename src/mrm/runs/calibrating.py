@@ -8,7 +8,6 @@ Everything is fitted on validation records and kept in the model folder. `mrm ev
 from __future__ import annotations
 
 import math
-import shutil
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mrm.audit import site_key
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.records import Records
 from mrm.evaluation.classifier_test import CALIBRATED_ON, Scored, labelled_records, overlaps
@@ -79,6 +79,7 @@ def calibrate(
     device = device_of(reading)
     network, folder = model_folder.load_as(model, Classifier).to(device), model_folder.find_model(model)
     records = labelled_records(network, val, reading.images)
+    site_key.load_or_make()  # a problem with it must show before the work, at whose end it is needed
     leaks = overlaps(folder / "seen", records, STAGE)
     warn_of(leaks)
     scores = score(network, records, val, reading)
@@ -206,9 +207,8 @@ def outlier_reference(
 
 def note_calibrated(folder: Path, records: Records) -> None:
     """Keep fingerprints of the records in the model folder, since a test on the same records would be too optimistic."""
-    place = folder / CALIBRATED_ON
-    shutil.rmtree(place, ignore_errors=True)
-    fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records")).save(place / f"{STAGE}.npz")
+    prints = fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records"))
+    prints.save(folder / CALIBRATED_ON / f"{STAGE}.npz")
 
 
 def table(summary: dict[str, Any], reference: OutlierReference | None) -> str:

@@ -104,6 +104,9 @@ def evaluate_findings(
     device = device_of(reading)
     network, out = model_folder.load_as(model, Classifier).to(device), make_folder(Path(out))
     card, tested = network.card, labelled_records(network, records, reading.images)
+    folder = model_folder.find_model(model)
+    leaks = overlaps(folder / "seen", tested, "test", also=folder / CALIBRATED_ON)
+    warn_of(leaks)
     scores = score(network, tested, records, reading)
     predictions = predictions_of(DecisionRules.of(card, tested.classes), scores)
     report = ranking.classification_report(
@@ -115,9 +118,6 @@ def evaluate_findings(
         seed=seed,
     )
     subgroups_and_calibration = evidence(card, scores, by, draws, seed)
-    folder = model_folder.find_model(model)
-    leaks = overlaps(folder / "seen", tested, "test", also=folder / CALIBRATED_ON)
-    warn_of(leaks)
     results = summary(
         model, card, records, tested, predictions, report, scores.unreadable, leaks, subgroups_and_calibration
     )
@@ -158,13 +158,13 @@ def evaluate_masks(
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
+    leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
+    warn_of(leaks)
     thresholds = outlines.thresholds_of(network.card, classes)
     with autocast(network, reading):
         tested = segmenter_test.run_test(network, masked, thresholds, slide)
         shown = list(shown_cases(network, masked, tested, thresholds, slide))
     report = segmenter_test.report_of(tested, classes, draws, seed)
-    leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
-    warn_of(leaks)
     results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole image"}
     results |= {"precision": reading.precision}

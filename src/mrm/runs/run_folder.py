@@ -18,6 +18,7 @@ from torch import nn
 
 import mrm
 from mrm import recipes
+from mrm.audit import site_key
 from mrm.audit.fingerprints import fingerprint
 from mrm.audit.overlaps import AuditReport
 from mrm.data import masks
@@ -112,6 +113,7 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
     folder = Path(config.out) / "seen"
     with processes().main_process_first():
         if not (folder / f"{stage}.npz").is_file():
+            site_key.load_or_make()  # a problem with it must show before images are read
             before = Path(config.init) if config.init and not getattr(config, "scratch", False) else None
             if before and before.is_dir():
                 copy_seen(model_folder.find_model(before) / "seen", folder)
