@@ -122,7 +122,7 @@ def test_a_file_that_holds_no_key_is_refused_and_left_as_it_is(own_key, content)
 
 def test_a_share_that_is_gone_gets_no_new_key(tmp_path, monkeypatch):
     monkeypatch.setenv("MRM_SITE_KEY", str(tmp_path / "share" / "key"))
-    with pytest.raises(ConfigError, match=r"cannot make the site key .*set MRM_SITE_KEY to a file"):
+    with pytest.raises(ConfigError, match=r"the site key cannot be made .*set MRM_SITE_KEY to a file"):
         fingerprint(of_patients("1"), images=False).save(tmp_path / "seen.npz")
     assert list(tmp_path.iterdir()) == []
 

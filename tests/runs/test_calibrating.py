@@ -124,7 +124,7 @@ def test_without_a_site_key_it_stops_before_the_work_and_keeps_what_was_fitted(
     with pytest.raises(SystemExit) as stop:
         calibrate(model, phantoms, "--youden", "--no-outliers")
     assert stop.value.code == 2
-    assert "cannot make the site key" in capsys.readouterr().err
+    assert "the site key cannot be made" in capsys.readouterr().err
     assert contents(model) == before
 
 

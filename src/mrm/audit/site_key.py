@@ -108,8 +108,8 @@ def _make(file: Path) -> SiteKey:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"{file}: cannot make the site key ({error.strerror or error}), without which no ids of records are stored; set "
-            f"{VARIABLE} to a file in a folder that can be written to, or make it with `openssl rand -hex 32 > FILE`"
+            f"{file}: the site key cannot be made ({error.strerror or error}), and fingerprints of records need it; set "
+            f"{VARIABLE} to a file in a folder that can be written to, or make the file by `openssl rand -hex 32 > FILE`"
         ) from error
     made = load()
     if made is None:
