@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import mrm
-from mrm import runs
+from mrm import recipes, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.records import Records
 from mrm.models import model_folder
 from mrm.runs import finetuning
-from mrm.system.errors import RunError
+from mrm.system.errors import RecordError, RunError
 from mrm.training.tasks import ClassifyTask
 from tests.support.configs import finetune_config
 from tests.support.run_files import trace
@@ -88,3 +88,62 @@ def test_uncertain_labels_follow_the_policy_that_the_model_keeps(phantoms, pretr
     assert mrm.load(run).config.uncertain == {"effusion": "ones", "nodule": "ignore"}
     results = runs.evaluate(run, file, tmp_path / "out", draws=20, reading=runs.Reading(workers=0))
     assert results["classes"]["effusion"]["auroc"]["positives"] >= 16
+
+
+def write_label_list(folder, labels: int):
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(b"")
+    lines = [f"{name} {' '.join(str((i + j) % 2) for j in range(labels))}" for i, name in enumerate(("a.png", "b.png"))]
+    (folder / "list.txt").write_text("\n".join(lines) + "\n")
+    return folder / "list.txt"
+
+
+NIH = [
+    *[
+        "Atelectasis",
+        "Cardiomegaly",
+        "Effusion",
+        "Infiltration",
+        "Mass",
+        "Nodule",
+        "Pneumonia",
+        "Pneumothorax",
+        "Consolidation",
+    ]
+]
+NIH += [*["Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia"]]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "classes"),
+    [
+        ("nih-1", NIH),
+        ("nih-100-modern", NIH),
+        ("chexpert-10", ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]),
+        ("rsna-1", ["Pneumonia"]),
+        ("covid", ["label0", "label1"]),  # two tasks: the recipe cannot know which
+    ],
+)
+def test_a_published_list_has_the_classes_that_its_recipe_knows(tmp_path, recipe, classes):
+    file = write_label_list(tmp_path, len(classes))
+    made = recipes.find(recipes.FINETUNE, recipe).make(file, file, tmp_path / "m", tmp_path / "r")
+    train, val = finetuning.label_records(made)
+    assert train.classes == val.classes == tuple(classes)
+    named = finetuning.label_records(replace(made, classes=tuple(f"own{i}" for i in range(len(classes)))))[0]
+    assert named.classes[0] == "own0"
+
+
+def test_a_list_with_another_number_of_labels_is_refused_with_both_numbers(tmp_path):
+    file = write_label_list(tmp_path, 5)
+    made = recipes.find(recipes.FINETUNE, "nih-1").make(file, file, tmp_path / "m", tmp_path / "r")
+    with pytest.raises(
+        RecordError, match=r"has 5 labels a line, but 14 classes are expected \(Atelectasis, .*--classes"
+    ):
+        finetuning.label_records(made)
+
+
+def test_a_table_keeps_the_names_of_its_columns_whatever_the_recipe_knows(tmp_path):
+    (tmp_path / "own.csv").write_text("image_path,effusion\na.png,1\nb.png,0\n")
+    file = tmp_path / "own.csv"
+    made = recipes.find(recipes.FINETUNE, "nih-1").make(file, file, tmp_path / "m", tmp_path / "r")
+    assert finetuning.label_records(made)[0].classes == ("effusion",)

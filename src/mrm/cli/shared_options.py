@@ -20,8 +20,10 @@ Workers = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16"],
-    Shared("Machine", "bf16 is faster where the hardware supports it, and less exact"),
+    Literal["fp32", "bf16", "fp16"],
+    Shared(
+        "Machine", "bf16 is faster where the hardware supports it, fp16 on older GPUs (V100, T4); both are less exact"
+    ),
 ]
 Device = Annotated[str, Shared("Machine", "auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")]
 CropBorders = Annotated[

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from mrm.corpora.class_names import CHEXPERT as COMPETITION
 from mrm.corpora.contract import (
     ABSENT,
     UNLABELLED,
@@ -47,7 +48,6 @@ OBSERVATIONS = (
     "Fracture",
     "Support Devices",
 )
-COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")  # published order
 UNCERTAIN_IN_LISTS = {  # derived by joining the published lists with train.csv: no exception in 29,025 lines
     "Atelectasis": "ones",
     "Cardiomegaly": "zeros",

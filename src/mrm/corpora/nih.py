@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from mrm.corpora.class_names import NIH as CLASSES
 from mrm.corpora.contract import (
     ABSENT,
     IMAGES,
@@ -31,22 +32,6 @@ from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 from mrm.system.text_files import read_text
 
-CLASSES = (  # the order of the published label lists, derived by joining them with the table
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-)
 NONE = "No Finding"
 COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "View Position")
 SEX = ("Patient Gender", "Patient Sex")  # until 2023, and as the table is served now

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mrm.corpora.class_names import RSNA as CLASSES
 from mrm.corpora.contract import (
     ABSENT,
     CONTRADICTORY,
@@ -31,7 +32,6 @@ from mrm.corpora.contract import (
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 
-CLASSES = ("Pneumonia",)
 TRAIN, TEST = "stage_2_train_images", "stage_2_test_images"
 BOX = ("x", "y", "width", "height")
 EXPECTED = {

@@ -143,26 +143,26 @@ class Records(Sequence[Record]):
         images: Path | None = None,
         on_error: OnError = "stop",
         must_exist: bool = True,
+        list_classes: Sequence[str] = (),
     ) -> Records:
         """Read a table, a published label list (`.txt`), or a shard folder or its address (`mrm.data.shards`).
 
         A table is a CSV, a Parquet file, or the first sheet of an Excel or LibreOffice workbook (`mrm.system.tables`).
 
         `classes` names the label columns; None takes every numeric column that is not an attribute; the
-        default reads no labels. `images` is the folder of relative image paths, by default that of the file; shards
+        default reads no labels. `list_classes` names the labels of a label list if `classes` does not. `images` is the folder of relative image paths, by default that of the file; shards
         hold their images. A label list is refused if none of its images exists, unless `must_exist=False`.
         Raises RecordError, or with `on_error="skip"` leaves bad rows out with a warning that counts them.
         """
         if shards.is_shard_folder(path):
-            return _from_shards(path, classes, on_error)
+            return _from_shards(path, classes, on_error, list_classes)
         path = Path(path)
         if path.is_dir():
             raise RecordError(f"{path}: a folder without {shards.INDEX}; name the file of records in it")
         if not path.is_file():
             raise RecordError(f"{path}: no such file of records")
         if path.suffix == ".txt":
-            names = None if not classes else tuple(classes)
-            return read_list(path, names, images, on_error, must_exist)
+            return read_list(path, classes or list_classes or None, images, on_error, must_exist)
         header, lines = read_rows(path)
         return _from_table(path, header, lines, classes, images, on_error)
 
@@ -238,6 +238,11 @@ def read_list(
         raise RecordError(f"{path}: empty label list")
     usual = Counter(len(fields) - 1 for _, fields in lines).most_common(1)[0][0]
     names = tuple(classes) if classes else tuple(f"label{i}" for i in range(usual))
+    if len(names) != usual:
+        raise RecordError(
+            f"{path}: has {usual} labels a line, but {len(names)} classes are expected ({', '.join(names)}); "
+            f"name its {usual} with --classes"
+        )
     valid, problems = [], []
     for number, (name, *labels) in lines:
         if "\0" in name:
@@ -281,13 +286,16 @@ def find_images(names: Sequence[str], beside: Path, images: Path | None = None, 
     return [file or fallback / name for file, name in zip(files, names, strict=True)]
 
 
-def _from_shards(place: Path | str, classes: Sequence[str] | None, on_error: OnError) -> Records:
+def _from_shards(
+    place: Path | str, classes: Sequence[str] | None, on_error: OnError, list_classes: Sequence[str] = ()
+) -> Records:
     """Records whose images lie in shards: those of the file that was packed, without the images that failed."""
     opened = shards.open_folder(place)
     header = list(opened.columns)
     if opened.index.classes and not classes:
-        classes = opened.index.classes  # of a label list, whose labels are always read
-    elif opened.index.classes and classes and not opened.index.named:
+        unnamed = bool(list_classes) and not opened.index.named
+        classes = list_classes if unnamed else opened.index.classes  # of a label list, whose labels are always read
+    if opened.index.classes and classes != opened.index.classes and classes and not opened.index.named:
         if len(classes) != len(opened.index.classes):
             raise RecordError(
                 f"{place}: packed from a list of {len(opened.index.classes)} labels, expected {len(classes)}"

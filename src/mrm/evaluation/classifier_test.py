@@ -26,6 +26,7 @@ from mrm.statistics import calibration, intervals
 from mrm.statistics.calibration import OperatingPoint, Reliability
 from mrm.statistics.intervals import Estimate
 from mrm.statistics.subgroups import Subgroups, age_in_years, subgroups, values_of
+from mrm.system import hardware
 from mrm.system.errors import RunError
 from mrm.system.files import write_json
 from mrm.system.progress import Progress
@@ -81,7 +82,7 @@ def scored(
     path: Path,
     workers: int | None = None,
     batch: int = 64,
-    precision: str = "fp32",
+    precision: hardware.Precision = "fp32",
     crop_borders: bool = False,
 ) -> Scored:
     """Logits and features from one pass over the images. Raises RunError if none of them can be read."""

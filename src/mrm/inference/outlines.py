@@ -18,6 +18,7 @@ from mrm.data.masks import IGNORED, MaskedImages
 from mrm.models.card import Card, OutlineThreshold
 from mrm.models.mrm import normalise
 from mrm.models.segmenter import Segmenter
+from mrm.system import hardware
 
 LEVELS = 100  # steps of probability at which a threshold may lie
 AREAS = (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # least areas that are tried, as shares of the image
@@ -47,14 +48,14 @@ def held_out_levels(
     workers: int | None = None,
     rank: int = 0,
     world_size: int = 1,
-    precision: str = "fp32",
+    precision: hardware.Precision = "fp32",
 ) -> np.ndarray:
     """`levels_of` images (N, C, 2, L), at the size of the input. Each of several ranks leaves the others' rows zero."""
     data = samples.MaskData(masked, model.config.image_size)
     device = next(model.parameters()).device
     levels_NC2L = np.zeros((len(masked), len(masked.classes), 2, LEVELS + 1), dtype=np.int64)
     on_rank = (b for i, b in enumerate(sampling.in_order(len(masked), batch)) if i % world_size == rank)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.inference_mode(), hardware.autocast(device, precision):
         for loaded in loader.loader(data, on_rank, workers, pin=device.type == "cuda"):
             image_BHW = loaded.image_BHW.to(device)
             logits_BCHW = model(normalise(image_BHW, model.config.mean, model.config.std)).logits_BCHW

@@ -16,6 +16,7 @@ from mrm.data import loader, samples, sampling
 from mrm.data.records import Record, Records
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, normalise
+from mrm.system import hardware
 from mrm.system.errors import PredictError
 
 Encoding = MRM | Classifier
@@ -40,7 +41,7 @@ def compute_over(
     compute: Callable[[Tensor], Tensor],
     batches: Iterator[list[sampling.Sample]],
     workers: int | None = None,
-    precision: str = "fp32",
+    precision: hardware.Precision = "fp32",
     crop_borders: bool = False,
 ) -> Iterator[Computed]:
     """What `compute` returns for normalised images (B, 3, H, W), a batch at a time, on the model's device.
@@ -49,7 +50,7 @@ def compute_over(
     """
     config, device = model.config, next(model.parameters()).device
     data = samples.ImageData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.inference_mode(), hardware.autocast(device, precision):
         for loaded in loader.loader(data, batches, workers, pin=device.type == "cuda"):
             index_B = loaded.index_B.numpy()
             images_BHW = loaded.image_BHW.to(device, non_blocking=True)
@@ -64,7 +65,7 @@ def _all_values(
     shape: tuple[int, ...],
     batches: Iterator[list[sampling.Sample]],
     workers: int | None,
-    precision: str = "fp32",
+    precision: hardware.Precision = "fp32",
     crop_borders: bool = False,
     dtype: type = np.float64,
 ) -> tuple[np.ndarray, dict[str, str]]:
@@ -104,7 +105,7 @@ def classify(
     workers: int | None = None,
     rank: int = 0,
     world_size: int = 1,
-    precision: str = "fp32",
+    precision: hardware.Precision = "fp32",
     crop_borders: bool = False,
 ) -> Scores:
     """Score records on the model's device, in its test view. Each of several ranks leaves the others' rows zero."""
@@ -122,7 +123,7 @@ def features(
     kind: Kind = "pooled",
     batch: int = 64,
     workers: int | None = None,
-    precision: str = "fp32",
+    precision: hardware.Precision = "fp32",
     crop_borders: bool = False,
 ) -> tuple[np.ndarray, dict[str, str]]:
     """The encoder's features of records, NaN where the image could not be read; and why, by name.

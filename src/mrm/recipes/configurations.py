@@ -40,6 +40,9 @@ class PretrainConfig:
 
     # Schedule
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
+    extend: bool = (
+        False  # prolong the run in --out: more steps or epochs, whose schedule the learning rate then follows
+    )
     seed: int = 0  # of the weights, the order of the records, the crops and the masks
     training: TrainConfig = field(default_factory=TrainConfig)
 
@@ -54,6 +57,9 @@ class FinetuneConfig:
     init: Path  # the model to start from: a model folder, a run, MRM.pth, or ViT weights of MAE or timm
     out: Path  # the folder of the run
     classes: tuple[str, ...] = ()  # label columns; by default all numeric columns of --train
+    list_classes: tuple[
+        str, ...
+    ] = ()  # names of the labels of a label list, which has none; --classes takes precedence
     images: Path | None = None  # the folder that relative image paths start from; by default that of the lists
     uncertain: Literal["ones", "zeros", "ignore"] = "ignore"  # what labels of -1 become
     uncertain_by_class: dict[str, str] = field(default_factory=dict)  # the same for single classes: Edema=ones
@@ -73,6 +79,9 @@ class FinetuneConfig:
 
     # Schedule
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
+    extend: bool = (
+        False  # prolong the run in --out: more steps or epochs, whose schedule the learning rate then follows
+    )
     seed: int = 0  # of the weights, the order of the records, and the augmentation
     training: TrainConfig = field(default_factory=TrainConfig)
 
@@ -109,5 +118,8 @@ class SegmentConfig:
 
     # Schedule
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
+    extend: bool = (
+        False  # prolong the run in --out: more steps or epochs, whose schedule the learning rate then follows
+    )
     seed: int = 0  # of the weights, the order of the images, and the crops
     training: TrainConfig = field(default_factory=TrainConfig)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mrm.corpora import class_names
 from mrm.data.config import STRONG, CropConfig
 from mrm.recipes.configurations import FinetuneConfig
 from mrm.recipes.recipe import Recipe
@@ -33,8 +34,14 @@ CHEXPERT_UNCERTAIN = {
 }
 
 
-def _uncertain_policy(name: str) -> dict[str, str]:
-    return dict(CHEXPERT_UNCERTAIN) if name.startswith("chexpert") else {}
+LIST_CLASSES = {"nih": class_names.NIH, "chexpert": class_names.CHEXPERT, "rsna": class_names.RSNA}
+
+
+def _classes(name: str) -> dict[str, Any]:
+    """The settings of a recipe that depend on the classes of its data set."""
+    corpus = name.partition("-")[0]
+    policy = dict(CHEXPERT_UNCERTAIN) if corpus == "chexpert" else {}
+    return {"list_classes": LIST_CLASSES.get(corpus, ()), "uncertain_by_class": policy}
 
 
 def _published(name: str) -> Callable[..., FinetuneConfig]:
@@ -43,7 +50,7 @@ def _published(name: str) -> Callable[..., FinetuneConfig]:
     def make(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
         """The published fine-tuning of this data set and share of labels."""
         training = published_training(steps, lr, warmup)
-        settings = {"training": training, "uncertain_by_class": _uncertain_policy(name), **where}
+        settings = {"training": training, **_classes(name), **where}
         return FinetuneConfig(train, val, init, out, **settings)
 
     return make
@@ -82,7 +89,7 @@ def _modern(name: str) -> Callable[..., FinetuneConfig]:
         """The modern fine-tuning of this data set and share of labels."""
         settings = {
             "training": modern_training(steps), "crop": CropConfig(area=(0.5, 1.0)), "augment": STRONG, "drop_path": 0.2,
-            "uncertain_by_class": _uncertain_policy(name), **where,
+            **_classes(name), **where,
         }  # fmt: skip
         return FinetuneConfig(train, val, init, out, **settings)
 

@@ -42,11 +42,12 @@ class Diagnosis:
     workers: int  # that the recipe would use on this machine
     loader: float  # images a second with those workers
     step: float  # images a second if batches are always ready
-    other_precision: float  # images a second of the step in bf16 or fp32, the other of the two
+    other_precision: float  # images a second of the step in fp32 or mixed precision, the other of the two
     half_batch: float | None  # images a second of the step with half the images
     flops: float  # for one image, forward and backward
     peak_share: float | None  # of the device's bf16 rate; None: for a device that `hardware` has no peak of
     bound: str  # "loader" or "step"
+    mixed: str = "bf16"  # the mixed precision that suits the device
     images: int = 0  # that the recipe trains on, over all epochs
     seconds: float = 0.0  # that the recipe would take
     cost: float | None = None
@@ -126,7 +127,8 @@ def diagnose(bench: StepBench, reading: Sequence[Stage], size: int, steps: int) 
     training, device = bench.config.training, bench.device
     stages = bench.stages(size, training.precision, steps)
     half = rate_of(bench.stages(size // 2, training.precision, steps)) if size > 1 else None
-    other = rate_of(bench.stages(size, "fp32" if training.precision == "bf16" else "bf16", steps))
+    mixed = hardware.mixed_precision(device)
+    other = rate_of(bench.stages(size, mixed if training.precision == "fp32" else "fp32", steps))
     workers = hardware.default_workers(device.type) if training.workers is None else training.workers
     loader, step = max(workers, 1) * rate_of(reading), rate_of(stages)
     name, flops = hardware.device_name(device), flops_of_step(bench.model, bench.batch(size))
@@ -139,6 +141,7 @@ def diagnose(bench: StepBench, reading: Sequence[Stage], size: int, steps: int) 
         loader=loader,
         step=step,
         other_precision=other,
+        mixed=mixed,
         half_batch=half,
         flops=flops,
         peak_share=hardware.share_of_peak(flops * step, name),
@@ -193,9 +196,10 @@ def step_advice(diagnosis: Diagnosis) -> list[str]:
     lines = []
     speed_up = diagnosis.other_precision / diagnosis.step
     if speed_up > 1.1 and diagnosis.precision == "fp32":
-        lines.append(f"bf16: --training.precision bf16 makes the step {speed_up:.1f} times as fast")
+        mixed = diagnosis.mixed
+        lines.append(f"{mixed}: --training.precision {mixed} makes the step {speed_up:.1f} times as fast")
     elif speed_up > 1.1:
-        lines.append(f"fp32: this machine computes it {speed_up:.1f} times as fast as bf16")
+        lines.append(f"fp32: this machine computes it {speed_up:.1f} times as fast as {diagnosis.precision}")
     if diagnosis.half_batch and diagnosis.step > 1.1 * diagnosis.half_batch:
         lines.append(
             f"a larger micro-batch, if memory allows (--training.micro-batch): {diagnosis.batch // 2} images give "

@@ -60,7 +60,9 @@ def finetune(config: FinetuneConfig) -> Path:
 
 def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
     """Training and validation records with the same classes."""
-    train = Records.load(config.train, config.classes or None, config.images, config.on_error)
+    train = Records.load(
+        config.train, config.classes or None, config.images, config.on_error, list_classes=config.list_classes
+    )
     val = Records.load(config.val, train.classes, config.images, config.on_error)
     return train, val
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
+from mrm.system import hardware
 from mrm.system.errors import RunError, first_line
-from mrm.system.hardware import best_device
+from mrm.system.hardware import Precision, best_device
 from mrm.training.trainer import processes
 
 
@@ -22,7 +22,7 @@ class Reading:
     images: Path | None = None  # the folder that relative paths in lists and tables start from
     batch: int = 64
     workers: int | None = None  # processes that read images; None: chosen for this machine
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     device: str = "auto"
     crop_borders: bool = False  # remove burned-in black and white borders first
 
@@ -53,8 +53,7 @@ def device_named(name: str) -> torch.device:
 
 def autocast(model: torch.nn.Module, reading: Reading) -> torch.autocast:
     """A context that computes in the precision of `reading` on the model's device."""
-    kind = next(model.parameters()).device.type
-    return torch.autocast(kind, torch.bfloat16, enabled=reading.precision == "bf16")
+    return hardware.autocast(next(model.parameters()).device, reading.precision)
 
 
 @contextmanager

@@ -44,17 +44,63 @@ FREE = (
     "training.sharding",
     "images",
 )  # settings that may change when a run is resumed
+LENGTH = (
+    *("max_steps", "training.steps", "training.epochs", "training.warmup_steps", "training.warmup_epochs"),
+    *("training.validate_every", "training.save_every"),
+)  # settings that may change when a run is prolonged
+UNTIL = "config-until-"  # the settings of a run before it was prolonged: config-until-step-00000006.yaml
+ADVICE = (
+    "choose another --out, or repeat the command with the settings of this folder. To prolong the run, repeat it with more "
+    "steps or epochs and --extend"
+)
 
 
 def open_run(config: Any) -> None:
-    """Make the run's folder, or resume the run that it holds. Raises OutputError if it holds something else."""
+    """Make the run's folder, or resume the run that it holds; with `config.extend` it may have become longer.
+
+    Raises OutputError if the folder holds something else, and RunError if there is no run to prolong.
+    """
+    out, settled = Path(config.out), replace(config, extend=False)
+    may_change = {*FREE, "out", *(LENGTH if config.extend else ())}
 
     def changes(earlier: str) -> list[str]:
-        before = recipes.from_yaml(type(config), earlier, str(Path(config.out) / "config.yaml"))
-        return [line for line in recipes.differences(before, config) if line.split(":")[0] not in (*FREE, "out")]
+        before = recipes.from_yaml(type(config), earlier, str(out / "config.yaml"))
+        return [line for line in recipes.differences(before, settled) if line.split(":")[0] not in may_change]
 
     with processes().main_process_first():  # rank 0 makes the folder, the other ranks then find it
-        open_folder(Path(config.out), Settings("run", "config.yaml", recipes.to_yaml(config), changes))
+        if config.extend and not (out / "last").exists():
+            raise RunError(f"{out}: holds no run with a checkpoint, so there is nothing to prolong; leave out --extend")
+        open_folder(out, Settings("run", "config.yaml", recipes.to_yaml(settled), changes, advice=ADVICE))
+        if config.extend and processes().is_main_process:
+            _settle(out, settled)
+
+
+def _settle(out: Path, config: Any) -> None:
+    """Write the settings of a run that is prolonged, and keep those that it had up to its last checkpoint beside them.
+
+    Raises RunError if the run would not be longer.
+    """
+    file, text = out / "config.yaml", recipes.to_yaml(config)
+    earlier = file.read_text(encoding="utf-8")
+    if earlier != text:
+        step = (out / "last").resolve().name  # step-00000006
+        done, planned = int(step.rpartition("-")[2]), config.training.shortened(config.max_steps)
+        before = recipes.from_yaml(type(config), earlier, str(file)).training
+        if planned.steps is None and before.steps is None and (planned.epochs or 0) < (before.epochs or 0):
+            raise RunError(
+                f"{out}: was to take {before.epochs:g} epochs, and {planned.epochs:g} are not more; ask for more"
+            )
+        if planned.steps is not None and planned.steps < done:
+            raise RunError(f"{out}: the run has done {done} steps, and {planned.steps} are not more; ask for more")
+        kept = out / f"{UNTIL}{step}.yaml"
+        if not kept.exists():  # else it was prolonged twice without a step in between
+            write_whole(kept, earlier.encode())
+        write_whole(file, text.encode())
+
+
+def _prolonged_at(out: Path) -> list[int]:
+    """The steps at which a run was prolonged."""
+    return [int(file.stem.rpartition("-")[2]) for file in sorted(out.glob(f"{UNTIL}step-*.yaml"))]
 
 
 def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
@@ -70,6 +116,7 @@ def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
         "audit": audit_beside(Path(path)),
         "init": None if getattr(config, "scratch", False) or not config.init else Path(config.init).name,
         "seed": config.seed,
+        "prolonged_at": _prolonged_at(Path(config.out)),
         "versions": {"mrm": mrm.__version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
         "command": shlex.join([_program(), *sys.argv[1:]]),
     }  # fmt: skip

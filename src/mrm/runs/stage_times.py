@@ -21,6 +21,7 @@ from mrm.data import headers, images
 from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
+from mrm.system import hardware
 from mrm.system.errors import ImageError
 from mrm.training.optimization import build_optimizer
 from mrm.training.tasks import PretrainTask
@@ -103,7 +104,7 @@ class StepBench:
             self.task.compile(dynamic=False)
         self.share = config.training.global_batch  # images that one update of the weights serves
 
-    def stages(self, size: int, precision: str, steps: int) -> list[Stage]:
+    def stages(self, size: int, precision: hardware.Precision, steps: int) -> list[Stage]:
         """Seconds an image of `steps` steps with `size` images, after one to warm up."""
         batch = self.batch(size)
         laps = [self._step(batch, precision) for _ in range(steps + 1)][1:]
@@ -115,12 +116,12 @@ class StepBench:
         samples = [self.data.sample(0, i % len(self.data)) for i in range(size)]
         return self.data.collate(samples, [])
 
-    def _step(self, batch: PretrainBatch, precision: str) -> tuple[float, ...]:
+    def _step(self, batch: PretrainBatch, precision: hardware.Precision) -> tuple[float, ...]:
         counts = self.task.counts(batch)
         clock = Stopwatch(self.device)
         moved = (batch.pin_memory() if self.device.type == "cuda" else batch).to(self.device)
         laps = [clock.lap()]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with hardware.autocast(self.device, precision):
             terms = self.task(moved)
         loss: Any = sum(self.task.weights[k] * t.sum / max(counts[k], 1) for k, t in terms.items())
         laps.append(clock.lap())

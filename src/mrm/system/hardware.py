@@ -6,9 +6,13 @@ import ctypes
 import os
 import platform
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from mrm.system.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16"]
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12}  # dense bf16, 1/s
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -54,8 +58,26 @@ def keep_freed_memory(device: torch.device) -> None:
         libc.mallopt(TRIM_THRESHOLD, -1)
 
 
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """A context that computes networks in mixed precision, or with fp32 in full precision.
+
+    Raises ConfigError for bf16 on a GPU that does not have it, where PyTorch would imitate it slowly.
+    """
+    if precision == "bf16" and device.type == "cuda" and not computes_bf16(device):
+        raise ConfigError(f"{torch.cuda.get_device_name(device)} has no bf16; choose fp16 for the precision, or fp32")
+    kind = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, kind, enabled=precision != "fp32")
+
+
+def mixed_precision(device: torch.device) -> Precision:
+    """The mixed precision that suits the device: bf16, but fp16 on a GPU without it (V100, T4)."""
+    return "fp16" if device.type == "cuda" and not computes_bf16(device) else "bf16"
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether the device has bf16 instructions. An x86 processor without them is many times slower than in fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
         return True
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that a command answers at once.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -36,7 +37,9 @@ class TrainConfig:
 
     # Machine
     micro_batch: int | None = None  # samples that a rank computes at once; by default all of its share
-    precision: Literal["fp32", "bf16"] = "bf16"  # bf16 computes the network in mixed precision
+    precision: Literal["fp32", "bf16", "fp16"] = (
+        "bf16"  # bf16 and fp16 are mixed; fp16 is for GPUs without bf16 (V100, T4)
+    )
     compile: bool = False  # compile the forward and backward pass: minutes at first, then faster steps
     sharding: Literal["none", "full"] = "none"  # full spreads weights and optimiser state over the ranks (FSDP2)
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower
@@ -56,6 +59,11 @@ class TrainConfig:
                 raise TrainingError(f"{name} must be at least 1, not {value}")
         if self.steps is None and not (self.epochs and self.epochs > 0):
             raise TrainingError("a run needs a length: steps, or epochs above 0")
+        if self.precision == "fp16" and self.sharding == "full":
+            raise TrainingError(
+                "fp16 needs a whole copy of the weights on each rank, since its loss scaler watches all gradients; choose "
+                "either --training.precision fp16 or --training.sharding full"
+            )
         if self.compile and self.sharding == "full":
             raise TrainingError(
                 "a sharded model cannot be compiled: its graph breaks at every shard and is compiled again for every "
@@ -90,3 +98,21 @@ def lr_at(step: int, *, peak: float, warmup: int, total: int, schedule: str = "c
         return peak * (step + 1) / warmup
     done = min(1.0, (step - warmup) / max(1, total - warmup))
     return peak * (0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1 - done)
+
+
+def length_note(config: TrainConfig, step: int, before: Sequence[int], now: Sequence[int]) -> str:
+    """What it does to the learning rate that a run resumes at `step` with another length; empty if its length is the same.
+
+    `before` and `now` are steps and steps of the warm-up.
+    """
+    if tuple(before) == tuple(now):
+        return ""
+    last, following = (
+        lr_at(at, peak=config.peak(), total=total, warmup=warmup, schedule=config.schedule)
+        for at, (total, warmup) in ((max(step - 1, 0), before), (step, now))
+    )
+    return (
+        f"prolonged from {before[0]} to {now[0]} steps. From here on the learning rate follows the schedule of the longer run: "
+        f"it was {last:.2e} in the last step and is {following:.2e} in the next. A run of {now[0]} steps from the start would "
+        "have had other learning rates before"
+    )

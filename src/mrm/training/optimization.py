@@ -29,13 +29,16 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=config.peak(), betas=config.betas, fused=True)
 
 
-def update(optimizer: torch.optim.Optimizer, lr: float, norm: Tensor) -> None:
+def update(optimizer: torch.optim.Optimizer, lr: float, norm: Tensor, scaler: torch.amp.GradScaler) -> None:
     """Step at this learning rate, unless the gradient's norm is not finite: then weights, moments and count stay as they are.
 
-    The device decides, so the host need not wait: fused optimisers take `found_inf`, as from a GradScaler.
+    The device decides, so the host need not wait: fused optimisers take `found_inf`. In fp16 the loss scaler sets it, as
+    it has seen the gradients before their norm, and lowers its scale after such a step; otherwise it does nothing.
     """
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
-    optimizer.found_inf = 1.0 - norm.isfinite().float()  # type: ignore[attr-defined]
-    optimizer.step()
+    if not scaler.is_enabled():
+        optimizer.found_inf = 1.0 - norm.isfinite().float()  # type: ignore[attr-defined]
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad(set_to_none=True)

@@ -32,7 +32,7 @@ from mrm.system.progress import duration
 from mrm.system.spreadsheet_cells import guarded
 from mrm.training import parallel
 from mrm.training.checkpoints import STATE, Checkpoints
-from mrm.training.config import TrainConfig, lr_at
+from mrm.training.config import TrainConfig, length_note, lr_at
 from mrm.training.optimization import build_optimizer, update
 from mrm.training.run_log import Clock, Log
 from mrm.training.tasks import Task
@@ -96,6 +96,7 @@ class Trainer:
             torch.compiler.assume_constant_result(noise.site_number)  # the compiler cannot look into zlib
             self.parallel.compile(dynamic=False)
         self.optimizer = build_optimizer(self.task.model, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
 
     @restricted()
     def fit(self) -> Path:
@@ -151,22 +152,24 @@ class Trainer:
         with contextlib.nullcontext() if last else parallel.gradients_stay(self.parallel):
             terms = self._terms(batch)
             loss = sum(self.task.weights[k] * t.sum / counts[k] for k, t in terms.items())
-            (loss * self.accelerator.num_processes).backward()  # gradients are averaged over ranks; undo it
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over ranks; undo it
+            self.scaler.scale(loss).backward()
         for name, term in terms.items():
             self._add(f"{name}.sum", term.sum.detach())
 
     def _update(self) -> None:
         """Step the weights at the learning rate of this step, and their average after them."""
         config = self.config
+        self.scaler.unscale_(self.optimizer)
         self.norms.append(parallel.gradient_norm(self.task.model, config.clip))
         self.lr = lr_at(self.step, peak=config.peak(), warmup=self.warmup, total=self.total, schedule=config.schedule)
-        update(self.optimizer, self.lr, self.norms[-1])
+        update(self.optimizer, self.lr, self.norms[-1], self.scaler)
         if self.ema:
             self.ema.update(self.task.model, step=self.step)
 
     def _terms(self, batch: Any) -> dict[str, Any]:
         batch = batch.to(self.accelerator.device)
-        with self.accelerator.autocast():
+        with hardware.autocast(self.accelerator.device, self.config.precision):
             return self._compiled(batch) if self.config.compile else self.parallel(batch)
 
     def _compiled(self, batch: Any) -> dict[str, Any]:
@@ -306,6 +309,8 @@ class Trainer:
             "optimizer": parallel.whole_state(self.optimizer, keep=self.accelerator.is_main_process),
             # with EMA the model folder holds the average, so the trained weights are here
             "weights": parallel.whole_weights(self.task.model) if self.ema else {},
+            "scaler": self.scaler.state_dict(),  # empty unless it is used
+            "plan": [self.total, self.warmup],
             "best": self.best,
             "bad": self.bad,
             "totals": {k: torch.tensor(v, dtype=torch.float64) for k, v in totals.items()},
@@ -336,6 +341,10 @@ class Trainer:
         parallel.load_state(self.optimizer, state["optimizer"])
         self.step = self.saved = state["step"]
         self.best, self.bad, self.skipped = state["best"], state["bad"], state["skipped"]
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        if note := length_note(self.config, self.step, state["plan"], (self.total, self.warmup)):
+            self.accelerator.print(f"{self.run}: {note}")
         if self.accelerator.is_main_process:  # sums over all ranks
             self.totals = {k: v.to(self.accelerator.device) for k, v in state["totals"].items()}
 
@@ -410,11 +419,9 @@ def processes() -> PartialState:
 def _accelerator(config: TrainConfig, run: Path) -> Accelerator:
     if AcceleratorState._shared_state:  # an earlier run in this process may have had another precision
         AcceleratorState._reset_state()
-    precision = "bf16" if config.precision == "bf16" else "no"
     cpu = not torch.accelerator.is_available()
-    accelerator = Accelerator(
-        mixed_precision=precision, cpu=cpu, log_with=list(config.trackers) or None, project_dir=run
-    )
+    # Precision is that of `hardware.autocast`: Accelerate has no fp16 on a CPU, and refuses bf16 without advice.
+    accelerator = Accelerator(mixed_precision="no", cpu=cpu, log_with=list(config.trackers) or None, project_dir=run)
     with restricted():
         accelerator.init_trackers("tensorboard")
     return accelerator
