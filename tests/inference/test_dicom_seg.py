@@ -1,5 +1,7 @@
 """DICOM Segmentations read back by highdicom: each pixel where it was, each class its segment, the radiograph named."""
 
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -32,6 +34,68 @@ def test_an_asymmetric_mask_of_two_classes_comes_back_as_it_was(radiograph, tmp_
     assert [made.get_segment_description(k).segment_label for k in (1, 2)] == ["left lung", "nodule"]
     assert [made.get_segment_description(k).segmented_property_type.meaning for k in (1, 2)] == ["Lung", "Lesion"]
     assert (made.PatientID, made.StudyInstanceUID) == ("p1", source.StudyInstanceUID)
+
+
+MASK_HW = np.pad(np.ones((10, 10), np.uint8), ((4, 10), (3, 7)))
+
+
+def segmented(source: Path) -> pydicom.Dataset:
+    """The segmentation of a radiograph of 24 x 20 pixels, read back by highdicom."""
+    file = dicom_seg.write(source.with_suffix(".seg.dcm"), source, MASK_HW, ("lung",), "1")
+    made = hd.seg.segread(file)
+    back_1HW = made.get_pixels_by_source_instance(
+        [pydicom.dcmread(source, force=True).SOPInstanceUID], combine_segments=True
+    )
+    assert (back_1HW[0] == MASK_HW).all()
+    return made
+
+
+UIDS = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4"}
+
+
+def test_what_de_identification_removed_is_written_as_empty(tmp_path):
+    """Every type 2 element of the patient and the study is absent."""
+    write_dicom(tmp_path / "bare.dcm", 1, **UIDS)
+    made = segmented(tmp_path / "bare.dcm")
+    for keyword in dicom_seg.TYPE_2:
+        assert keyword in made
+        assert not made[keyword].value
+
+
+def test_each_type_2_element_may_be_absent_and_the_others_stay(tmp_path):
+    known = {"PatientID": "p1", "PatientName": "A^B", "PatientSex": "F", "AccessionNumber": "7", "StudyID": "s"}
+    known |= {
+        "PatientBirthDate": "19500101",
+        "StudyDate": "20200101",
+        "StudyTime": "101010",
+        "ReferringPhysicianName": "C^D",
+    }
+    assert known.keys() == set(dicom_seg.TYPE_2)
+    for absent in known:
+        write_dicom(tmp_path / "a.dcm", 1, **UIDS, **{key: value for key, value in known.items() if key != absent})
+        made = segmented(tmp_path / "a.dcm")
+        kept = {key: str(made[key].value) for key in known if key not in (absent, "ReferringPhysicianName")}
+        assert kept == {key: known[key] for key in kept}
+        assert not made[absent].value
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR")
+def test_dates_that_are_none_are_written_as_empty(tmp_path):
+    write_dicom(tmp_path / "a.dcm", 1, **UIDS)
+    source = pydicom.dcmread(tmp_path / "a.dcm")
+    with pydicom.config.disable_value_validation():
+        source.PatientBirthDate, source.StudyDate, source.StudyTime = "00000000", "removed", "removed"
+        source.save_as(tmp_path / "a.dcm")
+    made = segmented(tmp_path / "a.dcm")
+    assert not made.PatientBirthDate
+    assert not made.StudyDate
+
+
+def test_a_source_without_preamble(tmp_path):
+    write_dicom(tmp_path / "a.dcm", 1, **UIDS)
+    whole = (tmp_path / "a.dcm").read_bytes()
+    (tmp_path / "a.dcm").write_bytes(whole[whole.index(b"\x08\0\x16\0") :])
+    assert segmented(tmp_path / "a.dcm").StudyInstanceUID == "1.2.3"
 
 
 def test_a_radiograph_without_a_study_is_named(tmp_path):

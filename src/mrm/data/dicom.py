@@ -64,6 +64,18 @@ def doubts(dataset: pydicom.Dataset, name: str) -> list[str]:
         return chest_tags.doubts(dataset)
 
 
+def transfer_syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID:
+    """The transfer syntax; if the file does not state it, the encoding it was read with."""
+    stated = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
+    if stated:
+        return stated
+    implicit, little = dataset.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    dataset.file_meta = getattr(dataset, "file_meta", None) or pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset.file_meta.TransferSyntaxUID
+
+
 def decode(dataset: pydicom.Dataset, name: str) -> np.ndarray:
     """The only frame of a parsed file as (H, W) uint8.
 
@@ -76,7 +88,7 @@ def decode(dataset: pydicom.Dataset, name: str) -> np.ndarray:
         pixels = _pixels(dataset, name)
         if pixels.ndim == 3:
             return _luma(dataset, pixels)
-        raw = not _syntax(dataset).is_compressed or _syntax(dataset) == RLELossless
+        raw = not transfer_syntax(dataset).is_compressed or transfer_syntax(dataset) == RLELossless
         return grayscale.to_uint8(dataset, pixels, name, raw)
 
 
@@ -98,7 +110,7 @@ def _as_image_error(name: str) -> Iterator[None]:
 def _read_whole(data: Bytes, name: str) -> pydicom.Dataset:
     """All elements. Where compressed pixel data have no end, pydicom leaves all elements out: it is added with a warning."""
     dataset = dicom_limits.read(data, name)
-    if "PixelData" in dataset or not _syntax(dataset).is_compressed:
+    if "PixelData" in dataset or not transfer_syntax(dataset).is_compressed:
         return dataset
     ended = dicom_limits.read(bytes(data) + DELIMITER, name)
     if "PixelData" in ended:
@@ -126,11 +138,11 @@ def _check(dataset: pydicom.Dataset, name: str) -> None:
     if frames > 1:
         raise ImageError(f"{subject} {frames:g} frames, but a radiograph has one; save the frame you need by itself")
     _fill_in(dataset, name)
-    if _syntax(dataset).is_compressed:
+    if transfer_syntax(dataset).is_compressed:
         if not _is_grey_jpeg(dataset, name):
-            _check_decoder(_syntax(dataset), name)
+            _check_decoder(transfer_syntax(dataset), name)
         expected = (*_shape(dataset, name), int(dataset.SamplesPerPixel))
-        dicom_streams.check(_frame(dataset, name), expected, _syntax(dataset), name)
+        dicom_streams.check(_frame(dataset, name), expected, transfer_syntax(dataset), name)
     else:
         _check_length(dataset, name)
 
@@ -154,6 +166,8 @@ def _fill_in(dataset: pydicom.Dataset, name: str) -> None:
         if dataset.get(keyword) is None:
             setattr(dataset, keyword, value)
             warnings.warn(f"{name}: {keyword} is not stated and is taken as {value}", stacklevel=4)
+    if "NumberOfFrames" in dataset:
+        dataset.NumberOfFrames = 1
     if dataset.get("HighBit") is None:
         dataset.HighBit = dataset.BitsStored - 1
 
@@ -176,25 +190,13 @@ def _check_length(dataset: pydicom.Dataset, name: str) -> None:
 
 
 def _frame(dataset: pydicom.Dataset, name: str) -> bytes:
-    return dicom_streams.only_frame(dataset.PixelData, _syntax(dataset), name)
+    return dicom_streams.only_frame(dataset.PixelData, transfer_syntax(dataset), name)
 
 
 def _is_grey_jpeg(dataset: pydicom.Dataset, name: str) -> bool:
     """Whether the pixels are 8-bit JPEG of one channel, which is decoded as a JPEG file is."""
     grey = dataset.SamplesPerPixel == 1 and dataset.BitsAllocated == 8 and not dataset.PixelRepresentation
-    return grey and _syntax(dataset) in JPEG and dicom_streams.is_sampled_jpeg(_frame(dataset, name), name)
-
-
-def _syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID:
-    """The transfer syntax; if the file does not state it, the encoding it was read with."""
-    stated = getattr(dataset, "file_meta", {}).get("TransferSyntaxUID")
-    if stated:
-        return stated
-    implicit, little = dataset.original_encoding
-    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    dataset.file_meta = getattr(dataset, "file_meta", None) or pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return dataset.file_meta.TransferSyntaxUID
+    return grey and transfer_syntax(dataset) in JPEG and dicom_streams.is_sampled_jpeg(_frame(dataset, name), name)
 
 
 def _check_decoder(syntax: pydicom.uid.UID, name: str) -> None:
@@ -226,7 +228,9 @@ def _pixels(dataset: pydicom.Dataset, name: str) -> np.ndarray:
 
 
 def _decoded(dataset: pydicom.Dataset, name: str) -> np.ndarray:
-    plugin = "pyjpegls" if _syntax(dataset) in JPEG_LS else ""  # the only one that tells of missing JPEG-LS data
+    plugin = (
+        "pyjpegls" if transfer_syntax(dataset) in JPEG_LS else ""
+    )  # the only one that tells of missing JPEG-LS data
     try:  # pydicom would assume the high bit; see grayscale
         return pixel_array(dataset, correct_unused_bits=False, decoding_plugin=plugin)
     except RuntimeError as error:
@@ -244,7 +248,9 @@ def _check_not_made_up(dataset: pydicom.Dataset, pixels: np.ndarray, name: str) 
     It then takes what follows for data, so that bytes put before the end marker change the pixels. The second decoding
     costs as much as the first, and is left out where the last row has more different steps than a made-up one.
     """
-    if not _syntax(dataset).is_compressed or not dicom_streams.may_be_short(_frame(dataset, name), pixels, name):
+    if not transfer_syntax(dataset).is_compressed or not dicom_streams.may_be_short(
+        _frame(dataset, name), pixels, name
+    ):
         return
     longer = dataset.group_dataset(0x0028)
     longer.file_meta = dataset.file_meta
@@ -263,7 +269,7 @@ def _colours(dataset: pydicom.Dataset, indices: np.ndarray, name: str) -> np.nda
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
         colours = apply_color_lut(indices, dataset)
         return colours if colours.dtype == np.uint8 else (colours / np.float32(2**16 - 1)).astype(np.float32)
-    big_endian, highest = _syntax(dataset) == ExplicitVRBigEndian, 2 ** grayscale.bits(dataset) - 1
+    big_endian, highest = transfer_syntax(dataset) == ExplicitVRBigEndian, 2 ** grayscale.bits(dataset) - 1
     tables = [lookup_tables.read_palette(dataset, colour, highest, big_endian, name) for colour in COLOURS]
     largest = max(table.largest_output for table in tables)
     return np.dstack([table.apply(indices) / np.float32(largest) for table in tables]).astype(np.float32)

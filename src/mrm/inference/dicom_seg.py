@@ -23,6 +23,12 @@ CODES = {
     "": (("49755003", "Morphologically Abnormal Structure"), ("52988006", "Lesion")),
 }
 
+# Elements of the patient and the study that a segmentation repeats, which must be present but may be empty
+TYPE_2 = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
+
 
 def require_highdicom() -> None:
     """Raises MaskError, with how to install it, where highdicom is missing."""
@@ -36,18 +42,17 @@ def require_highdicom() -> None:
 def write(path: Path, source: Path, mask_HW: np.ndarray, classes: Sequence[str], version: str) -> Path:
     """Write class numbers (H, W) as a segmentation of the DICOM file `source`, a segment for each class.
 
-    Raises MaskError where highdicom is missing, or cannot refer to this file.
+    Raises MaskError where highdicom is missing, or cannot refer to this file, and ImageError if it is not an image.
     """
     require_highdicom()
     import highdicom as hd
-    import pydicom
 
     masks_1HWC = np.stack([mask_HW == k for k in range(1, len(classes) + 1)], axis=-1)[None].astype(np.uint8)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about patient names, which are passed on unchanged
             segmentation = hd.seg.Segmentation(
-                source_images=[pydicom.dcmread(source)],
+                source_images=[_source(source)],
                 pixel_array=masks_1HWC,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[_segment(i, name, version) for i, name in enumerate(classes, 1)],
@@ -68,6 +73,30 @@ def write(path: Path, source: Path, mask_HW: np.ndarray, classes: Sequence[str],
             f"{source}: no DICOM Segmentation can refer to it ({error}); only the PNG is written"
         ) from error
     return path
+
+
+def _source(path: Path) -> pydicom.Dataset:
+    """The parsed radiograph, with empty values for what de-identification has removed or made unreadable.
+
+    The standard wants type 2 elements present, if empty (PS3.5, 7.4.3). Raises ImageError.
+    """
+    from pydicom.valuerep import DA, TM
+
+    from mrm.data import dicom, images
+
+    dataset = images.open_image(path).dataset
+    if dataset is None:
+        raise MaskError(f"{path}: not DICOM, so no DICOM Segmentation can refer to it; only the PNG is written")
+    dicom.transfer_syntax(dataset)
+    for keyword in TYPE_2:
+        if keyword not in dataset:
+            setattr(dataset, keyword, "")
+    for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+        try:
+            kind(dataset[keyword].value or None)
+        except ValueError:
+            setattr(dataset, keyword, "")
+    return dataset
 
 
 def _segment(number: int, name: str, version: str):
