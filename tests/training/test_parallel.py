@@ -264,7 +264,7 @@ def test_an_update_that_is_not_finite_changes_nothing(kind):
         for value in gradients:
             for p in model.parameters():
                 p.grad = torch.full_like(p, value)
-            update(optimizer, 0.1, parallel.gradient_norm(model, 1.0))
+            update(optimizer, 0.1, parallel.gradient_norm(model, 1.0), torch.amp.GradScaler("cpu", enabled=False))
         return model.weight.detach().clone(), optimizer.state_dict()["state"]
 
     for bad in (math.nan, math.inf):

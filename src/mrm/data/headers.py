@@ -56,6 +56,8 @@ def load(source: Path | str | Bytes | StoredImage, limit: int = -1) -> Bytes:
         source = source.read_bytes()
     if not isinstance(source, Path | str):
         return source if isinstance(source, bytes) else memoryview(source).cast("B")
+    if "\0" in str(source):
+        raise ImageError(f"{str(source)!r}: has a NUL byte, which no file name has: the list is damaged")
     try:
         status = os.stat(source)
         if stat.S_ISDIR(status.st_mode):
@@ -70,8 +72,6 @@ def load(source: Path | str | Bytes | StoredImage, limit: int = -1) -> Bytes:
         raise ImageError(f"{source}: no such file; check the path and the folder it is relative to") from None
     except OSError as error:
         raise ImageError(f"{source}: cannot be read ({error.strerror or error})") from error
-    except ValueError:
-        raise ImageError(f"{str(source)!r}: has a NUL byte, which no file name has: the list is damaged") from None
 
 
 def kind_of(data: Bytes, name: str) -> str:

@@ -40,9 +40,7 @@ class PretrainConfig:
 
     # Schedule
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
-    extend: bool = (
-        False  # prolong the run in --out: more steps or epochs, whose schedule the learning rate then follows
-    )
+    extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
     seed: int = 0  # of the weights, the order of the records, the crops and the masks
     training: TrainConfig = field(default_factory=TrainConfig)
 
@@ -57,9 +55,7 @@ class FinetuneConfig:
     init: Path  # the model to start from: a model folder, a run, MRM.pth, or ViT weights of MAE or timm
     out: Path  # the folder of the run
     classes: tuple[str, ...] = ()  # label columns; by default all numeric columns of --train
-    list_classes: tuple[
-        str, ...
-    ] = ()  # names of the labels of a label list, which has none; --classes takes precedence
+    list_classes: tuple[str, ...] = ()  # names of the labels in a label list, unless --classes gives them
     images: Path | None = None  # the folder that relative image paths start from; by default that of the lists
     uncertain: Literal["ones", "zeros", "ignore"] = "ignore"  # what labels of -1 become
     uncertain_by_class: dict[str, str] = field(default_factory=dict)  # the same for single classes: Edema=ones
@@ -79,9 +75,7 @@ class FinetuneConfig:
 
     # Schedule
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
-    extend: bool = (
-        False  # prolong the run in --out: more steps or epochs, whose schedule the learning rate then follows
-    )
+    extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
     seed: int = 0  # of the weights, the order of the records, and the augmentation
     training: TrainConfig = field(default_factory=TrainConfig)
 
@@ -118,8 +112,6 @@ class SegmentConfig:
 
     # Schedule
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
-    extend: bool = (
-        False  # prolong the run in --out: more steps or epochs, whose schedule the learning rate then follows
-    )
+    extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
     seed: int = 0  # of the weights, the order of the images, and the crops
     training: TrainConfig = field(default_factory=TrainConfig)
