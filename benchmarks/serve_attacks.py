@@ -8,7 +8,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 import zlib
 
 import cv2
@@ -100,7 +99,7 @@ class UnfinishedConnections:
                     break
                 open_.append(new)
                 self.opened += 1
-            time.sleep(0.5)
+            self._stop.wait(5)
         for connection in open_:
             connection.close()
 

@@ -1,6 +1,12 @@
 """200 requests at once, a tenth of them broken: is every good one answered correctly, and every bad one with a reason?
 
     python benchmarks/serve_load.py runs/tiny --requests 200
+    python benchmarks/serve_load.py runs/tiny --requests 200 --seconds 120 --out benchmarks/results/serve_load.json
+
+With `--seconds`, so many clients send one request after another, each from an address of its own (127.0.1.1 and on), while
+the four attacks of `serve_attacks.py` go on without a pause: three files, and 1,030 connections that never end their
+headers. The exit status is 1 if an answer was wrong, if a good request got no answer, or if all processes
+of the service together held more than 1.5 GiB (PSS).
 
 Starts `mrm serve` as a process of its own. Good images are phantoms as PNG, JPEG and DICOM, and their answers must
 agree with `mrm.inference.predict.classify` on the same bytes. A 503 is tried again with back-off, as a client should. Prints JSON:
@@ -30,6 +36,7 @@ import httpx2
 import numpy as np
 import psutil
 import pydicom
+import serve_attacks
 import torch
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
@@ -44,6 +51,9 @@ from mrm.system import hardware
 
 TOLERANCE = 1e-5  # by which a probability may differ: a batch sums in another order
 MB = 1_000_000
+MOST_MEMORY = 1.5 * (1 << 30)  # bytes, of all processes of the service together
+UNFINISHED = 1030  # connections that never end their headers
+WINDOW = 10  # seconds over which good answers are counted
 
 
 class Request(NamedTuple):
@@ -55,7 +65,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came back: status, seconds since the first try, number of 503s before, what is wrong with it if anything."""
+    """What came back: status, seconds since the first try, number of 503s before, what is wrong with it, and when."""
 
     kind: str
     good: bool
@@ -63,6 +73,7 @@ class Answer(NamedTuple):
     seconds: float
     refused: int
     wrong: str
+    ended: float
 
 
 def main() -> None:
@@ -73,19 +84,37 @@ def main() -> None:
     parser.add_argument("--broken", type=float, default=0.1, help="share of them")
     parser.add_argument("--rounds", type=int, default=3, help="times that all are sent; memory must not grow")
     parser.add_argument("--size", type=int, default=512, help="pixels of a phantom's side")
+    parser.add_argument(
+        "--seconds", type=float, help="send for so long, with the attacks; the requests are the clients"
+    )
+    parser.add_argument("--out", type=Path, help="write the JSON here too")
     options = parser.parse_args()
     requests = build_requests(options.model, options.requests, round(options.requests * options.broken), options.size)
     with tempfile.TemporaryFile("w+") as log:
         process, address = start_service(options.model, log)
         try:
-            report = measured(requests, process, address, options.rounds)
+            if options.seconds:
+                report = sustained(requests, process, address, options.seconds)
+            else:
+                report = measured(requests, process, address, options.rounds)
         finally:
             process.terminate()
             ended = process.wait(60)
         log.seek(0)
-        report |= {"log": log.read().splitlines()[:20], "exit status": ended}
-    print(json.dumps(report | {"cores": hardware.cores(), "machine": platform.machine()}, indent=2))
+        lines = log.read().splitlines()
+        report |= {"log": lines[:20], "lines of the log": len(lines), "exit status": ended}
+    text = json.dumps(report | {"processor": processor(), "cores": hardware.cores()}, indent=2)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
     sys.exit(0 if not report["wrong"] and report["alive after"] else 1)
+
+
+def processor() -> str:
+    """The name of the processor."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 # What is sent -------------------------------------------------------------------------------------------
@@ -197,14 +226,106 @@ def measured(requests: list[Request], process: psutil.Popen, address: str, round
     }  # fmt: skip
 
 
-def watched(process: psutil.Popen, peak: list[int], done: threading.Event) -> None:
-    """Note the server's memory twenty times a second."""
-    while not done.wait(0.05):
-        peak.append(process.memory_info().rss)
+def resident(process: psutil.Popen) -> int:
+    """Bytes of the main process."""
+    return process.memory_info().rss
 
 
-def send(client: httpx2.Client, request: Request) -> Answer:
-    """Send a request, again with back-off while the service has too much to do."""
+def watched(process: psutil.Popen, peak: list[int], done: threading.Event, every=0.05, measure=resident) -> None:
+    """Note the server's memory so often, in seconds."""
+    while not done.wait(every):
+        peak.append(measure(process))
+
+
+def sustained(requests: list[Request], process: psutil.Popen, address: str, seconds: float) -> dict:
+    """Clients that send one request after another, with the attacks meanwhile; what was answered, and the memory."""
+    host, port = address.removeprefix("http://").split(":")
+    attacks = serve_attacks.files()
+    good = next(r for r in requests if r.expected is not None)
+    with httpx2.Client(base_url=address, timeout=120) as client:
+        alone = [send(client, good) for _ in range(20)]
+        before = memory_of(process)
+        until, began = time.perf_counter() + seconds, time.perf_counter()
+        done, peak = threading.Event(), [before]
+        watch = threading.Thread(
+            target=watched, args=(process, peak, done), kwargs={"every": 0.5, "measure": memory_of}
+        )
+        watch.start()
+        with (
+            serve_attacks.UnfinishedConnections(host, int(port), UNFINISHED) as unfinished,
+            ThreadPoolExecutor(len(requests) + len(attacks)) as pool,
+        ):
+            clients = [pool.submit(goes_on, address, requests, number, until) for number in range(len(requests))]
+            attackers = [pool.submit(attacking, address, name, body, until) for name, body in attacks.items()]
+            answers = [answer for client_ in clients for answer in client_.result()]
+            attacked = [answer for attacker in attackers for answer in attacker.result()]
+        done.set()
+        watch.join()
+        alive = client.get("/health").status_code == 200 and not send(client, good).wrong
+        metrics = client.get("/metrics").text
+    ended = [math.floor((a.ended - began) / WINDOW) for a in answers if a.good and not a.wrong]
+    per_window = [ended.count(i) for i in range(math.floor(seconds / WINDOW))]
+    report = summary(answers, [seconds])
+    if max(peak) > MOST_MEMORY:
+        report["wrong"].append(f"the service held {max(peak) / (1 << 30):.2f} GiB")
+    if min(per_window) == 0:
+        report["wrong"].append(f"no good answer in {WINDOW} seconds")
+    return report | {
+        "clients": len(requests),
+        f"good answers in each {WINDOW} s": per_window,
+        "seconds of a good request before the attacks, median": round(float(np.median([a.seconds for a in alone])), 3),
+        "attacks, by kind and status": {f"{k}: {s}": n for (k, s), n in sorted(Counter(attacked).items())},
+        "unfinished connections opened": unfinished.opened,
+        "memory of all processes (PSS), MB": {"before": before // MB, "peak": max(peak) // MB, "after": memory_of(process) // MB},
+        "decoding processes replaced": metric(metrics, "mrm_decoders_replaced_total"),
+        "lines left out of the log": metric(metrics, "mrm_log_lines_left_out_total"),
+        "alive after": alive,
+    }  # fmt: skip
+
+
+def metric(text: str, name: str) -> float:
+    """A value of /metrics."""
+    return float(text.split(f"\n{name} ")[1].split()[0])
+
+
+def goes_on(address: str, requests: list[Request], number: int, until: float) -> list[Answer]:
+    """What one client gets, who has an address of its own and starts at another request than the others."""
+    source = httpx2.HTTPTransport(local_address=f"127.0.1.{number + 1}")
+    answers = []
+    with httpx2.Client(base_url=address, timeout=120, transport=source) as client:
+        while time.perf_counter() < until:
+            answer = send(client, requests[(number + len(answers)) % len(requests)], until)
+            if answer.status != 503:  # it was still waiting for its turn when the time was over
+                answers.append(answer)
+    return answers
+
+
+def attacking(address: str, name: str, body: bytes, until: float) -> list[tuple[str, str]]:
+    """Send one attack again and again, without waiting after a refusal; the statuses."""
+    statuses = []
+    source = httpx2.HTTPTransport(local_address="127.0.2.1")
+    with httpx2.Client(base_url=address, timeout=120, transport=source) as client:
+        while time.perf_counter() < until:
+            try:
+                statuses.append((name, str(client.post("/predict", files={"image": ("a", body)}).status_code)))
+            except httpx2.TransportError as error:
+                statuses.append((name, type(error).__name__))
+    return statuses
+
+
+def memory_of(process: psutil.Popen) -> int:
+    """Bytes of a process and all that it has started, pages that they share counted once (PSS)."""
+    total = 0
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            total += one.memory_full_info().pss
+        except psutil.Error:  # it has just ended
+            continue
+    return total
+
+
+def send(client: httpx2.Client, request: Request, until: float = math.inf) -> Answer:
+    """Send a request, again with back-off while the service has too much to do, at most `until` a time."""
     began, refused = time.perf_counter(), 0
     while True:
         if request.body is None:
@@ -212,13 +333,12 @@ def send(client: httpx2.Client, request: Request) -> Answer:
             answer = client.post("/predict", content=gigabyte(), headers=kind)
         else:
             answer = client.post("/predict", files={"image": ("a", request.body)})
-        if answer.status_code != 503:
+        if answer.status_code != 503 or time.perf_counter() > until:
             break
         refused += 1
         time.sleep(float(answer.headers["retry-after"]) * random.uniform(0.5, 1.5))
-    wrong = fault(request, answer)
-    good = request.expected is not None
-    return Answer(request.kind, good, answer.status_code, time.perf_counter() - began, refused, wrong)
+    wrong, ended = fault(request, answer), time.perf_counter()
+    return Answer(request.kind, request.expected is not None, answer.status_code, ended - began, refused, wrong, ended)
 
 
 def fault(request: Request, answer: httpx2.Response) -> str:

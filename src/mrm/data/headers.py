@@ -70,6 +70,8 @@ def load(source: Path | str | Bytes | StoredImage, limit: int = -1) -> Bytes:
             return file.read(limit)
     except FileNotFoundError:
         raise ImageError(f"{source}: no such file; check the path and the folder it is relative to") from None
+    except ImageError:  # a ValueError too
+        raise
     except OSError as error:
         raise ImageError(f"{source}: cannot be read ({error.strerror or error})") from error
 
