@@ -78,3 +78,13 @@ def test_a_table_without_sheets_refuses_a_sheet(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(RecordError, match="has no sheets"):
         read_rows(tmp_path / "t.csv", "Sheet1")
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS)
+def test_a_guarded_csv_that_a_spreadsheet_saved_as_a_workbook_comes_back_as_it_was(tmp_path, name, write):
+    """The spreadsheet shows the apostrophe of the CSV as text, and saves it."""
+    rows = [["image_path", "'=note"], ["a.png", "'- no effusion"], ["b.png", "'=1+1"]]
+    write(tmp_path / name, {"Sheet1": rows})
+    header, rows = read_rows(tmp_path / name)
+    assert header == ["image_path", "=note"]
+    assert [fields for _, fields in rows] == [["a.png", "- no effusion"], ["b.png", "=1+1"]]

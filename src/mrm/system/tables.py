@@ -76,9 +76,9 @@ def read_csv_rows(path: Path) -> tuple[list[str], Rows]:
     """Header and (line number, fields) of a CSV: spaces after commas and quoted line breaks allowed.
 
     Text is UTF-8, or UTF-16 or UTF-32 as spreadsheets save it. Columns may be separated by semicolons, tabs or upright
-    bars, as the header shows. Cells that were guarded against a spreadsheet come back as they were. The file may be compressed: `.gz`, or the only
-    file in a `.zip`, as publishers distribute them. Bytes that are not UTF-8 become U+FFFD, with a warning that counts
-    them and names the first line.
+    bars, as the header shows. Cells that were guarded against a spreadsheet come back as they were. The file may be
+    compressed: `.gz`, or the only file in a `.zip`, as publishers distribute them. Bytes that are not UTF-8 become
+    U+FFFD, with a warning that counts them and names the first line.
     """
     raw = _decompressed(path)
     encoding = encoding_of(raw)
