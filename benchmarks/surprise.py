@@ -334,7 +334,7 @@ def compared(
     first_N = used_NP.argmax(axis=1)
     shuffled_N = other_NP[np.arange(n), first_N]
     labels = np.concatenate([np.ones(n), np.zeros(n)])[np.tile(has_N, 2)]
-    patients = test.patients or [r.name for r in test]
+    patients = test.people
     groups = [p for p, has in zip([*patients, *patients], np.tile(has_N, 2), strict=True) if has]
     by_surprise = np.concatenate([own_N - mean_N, shuffled_N - mean_N])[np.tile(has_N, 2)]
     plain = np.concatenate([own_N, shuffled_N])[np.tile(has_N, 2)]

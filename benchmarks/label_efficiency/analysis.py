@@ -123,7 +123,7 @@ class Scores:
         return np.array([[mean_auroc(self.labels_NC, s) for s in row] for row in scores_PDNC])
 
     def _count(self) -> int:
-        return len(set(self.patients)) if self.patients else len(self.test)
+        return len(set(self.test.people))
 
 
 # Tables -------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def counted(records: Records) -> dict[str, Any]:
     positives = np.nansum(records.labels_NC, axis=0)
     return {
         "n": len(records),
-        "patients": len(set(records.patients)) if records.patients else None,
+        "patients": records.known_patients.count,
         "positives": {c: int(n) for c, n in zip(records.classes, positives, strict=True)},
         "fingerprint": records.fingerprint(),
     }

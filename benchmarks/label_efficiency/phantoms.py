@@ -100,7 +100,7 @@ def draw(study: Study, name: str) -> dict[str, Any]:
     folder, count = records_file(study, name).parent, study.size.phantoms[name]
     phantoms = phantom_files.write(folder, count, 1 + arms.SETS.index(name), study.size.image, workers=1)
     positives = {c: int(n) for c, n in zip(FINDINGS, np.nansum(phantoms.labels_NC, axis=0), strict=True)}
-    patients = len(set(phantoms.patients or []))
+    patients = phantoms.known_patients.count
     return {"n": count, "patients": patients, "positives": positives, "fingerprint": phantoms.fingerprint()}
 
 

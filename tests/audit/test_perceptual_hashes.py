@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrm.audit.perceptual_hashes import BITS, THRESHOLD, content_hash, distance, near_pairs, perceptual_hash
+from mrm.audit.perceptual_hashes import (
+    BITS,
+    THRESHOLD,
+    content_hash,
+    distance,
+    mirrored,
+    near_pairs,
+    perceptual_hash,
+    perceptual_hashes,
+    without_border,
+)
 from mrm.data import images
 from tests.support.image_files import radiograph
 
@@ -35,6 +45,47 @@ def test_the_same_image_stays_near(change):
     for seed in range(10):
         image = radiograph(seed)
         assert distance(perceptual_hash(image), perceptual_hash(CHANGES[change](image))) <= THRESHOLD
+
+
+def framed(image: np.ndarray, top: int, bottom: int, left: int, right: int, grey: int = 0) -> np.ndarray:
+    return np.pad(image, ((top, bottom), (left, right)), constant_values=grey)
+
+
+FRAMES = {
+    "a square, black": lambda x: framed(x, 60, 60, 0, 0),
+    "a square, white, and JPEG": lambda x: images.read(images.encode_jpeg(framed(x, 60, 60, 0, 0, 255), 50)),
+    "letterbox grey": lambda x: framed(x, 0, 0, 33, 34, 114),
+    "one side only": lambda x: framed(x, 0, 47, 0, 0),
+    "a black frame, JPEG, resized": lambda x: images.resize(images.read(images.encode_jpeg(framed(x, *[13] * 4), 60)), 200, 180),
+    "a white frame in a black one": lambda x: framed(framed(x, *[9] * 4, 255), *[11] * 4),
+    "mirrored": lambda x: x[:, ::-1].copy(),
+    "mirrored, inverted, in a frame": lambda x: framed(255 - x[:, ::-1], *[20] * 4),
+    "mirrored, resized": lambda x: images.resize(x[:, ::-1].copy(), 99, 77),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", FRAMES)
+def test_frames_and_mirrors_do_not_hide_a_copy(change):
+    for seed in range(10):
+        image = radiograph(seed)[:, 20:220].copy()
+        original, copy = perceptual_hashes(image), perceptual_hashes(FRAMES[change](image))
+        assert distance(original[:, None], copy[None]).min() <= THRESHOLD
+
+
+def test_a_frame_is_taken_off_and_an_image_is_not():
+    image = radiograph(3)
+    np.testing.assert_array_equal(without_border(framed(framed(image, 3, 0, 9, 5, 255), 1, 2, 3, 4)), image)
+    np.testing.assert_array_equal(without_border(image), image)
+    blank = np.full((9, 9), 77, np.uint8)
+    np.testing.assert_array_equal(without_border(blank), blank)
+
+
+def test_mirroring_changes_the_bits_of_odd_columns_and_no_other():
+    """The cosine transform of a mirrored image has the signs of its odd columns changed, by its definition."""
+    for seed in range(5):
+        image = radiograph(seed)
+        np.testing.assert_array_equal(mirrored(perceptual_hash(image)), perceptual_hash(image[:, ::-1].copy()))
+        assert not np.array_equal(mirrored(perceptual_hash(image)), perceptual_hash(image))
 
 
 def test_other_images_are_far():
@@ -80,7 +131,9 @@ def test_search_is_exact(threshold):
     rng = np.random.default_rng(threshold)
     first = random_hashes(120, rng)
     parts = [changed(first[i::7], min(threshold + 3 - i, BITS), rng) for i in range(3)]
-    second = np.concatenate([random_hashes(50, rng), *parts, ~parts[2], ~first[:5]])
+    second = np.concatenate(
+        [random_hashes(50, rng), *parts, ~parts[2], ~first[:5], mirrored(parts[0]), ~mirrored(parts[1])]
+    )
     table = distance(first[:, None], second[None])
     found = near_pairs(first, second, threshold)
     assert found[:, :2].tolist() == np.argwhere(table <= threshold).tolist()

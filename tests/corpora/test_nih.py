@@ -44,7 +44,7 @@ def test_lists_are_read_back_with_the_source_as_their_images(source, tmp_path):
 
 def test_sets_share_no_patient_and_smaller_ones_lie_in_larger_ones(source, tmp_path):
     corpus = prepare("nih", source, tmp_path / "out", Options(fractions=(10, 30)))
-    people = {k: set(v.patients or ()) for k, v in corpus.splits.items()}
+    people = {k: set(v.patients) for k, v in corpus.splits.items()}
     assert not people["train"] & people["val"] | people["train"] & people["test"] | people["val"] & people["test"]
     assert people["train_10"] < people["train_30"] < people["train"]
 

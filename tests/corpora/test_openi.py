@@ -46,7 +46,7 @@ def test_chosen_sections_and_splits_by_report(source, tmp_path):
     texts = {r.patient: r.report for r in corpus.records}
     assert texts["CXR1"] == "The lungs are XXXX clear. Normal chest x-XXXX."
     assert texts["CXR2"] == "Normal chest x-XXXX."
-    patients = [set(part.patients or ()) for part in corpus.splits.values()]
+    patients = [set(part.patients) for part in corpus.splits.values()]
     assert len(patients) == 3
     assert sum(map(len, patients)) == len(set.union(*patients)) == 23
 

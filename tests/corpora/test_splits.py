@@ -37,7 +37,7 @@ def many() -> Records:
 
 
 def people(records: Records) -> set[str]:
-    return set(records.patients or ())
+    return set(records.patients)
 
 
 def test_sets_have_their_shares_and_no_common_patient(many):

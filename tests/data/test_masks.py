@@ -10,7 +10,7 @@ from mrm.data.config import CropConfig
 from mrm.data.masks import IGNORED, decode, encode, fit, fit_mask
 from mrm.data.samples import MaskData
 from mrm.data.sampling import Balanced
-from mrm.system.errors import MaskError
+from mrm.system.errors import MaskError, RecordError
 
 LESION = np.zeros((20, 30), np.uint8)
 LESION[4:9, 10:22] = 1
@@ -299,3 +299,27 @@ def test_the_order_goes_on_where_it_was_left():
     whole = [s for s, _ in zip(order(1, len(order), 0), range(60), strict=False)]
     for seen in (1, 13, 14, 29):
         assert [s for s, _ in zip(order(1, len(order), seen), range(60 - seen), strict=False)] == whole[seen:]
+
+
+# Patients ---------------------------------------------------------------------------------------------------
+
+
+def test_patients_come_from_the_table_beside_the_folders_or_from_published_names(tmp_path):
+    names = ["a", "b", "c", "00000013_000", "00000013_001"]
+    for name in names:
+        for kind in ("images", "annotations"):
+            (tmp_path / kind / "test").mkdir(parents=True, exist_ok=True)
+            (tmp_path / kind / "test" / f"{name}.png").write_bytes(images.encode_png(np.eye(8, dtype=np.uint8)))
+    table = tmp_path / "patients.csv"
+    table.write_text("image_path,patient_id\nimages/test/a.png,P1\nb.jpg,P1\nelsewhere.png,P2\n")
+    records = masks.load(tmp_path, "test").records()
+    patients = dict(zip([r.name for r in records], records.patients, strict=True))
+    assert patients == {
+        "a.png": "P1", "b.png": "P1", "c.png": "", "00000013_000.png": "00000013", "00000013_001.png": "00000013",
+    }  # fmt: skip
+    assert records.known_patients.facts() == {"patients": 2, "patients_inferred": 2, "patients_unknown": 1}
+    table.write_text("name,patient\na,P1\n")
+    with pytest.raises(
+        RecordError, match=r"patients\.csv: no column image_path, patient_id; the columns found are name"
+    ):
+        masks.load(tmp_path, "test")

@@ -92,7 +92,7 @@ def test_the_real_label_file_has_5216_records_of_one_class(shared_data):
     assert len(records) == 5216
     assert records.classes == ("pneumonia",)
     assert records.labels_NC.mean() == pytest.approx(3875 / 5216)  # Kermany et al.: 3,875 of 5,216
-    assert 0 < len(set(records.patients or [])) < 5216
+    assert 0 < len(set(records.patients)) < 5216
 
 
 TEXT = st.text(max_size=40)
@@ -444,7 +444,7 @@ def test_a_slice_keeps_classes_and_order():
 def test_patients_are_unknown_as_soon_as_one_is():
     known = cohort(2, 1)
     assert known.patients == ["p0", "p1"]
-    assert Records([*known, Record(Path("c.png"))]).patients is None
+    assert Records([*known, Record(Path("c.png"))]).patients == ["p0", "p1", ""]
 
 
 def test_a_split_shares_no_patient_and_loses_no_record():

@@ -22,10 +22,19 @@ def test_predictions_come_back_as_they_were_written(tmp_path):
 
 
 def test_unknown_patients_stay_unknown(tmp_path):
-    write_predictions(
-        tmp_path / "predictions.csv", Predictions(["a"], None, ("x",), np.array([[1.0]]), np.array([[0.5]]))
-    )
-    assert read_predictions(tmp_path / "predictions.csv").patients is None
+    p = Predictions(["a"], [""], ("x",), np.array([[1.0]]), np.array([[0.5]]))
+    write_predictions(tmp_path / "predictions.csv", p)
+    assert read_predictions(tmp_path / "predictions.csv").patients == [""]
+
+
+def test_patients_are_read_from_published_names_where_the_table_names_none(tmp_path):
+    names = ["00000013_026.png", "00000013_027.png", "train/patient00013/study1/view1_frontal.jpg", "a.png", "b.png"]
+    made = Predictions(names, ["", "13", "", "", "x"], ("x",), np.ones((5, 1)), np.full((5, 1), 0.5))
+    write_predictions(tmp_path / "predictions.csv", made)
+    a, b, c, d, e = read_predictions(tmp_path / "predictions.csv").patients
+    assert a == b
+    assert len({a, c, d, e}) == 4
+    assert (d, e) == ("", "x")
 
 
 @pytest.mark.parametrize("text", ["name,effusion\na,0.5\n", "name,patient_id\na,p\n", "x,y,z label,z\n1,2,3,4\n"])
@@ -50,7 +59,7 @@ def written(folder, names=("a", "b", "c"), patients=None, classes=("x", "y"), la
     probabilities = np.full((n, len(classes)), 0.25) if probabilities is None else probabilities
     write_predictions(
         folder / "predictions.csv",
-        Predictions(list(names), patients, classes, labels[:, : len(classes)], probabilities),
+        Predictions(list(names), patients or [""] * n, classes, labels[:, : len(classes)], probabilities),
     )
     return read_predictions(folder / "predictions.csv")
 

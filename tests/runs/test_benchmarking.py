@@ -206,10 +206,14 @@ def test_dice_is_resampled_as_the_test_of_a_segmenter_does(tmp_path, metric):
     true, predicted = rng.integers(0, 3, 40) * 10, rng.integers(0, 3, 40) * 10
     counts = dice.PixelCounts(np.minimum(true, predicted) // 2, predicted, true, np.full(40, 100))
     shown = ["" if v != v else repr(float(v)) for v in counts.dice()]
-    lines = [f"{i}.png,nodule,{p},{t},{d}" for i, (p, t, d) in enumerate(zip(predicted, true, shown, strict=True))]
-    (tmp_path / "images.csv").write_text("\n".join(["name,class,predicted,true,dice", *lines]) + "\n")
+    patients = [f"p{i // 3}" if i < 30 else "" for i in range(40)]
+    lines = [
+        f"{i}.png,nodule,{patients[i]},{p},{t},{d}"
+        for i, (p, t, d) in enumerate(zip(predicted, true, shown, strict=True))
+    ]
+    (tmp_path / "images.csv").write_text("\n".join(["name,class,patient_id,predicted,true,dice", *lines]) + "\n")
     found = np.nanquantile(benchmarking._drawn(tmp_path, metric, 2000), [0.025, 0.975])
-    expected = dice.overlap_report(counts)[metric]
+    expected = dice.overlap_report(counts, patients)[metric]
     assert found == pytest.approx((expected.low, expected.high))
 
 

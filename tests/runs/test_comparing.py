@@ -93,11 +93,11 @@ def test_files_that_do_not_cover_the_same_records_are_named(tmp_path):
 
 def images(folder, dice_N, names=None, true=9):
     """The images.csv of a segmenter; NaN is an image without lesion, on which nothing is predicted."""
-    lines = ["name,class,intersection,predicted,true,pixels,dice"]
+    lines = ["name,class,patient_id,intersection,predicted,true,pixels,dice"]
     for i, dice in enumerate(dice_N):
         name = names[i] if names else f"r{i}"
         lines.append(
-            f"{name},lesion,0,{0 if dice != dice else 5},{0 if dice != dice else true},100,{'' if dice != dice else dice}"
+            f"{name},lesion,,0,{0 if dice != dice else 5},{0 if dice != dice else true},100,{'' if dice != dice else dice}"
         )
     folder.mkdir()
     (folder / "images.csv").write_text("\n".join(lines) + "\n")

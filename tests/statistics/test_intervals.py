@@ -65,6 +65,42 @@ def test_means_are_over_the_drawn_records_of_the_mask():
     np.testing.assert_allclose(bootstrap.means(np.where(used, values, NAN), used), expected)
 
 
+def test_records_of_unknown_patient_are_patients_of_their_own():
+    """The same draws as if each had an id that no other has; the note counts them."""
+    values = np.random.default_rng(14).normal(size=(9, 1))
+    some = ["a", "", "b", None, "a", NAN, "b", "", "c"]
+    own = ["a", "u1", "b", "u2", "a", "u3", "b", "u4", "c"]
+    mixed, stated = Bootstrap.from_groups(some, 9), Bootstrap.from_groups(own, 9)
+    np.testing.assert_array_equal(mixed.sums(values), stated.sums(values))
+    every = np.ones(9, dtype=bool)
+    assert mixed.drawn_from(every) == "by 3 patients and 4 records of unknown patient"
+    assert stated.drawn_from(every) == "by 7 patients"
+    assert mixed.drawn_from(np.arange(9) < 3) == "by 2 patients and 1 record of unknown patient"
+    hits = [1, 0, 1, 1, 1, 0, 1, 0, 1]
+    assert (proportion(hits, 6, some).low, proportion(hits, 6, some).high) == (
+        proportion(hits, 6, own).low,
+        proportion(hits, 6, own).high,
+    )
+
+
+@pytest.mark.parametrize("groups", [None, [""] * 6, [None] * 6, [NAN] * 6])
+def test_without_any_patient_records_are_drawn(groups):
+    bootstrap = Bootstrap.from_groups(groups, 6)
+    assert (bootstrap.unit, bootstrap.size) == ("records", 6)
+    assert bootstrap.drawn_from(np.ones(6, dtype=bool)) == "of 6 records"
+
+
+def test_one_blank_id_does_not_give_up_the_patients_of_all_others():
+    """40 patients of 10 equal records: the interval is that of 40 records, whether or not one more has no id."""
+    labels = np.repeat(np.random.default_rng(15).random(40) < 0.5, 10).astype(float)
+    patients = np.repeat([f"p{i}" for i in range(40)], 10).tolist()
+    known = proportion(labels, 0, patients)
+    blank = proportion(np.append(labels, 1), 0, [*patients, ""])
+    ignored = proportion(np.append(labels, 1), 0)
+    assert blank.high - blank.low == pytest.approx(known.high - known.low, rel=0.02)
+    assert ignored.high - ignored.low < 0.4 * (known.high - known.low)
+
+
 # Shares
 
 

@@ -294,7 +294,6 @@ def test_wrong_input_is_named(function, labels, scores, words):
     [
         ({"groups": ["a", "b"]}, "3 records, but 2 groups"),
         ({"groups": ["a", "b", "c", "d"]}, "3 records, but 4 groups"),
-        ({"groups": ["a", None, NAN]}, "2 records have no group; the first is index 1"),
         ({"metric": "accuracy"}, "unknown metric 'accuracy'; choose from auroc, average_precision"),
         ({"draws": -1}, "draws must be"),
         ({"level": 95}, "0 < level < 1, not 2000 and 95"),

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mrm.audit import site_key
-from mrm.audit.perceptual_hashes import content_hash, perceptual_hash
+from mrm.audit.perceptual_hashes import content_hash, perceptual_hashes
 from mrm.audit.site_key import SiteKey
 from mrm.data import images
+from mrm.data.patients import Origin, infer_origin, normalized_id
 from mrm.data.records import Record, Records
 from mrm.system import hardware, unpacking
 from mrm.system.errors import ConfigError, ImageError, RecordError
@@ -27,36 +28,10 @@ from mrm.system.files import write_whole
 from mrm.system.journal import Journal, file_state
 
 IDENTITIES = ("patients", "studies", "names")  # what is hashed with a key before it is stored
-UNKNOWN_KEY = "unknown"  # of files from before there were keys
+VERSION = 2  # of the hashes; those of other versions cannot be compared
 DEPTH = 4  # path parts of a name that are hashed: the file and up to three folders above it
 Progress = Callable[[int, int], None]  # (images done, images in all)
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp)$")
-
-# How published file names encode the patient and, in some corpora, the study. The names of RSNA and SIIM identify
-# radiographs, not patients. `file` is the part that names the file, where the last part of the path alone does not.
-PUBLISHED_NAMES = {
-    "nih": re.compile(r"(?:^|/)(?P<patient>\d{8})_\d{3}(?:\.|$)"),
-    "chexpert": re.compile(r"(?:^|/)(?P<file>patient(?P<patient>\d{5})/study(?P<study>\d+)/.*)$"),
-    "mimic": re.compile(r"(?:^|/)p(?P<patient>\d{8})/s(?P<study>\d{8})(?:/|$)"),
-    "openi": re.compile(r"(?:^|/)CXR(?P<patient>\d+)(?:_\d+)?_IM-\d+-\d+"),
-}
-
-
-class Origin(NamedTuple):
-    """What a published file name says about its image."""
-
-    corpus: str
-    patient: str
-    study: str = ""
-    file: str = ""
-
-
-def infer_origin(name: str) -> Origin | None:
-    """Corpus, patient, study and file of a published name, "" where it has none; None for any other name."""
-    for corpus, pattern in PUBLISHED_NAMES.items():
-        if match := pattern.search(name.replace("\\", "/")):
-            return Origin(corpus, **match.groupdict())
-    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +46,11 @@ class Fingerprints:
     names: np.ndarray  # (N, DEPTH) uint64: the file name; with the folder above it; ...
     depths: np.ndarray  # (N,) uint8: how many of these parts it takes to tell the file from all others of the set
     exact: np.ndarray  # (N,) uint64: shape and pixels
-    perceptual: np.ndarray  # (N, 4) uint64
+    perceptual: np.ndarray  # (N, 2, 4) uint64: of the image as it is, and without its borders
     key: str = ""
     inferred: int = 0  # records whose patient was taken from the file name
     read: bool = False  # whether images were read
+    version: int = VERSION
     unreadable: tuple[str, ...] = ()  # "name: reason"; not saved
     plain_names: tuple[str, ...] = ()  # the names in plain text; not saved
 
@@ -113,7 +89,9 @@ class Fingerprints:
             with np.load(path, allow_pickle=False) as file:
                 saved = {f.name: file[f.name] for f in fields(Fingerprints) if f.name in file}
             values = {key: array if array.ndim else array.item() for key, array in saved.items()}
-            prints = Fingerprints(**{"key": UNKNOWN_KEY, **values})
+            if not {"version", "key"} <= values.keys() or values["version"] != VERSION:
+                raise RecordError(f"{path}: fingerprints of another version of mrm; create them again")
+            prints = Fingerprints(**values)
             _check_arrays(prints)
         except FileNotFoundError:
             raise RecordError(f"{path}: no such fingerprint file") from None
@@ -124,7 +102,7 @@ class Fingerprints:
         except Exception as error:  # damaged archives and arrays make NumPy raise a dozen kinds
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise RecordError(f"{path}: not a fingerprint file, or damaged ({reason}); create it again") from None
-        if prints.names.shape != (len(prints), DEPTH) or prints.perceptual.shape != (len(prints), 4):
+        if (prints.names.shape, prints.perceptual.shape) != ((len(prints), DEPTH), (len(prints), 2, 4)):
             raise RecordError(f"{path}: fingerprints of another version of mrm; create them again")
         return prints
 
@@ -184,7 +162,7 @@ def comparable(first: Fingerprints, second: Fingerprints) -> tuple[Fingerprints,
 
     It is impossible where another site's key, or one that this site no longer has, hashed those of one set.
     """
-    if first.key == second.key != UNKNOWN_KEY:
+    if first.key == second.key:
         return first, second
     key = site_key.load()
     if key is None or not {first.key, second.key} <= {"", key.id}:
@@ -205,16 +183,9 @@ def _key(*parts: str) -> int:
 def _identity(record: Record, origin: Origin | None) -> tuple[int, int]:
     """Keys of patient and study, 0 if unknown. An id is unique within its corpus only, if the name tells the corpus."""
     corpus, inferred_patient, inferred_study = origin[:3] if origin else ("", "", "")
-    patient = _normalized_id(record.patient or inferred_patient, "patient|p")
-    study = _normalized_id(record.study or inferred_study, "study|s")
+    patient = normalized_id(record.patient or inferred_patient)
+    study = normalized_id(record.study or inferred_study, "study|s")
     return _key(corpus, patient) if patient else 0, _key(corpus, patient, study) if study else 0
-
-
-def _normalized_id(text: str, prefix: str) -> str:
-    """An id as it is compared: "00000001", "patient1" and "1" are the same, as tables and file names write it differently."""
-    text = text.strip().casefold()
-    number = re.fullmatch(rf"(?:{prefix})?[-_ ]?0*(\d+)(?:\.0)?", text)
-    return number[1] if number else text
 
 
 def _name_keys(name: str, origin: Origin | None) -> tuple[int, ...]:
@@ -245,7 +216,7 @@ def _depths(names_ND: np.ndarray) -> np.ndarray:
 def _hash_images(
     records: Sequence[Record], n: int, workers: int | None, progress: Progress | None, journal: Journal | None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    exact, perceptual, unreadable = np.zeros(n, np.uint64), np.zeros((n, 4), np.uint64), []
+    exact, perceptual, unreadable = np.zeros(n, np.uint64), np.zeros((n, 2, 4), np.uint64), []
     keys = [file_state(r.image) if journal and isinstance(r.image, Path) else "" for r in records]
     known = journal.known if journal else {}
 
@@ -257,7 +228,7 @@ def _hash_images(
             if isinstance(result, str):
                 unreadable.append(f"{records[index].name}: {result}")
             else:
-                exact[index], *perceptual[index] = result
+                exact[index], perceptual[index] = result[0], np.array(result[1:], np.uint64).reshape(2, 4)
             if journal and keys[index] and keys[index] not in known:
                 journal.add(keys[index], result)
             if progress:
@@ -266,9 +237,9 @@ def _hash_images(
 
 
 def _hash_image(record: Record) -> list[int] | str:
-    """The exact hash and the four words of the perceptual hash, or why the image cannot be read."""
+    """The exact hash and the eight words of the perceptual hashes, or why the image cannot be read."""
     try:
         image = images.read(record.image)
     except ImageError as error:
         return str(error)
-    return [content_hash(image), *perceptual_hash(image).tolist()]
+    return [content_hash(image), *perceptual_hashes(image).ravel().tolist()]

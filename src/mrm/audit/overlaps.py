@@ -145,10 +145,10 @@ def _similar(first: Fingerprints, second: Fingerprints, threshold: int) -> _Shar
     mine, my_row, my_hash = _distinct(first)
     theirs, their_row, their_hash = _distinct(second)
     near = near_pairs(mine, theirs, threshold, hardware.cores())
-    in_first = np.isin(my_hash, near[:, 0])
-    in_second = np.isin(their_hash, near[:, 1]) & ~np.isin(second.exact, first.exact)
+    in_first = np.asarray(np.isin(my_hash, near[:, 0]).any(axis=1))
+    in_second = np.isin(their_hash, near[:, 1]).any(axis=1) & ~np.isin(second.exact, first.exact)
     nearest = near[np.argsort(near[:, 2], kind="stable")]
-    pairs = np.stack([my_row[nearest[:, 0]], their_row[nearest[:, 1]]], axis=1)
+    pairs = _each_once(np.stack([my_row[nearest[:, 0]], their_row[nearest[:, 1]]], axis=1))
     pairs = pairs[in_second[pairs[:, 1]]]
     return _Shared(in_first, in_second, len(np.unique(second.exact[in_second])), pairs)
 
@@ -156,20 +156,27 @@ def _similar(first: Fingerprints, second: Fingerprints, threshold: int) -> _Shar
 def _similar_within(prints: Fingerprints, threshold: int) -> np.ndarray:
     """(P, 2) pairs of different images that look alike, the most similar first."""
     hashes, row, which = _distinct(prints)
-    same = _neighbours(np.where(which >= 0, which + 1, 0))
+    same = _neighbours((which + 1).ravel()) // 2  # two hashes a record
     near = near_pairs(hashes, None, threshold, hardware.cores())
     near = near[np.argsort(near[:, 2], kind="stable")]
-    pairs = np.concatenate([same, row[near[:, :2]]])
+    pairs = _each_once(np.sort(np.concatenate([same, row[near[:, :2]]]), axis=1))
     return pairs[prints.exact[pairs[:, 0]] != prints.exact[pairs[:, 1]]]
 
 
+def _each_once(pairs_P2: np.ndarray) -> np.ndarray:
+    """The pairs without repetitions, in the order in which each comes first."""
+    _, first = np.unique(pairs_P2, axis=0, return_index=True)
+    return pairs_P2[np.sort(first)]
+
+
 def _distinct(prints: Fingerprints) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct perceptual hashes, the first record of each, and each record's hash (-1 if it has none)."""
-    rows = np.flatnonzero(prints.perceptual.any(axis=1))
-    hashes, first, which = np.unique(prints.perceptual[rows], axis=0, return_index=True, return_inverse=True)
-    of_record = np.full(len(prints), -1, np.int64)
-    of_record[rows] = which.reshape(-1)
-    return hashes, rows[first], of_record
+    """Distinct perceptual hashes, the first record of each, and the two hashes (N, 2) of each record, -1 for none."""
+    every_M4 = prints.perceptual.reshape(-1, 4)
+    places = np.flatnonzero(every_M4.any(axis=1))
+    hashes, first, which = np.unique(every_M4[places], axis=0, return_index=True, return_inverse=True)
+    of_record = np.full(len(every_M4), -1, np.int64)
+    of_record[places] = which.reshape(-1)
+    return hashes, places[first] // 2, of_record.reshape(-1, 2)
 
 
 def _neighbours(keys: np.ndarray) -> np.ndarray:
@@ -312,7 +319,7 @@ def _coverage(prints: Fingerprints) -> Coverage:
         patients=int((prints.patients > 0).sum()),
         inferred=prints.inferred,
         images=int(read.sum()),
-        blank=int((read & ~prints.perceptual.any(axis=1)).sum()),
+        blank=int((read & ~prints.perceptual.any(axis=(1, 2))).sum()),
         unreadable=prints.unreadable,
     )
 

@@ -3,21 +3,13 @@
 The hash has 256 bits. Grey values become mid-ranks (histogram equalisation with ties in the middle, so
 any increasing change of intensity keeps them), the image shrinks to 32 x 32, and the bits are the
 signs of 256 low coefficients of its cosine transform (after Zauner 2010, "pHash"). Inverting an image flips every
-bit, so MONOCHROME1 copies are found through the complement. Crops, rotations and mirror images are not found.
+bit, so MONOCHROME1 copies are found through the complement; mirroring it flips the bits of odd columns. Each image is
+hashed as it is and without its borders. Crops of more than 2 % and rotations are not found reliably.
 
-Measured on 547 adult (512 pixels) and 5,216 paediatric chest radiographs (224 pixels). Bits changed in the same
-image: median, 99th percentile, maximum, and share above `THRESHOLD` = 36, adult images:
-
-    512 to 224 pixels            1   8  13   0      window, 10 + 10 % saturated  6  16  22   0
-    JPEG quality 50              1  13  20   0      window, 5 + 30 % saturated  19  42  69   2.6 %
-    gamma 1.6                    0  13  29   0      all of: 224 pixels, gamma
-    inverted                     0   0   0   0      1.4, window, JPEG 50         3  24  41   0.2 %
-                                                    CLAHE (not monotone)        25  46  56   6.8 %
-
-Different patients (13,594,160 pairs of children, 2,853,152 of a child and an adult): none at 36 or fewer
-bits, 1 at 39, 7 at 44, 50 at 52; median 118. The tail thins about threefold every 4 bits. Extrapolated, that is
-about 3 in 10^8 pairs at 36 bits and 1 in 10^8 at 31: among 10^9 pairs expect about thirty false alarms, so look
-at the examples, or lower the threshold.
+`benchmarks/near_duplicates.py` measures on real radiographs what is found (the table is in `docs/audit.md`) and how near
+different patients come: of 13,594,160 pairs of children none differ in 36 bits or fewer, 1 in 39, 11 in 44, 85 in 52;
+median 113. The tail thins about threefold every 4 bits. Extrapolated, that is about 6 in 10^8 pairs at 36 bits and 2 in
+10^8 at 31: among 10^9 pairs expect about sixty false alarms, so look at the examples, or lower the threshold.
 
 The search is exact. If bands 0 to 15, of 16 bits, differ in more than r_0, ..., r_15 bits, then the hashes
 differ in at least r_0 + ... + r_15 + 16 bits. With r_b = floor((t - b) / 16) that is t + 1. So two hashes that are
@@ -45,6 +37,8 @@ _CHUNK = 1 << 17  # candidate pairs verified at once
 # differ little between chests, over the bands, so fewer pairs share a band by chance.
 _ROWS = np.tile(np.arange(16), 16)
 _COLUMNS = 1 + (_ROWS + np.repeat(np.arange(16), 16)) % 16
+# The bits that change when an image is mirrored left to right: the signs of the coefficients of odd columns
+_MIRROR = np.packbits(_COLUMNS % 2 == 1, bitorder="little").view(np.uint64)
 
 
 def content_hash(image: np.ndarray) -> int:
@@ -52,6 +46,36 @@ def content_hash(image: np.ndarray) -> int:
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=8)
     digest.update(np.ascontiguousarray(image).data)
     return int.from_bytes(digest.digest(), "little") or 1
+
+
+def without_border(image: np.ndarray, tolerance: int = 32) -> np.ndarray:
+    """The image (H, W) without the rows and columns at its edges that are of one grey, whichever it is.
+
+    `tolerance` in grey levels, between the lightest and the darkest pixel of a line, allows for lossy compression, whose
+    blocks smear the image into a border. An image that is nothing but border is left whole.
+    """
+    inner = image
+    while inner.size:
+        rows, columns = (np.ptp(inner, axis=axis) > tolerance for axis in (1, 0))
+        if not rows.any() or not columns.any():
+            return image
+        top, left = rows.argmax(), columns.argmax()
+        bottom, right = rows.size - rows[::-1].argmax(), columns.size - columns[::-1].argmax()
+        if (bottom - top, right - left) == inner.shape:
+            return np.ascontiguousarray(inner)
+        inner = inner[top:bottom, left:right]
+    return image
+
+
+def perceptual_hashes(image: np.ndarray) -> np.ndarray:
+    """(2, 4) uint64: `perceptual_hash` of an (H, W) uint8 image as it is, and without its borders.
+
+    Without borders, a copy in a frame or padded to a square is found. As it is, a copy is found whose window made more of
+    its edges black than are in the original.
+    """
+    inner = without_border(image)
+    whole = perceptual_hash(image)
+    return np.stack([whole, whole if inner.shape == image.shape else perceptual_hash(inner)])
 
 
 def perceptual_hash(image: np.ndarray) -> np.ndarray:
@@ -66,19 +90,27 @@ def perceptual_hash(image: np.ndarray) -> np.ndarray:
     return np.packbits(bits, bitorder="little").view(np.uint64)
 
 
+def mirrored(hashes_N4: np.ndarray) -> np.ndarray:
+    """The hashes of the same images mirrored left to right."""
+    return hashes_N4 ^ _MIRROR
+
+
 def distance(first_N4: np.ndarray, second_N4: np.ndarray) -> np.ndarray:
-    """(N,) bits in which hashes differ from each other or from each other's complement, whichever is fewer."""
-    bits = np.bitwise_count(first_N4 ^ second_N4).sum(-1, dtype=np.int16)
-    return np.minimum(bits, BITS - bits)
+    """(N,) the fewest bits in which hashes differ, as they are, inverted, mirrored, or both."""
+    nearest = []
+    for other_N4 in (second_N4, mirrored(second_N4)):
+        bits = np.bitwise_count(first_N4 ^ other_N4).sum(-1, dtype=np.int16)
+        nearest.append(np.minimum(bits, BITS - bits))
+    return np.minimum(*nearest)
 
 
 def near_pairs(
     first_N4: np.ndarray, second_M4: np.ndarray | None = None, threshold: int = THRESHOLD, workers: int = 2
 ) -> np.ndarray:
-    """All pairs at most `threshold` bits apart, as they are or inverted: (P, 3) int64 rows of i, j, distance.
+    """All pairs at most `threshold` bits apart, as they are, inverted or mirrored: (P, 3) int64 rows of i, j, distance.
 
     Without `second_M4`, the pairs i < j within `first_N4`. Sorted by i, then j. Time grows with N + M and the
-    number of pairs that look alike, not with N x M: 100,000 against 100,000 take seconds. Pass distinct
+    number of pairs that look alike, not with N x M: 100,000 against 100,000 take a quarter of a minute. Pass distinct
     hashes: an image that occurs 10,000 times in both sets has 10^8 pairs. Raises ValueError for a threshold
     above 47.
     """
@@ -92,7 +124,8 @@ def near_pairs(
     if not len(first) or not len(second):
         return np.zeros((0, 3), np.int64)
     with ThreadPoolExecutor(workers) as pool:
-        matches = pool.map(lambda band: _matches(first, second, band, within, threshold), range(_BAND))
+        searches = itertools.product((second, mirrored(second)), range(_BAND))
+        matches = pool.map(lambda search: _matches(first, search[0], search[1], within, threshold), searches)
         keys = np.unique(np.concatenate(list(matches)))
     i, j = np.divmod(keys, len(second))
     return np.stack([i, j, distance(first[i], second[j])], axis=1)

@@ -39,9 +39,10 @@ from mrm.corpora.contract import (
 from mrm.corpora.inspection import SLOW, each
 from mrm.data import images
 from mrm.data.masks import decode
+from mrm.data.patients import PATIENTS
 from mrm.data.records import Record, Records
 from mrm.system.errors import ImageError, RecordError
-from mrm.system.files import write_whole
+from mrm.system.files import write_csv, write_whole
 
 CLASSES = ("Pneumothorax",)
 FOLDERS = {"train": "training", "val": "validation", "test": "test"}  # split -> folder
@@ -133,6 +134,8 @@ def write_folders(
             job = jobs.setdefault(stem, Job(record.name, record.image, runs[stem], [], options.size))
             file = f"{folder}/{stem}.png"
             job.places.append((out / "images" / file, out / "annotations" / file))
+    rows = [[f"{file_stem(r.name)}.png", r.patient] for part in splits.values() for r in part if r.patient]
+    write_csv(out / PATIENTS, ["image_path", "patient_id"], sorted(dict.fromkeys(map(tuple, rows))))
     made_from = hashlib.sha256(repr((options.size, sorted(runs.items()))).encode()).hexdigest()
     _remove_outdated(out, jobs, made_from)
     todo = [j for j in jobs.values() if not all(file.is_file() for place in j.places for file in place)]

@@ -72,12 +72,16 @@ def divide(records: Records, share: float, seed: int, salt: str) -> tuple[Record
     if not 0 < share < 1:
         raise RecordError(f"the share for {salt} must be between 0 and 1, not {share:g}")
     taken = choose(_patients(records, f"{seed}:{salt}"), share)
-    return records.where(lambda r: _person(r) in taken), records.where(lambda r: _person(r) not in taken)
+    inside = [person in taken for person in records.people]
+    return (
+        records.select(i for i, one in enumerate(inside) if one),
+        records.select(i for i, one in enumerate(inside) if not one),
+    )
 
 
 def fractions(train: Records, percents: Sequence[float], seed: int) -> dict[str, Records]:
     """`train_1`, `train_10`, ...: these percentages of the training images, each contained in the next."""
-    patients = _patients(train, f"{seed}:labels")
+    people, patients = train.people, _patients(train, f"{seed}:labels")
     taken: set[str] = set()
     parts = {}
     for percent in sorted(percents):
@@ -86,7 +90,7 @@ def fractions(train: Records, percents: Sequence[float], seed: int) -> dict[str,
                 f"a share of the training labels must be more than 0 and less than 100 %, not {percent:g} %"
             )
         taken = choose(patients, percent / 100, taken)
-        parts[f"train_{percent:g}"] = train.select(i for i, r in enumerate(train) if _person(r) in taken)
+        parts[f"train_{percent:g}"] = train.select(i for i, person in enumerate(people) if person in taken)
     return parts
 
 
@@ -100,14 +104,9 @@ class Patient:
     shows: set[int]  # classes that any image is positive for
 
 
-def _person(record: Record) -> str:
-    return record.patient or record.name
-
-
 def _patients(records: Records, salt: str) -> list[Patient]:
     by_key: dict[str, Patient] = {}
-    for record in records:
-        key = _person(record)
+    for record, key in zip(records, records.people, strict=True):
         if key not in by_key:
             place = hashlib.blake2b(f"{salt}:{key}".encode(), digest_size=8).digest()
             by_key[key] = Patient(key, place, 0, set())

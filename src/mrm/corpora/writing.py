@@ -177,11 +177,10 @@ def _input(path: Path, source: Path) -> dict[str, Any]:
 
 
 def summary(records: Records) -> dict[str, int | None]:
-    """Numbers of images, of patients (None if that of any image is unknown), and of images with a report."""
-    patients = records.patients
+    """Numbers of images, of known patients (None without any), and of images with a report."""
     return {
         "images": len(records),
-        "patients": len(set(patients)) if patients else None,
+        "patients": records.known_patients.count,
         "reports": sum(bool(r.report) for r in records),
     }
 

@@ -3,6 +3,7 @@
     DIR/images/{training,validation,test}/NAME.png         images, in any format `mrm.data.images` reads
     DIR/annotations/{training,validation,test}/NAME.png    masks under the same names, or
     DIR/annotations/training.csv                           run lengths: ImageId, EncodedPixels
+    DIR/patients.csv                                       optional, for intervals by patient: image_path, patient_id
     DIR/shards.json                                        the same, packed by `mrm pack`
 
 A mask is (H, W) uint8: 0 background, 1 to C the classes, 255 ignored (not labelled, or padding). What the values in
@@ -32,6 +33,7 @@ from mrm.data import images, shards
 from mrm.data.config import OnError
 from mrm.data.folders import is_system_file, system_note
 from mrm.data.images import Box
+from mrm.data.patients import PATIENTS, read_patients
 from mrm.data.records import Record, Records
 from mrm.data.shards import PackedImage
 from mrm.system import hardware
@@ -65,6 +67,7 @@ class MaskedImage:
     name: str
     image: Path | PackedImage
     mask: Path | PackedImage | RunLengths
+    patient: str = ""  # as `patients.csv` states it; "" if unknown
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ class MaskedImages(Sequence[MaskedImage]):
     def records(self) -> Records:
         """The images as records; a label states whether the class occurs in the mask."""
         labels = (self.areas_NC > 0).astype(float)
-        rows = [Record(r.image, labels=tuple(v), name=r.name) for r, v in zip(self.rows, labels, strict=True)]
+        pairs = zip(self.rows, labels, strict=True)
+        rows = [Record(r.image, patient=r.patient, labels=tuple(v), name=r.name) for r, v in pairs]
         return Records(rows, self.classes, self.source)
 
     def image(self, index: int) -> np.ndarray:
@@ -174,8 +178,9 @@ def list_masked_images(folder: Path | str, split: str) -> tuple[list[MaskedImage
     source = f"{opened.place}, {split}"
     if opened.index.kind != "masks":
         raise MaskError(f"{opened.place}: these shards have no masks; pack a segmentation folder")
-    rows = zip(opened.columns["image_path"], opened.columns["split"], opened.images, opened.masks, strict=True)
-    return [MaskedImage(name, image, mask) for name, at, image, mask in rows if at == split], [], source
+    columns = [opened.columns[name] for name in ("image_path", "patient_id", "split")]
+    rows = zip(*columns, opened.images, opened.masks, strict=True)
+    return [MaskedImage(name, image, mask, who) for name, who, at, image, mask in rows if at == split], [], source
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, str]:
@@ -197,7 +202,13 @@ def pair(root: Path, split: str) -> tuple[list[MaskedImage], list[str]]:
     if not folder.is_dir() and not table.is_file():
         raise MaskError(f"{folder}: no such folder of masks, and no {table.name} with run lengths beside it")
     masks = _by_stem(folder) if folder.is_dir() else read_run_lengths(table)
-    rows = [MaskedImage(printable(p.name), p, masks[stem]) for stem, p in images.items() if stem in masks]
+    listed = read_patients(root / PATIENTS) if (root / PATIENTS).is_file() else {}
+    people = {stem(Path(name).name): patient for name, patient in listed.items()}
+    rows = [
+        MaskedImage(printable(p.name), p, masks[name], people.get(name, ""))
+        for name, p in images.items()
+        if name in masks
+    ]
     problems = [f"{p}: an image without a mask" for stem, p in images.items() if stem not in masks]
     problems += [f"{m}: a mask without an image" for stem, m in masks.items() if stem not in images]
     return rows, problems

@@ -119,12 +119,17 @@ def _segmentation_source(folder: Path) -> Source:
             pairs, problems = masks.pair(folder, split)
             if problems:
                 raise MaskError(f"{folder}: {len(problems)} without a partner: {'; '.join(problems[:5])}")
-            rows += [[pair.name, split] for pair in pairs]
+            rows += [[pair.name, pair.patient, split] for pair in pairs]
             items += pairs
     if not items:
         raise MaskError(f"{folder}: no images in images/{{{','.join(masks.SPLITS)}}}")
-    named = Records([Record(i.image, name=f"{split}/{name}") for i, (name, split) in zip(items, rows, strict=True)])
-    return Source("masks", ["image_path", "split"], rows, items, (), True, named.fingerprint())
+    named = Records(
+        [
+            Record(item.image, patient=patient, name=f"{split}/{name}")
+            for item, (name, patient, split) in zip(items, rows, strict=True)
+        ]
+    )
+    return Source("masks", ["image_path", "patient_id", "split"], rows, items, (), True, named.fingerprint())
 
 
 # Packing ------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import overload
 
@@ -22,6 +23,7 @@ import numpy as np
 from mrm.data import shards
 from mrm.data.config import OnError
 from mrm.data.headers import StoredImage
+from mrm.data.patients import Patients, patients_of
 from mrm.system import object_store
 from mrm.system.errors import RecordError, printable
 from mrm.system.files import write_csv, write_whole
@@ -108,11 +110,20 @@ class Records(Sequence[Record]):
         """(N, C) float64: 1, 0, NaN = not stated, -1 = uncertain."""
         return np.array([r.labels for r in self.rows], dtype=np.float64).reshape(len(self), len(self.classes))
 
+    @cached_property
+    def known_patients(self) -> Patients:
+        """The patients as the records state them, or as their published file names tell."""
+        return patients_of([r.name for r in self.rows], [r.patient for r in self.rows])
+
     @property
-    def patients(self) -> list[str] | None:
-        """Each record's patient, or None if any patient is unknown."""
-        patients = [r.patient for r in self.rows]
-        return patients if all(patients) else None
+    def patients(self) -> list[str]:
+        """Each record's patient, as stated or as its published file name tells; "" if unknown."""
+        return self.known_patients.names
+
+    @property
+    def people(self) -> list[str]:
+        """Whose each record is, for splits: its patient's id, or the record's own name if the patient is unknown."""
+        return [patient or r.name for patient, r in zip(self.patients, self.rows, strict=True)]
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that depend on every name, report, patient, study, view, label and class."""
@@ -131,7 +142,7 @@ class Records(Sequence[Record]):
         if not shares or min(shares.values()) < 0 or sum(shares.values()) > 1 + 1e-9:
             raise RecordError(f"shares must be positive and sum to at most 1, not {dict(shares)}")
         edges = np.cumsum(list(shares.values()))
-        at = [np.searchsorted(edges, _place(seed, r.patient or r.name), side="right") for r in self.rows]
+        at = [np.searchsorted(edges, _place(seed, person), side="right") for person in self.people]
         return {name: self.select(i for i, p in enumerate(at) if p == part) for part, name in enumerate(shares)}
 
     # Reading ------------------------------------------------------------------------------------

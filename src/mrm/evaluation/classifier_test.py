@@ -15,6 +15,7 @@ import numpy as np
 from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint
 from mrm.audit.overlaps import compare
 from mrm.data import sampling
+from mrm.data.patients import patients_of
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import results
 from mrm.evaluation.predictions import Predictions, write_predictions
@@ -254,7 +255,7 @@ def summary(
     return {
         **evidence.to_dict(),
         **results.summary(model, card, path, tested.fingerprint(), len(predictions.names), report, overlap),
-        "patients": len(set(predictions.patients)) if predictions.patients else None,
+        **patients_of(predictions.names, predictions.patients).facts(),
         "unreadable": unreadable,
         "calibrated_on": {k: v for k, v in card.calibration.items() if k in ("records", "fingerprint", "n", "goal")},
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mrm.data.patients import patients_of
 from mrm.system.errors import RecordError
 from mrm.system.files import write_csv
 from mrm.system.tables import read_csv_rows, stated
@@ -21,7 +22,7 @@ class Predictions:
     """What a classifier says of records it could read: labels and probabilities (N, C), row by row."""
 
     names: list[str]
-    patients: list[str] | None
+    patients: list[str]  # "" where unknown
     classes: tuple[str, ...]
     labels_NC: np.ndarray
     probabilities_NC: np.ndarray
@@ -33,7 +34,7 @@ def write_predictions(path: Path, p: Predictions) -> Path:
     rows = []
     for i, name in enumerate(p.names):
         labels = ["" if math.isnan(label) else f"{label:g}" for label in p.labels_NC[i]]
-        rows.append([name, p.patients[i] if p.patients else "", *labels, *map(repr, p.probabilities_NC[i].tolist())])
+        rows.append([name, p.patients[i], *labels, *map(repr, p.probabilities_NC[i].tolist())])
     return write_csv(path, header, rows)
 
 
@@ -62,10 +63,9 @@ def read_predictions(path: Path) -> Predictions:
                 f"{path}: line {rows[i][0]}: {rows[i][1][0]}, {classes[c]}: {what.format(value)}"
                 + (f"; {wrong_NC.sum():,} such values in all" if wrong_NC.sum() > 1 else "")
             )
-    patients = [stated(row[1]) for _, row in rows]
-    return Predictions(
-        [row[0] for _, row in rows], patients if all(patients) else None, classes, labels_NC, probabilities_NC
-    )
+    names = [row[0] for _, row in rows]
+    patients = patients_of(names, [stated(row[1]) for _, row in rows]).names
+    return Predictions(names, patients, classes, labels_NC, probabilities_NC)
 
 
 def _number(text: str, path: Path, line: int, name: str) -> float:
@@ -75,17 +75,24 @@ def _number(text: str, path: Path, line: int, name: str) -> float:
         raise RecordError(f"{path}: line {line}: {name}: {text!r} is not a number") from None
 
 
-def read_dice(path: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]:
-    """For each class in an `images.csv`: names, Dice of images with a lesion (else NaN), and the published Dice.
+@dataclass(frozen=True)
+class ImageDice:
+    """The Dice of the images of one class: of images with a lesion (else NaN), and as published."""
 
-    Raises RecordError for another table.
-    """
+    names: list[str]
+    patients: list[str]  # "" where unknown
+    positive_N: np.ndarray
+    published_N: np.ndarray
+
+
+def read_dice(path: Path) -> dict[str, ImageDice]:
+    """The Dice of every class in an `images.csv`. Raises RecordError for another table."""
     header, lines = read_csv_rows(path)
-    needed = ("name", "class", "predicted", "true", "dice")
+    needed = ("name", "class", "patient_id", "predicted", "true", "dice")
     if any(column not in header for column in needed):
         raise RecordError(f"{path}: not an images.csv of `mrm evaluate`; its columns are {', '.join(header)}")
     at = {column: header.index(column) for column in needed}
-    by_class: dict[str, list[tuple[str, float, float]]] = {}
+    by_class: dict[str, list[tuple[str, str, float, float]]] = {}
     for number, row in lines:
         if len(row) != len(header):
             raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
@@ -96,11 +103,13 @@ def read_dice(path: Path) -> dict[str, tuple[list[str], np.ndarray, np.ndarray]]
                 f"{path}: line {number}: {name}: Dice {row[at['dice']] or 'empty'} with {true:g} true pixels"
             )
         published = dice if true > 0 else float(predicted == 0)
-        by_class.setdefault(row[at["class"]], []).append((name, dice, published))
-    return {
-        label: ([r[0] for r in rows], np.array([r[1] for r in rows]), np.array([r[2] for r in rows]))
-        for label, rows in by_class.items()
-    }
+        by_class.setdefault(row[at["class"]], []).append((name, stated(row[at["patient_id"]]), dice, published))
+    found = {}
+    for label, rows in by_class.items():
+        names, patients = [row[0] for row in rows], [row[1] for row in rows]
+        positive_N, published_N = (np.array([row[column] for row in rows]) for column in (2, 3))
+        found[label] = ImageDice(names, patients_of(names, patients).names, positive_N, published_N)
+    return found
 
 
 # Two sets of predictions of the same records -----------------------------------------------------------
@@ -111,7 +120,7 @@ class Paired:
     """Two classifiers' predictions of the same records, in the same order, for the classes of both."""
 
     names: list[str]
-    patients: list[str] | None
+    patients: list[str]  # "" where both leave it unknown
     classes: tuple[str, ...]
     labels_NC: np.ndarray
     first_NC: np.ndarray
@@ -138,14 +147,25 @@ def pair(first: Predictions, second: Predictions, names: tuple[str, str]) -> Pai
             f"{differ_NC.sum():,} labels differ between {names[0]} and {names[1]}; the first is {classes[c]} of "
             f"{first.names[i]}: {labels_NC[i, c]:g} and {others_NC[i, c]:g}; test both on the same labels"
         )
-    patients = first.patients or (second.patients and [second.patients[i] for i in order])
-    if first.patients and second.patients and first.patients != [second.patients[i] for i in order]:
-        raise RecordError(f"{names[0]} and {names[1]} name different patients for the same records")
+    patients = same_patients(first.names, first.patients, [second.patients[i] for i in order], names)
     left_out = tuple(sorted(set(first.classes) ^ set(second.classes)))
     return Paired(
         first.names, patients, classes, labels_NC, first.probabilities_NC[:, a],
         second.probabilities_NC[order][:, b], left_out,
     )  # fmt: skip
+
+
+def same_patients(
+    records: Sequence[str], first: Sequence[str], second: Sequence[str], names: tuple[str, str]
+) -> list[str]:
+    """The patient of each record, as either table states it. Raises RecordError where the two state different ones."""
+    for record, one, other in zip(records, first, second, strict=True):
+        if one and other and one != other:
+            raise RecordError(
+                f"{names[0]} and {names[1]} name different patients for the same records; the first is {record}: "
+                f"{one} and {other}"
+            )
+    return [one or other for one, other in zip(first, second, strict=True)]
 
 
 def same_order(first: Sequence[str], second: Sequence[str], names: tuple[str, str]) -> list[int]:

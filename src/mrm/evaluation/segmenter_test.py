@@ -95,13 +95,15 @@ def surface_distances(found_HW: np.ndarray, true_HW: np.ndarray) -> tuple[float,
     return float(distances.mean()), float(np.quantile(distances, 0.95))
 
 
-def report_of(tested: Tested, classes: Sequence[str], draws: int = 2000, seed: int = 0) -> Report:
-    """All measures of every class, with intervals over images."""
-    bootstrap = Bootstrap.from_groups(None, len(tested.names), draws, seed)
+def report_of(
+    tested: Tested, classes: Sequence[str], patients: Sequence[str], draws: int = 2000, seed: int = 0
+) -> Report:
+    """All measures of every class, with intervals over the patients (N,) of the tested images."""
+    bootstrap = Bootstrap.from_groups(patients, len(tested.names), draws, seed)
     surfaces_NC2, report = np.array(tested.surfaces), {}
     for number, name in enumerate(classes):
         counts = tested.overlap(number)
-        report[name] = overlap_report(counts, draws=draws, seed=seed)
+        report[name] = overlap_report(counts, patients, draws, seed)
         for column, measure in enumerate(SURFACES):
             values_N = surfaces_NC2[:, number, column]
             both_N = ~np.isnan(values_N)
@@ -134,6 +136,7 @@ def summary(
     """What was tested, on what, and how it went: the content of `results.json`."""
     return {
         **results.summary(model, card, masked.source, masked.records().fingerprint(), len(tested.names), report, leaks),
+        **masked.records().select(tested.indices).known_patients.facts(),
         "positives": int(masked.positive_N[tested.indices].sum()),
         "unreadable": tested.unreadable,
         "thresholds": {
@@ -144,17 +147,19 @@ def summary(
     }
 
 
-def write_results(out: Path, summarised: dict[str, Any], tested: Tested, classes: Sequence[str]) -> None:
-    """`results.json`, and `images.csv`: the counts, Dice and surface distances of every image and class."""
+def write_results(
+    out: Path, summarised: dict[str, Any], tested: Tested, classes: Sequence[str], patients: Sequence[str]
+) -> None:
+    """`results.json`, and `images.csv`: the patient, counts, Dice and surface distances of every image and class."""
     write_json(Path(out) / "results.json", summarised)
-    columns = ["name", "class", "intersection", "predicted", "true", "pixels", "dice", *SURFACES]
+    columns = ["name", "class", "patient_id", "intersection", "predicted", "true", "pixels", "dice", *SURFACES]
     rows: list[list[object]] = []
     for number, label in enumerate(classes):
         dice_N = tested.overlap(number).dice()
         for row, name in enumerate(tested.names):
             numbers = [dice_N[row], *tested.surfaces[row][number]]
             texts = ["" if math.isnan(v) else f"{v:.6g}" for v in numbers]
-            rows.append([name, label, *map(int, tested.counts[row][number]), *texts])
+            rows.append([name, label, patients[row], *map(int, tested.counts[row][number]), *texts])
     write_csv(Path(out) / "images.csv", columns, rows)
 
 

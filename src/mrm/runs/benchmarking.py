@@ -360,9 +360,9 @@ def _resamples(config: BenchmarkConfig, cell: Cell) -> np.ndarray:
 def _drawn(test: Path, metric: str, draws: int) -> np.ndarray:
     """The metric in each resample (D,) that `mrm evaluate` drew for its interval, from its table of records."""
     if (test / "images.csv").is_file():
-        names, positive_N, published_N = next(iter(read_dice(test / "images.csv").values()))
-        dice_N = {"dice_positive": positive_N, "dice_published": published_N}[metric]
-        return Bootstrap.from_groups(None, len(names), draws).means(dice_N, ~np.isnan(dice_N))
+        dice = next(iter(read_dice(test / "images.csv").values()))
+        dice_N = {"dice_positive": dice.positive_N, "dice_published": dice.published_N}[metric]
+        return Bootstrap.from_groups(dice.patients, len(dice.names), draws).means(dice_N, ~np.isnan(dice_N))
     p = read_predictions(test / "predictions.csv")
     bootstrap = Bootstrap.from_groups(p.patients, len(p.names), draws)
     pairs = zip(p.labels_NC.T, p.probabilities_NC.T, strict=True)

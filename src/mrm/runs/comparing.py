@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mrm.evaluation.predictions import pair, read_dice, read_predictions, same_order
+from mrm.data.patients import patients_of
+from mrm.evaluation.predictions import pair, read_dice, read_predictions, same_order, same_patients
 from mrm.pages.comparison import TITLES, write_comparison_page
 from mrm.statistics import comparison, ranking
 from mrm.statistics.comparison import Comparison
@@ -96,7 +97,7 @@ def compare_findings(first: Path, second: Path, draws: int, seed: int) -> tuple[
     facts = {
         "kind": "predictions",
         "n": len(p.names),
-        "patients": len(set(p.patients)) if p.patients else None,
+        **patients_of(p.names, p.patients).facts(),
         "left_out": list(p.left_out),
     }
     return compared, facts
@@ -108,21 +109,26 @@ def compare_masks(first: Path, second: Path, draws: int, seed: int) -> tuple[Com
     if set(first_dice) != set(second_dice):
         raise RecordError(f"{first} has the classes {', '.join(first_dice)}, {second} {', '.join(second_dice)}")
     compared: Compared = {}
-    for name, (images, *first_measures) in first_dice.items():
-        other_images, *second_measures = second_dice[name]
-        order = same_order(images, other_images, (f"{first}, {name}", f"{second}, {name}"))
+    for name, one in first_dice.items():
+        other, titles = second_dice[name], (f"{first}, {name}", f"{second}, {name}")
+        order = same_order(one.names, other.names, titles)
+        patients = same_patients(one.names, one.patients, [other.patients[i] for i in order], titles)
         compared[name] = {}
-        for measure, first_N, unordered_N in zip(DICE, first_measures, second_measures, strict=True):
-            second_N = unordered_N[order]
+        for measure, first_N, second_N in (
+            ("dice_positive", one.positive_N, other.positive_N[order]),
+            ("dice_published", one.published_N, other.published_N[order]),
+        ):
             if (np.isnan(first_N) != np.isnan(second_N)).any():
                 raise RecordError(f"{first} and {second} do not agree which images show {name}: other masks?")
-            compared[name][measure] = comparison.sign_flip_test(first_N, second_N, draws=max(draws, 10_000), seed=seed)
+            compared[name][measure] = comparison.sign_flip_test(
+                first_N, second_N, patients, draws=max(draws, 10_000), seed=seed
+            )
     for measure in DICE:
         corrected = comparison.holm([compared[name][measure].p for name in compared])
         for name, p in zip(compared, corrected, strict=True):
             compared[name][measure] = replace(compared[name][measure], p_holm=float(p))
-    n = len(next(iter(first_dice.values()))[0])
-    return compared, {"kind": "images", "n": n, "patients": None, "left_out": []}
+    facts = patients_of(one.names, patients).facts()
+    return compared, {"kind": "images", "n": len(one.names), **facts, "left_out": []}
 
 
 def table(compared: Compared, facts: dict[str, Any]) -> str:

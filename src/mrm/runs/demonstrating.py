@@ -108,7 +108,7 @@ def fine_tuned(out: Path, sets: dict[str, Path], init: Path, seed: int, name: st
     return Contender(name, p.labels_NC, p.probabilities_NC, report)
 
 
-def difference(contenders: list[Contender], patients: list[str] | None) -> intervals.Estimate:
+def difference(contenders: list[Contender], patients: list[str]) -> intervals.Estimate:
     """Mean AUROC of the first contender less that of the second, on the same resampled patients."""
     first, second = contenders
     compared = comparison.compare(

@@ -164,11 +164,12 @@ def evaluate_masks(
     with autocast(network, reading):
         tested = segmenter_test.run_test(network, masked, thresholds, slide)
         shown = list(shown_cases(network, masked, tested, thresholds, slide))
-    report = segmenter_test.report_of(tested, classes, draws, seed)
+    patients = masked.records().select(tested.indices).patients
+    report = segmenter_test.report_of(tested, classes, patients, draws, seed)
     results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole image"}
     results |= {"precision": reading.precision}
-    segmenter_test.write_results(out, results, tested, classes)
+    segmenter_test.write_results(out, results, tested, classes, patients)
     write_segmentation_page(out, results, report, shown)
     segmenter_test.note_test(model, results)
     return results

@@ -117,7 +117,9 @@ def named_models(config: ProbeConfig) -> dict[str, Path | None]:
 
 def subsets(train: Records, fractions: Sequence[float], seed: int) -> dict[float, np.ndarray]:
     """The indices of the training records in each share: drawn by patient, stratified, each share within the next."""
-    rows = [replace(r, patient=r.patient or r.name, name=str(i)) for i, r in enumerate(train)]
+    rows = [
+        replace(r, patient=person, name=str(i)) for i, (r, person) in enumerate(zip(train, train.people, strict=True))
+    ]
     percents = [100 * f for f in fractions if f < 1]
     shares = splits.fractions(replace(train, rows=rows), percents, seed)
     indices = {}

@@ -111,7 +111,7 @@ def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
         "records": Path(path).name,
         "n": len(records),
         "with_report": sum(bool(r.report) for r in records),
-        "patients": len(set(records.patients)) if records.patients else None,
+        "patients": records.known_patients.count,
         "fingerprint": records.fingerprint(),
         "audit": audit_beside(Path(path)),
         "init": None if getattr(config, "scratch", False) or not config.init else Path(config.init).name,

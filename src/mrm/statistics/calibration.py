@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from mrm.statistics.intervals import Array, Bootstrap, Estimate, proportion
+from mrm.statistics.intervals import Array, Bootstrap, Estimate, proportion, wilson
 from mrm.statistics.ranking import check_labels, check_pair, check_scores, check_table, undefined_reason
 
 BINS = 10
@@ -302,7 +302,7 @@ def operating_point(
     scores, groups or level.
     """
     labels_N, scores_N = check_pair(labels, scores)
-    group_N = Bootstrap.from_groups(groups, len(labels_N), level=level).group_N
+    bootstrap = Bootstrap.from_groups(groups, len(labels_N), level=level)
     stated_N, positive_N, called_N = ~np.isnan(labels_N), labels_N == 1, scores_N >= threshold
 
     def share(hit_N: np.ndarray, of_N: np.ndarray, reason: str) -> Estimate:
@@ -310,7 +310,7 @@ def operating_point(
         n, positives = int(used_N.sum()), int((used_N & positive_N).sum())
         if not n or math.isnan(threshold):
             return Estimate.undefined(n, positives, "no threshold" if math.isnan(threshold) else reason)
-        return proportion(hit_N[used_N], positives, None if groups is None else group_N[used_N], level)
+        return wilson(hit_N[used_N].astype(np.float64), positives, bootstrap.of(used_N))
 
     return OperatingPoint(
         float(threshold),

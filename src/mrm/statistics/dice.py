@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mrm.statistics.intervals import Array, Bootstrap, Estimate, Mask, proportion
+from mrm.statistics.intervals import Array, Bootstrap, Estimate, Mask, wilson
 
 MEASURES = {
     "dice_positive": "mean Dice of the images with a lesion",
@@ -121,8 +121,7 @@ _LACKING = {
 
 
 def _share(hit_N: Mask, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:
-    groups_N = None if bootstrap.unit == "records" else bootstrap.group_N[of_N]
-    return proportion(hit_N[of_N], int((of_N & has_N).sum()), groups_N, bootstrap.level)
+    return wilson(hit_N[of_N].astype(np.float64), int((of_N & has_N).sum()), bootstrap.of(of_N))
 
 
 def mean_over(values_N: Array, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) -> Estimate:

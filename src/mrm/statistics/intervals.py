@@ -1,6 +1,7 @@
 """Values with their 95 % intervals over patients.
 
-A number that the data cannot support is NaN with a reason, never a guess. A single patient has no interval.
+A number that the data cannot support is NaN with a reason, never a guess. A single patient has no interval. A record of
+unknown patient counts as a patient of its own, and the note of the interval says how many there are.
 
 The bootstrap draws patients with replacement, because radiographs of one patient are not independent. A draw is a column
 of counts: how often each patient was drawn.
@@ -10,7 +11,7 @@ Shapes: N records, G patients (or records, if no patients are given), K values o
 
 import math
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,22 +73,21 @@ def finite_or_none(value: float | int | str | None) -> float | int | str | None:
 def group_indices(groups: Iterable[Hashable] | None, n: int) -> NDArray[np.intp]:
     """Patients (N,), of any hashable type, as indices 0 to G-1 in order of appearance.
 
-    With None, each record is a group of its own. Raises ValueError unless there are `n`, none of them missing (None,
-    NaN or empty).
+    With None, each record is a group of its own, and so is each record whose patient is unknown (None, NaN or empty).
+    Raises ValueError unless there are `n`.
     """
     if groups is None:
         return np.arange(n)
     names = list(groups)
     if len(names) != n:
         raise ValueError(f"{n:,} records, but {len(names):,} groups (one patient per record is needed)")
-    missing = [i for i, group in enumerate(names) if _is_missing(group)]
-    if missing:
-        raise ValueError(f"{len(missing):,} records have no group; the first is index {missing[0]}")
     indices: dict[Hashable, int] = {}
-    return np.array([indices.setdefault(group, len(indices)) for group in names], dtype=np.intp)
+    keys = [(i, "unknown") if is_unknown(group) else group for i, group in enumerate(names)]
+    return np.array([indices.setdefault(key, len(indices)) for key in keys], dtype=np.intp)
 
 
-def _is_missing(group: Hashable) -> bool:
+def is_unknown(group: Hashable) -> bool:
+    """Whether a record's patient is not stated."""
     return group is None or group == "" or (isinstance(group, float) and math.isnan(group))
 
 
@@ -100,7 +100,7 @@ class Bootstrap:
     """
 
     group_N: NDArray[np.intp]  # the patient of each record, 0 to G-1
-    unit: str  # what is drawn: 'patients', or 'records' if no patients are given
+    unknown_N: Mask  # records of unknown patient, each of which is a group of its own
     draws: int = 2000  # 0: values without intervals
     seed: int = 0
     level: float = 0.95
@@ -114,12 +114,24 @@ class Bootstrap:
         cls, groups: Iterable[Hashable] | None, n: int, draws: int = 2000, seed: int = 0, level: float = 0.95
     ) -> "Bootstrap":
         """A bootstrap over the patients of `n` records, `groups` (N,), or over the records if that is None."""
-        unit = "records" if groups is None else "patients"
-        return cls(group_indices(groups, n), unit, draws, seed, level)
+        names = None if groups is None else list(groups)
+        unknown_N = np.array([True] * n if names is None else [is_unknown(name) for name in names], dtype=bool)
+        return cls(group_indices(names, n), unknown_N, draws, seed, level)
+
+    def of(self, mask_N: Mask) -> "Bootstrap":
+        """A bootstrap over the patients of the masked records alone."""
+        return replace(
+            self, group_N=np.unique(self.group_N[mask_N], return_inverse=True)[1], unknown_N=self.unknown_N[mask_N]
+        )
+
+    @property
+    def unit(self) -> str:
+        """What is drawn: 'patients', or 'records' if no patient is known."""
+        return "records" if self.unknown_N.all() else "patients"
 
     @property
     def size(self) -> int:
-        """The number of patients, or of records if no patients are given."""
+        """The number of groups: patients, and records of unknown patient."""
         return int(self.group_N.max(initial=-1)) + 1
 
     def weights(self, rows: int = 0) -> Iterator[Array]:
@@ -147,12 +159,16 @@ class Bootstrap:
         return np.divide(sums_D, counts_D, out=np.full(len(sums_D), np.nan), where=counts_D > 0)
 
     def patients(self, mask_N: Mask) -> int:
-        """The number of patients with a record in the mask (N,)."""
+        """The number of groups with a record in the mask (N,): patients, and records of unknown patient."""
         return len(np.unique(self.group_N[mask_N]))
 
     def drawn_from(self, used_N: Mask) -> str:
-        """'by 812 patients', or 'of 1,020 records'"""
-        return f"{'of' if self.unit == 'records' else 'by'} {self.patients(used_N):,} {self.unit}"
+        """'by 812 patients', 'by 812 patients and 30 records of unknown patient', or 'of 1,020 records'"""
+        unknown = int((used_N & self.unknown_N).sum())
+        if self.unit == "records":
+            return f"of {unknown:,} records"
+        known = f"by {self.patients(used_N) - unknown:,} patients"
+        return f"{known} and {unknown:,} record{'s' * (unknown > 1)} of unknown patient" if unknown else known
 
     def no_interval(self, used_N: Mask, what: str = "") -> str:
         """The reason why the records in the mask (N,) can have no interval; '' if they can have one."""
@@ -205,16 +221,21 @@ def proportion(
     Raises ValueError for wrong groups or level.
     """
     hits_N = np.asarray(hits, dtype=np.float64)
-    n, patient_N = len(hits_N), Bootstrap.from_groups(groups, len(hits_N), level=level).group_N
+    return wilson(hits_N, positives, Bootstrap.from_groups(groups, len(hits_N), level=level))
+
+
+def wilson(hits_N: Array, positives: int, bootstrap: Bootstrap) -> Estimate:
+    """`proportion` of hits (N,) by the patients of a bootstrap, which is not drawn from."""
+    n, patient_N = len(hits_N), bootstrap.group_N
     if not n:
         return Estimate.undefined(0, positives, "no records")
-    share, patients = hits_N.mean(), len(np.unique(patient_N))
+    share, patients = hits_N.mean(), bootstrap.size
     correction = (patients / max(patients - 1, 1)) / (n / max(n - 1, 1))  # 1 where each record is a patient
     spread = (np.bincount(patient_N, hits_N - share) ** 2).sum() / n**2 * correction
     effective_n = min(n, share * (1 - share) / spread) if patients > 1 and spread > 1e-15 else patients
-    z = ndtri((1 + level) / 2)
+    z = ndtri((1 + bootstrap.level) / 2)
     middle = (share + z * z / (2 * effective_n)) / (1 + z * z / effective_n)
     half = z / (1 + z * z / effective_n) * math.sqrt(share * (1 - share) / effective_n + z * z / (4 * effective_n**2))
-    method = f"Wilson of {n:,} records" if groups is None else f"Wilson by {patients:,} patients"
+    method = f"Wilson {bootstrap.drawn_from(np.ones(n, dtype=bool))}"
     low, high = max(0.0, float(middle - half)), min(1.0, float(middle + half))
     return Estimate(float(share), low, high, n, positives, method)

@@ -152,7 +152,7 @@ def subgroups(
     drawn_GCB = drawn.reshape(len(names), len(classes), draws)
     value_GC = np.array([[auroc(one.labels_N, one.scores_N) for one in row] for row in ranked])
     group_results = tuple(
-        _group(name, value_of_N == name, ranked[g], value_GC[g], drawn_GCB[g], classes, bootstrap, groups is not None)
+        _group(name, value_of_N == name, ranked[g], value_GC[g], drawn_GCB[g], classes, bootstrap)
         for g, name in enumerate(names)
     )
     gaps = _gaps(names, ranked, value_GC, drawn_GCB, classes, bootstrap)
@@ -180,7 +180,7 @@ def _numeric(text: str) -> float:
     return float(match[0]) if match else math.inf
 
 
-def _group(name, mask_N, ranked, value_C, drawn_CB, classes, bootstrap, patients) -> Group:
+def _group(name, mask_N, ranked, value_C, drawn_CB, classes, bootstrap) -> Group:
     estimates = {c: one.estimate("auroc", drawn_CB[i]) for i, (c, one) in enumerate(zip(classes, ranked, strict=True))}
     defined = [i for i, one in enumerate(ranked) if not one.undefined]
     if defined:
@@ -188,7 +188,7 @@ def _group(name, mask_N, ranked, value_C, drawn_CB, classes, bootstrap, patients
     else:
         mean = Estimate.undefined(int(mask_N.sum()), 0, "no class has both label values")
     small = tuple(c for c, one in zip(classes, ranked, strict=True) if one.undefined or one.rarer_label[0] < FEW)
-    count = bootstrap.patients(mask_N) if patients else None
+    count = bootstrap.patients(mask_N & ~bootstrap.unknown_N) if bootstrap.unit == "patients" else None
     return Group(name, int(mask_N.sum()), count, {"mean": mean, **estimates}, small)
 
 
