@@ -1,5 +1,7 @@
 """Masks as files come: every format gives the same class numbers, and what cannot be trusted is named."""
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -323,3 +325,18 @@ def test_patients_come_from_the_table_beside_the_folders_or_from_published_names
         RecordError, match=r"patients\.csv: no column image_path, patient_id; the columns found are name"
     ):
         masks.load(tmp_path, "test")
+
+
+def test_system_files_are_left_out_with_a_count_and_names_that_are_not_utf8_are_kept(tmp_path):
+    for kind in ("images", "annotations"):
+        folder = tmp_path / kind / "training"
+        folder.mkdir(parents=True)
+        for name in (b"a.png", b"b\xf6.png"):
+            with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+                file.write(images.encode_png(np.eye(8, dtype=np.uint8)))
+        for name in ("Thumbs.db", "._a.png", "desktop.ini"):
+            (folder / name).write_bytes(b"no image")
+    with pytest.warns(UserWarning, match=r"3 system files are left out \(._a.png, Thumbs.db, desktop.ini\)"):
+        masked = masks.load(tmp_path)
+    assert [row.name for row in masked] == ["a.png", r"b\xf6.png"]
+    assert masked.areas_NC.tolist() == [[8], [8]]

@@ -89,3 +89,17 @@ def test_restored_images_are_written_beside_the_checkpoints(pretrained_run):
     assert image.shape == (4 * 128, 3 * 128)
     masked, _, original = np.hsplit(image[:128], 3)
     assert (masked == original).mean() > 0.2  # the visible patches are the original's
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unforeseen_fault_in_a_reader_ends_a_training_run_with_its_record(phantoms, tmp_path, monkeypatch, workers):
+    from mrm.data import samples
+    from mrm.system.errors import UnexpectedError
+
+    def faulty(*_):
+        raise ValueError("embedded null byte")
+
+    monkeypatch.setattr(samples.images, "read_crop", faulty)
+    message = r"record images/\S+: reading failed in a way that was not foreseen \(ValueError: embedded null byte\)"
+    with pytest.raises(UnexpectedError, match=message):
+        runs.pretrain(pretrain_config(phantoms, tmp_path / "run", workers=workers))

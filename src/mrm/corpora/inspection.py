@@ -24,7 +24,7 @@ from mrm.system.errors import printable
 from mrm.system.journal import Journal, file_state
 from mrm.system.progress import Progress
 from mrm.system.tables import stated
-from mrm.system.worker_pool import worker_pool
+from mrm.system.worker_pool import named_faults, worker_pool
 
 KEPT = ".inspected.jsonl"
 BAD_NAME = "file name is not UTF-8"
@@ -122,7 +122,7 @@ def each(
     Each process has at least `per_process` items; where there is work for only one, it is done in this process.
     """
     processes = min(workers or hardware.cores(), max(1, len(items) // per_process))
-    with Progress(what, len(items)) as progress:
+    with Progress(what, len(items)) as progress, named_faults(what):
         if processes == 1:
             yield from progress.over(map(function, items))
             return

@@ -14,7 +14,7 @@ import numpy as np
 from mrm.data import images, masks
 from mrm.data.config import PackConfig
 from mrm.system.errors import ImageError, MaskError
-from mrm.system.worker_pool import worker_pool
+from mrm.system.worker_pool import named_faults, worker_pool
 
 CHUNK = 32  # images that a process encodes at a time
 AHEAD = 3  # chunks per process that wait for the writer
@@ -63,9 +63,10 @@ def encode_all(
 ) -> Generator[list[Encoded], None, None]:
     """The encoded images of each chunk, in order; the worker processes stay a few chunks ahead."""
     if workers == 1 or len(chunks) < 2:
-        yield from (_encode_chunk(chunk, config) for chunk in chunks)
+        with named_faults("packing"):
+            yield from (_encode_chunk(chunk, config) for chunk in chunks)
         return
-    with worker_pool(min(workers, len(chunks))) as pool:
+    with named_faults("packing"), worker_pool(min(workers, len(chunks))) as pool:
         waiting: deque[Future[list[Encoded]]] = deque()
         try:
             for chunk in chunks:

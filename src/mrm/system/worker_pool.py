@@ -6,12 +6,33 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+from mrm.system.errors import STOPS, MRMError, UnexpectedError, unexpected
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """A pool of so many processes, started anew, since the caller may hold threads of OpenCV and PyTorch."""
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
+
+
+@contextmanager
+def named_faults(what: str) -> Iterator[None]:
+    """Turn a worker's exception that nothing foresaw, and its death, into an UnexpectedError, which is one line."""
+    try:
+        yield
+    except (MRMError, OSError, *STOPS):
+        raise
+    except BrokenProcessPool as error:
+        raise UnexpectedError(
+            f"{what}: a process was killed, most likely because memory ran out; run the same command again with fewer "
+            "--workers, and it resumes"
+        ) from error
+    except BaseException as error:
+        raise unexpected(what, error) from error
 
 
 def start_worker() -> None:
