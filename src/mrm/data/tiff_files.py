@@ -1,31 +1,33 @@
 """TIFF files: the first directory (TIFF 6.0, section 2; BigTIFF), and the decoding of every layout of samples.
 
-Pillow reads up to 8 bits and refuses damaged data, where OpenCV makes up rows. Deeper samples are read by OpenCV, which is
-right for one sample; several, in one plane or in separate ones, it reads wrong or not at all. So they are given to it as
-grey images: each plane by itself, or the samples of a row side by side as one wider row. For that a second directory is
-added to the file, which describes the same data that way.
+Pillow reads them, and refuses damaged data, where OpenCV makes up rows. Of deeper samples neither reads every layout (in
+one plane or several, either byte order, differences between pixels). So Pillow reads their bytes, as a grey 8-bit image
+that is several times as wide, and the numbers are put together here. For that a second directory is added to the file,
+which describes the same data that way.
 
 `mrm.data.headers` and `mrm.data.images` call this module.
 """
 
 import io
+import math
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from mrm.system.errors import ImageError
 
-MAX_BYTES = 1 << 28  # of several samples of more than 8 bits; radiographs have one
-INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}  # types as characters of `struct`
-SIZES = {2: 1, 5: 8, 7: 1, 10: 8, 11: 4, 12: 8, 13: 4, 18: 8}  # bytes of a value of the other types
+MAX_BYTES = 1 << 28  # of the samples of an image of more than 8 bits
+# Types as characters of `struct`
+INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+SIZES = {2: 1, 5: 8, 7: 1, 10: 8, 11: 4, 12: 8}  # bytes of a value of the other types
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION, SAMPLES = 256, 257, 258, 259, 262, 274, 277
 PLANAR, PREDICTOR, COLOUR_MAP, TILE_WIDTH, EXTRA_SAMPLES, FORMAT = 284, 317, 320, 322, 338, 339
-TABLES, JPEG_COMPRESSION = 347, 7
+TABLES, JPEG_COMPRESSION, DEFLATED = 347, 7, (8, 32946)
 OFFSETS, COUNTS = (273, 324), (279, 325)  # of strips and of tiles
 
 
@@ -85,20 +87,11 @@ def decode(data: bytes | memoryview, name: str) -> np.ndarray:
     """
     found = directory(data)
     try:
-        separate = found.value(PLANAR) == 2
-        if max(found.values(BITS)) <= 8 and {*found.values(FORMAT)} == {1} and not (separate and found.samples == 2):
+        _check_deflated(data, found)
+        if max(found.values(BITS)) <= 8 and {*found.values(FORMAT)} == {1} and found.value(PLANAR) == 1:
             return _shallow(data, found)
-        if found.samples == 1:
-            return _decode(data, found, {})
-        if len({*found.values(BITS)}) > 1 or len({*found.values(FORMAT)}) > 1:
-            raise ImageError(f"{name}: the samples of a pixel differ in depth or type; save it as a grey 16-bit PNG")
-        size = found.value(HEIGHT) * found.value(WIDTH) * found.samples * found.value(BITS) // 8
-        if size > MAX_BYTES:
-            raise ImageError(
-                f"{name}: its samples take {size >> 20:,} MiB, more than {MAX_BYTES >> 20}; save it as a grey PNG"
-            )
-        return _planes(data, found) if separate else _side_by_side(data, found, name)
-    except (cv2.error, OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        return _deep(data, found, name)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ImageError(
             f"{name}: damaged, or a kind of TIFF that cannot be decoded ({reason}); download or copy the file again, or "
@@ -107,100 +100,141 @@ def decode(data: bytes | memoryview, name: str) -> np.ndarray:
 
 
 def _shallow(data: bytes | memoryview, found: Directory) -> np.ndarray:
-    """Up to 8 bits, by Pillow: red, green and blue of a palette; the inks of CMYK and the like become colours."""
-    with Image.open(io.BytesIO(_changed(data, found, {ORIENTATION: None}))) as image:
-        plain = image.mode in ("1", "L", "LA", "RGB", "RGBA", "RGBX", "RGBa")
+    """Up to 8 bits: red, green and blue of a palette; the inks of CMYK and the like become colours."""
+    alpha = (
+        {EXTRA_SAMPLES: _numbers(found, 2)} if EXTRA_SAMPLES in found.entries else {}
+    )  # one that Pillow does not apply
+    with Image.open(io.BytesIO(_changed(data, found, {ORIENTATION: None, **alpha}))) as image:
+        plain = image.mode in ("1", "L", "LA", "RGB", "RGBA", "RGBX")
         values = np.asarray(image if plain else image.convert("RGB"))
     return values.astype(np.uint8) * 255 if values.dtype == bool else values
 
 
+def _deep(data: bytes | memoryview, found: Directory, name: str) -> np.ndarray:
+    """Samples of any depth and type: their bytes are read as a grey 8-bit image, plane by plane, and put together here."""
+    if len({*found.values(BITS)}) > 1 or len({*found.values(FORMAT)}) > 1:
+        raise ImageError(f"{name}: the samples of a pixel differ in depth or type; save it as a grey 16-bit PNG")
+    size = found.value(HEIGHT) * found.value(WIDTH) * found.samples * found.value(BITS) // 8
+    if size > MAX_BYTES:
+        raise ImageError(
+            f"{name}: its samples take {size >> 20:,} MiB, more than {MAX_BYTES >> 20}; save it as a grey PNG"
+        )
+    planes, together = (found.samples, 1) if found.value(PLANAR) == 2 else (1, found.samples)
+    parts = [
+        _values(_bytes_of_rows(data, found, together, plane, planes), found, together, name) for plane in range(planes)
+    ]
+    values = np.concatenate(parts, axis=2)
+    return values[:, :, 0] if found.samples == 1 else values
+
+
+def _bytes_of_rows(data: bytes | memoryview, found: Directory, together: int, plane: int, planes: int) -> np.ndarray:
+    """The bytes (H, bytes of a row) of a plane, before differences between pixels are added up."""
+    width = -(-found.value(WIDTH) * together * found.value(BITS) // 8)
+    grey: dict[int, Entry | None] = dict.fromkeys((PLANAR, EXTRA_SAMPLES, COLOUR_MAP, ORIENTATION, PREDICTOR, FORMAT))
+    grey |= {tag: _numbers(found, 1) for tag in (SAMPLES, PHOTOMETRIC)}
+    grey |= {BITS: _numbers(found, 8), WIDTH: _numbers(found, width)}
+    if TILE_WIDTH in found.entries:
+        grey[TILE_WIDTH] = _numbers(found, found.value(TILE_WIDTH) * together * found.value(BITS) // 8)
+    for tag in (*OFFSETS, *COUNTS):  # the strips or tiles of a plane follow those of the plane before
+        if tag in found.entries:
+            numbers = found.values(tag)
+            count = len(numbers) // planes
+            grey[tag] = _numbers(found, *numbers[plane * count : (plane + 1) * count])
+    with Image.open(io.BytesIO(_changed(data, found, grey))) as image:
+        return np.asarray(image)
+
+
+def _values(rows: np.ndarray, found: Directory, together: int, name: str) -> np.ndarray:
+    """Numbers (H, W, samples) from the bytes of rows."""
+    bits, letter = found.value(BITS), {1: "u", 2: "i", 3: "f"}[found.value(FORMAT)]
+    shape = (len(rows), found.value(WIDTH), together)
+    if bits not in (8, 16, 32, 64):
+        if letter != "u" or bits > 16 or found.value(PREDICTOR) != 1:
+            raise ValueError(f"{bits} bits of type {letter} a sample")
+        digits = np.unpackbits(rows, axis=1)[:, : math.prod(shape[1:]) * bits].reshape(*shape, bits)
+        return digits @ (1 << np.arange(bits)[::-1]).astype(np.uint16)
+    step = found.value(TILE_WIDTH, shape[1])  # a tile, or the whole row, begins anew
+    if found.value(PREDICTOR) == 3:
+        rows = _float_rows(rows, step, together, bits // 8)
+    order = ">" if found.value(PREDICTOR) == 3 else found.order
+    stored = np.dtype(f"{order}{letter}{bits // 8}")
+    values = np.ascontiguousarray(rows).view(stored).reshape(shape).astype(stored.newbyteorder("="))
+    if found.value(PREDICTOR) == 2:
+        words = values.view(f"u{bits // 8}")
+        parts = [words[:, at : at + step].cumsum(axis=1, dtype=words.dtype) for at in range(0, shape[1], step)]
+        values = np.concatenate(parts, axis=1).view(values.dtype)
+    return values
+
+
+def _float_rows(rows: np.ndarray, step: int, together: int, size: int) -> np.ndarray:
+    """Rows of big endian floats from those of predictor 3: byte differences, all highest bytes first (TIFF note 3)."""
+    if rows.shape[1] % (step * together * size):
+        raise ValueError("tiles with a floating point predictor that do not divide the width")
+    parts = rows.reshape(len(rows), -1, step * size, together).cumsum(axis=2, dtype=np.uint8)
+    return np.ascontiguousarray(parts.reshape(len(rows), -1, size, step * together).swapaxes(2, 3)).reshape(rows.shape)
+
+
 def jpeg_streams(data: bytes | memoryview) -> Iterator[bytes]:
-    """The strips or tiles of a file compressed by JPEG, each as a JPEG file of its own; OpenCV makes up what they lack."""
+    """The strips or tiles of a file compressed by JPEG, each as a JPEG file of its own; Pillow makes up what they lack."""
     found = directory(data)
     if found.value(COMPRESSION) != JPEG_COMPRESSION or {*found.values(BITS)} != {8}:
         return
     tables = found.entries[TABLES].raw[:-2] if TABLES in found.entries else b""
-    for offset, count in zip(*(_stated(found, tags) for tags in (OFFSETS, COUNTS)), strict=False):
-        stream = bytes(data[offset : offset + count])
-        yield tables + stream[2:] if tables else stream
+    for stream in _pieces(data, found):
+        yield tables + bytes(stream[2:]) if tables else bytes(stream)
 
 
-def _stated(found: Directory, tags: tuple[int, ...]) -> tuple[int, ...]:
-    return next((found.values(tag) for tag in tags if tag in found.entries), ())
+def _pieces(data: bytes | memoryview, found: Directory) -> Iterator[bytes | memoryview]:
+    """The strips or tiles as they are stored."""
+    places, sizes = (
+        next((found.values(tag) for tag in tags if tag in found.entries), ()) for tags in (OFFSETS, COUNTS)
+    )
+    for place, size in zip(places, sizes, strict=False):
+        yield data[place : place + size]
 
 
-def _word(value: int, order: str) -> Entry:
-    if value < 1 << 16:
-        return Entry(3, 1, struct.pack(order + "H", value))
-    return Entry(4, 1, struct.pack(order + "I", value))
+def _check_deflated(data: bytes | memoryview, found: Directory) -> None:
+    """Raise ValueError for deflated strips without their end or checksum: libtiff stops at the last pixel."""
+    if found.value(COMPRESSION) not in DEFLATED:
+        return
+    for piece in _pieces(data, found):
+        inflate, left = zlib.decompressobj(), bytes(piece)
+        try:
+            while left and not inflate.eof:
+                inflate.decompress(left, 1 << 20)
+                left = inflate.unconsumed_tail
+        except zlib.error as error:
+            raise ValueError(f"{error}") from error
+        if not inflate.eof:
+            raise ValueError("deflated data without their end")
 
 
-def _as_grey(found: Directory) -> dict[int, Entry | None]:
-    """Changes to a directory after which each sample is a grey pixel."""
-    one = {tag: _word(found.value(tag), found.order) for tag in (BITS, FORMAT) if tag in found.entries}
-    grey = {SAMPLES: _word(1, found.order), PHOTOMETRIC: _word(1, found.order)}
-    return {**one, **grey, **dict.fromkeys((PLANAR, EXTRA_SAMPLES, COLOUR_MAP, ORIENTATION))}
-
-
-def _planes(data: bytes | memoryview, found: Directory) -> np.ndarray:
-    """Each plane read as a grey image: its strips or tiles follow those of the plane before."""
-    planes = []
-    for sample in range(min(found.samples, 4)):
-        changes = _as_grey(found)
-        for tag in (*OFFSETS, *COUNTS):
-            if entry := found.entries.get(tag):
-                count, size = entry.count // found.samples, len(entry.raw) // found.samples
-                changes[tag] = Entry(entry.kind, count, entry.raw[sample * size : (sample + 1) * size])
-        planes.append(_decode(data, found, changes))
-    return np.dstack(planes)
-
-
-def _side_by_side(data: bytes | memoryview, found: Directory, name: str) -> np.ndarray:
-    """The samples of a row read as one grey row, then parted; differences to the pixel before are added up here."""
-    changes = {**_as_grey(found), WIDTH: _word(found.value(WIDTH) * found.samples, found.order), PREDICTOR: None}
-    if TILE_WIDTH in found.entries:
-        changes[TILE_WIDTH] = _word(found.value(TILE_WIDTH) * found.samples, found.order)
-    wide = _decode(data, found, changes)
-    values = wide.reshape(len(wide), -1, found.samples)
-    if (predictor := found.value(PREDICTOR)) == 1:
-        return values
-    if predictor != 2:
-        raise ImageError(f"{name}: a floating point predictor with several samples; save it without compression")
-    whole = values.view(f"u{values.dtype.itemsize}")
-    step = found.value(TILE_WIDTH, whole.shape[1])
-    parts = [whole[:, at : at + step].cumsum(axis=1, dtype=whole.dtype) for at in range(0, whole.shape[1], step)]
-    return np.concatenate(parts, axis=1).view(values.dtype)
-
-
-def _decode(data: bytes | memoryview, found: Directory, changes: dict[int, Entry | None]) -> np.ndarray:
-    """What OpenCV reads after `changes` to the directory. Raises ValueError."""
-    file = np.frombuffer(_changed(data, found, {ORIENTATION: None, **changes}), np.uint8)
-    if (values := cv2.imdecode(file, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)) is None:
-        raise ValueError("OpenCV cannot read it")
-    return values
+def _numbers(found: Directory, *values: int) -> Entry:
+    """An entry of 32-bit numbers."""
+    return Entry(4, len(values), struct.pack(f"{found.order}{len(values)}I", *values))
 
 
 def _changed(
     data: bytes | memoryview, found: Directory, changes: dict[int, Entry | None]
 ) -> bytes | memoryview | bytearray:
-    """The file after `changes` to its first directory; None takes a tag away."""
+    """The file after `changes` to its first directory; None takes a tag away. BigTIFF becomes TIFF."""
     entries = {tag: entry for tag, entry in {**found.entries, **changes}.items() if entry is not None}
-    return data if entries == found.entries else _with_directory(data, Directory(found.order, found.big, entries))
+    return data if entries == found.entries and not found.big else with_directory(data, found, entries)
 
 
-def _with_directory(data: bytes | memoryview, new: Directory) -> bytearray:
-    """The file with another first directory, which stands at its end."""
-    word, order = ("Q" if new.big else "I"), new.order
-    inline = struct.calcsize(order + word)
+def with_directory(data: bytes | memoryview, found: Directory, entries: dict[int, Entry]) -> bytearray:
+    """The file with another first directory, which stands at its end; not as BigTIFF, which files of 2 GB do not need."""
     whole = bytearray(data)
     whole += bytes(-len(whole) % 8)
     lines = []
-    for tag, entry in sorted(new.entries.items()):
+    for tag, entry in sorted(entries.items()):
+        if entry.kind in (13, 16, 17, 18):  # 64-bit numbers
+            entry = _numbers(found, *found.values(tag))
         value = entry.raw
-        if len(value) > inline:
-            value = struct.pack(order + word, len(whole))
+        if len(value) > 4:
+            value = struct.pack(found.order + "I", len(whole))
             whole += entry.raw + bytes(-len(entry.raw) % 8)
-        lines.append(struct.pack(order + "HH" + word, tag, entry.kind, entry.count) + value.ljust(inline, b"\0"))
-    struct.pack_into(order + word, whole, 8 if new.big else 4, len(whole))
-    whole += struct.pack(order + ("Q" if new.big else "H"), len(lines)) + b"".join(lines) + bytes(inline)
+        lines.append(struct.pack(found.order + "HHI", tag, entry.kind, entry.count) + value.ljust(4, b"\0"))
+    struct.pack_into(found.order + "HI", whole, 2, 42, len(whole))
+    whole += struct.pack(found.order + "H", len(lines)) + b"".join(lines) + bytes(4)
     return whole
