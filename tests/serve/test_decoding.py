@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import subprocess
 import sys
 import time
 
@@ -146,6 +147,43 @@ def test_one_that_wants_more_memory_than_it_may_have_is_refused():
 def test_nothing_it_prints_reaches_the_log_and_it_needs_no_pytorch(capfd):
     assert run(lambda processes: processes.run(print_name)) == "no torch"
     assert "Secret" not in "".join(capfd.readouterr())
+
+
+def script(tmp_path, text):
+    path = tmp_path / "script.py"
+    path.write_text(text)
+    began = time.monotonic()
+    ended = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120)
+    return ended, time.monotonic() - began
+
+
+STARTS = """
+import asyncio
+from mrm.serve.decoding import DecodeProcesses
+from mrm.serve.log import Log
+
+async def go():
+    processes = DecodeProcesses(2, 10, 300_000_000, Log())
+    await processes.start()
+    print(*(d._process.pid for d in processes._decoders))
+    raise SystemExit(7)  # without closing them
+"""
+
+
+def test_a_script_that_starts_it_without_a_guard_says_what_to_do(tmp_path):
+    ended, _ = script(tmp_path, STARTS + "asyncio.run(go())")
+    assert "do not start; a script that starts the service must do so under" in ended.stderr
+
+
+def test_no_process_outlives_a_service_that_fails(tmp_path):
+    ended, seconds = script(tmp_path, STARTS + "if __name__ == '__main__':\n    asyncio.run(go())")
+    assert ended.returncode == 7
+    assert seconds < 60
+    numbers = [int(word) for word in ended.stdout.split()]
+    assert len(numbers) == 2
+    for number in numbers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
 
 
 def test_when_the_service_ends_no_process_is_left():

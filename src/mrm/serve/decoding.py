@@ -17,14 +17,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mrm.serve.admission import Refused
 from mrm.serve.log import Log
+from mrm.system.errors import RunError
 from mrm.system.worker_pool import start_worker
 
 T = TypeVar("T")
+START_SECONDS = 60  # for a process to start; it takes milliseconds, the first one a second
 TOO_SLOW = "took more than {seconds:g} s to decode, the maximum of this service; save it as an ordinary PNG or JPEG"
 ENDED = "ended the process that decoded it; it is damaged, or too large to be decoded here"
 
@@ -41,6 +44,7 @@ class DecodeProcesses:
     def __init__(self, count: int, seconds: float, memory_bytes: int, log: Log) -> None:
         self.count, self.seconds, self.memory_bytes = count, seconds, memory_bytes
         self.replaced = 0
+        self._closed = False
         self._log = log
         self._free: asyncio.LifoQueue[_Decoder] = asyncio.LifoQueue()
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="mrm-decode")
@@ -48,7 +52,7 @@ class DecodeProcesses:
         self._tasks: set[asyncio.Task] = set()
 
     async def start(self) -> None:
-        """Start the processes."""
+        """Start the processes. Raises RunError if they do not start."""
         prepare()
         for _ in range(self.count):
             await self._add()
@@ -82,7 +86,7 @@ class DecodeProcesses:
         self._decoders.discard(decoder)
         self.replaced += 1
         self._log.write(f"warning: a decoding process was replaced {reason}")
-        task = asyncio.get_running_loop().create_task(self._add())
+        task = asyncio.get_running_loop().create_task(self._add_again())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -91,8 +95,19 @@ class DecodeProcesses:
         self._decoders.add(decoder)
         self._free.put_nowait(decoder)
 
+    async def _add_again(self) -> None:
+        """Add a process, as soon as the system allows it: it may be short of memory just then."""
+        while not self._closed:
+            try:
+                await self._add()
+                return
+            except (OSError, EOFError, RunError) as error:
+                self._log.failure(error)
+                await asyncio.sleep(1)
+
     async def close(self) -> None:
         """Stop the processes."""
+        self._closed = True
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for decoder in self._decoders:
             decoder.kill()
@@ -108,6 +123,20 @@ class _Decoder:
         self._process = context.Process(target=_decode, args=(theirs, memory_bytes), name="mrm-decode", daemon=True)
         self._process.start()
         theirs.close()
+        Finalize(self, self._process.kill, exitpriority=10)  # however this process ends; they ignore SIGTERM
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        try:
+            if self._pipe.poll(START_SECONDS) and self._pipe.recv():
+                return
+        except (EOFError, OSError):
+            pass
+        self.kill()
+        raise RunError(
+            "the processes that decode images do not start; a script that starts the service must do so under "
+            "`if __name__ == '__main__':`"
+        )
 
     def call(self, work: Callable[..., Any], arguments: tuple, seconds: float) -> Any:
         """What the process answers. Raises TimeoutError; EOFError or OSError if it has ended."""
@@ -131,6 +160,7 @@ def _decode(pipe: Connection, memory_bytes: int) -> None:
     )  # sent to the whole group; the requests in progress are to be finished
     _silence()
     _limit_memory(memory_bytes)
+    pipe.send(True)  # ready
     while True:
         try:
             work, arguments = pipe.recv()
