@@ -10,9 +10,12 @@ import time
 import numpy as np
 import pytest
 
+from mrm.serve import uploads
 from mrm.serve.admission import Refused
 from mrm.serve.decoding import DecodeProcesses
+from mrm.serve.limits import Limits
 from mrm.serve.log import Log
+from tests.support.dicom_files import dicom_bytes
 
 MB = 1_000_000
 
@@ -142,6 +145,14 @@ def test_one_that_wants_more_memory_than_it_may_have_is_refused():
         return refused
 
     assert run(go).status == 422
+
+
+def test_deep_images_are_decoded_in_20_bytes_a_pixel():
+    pixels = np.random.default_rng(0).integers(0, 4096, (2000, 2000)).astype(np.uint16)
+    data = dicom_bytes(pixels, BitsStored=12, HighBit=11, WindowCenter="2048", WindowWidth="4096")
+    upload = run(lambda processes: processes.run(uploads.decode, data, Limits()), memory_bytes=20 * pixels.size)
+    expected = np.clip((pixels - 2047.5) / 4095 + 0.5, 0, 1) * 255  # PS3.3, C.11.2.1.2.1
+    np.testing.assert_array_equal(upload.image_HW, np.rint(expected))
 
 
 def test_nothing_it_prints_reaches_the_log_and_it_needs_no_pytorch(capfd):

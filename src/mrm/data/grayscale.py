@@ -18,6 +18,8 @@ from pydicom.uid import ExplicitVRBigEndian
 from mrm.data import lookup_tables
 from mrm.system.errors import ImageError
 
+ROWS = 64  # that are looked up at a time
+
 
 def to_uint8(dataset: pydicom.Dataset, pixels: np.ndarray, name: str, raw: bool) -> np.ndarray:
     """The image of the stored values (H, W) of a monochrome file.
@@ -27,10 +29,27 @@ def to_uint8(dataset: pydicom.Dataset, pixels: np.ndarray, name: str, raw: bool)
     """
     stored = _used_bits(dataset, pixels, raw)
     padding = _padding(dataset, pixels, stored)
-    grey = _voi(dataset, _modality(dataset, stored, name), padding, name)
+    if stored.dtype.itemsize > 2:
+        grey = _voi(dataset, _modality(dataset, stored, name), padding, name)
+    else:
+        grey = _by_level(dataset, stored, padding, name)
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         grey = 255 - grey
     grey[padding] = 0
+    return grey
+
+
+def _by_level(dataset: pydicom.Dataset, stored: np.ndarray, padding: np.ndarray, name: str) -> np.ndarray:
+    """The same by computing each of the at most 65,536 stored values once: faster, and 8 bytes a pixel in place of 40."""
+    lowest = stored.min()
+    levels = np.arange(int(lowest), int(stored.max()) + 1).astype(stored.dtype)
+    index = (stored - lowest).view(f"u{stored.dtype.itemsize}")  # what overflows in signed values is right as unsigned
+    is_absent, grey = np.ones(len(levels), bool), np.empty(stored.shape, np.uint8)
+    for at in range(0, len(index), ROWS):
+        is_absent[index[at : at + ROWS][~padding[at : at + ROWS]]] = False
+    shown = _voi(dataset, _modality(dataset, levels, name), is_absent, name)
+    for at in range(0, len(index), ROWS):
+        grey[at : at + ROWS] = shown[index[at : at + ROWS]]
     return grey
 
 
