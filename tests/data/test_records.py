@@ -354,10 +354,11 @@ def test_the_published_viral_list_itself(shared_data):
 
 def test_a_list_with_another_number_of_classes_says_how_many_it_has(tmp_path):
     path = listed(tmp_path, "a.png 0 1\nb.png 1 0\n", "a.png")
-    with pytest.raises(RecordError, match=r"2 bad lines: line 1: a\.png has 2 labels, expected 3"):
-        Records.load(path, ["x", "y", "z"])
-    with pytest.warns(UserWarning, match="left out 2 lines"), pytest.raises(RecordError, match="has no records"):
-        Records.load(path, ["x", "y", "z"], on_error="skip")
+    for on_error in ("stop", "skip"):  # every line would be left out
+        with pytest.raises(
+            RecordError, match=r"has 2 labels a line, but 3 classes are expected \(x, y, z\); name its 2"
+        ):
+            Records.load(path, ["x", "y", "z"], on_error=on_error)
 
 
 def test_one_line_with_another_number_of_labels_than_most_is_bad(tmp_path):
@@ -529,7 +530,7 @@ def test_a_word_for_missing_is_no_patient_study_view_report_label_or_other_text(
     assert (first.report, first.patient, first.study, first.view, first.extra) == ("", "", "", "", {"sex": ""})
     assert math.isnan(first.labels[0])
     assert (second.report, second.patient, second.extra["sex"]) == ("Clear.", "P1", "F")
-    assert records.patients is None  # one is unknown
+    assert records.patients == ["", "P1"]  # the first is unknown
 
 
 def test_a_missing_word_as_the_path_is_a_row_without_image(tmp_path):
