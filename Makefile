@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint types docs check clean
+.PHONY: demo test test-slow fuzz lint types docs check clean
 
 demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on a CPU; open demo/index.html
 	$(BIN)/mrm demo --out demo
@@ -12,6 +12,9 @@ test: .venv/tested  ## the test suite, under six minutes on two quiet cores
 
 test-slow: .venv/tested  ## also the tests that take minutes
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --runslow
+
+fuzz: .venv/tested  ## 6,000 damaged files through all readers, about ten minutes; prints what went wrong
+	$(BIN)/python -m tests.support.fuzzing 6000
 
 lint: .venv/tested
 	$(BIN)/ruff check .

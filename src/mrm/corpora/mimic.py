@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +32,7 @@ from mrm.corpora.contract import (
 from mrm.data.records import Record, Records
 from mrm.data.sections import sections, select_sections
 from mrm.system.errors import RecordError
+from mrm.system.unpacking import ARCHIVE_ERRORS
 
 # The columns of mimic-cxr-2.0.0-chexpert.csv, in its order.
 CLASSES = (
@@ -50,6 +50,7 @@ NO_SPLIT = "image without split"
 DAMAGED = "report unreadable"
 SECOND = "second report of one study"
 _REPORT = re.compile(r"(?:^|/)p\d+/s(\d+)\.txt$")  # files/p10/p10000032/s50414267.txt, in the archive too
+LARGEST_REPORT = 1 << 20  # bytes of a report in the archive once unpacked; the longest have about ten thousand
 _FOLDERS = ("mimic-cxr-reports", "files", "reports")
 
 
@@ -216,9 +217,10 @@ def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, by
         for member in archive.infolist():
             if (match := _REPORT.search(member.filename)) and match[1] in studies:
                 try:
-                    yield match[1], member.filename, archive.read(member)
-                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):  # the last: encrypted, other packing
-                    yield match[1], member.filename, None
+                    content = archive.read(member) if member.file_size <= LARGEST_REPORT else None
+                except ARCHIVE_ERRORS:  # damaged, encrypted, or of another packing
+                    content = None
+                yield match[1], member.filename, content
 
 
 def _chosen_sections(texts: Mapping[str, str], names: Sequence[str]) -> tuple[Mapping[str, str], int]:

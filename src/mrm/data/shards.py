@@ -46,6 +46,8 @@ class File:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or self.name in ("", ".", "..") or self.name != os.path.basename(self.name):
             raise ValueError(f"{self.name!r} is not the name of a file in the folder")
+        if not isinstance(self.sha256, str):
+            raise ValueError(f"{self.name}: its checksum must be text")
         if not all(type(number) is int and number >= 0 for number in (self.bytes, self.rows)):
             raise ValueError(f"{self.name}: its size and its rows must be whole numbers")
 

@@ -34,7 +34,13 @@ class Index:
     facts: dict[str, Any]
 
     def blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
-        """The features, some rows at a time, float32; NaN where the image could not be read."""
+        """The features, some rows at a time, float32; NaN where the image could not be read. Raises RecordError."""
+        try:
+            yield from self._blocks(size)
+        except (LookupError, OSError, TypeError, ValueError, pyarrow.ArrowException) as error:
+            raise RecordError(f"{self.path}: its features cannot be read ({error}); run `mrm embed` again") from error
+
+    def _blocks(self, size: int) -> Iterator[np.ndarray]:
         if self.path.suffix == ".npy":
             array = np.load(self.path, mmap_mode="r", allow_pickle=False)
             for start in range(0, len(array), size):
@@ -114,7 +120,7 @@ def read_index(path: Path) -> Index:
             raise ValueError(f"shape {shape}")
     except MRMError:
         raise
-    except (OSError, LookupError, SyntaxError, TypeError, ValueError, pyarrow.ArrowException) as error:
+    except Exception as error:  # damaged files make NumPy and pyarrow raise a dozen kinds
         raise RecordError(f"{path}: not an index written by `mrm embed` ({error})") from error
     if len(shape) != 1:
         raise RecordError(f"{path}: has features of patches; make an index with `mrm embed --kind pooled`")

@@ -130,11 +130,20 @@ def _values(node: yaml.Node, counted: dict[int, int]) -> int:
         return 1
     if id(node) not in counted:
         counted[id(node)] = 0
+        if isinstance(node, yaml.MappingNode):
+            _check_names(node)
         parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else [pair])]
         counted[id(node)] = 1 + sum(_values(part, counted) for part in parts)
     if not counted[id(node)]:
         raise ValueError("an alias stands inside the value that it names; write the settings out")
     return counted[id(node)]
+
+
+def _check_names(node: yaml.MappingNode) -> None:
+    """Raises ValueError for a name of a setting that is a number, a list, or anything else but text."""
+    for name, _ in node.value:
+        if name.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            raise ValueError(f"line {name.start_mark.line + 1}: the name of a setting must be text; put it in quotes")
 
 
 def _over(base: Any, settings: dict[str, Any]) -> dict[str, Any]:
