@@ -40,6 +40,7 @@ from tests.support.dicom_files import dicom_bytes
 from tests.support.fuzzing import Kind
 from tests.support.image_files import random_image
 from tests.support.models import mrm_model
+from tests.support.workbooks import write_ods, write_xlsx
 
 CSV = (
     b"image_path,report_content,patient_id,study_id,view,a,b\n"
@@ -49,6 +50,7 @@ XML = (
     b'<?xml version="1.0" encoding="utf-8"?><eCitation><uId id="CXR1"/><AbstractText Label="FINDINGS">No effusion.'
     b'</AbstractText><major>normal</major><parentImage id="CXR1_1"><caption>PA</caption></parentImage></eCitation>'
 )
+SHEETS = {"records": [["image_path", "report_content", "a"], ["x.png", "no effusion", 1], ["y.png", None, 0]]}
 REPORTS = ["no effusion", "heart is of normal size", "small nodule in the left lung"]
 
 
@@ -128,6 +130,8 @@ def _tables(folder: Path) -> list[Kind]:
         Kind("t.csv", [CSV], load, text=True),
         Kind("t.csv.gz", [gzip.compress(CSV)], load),
         Kind("t.zip", [zipped.getvalue()], load, archive=True),
+        Kind("t.xlsx", [write_xlsx(folder / "t.xlsx", SHEETS).read_bytes()], load, archive=True),
+        Kind("t.ods", [write_ods(folder / "t.ods", SHEETS).read_bytes()], load, archive=True),
         Kind("t.parquet", [parquet], load),
         Kind("list.txt", [b"x.png 0 1\ny.png 1 0\n"], lambda p: Records.load(p, must_exist=False), text=True),
         Kind("paths.txt", [b"valid.csv\nvalid.csv\n"], lambda p: records_at([p], images=folder), text=True),

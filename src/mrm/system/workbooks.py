@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 from mrm.system import unpacking
 from mrm.system.errors import RecordError
 from mrm.system.spreadsheet_cells import unguarded
+
+MOST_CELLS = 5_000_000  # of a sheet, empty ones among them; a larger file may have as many as it has bytes
 
 
 def read_sheet_rows(path: Path, sheet: str = "") -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -37,6 +40,7 @@ def _cells(path: Path, sheet: str) -> tuple[list[str], list[list[Any]]]:
     try:
         if zipfile.is_zipfile(path):  # all but .xls are archives
             unpacking.check_archive(path)
+            _check_area(path)
         with python_calamine.load_workbook(str(path)) as book:
             names = list(book.sheet_names)
             if sheet and sheet not in names:
@@ -51,7 +55,7 @@ def _cells(path: Path, sheet: str) -> tuple[list[str], list[list[Any]]]:
         raise
     except unpacking.TooLargeError as error:
         raise RecordError(f"{path}: {error}") from None
-    except (python_calamine.CalamineError, OSError, ValueError) as error:
+    except (python_calamine.CalamineError, *unpacking.ARCHIVE_ERRORS, ValueError) as error:
         raise RecordError(
             f"{path}: cannot be read as a workbook ({error}); save it again without a password, or as CSV"
         ) from None
@@ -60,6 +64,50 @@ def _cells(path: Path, sheet: str) -> tuple[list[str], list[list[Any]]]:
             f"{path}: the sheet {chosen} is read, and not {', '.join(n for n in filled if n != chosen)}", stacklevel=4
         )
     return [chosen, *(name for name in names if name != chosen)], cells
+
+
+def _check_area(path: Path) -> None:
+    """Raises RecordError for a sheet of far more cells than its file has bytes: two cells in far corners fill the memory."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if re.search(r"worksheets/.*\.bin$", name):
+                raise RecordError(f"{path}: a binary workbook (.xlsb); save it as .xlsx")
+            if re.search(r"worksheets/.*\.xml$|^content\.xml$", name):
+                text = unpacking.read_member(archive, name, path.stat().st_size)
+                height, width = _ods_area(text) if name == "content.xml" else _xlsx_area(text)
+                if height * width > max(MOST_CELLS, path.stat().st_size):
+                    raise RecordError(
+                        f"{path}: {name} reaches over {height:,} rows and {width:,} columns, most of them empty; delete "
+                        "the rows and columns after the table, or save it as CSV"
+                    )
+
+
+def _xlsx_area(text: bytes) -> tuple[int, int]:
+    """Rows and columns up to the last cell of a sheet of Excel, by the names of its cells, such as AB12."""
+    height = width = 1
+    for column, row in re.findall(rb"""[\s:"']([A-Z]{1,3})(\d{1,9})["':]""", text):
+        height = max(height, int(row))
+        width = max(width, sum((letter - 64) * 26**at for at, letter in enumerate(reversed(column))))
+    return height, width
+
+
+def _ods_area(text: bytes) -> tuple[int, int]:
+    """Rows and columns up to the last cell with a value in the sheets of LibreOffice, which repeats equal ones."""
+    height = width = at = 0
+    for row in re.split(rb"<table:table-row\b", text)[1:]:
+        at += _repeats(rb"rows", row.partition(b">")[0])
+        column = 0
+        for cell in re.split(rb"<table:(?:covered-)?table-cell\b", row)[1:]:
+            tag, _, content = cell.partition(b">")
+            column += _repeats(rb"columns", tag)
+            if b"value" in tag or b"<text" in content:
+                height, width = max(height, at), max(width, column)
+    return height, width
+
+
+def _repeats(what: bytes, tag: bytes) -> int:
+    match = re.search(rb"number-%s-repeated\s*=\s*[\"'](\d{1,9})" % what, tag)
+    return int(match[1]) if match else 1
 
 
 def _text(cell: Any) -> str:
