@@ -313,3 +313,36 @@ def test_near_duplicates_of_the_covid_images(shared_data):
     verdict = audit({"covid": records}, within=True, examples=10)
     assert kinds(verdict.overlaps) == {"image": 1, "similar image": 6}
     assert ("A7E260CE-8A00-4C5F-A7F5-27336527A981.jpg", "case_76_1-3.jpg") in verdict.overlaps[1].examples
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"names": np.zeros((2, 4))},
+        {"exact": np.zeros(2, np.float64)},
+        {"perceptual": np.zeros((3, 4), np.uint64)},
+        {"depths": np.full(2, 9, np.uint8)},
+        {"patients": np.array(["a", "b"])},
+        {"patients": np.array([{}, {}], dtype=object)},
+        {"studies": None},
+        {"read": np.array("yes")},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_a_seen_file_whose_arrays_are_no_hashes_is_refused(tmp_path, changes):
+    records = Records(
+        [Record(images.encode_png(radiograph(i, 64)), patient=f"p{i}", name=f"{i}.png") for i in range(2)]
+    )
+    path = fingerprint(records, workers=1).save(tmp_path / "seen.npz")
+    with np.load(path) as file:
+        arrays = {**file, **changes}
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    with pytest.raises(RecordError, match=r"seen\.npz: not a fingerprint file, or damaged .*; create it again"):
+        Fingerprints.load(path)
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"\xff\xfe", b"[]", b"3", b'{"overlaps": [], "sets": 5}'])
+def test_an_audit_file_that_is_none_is_refused(tmp_path, content):
+    (tmp_path / "audit.json").write_bytes(content)
+    with pytest.raises(RecordError, match=r"audit\.json: "):
+        AuditReport.load(tmp_path / "audit.json")

@@ -454,3 +454,26 @@ def test_a_large_signed_size_is_seen_whole():
     assert images.size(tiff((256, 9, 100_000), (257, 9, 100_000))) == (100_000, 100_000)
     with pytest.raises(ImageError, match="has 20 x -30 pixels"):
         images.size(tiff((256, 9, -30), (257, 9, 20)))
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.float32, np.float64, np.int32])
+def test_scaling_some_rows_at_a_time_gives_what_the_formula_gives(monkeypatch, kind):
+    monkeypatch.setattr(images, "SCALED", 100)
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(37, 11)) * 1000 + (3000 if kind == np.uint16 else 0)).astype(kind)
+    exact = values.astype(np.float64)
+    share = (exact - exact.min()) / (exact.max() - exact.min())
+    assert np.abs(images.to_uint8(values).astype(int) - share * 255).max() <= 0.5 + 1e-3
+    assert np.abs(images.to_uint8(values, inverted=True).astype(int) - (1 - share) * 255).max() <= 0.5 + 1e-3
+
+
+def test_scaling_takes_little_memory_beside_the_image():
+    import tracemalloc
+
+    deep = np.random.default_rng(0).integers(0, 65536, (3000, 4000), dtype=np.uint16)
+    tracemalloc.start()
+    images.to_uint8(deep)
+    images.to_uint8(deep.astype(np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 48_000_000 + 12_000_000 + 110_000_000  # the float image, the result, and some rows in float64

@@ -340,3 +340,20 @@ def test_system_files_are_left_out_with_a_count_and_names_that_are_not_utf8_are_
         masked = masks.load(tmp_path)
     assert [row.name for row in masked] == ["a.png", r"b\xf6.png"]
     assert masked.areas_NC.tolist() == [[8], [8]]
+
+
+@pytest.mark.parametrize(
+    "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n", b"8BPS\0\x01", b"GIF89a"]
+)
+def test_masks_in_formats_that_need_other_programs_are_refused(tmp_path, content):
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(MaskError, match=r"a\.png: cannot be read as a mask"):
+        masks.read_mask(masks.MaskedImage("a", tmp_path / "a.png", tmp_path / "a.png"))
+
+
+def test_a_mask_of_more_pixels_than_any_radiograph_is_refused_by_its_header(tmp_path):
+    from tests.support.image_files import png_of_size
+
+    (tmp_path / "a.png").write_bytes(png_of_size(10_001, 10_000))
+    with pytest.raises(MaskError, match=r"a\.png: .*10000 x 10001 pixels, more than 100,000,000"):
+        masks.read_mask(masks.MaskedImage("a", tmp_path / "a.png", tmp_path / "a.png"))

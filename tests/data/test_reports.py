@@ -289,3 +289,46 @@ def test_letters_of_the_alphabet_are_learned_even_where_words_are_new(tokenizer)
     seen = set("".join(TEXTS).lower()) & set(string.ascii_lowercase)
     word = "".join(sorted(seen))[:6]
     assert UNK not in tokenizer.encode([word])[0]
+
+
+PATTERN = {"Regex": "((a+)+"}
+FOREIGN_PARTS = {
+    "a bad pattern": ("normalizer", {"type": "Replace", "pattern": PATTERN, "content": ""}, "'Replace'"),
+    "a pattern in a sequence": (
+        "pre_tokenizer",
+        {
+            "type": "Sequence",
+            "pretokenizers": [{"type": "Split", "pattern": PATTERN, "behavior": "Isolated", "invert": False}],
+        },
+        "'Split'",
+    ),
+    "a pattern in the decoder": ("decoder", {"type": "Replace", "pattern": PATTERN, "content": ""}, "'Replace'"),
+    "a part of a wrong type": ("normalizer", 3, "'int'"),
+    "a part without a type": ("normalizer", {}, "'None'"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN_PARTS)
+def test_parts_with_patterns_are_refused(tokenizer, tmp_path, case):
+    place, part, named = FOREIGN_PARTS[case]
+    content = json.loads(tokenizer.to_json())
+    (tmp_path / "t.json").write_text(json.dumps({**content, place: part}))
+    with pytest.raises(
+        ReportError, match=rf"t\.json: its {place} is {named}, which is not accepted; choose from Lower"
+    ):
+        Tokenizer.load(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("change", ["model", "vocabulary", "no model", "deep", "BPE"])
+def test_tokenizers_that_cannot_be_right_are_refused(tokenizer, tmp_path, change):
+    content = json.loads(tokenizer.to_json())
+    if change == "vocabulary":
+        content["model"]["vocab"]["effusion"] = 4_000_000_000
+    elif change == "BPE":
+        content["model"] = {"type": "BPE", "vocab": {}, "merges": []}
+    elif change == "model":
+        content["model"]["vocab"] = []
+    text = "[" * 200_000 if change == "deep" else "{}" if change == "no model" else json.dumps(content)
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(ReportError, match=r"t\.json: "):
+        Tokenizer.load(tmp_path / "t.json")

@@ -1,10 +1,12 @@
 """Configurations as YAML files: what is written is what is read, and slips are named with their place."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mrm import recipes
 from mrm.models.config import ModelConfig
 from mrm.recipes import (
     FinetuneConfig,
@@ -103,3 +105,49 @@ def test_a_misspelt_setting_is_answered_with_the_nearest_one(line, message):
     with pytest.raises(ConfigError) as raised:
         from_yaml(FinetuneConfig, f"train: a\nval: b\ninit: c\nout: d\n{line}\n")
     assert message in str(raised.value)
+
+
+def nested_aliases(levels: int, width: int = 9) -> str:
+    """A list of lists of lists, each named and used again: width to the power of levels values in a few lines."""
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, levels + 1)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (nested_aliases(20), "stands for more than 100,000 values, by aliases or lists"),
+        ("model: &a\n  encoder_options: *a\n", "an alias stands inside the value that it names"),
+        ("[" * 5000, "nested too deeply"),
+        ("a: 1\n" * 50_000, "250,000 characters, but a file of settings has at most 200,000"),
+        ("seed: 2020-99-99\n", "month must be in 1..12"),
+        ("seed: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
+        ("5: 1\n", "line 1: the name of a setting must be text; put it in quotes"),
+        ("model:\n  [a, b]: 1\n", "line 2: the name of a setting must be text"),
+        ("training:\n  lr: .nan\n", "nan is not a finite number"),
+        ("training:\n  lr: .inf\n", "inf is not a finite number"),
+        ("training:\n  lr: true\n", "True is not a finite number"),
+        ("model:\n  std: 0\n", "std must be a number from"),
+        ("model:\n  encoder_options: {checkpoint_path: /etc/passwd}\n", "'checkpoint_path' is not accepted"),
+    ],
+)
+def test_settings_from_someone_else_are_refused_in_words(tmp_path, text, message):
+    base = recipes.tiny(tmp_path / "records.csv", tmp_path / "run")
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        recipes.from_yaml(recipes.PretrainConfig, text, "config.yaml", base)
+    assert str(error.value).startswith("config.yaml: ")
+
+
+def test_aliases_that_stand_for_few_values_are_read(tmp_path):
+    base = recipes.tiny(tmp_path / "records.csv", tmp_path / "run")
+    text = "seed: &n 7\nmodel:\n  <<: {keep: 5}\n  report_depth: *n\ntraining: {lr: 6e-4}\n"
+    config = recipes.from_yaml(recipes.PretrainConfig, text, "config.yaml", base)
+    assert (config.seed, config.model.keep, config.model.report_depth, config.training.lr) == (7, 5, 7, 6e-4)
+
+
+@pytest.mark.parametrize("content", [b"seed: \xff\n", "seed: 1\n".encode("utf-16")])
+def test_yaml_that_is_not_utf8_is_named(tmp_path, content):
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"c\.yaml: is not a text file in UTF-8"):
+        recipes.read_yaml(recipes.PretrainConfig, tmp_path / "c.yaml")

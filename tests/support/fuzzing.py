@@ -265,6 +265,7 @@ def watched(numbers: range, folder: Path, names: list[str] | None = None) -> lis
             ours, theirs = context.Pipe()
             process = context.Process(target=_worker, args=(theirs, folder, names), daemon=True)
             process.start()
+            theirs.close()  # so that the end of the process is noticed
             kinds = ours.recv()
         kind = kinds[number % len(kinds)]
         try:

@@ -134,3 +134,79 @@ def test_a_word_for_missing_is_an_empty_cell(word):
 @pytest.mark.parametrize("text", ["0", "Nana", "P-1", "none seen", "NAD", "-1", "No Finding", "a.b", "U"])
 def test_other_words_are_what_they_say(text):
     assert stated(f" {text} ") == text
+
+
+def test_an_encrypted_archive_is_named(tmp_path):
+    path = zipped(tmp_path / "t.zip", table=b"image_path\nx\n")
+    content = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(signature) + at] |= 1  # the flag of encryption in both headers (APPNOTE 4.4.4)
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"t\.zip: encrypted; unpack it with its password"):
+        read_csv_rows(path)
+
+
+def test_an_archive_packed_by_an_unknown_method_is_named(tmp_path):
+    path = zipped(tmp_path / "t.zip", table=b"image_path\nx\n")
+    content = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.find(signature) + at] = 99
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"t\.zip: damaged archive .*; download it again"):
+        read_csv_rows(path)
+
+
+def test_parquet_with_bytes_that_are_not_utf8_is_named(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "t.parquet"
+    raw = pyarrow.array([b"x.png", b"\xff\xfe.png"])
+    text = pyarrow.Array.from_buffers(pyarrow.string(), 2, raw.buffers())  # says that it is UTF-8, and is not
+    pyarrow.parquet.write_table(pyarrow.table({"image_path": text}), path)
+    header, rows = read_parquet_rows(path)
+    assert header == ["image_path"]
+    with pytest.raises(RecordError, match=r"t\.parquet: .*text that is not UTF-8 .*; write it again"):
+        list(rows)
+
+
+def test_parquet_of_every_type_is_read_as_text(tmp_path):
+    import datetime
+
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {
+        "text": ["a", None],
+        "whole": [1, None],
+        "number": [0.5, float("nan")],
+        "truth": [True, False],
+        "day": [datetime.date(2024, 5, 31), None],
+        "category": pyarrow.array(["x", "y"]).dictionary_encode(),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    header, rows = read_parquet_rows(tmp_path / "t.parquet")
+    assert header == list(columns)
+    assert list(rows) == [
+        (1, ["a", "1", "0.5", "True", "2024-05-31", "x"]),
+        (2, ["", "", "", "False", "", "y"]),
+    ]
+
+
+def test_a_limit_that_is_raised_lets_a_table_through(tmp_path, monkeypatch):
+    path = write_whole(tmp_path / "t.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 700_000))
+    monkeypatch.setenv("MRM_MAX_UNPACKED_MB", "1")
+    with pytest.raises(RecordError, match=r"t\.csv\.gz: .* bytes unpack to more than 1 MiB; .* MRM_MAX_UNPACKED_MB"):
+        read_csv_rows(path)
+    monkeypatch.setenv("MRM_MAX_UNPACKED_MB", "3")
+    assert sum(1 for _ in read_csv_rows(path)[1]) == 700_000
+
+
+def test_a_column_of_lists_is_named(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"image_path": ["x"], "boxes": [[1, 2]]})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(RecordError, match=r"t\.parquet: .*the column boxes holds lists; write them as text"):
+        read_parquet_rows(tmp_path / "t.parquet")

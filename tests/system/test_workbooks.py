@@ -1,5 +1,7 @@
 """Workbooks of Excel and LibreOffice: ids stay ids, the sheet is named, damaged and locked files are refused in a sentence."""
 
+import zipfile
+
 import pytest
 
 from mrm.data.records import Records
@@ -88,3 +90,30 @@ def test_a_guarded_csv_that_a_spreadsheet_saved_as_a_workbook_comes_back_as_it_w
     header, rows = read_rows(tmp_path / name)
     assert header == ["image_path", "=note"]
     assert [fields for _, fields in rows] == [["a.png", "- no effusion"], ["b.png", "=1+1"]]
+
+
+@pytest.mark.parametrize(
+    ("write", "part", "old", "new"),
+    [
+        (write_xlsx, "xl/worksheets/sheet1.xml", b'r="B2"', b'r="XFD1048576"'),
+        (
+            write_ods,
+            "content.xml",
+            b"<table:table-cell ",
+            b'<table:table-cell table:number-columns-repeated="9000000" ',
+        ),
+        (write_ods, "content.xml", b"<table:table-row>", b'<table:table-row table:number-rows-repeated="9000000">'),
+    ],
+)
+def test_cells_in_far_corners_do_not_fill_the_memory(tmp_path, write, part, old, new):
+    plain = write(tmp_path / "plain", {"s": [["image_path", "a"], ["x", 1]]})
+    path = tmp_path / "far.xlsx"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w") as target:
+        for info in source.infolist():
+            content = source.read(info)
+            assert info.filename != part or old in content
+            target.writestr(info.filename, content.replace(old, new, 1) if info.filename == part else content)
+    with pytest.raises(
+        RecordError, match=r"far\.xlsx: .* reaches over [\d,]+ rows and [\d,]+ columns, most of them empty"
+    ):
+        read_rows(path)

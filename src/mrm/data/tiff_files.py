@@ -30,6 +30,23 @@ PLANAR, PREDICTOR, COLOUR_MAP, TILE_WIDTH, EXTRA_SAMPLES, FORMAT = 284, 317, 320
 TABLES, JPEG_COMPRESSION, DEFLATED = 347, 7, (8, 32946)
 OFFSETS, COUNTS = (273, 324), (279, 325)  # of strips and of tiles
 
+NUMBERS = {  # tags that hold whole numbers, at least one
+    *(
+        WIDTH,
+        HEIGHT,
+        BITS,
+        COMPRESSION,
+        PHOTOMETRIC,
+        ORIENTATION,
+        SAMPLES,
+        PLANAR,
+        PREDICTOR,
+        TILE_WIDTH,
+        EXTRA_SAMPLES,
+    ),
+    *(FORMAT, *OFFSETS, *COUNTS),
+}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -77,6 +94,10 @@ def directory(data: bytes | memoryview) -> Directory:
             (place,) = struct.unpack_from(order + word, data, place)
         if tag not in entries:  # libtiff takes the first of repeated tags, so that one counts
             entries[tag] = Entry(kind, length, bytes(data[place : place + size]))
+    for tag in entries.keys() & NUMBERS:
+        entry = entries[tag]
+        if not entry.count or len(entry.raw) < entry.count * struct.calcsize(INTEGERS[entry.kind]):
+            raise IndexError(f"tag {tag} is cut off")
     return Directory(order, big, entries)
 
 

@@ -100,12 +100,19 @@ def _unit(features_ND: np.ndarray) -> np.ndarray:
     return np.nan_to_num(features_ND / np.where(length_N > 0, length_N, 1))
 
 
+def _check_feature(kind: Any, shape: Sequence[int]) -> None:
+    """Raises ValueError unless a feature is a list of as many numbers as the facts of the index say."""
+    if not pyarrow.types.is_fixed_size_list(kind) or [kind.list_size] != list(shape)[-1:]:
+        raise ValueError(f"features of type {kind}, but of shape {shape} by its facts")
+
+
 def read_index(path: Path) -> Index:
     """An index that `embed` wrote. Raises RecordError for another file, or for features of patches."""
     try:
         if path.suffix == ".parquet":
-            file = open_parquet(path, path.stat().st_size)
+            file = open_parquet(path, path.stat().st_size, lists=["feature"])
             facts = parse_json((file.schema_arrow.metadata or {})[b"mrm"])
+            _check_feature(file.schema_arrow.field("feature").type, facts["shape"])
             rows = file.read(columns=list(NAMED)).to_pylist()
         elif path.suffix == ".npy":
             facts = read_json(path.with_suffix(".json"))

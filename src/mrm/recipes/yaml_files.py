@@ -45,7 +45,7 @@ def _finite(value: Any, _: Any) -> float:
     """A number; YAML takes `6e-4` for text, which is a number to us."""
     number = float(value)
     if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError(f"{value!r} is not a finite number")
+        raise ConfigError(f"{value!r} is not a finite number")
     return number
 
 

@@ -11,7 +11,7 @@ import itertools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -175,22 +175,29 @@ def read_parquet_rows(path: Path) -> tuple[list[str], Rows]:
     return header, _parquet_rows(path, file, size)
 
 
-def open_parquet(source: Path | BinaryIO, size: int) -> Any:
+def open_parquet(source: Path | BinaryIO, size: int, lists: Sequence[str] = ()) -> Any:
     """A Parquet file of `size` bytes, opened. Raises TooLargeError if it has far more values than bytes, and what
     pyarrow raises.
 
+    Only the columns `lists` may hold lists, as nothing bounds the length of one before it is read.
     A run of equal values takes a few bytes however long it is; text is kept as numbers into a dictionary until it is
     asked for.
     """
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_metadata(source)
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-    values = sum(max(0, chunk.num_values) for chunk in chunks)
-    unpacking.check(sum(max(0, chunk.total_uncompressed_size) for chunk in chunks) + VALUE_BYTES * values, size)
-    texts = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    return pyarrow.parquet.ParquetFile(source, metadata=metadata, read_dictionary=texts)
+    groups = [
+        metadata.row_group(i) for i in range(metadata.num_row_groups)
+    ]  # not its columns: damage there ends Python
+    rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
+    unpacked = sum(max(0, group.total_byte_size) for group in groups) + VALUE_BYTES * rows * metadata.num_columns
+    unpacking.check(unpacked, size)
+    columns = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+    if listed := [
+        column.path for column in columns if column.max_repetition_level and column.path.split(".")[0] not in lists
+    ]:
+        raise ValueError(f"the column {listed[0].split('.')[0]} holds lists; write them as text")
+    return pyarrow.parquet.ParquetFile(source, metadata=metadata, read_dictionary=[column.path for column in columns])
 
 
 def _parquet_rows(path: Path, file: Any, size: int) -> Rows:
