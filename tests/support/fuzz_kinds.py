@@ -248,7 +248,7 @@ def _results(folder: Path) -> list[Kind]:
     report = audit({"a": Records(rows), "b": Records(rows[:1])}, workers=1)
     labels, scores = np.array([[1.0], [0.0]]), np.array([[0.7], [0.2]])
     table = write_predictions(folder / "p.csv", Predictions(["x", "y"], ["1", "2"], ("a",), labels, scores))
-    dice = b"name,class,predicted,true,dice\nx,a,10,10,0.5\ny,a,0,0,\n"
+    dice = b"name,patient_id,class,predicted,true,dice\nx,1,a,10,10,0.5\ny,2,a,0,0,\n"
     facts = {"shape": [4], "model": "m"}
     features = [["x", "1", "1", [1.0, 0.0, 0.0, 0.0]], ["y", "2", "2", [0.0, 1.0, 0.0, 0.0]]]
     columns = {"path": str, "patient_id": str, "study_id": str, "feature": 4}
