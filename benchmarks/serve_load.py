@@ -221,7 +221,7 @@ def measured(requests: list[Request], process: psutil.Popen, address: str, round
         metrics = client.get("/metrics").text
     return summary(answers, seconds) | {
         "memory, MB": {"before": memory[0] // MB, "after each round": [m // MB for m in memory[1:]], "peak": max(peak) // MB},
-        "batches": float(metrics.split("\nmrm_batches_total ")[1].split()[0]),
+        "batches": metric(metrics, "mrm_classifier_batches_total"),
         "alive after": alive,
     }  # fmt: skip
 
