@@ -210,3 +210,8 @@ def test_a_column_of_lists_is_named(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
     with pytest.raises(RecordError, match=r"t\.parquet: .*the column boxes holds lists; write them as text"):
         read_parquet_rows(tmp_path / "t.parquet")
+
+
+def test_a_first_line_that_is_no_header_is_refused(tmp_path):
+    with pytest.raises(RecordError, match=r"t\.csv: its first line has 1,000,002 characters; a table with a header"):
+        read_csv_rows(write_whole(tmp_path / "t.csv", b"a" * 1_000_001 + b"\n1\n"))

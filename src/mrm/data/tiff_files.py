@@ -112,6 +112,8 @@ def decode(data: bytes | memoryview, name: str) -> np.ndarray:
         if max(found.values(BITS)) <= 8 and {*found.values(FORMAT)} == {1} and found.value(PLANAR) == 1:
             return _shallow(data, found)
         return _deep(data, found, name)
+    except ImageError:
+        raise
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ImageError(

@@ -31,6 +31,7 @@ MISSING = frozenset(  # in small letters: what pandas, R, SQL, spreadsheets, DIC
     )
 )
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+LONGEST_HEADER = 1_000_000  # characters of the names of the columns
 ENCRYPTED = 1  # the bit of a zip archive's flags
 VALUE_BYTES = 8  # that a value of a table takes at least, once it is read
 BATCH_ROWS = 1024  # of Parquet that are in memory at a time
@@ -92,6 +93,9 @@ def read_csv_rows(path: Path) -> tuple[list[str], Rows]:
         warnings.warn(
             f"{path}: {bad} bytes are not {name} (first on line {line}); they are shown as \ufffd", stacklevel=3
         )
+    first = LINE.search(text)
+    if first and len(first[0]) > LONGEST_HEADER:
+        raise RecordError(f"{path}: its first line has {len(first[0]):,} characters; a table with a header is expected")
     rows = _csv_rows(path, text)
     _, header = next(rows, (0, []))
     if not header:
