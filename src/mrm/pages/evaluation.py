@@ -69,6 +69,7 @@ def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str],
     for overlap in [overlaps] if isinstance(overlaps, str) else overlaps:
         other_set = "calibration" if overlap.endswith("with calibration") else "training"
         yield f"Overlap with {other_set}: {overlap}"
+    yield from results.get("repeats") or []
     if n < FEW_RECORDS:
         yield f"Only {n:,} records were tested. The intervals are wide; read them before the numbers."
     auroc = {name: report[name]["auroc"] for name in classes}

@@ -64,7 +64,7 @@ def write_segmentation_page(out: Path, results: dict[str, Any], report: Report, 
 
 
 def _warnings(results: dict[str, Any]) -> list[str]:
-    sentences = [str(overlap) for overlap in results.get("overlap") or []]
+    sentences = [str(line) for line in (*(results.get("overlap") or []), *(results.get("repeats") or []))]
     if results["positives"] < FEW_POSITIVES:
         sentences.append(f"Only {results['positives']} images contain a lesion: the intervals are wide and rough.")
     return sentences

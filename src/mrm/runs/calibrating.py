@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from mrm.audit import site_key
-from mrm.audit.fingerprints import fingerprint
-from mrm.data.records import Records
+from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.evaluation.classifier_test import CALIBRATED_ON, Scored, labelled_records, overlaps
+from mrm.evaluation.repeats import repeats
 from mrm.inference import outliers
 from mrm.models import model_folder
 from mrm.models.card import OutlierReference
@@ -80,15 +80,16 @@ def calibrate(
     network, folder = model_folder.load_as(model, Classifier).to(device), model_folder.find_model(model)
     records = labelled_records(network, val, reading.images)
     site_key.load_or_make()  # a problem with it must show before the work, at whose end it is needed
-    leaks = overlaps(folder / "seen", records, STAGE)
-    warn_of(leaks)
+    prints = fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records"))
+    leaks = overlaps(folder / "seen", records, STAGE, prints=prints)
+    warn_of([*leaks, *repeats(records, prints, "the validation set")])
     scores = score(network, records, val, reading)
     fitted = fit(scores, goal, val)
     summary = report(scores, fitted, goal, seed)
     summary |= {"records": Path(val).name, "fingerprint": records.fingerprint()}
     summary |= {"n": len(scores.records), "overlap": leaks}
     reference = outlier_reference(network, scores, train, reading, known, seed) if outliers else None
-    note_calibrated(folder, records)
+    note_calibrated(folder, prints)
     write_calibration(folder, fitted, reference, summary)
     print(table(summary, reference))
     return summary
@@ -205,9 +206,8 @@ def outlier_reference(
     return outliers.reference(train_scores.features_ND, held_out_ND=scores.features_ND, share=known)
 
 
-def note_calibrated(folder: Path, records: Records) -> None:
+def note_calibrated(folder: Path, prints: Fingerprints) -> None:
     """Keep fingerprints of the records in the model folder, since a test on the same records would be too optimistic."""
-    prints = fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records"))
     prints.save(folder / CALIBRATED_ON / f"{STAGE}.npz")
 
 

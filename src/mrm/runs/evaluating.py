@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrm.audit.fingerprints import fingerprint
 from mrm.data import masks
 from mrm.data.masks import MaskedImages
 from mrm.data.records import Records
@@ -23,6 +24,7 @@ from mrm.evaluation.classifier_test import (
     summary,
     write_results,
 )
+from mrm.evaluation.repeats import repeats
 from mrm.inference import outlines
 from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder
@@ -105,8 +107,10 @@ def evaluate_findings(
     network, out = model_folder.load_as(model, Classifier).to(device), make_folder(Path(out))
     card, tested = network.card, labelled_records(network, records, reading.images)
     folder = model_folder.find_model(model)
-    leaks = overlaps(folder / "seen", tested, "test", also=folder / CALIBRATED_ON)
-    warn_of(leaks)
+    prints = fingerprint(tested)
+    leaks = overlaps(folder / "seen", tested, "test", folder / CALIBRATED_ON, prints)
+    twice = repeats(tested, prints, "the test set")
+    warn_of([*leaks, *twice])
     scores = score(network, tested, records, reading)
     predictions = predictions_of(DecisionRules.of(card, tested.classes), scores)
     report = ranking.classification_report(
@@ -121,7 +125,7 @@ def evaluate_findings(
     results = summary(
         model, card, records, tested, predictions, report, scores.unreadable, leaks, subgroups_and_calibration
     )
-    results |= {"precision": reading.precision, "crop_borders": reading.crop_borders}
+    results |= {"repeats": twice, "precision": reading.precision, "crop_borders": reading.crop_borders}
     write_results(out, results, predictions)
     write_evaluation_page(
         out,
@@ -158,8 +162,10 @@ def evaluate_masks(
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
-    leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test")
-    warn_of(leaks)
+    prints = fingerprint(masked.records())
+    leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test", prints=prints)
+    twice = repeats(masked.records(), prints, "the test set")
+    warn_of([*leaks, *twice])
     thresholds = outlines.thresholds_of(network.card, classes)
     with autocast(network, reading):
         tested = segmenter_test.run_test(network, masked, thresholds, slide)
@@ -168,7 +174,7 @@ def evaluate_masks(
     report = segmenter_test.report_of(tested, classes, patients, draws, seed)
     results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole image"}
-    results |= {"precision": reading.precision}
+    results |= {"repeats": twice, "precision": reading.precision}
     segmenter_test.write_results(out, results, tested, classes, patients)
     write_segmentation_page(out, results, report, shown)
     segmenter_test.note_test(model, results)

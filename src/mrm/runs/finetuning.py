@@ -12,16 +12,19 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from mrm.audit.fingerprints import fingerprint
 from mrm.data.records import UNCERTAIN, Records, resolve_uncertain
 from mrm.data.samples import LabelData
 from mrm.data.sampling import order_of
 from mrm.evaluation.classifier_test import overlaps
+from mrm.evaluation.repeats import repeats
 from mrm.inference import linear_head, predict
 from mrm.models import model_folder
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import FinetuneConfig
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
+from mrm.runs.same_records import require_same_records
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
 from mrm.training.tasks import ClassifyTask
@@ -32,6 +35,7 @@ def finetune(config: FinetuneConfig) -> Path:
     """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
     open_run(config)
     train, val = label_records(config)
+    require_same_records(config.out, {"training": (config.train, train), "validation": (config.val, val)})
     policy = uncertain_policy(config, train)
     train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
     require_both_values(val, config.val)
@@ -41,7 +45,8 @@ def finetune(config: FinetuneConfig) -> Path:
     )
     card = Card("classifier", asdict(model.config), origin(config, train, config.train))
     seen = note_seen(config, "fine-tuning", train)
-    warn_of(overlaps(seen, val, "validation"))
+    prints = fingerprint(val, config.audit == "images")
+    warn_of([*overlaps(seen, val, "validation", prints=prints), *repeats(val, prints, "the validation set")])
     if config.probe_first and not (Path(config.out) / "last").exists():
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
     run = Trainer(

@@ -26,6 +26,7 @@ from mrm.models.card import Card
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin
+from mrm.runs.same_records import require_same_records
 from mrm.system.files import write_whole
 from mrm.training.tasks import PretrainTask
 from mrm.training.trainer import Trainer, processes
@@ -35,6 +36,8 @@ def pretrain(config: PretrainConfig) -> Path:
     """Learn from images and reports: restore masked patches and masked words. Returns the run's folder."""
     open_run(config)
     train, val = report_records(config)
+    sets = {"training": (config.records, train)} | ({"validation": (config.val, val)} if config.val and val else {})
+    require_same_records(config.out, sets)
     tokenizer = run_tokenizer(config, train)
     model = pretrain_model(config, tokenizer)
     data = pretrain_data(config, train, model, tokenizer)

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mrm.audit.fingerprints import fingerprint
 from mrm.audit.overlaps import audit
 from mrm.data.records import Records
 from mrm.evaluation.classifier_test import overlaps
+from mrm.evaluation.repeats import repeats
 from mrm.models import model_folder
 from mrm.pages.probe import write_probe_page
 from mrm.runs.probe_plan import FINETUNE, RANDOM, ProbeConfig, check, labelled_records, named_models, planned, subsets
@@ -78,11 +80,12 @@ def open_probe(config: ProbeConfig, records: Mapping[str, Records], models: Mapp
 
 
 def overlaps_of_test(records: Mapping[str, Records], models: Mapping[str, Path | None]) -> list[str]:
-    """What the test records share with training and validation, and with the records the models were trained on."""
+    """What the test records share with training and validation, with the records the models were trained on, and repeats."""
     report = audit(dict(records), images=False)
     lines = [str(o) for o in report.overlaps if not o.series and o.first != o.second]
+    prints = fingerprint(records["test"])
     for name, path in models.items():
         if path is not None and path.is_dir():
             seen = model_folder.find_model(path) / "seen"
-            lines += [f"{name}: {overlap}" for overlap in overlaps(seen, records["test"], "test")]
-    return lines
+            lines += [f"{name}: {overlap}" for overlap in overlaps(seen, records["test"], "test", prints=prints)]
+    return [*lines, *repeats(records["test"], prints, "the test set")]

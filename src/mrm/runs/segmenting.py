@@ -23,6 +23,7 @@ from mrm.models.card import Card, OutlineThreshold
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.recipes import SegmentConfig
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
+from mrm.runs.same_records import require_same_records
 from mrm.system.errors import RunError
 from mrm.training.tasks import SegmentTask
 from mrm.training.trainer import Trainer
@@ -32,6 +33,8 @@ def segment(config: SegmentConfig) -> Path:
     """Learn outlines from masks, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
     open_run(config)
     train, val = masked_images(config)
+    sets = {"training": (config.train, train.records()), "validation": (config.val, val.records())}
+    require_same_records(config.out, sets, {"training": train.areas_NC, "validation": val.areas_NC})
     model = segmenter(config)
     data = MaskData(train, config.image_size, config.crop, config.seed, config.on_error)
     order = Balanced(train.positive_N, config.negatives)
