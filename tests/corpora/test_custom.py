@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mrm.corpora import prepare
@@ -10,7 +11,7 @@ from mrm.corpora.contract import Options
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from tests.support.corpora.custom import COLUMNS, write_image, write_tree
-from tests.support.dicom_files import write_dicom
+from tests.support.dicom_files import dataset, saved, write_dicom
 from tests.support.workbooks import write_ods, write_xlsx
 
 
@@ -239,3 +240,53 @@ def test_words_for_missing_in_a_table_are_no_patient_sex_or_report(source, tmp_p
         ("", "P3", {}),
     ]
     assert corpus.facts["classes"]["Nodule"] == {"positive": 1, "negative": 1, "uncertain": 0, "not stated": 1}
+
+
+# One id for everybody ------------------------------------------------------------------------------------
+
+
+def dicom_folder(folder: Path, ids) -> Path:
+    """Synthetic radiographs as DICOM with these patient ids in their headers, "" for none."""
+    folder.mkdir()
+    for i, patient in enumerate(ids):
+        (folder / f"{i:03d}.dcm").write_bytes(saved(dataset(np.full((8, 8), i, np.uint16), PatientID=patient)))
+    return folder
+
+
+@pytest.mark.parametrize("shared", ["ANONYMOUS", "0", "anonymized", "P-17"])
+def test_one_patient_id_for_everybody_is_refused_and_split_by_file_if_asked(tmp_path, shared):
+    source = dicom_folder(tmp_path / "source", [shared] * 30)
+    with pytest.raises(RecordError, match=rf"30 of 30 images have the patient '{shared}'.*--split-by file"):
+        prepare("custom", source, tmp_path / "out", Options(workers=1))
+    corpus = prepare("custom", source, tmp_path / "out", Options(workers=1, split_by="file"))
+    sizes = {name: len(part) for name, part in corpus.splits.items()}
+    assert sizes == {"train": 21, "val": 3, "test": 6}
+    assert any("seems to stand for everybody" in note for note in corpus.facts["notes"])
+    assert any("split by file, as asked" in note for note in corpus.facts["notes"])
+    assert corpus.facts["found"].get("patients") is None
+
+
+def test_a_word_of_deidentification_is_refused_though_others_have_ids(tmp_path):
+    source = dicom_folder(tmp_path / "source", ["ANONYMOUS"] * 8 + [f"P{i}" for i in range(22)])
+    with pytest.raises(RecordError, match="8 of 30 images have the patient 'ANONYMOUS'"):
+        prepare("custom", source, tmp_path / "out", Options(workers=1))
+
+
+def test_patients_in_headers_are_not_said_to_be_missing(tmp_path):
+    source = dicom_folder(tmp_path / "source", [f"P{i // 2}" for i in range(28)] + ["", ""])
+    corpus = prepare("custom", source, tmp_path / "out", Options(workers=1))
+    assert corpus.facts["found"]["patients"] == 14
+    assert [note for note in corpus.facts["notes"] if "no patient" in note] == [
+        "2 images have no patient, so splits may share patients; give a table that has them"
+    ]
+    parts = [set(part.patients) - {""} for part in corpus.splits.values()]
+    assert not parts[0] & parts[1] | parts[1] & parts[2] | parts[0] & parts[2]
+
+
+def test_published_names_keep_the_images_of_a_patient_together(tmp_path):
+    for i in range(40):
+        write_image(tmp_path / "source" / f"000000{i // 4:02d}_{i % 4:03d}.png", i)
+    corpus = prepare("custom", tmp_path / "source", tmp_path / "out", Options(workers=1))
+    parts = [set(part.patients) for part in corpus.splits.values()]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 10
+    assert any("40 images are taken from their published file names" in note for note in corpus.facts["notes"])

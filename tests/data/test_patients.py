@@ -38,6 +38,7 @@ def test_other_numbers_in_a_name_are_no_patient(name):
         (["anonymized", "a", "anonymized", "b"], ("anonymized", 2)),
         (["XXXX", "XXXX", "c"], ("XXXX", 2)),
         (["7"] * 20 + [str(i) for i in range(100, 119)], ("7", 20)),  # most of the set
+        (["P7", "P7"], ("P7", 2)),
         (["0", "0", "1", "2"], None),  # a patient called 0
         (["ANON0001", "ANON0001", "ANON0002"], None),  # pseudonyms
         (["De-Identified", "x"], None),  # one image only

@@ -81,6 +81,7 @@ class Release:
     unstated_absent: bool = False
     finish: Finish | None = None
     notes: Sequence[str] = ()
+    patient_advice: str = ""  # what a user can do about images whose patient is neither in a table nor in a header
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,8 @@ def read(source: Path, options: Options) -> Release:
         excluded=excluded,
         counts={"images with report": sum(bool(r.report) for r in records)},
         purpose="labels" if options.classes else "reports",
-        notes=[*left_out, *sidecars.notes(), *_notes(records, table is not None)],
+        notes=[*left_out, *sidecars.notes(), *_notes(records)],
+        patient_advice="name their column with --columns patient_id=COLUMN" if table else "give a table that has them",
     )
 
 
@@ -300,11 +301,8 @@ def _is_in(split: str, record: Record) -> bool:
     return record.extra.get("split") == split
 
 
-def _notes(records: Records, by_table: bool) -> list[str]:
+def _notes(records: Records) -> list[str]:
     notes = []
-    if unknown := sum(not r.patient for r in records):
-        advice = "name their column with --columns patient_id=COLUMN" if by_table else "give a table that has them"
-        notes.append(f"{unknown:,} images have no patient, so splits may share patients; {advice}")
     split = sum("split" in r.extra for r in records)
     if 0 < split < len(records):
         notes.append(f"{len(records) - split:,} images belong to no split and are in records.csv only")

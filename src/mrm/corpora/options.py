@@ -14,6 +14,7 @@ from typing import Literal
 from mrm.system.errors import RecordError
 
 Check = Literal["none", "header", "pixels"]
+SplitBy = Literal["patient", "file"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Options:
     test: float = 0.2  # share of the images for the test, where the publisher has no such set
     fractions: tuple[int, ...] = (1, 10)  # percentages of the training labels to write beside all of them
     seed: int = 0  # of the splits
+    split_by: SplitBy = "patient"  # file: images of one patient may be in several sets; for ids that name nobody
 
     # Contents
     classes: tuple[str, ...] = ()  # only these classes; for custom, the label columns

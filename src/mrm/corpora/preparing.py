@@ -47,6 +47,9 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     with output_folder.writing(out):
         records, unreadable = inspection.inspect(release.records, out, options)
     release = _narrowed(release, records, unreadable, options)
+    if options.split_by == "file":
+        release = splits.without_placeholder(release)
+    release = replace(release, notes=[*release.notes, *_patient_notes(release, options)])
     if options.splits and not set(release.splits) - set(splits.LISTS):
         release, sets = _published(release, options.splits)
     else:
@@ -74,6 +77,21 @@ def read(name: str, source: Path, options: Options) -> Release:
             "unpack the images and keep them where the publisher puts them"
         )
     return release
+
+
+def _patient_notes(release: Release, options: Options) -> list[str]:
+    """How the patients are known, once the headers have been read, and what follows for the splits."""
+    patients, notes = release.records.known_patients, []
+    if patients.inferred:
+        notes.append(f"the patients of {patients.inferred:,} images are taken from their published file names")
+    if options.split_by == "file":
+        notes.append("split by file, as asked: images of one patient may be in several sets")
+    elif patients.unknown and release.patient_advice:
+        unread = " (DICOM headers were not read)" if options.check == "none" else ""
+        notes.append(
+            f"{patients.unknown:,} images have no patient{unread}, so splits may share patients; {release.patient_advice}"
+        )
+    return notes
 
 
 def _folders(source: Path, out: Path) -> tuple[Path, Path]:

@@ -49,13 +49,42 @@ def cut(release: Release, options: Options) -> dict[str, Records]:
         parts["train"] = release.records.where(lambda r: r.image not in held)
     if release.purpose != "reports":
         parts["train"] = parts["train"].where(_stated)
+    by_file = options.split_by == "file"
     of_rest = options.val if "test" in parts else options.val / (1 - options.test)
     for name, share in (("test", options.test), ("val", of_rest)):
         if name not in parts and share:
-            parts[name], parts["train"] = divide(parts["train"], share, options.seed, name)
+            if not by_file:
+                _require_patients(parts["train"])
+            parts[name], parts["train"] = divide(parts["train"], share, options.seed, name, by_file)
     if release.purpose != "reports":
-        parts |= fractions(parts["train"], options.fractions, options.seed)
+        parts |= fractions(parts["train"], options.fractions, options.seed, by_file)
     return _ordered(parts)
+
+
+def _require_patients(records: Records) -> None:
+    """Raises RecordError where one id seems to stand for everybody: by patient, all of them would be in one set."""
+    if shared := records.known_patients.placeholder():
+        patient, count = shared
+        raise RecordError(
+            f"{records.source}: {count:,} of {len(records):,} images have the patient {patient!r}, so they cannot be split "
+            "by patient. If de-identification put one id in place of all, give a table with ids of the patients "
+            "(patient_id), or split by file with --split-by file; images of one patient may then be in several sets"
+        )
+
+
+def without_placeholder(release: Release) -> Release:
+    """The release without an id that seems to stand for everybody: these patients are unknown. A note says so."""
+    shared = release.records.known_patients.placeholder()
+    if not shared:
+        return release
+    patient, count = shared
+
+    def cleared(records: Records) -> Records:
+        return replace(records, rows=[replace(r, patient="") if r.patient == patient else r for r in records])
+
+    note = f"{count:,} images have the patient {patient!r}, which seems to stand for everybody; they count as of unknown patient"
+    sets = {name: cleared(part) for name, part in release.splits.items()}
+    return replace(release, records=cleared(release.records), splits=sets, notes=[*release.notes, note])
 
 
 def _ordered(parts: Mapping[str, Records]) -> dict[str, Records]:
@@ -67,21 +96,23 @@ def _stated(record: Record) -> bool:
     return not all(math.isnan(value) for value in record.labels)
 
 
-def divide(records: Records, share: float, seed: int, salt: str) -> tuple[Records, Records]:
-    """The records of a share of the patients, and all others. Raises RecordError unless 0 < share < 1."""
+def divide(records: Records, share: float, seed: int, salt: str, by_file: bool = False) -> tuple[Records, Records]:
+    """The records of a share of the patients, or files, and all others. Raises RecordError unless 0 < share < 1."""
     if not 0 < share < 1:
         raise RecordError(f"the share for {salt} must be between 0 and 1, not {share:g}")
-    taken = choose(_patients(records, f"{seed}:{salt}"), share)
-    inside = [person in taken for person in records.people]
+    people = _people(records, by_file)
+    taken = choose(_patients(records, people, f"{seed}:{salt}"), share)
+    inside = [person in taken for person in people]
     return (
         records.select(i for i, one in enumerate(inside) if one),
         records.select(i for i, one in enumerate(inside) if not one),
     )
 
 
-def fractions(train: Records, percents: Sequence[float], seed: int) -> dict[str, Records]:
+def fractions(train: Records, percents: Sequence[float], seed: int, by_file: bool = False) -> dict[str, Records]:
     """`train_1`, `train_10`, ...: these percentages of the training images, each contained in the next."""
-    people, patients = train.people, _patients(train, f"{seed}:labels")
+    people = _people(train, by_file)
+    patients = _patients(train, people, f"{seed}:labels")
     taken: set[str] = set()
     parts = {}
     for percent in sorted(percents):
@@ -104,9 +135,14 @@ class Patient:
     shows: set[int]  # classes that any image is positive for
 
 
-def _patients(records: Records, salt: str) -> list[Patient]:
+def _people(records: Records, by_file: bool) -> list[str]:
+    """What must stay together: the images of each patient, or each file alone."""
+    return [record.name for record in records] if by_file else records.people
+
+
+def _patients(records: Records, people: Sequence[str], salt: str) -> list[Patient]:
     by_key: dict[str, Patient] = {}
-    for record, key in zip(records, records.people, strict=True):
+    for record, key in zip(records, people, strict=True):
         if key not in by_key:
             place = hashlib.blake2b(f"{salt}:{key}".encode(), digest_size=8).digest()
             by_key[key] = Patient(key, place, 0, set())

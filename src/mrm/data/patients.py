@@ -81,12 +81,12 @@ class Patients:
     def placeholder(self) -> tuple[str, int] | None:
         """An id that seems to stand for everybody, such as ANONYMOUS, and how many records have it; None without one.
 
-        It is a word that de-identification writes, or whatever id most of 20 or more records share.
+        It is a word that de-identification writes, whatever id all records share, or one that 20 or more and most do.
         """
         common = Counter(name for name in self.names if name).most_common()
         for name, count in common:
-            most = count > len(self.names) / 2 and count >= COMMON_ID
-            if (count > 1 and PLACEHOLDER.fullmatch(name.casefold())) or most:
+            most = count == len(self.names) or (count > len(self.names) / 2 and count >= COMMON_ID)
+            if count > 1 and (most or PLACEHOLDER.fullmatch(name.casefold())):
                 return name, count
         return None
 
