@@ -101,7 +101,7 @@ def test_a_place_that_cannot_be_written_to_is_one_line(capsys, phantoms, tmp_pat
     assert code == 2
     assert err.startswith("mrm: error: ")
     assert err.count("\n") == 1
-    assert "permission to write" in err
+    assert "is a file, but a folder is needed" in err
 
 
 def test_ctrl_c_is_one_line(capsys, monkeypatch):

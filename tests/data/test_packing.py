@@ -5,6 +5,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,13 +20,13 @@ import pytest
 from PIL import Image
 
 from mrm import cli
-from mrm.data import images, masks, shards
+from mrm.data import image_encoding, images, masks, shards
 from mrm.data.config import PackConfig
 from mrm.data.image_encoding import encode, shrunk
 from mrm.data.packing import of_records, open_source, pack
 from mrm.data.records import Record, Records
 from mrm.runs import packing
-from mrm.system.errors import ImageError, MaskError, OutputError, PackError, RecordError, ShardError
+from mrm.system.errors import ImageError, MaskError, OutputError, PackError, RecordError, ShardError, UnreachableError
 from tests.support.dicom_files import dataset
 
 SMALL = PackConfig(size=64, rows=20)
@@ -180,7 +181,7 @@ def test_failures_are_left_out_listed_and_counted(flawed, tmp_path, capsys):
     flawed.to_csv(tmp_path / "records.csv")
     out = tmp_path / "out"
     with pytest.warns(UserWarning, match=r"2 images could not be read, see .*failures.csv; first error: .*cut.jpg"):
-        packing.pack(tmp_path / "records.csv", out, SMALL, workers=1)
+        packing.pack(tmp_path / "records.csv", out, SMALL, workers=1, on_error="skip")
     assert "3 images in 1 files" in (output := capsys.readouterr().out)
     assert "2 left out" in output
     with open(out / "failures.csv", newline="") as file:
@@ -196,10 +197,61 @@ def test_failures_are_left_out_listed_and_counted(flawed, tmp_path, capsys):
 
 
 def test_a_set_without_a_readable_image_is_refused_and_leaves_nothing(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.jpg").write_bytes(b"no image")
     records = Records([Record(tmp_path / f"{i}.jpg") for i in range(3)])
-    with pytest.raises(PackError, match=r"none of the 3 images could be read; first error: .*0\.jpg: .*no such file"):
+    with pytest.raises(PackError, match=r"none of the 3 images could be read; first error: .*0\.jpg: not a JPEG"):
         pack(of_records(records), tmp_path / "out", SMALL, workers=1)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_absent_image_keeps_its_file_of_images_open_until_it_is_there(flawed, phantoms, tmp_path):
+    """Files of two images: 0 and 1, 2 and the absent 3, and 4 alone."""
+    source, config, out = of_records(flawed), replace(SMALL, rows=2), tmp_path / "out"
+    for _ in range(2):
+        with pytest.raises(
+            UnreachableError, match=r"^1 images could not be reached, .*absent\.jpg: no such file.*--on-error skip"
+        ):
+            pack(source, out, config, workers=1)
+        assert sorted(p.name for p in out.iterdir()) == [
+            "packing.json",
+            *(f"shard-0000{n}.arrow{end}" for n in (0, 2) for end in ("", ".json")),
+        ]
+    image = sorted((phantoms / "images").iterdir())[3]
+    (tmp_path / "absent.jpg").write_bytes(image.read_bytes())
+    assert pack(source, out, config, workers=1).index.rows == 4
+    with open(out / "failures.csv", newline="") as file:
+        assert [Path(row["image_path"]).name for row in csv.DictReader(file)] == ["cut.jpg"]
+    assert [bytes(r.image.read_bytes()) for r in Records.load(out)][2] == encode(image, SMALL).image
+
+
+@pytest.mark.parametrize("missing", ["stop", "skip"])
+def test_a_folder_of_images_that_goes_away_stops_a_packing(phantoms, tmp_path, monkeypatch, missing):
+    share, aside = tmp_path / "share", tmp_path / "aside"
+    shutil.copytree(phantoms / "images", share)
+    source = of_records(Records([Record(path) for path in sorted(share.iterdir())]))
+    whole = pack(source, tmp_path / "whole", replace(SMALL, rows=8), workers=1)
+    real, count = image_encoding.encode, iter(range(100))
+
+    def encode_until_it_goes(item, config):
+        if next(count) == 20:
+            share.rename(aside)
+        return real(item, config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_encoding, "encode", encode_until_it_goes)
+        with pytest.raises(UnreachableError, match=r"share: the folder of the images is not there"):
+            pack(source, tmp_path / "out", replace(SMALL, rows=8), workers=1, missing=missing)
+    aside.rename(share)
+    again = pack(source, tmp_path / "out", replace(SMALL, rows=8), workers=1)
+    assert again.index == whole.index
+    assert again.index.failed == 0
+
+
+def test_an_absent_mask_is_out_of_reach_too(tmp_path):
+    mask = masks.MaskedImage("a", tmp_path / "a.png", tmp_path / "gone.png")
+    with pytest.raises(UnreachableError, match=r"gone\.png: no such file"):
+        masks.read_mask(mask)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +304,7 @@ def test_two_commands_do_not_write_one_folder(phantoms, tmp_path):
     counts = []
 
     def second(done, n):
-        with pytest.raises(OutputError, match="out: another process is writing to this folder"):
+        with pytest.raises(OutputError, match="out: another process is writing here"):
             pack(source, tmp_path / "out", SMALL, workers=1)
         counts.append(done)
 
@@ -268,7 +320,7 @@ def test_two_commands_that_start_at_once_do_not_write_one_folder(phantoms, tmp_p
         with monkeypatch.context() as before:
             before.setattr(Path, "is_file", lambda path: path.name != "packing.json" and is_file(path))
             before.setattr(Path, "iterdir", lambda path: iter(()))
-            with pytest.raises(OutputError, match="out: another process is writing to this folder"):
+            with pytest.raises(OutputError, match="out: another process is writing here"):
                 pack(source, tmp_path / "out", SMALL, workers=1)
 
     assert pack(source, tmp_path / "out", SMALL, workers=1, progress=second).index.rows == 48

@@ -1,5 +1,6 @@
 """Shards stand in for records everywhere: the same bits, from any process; and damage is named."""
 
+import hashlib
 import json
 import mmap
 import multiprocessing
@@ -10,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from mrm import runs
@@ -23,7 +26,7 @@ from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import LabelData, PretrainData
 from mrm.data.sampling import InWindows, Sample, order_of, shuffled
-from mrm.system.errors import RecordError, RunError, ShardError
+from mrm.system.errors import RecordError, RunError, ShardError, UnreachableError
 from tests.support.configs import MICRO, finetune_config, pretrain_config
 from tests.support.run_files import trace, weights
 
@@ -180,6 +183,57 @@ def test_a_damaged_table_is_refused(copy):
     flip(copy / "records.parquet")
     with pytest.raises(ShardError, match=r"records\.parquet: damaged, its checksum differs"):
         Records.load(copy)
+
+
+def with_places(folder: Path, column: str, change) -> None:
+    """Change a column of the places of images, and the checksum of the table with it."""
+    table = pyarrow.parquet.read_table(folder / shards.TABLE)
+    values = change(np.array(table[column]))
+    number = table.column_names.index(column)
+    changed = table.set_column(number, column, pyarrow.array(values.astype(table[column].type.to_pandas_dtype())))
+    pyarrow.parquet.write_table(changed, folder / shards.TABLE)
+    content = (folder / shards.TABLE).read_bytes()
+    index = json.loads((folder / shards.INDEX).read_text())
+    index["table"] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (folder / shards.INDEX).write_text(json.dumps(index))
+
+
+def changed_at(row: int, value: int):
+    return lambda values: np.where(np.arange(len(values)) == row, values + value, values)
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "message"),
+    [
+        (shards.OFFSET, lambda offsets: offsets + 1, "there is no image at a place named in .*shard-00000"),
+        (shards.OFFSET, lambda offsets: offsets + 10**9, "shard-00000.* overlap or lie outside"),
+        (shards.OFFSET, lambda offsets: offsets[::-1], "overlap or lie outside"),
+        (shards.OFFSET, changed_at(13, 1), "shard-00001.* overlap or lie outside"),
+        (shards.OFFSET, changed_at(13, -1), "shard-00001.* overlap or lie outside"),
+        (shards.LENGTH, changed_at(3, 1), "overlap or lie outside"),
+        (shards.LENGTH, lambda lengths: lengths * 0, "overlap or lie outside"),
+        (shards.SHARD, changed_at(3, 1), "other numbers of images"),
+        (shards.SHARD, lambda numbers: numbers - 1, "other numbers of images"),
+    ],
+)
+def test_wrong_places_of_images_are_refused_before_any_is_left_out(copy, column, change, message):
+    with_places(copy, column, change)
+    with pytest.raises(ShardError, match=rf"records\.parquet: the places of the images are wrong: .*{message}"):
+        Records.load(copy)
+
+
+def test_places_that_are_right_are_taken(copy):
+    with_places(copy, shards.OFFSET, lambda offsets: offsets)
+    assert len(Records.load(copy)) == 48
+
+
+def test_a_folder_that_is_gone_while_it_is_read_is_out_of_reach(copy, tmp_path):
+    """Its images are not damaged: a later command may read them."""
+    first = Records.load(copy)[0]
+    shards._mapped.cache_clear()
+    copy.rename(tmp_path / "elsewhere")
+    with pytest.raises(UnreachableError, match=r"shard-00000\.arrow: cannot be opened"):
+        images.read(first.image)
 
 
 def flip(file: Path) -> None:

@@ -101,6 +101,7 @@ def test_logits_and_features_of_one_pass_are_those_of_two(classifier, records):
 
 
 def test_where_nothing_can_be_read_scores_are_nan_and_no_head_is_fitted(classifier, tmp_path):
+    (tmp_path / "another file").write_text("")  # the folder is there
     none = Records([Record(tmp_path / f"{i}.png", labels=(1.0,) * 8) for i in range(3)], FINDINGS)
     scores = predict.classify(classifier, none, workers=0)
     assert np.isnan(scores.logits_NC).all()

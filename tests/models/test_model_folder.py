@@ -81,7 +81,7 @@ def test_what_a_folder_knows_of_its_model_comes_back(tmp_path):
     read = mrm.load(folder).card
     assert replace(read, architecture={}) == replace(card, architecture={})
     assert mrm.load(folder).config == FEW
-    model_folder.write_card(folder, replace(read, thresholds={"edema": 0.5}))
+    model_folder.change_card(folder, lambda card: replace(card, thresholds={"edema": 0.5}))
     assert mrm.load(folder).card.thresholds == {"edema": 0.5}
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
 

@@ -17,7 +17,7 @@ def test_another_kind_of_model_is_refused(discs, disc_encoder, tmp_path):
 def test_masks_are_written_at_the_size_of_the_image(disc_segmenter, discs, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"no image")
     names = [str(discs / "images" / "test"), str(tmp_path / "bad.png")]
-    with pytest.warns(UserWarning, match=r"left out .*bad\.png"):
+    with pytest.warns(UserWarning, match=r"left out .*bad\.png"), pytest.raises(SystemExit, match="3"):
         cli.main(["predict", str(disc_segmenter), *names, "--out", str(tmp_path / "out")])
     assert "1 could not be read" in capsys.readouterr().out
     written = sorted((tmp_path / "out").glob("*.png"))

@@ -1,26 +1,12 @@
-"""Output folders: made, resumed with the same settings, refused otherwise; and held by one process at a time."""
+"""Output folders: made, resumed with the same settings, refused otherwise."""
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from mrm.system import lock, output_folder
+from mrm.system import output_folder
 from mrm.system.errors import ConfigError, OutputError
-from mrm.system.lock import LOCK, is_held, only_process
 from mrm.system.output_folder import Settings, json_settings, make_folder, open_folder, writing
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from mrm.system.lock import only_process
-with only_process(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 def probe(**settings) -> Settings:
@@ -99,51 +85,6 @@ def test_an_error_of_writing_says_where_and_what_to_do(tmp_path):
     message = r"out: cannot be written \(No space left on device\).* choose another --out"
     with pytest.raises(OutputError, match=message), writing(tmp_path / "out"):
         raise OSError(28, "No space left on device")
-
-
-# Locks --------------------------------------------------------------------------------------------------
-
-
-def test_one_process_holds_a_folder_and_leaves_no_lock_behind(tmp_path):
-    with only_process(tmp_path):
-        assert names(tmp_path) == [LOCK]
-        with pytest.raises(OutputError, match="another process is writing to this folder"), only_process(tmp_path):
-            pass
-        assert not open_folder(tmp_path, probe(seed=1))  # the lock is nothing else in the folder
-    assert names(tmp_path) == ["probing.json"]
-    with only_process(tmp_path):
-        assert is_held(tmp_path / LOCK)
-    assert names(tmp_path) == ["probing.json"]
-
-
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
-        assert process.stdout.readline() == b"held\n"
-        assert is_held(tmp_path / LOCK)
-        process.send_signal(signal.SIGKILL)
-    assert names(tmp_path) == [LOCK]
-    assert not is_held(tmp_path / LOCK)
-    with only_process(tmp_path):
-        assert is_held(tmp_path / LOCK)
-    assert names(tmp_path) == []
-
-
-def test_a_lock_that_its_holder_removed_in_between_is_not_taken_for_the_folder(tmp_path, monkeypatch):
-    """The file was opened before its holder removed it: locked now, it would keep nobody else out."""
-    acquire, removed = lock._acquire, []
-
-    def after_the_holder(file):
-        if not removed:
-            removed.append(True)
-            (tmp_path / LOCK).unlink()
-        return acquire(file)
-
-    monkeypatch.setattr(lock, "_acquire", after_the_holder)
-    with only_process(tmp_path):
-        assert removed
-        assert is_held(tmp_path / LOCK)
 
 
 def test_a_long_setting_is_not_shown(tmp_path):

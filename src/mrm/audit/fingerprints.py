@@ -21,9 +21,10 @@ from mrm.audit.perceptual_hashes import content_hash, perceptual_hashes
 from mrm.audit.site_key import SiteKey
 from mrm.data import images
 from mrm.data.patients import Origin, infer_origin, normalized_id
+from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.system import hardware, unpacking
-from mrm.system.errors import ConfigError, ImageError, RecordError
+from mrm.system.errors import ConfigError, ImageError, RecordError, UnreachableError
 from mrm.system.files import write_whole
 from mrm.system.journal import Journal, file_state
 
@@ -128,12 +129,14 @@ def fingerprint(
     workers: int | None = None,
     progress: Progress | None = None,
     journal: Journal | None = None,
+    kept: bool = False,
 ) -> Fingerprints:
     """The fingerprints of a set. An image that cannot be read is listed in `unreadable` and stops nothing.
 
     If none of the image files exists (a label list alone), images are not read and `read` is False. `progress` is
     called with (images done, images in all). `workers` threads read, by default one per core. Files whose hashes are in
-    an open `journal` are not read again.
+    an open `journal` are not read again. Raises UnreachableError if the folder of the images goes away meanwhile, and,
+    with a `journal` or if the prints are to be `kept`, for an image that cannot be reached.
     """
     origins = [infer_origin(r.name) for r in records]
     identities = [_identity(r, o) for r, o in zip(records, origins, strict=True)]
@@ -141,7 +144,7 @@ def fingerprint(
     names_ND = np.array(names, np.uint64).reshape(-1, DEPTH)
     read = images and any(not isinstance(r.image, Path) or r.image.is_file() for r in records)
     exact, perceptual, unreadable = _hash_images(
-        records if read else records[:0], len(records), workers, progress, journal
+        records if read else records[:0], len(records), workers, progress, journal, kept or journal is not None
     )
     return Fingerprints(
         patients=np.array([patient for patient, _ in identities], np.uint64),
@@ -214,32 +217,45 @@ def _depths(names_ND: np.ndarray) -> np.ndarray:
 
 
 def _hash_images(
-    records: Sequence[Record], n: int, workers: int | None, progress: Progress | None, journal: Journal | None
+    records: Sequence[Record],
+    n: int,
+    workers: int | None,
+    progress: Progress | None,
+    journal: Journal | None,
+    complete: bool,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     exact, perceptual, unreadable = np.zeros(n, np.uint64), np.zeros((n, 2, 4), np.uint64), []
     keys = [file_state(r.image) if journal and isinstance(r.image, Path) else "" for r in records]
     known = journal.known if journal else {}
+    reach = Reach(records, any_number=True)
 
-    def hash_one(record: Record, key: str) -> list[int] | str:
+    def hash_one(record: Record, key: str) -> list[int] | str | UnreachableError:
         return known.get(key) or _hash_image(record)
 
     with ThreadPoolExecutor(workers or hardware.cores()) as pool:
         for index, result in enumerate(pool.map(hash_one, records, keys)):
-            if isinstance(result, str):
+            if isinstance(result, UnreachableError):
+                reach.miss(str(result))
+                if complete:
+                    raise UnreachableError(f"{result}. Run the same command again when it can be reached") from result
+                unreadable.append(f"{records[index].name}: {result}")
+            elif isinstance(result, str):
                 unreadable.append(f"{records[index].name}: {result}")
             else:
                 exact[index], perceptual[index] = result[0], np.array(result[1:], np.uint64).reshape(2, 4)
-            if journal and keys[index] and keys[index] not in known:
+            if journal and keys[index] and keys[index] not in known and not isinstance(result, UnreachableError):
                 journal.add(keys[index], result)
             if progress:
                 progress(index + 1, n)
     return exact, perceptual, tuple(unreadable)
 
 
-def _hash_image(record: Record) -> list[int] | str:
+def _hash_image(record: Record) -> list[int] | str | UnreachableError:
     """The exact hash and the eight words of the perceptual hashes, or why the image cannot be read."""
     try:
         image = images.read(record.image)
+    except UnreachableError as error:
+        return error
     except ImageError as error:
         return str(error)
     return [content_hash(image), *perceptual_hashes(image).ravel().tolist()]

@@ -26,9 +26,10 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command. Expected errors print one line and exit with 2; Ctrl-C exits with 130.
+    """Run a command. Expected errors print one line and exit with 2, or with 3 where images could not be reached.
 
-    What the command writes has the permissions of `mrm.system.permissions`, also what libraries write for it.
+    Ctrl-C exits with 130. What the command writes has the permissions of `mrm.system.permissions`, also what libraries
+    write for it.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with restricted():
             dispatch(words)
     except MRMError as error:
-        _fail(str(error))
+        _fail(str(error), error.status)
     except KeyboardInterrupt:
         print("mrm: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -71,9 +72,14 @@ def usage() -> str:
     lines = ["mrm: learn from radiographs and their reports, then classify and segment with few labels"]
     for group, commands in GROUPS.items():
         lines += ["", f"{group}:", *(f"  mrm {name:12} {command.about}" for name, command in commands.items())]
+    lines += [
+        "",
+        "exit status: 0 done; 1 overlaps found, or parts failed; 2 refused; 3 some images could not",
+    ]
+    lines += ["be read (run the same command again if a share was gone); 75 stopped and saved; 130 interrupted"]
     return "\n".join([*lines, "", "`mrm COMMAND --help` explains a command and its options."])
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, status: int = 2) -> None:
     print(f"mrm: error: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)

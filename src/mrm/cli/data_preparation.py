@@ -48,8 +48,10 @@ def phantoms(out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks
         masks: kinds of masks to write: lungs, pneumothorax.
     """
     from mrm.corpora.phantoms import phantom_files
+    from mrm.runs.output_lock import held_folder
 
-    print(f"{out / 'records.csv'}: {len(phantom_files.write(out, count, seed, size, masks))} phantoms")
+    with held_folder(out):
+        print(f"{out / 'records.csv'}: {len(phantom_files.write(out, count, seed, size, masks))} phantoms")
     print(f"next: mrm pretrain tiny --records {out / 'records.csv'} --out runs/tiny")
 
 
@@ -115,8 +117,9 @@ def pack(
     """Pack records into a few large files that train faster.
 
     Each image is decoded, shrunk, made grey and encoded once. Every command takes the packed folder in place of the
-    records. Run the same command again to resume it after an interruption. Images that could not be read are listed in
-    OUT/failures.csv.
+    records. Run the same command again to resume it after an interruption. Damaged images are left out and listed in
+    OUT/failures.csv. If images cannot be reached, because a share is gone or they do not exist, the exit status is 3 and
+    the same command tries them again.
 
     Example:
         mrm pack training.csv --out shards --size 512
@@ -125,7 +128,8 @@ def pack(
         records: a CSV file, Parquet file or label list, or a segmentation folder with images/ and annotations/.
         out: the folder to write.
         classes: names of the labels of a label list.
-        on_error: skip leaves out bad lines of the records; stop ends the command at the first.
+        on_error: skip leaves out bad lines of the records and images that do not exist; stop ends the command at the first
+            bad line, and does not finish the folder without all images.
 
     Verification:
         check: verify every checksum of this packed folder instead of packing; exit status 2 if one differs.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.cli.command import commands
+from mrm.cli.output import end
 from mrm.cli.shared_options import Batch, CropBorders, Device, Draws, Images, Precision, Workers
 from mrm.recipes import FINETUNE, find, suites
 from mrm.system.errors import RunError
@@ -31,6 +32,8 @@ def evaluate(
 ) -> None:
     """Test a classifier or a segmenter: every metric with its interval, and a page.
 
+    The exit status is 3 if some images could not be read; results.json names them, and the numbers are of the others.
+
     Example:
         mrm evaluate runs/nih-1 --records test.csv --out runs/nih-1/test --by sex --by age
 
@@ -48,8 +51,9 @@ def evaluate(
     from mrm import runs
 
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
-    runs.evaluate(model, records, out, reading, draws, seed, split=split, slide=slide, by=by)
+    results = runs.evaluate(model, records, out, reading, draws, seed, split=split, slide=slide, by=by)
     print(f"open {out / 'index.html'}")
+    end(len(results.get("unreadable", ())))
 
 
 def calibrate(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.cli.command import commands
-from mrm.cli.output import say
+from mrm.cli.output import end, say
 from mrm.cli.parsing import require_file
 from mrm.cli.shared_options import Batch, CropBorders, Device, Images, Precision, Workers
 from mrm.serve.limits import Limits
@@ -32,7 +32,8 @@ def predict(
 
     A classifier writes a table, a segmenter masks. The table has a row for each image: its path, a probability for
     each finding, the threshold and the decision where the model has thresholds, and an error where the image could
-    not be read. Run the same command again to resume it after an interruption. `torchrun --nproc-per-node 4 -m mrm
+    not be read; the exit status is then 3. Run the same command again to resume it after an interruption, or to try
+    images again that could not be reached. `torchrun --nproc-per-node 4 -m mrm
     predict ...` shares the images among several GPUs.
 
     Example:
@@ -52,7 +53,9 @@ def predict(
 
     require_inputs(paths)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
-    say(f"wrote {runs.predict(model, paths, out, reading, slide, dicom_seg)}")
+    written = runs.predict(model, paths, out, reading, slide, dicom_seg)
+    say(f"wrote {written}")
+    end(written.unreadable)
 
 
 def embed(
@@ -83,8 +86,9 @@ def embed(
 
     require_inputs(paths)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
-    say(f"wrote {runs.embed(model, paths, out, kind, reading)}")
-    say(f"next: mrm similar IMAGE --index {out} --model {model}")
+    written = runs.embed(model, paths, out, kind, reading)
+    say(f"wrote {written}", f"next: mrm similar IMAGE --index {out} --model {model}")
+    end(written.unreadable)
 
 
 def similar(
@@ -114,13 +118,14 @@ def similar(
         out: a table to write (.csv, .parquet, .json, .jsonl) instead of printing.
     """
     from mrm import runs
-    from mrm.runs import searching
+    from mrm.runs import output_lock, searching
     from mrm.system import table_files
 
     reading = runs.Reading(precision=precision, device=device, crop_borders=crop_borders)
     answers = runs.similar(queries, index, model, top, reading)
     if out:
-        print(f"wrote {table_files.write_table(out, searching.SIMILAR, answers)}: {len(answers):,} neighbours")
+        with output_lock.held_files([out]):
+            print(f"wrote {table_files.write_table(out, searching.SIMILAR, answers)}: {len(answers):,} neighbours")
         return
     for answer in answers:
         if answer["rank"] == 1:
@@ -146,19 +151,21 @@ def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "m
     """
     from mrm.inference import hub_folder, onnx_export
     from mrm.models import model_folder
+    from mrm.runs.output_lock import held_files
 
     if push and format != "hub":
         raise ConfigError(f"--push goes with --format hub, not with --format {format}")
-    if format == "mrm":
-        print(f"wrote {model_folder.export_published(model_folder.load(model), out)}")
-    elif format == "onnx":
-        difference = onnx_export.export_onnx(model_folder.load(model), out)
-        print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
-    else:
-        print(f"wrote {hub_folder.write_hub_folder(model, out)}, without the fingerprints of training records")
-        print("read its README.md, and the words in tokenizer.json if there is one, before you publish it")
-        if push:
-            print(f"uploaded to {hub_folder.push(out, push)}")
+    with held_files([out]):
+        if format == "mrm":
+            print(f"wrote {model_folder.export_published(model_folder.load(model), out)}")
+        elif format == "onnx":
+            difference = onnx_export.export_onnx(model_folder.load(model), out)
+            print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
+        else:
+            print(f"wrote {hub_folder.write_hub_folder(model, out)}, without the fingerprints of training records")
+            print("read its README.md, and the words in tokenizer.json if there is one, before you publish it")
+            if push:
+                print(f"uploaded to {hub_folder.push(out, push)}")
 
 
 def explain(
@@ -193,8 +200,9 @@ def explain(
     """
     from mrm import runs
 
-    table = runs.explain(model, paths, out, finding, method, opacity, images, device, workers)
-    print(f"wrote {table}, a line for each map; look at {out}/*.sheet.png")
+    written = runs.explain(model, paths, out, finding, method, opacity, images, device, workers)
+    print(f"wrote {written}; look at {out}/*.sheet.png")
+    end(written.unreadable)
 
 
 def reconstruct(
@@ -226,8 +234,9 @@ def reconstruct(
     """
     from mrm import runs
 
-    table = runs.reconstruct(model, paths, out, seed, keep, images, device, workers)
-    print(f"wrote {table}, a line for each image; the images are beside it")
+    written = runs.reconstruct(model, paths, out, seed, keep, images, device, workers)
+    print(f"wrote {written}; the images are beside it")
+    end(written.unreadable)
 
 
 def fill_in(

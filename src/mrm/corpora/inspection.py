@@ -20,7 +20,7 @@ from mrm.corpora.options import Check, Options
 from mrm.data import headers, images
 from mrm.data.records import Record, Records
 from mrm.system import hardware
-from mrm.system.errors import printable
+from mrm.system.errors import UnreachableError, printable
 from mrm.system.journal import Journal, file_state
 from mrm.system.progress import Progress
 from mrm.system.tables import stated
@@ -38,7 +38,8 @@ def inspect(records: Records, out: Path, options: Options) -> tuple[Records, lis
     """The readable records, completed from their DICOM headers, and an exclusion for each unreadable one.
 
     The facts about each image are kept in `out` until `forget`, under its path, size and modification time, so that
-    the same command resumes. With `options.check="none"` no file is opened.
+    the same command resumes. With `options.check="none"` no file is opened. Raises UnreachableError if images cannot be
+    reached: they are not damaged, and the same command tries them again.
     """
     named = records.where(_has_printable_path)
     badly_named = [Exclusion(r.name, BAD_NAME, RENAME) for r in records if not _has_printable_path(r)]
@@ -59,8 +60,17 @@ def _inspected(records: Records, out: Path, options: Options) -> tuple[Records, 
     with journal:
         paths = [path for _, path in todo]
         facts = each(partial(_facts_of, options.check), paths, options.workers, "inspecting images", per_process)
+        lost = []
         for (key, _), fact in zip(todo, facts, strict=True):
-            journal.add(key, fact)
+            if fact.pop("again", None):  # not noted, so that it is tried again
+                lost.append(fact["error"])
+            else:
+                journal.add(key, fact)
+    if lost:
+        raise UnreachableError(
+            f"{len(lost)} images of {records.source} could not be reached; first error: {lost[0]}. They were there when their "
+            "folder was read: is a disk or a share gone? Run the same command again"
+        )
     seen = [journal.known[k] for k in keys]
     rows = [_with_facts(r, f) for r, f in zip(records, seen, strict=True) if "error" not in f]
     bad = [(r, f["error"]) for r, f in zip(records, seen, strict=True) if "error" in f]
@@ -81,6 +91,8 @@ def _facts_of(check: Check, image: Path) -> dict[str, str]:
         else:
             images.read(image)
         return _dicom_facts(image) if kind == "dicom" else {}
+    except (UnreachableError, OSError) as error:
+        return {"error": str(error), "again": "yes"}
     except Exception as error:  # damaged DICOM makes pydicom raise a dozen kinds
         return {"error": str(error) or type(error).__name__}
 

@@ -4,6 +4,7 @@ Nothing is decoded and no decoding library is called, so a file can be refused b
 lowest of the modules on images, apart from `mrm.data.tiff_files`: `mrm.data.dicom` and `mrm.data.images` import it.
 """
 
+import errno
 import os
 import stat
 import struct
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 from mrm.data import tiff_files
-from mrm.system.errors import ImageError
+from mrm.system.errors import ImageError, UnreachableError
 
 Bytes = bytes | memoryview
+NEVER = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)  # errors of a path that no file can have
 MAX_BYTES = 1 << 31  # of a file: whole files are held in memory, and no radiograph is nearly as large
 MAX_PARTS = 100_000  # segments of a JPEG, chunks of a PNG; a large radiograph has a few thousand
 MAX_SCANS = 64  # of a JPEG, each of which passes over the whole image; progressive ones have about ten
@@ -51,7 +53,10 @@ class Header:
 
 
 def load(source: Path | str | Bytes | StoredImage, limit: int = -1) -> Bytes:
-    """The bytes of a file, or its first `limit` bytes; bytes are returned as they are. Raises `ImageError`."""
+    """The bytes of a file, or its first `limit` bytes; bytes are returned as they are.
+
+    Raises `UnreachableError` where the file is absent or its disk does not answer, else `ImageError`.
+    """
     if not isinstance(source, Path | str) and hasattr(source, "read_bytes"):
         source = source.read_bytes()
     if not isinstance(source, Path | str):
@@ -69,11 +74,12 @@ def load(source: Path | str | Bytes | StoredImage, limit: int = -1) -> Bytes:
         with open(source, "rb") as file:
             return file.read(limit)
     except FileNotFoundError:
-        raise ImageError(f"{source}: no such file; check the path and the folder it is relative to") from None
+        raise UnreachableError(f"{source}: no such file; check the path and the folder it is relative to") from None
     except ImageError:  # a ValueError too
         raise
     except OSError as error:
-        raise ImageError(f"{source}: cannot be read ({error.strerror or error})") from error
+        kind = ImageError if error.errno in NEVER else UnreachableError
+        raise kind(f"{source}: cannot be read ({error.strerror or error})") from error
 
 
 def kind_of(data: Bytes, name: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mrm.data import images, masks
 from mrm.data.config import PackConfig
-from mrm.system.errors import ImageError, MaskError
+from mrm.system.errors import ImageError, MaskError, UnreachableError
 from mrm.system.worker_pool import named_faults, worker_pool
 
 CHUNK = 32  # images that a process encodes at a time
@@ -26,6 +26,7 @@ class Encoded(NamedTuple):
     image: bytes = b""
     mask: bytes = b""
     reason: str = ""
+    again: bool = False  # out of reach, not damaged: it may be read later
 
 
 def encode(item: Any, config: PackConfig) -> Encoded:
@@ -38,7 +39,7 @@ def encode(item: Any, config: PackConfig) -> Encoded:
         image_HW = images.resize(images.read(image, min_side=min(packed_size)), *packed_size)
         mask = images.encode_png(_shrunk_mask(item, (height, width), packed_size)) if has_mask else b""
     except (ImageError, OSError) as error:
-        return Encoded(reason=str(error))
+        return Encoded(reason=str(error), again=isinstance(error, UnreachableError | OSError))
     if config.format == "jpeg":
         return Encoded(images.encode_jpeg(image_HW, config.quality), mask)
     return Encoded(images.encode_png(image_HW), mask)

@@ -15,11 +15,21 @@ import torch
 from torch.multiprocessing import reductions
 from torch.utils.data import DataLoader, Dataset
 
+from mrm.data.reach import Reach
 from mrm.data.samples import Data, Skipped
 from mrm.data.sampling import Sample, fetched_files
 from mrm.data.shards import WINDOW, ShardFile
 from mrm.system import hardware
-from mrm.system.errors import STOPS, ImageError, MRMError, StoreError, UnexpectedError, first_line, unexpected
+from mrm.system.errors import (
+    STOPS,
+    ImageError,
+    MRMError,
+    StoreError,
+    UnexpectedError,
+    UnreachableError,
+    first_line,
+    unexpected,
+)
 from mrm.system.object_store import Fetcher, default_cache
 
 
@@ -35,6 +45,7 @@ class _Batched(Dataset):
 
     def __init__(self, data: Data) -> None:
         self.data = data
+        self.reach = Reach(getattr(data, "records", ()) or getattr(data, "masked", ()))
 
     def __getitem__(self, batch: list[Sample]) -> Any:
         samples, skipped = [], []
@@ -57,12 +68,17 @@ class _Batched(Dataset):
         for offset in range(len(self.data)):
             at = (index + offset) % len(self.data)
             try:
-                return self.data.sample(epoch, at), failed
+                sample = self.data.sample(epoch, at)
+                self.reach.reached()
+                return sample, failed
             except (ImageError, OSError) as error:
+                again = isinstance(error, UnreachableError | OSError)
                 if self.data.on_error == "stop":
-                    raise ImageError(
+                    kind = UnreachableError if again else ImageError
+                    raise kind(
                         f"record {self.data.name(at)}: {error}; or leave such records out with --on-error skip"
                     ) from error
+                self.reach.miss(str(error)) if again else self.reach.reached()
                 failed.append(Skipped(at, self.data.name(at), str(error)))
             except (MRMError, *STOPS):
                 raise

@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mrm.data import images, shards
+from mrm.data import headers, images, shards
 from mrm.data.config import OnError
 from mrm.data.folders import is_system_file, system_note
 from mrm.data.images import Box
@@ -37,7 +37,7 @@ from mrm.data.patients import PATIENTS, read_patients
 from mrm.data.records import Record, Records
 from mrm.data.shards import PackedImage
 from mrm.system import hardware
-from mrm.system.errors import ImageError, MaskError, printable
+from mrm.system.errors import ImageError, MaskError, UnreachableError, printable
 from mrm.system.tables import read_rows, stated
 from mrm.system.text_files import read_text
 
@@ -259,6 +259,8 @@ def _scanned(row: MaskedImage) -> Scan | str:
     try:
         image_size = images.size(row.image)
         mask_HW = read_mask(row, image_size)
+    except UnreachableError:  # it was there when the folder was listed
+        raise
     except (ImageError, OSError) as error:
         return str(error)
     counts = np.bincount(mask_HW.ravel(), minlength=256)
@@ -299,16 +301,16 @@ def _report(where: str, problems: Sequence[str], on_error: OnError) -> None:
 
 
 def read_mask(row: MaskedImage, image_size: tuple[int, ...] | None = None) -> np.ndarray:
-    """The values in the mask's file, (H, W) uint8. Raises MaskError.
+    """The values in the mask's file, (H, W) uint8. Raises MaskError, or UnreachableError where it is absent.
 
     Run lengths need the size of the image, which is read from its header if it is not passed.
     """
     if isinstance(row.mask, RunLengths):
         height, width = image_size or images.size(row.image)
         return draw_runs(row.mask, height, width)
+    content = headers.load(row.mask)
     try:
-        file = io.BytesIO(row.mask.read_bytes()) if isinstance(row.mask, PackedImage) else row.mask
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > images.MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than {images.MAX_PIXELS:,}")
             palette = image.getpalette() if image.mode == "P" else None

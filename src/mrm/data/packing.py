@@ -18,11 +18,12 @@ from typing import Any, Literal
 from mrm.data import masks, shard_writing
 from mrm.data.config import OnError, PackConfig
 from mrm.data.image_encoding import CHUNK, Encoded, encode_all
+from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.data.shard_writing import IMAGE, MASK, Failures
 from mrm.data.shards import FAILURES, INDEX, VERSION, Index
 from mrm.system import hardware
-from mrm.system.errors import MaskError, PackError
+from mrm.system.errors import MaskError, PackError, UnreachableError
 from mrm.system.files import write_csv, write_json
 from mrm.system.lock import only_process
 from mrm.system.output_folder import json_settings, make_folder, open_folder, writing
@@ -68,12 +69,16 @@ def pack(
     config: PackConfig = DEFAULTS,
     workers: int | None = None,
     progress: Callable[[int, int], None] = no_progress,
+    missing: OnError = "stop",
 ) -> Packing:
     """Pack `source` into the folder `out`, or resume a packing that was stopped there.
 
     `workers` processes encode, one per core by default; `progress` is called with (images done, images in all).
-    Images that cannot be read are left out and listed in `failures.csv`. Raises OutputError if `out` holds anything
-    else, is in use by another process or cannot be written, and PackError if none of the images can be read.
+    Damaged images are left out and listed in `failures.csv`. An image that cannot be reached may be there later: the
+    file of images that it belongs to is not written, and UnreachableError is raised at the end, or at once if the folder
+    of the images is gone or many in a row cannot be reached; the same call tries again. With `missing="skip"` such
+    images are left out as damaged ones are. Raises OutputError if `out` holds anything else, is in use by another process
+    or cannot be written, and PackError if none of the images can be read.
     """
     out = Path(out)
     if reserved := {IMAGE, MASK} & set(source.header):
@@ -82,7 +87,7 @@ def pack(
     with writing(out), only_process(out):
         open_folder(out, json_settings("packing", PLAN, _plan(source, config)))
         if not (out / INDEX).is_file():
-            _write_missing_shards(source, out, config, workers or hardware.cores(), progress)
+            _write_missing_shards(source, out, config, workers or hardware.cores(), progress, missing)
             _finish(source, out, config)
     index = Index.from_json((out / INDEX).read_bytes(), str(out / INDEX))
     return Packing(out, index, [(name, reason) for _, (name, reason) in read_csv_rows(out / FAILURES)[1]])
@@ -161,29 +166,63 @@ class _Counter:
         self.progress(self.done, self.total)
 
 
+class _Lost:
+    """Images out of reach: the reasons, unless they are left out as asked for."""
+
+    def __init__(self, source: Source, on_missing: OnError) -> None:
+        files = [Record(item.image if source.kind == "masks" else item) for item in source.items]
+        self.skip, self.reasons = on_missing == "skip", list[str]()
+        self.reach = Reach(files, any_number=self.skip)
+
+    def note(self, images: Sequence[Encoded]) -> None:
+        """Take note of the next images. Raises UnreachableError as `Reach` does."""
+        for image in images:
+            if not image.again:
+                self.reach.reached()
+                continue
+            self.reach.miss(image.reason)
+            if not self.skip:
+                self.reasons.append(image.reason)
+
+
 def _write_missing_shards(
-    source: Source, out: Path, config: PackConfig, workers: int, progress: Callable[[int, int], None]
+    source: Source,
+    out: Path,
+    config: PackConfig,
+    workers: int,
+    progress: Callable[[int, int], None],
+    on_missing: OnError,
 ) -> None:
-    """Write the files of images that are not there yet, each with its note."""
+    """Write the files of images that are not there yet, each with its note. Raises UnreachableError as `pack` does."""
     per_file, total = config.rows_per_file(), len(source.items)
     parts = [range(start, min(start + per_file, total)) for start in range(0, total, per_file)]
     missing = [number for number in range(len(parts)) if not shard_writing.note_path(out, number).is_file()]
     counter = _Counter(0, total, progress)
     if len(missing) < len(parts):
         counter.add(total - sum(len(parts[number]) for number in missing))
+    lost = _Lost(source, on_missing)
     chunks = [[source.items[i] for i in chunk] for number in missing for chunk in _chunks(parts[number])]
     try:
         with closing(encode_all(chunks, config, workers)) as encoded:
             for number in missing:
                 failures: Failures = []
-                batches = _batches(source, parts[number], encoded, failures, counter)
+                batches = _batches(source, parts[number], encoded, failures, counter, lost)
+                before = len(lost.reasons)
                 file = shard_writing.write_shard(shard_writing.shard_path(out, number), batches)
-                shard_writing.write_note(out, number, file, failures)
+                if len(lost.reasons) > before:
+                    shard_writing.shard_path(out, number).unlink()
+                else:
+                    shard_writing.write_note(out, number, file, failures)
     except BrokenProcessPool:
         raise PackError(
             f"{out}: a worker process was killed, perhaps for lack of memory; the files written so far are kept. Run the "
             "same command again to resume, with fewer --workers if necessary"
         ) from None
+    if lost.reasons:
+        raise UnreachableError(
+            f"{len(lost.reasons)} images could not be reached, so {out} is not complete; first error: {lost.reasons[0]}. If a "
+            "disk or a share was gone, run the same command again; add --on-error skip to leave out images that do not exist"
+        )
 
 
 def _chunks(rows: range) -> list[range]:
@@ -191,11 +230,12 @@ def _chunks(rows: range) -> list[range]:
 
 
 def _batches(
-    source: Source, rows: range, encoded: Iterator[list[Encoded]], failures: Failures, counter: _Counter
+    source: Source, rows: range, encoded: Iterator[list[Encoded]], failures: Failures, counter: _Counter, lost: _Lost
 ) -> Iterator[Any]:
     """The record batches of one file, as the images become available; adds to `failures` and counts."""
     for chunk in _chunks(rows):
         images = next(encoded)
+        lost.note(images)
         failures += [(source.name(i), image.reason) for i, image in zip(chunk, images, strict=True) if image.reason]
         texts = [source.rows[i] for i in chunk]
         yield shard_writing.record_batch(source.header, texts, images, has_masks=source.kind == "masks")

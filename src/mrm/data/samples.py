@@ -24,7 +24,7 @@ from mrm.data.masks import MaskedImages, fit, fit_mask
 from mrm.data.records import Record, Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, mask_words
 from mrm.data.sections import select_sections
-from mrm.system.errors import ImageError
+from mrm.system.errors import ImageError, UnreachableError
 
 Batch = TypeVar("Batch", bound="_Batch")
 
@@ -35,6 +35,7 @@ class Skipped(NamedTuple):
     index: int  # type: ignore[assignment]
     name: str
     reason: str
+    again: bool = False  # out of reach, not damaged: it may be read later
 
 
 @dataclass
@@ -339,15 +340,16 @@ class ImageData:
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         """One image, or the reason why it cannot be read, and the warnings raised while reading it."""
-        image, reason = None, ""
+        image, reason, again = None, "", False
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 image = images.eval_image(self.records[index].image, self.size, self.view, self.crop_borders)
             except (ImageError, OSError, MemoryError) as error:
                 reason = str(error) or "not enough memory to read the image"
+                again = isinstance(error, UnreachableError | OSError)
         warned = "; ".join(dict.fromkeys(str(w.message) for w in caught))
-        return {"image": image, "index": index, "reason": reason, "warned": warned}
+        return {"image": image, "index": index, "reason": reason, "again": again, "warned": warned}
 
     def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> ImageBatch:
         """Stack the images that could be read."""
@@ -361,7 +363,7 @@ class ImageData:
         )
 
     def _note(self, sample: dict[str, Any], key: str) -> Skipped:
-        return Skipped(sample["index"], self.name(sample["index"]), sample[key])
+        return Skipped(sample["index"], self.name(sample["index"]), sample[key], sample["again"])
 
 
 def _train_image(record: Record, rng: np.random.Generator, size: int, crop: CropConfig) -> np.ndarray:

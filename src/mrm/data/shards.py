@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mrm.system import object_store
-from mrm.system.errors import ShardError, StoreError
+from mrm.system.errors import LostShardError, ShardError, StoreError
 from mrm.system.files import parse_json
 from mrm.system.tables import open_parquet
 
 VERSION = 1
 INDEX, TABLE, FAILURES = "shards.json", "records.parquet", "failures.csv"
 SHARD, OFFSET, LENGTH, MASK_OFFSET, MASK_LENGTH = PLACES = (".shard", ".offset", ".length", ".mask_offset", ".mask_length")  # fmt: skip
+MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG"}  # the first bytes of an image
 WINDOW = 8  # files read at the same time, if they have to be fetched
 MAPPED = 256  # files that a process keeps mapped; systems allow about a thousand
 
@@ -178,7 +179,41 @@ def open_folder(place: Path | str) -> Shards:
         raise ShardError(
             f"{where}: cannot be read ({error}); copy it again, or remove the folder and pack again"
         ) from None
+    _check_places(where, index, files, places)
     return Shards(folder, index, columns, images, masks)
+
+
+def _check_places(where: str, index: Index, files: list[ShardFile], places: dict[str, list[int]]) -> None:
+    """Raises ShardError unless every image lies in its file, after the one before it, and begins as an image does.
+
+    Of files that have to be fetched, the content is not looked at.
+    """
+    import numpy as np
+
+    shard_N = np.array(places[SHARD], np.int64)
+    counts = np.bincount(shard_N, minlength=len(files)).tolist() if len(shard_N) and shard_N.min() >= 0 else []
+    problem = "" if counts == [file.rows for file in index.files] else f"{INDEX} has other numbers of images"
+    for at, length, magic in ((OFFSET, LENGTH, MAGIC[index.format]), (MASK_OFFSET, MASK_LENGTH, MAGIC["png"])):
+        for number, file in enumerate(files if at in places and not problem else []):
+            rows = shard_N == number
+            start_R, size_R = np.array(places[at], np.int64)[rows], np.array(places[length], np.int64)[rows]
+            ends_R = start_R + size_R
+            if not len(start_R):
+                continue
+            if start_R[0] < 0 or ends_R[-1] > file.bytes or (size_R <= 0).any() or (ends_R[:-1] > start_R[1:]).any():
+                problem = f"images of {file.place} overlap or lie outside of it"
+            elif not file.remote and not all(_begins(file, int(start), magic) for start in start_R[[0, -1]]):
+                problem = f"there is no image at a place named in {file.place}"
+    if problem:
+        raise ShardError(
+            f"{where}: the places of the images are wrong: {problem}; copy the folder again, or remove it and pack again"
+        )
+
+
+def _begins(file: ShardFile, start: int, magic: bytes) -> bool:
+    with open(file.place, "rb") as opened:
+        opened.seek(start)
+        return opened.read(len(magic)) == magic
 
 
 def _packed(files: list[ShardFile], places: dict[str, list[int]], offset: str, length: str) -> list[PackedImage]:
@@ -256,7 +291,7 @@ def _require(path: Path, size: int) -> None:
     try:
         actual = path.stat().st_size
     except OSError as error:
-        raise ShardError(
+        raise LostShardError(
             f"{path}: cannot be opened ({error.strerror}); copy the whole folder, or remove it and pack again"
         ) from None
     if actual != size:
@@ -275,6 +310,6 @@ def _read(where: str) -> Any:
     try:
         return Path(where).read_bytes()
     except OSError as error:
-        raise ShardError(
+        raise LostShardError(
             f"{where}: cannot be read ({error.strerror}); copy the whole folder, or remove it and pack again"
         ) from None

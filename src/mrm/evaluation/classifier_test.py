@@ -28,7 +28,7 @@ from mrm.statistics.calibration import OperatingPoint, Reliability
 from mrm.statistics.intervals import Estimate
 from mrm.statistics.subgroups import Subgroups, age_in_years, subgroups, values_of
 from mrm.system import hardware
-from mrm.system.errors import RunError
+from mrm.system.errors import RunError, UnreachableError
 from mrm.system.files import write_json
 from mrm.system.progress import Progress
 
@@ -78,6 +78,7 @@ class Scored:
     logits_NC: np.ndarray
     features_ND: np.ndarray
     unreadable: dict[str, str]
+    out_of_reach: tuple[str, ...] = ()  # those of the unreadable that may be there later
 
 
 def scored(
@@ -93,19 +94,22 @@ def scored(
     classes = len(model.config.classes)
     values_NK = np.full((len(records), classes + model.encoder.embed_dim), np.nan)
     unreadable: dict[str, str] = {}
+    out_of_reach: list[str] = []
     compute = predict.scores_and_features(model)
     batches = sampling.in_order(len(records), batch)
     with Progress("testing", len(records)) as progress:
         for computed in predict.compute_over(model, records, compute, batches, workers, precision, crop_borders):
             values_NK[computed.index_B] = computed.values
             unreadable |= {record.name: record.reason for record in computed.skipped}
+            out_of_reach += [record.name for record in computed.skipped if record.again]
             progress.add(len(computed.index_B) + len(computed.skipped))
     read = np.flatnonzero(~np.isnan(values_NK).any(axis=1))
     if not len(read):
         reason = next(iter(unreadable.values()), "the model's output is not finite for any of them")
-        raise RunError(f"{path}: none of the {len(records)} images could be read; first error: {reason}")
+        kind = UnreachableError if out_of_reach else RunError
+        raise kind(f"{path}: none of the {len(records)} images could be read; first error: {reason}")
     logits_NC, features_ND = np.split(values_NK[read], [classes], axis=1)
-    return Scored(records.select(read), logits_NC, features_ND, unreadable)
+    return Scored(records.select(read), logits_NC, features_ND, unreadable, tuple(out_of_reach))
 
 
 def predictions_of(rules: DecisionRules, scores: Scored) -> Predictions:

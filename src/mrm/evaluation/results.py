@@ -31,7 +31,10 @@ def summary(
 def note_test(path: Path, results: dict[str, Any], records: str, classes: dict[str, dict[str, Any]]) -> None:
     """Write into the model folder which records it was tested on, and how it did; replaces a test on the same records."""
     folder = model_folder.find_model(Path(path))
-    card = model_folder.read_card(folder)
     test = PastTest(records, results["fingerprint"], results["n"], results["overlap"], classes)
-    others = [t for t in card.tested if t.fingerprint != test.fingerprint]
-    model_folder.write_card(folder, replace(card, tested=[*others, test]))
+
+    def noted(card: Card) -> Card:
+        others = [t for t in card.tested if t.fingerprint != test.fingerprint]
+        return replace(card, tested=[*others, test])
+
+    model_folder.change_card(folder, noted)

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from mrm.data.masks import IGNORED, MaskedImages
+from mrm.data.reach import Reach
 from mrm.evaluation import results
 from mrm.evaluation.results import Report
 from mrm.inference.outlines import outline, thresholds_of
@@ -20,7 +21,7 @@ from mrm.models.card import Card, OutlineThreshold
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.statistics.dice import MEASURES, PixelCounts, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap
-from mrm.system.errors import ImageError, RunError
+from mrm.system.errors import ImageError, RunError, UnreachableError
 from mrm.system.files import write_csv, write_json
 from mrm.system.progress import Progress
 
@@ -55,14 +56,17 @@ def run_test(
     slide: bool = False,
 ) -> Tested:
     """Outline every image at its own size and count. Raises RunError where no image can be read."""
-    tested = Tested()
+    tested, reach = Tested(), Reach(masked.records())
     with Progress("outlining", len(masked)) as progress:
         for index, row in progress.over(enumerate(masked.rows)):
             try:
                 image_HW, mask_HW = masked.read(index)
             except (ImageError, OSError) as error:
                 tested.unreadable[row.name] = str(error)
+                if isinstance(error, UnreachableError | OSError):
+                    reach.miss(str(error))
                 continue
+            reach.reached()
             found_HW = np.where(mask_HW == IGNORED, 0, outline(probabilities(model, image_HW, slide), thresholds))
             numbers = range(1, len(thresholds) + 1)
             tested.names.append(row.name)
@@ -71,9 +75,8 @@ def run_test(
             tested.surfaces.append(np.array([surface_distances(found_HW == k, mask_HW == k) for k in numbers]))
     if not tested.names:
         name, reason = next(iter(tested.unreadable.items()))
-        raise RunError(
-            f"{masked.source}: none of the {len(masked)} images could be read; first error: {name}: {reason}"
-        )
+        kind = UnreachableError if reach.missed else RunError
+        raise kind(f"{masked.source}: none of the {len(masked)} images could be read; first error: {name}: {reason}")
     return tested
 
 

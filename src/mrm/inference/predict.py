@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from mrm.data import loader, samples, sampling
+from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, normalise
 from mrm.system import hardware
-from mrm.system.errors import PredictError
+from mrm.system.errors import PredictError, UnreachableError
 
 Encoding = MRM | Classifier
 Kind = Literal["pooled", "patches"]
@@ -46,16 +47,26 @@ def compute_over(
 ) -> Iterator[Computed]:
     """What `compute` returns for normalised images (B, 3, H, W), a batch at a time, on the model's device.
 
-    Worker processes read the images meanwhile; only a few batches are in memory, however many images there are.
+    Worker processes read the images meanwhile; only a few batches are in memory, however many images there are. Raises
+    UnreachableError where their folder is gone, or many in a row cannot be reached.
     """
     config, device = model.config, next(model.parameters()).device
     data = samples.ImageData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
+    reach = Reach(records)
     with torch.inference_mode(), hardware.autocast(device, precision):
         for loaded in loader.loader(data, batches, workers, pin=device.type == "cuda"):
             index_B = loaded.index_B.numpy()
+            _note_reach(reach, index_B, loaded.skipped)
             images_BHW = loaded.image_BHW.to(device, non_blocking=True)
             computed = compute(normalise(images_BHW, config.mean, config.std))
             yield Computed(index_B, computed.float().cpu().numpy(), loaded.skipped, loaded.warned)
+
+
+def _note_reach(reach: Reach, index_B: np.ndarray, skipped: Sequence[samples.Skipped]) -> None:
+    """Count the images of a batch, in the order of the records. Raises UnreachableError as `Reach` does."""
+    missed = {record.index: record.reason for record in skipped if record.again}
+    for index in sorted([*index_B.tolist(), *(record.index for record in skipped)]):
+        reach.miss(missed[index]) if index in missed else reach.reached()
 
 
 def _all_values(
@@ -68,8 +79,12 @@ def _all_values(
     precision: hardware.Precision = "fp32",
     crop_borders: bool = False,
     dtype: type = np.float64,
+    complete: bool = False,
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """What `compute` returns for each image, (N, ...), NaN where it cannot be read; and why, by name."""
+    """What `compute` returns for each image, (N, ...), NaN where it cannot be read; and why, by name.
+
+    With `complete` an image that cannot be reached raises UnreachableError, since the values are to be kept.
+    """
     values: np.ndarray = np.zeros((len(records), *shape), dtype)
     unreadable = {}
     for computed in compute_over(model, records, compute, batches, workers, precision, crop_borders):
@@ -77,6 +92,8 @@ def _all_values(
         for record in computed.skipped:
             unreadable[record.name] = record.reason
             values[record.index] = np.nan
+            if complete and record.again:
+                raise UnreachableError(f"{record.reason}. Run the same command again when it can be reached")
         for record in computed.warned:
             warnings.warn(record.reason, stacklevel=3)
     return values, unreadable
@@ -107,11 +124,16 @@ def classify(
     world_size: int = 1,
     precision: hardware.Precision = "fp32",
     crop_borders: bool = False,
+    complete: bool = False,
 ) -> Scores:
-    """Score records on the model's device, in its test view. Each of several ranks leaves the others' rows zero."""
+    """Score records on the model's device, in its test view. Each of several ranks leaves the others' rows zero.
+
+    With `complete` an image that cannot be reached raises UnreachableError.
+    """
     on_rank = (b for i, b in enumerate(sampling.in_order(len(records), batch)) if i % world_size == rank)
     shape = (len(model.config.classes),)
-    return Scores(*_all_values(model, records, model, shape, on_rank, workers, precision, crop_borders))
+    options = workers, precision, crop_borders
+    return Scores(*_all_values(model, records, model, shape, on_rank, *options, complete=complete))
 
 
 # Features ---------------------------------------------------------------------------------------------
@@ -125,18 +147,20 @@ def features(
     workers: int | None = None,
     precision: hardware.Precision = "fp32",
     crop_borders: bool = False,
+    complete: bool = False,
 ) -> tuple[np.ndarray, dict[str, str]]:
     """The encoder's features of records, NaN where the image could not be read; and why, by name.
 
     "pooled" is (N, D), the mean of the patch tokens; "patches" is (N, L, D) float32, rows of patches from the top
     left. Both after the encoder's last norm, the class token left out (see `feature_function`). All are held in
-    memory; `compute_over` yields them a batch at a time. Raises PredictError for another kind.
+    memory; `compute_over` yields them a batch at a time. Raises PredictError for another kind; with `complete`, an
+    image that cannot be reached raises UnreachableError.
     """
     shape = feature_shape(model, kind)
     batches = sampling.in_order(len(records), batch)
     dtype = np.float64 if kind == "pooled" else np.float32
     return _all_values(
-        model, records, feature_function(model, kind), shape, batches, workers, precision, crop_borders, dtype
+        model, records, feature_function(model, kind), shape, batches, workers, precision, crop_borders, dtype, complete
     )
 
 

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -42,6 +42,7 @@ from mrm.models.weights import (
 )
 from mrm.system.errors import CheckpointError, ConfigError, RunError, first_line
 from mrm.system.files import read_json, write_by, write_json, write_whole
+from mrm.system.lock import in_turn
 from mrm.system.permissions import restricted
 
 Model = MRM | Classifier | Segmenter
@@ -178,9 +179,13 @@ def read_card(folder: Path) -> Card:
     return card
 
 
-def write_card(folder: Path, card: Card) -> None:
-    """Replace a model folder's `config.json`, whole or not at all."""
-    write_json(folder / "config.json", card.to_dict())
+def change_card(folder: Path, change: Callable[[Card], Card]) -> None:
+    """Replace a model folder's `config.json` by what `change` makes of it, whole or not at all.
+
+    Of several processes that change the same card, each waits for its turn.
+    """
+    with in_turn(folder / ".config.json.lock"):
+        write_json(folder / "config.json", change(read_card(folder)).to_dict())
 
 
 def build(kind: str, config: Any, source: Path | str) -> Model:

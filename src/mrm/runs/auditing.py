@@ -9,11 +9,13 @@ from pathlib import Path
 from mrm.audit import overlaps
 from mrm.audit.fingerprints import read_names
 from mrm.audit.overlaps import AuditReport
+from mrm.runs.output_lock import alone_on
 from mrm.system.errors import RunError
 from mrm.system.files import write_whole
 from mrm.system.progress import Progress
 
 
+@alone_on("json")
 def audit(
     sets: Sequence[Path], json: Path | None = None, images: bool = True, within: bool = False, examples: int = 5
 ) -> AuditReport:

@@ -30,6 +30,7 @@ from mrm.recipes import FinetuneConfig, SegmentConfig, suites
 from mrm.recipes.suites import Entry, Suite
 from mrm.runs.evaluating import evaluate
 from mrm.runs.finetuning import finetune
+from mrm.runs.output_lock import alone_in
 from mrm.runs.phantom_sets import draw_sets
 from mrm.runs.pretraining import pretrain
 from mrm.runs.reading_options import Reading
@@ -77,6 +78,7 @@ class Cell:
         return f"{self.entry.name}/{Path(self.model).stem or 'model'}-{self.seed}"
 
 
+@alone_in("config.out")
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     """Run the cells of a suite that are not done, and write the ledger. Returns it. A failed cell does not stop the others."""
     suite = suites.find(config.suite)

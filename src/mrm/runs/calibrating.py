@@ -25,12 +25,14 @@ from mrm.models import model_folder
 from mrm.models.card import OutlierReference
 from mrm.models.classifier import Classifier
 from mrm.runs.evaluating import score
+from mrm.runs.output_lock import held_folder
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import calibration
 from mrm.statistics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, OperatingPoint
 from mrm.statistics.intervals import Bootstrap, finite_or_none
-from mrm.system.errors import RunError
+from mrm.system.errors import RunError, UnreachableError
+from mrm.system.output_folder import writing
 from mrm.system.progress import Progress
 from mrm.system.text_table import estimate_cells, text_table
 
@@ -78,21 +80,50 @@ def calibrate(
     """
     device = device_of(reading)
     network, folder = model_folder.load_as(model, Classifier).to(device), model_folder.find_model(model)
+    with held_folder(folder):
+        summary, reference = _calibrated(network, folder, val, goal, reading, train, known, outliers, seed)
+    print(table(summary, reference))
+    return summary
+
+
+def _calibrated(
+    network: Classifier,
+    folder: Path,
+    val: Path,
+    goal: Goal,
+    reading: Reading,
+    train: Path | None,
+    known: float,
+    outliers: bool,
+    seed: int,
+) -> tuple[dict[str, Any], OutlierReference | None]:
+    """What `calibrate` fits and writes into the model's folder: the summary, and the outlier reference if wanted."""
     records = labelled_records(network, val, reading.images)
     site_key.load_or_make()  # a problem with it must show before the work, at whose end it is needed
-    prints = fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records"))
+    prints = fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records"), kept=True)
     leaks = overlaps(folder / "seen", records, STAGE, prints=prints)
     warn_of([*leaks, *repeats(records, prints, "the validation set")])
-    scores = score(network, records, val, reading)
+    scores = complete(score(network, records, val, reading), val)
     fitted = fit(scores, goal, val)
     summary = report(scores, fitted, goal, seed)
     summary |= {"records": Path(val).name, "fingerprint": records.fingerprint()}
     summary |= {"n": len(scores.records), "overlap": leaks}
     reference = outlier_reference(network, scores, train, reading, known, seed) if outliers else None
-    note_calibrated(folder, prints)
-    write_calibration(folder, fitted, reference, summary)
-    print(table(summary, reference))
-    return summary
+    with writing(folder):
+        note_calibrated(folder, prints)
+        write_calibration(folder, fitted, reference, summary)
+    return summary, reference
+
+
+def complete(scores: Scored, path: Path) -> Scored:
+    """The scores. Raises UnreachableError if images were out of reach: the model keeps what is fitted on the others."""
+    if scores.out_of_reach:
+        first = scores.unreadable[scores.out_of_reach[0]]
+        raise UnreachableError(
+            f"{path}: {len(scores.out_of_reach)} images could not be reached, so nothing was fitted; first error: {first}. "
+            "Run the same command again when they are there, or leave them out of the file"
+        )
+    return scores
 
 
 @dataclass(frozen=True)
@@ -126,14 +157,13 @@ def write_calibration(
 ) -> None:
     """Put what was fitted on the model's card."""
     pairs = zip(fitted.classes, fitted.temperatures_C, strict=True)
-    card = replace(
-        model_folder.read_card(folder),
-        temperatures={name: float(t) for name, t in pairs if not math.isnan(t)},
-        thresholds={name: point.threshold for name, point in fitted.points.items()},
-        outliers=reference,
-        calibration=summary,
-    )
-    model_folder.write_card(folder, card)
+    changes: dict[str, Any] = {
+        "temperatures": {name: float(t) for name, t in pairs if not math.isnan(t)},
+        "thresholds": {name: point.threshold for name, point in fitted.points.items()},
+        "outliers": reference,
+        "calibration": summary,
+    }
+    model_folder.change_card(folder, lambda card: replace(card, **changes))
 
 
 def check_fitted(temperatures_C: np.ndarray, classes: Sequence[str], val: Path) -> None:
@@ -202,7 +232,7 @@ def outlier_reference(
     """The reference learned from validation features; or from those of `train`, with validation held out."""
     if train is None:
         return outliers.reference(scores.features_ND, scores.records.patients, share=known, seed=seed)
-    train_scores = score(network, labelled_records(network, train, reading.images), train, reading)
+    train_scores = complete(score(network, labelled_records(network, train, reading.images), train, reading), train)
     return outliers.reference(train_scores.features_ND, held_out_ND=scores.features_ND, share=known)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from mrm.data.patients import patients_of
 from mrm.evaluation.predictions import pair, read_dice, read_predictions, same_order, same_patients
 from mrm.pages.comparison import TITLES, write_comparison_page
+from mrm.runs.output_lock import alone_in
 from mrm.statistics import comparison, ranking
 from mrm.statistics.comparison import Comparison
 from mrm.system.errors import RecordError
@@ -24,6 +25,7 @@ DICE = ("dice_positive", "dice_published")
 Compared = dict[str, dict[str, Comparison]]  # class: measure: comparison
 
 
+@alone_in("out")
 def compare(first: Path, second: Path, out: Path, draws: int = 2000, seed: int = 0) -> Compared:
     """Compare two `predictions.csv` (or two `images.csv`) of the same records. Writes `comparison.json` and a page.
 

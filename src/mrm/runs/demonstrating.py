@@ -28,6 +28,7 @@ from mrm.models.mrm import MRM
 from mrm.pages.demo import Contender, FilledReport, Story, Word, write_demo_page
 from mrm.runs.evaluating import evaluate
 from mrm.runs.finetuning import finetune
+from mrm.runs.output_lock import alone_in
 from mrm.runs.phantom_sets import draw_sets
 from mrm.runs.pretraining import pretrain
 from mrm.statistics import comparison, intervals, ranking
@@ -38,6 +39,7 @@ EPOCHS = 12
 STEPS = 50  # of fine-tuning, from either encoder
 
 
+@alone_in("out")
 def demo(out: Path, seed: int = 0) -> Path:
     """Run the whole path under `out` and write `index.html`. Returns its path. The same call resumes a stopped demo."""
     started, out = time.perf_counter(), Path(out)

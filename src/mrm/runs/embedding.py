@@ -3,6 +3,7 @@
 # Shapes: N images, D features
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from mrm.inference.predict import Kind
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
+from mrm.runs.output_lock import alone_on
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
-from mrm.runs.work import KNOWN, NOTES, Work, Written
+from mrm.runs.work import KNOWN, NOTES, Work
+from mrm.runs.written import Written
 from mrm.system.errors import RunError
-from mrm.system.files import write_by, write_json
+from mrm.system.files import reserve, write_by, write_json
 from mrm.system.output_folder import writing
 from mrm.system.partial_results import Row
 from mrm.system.table_files import check_suffix, write_table
@@ -30,6 +33,7 @@ BESIDE = {
 }  # suffixes that features are written with, and those of the files beside them
 
 
+@alone_on("out", BESIDE)
 def embed(
     model: Path, paths: Sequence[Path | str], out: Path, kind: Kind = "pooled", reading: Reading = Reading()
 ) -> Written:
@@ -63,10 +67,13 @@ def _write_npy(work: Work, shape: Sequence[int], columns: Mapping[str, type], ro
     write_json(work.out.with_suffix(".json"), work.facts())
 
     def write(temporary: Path) -> None:
-        array = np.lib.format.open_memmap(temporary, "w+", np.float32, (len(work.keys), *shape))
-        for number, values in enumerate(work.partial.values(work.keys)):
-            array[number] = values.reshape(shape)
-        array.flush()
+        full = (len(work.keys), *shape)
+        with open(temporary, "wb") as file:  # not mapped: a write to a full disk is then an error, not a SIGBUS
+            header = {"descr": "<f4", "fortran_order": False, "shape": full}
+            np.lib.format.write_array_header_1_0(file, header)
+            reserve(file, file.tell() + 4 * math.prod(full))
+            for values in work.partial.values(work.keys):
+                file.write(values.tobytes())
 
     with writing(work.out):
         write_by(work.out, write)

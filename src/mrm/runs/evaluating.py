@@ -33,6 +33,7 @@ from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.pages.evaluation import write_evaluation_page
 from mrm.pages.segmentation import Case, write_segmentation_page
+from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import Reading, autocast, device_of
 from mrm.runs.run_folder import warn_of
 from mrm.runs.segmenting import require_meaning
@@ -90,6 +91,7 @@ def masks_table(results: dict[str, Any]) -> str:
     return text_table(("class", "measure", *ESTIMATE_HEAD), rows, text_columns=2)
 
 
+@alone_in("out")
 def evaluate_findings(
     model: Path,
     records: Path,
@@ -145,6 +147,7 @@ def score(model: Classifier, records: Records, path: Path, reading: Reading) -> 
     return scored(model, records, path, reading.workers, reading.batch, reading.precision, reading.crop_borders)
 
 
+@alone_in("out")
 def evaluate_masks(
     model: Path,
     folder: Path,

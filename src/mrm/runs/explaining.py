@@ -19,8 +19,10 @@ from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
 from mrm.runs.one_by_one import Rows, write_rows
+from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import output_names, plain, spare_inputs
+from mrm.runs.written import Written
 from mrm.system.errors import RunError
 from mrm.system.files import write_whole
 from mrm.system.output_folder import make_folder, writing
@@ -28,6 +30,7 @@ from mrm.system.output_folder import make_folder, writing
 COLUMNS = ("image", "finding", "probability", "method", "overlay", "array", "sheet", "error")
 
 
+@alone_in("out")
 def explain(
     model: Path,
     paths: Sequence[Path],
@@ -38,10 +41,10 @@ def explain(
     folder: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
-) -> Path:
+) -> Written:
     """Write heat maps of images: for each finding an overlay and an array, for each image a sheet of all.
 
-    Returns `maps.csv`, with a row for each map and for each image that could not be read. Relative paths in lists start
+    `maps.csv` has a row for each map and for each image that could not be read. Relative paths in lists start
     from `folder`; `workers` read images ahead. Raises RunError for a finding that the model does not have, or where no image can be read.
     """
     network = model_folder.load_as(model, Classifier).to(device_named(device))

@@ -18,6 +18,7 @@ from mrm.inference import report_filling
 from mrm.inference.report_filling import Blank, SentenceScore
 from mrm.models import model_folder
 from mrm.models.mrm import MRM
+from mrm.runs.output_lock import alone_on
 from mrm.runs.reading_options import device_named
 from mrm.system.errors import ImageError, ReportError, RunError
 from mrm.system.files import write_json
@@ -26,6 +27,7 @@ MAX_OTHERS = 64  # images of other patients that are compared with
 MAX_BYTES = 1_000_000  # of a report file
 
 
+@alone_on("json")
 def fill_in(
     model: Path,
     image: Path,
@@ -48,6 +50,7 @@ def fill_in(
     return blanks
 
 
+@alone_on("json")
 def surprise(
     model: Path,
     image: Path,

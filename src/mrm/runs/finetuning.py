@@ -23,6 +23,7 @@ from mrm.models import model_folder
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import FinetuneConfig
+from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
 from mrm.runs.same_records import require_same_records
 from mrm.statistics import ranking
@@ -31,6 +32,7 @@ from mrm.training.tasks import ClassifyTask
 from mrm.training.trainer import Trainer
 
 
+@alone_in("config.out")
 def finetune(config: FinetuneConfig) -> Path:
     """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
     open_run(config)

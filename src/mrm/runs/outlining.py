@@ -19,9 +19,11 @@ from mrm.data.records import Record, Records
 from mrm.inference import dicom_seg, outlines
 from mrm.models import model_folder
 from mrm.models.segmenter import Segmenter, probabilities
+from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import Reading, autocast, device_of
 from mrm.runs.run_folder import spare_inputs
-from mrm.runs.work import KNOWN, NOTES, Work, Written
+from mrm.runs.work import KNOWN, NOTES, Work
+from mrm.runs.written import Written
 from mrm.system.errors import ImageError, MaskError, RunError
 from mrm.system.files import write_by
 from mrm.system.output_folder import make_folder, writing
@@ -29,6 +31,7 @@ from mrm.system.partial_results import Row
 from mrm.system.table_files import write_table
 
 
+@alone_in("out")
 def outline(
     model: Path,
     paths: Sequence[Path | str],

@@ -27,7 +27,7 @@ def pack(
     """Pack records or a segmentation folder into `out`, and print a summary."""
     source = open_source(records, images, classes, on_error)
     with Progress("packing") as progress:
-        packing = pack_source(source, out, config, workers, progress)
+        packing = pack_source(source, out, config, workers, progress, on_error)
     index = packing.index
     size = sum(f.bytes for f in index.files)
     print(

@@ -14,9 +14,11 @@ from mrm.data.finding_files import records_at
 from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
+from mrm.runs.output_lock import alone_on
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
-from mrm.runs.work import KNOWN, NOTES, Work, Written
+from mrm.runs.work import KNOWN, NOTES, Work
+from mrm.runs.written import Written
 from mrm.system.errors import RunError
 from mrm.system.partial_results import Row
 from mrm.system.table_files import check_suffix, write_table
@@ -42,6 +44,7 @@ def predict(
     return predict_table(model, paths, out, reading)
 
 
+@alone_on("out")
 def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: Reading = Reading()) -> Written:
     """Probabilities, thresholds and decisions, a row for each image, as CSV, JSON, JSON lines or Parquet.
 

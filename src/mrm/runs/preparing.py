@@ -11,12 +11,14 @@ from mrm.corpora.options import Options
 from mrm.corpora.splits import LISTS
 from mrm.corpora.writing import AUDIT
 from mrm.data.records import Records
+from mrm.runs.output_lock import alone_in
 from mrm.system.files import write_whole
 from mrm.system.journal import Journal
 from mrm.system.output_folder import writing
 from mrm.system.progress import Progress
 
 
+@alone_in("out")
 def prepare(name: str, source: Path, out: Path, options: Options | None = None) -> AuditReport:
     """Write records, label lists and facts of a public corpus from its download, and audit its sets. Returns the audit.
 

@@ -25,6 +25,7 @@ from mrm.models import model_folder, noise
 from mrm.models.card import Card
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
+from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin
 from mrm.runs.same_records import require_same_records
 from mrm.system.files import write_whole
@@ -32,6 +33,7 @@ from mrm.training.tasks import PretrainTask
 from mrm.training.trainer import Trainer, processes
 
 
+@alone_in("config.out")
 def pretrain(config: PretrainConfig) -> Path:
     """Learn from images and reports: restore masked patches and masked words. Returns the run's folder."""
     open_run(config)

@@ -27,6 +27,7 @@ from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
 from mrm.system.files import write_by
+from mrm.system.output_folder import writing
 from mrm.training.checkpoints import STATE
 
 
@@ -47,7 +48,7 @@ def features_of(
         network = load_or_randomise(config, path).to(device_named(config.device))
         computed = {}
         for part, rows in records.items():
-            features_ND, unreadable = predict.features(network, rows, workers=config.workers)
+            features_ND, unreadable = predict.features(network, rows, workers=config.workers, complete=True)
             if len(unreadable) == len(rows):
                 first, reason = next(iter(unreadable.items()))
                 source = getattr(config, part)
@@ -104,7 +105,8 @@ def fine_tuned(
         finetune(settings)
     network = model_folder.load_as(settings.out, Classifier).to(device_named(config.device))
     val_NC, test_NC = (
-        predict.classify(network, records[name], workers=config.workers).logits_NC for name in ("val", "test")
+        predict.classify(network, records[name], workers=config.workers, complete=True).logits_NC
+        for name in ("val", "test")
     )
     readable_N = ~np.isnan(val_NC).any(axis=1)
     pairs = zip(records["val"].labels_NC[readable_N].T, val_NC[readable_N].T, strict=True)
@@ -182,10 +184,11 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Arrays as an `.npz` file, written whole or not at all."""
 
     def write(temporary: Path) -> None:
-        with open(temporary, "wb") as opened:  # given a name, numpy would append its own suffix
+        with open(temporary, "wb") as opened:
             np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]
 
-    write_by(file, write)
+    with writing(file):
+        write_by(file, write)
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ from mrm.evaluation.classifier_test import overlaps
 from mrm.evaluation.repeats import repeats
 from mrm.models import model_folder
 from mrm.pages.probe import write_probe_page
+from mrm.runs.output_lock import alone_in
 from mrm.runs.probe_plan import FINETUNE, RANDOM, ProbeConfig, check, labelled_records, named_models, planned, subsets
 from mrm.runs.probe_results import curves, summarise, table
 from mrm.runs.probe_units import (
@@ -34,6 +35,7 @@ from mrm.system.files import write_json
 from mrm.system.output_folder import json_settings, open_folder
 
 
+@alone_in("config.out")
 def probe(config: ProbeConfig) -> dict[str, Any]:
     """Probe frozen features, and fine-tune if a recipe is named. Returns the results.
 

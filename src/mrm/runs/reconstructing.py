@@ -16,8 +16,10 @@ from mrm.models import model_folder
 from mrm.models.mrm import MRM
 from mrm.pages import sheets
 from mrm.runs.one_by_one import Rows, write_rows
+from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import output_names, spare_inputs
+from mrm.runs.written import Written
 from mrm.system.errors import RunError
 from mrm.system.files import write_whole
 from mrm.system.output_folder import make_folder, writing
@@ -25,6 +27,7 @@ from mrm.system.output_folder import make_folder, writing
 COLUMNS = ("image", "error_normalised", "error_grey", "keep", "seed", "file", "error")
 
 
+@alone_in("out")
 def reconstruct(
     model: Path,
     paths: Sequence[Path],
@@ -34,8 +37,8 @@ def reconstruct(
     folder: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
-) -> Path:
-    """Write NAME.png for each image: masked, restored, original, residual. Returns `errors.csv`.
+) -> Written:
+    """Write NAME.png for each image: masked, restored, original, residual; and `errors.csv`, a row for each.
 
     The mask follows from `seed` and is the same for every image; `keep` patches stay visible, by default as many as in
     training. Relative paths in lists start from `folder`; `workers` read images ahead. Raises RunError for another kind of model, an impossible

@@ -165,7 +165,10 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
             if before and before.is_dir():
                 copy_seen(model_folder.find_model(before) / "seen", folder)
             prints = fingerprint(
-                records, config.audit == "images", progress=Progress(f"fingerprinting the {stage} records")
+                records,
+                config.audit == "images",
+                progress=Progress(f"fingerprinting the {stage} records"),
+                kept=config.on_error == "stop",
             )
             prints.save(folder / f"{stage}.npz")
     return folder

@@ -22,6 +22,7 @@ from mrm.models import model_folder
 from mrm.models.card import Card, OutlineThreshold
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.recipes import SegmentConfig
+from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
 from mrm.runs.same_records import require_same_records
 from mrm.system.errors import RunError
@@ -29,6 +30,7 @@ from mrm.training.tasks import SegmentTask
 from mrm.training.trainer import Trainer
 
 
+@alone_in("config.out")
 def segment(config: SegmentConfig) -> Path:
     """Learn outlines from masks, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
     open_run(config)

@@ -7,10 +7,12 @@ from pathlib import Path
 from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.data.sections import select_sections
+from mrm.runs.output_lock import alone_on
 from mrm.system.errors import RunError
 from mrm.system.files import write_whole
 
 
+@alone_on("out")
 def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
     """Learn at most `size` word pieces from the reports of `records` and write them to `out`. Returns the tokenizer.
 

@@ -8,7 +8,6 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,16 @@ import torch
 import mrm
 from mrm.data import sampling
 from mrm.data.finding_files import record_keys
+from mrm.data.reach import Reach
 from mrm.data.records import Records
 from mrm.inference import neighbours, predict
 from mrm.inference.predict import Computed
 from mrm.models import model_folder
 from mrm.runs.reading_options import Reading, named_failures
-from mrm.system.errors import ImageError, RunError
+from mrm.runs.written import Written
+from mrm.system.errors import ImageError, RunError, UnreachableError
 from mrm.system.files import write_whole
-from mrm.system.partial_results import Partial, Row
+from mrm.system.partial_results import AGAIN, Partial, Row
 from mrm.system.progress import Progress
 from mrm.training.trainer import processes
 
@@ -33,21 +34,6 @@ KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first colum
 NOTES: dict[str, type] = {"warning": str, "error": str}  # the last columns of every table
 DECIDING = ("thresholds", "temperatures", "outline_thresholds", "outliers")  # fields of a card that results depend on
 SHOWN = 5  # warnings about images that are printed; the table has all of them
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a command has written: where, for how many images, and how many of them could not be read."""
-
-    out: Path
-    n: int
-    unreadable: int
-
-    def __str__(self) -> str:
-        images = "1 image" if self.n == 1 else f"{self.n:,} images"
-        if not self.unreadable:
-            return f"{self.out}: {images}"
-        return f"{self.out}: {images}; {self.unreadable:,} could not be read, see the column error"
 
 
 class Work:
@@ -91,7 +77,7 @@ class Work:
         self.processes.wait_for_everyone()
         if note.read_text() != images:
             raise RunError(f"{self.out}: the images changed while the ranks started; run the command again")
-        done = self.partial.places()
+        done = self.partial.done()
         self.processes.wait_for_everyone()
         if done and self.processes.is_main_process:
             print(f"{self.partial.folder}: resuming from image {len(done):,}/{len(self.keys):,}")
@@ -119,7 +105,8 @@ class Work:
     def _add(self, computed: Computed, rows: list[Row]) -> None:
         """Append a batch's rows, those of unreadable images last; the table puts them in order."""
         by_index = dict(zip(computed.index_B.tolist(), rows, strict=True))
-        by_index |= {s.index: {**self._row(s.index), "error": s.reason} for s in computed.skipped}
+        for s in computed.skipped:
+            by_index[s.index] = {**self._row(s.index), "error": s.reason, **({AGAIN: True} if s.again else {})}
         for warned in computed.warned:
             by_index[warned.index]["warning"] = warned.reason
         self._show([f"left out {s.reason}" for s in computed.skipped] + [w.reason for w in computed.warned])
@@ -132,12 +119,14 @@ class Work:
     def run_singly(self, make: Callable[[int], Row]) -> None:
         """Make this rank's rows image by image; an ImageError becomes the row's error."""
         indices = [sample.index for batch in self._mine(1) for sample in batch]
+        reach = Reach(self.records)
         with Progress(self.what, len(indices)) as progress:
             for index in progress.over(indices):
                 row = self._single_row(index, make)
                 messages = [f"left out {row['error']}"] if "error" in row else [row["warning"] or ""]
                 self._show([message for message in messages if message])
                 self.partial.add(self.processes.process_index, [(self.keys[index], row)])
+                reach.miss(row["error"]) if AGAIN in row else reach.reached()
 
     def _single_row(self, index: int, make: Callable[[int], Row]) -> Row:
         """The row that `make` returns for an image, with the warnings; or the reason why there is none."""
@@ -148,6 +137,8 @@ class Work:
                 row |= make(index)
             except (ImageError, OSError, MemoryError) as error:
                 row["error"] = str(error) or "not enough memory"
+                if isinstance(error, UnreachableError | OSError):
+                    row[AGAIN] = True
         row["warning"] = "; ".join(dict.fromkeys(str(w.message) for w in caught)) or None
         return row
 
@@ -166,8 +157,9 @@ class Work:
     def finish(self, write: Callable[[Callable[[], Iterator[Row]]], object]) -> Written:
         """Wait for the other ranks, write the table, and remove the partial results.
 
-        `write` gets a function that iterates over all rows. Raises RunError if no image could be read; the table is
-        written then, too.
+        They stay where images could not be reached, so that the same command tries these alone again. `write` gets a
+        function that iterates over all rows. Raises RunError if no image could be read, UnreachableError if none could
+        be reached; the table is written then, too.
         """
         self.partial.close(self.processes.process_index)
         if not self.processes.is_main_process:
@@ -175,11 +167,14 @@ class Work:
         while not self.partial.whole(self.processes.num_processes):
             time.sleep(0.2)
         write(lambda: self.partial.rows(self.keys))
-        errors = [row["error"] for row in self.partial.rows(self.keys) if row.get("error")]
-        self.partial.remove()
-        if len(errors) == len(self.keys):
-            raise RunError(f"none of the {len(errors)} images could be read; first error: {errors[0]}")
-        return Written(self.out, len(self.keys), len(errors))
+        failed = [row for row in self.partial.rows(self.keys) if row.get("error")]
+        again = sum(AGAIN in row for row in failed)
+        if not again:
+            self.partial.remove()
+        if len(failed) == len(self.keys):
+            kind = UnreachableError if again else RunError
+            raise kind(f"none of the {len(failed)} images could be read; first error: {failed[0]['error']}")
+        return Written(self.out, len(self.keys), len(failed), again)
 
     def with_features(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The rows with their values in the column feature, which is absent where the image could not be read."""

@@ -1,5 +1,7 @@
 """The errors that users read: what is wrong, where, and what to do. The command line prints each as one line."""
 
+UNREAD = 3  # exit status: some images could not be read; what could be done is done, or kept for the same command
+
 
 def printable(text: str) -> str:
     """The text with `\\xe4` in place of each byte of a file name that is not UTF-8, which could not be printed or saved."""
@@ -15,6 +17,8 @@ def printable(text: str) -> str:
 
 class MRMError(ValueError):
     """The base of all expected errors. Its message can be printed, whatever file names are in it."""
+
+    status = 2  # exit status of the command
 
     def __init__(self, message: str = "") -> None:
         super().__init__(printable(message))
@@ -56,12 +60,22 @@ def unexpected(where: str, error: BaseException) -> UnexpectedError:
     )
 
 
+class UnreachableError(ImageError):
+    """An image that is absent, or on a share that does not answer: unlike a damaged one, it may be there later."""
+
+    status = UNREAD
+
+
 class MaskError(ImageError):
     """A mask, or a folder of masks, that cannot be used."""
 
 
 class ShardError(ImageError):
     """A folder of shards that cannot be used."""
+
+
+class LostShardError(ShardError, UnreachableError):
+    """A file of a shard folder that is absent, or on a share that does not answer."""
 
 
 class PackError(MRMError):

@@ -8,13 +8,14 @@ read that `mrm.system.permissions` names, and raise OSError where the file canno
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mrm.system.permissions import restricted
 from mrm.system.spreadsheet_cells import guarded
@@ -38,6 +39,17 @@ def write_by(path: Path, write: Callable[[Path], object]) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+def reserve(file: IO[bytes], size: int) -> None:
+    """Take the disk space that a new file will need, so that a full disk is known before the long writing. Raises OSError."""
+    file.flush()
+    try:
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):  # a file system that cannot reserve
+            raise
 
 
 def write_whole(path: Path, content: bytes) -> Path:

@@ -1,17 +1,143 @@
-"""Locks on files: one process at a time. The system releases a lock when its process ends, however it ends."""
+"""Locks on files: one process at a time. The system releases a lock when its process ends, however it ends.
+
+A command holds a lock file while it writes: `.lock` in an output folder, `.NAME.lock` beside an output file. The file
+says who holds it. One that is free but was left behind is taken over: at once if it is of this machine, whose locks the
+system knows; else after watching it for a while, because some network file systems do not tell one machine of the locks
+of another. Until then a living process shows itself by touching its lock file.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
 from mrm.system.errors import OutputError
 
 LOCK = ".lock"  # the file in an output folder that a command holds while it writes there
+TOUCH = 10.0  # seconds after which a process touches the lock files that it holds
+SILENCE = 60.0  # seconds without a touch after which the process of another machine has ended
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # variables in which launchers put the rank
+NOT_SUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_opened: set[IO[bytes]] = set()  # lock files that this process has open
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lock file, or left it behind."""
+
+    host: str
+    pid: int
+    since: str
+    machine: str  # of the running system: another one after a restart
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+# Output folders and files ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Hold an existing output folder inside the block. Raises OutputError if another process holds it.
+
+    Of the ranks of one run, the first holds it for all. The lock file is removed at the end.
+    """
+    with _holding(folder / LOCK, folder):
+        yield
+
+
+@contextmanager
+def only_writer(files: Sequence[Path]) -> Iterator[None]:
+    """Hold output files inside the block, as `only_process` holds a folder. Their folders must exist."""
+    with ExitStack() as stack:
+        for file in files:
+            stack.enter_context(_holding(file.with_name(f".{file.name}{LOCK}"), file))
+        yield
+
+
+@contextmanager
+def _holding(path: Path, out: Path) -> Iterator[None]:
+    if any(os.environ.get(name, "0") != "0" for name in RANKS):
+        yield
+        return
+    with trying(path) as acquired:
+        if not acquired:
+            raise _in_use(out, holder_of(path))
+        _watch_other_machine(path, out)
+        path.write_text(json.dumps(asdict(_this_process())))
+        ended = threading.Event()
+        threading.Thread(target=_touch, args=(path, ended), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            path.unlink(missing_ok=True)
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds a lock file, or left it behind, by its content; None where it does not say."""
+    try:
+        return Holder(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _in_use(out: Path, holder: Holder | None) -> OutputError:
+    who = f" ({holder})" if holder else ""
+    return OutputError(f"{out}: another process is writing here{who}; wait for it to end, or choose another --out")
+
+
+def _watch_other_machine(path: Path, out: Path) -> None:
+    """Return once the process of another machine that left this lock has ended. Raises OutputError if it lives."""
+    earlier = holder_of(path)
+    if earlier is None or earlier.machine == _machine():
+        return
+    warnings.warn(
+        f"{out}: the lock of {earlier}, is still there; taken over unless it shows a sign of life within {SILENCE:g} s",
+        stacklevel=5,
+    )
+    before, until = path.stat().st_mtime_ns, time.monotonic() + SILENCE
+    while time.monotonic() < until:
+        time.sleep(min(1.0, SILENCE / 10))
+        with open(path, "rb") as opened:  # opening makes a network file system ask for the present state
+            if os.fstat(opened.fileno()).st_mtime_ns != before:
+                raise _in_use(out, earlier)
+
+
+def _this_process() -> Holder:
+    return Holder(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"), _machine())
+
+
+def _machine() -> str:
+    """A name that no other running system has."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not on Linux
+        return socket.gethostname()
+
+
+def _touch(path: Path, ended: threading.Event) -> None:
+    """Show that this process lives until it has `ended`. A share that is gone for a while is no reason to stop."""
+    while not ended.wait(TOUCH):
+        try:
+            os.utime(path)
+        except OSError:
+            continue
+
+
+# Any lock file --------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -22,28 +148,24 @@ def waiting_for(file: Path) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Hold a lock file inside a short block, and remove it then; waits while another process, or thread, holds it."""
+    while True:
+        with trying(path) as acquired:
+            if acquired:
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+        time.sleep(0.02)
+
+
 def is_held(file: Path) -> bool:
     """Whether any process holds the lock on `file`."""
     with open(file, "w") as opened:
         return not _acquire(opened)
-
-
-@contextmanager
-def only_process(folder: Path) -> Iterator[None]:
-    """Hold an existing output folder inside the block. Raises OutputError if another process holds it.
-
-    The lock file is removed at the end; one that a killed process has left behind is taken over.
-    """
-    path = folder / LOCK
-    with trying(path) as acquired:
-        if not acquired:
-            raise OutputError(
-                f"{folder}: another process is writing to this folder; wait for it to end, or choose another --out"
-            )
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -54,8 +176,22 @@ def trying(path: Path) -> Iterator[bool]:
             acquired = _acquire(file)
             if acquired and not _is_at(file, path):
                 continue  # the process that held it removed it between `open` and the lock
-            yield acquired
+            _opened.add(file)
+            try:
+                yield acquired
+            finally:
+                _opened.discard(file)
             return
+
+
+def _close_in_child() -> None:
+    """Close the lock files that a forked process has inherited, or it would hold them when its parent is killed."""
+    for file in _opened:
+        file.close()
+    _opened.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _is_at(file: IO[bytes], path: Path) -> bool:
@@ -72,4 +208,12 @@ def _acquire(file: IO[bytes] | IO[str]) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        warnings.warn(
+            f"{file.name}: this file system has no locks ({error.strerror}), so nothing keeps a second process out; "
+            "do not start the same command twice",
+            stacklevel=2,
+        )
     return True

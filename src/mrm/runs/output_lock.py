@@ -1,0 +1,96 @@
+"""One process at a time on the output of a command: a second start is refused before it writes anything."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from mrm.system.lock import only_process, only_writer
+from mrm.system.output_folder import make_folder, writing
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+NOTHING: Mapping[str, Sequence[str]] = {}
+
+
+def alone_in(argument: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """Decorate a command: it holds the folder that `argument` names ("out", "config.out") while it works.
+
+    The command then raises OutputError where another process holds the folder.
+    """
+    return _held_while(argument, held_folder)
+
+
+def alone_on(
+    argument: str, beside: Mapping[str, Sequence[str]] = NOTHING
+) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """Decorate a command: it holds the file that `argument` names, unless it is None, while it works.
+
+    `beside` has, for a suffix of that file, the suffixes of the files that are written beside it.
+    """
+    return _held_while(
+        argument, lambda file: held_files([file, *(file.with_suffix(s) for s in beside.get(file.suffix, ()))])
+    )
+
+
+@contextmanager
+def held_folder(out: Path) -> Iterator[None]:
+    """Make an output folder and hold it inside the block. A command that fails before it writes leaves no new folder."""
+    with _made(out), only_process(out):
+        yield
+
+
+@contextmanager
+def held_files(files: Sequence[Path]) -> Iterator[None]:
+    """Hold output files inside the block; their folder is made."""
+    with _made(files[0].absolute().parent), only_writer([file.absolute() for file in dict.fromkeys(files)]):
+        yield
+
+
+def _held_while(
+    argument: str, hold: Callable[[Path], AbstractContextManager[None]]
+) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    name, *attributes = argument.split(".")
+
+    def decorate(command: Callable[Given, Result]) -> Callable[Given, Result]:
+        signature = inspect.signature(command)
+
+        @wraps(command)
+        def held(*positional: Given.args, **named: Given.kwargs) -> Result:
+            given = signature.bind(*positional, **named)
+            given.apply_defaults()
+            out = given.arguments[name]
+            for attribute in attributes:
+                out = getattr(out, attribute)
+            if out is None:
+                return command(*positional, **named)
+            with hold(Path(out)):
+                return command(*positional, **named)
+
+        return held
+
+    return decorate
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; what was made and is still empty at the end is removed."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    try:
+        with writing(folder):
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        yield
+    finally:
+        for path in missing:
+            try:
+                path.rmdir()
+            except OSError:  # in use now, which is what it was made for
+                break
