@@ -168,5 +168,5 @@ def report_losses(study: Study, config) -> dict[str, float]:
 def read_curve(path: Path) -> dict[str, list[float]]:
     """Step and both losses of a run's log."""
     with open(path, newline="") as text:
-        rows = list(csv.DictReader(text))
+        rows = [row for row in csv.DictReader(text) if row["image"]]
     return {name: [float(r[name]) for r in rows] for name in ("step", "image", "report")}

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from mrm import runs
 from mrm.models import model_folder
 from mrm.system.errors import TrainingError
+from mrm.training import checkpoints
 from mrm.training.trainer import Stopped, Trainer
 from tests.support.commands import start_pretraining
 from tests.support.configs import pretrain_config
@@ -122,6 +124,83 @@ def test_a_gradient_that_is_not_finite_is_not_stepped_and_a_run_of_them_stops(ph
     calls.clear()
     with pytest.raises(TrainingError, match="5 steps in a row without a finite gradient"):
         runs.pretrain(pretrain_config(phantoms, tmp_path / "bad", bad_steps=5))
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """A function after which the losses of the given steps, counted from 1, are not numbers."""
+    from mrm.training import tasks
+
+    forward, calls, broken = tasks.PretrainTask.forward, [], set()
+
+    def poisoned(self, batch):
+        terms = forward(self, batch)
+        calls.append(1)
+        return {k: t._replace(sum=t.sum * (math.nan if len(calls) in broken else 1)) for k, t in terms.items()}
+
+    def start(*steps: int) -> None:
+        calls.clear()
+        broken.clear()
+        broken.update(steps)
+        monkeypatch.setattr(tasks.PretrainTask, "forward", poisoned)
+
+    return start
+
+
+def test_a_skipped_step_is_left_out_of_the_means_of_the_log_and_counted(phantoms, tmp_path, poison):
+    poison(3, 4, 6, 7, 8)
+    by_step = trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "a")))
+    poison(3, 4, 6, 7, 8)
+    by_three = trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "b", log_every=3)))
+    assert [row["skipped"] for row in by_step] == list("0011011100")
+    assert [row["step"] for row in by_step if not row["image"]] == ["3", "4", "6", "7", "8"]
+    assert all((row["image"] == "") == (row["report"] == "") == (row["gradient"] == "") for row in by_step)
+    image = [
+        float(row["image"] or "nan") for row in by_step
+    ]  # as many patches in every step: the mean is that of steps
+    assert [row["skipped"] for row in by_three] == ["1", "2", "2", "0"]
+    expected = [(image[0] + image[1]) / 2, image[4], image[8], image[9]]
+    assert [float(row["image"]) for row in by_three] == pytest.approx(expected, rel=1e-6)
+    assert [row["gradient"] for row in by_three] == [by_step[i]["gradient"] for i in (1, 4, 8, 9)]
+
+
+def test_a_stop_within_a_window_with_a_skipped_step_changes_no_row(phantoms, tmp_path, poison, monkeypatch):
+    poison(2, 5)
+    straight = trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "a", log_every=5)))
+    poison(2, 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_agreed_to_stop", lambda self: self.step == 4)
+        with pytest.raises(Stopped):
+            runs.pretrain(pretrain_config(phantoms, tmp_path / "b", log_every=5))
+    poison(1)  # the fifth
+    assert trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "b", log_every=5))) == straight
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("link", ["last", "best"])
+def test_a_kill_before_a_checkpoint_is_linked_leaves_no_link_behind(phantoms, tmp_path, monkeypatch, link):
+    """The validations at 5 and 10 both find a better model, so both links move at 10."""
+    cfg = pretrain_config(phantoms, tmp_path / "run", val=phantoms / "records.csv", lr=1e-4)
+    real = checkpoints._link
+
+    def killed(at: Path, folder: Path) -> None:
+        if at.name == link and folder.name == "step-00000010":
+            raise Killed
+        real(at, folder)
+
+    monkeypatch.setattr(checkpoints, "_link", killed)
+    with pytest.raises(Killed):
+        runs.pretrain(cfg)
+    assert (cfg.out / link).resolve().name != "step-00000010"
+    assert (cfg.out / "checkpoints" / "step-00000010").is_dir()
+    (cfg.out / "checkpoints" / ".step-00000012.tmp").mkdir()  # as a kill within a checkpoint leaves it
+    monkeypatch.undo()
+    runs.pretrain(cfg)
+    assert {(cfg.out / name).resolve().name for name in ("last", "best")} == {"step-00000010"}
+    assert not list((cfg.out / "checkpoints").glob(".*"))
 
 
 def test_an_average_of_weights_is_kept_and_survives_a_stop(phantoms, tmp_path, monkeypatch):

@@ -166,7 +166,7 @@ def read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
     """Both losses by step, from a run's log."""
     with open(path, newline="") as text:
         rows = list(csv.DictReader(text))
-    return {name: [(int(r["step"]), float(r[name])) for r in rows] for name in ("image", "report")}
+    return {name: [(int(r["step"]), float(r[name])) for r in rows if r[name]] for name in ("image", "report")}
 
 
 def peak_memory_gib() -> float:

@@ -32,6 +32,7 @@ from mrm.system.files import write_whole
 from mrm.system.output_folder import Settings, open_folder
 from mrm.system.progress import Progress
 from mrm.system.text_table import text_table
+from mrm.training.checkpoints import Checkpoints
 from mrm.training.trainer import processes
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -68,6 +69,8 @@ def open_run(config: Any) -> None:
         return [line for line in recipes.differences(before, settled) if line.split(":")[0] not in may_change]
 
     with processes().main_process_first():  # rank 0 makes the folder, the other ranks then find it
+        if processes().is_main_process:
+            Checkpoints(out, config.training.keep).relink_last()
         if config.extend and not (out / "last").exists():
             raise RunError(f"{out}: holds no run with a checkpoint, so there is nothing to prolong; leave out --extend")
         open_folder(out, Settings("run", "config.yaml", recipes.to_yaml(settled), changes, advice=ADVICE))

@@ -22,12 +22,33 @@ class Checkpoints:
         """The last checkpoint that was finished; None where there is none."""
         return max((self.run / "checkpoints").glob("step-*"), default=None)
 
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is."""
+        return self.run / "checkpoints" / f"step-{step:08d}"
+
+    def relink_last(self) -> None:
+        """Link the newest checkpoint as `last`, if there is one: a kill may have come between its name and its link."""
+        newest = self.newest()
+        if newest is not None and (self.run / "last").resolve() != newest.resolve():
+            _link(self.run / "last", newest)
+
+    def tidy(self, best: int) -> None:
+        """Complete what else a kill interrupted after a checkpoint had its name: `best`, and the removal of others.
+
+        `best` is the step that the newest checkpoint knows as the best so far, 0 where no validation has chosen one.
+        """
+        if best and self.path(best).is_dir():
+            _link(self.run / "best", self.path(best))
+        for unfinished in (self.run / "checkpoints").glob(".step-*.tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self._prune()
+
     def write(self, step: int, fill: Callable[[Path], None], best: bool = False) -> None:
         """Have `fill` write a folder under another name, flush it to the disk, rename and link it, then remove old ones.
 
         Raises TrainingError if it cannot be written; earlier checkpoints are kept.
         """
-        folder = self.run / "checkpoints" / f"step-{step:08d}"
+        folder = self.path(step)
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         try:

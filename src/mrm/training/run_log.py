@@ -17,10 +17,12 @@ class Log:
         self.path = path
         for file in (path, path.with_name("validation.csv")):
             if file.is_file():
-                with open(file, newline="") as text:
-                    header, *rows = [*csv.reader(text)] or [[]]
+                text = file.read_text(errors="replace")
+                whole = text[: text.rfind("\n") + 1]  # a kill, or a full disk, may have cut the last line
+                header, *rows = [*csv.reader(whole.splitlines())] or [[]]
+                rows = [row for row in rows if len(row) == len(header) and row[0].isdigit() and int(row[0]) <= step]
                 if header:
-                    write_csv(file, header, [row for row in rows if row and int(row[0]) <= step])
+                    write_csv(file, header, rows)
 
     def write(self, row: dict[str, Any], path: Path | None = None) -> None:
         """Append a row; the first one writes the header."""

@@ -36,6 +36,7 @@ from mrm.training.config import TrainConfig, length_note, lr_at
 from mrm.training.optimization import build_optimizer, update
 from mrm.training.run_log import Clock, Log
 from mrm.training.tasks import Task
+from mrm.training.totals import Totals
 
 # Model, step, ranks -> metrics; of "score" a higher value is better
 Validate = Callable[[nn.Module, int, Accelerator], dict[str, float]]
@@ -71,9 +72,10 @@ class Trainer:
         self.total, self.warmup = config.plan(self.epoch)
         self.micro, self.accumulate = self._micro_batches()
         self.checkpoints = Checkpoints(self.run, config.keep)
-        self.step, self.saved, self.bad, self.best = 0, 0, 0, -math.inf
+        self.step, self.saved, self.bad, self.best, self.best_step = 0, 0, 0, -math.inf, 0
         self.norms: list[Tensor] = []  # of the gradients of the last steps, on the device until they are read
-        self.totals: dict[str, Tensor] = {}  # sums and counts since the last log, on the device
+        self.norm: float | None = None  # the last finite one since the last log
+        self.totals = Totals()
         self.skipped: dict[str, str] = {}
         self.stop = False
         self.stopping = torch.zeros(())  # how many ranks were asked to stop
@@ -144,7 +146,7 @@ class Trainer:
             self._note_skipped(batch.skipped)
             self._backward(batch, counts, last=number == len(micro_batches))
         for name, count in counts.items():
-            self._add(f"{name}.count", count / self.accelerator.num_processes)  # summed over ranks when logged
+            self.totals.add(f"{name}.count", count / self.accelerator.num_processes)  # summed over ranks when logged
         self._update()
 
     def _backward(self, batch: Any, counts: dict[str, Tensor], last: bool) -> None:
@@ -155,13 +157,14 @@ class Trainer:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over ranks; undo it
             self.scaler.scale(loss).backward()
         for name, term in terms.items():
-            self._add(f"{name}.sum", term.sum.detach())
+            self.totals.add(f"{name}.sum", term.sum.detach())
 
     def _update(self) -> None:
         """Step the weights at the learning rate of this step, and their average after them."""
         config = self.config
         self.scaler.unscale_(self.optimizer)
         self.norms.append(parallel.gradient_norm(self.task.model, config.clip))
+        self.totals.end_step(self.norms[-1], self.accelerator.num_processes)
         self.lr = lr_at(self.step, peak=config.peak(), warmup=self.warmup, total=self.total, schedule=config.schedule)
         update(self.optimizer, self.lr, self.norms[-1], self.scaler)
         if self.ema:
@@ -207,10 +210,14 @@ class Trainer:
     def _write_log(self) -> None:
         self._read_norms()
         sums = self._whole_totals()
-        losses = {k: sums[f"{k}.sum"] / max(sums[f"{k}.count"], 1.0) for k in self.task.weights}
-        self.totals = {}
-        epoch = self.step * self.config.global_batch / self.epoch
-        row = {"step": self.step, "epoch": epoch, "lr": self.lr, **losses, "gradient": self.norm}
+        if self.norm is None:  # every update was skipped, so there is no mean
+            losses = {}
+        else:
+            losses = {k: sums[f"{k}.sum"] / max(sums[f"{k}.count"], 1.0) for k in self.task.weights}
+        epoch, skipped = self.step * self.config.global_batch / self.epoch, round(sums[Totals.SKIPPED])
+        means = {k: losses.get(k) for k in self.task.weights}
+        row = {"step": self.step, "epoch": epoch, "lr": self.lr, **means, "gradient": self.norm, "skipped": skipped}
+        self.totals, self.norm = Totals(), None
         if self.log:
             self.log.write(row)
             self._report(epoch, losses)
@@ -229,10 +236,10 @@ class Trainer:
 
     def _whole_totals(self) -> dict[str, float]:
         """Sums and counts since the last log, over all ranks."""
-        if not self.totals:
+        if not self.totals.sums:
             return {}
-        values = self._summed(torch.stack([*self.totals.values()]))
-        return dict(zip(self.totals, values.tolist(), strict=True))
+        values = self._summed(torch.stack([*self.totals.sums.values()]))
+        return dict(zip(self.totals.sums, values.tolist(), strict=True))
 
     def _read_norms(self) -> None:
         """Wait for the device and report which of the last updates were skipped; all ranks see the same.
@@ -242,7 +249,8 @@ class Trainer:
         """
         norms, self.norms = torch.stack(self.norms).tolist() if self.norms else [], []
         for step, norm in enumerate(norms, self.step - len(norms) + 1):
-            self.norm, self.bad = norm, 0 if math.isfinite(norm) else self.bad + 1
+            finite = math.isfinite(norm)
+            self.norm, self.bad = (norm, 0) if finite else (self.norm, self.bad + 1)
             if self.bad:
                 self.accelerator.print(f"step {step}: gradient norm {norm}, update skipped ({self.bad} in a row)")
             if self.bad >= self.config.bad_steps:
@@ -263,7 +271,7 @@ class Trainer:
             values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "score")
             print(f"step {self.step}/{self.total}  {values}", flush=True)
         better = metrics.get("score", -math.inf) > self.best
-        self.best = metrics["score"] if better else self.best
+        self.best, self.best_step = (metrics["score"], self.step) if better else (self.best, self.best_step)
         return better
 
     def _note_skipped(self, skipped: list[samples.Skipped]) -> None:
@@ -312,6 +320,8 @@ class Trainer:
             "scaler": self.scaler.state_dict(),  # empty unless it is used
             "plan": [self.total, self.warmup],
             "best": self.best,
+            "best_step": self.best_step,
+            "norm": self.norm,
             "bad": self.bad,
             "totals": {k: torch.tensor(v, dtype=torch.float64) for k, v in totals.items()},
             "skipped": self.skipped,
@@ -341,12 +351,14 @@ class Trainer:
         parallel.load_state(self.optimizer, state["optimizer"])
         self.step = self.saved = state["step"]
         self.best, self.bad, self.skipped = state["best"], state["bad"], state["skipped"]
+        self.best_step, self.norm = state["best_step"], state["norm"]
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         if note := length_note(self.config, self.step, state["plan"], (self.total, self.warmup)):
             self.accelerator.print(f"{self.run}: {note}")
         if self.accelerator.is_main_process:  # sums over all ranks
-            self.totals = {k: v.to(self.accelerator.device) for k, v in state["totals"].items()}
+            self.totals.sums = {k: v.to(self.accelerator.device) for k, v in state["totals"].items()}
+            self.checkpoints.tidy(self.best_step)
 
     # Batches, sums and signals ---------------------------------------------------------------------
 
@@ -367,11 +379,6 @@ class Trainer:
                 "change --training.global-batch or --training.micro-batch"
             )
         return micro, share // micro
-
-    def _add(self, name: str, value: Tensor) -> None:
-        """Add to the totals. Floats add up exactly in doubles, so the order of the ranks does not matter."""
-        value = value.double()
-        self.totals[name] = self.totals[name] + value if name in self.totals else value
 
     def _summed(self, values: Tensor) -> Tensor:
         """The sum over all ranks."""
