@@ -17,7 +17,6 @@ with its text where there is one. Both encoders get the same steps; the baseline
 from __future__ import annotations
 
 import argparse
-import csv
 import platform
 import time
 import warnings
@@ -30,12 +29,14 @@ import torch
 
 from mrm import recipes, runs
 from mrm.data import images, masks
+from mrm.data.patients import PATIENTS
 from mrm.data.records import Record, Records
+from mrm.evaluation.predictions import ImageDice, read_dice
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.statistics.dice import PixelCounts, mean_over, overlap_report
 from mrm.statistics.intervals import Bootstrap, Estimate
-from mrm.system.files import write_json
+from mrm.system.files import write_csv, write_json
 from mrm.system.tables import read_csv_rows
 
 SHARES = {"training": 0.7, "validation": 0.1, "test": 0.2}
@@ -65,7 +66,7 @@ def main() -> None:
         runs.segment(configure(options, folder, start, run, steps, scratch))
         seconds[name] = time.perf_counter() - began
         results[name] = runs.evaluate(run, folder, run / "test")["classes"]["lungs"]
-        dice[name] = read_dice(run / "test" / "images.csv")
+        dice[name] = read_dice(run / "test" / "images.csv")["lungs"]
     report = {"images": counts, "empty masks left out": empty, "steps": steps, "seconds": seconds, "results": results}
     if len(dice) == 2:
         report["difference"] = difference(dice["pre-trained encoder"], dice["random encoder"]).to_dict()
@@ -117,7 +118,9 @@ def patients_of(data: Path) -> dict[str, str]:
 
 
 def write_folders(data: Path, out: Path, sets: dict[str, Records]) -> Path:
-    """A segmentation folder of links to the images and masks."""
+    """A segmentation folder of links to the images and masks, with the patients as far as they are known."""
+    rows = [[record.name, record.patient] for records in sets.values() for record in records if record.patient]
+    write_csv(out / PATIENTS, ["image_path", "patient_id"], rows)
     for split, records in sets.items():
         for kind in ("images", "annotations"):
             (out / kind / split).mkdir(parents=True, exist_ok=True)
@@ -201,19 +204,15 @@ def mean_mask(folder: Path) -> dict[str, dict]:
     best = max(scores, key=lambda cut: scores[cut])
     true = [test.mask(i) for i in range(len(test))]
     predicted = [cv2.resize(mean, t.shape[::-1], interpolation=cv2.INTER_LINEAR) >= best for t in true]
-    return {name: e.to_dict() for name, e in overlap_report(PixelCounts.of(predicted, true)).items()}
+    report = overlap_report(PixelCounts.of(predicted, true), test.records().patients)
+    return {name: e.to_dict() for name, e in report.items()}
 
 
-def read_dice(path: Path) -> np.ndarray:
-    """Dice (N,) of the images of a test, in its order."""
-    with open(path, newline="") as text:
-        return np.array([float(row["dice"]) for row in csv.DictReader(text)])
-
-
-def difference(first_N: np.ndarray, second_N: np.ndarray) -> Estimate:
-    """Mean difference in Dice on the same images, with its interval."""
-    every = np.ones(len(first_N), dtype=bool)
-    return mean_over(first_N - second_N, every, every, Bootstrap.from_groups(None, len(first_N)))
+def difference(first: ImageDice, second: ImageDice) -> Estimate:
+    """Mean difference in Dice on the same images, with its interval by patient."""
+    every = np.ones(len(first.names), dtype=bool)
+    bootstrap = Bootstrap.from_groups(first.patients, len(first.names))
+    return mean_over(first.positive_N - second.positive_N, every, every, bootstrap)
 
 
 def table(report: dict) -> str:

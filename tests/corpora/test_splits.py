@@ -71,7 +71,7 @@ def test_smaller_sets_lie_in_larger_ones(seed, percents):
 def test_a_class_with_a_handful_of_patients_is_in_every_share(seed, share):
     records = made(80, seed)
     taken, _ = divide(records, share, seed, "labels")
-    shown = Counter(c for p in patients_of(records, "") for c in p.shows)
+    shown = Counter(c for p in patients_of(records, records.people, "") for c in p.shows)
     for c, count in shown.items():
         assert count < HANDFUL or taken.labels_NC[:, c].max(initial=0) == 1
 

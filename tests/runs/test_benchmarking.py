@@ -172,9 +172,9 @@ def test_the_interval_is_over_test_patients_and_seeds(tmp_path, lists, model):
     scores_SNC = np.stack([one.probabilities_NC for one in tests])
     expected = seeds.auroc_over_seeds(tests[0].labels_NC, scores_SNC, ("nodule",), tests[0].patients)["mean"]
     assert row["ours"]["value"] == pytest.approx(expected.value)
-    assert (row["ours"]["low"], row["ours"]["high"]) == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert (row["ours"]["low"], row["ours"]["high"]) == pytest.approx((expected.low, expected.high), abs=0.015)
     assert row["ours"]["note"] == "3 seeds"
-    kept = sorted(out.rglob("resamples.npy"))
+    kept = sorted(out.rglob("resamples.npz"))
     assert len(kept) == 3
     kept[0].unlink()  # as in a ledger that was stopped before it could write them
     assert Uncalled().benchmark(config(out, lists, model))["rows"] == [row]
@@ -212,7 +212,8 @@ def test_dice_is_resampled_as_the_test_of_a_segmenter_does(tmp_path, metric):
         for i, (p, t, d) in enumerate(zip(predicted, true, shown, strict=True))
     ]
     (tmp_path / "images.csv").write_text("\n".join(["name,class,patient_id,predicted,true,dice", *lines]) + "\n")
-    found = np.nanquantile(benchmarking._drawn(tmp_path, metric, 2000), [0.025, 0.975])
+    values_D, tail = benchmarking._drawn(tmp_path, metric, 2000)
+    found = np.nanquantile(values_D, [tail, 1 - tail])
     expected = dice.overlap_report(counts, patients)[metric]
     assert found == pytest.approx((expected.low, expected.high))
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mrm.statistics import intervals
 from mrm.statistics.intervals import Bootstrap, Estimate, proportion
@@ -99,6 +100,27 @@ def test_one_blank_id_does_not_give_up_the_patients_of_all_others():
     ignored = proportion(np.append(labels, 1), 0)
     assert blank.high - blank.low == pytest.approx(known.high - known.low, rel=0.02)
     assert ignored.high - ignored.low < 0.4 * (known.high - known.low)
+
+
+def test_patients_with_many_records_are_worth_fewer_degrees_of_freedom():
+    """By hand: 2 patients of 3 records and 4 of 1: (2 x 9 + 4)^2 / (2 x 81 + 4) = 484 / 166."""
+    groups = [*"aaabbb", *"cdef"]
+    bootstrap, every = Bootstrap.from_groups(groups, 10), np.ones(10, dtype=bool)
+    assert bootstrap.degrees(every) == pytest.approx(484 / 166)
+    assert bootstrap.degrees(np.arange(10) >= 6) == math.inf
+    first, others = np.arange(10) < 6, np.arange(10) >= 6  # parts 18 / 36 with 2 degrees, and 4 / 16 without a limit
+    assert bootstrap.degrees(first, others) == pytest.approx((0.5 + 0.25) ** 2 / (0.5**2 / 2))
+    assert Bootstrap.from_groups(np.arange(20) // 2, 20).degrees(np.ones(20, dtype=bool)) == 10
+
+
+def test_the_tail_is_that_of_the_expanded_percentile_interval():
+    """Hesterberg 2015, section 4.4: Phi(-sqrt(n / (n - 1)) t), and 2.5 % without a limit."""
+    bootstrap = Bootstrap.from_groups(None, 4)
+    assert bootstrap.tail(math.inf) == pytest.approx(0.025)
+    for n in (5, 10, 40):
+        expected = stats.norm.cdf(-np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1))
+        assert bootstrap.tail(n) == pytest.approx(expected)
+    assert bootstrap.tail(1.0) == bootstrap.tail(3.0) > 0
 
 
 # Shares

@@ -37,7 +37,7 @@ from mrm.runs.reading_options import Reading
 from mrm.runs.segmenting import segment
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Bootstrap
-from mrm.statistics.ranking import RankedScores, bootstrap_metrics, mean_or_nan
+from mrm.statistics.ranking import RankedScores, bootstrap_metrics, mean_degrees, mean_or_nan
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.files import write_json, write_whole
 from mrm.system.output_folder import json_settings, open_folder
@@ -343,31 +343,39 @@ def _over_seeds(
         reasons.append("interval undefined: the seeds were not tested on the same records")
     if reasons:
         return {**summary, "low": None, "high": None, "note": reasons[0]}
-    drawn_SD = np.stack([_resamples(config, cell) for cell, _ in defined])
+    drawn, tails = zip(*(_resamples(config, cell) for cell, _ in defined), strict=True)
+    drawn_SD, tail = np.stack(drawn), tails[0]  # the seeds have the same test records
     spread_D = seeds.with_seed_variance(value_S, drawn_SD, np.random.default_rng(0))
-    low, high = np.nanquantile(spread_D, [0.025, 0.975]).tolist()
+    low, high = np.nanquantile(spread_D, [tail, 1 - tail]).tolist()
     return {**summary, "low": low, "high": high, "note": seeds.seed_note(len(defined))}
 
 
-def _resamples(config: BenchmarkConfig, cell: Cell) -> np.ndarray:
-    """The cell's metric in each resample of the test patients (D,), the same patients for all seeds; kept in a file."""
-    file = folder_of(config, cell) / "resamples.npy"
+def _resamples(config: BenchmarkConfig, cell: Cell) -> tuple[np.ndarray, float]:
+    """The cell's metric in each resample of the test patients, the same patients for all seeds; kept in a file.
+
+    Returns the values (D,), and the share of them that lies below the interval of one seed, and above it.
+    """
+    file = folder_of(config, cell) / "resamples.npz"
     if not file.is_file():
         content = io.BytesIO()
-        np.save(content, _drawn(file.with_name("test"), cell.entry.metric, config.draws))
+        values_D, tail = _drawn(file.with_name("test"), cell.entry.metric, config.draws)
+        np.savez(content, values=values_D, tail=tail)
         write_whole(file, content.getvalue())
-    return np.load(file)
+    with np.load(file) as kept:
+        return kept["values"], float(kept["tail"])
 
 
-def _drawn(test: Path, metric: str, draws: int) -> np.ndarray:
-    """The metric in each resample (D,) that `mrm evaluate` drew for its interval, from its table of records."""
+def _drawn(test: Path, metric: str, draws: int) -> tuple[np.ndarray, float]:
+    """What `mrm evaluate` drew for its interval, from its table of records: see `_resamples`."""
     if (test / "images.csv").is_file():
         dice = next(iter(read_dice(test / "images.csv").values()))
         dice_N = {"dice_positive": dice.positive_N, "dice_published": dice.published_N}[metric]
-        return Bootstrap.from_groups(dice.patients, len(dice.names), draws).means(dice_N, ~np.isnan(dice_N))
+        bootstrap, used_N = Bootstrap.from_groups(dice.patients, len(dice.names), draws), ~np.isnan(dice_N)
+        return bootstrap.means(dice_N, used_N), bootstrap.tail(bootstrap.degrees(used_N))
     p = read_predictions(test / "predictions.csv")
     bootstrap = Bootstrap.from_groups(p.patients, len(p.names), draws)
     pairs = zip(p.labels_NC.T, p.probabilities_NC.T, strict=True)
     ranked = [RankedScores(labels_N, scores_N, bootstrap) for labels_N, scores_N in pairs]
     ranked = [scores for scores in ranked if not scores.undefined]
-    return mean_or_nan(bootstrap_metrics(ranked, [metric], bootstrap)[:, 0])
+    values_D = mean_or_nan(bootstrap_metrics(ranked, [metric], bootstrap)[:, 0])
+    return values_D, bootstrap.tail(mean_degrees(ranked))

@@ -222,7 +222,8 @@ def threshold_interval(
         for weights_G in weights_GD.T:
             times_N = weights_G[bootstrap.group_N].astype(np.intp)
             chosen.append(goal.threshold(np.repeat(labels_N, times_N), np.repeat(scores_N, times_N)))
-    low, high = np.nanquantile(chosen, [0.025, 0.975]).tolist()
+    tail = bootstrap.tail(bootstrap.degrees(labels_N == 1, labels_N == 0))
+    low, high = np.nanquantile(chosen, [tail, 1 - tail]).tolist()
     return [low, high]
 
 

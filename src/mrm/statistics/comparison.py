@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit, ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import rankdata
 
 from mrm.statistics.intervals import CELLS, Array, Bootstrap, Estimate, finite_or_none, group_indices
@@ -179,8 +179,20 @@ def delong_interval(
     if ranked.no_interval or se < NEGLIGIBLE or not 0 < area < 1:
         no_interval = ranked.no_interval or "interval undefined: DeLong's variance is 0"
         return _delong_estimate(ranked, area, no_interval=no_interval)
-    half = ndtri((1 + level) / 2) * se / (area * (1 - area))
+    half = _critical(ranked) * se / (area * (1 - area))
     return _delong_estimate(ranked, area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
+
+
+def _critical(ranked: RankedScores) -> float:
+    """How many standard errors an interval reaches: by Student's t where patients have several records, else the normal."""
+    upper = (1 + ranked.bootstrap.level) / 2
+    return float(ndtri(upper) if math.isinf(ranked.degrees) else stdtrit(max(ranked.degrees - 1, 2.0), upper))
+
+
+def _two_sided(ratio: float, ranked: RankedScores) -> float:
+    """The p value of a difference of so many standard errors."""
+    below = ndtr(-abs(ratio)) if math.isinf(ranked.degrees) else stdtr(max(ranked.degrees - 1, 2.0), -abs(ratio))
+    return float(2 * below)
 
 
 def _delong_estimate(
@@ -221,8 +233,8 @@ def delong_test(
     no_interval = ranked.no_interval or ("interval undefined: DeLong's variance is 0" if not se and gap else "")
     if no_interval:
         return Comparison(one, other, _delong_estimate(ranked, gap, no_interval=no_interval))
-    half = ndtri((1 + level) / 2) * se
-    p = float(2 * ndtr(-abs(gap) / se)) if se else 1.0
+    half = _critical(ranked) * se
+    p = _two_sided(gap / se, ranked) if se else 1.0
     return Comparison.from_test(one, other, _delong_estimate(ranked, gap, gap - half, gap + half), p, se)
 
 
@@ -296,7 +308,9 @@ def _compare_class(first: RankedScores, second: RankedScores, metric: str, gaps_
     if _alike(gap, gaps_D) and not first.no_interval:
         note = f"the models rank alike in every resample {bootstrap.drawn_from(first.stated_N)}"
         return Comparison.from_test(one, other, Estimate(gap, gap, gap, n, positives, note), 1.0, 0.0)
-    estimate = bootstrap.estimate(gap, gaps_D, first.stated_N, positives, first.rough, no_interval=first.no_interval)
+    estimate = bootstrap.estimate(
+        gap, gaps_D, first.stated_N, positives, first.rough, no_interval=first.no_interval, degrees=first.degrees
+    )
     return Comparison.from_test(one, other, estimate, *bootstrap_p(gaps_D))
 
 

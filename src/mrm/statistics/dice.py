@@ -145,7 +145,10 @@ def _pooled(counts: PixelCounts, bootstrap: Bootstrap) -> dict[str, Estimate]:
         measures[name] = Estimate.undefined(n, 0, "no image with a lesion")
         if positives:
             used_N = np.ones(n, dtype=bool)
-            measures[name] = bootstrap.estimate(float(value), values_D, used_N, positives, no_interval=no_interval)
+            degrees = bootstrap.degrees(counts.positive)
+            measures[name] = bootstrap.estimate(
+                float(value), values_D, used_N, positives, no_interval=no_interval, degrees=degrees
+            )
     return measures
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -162,6 +162,34 @@ class Bootstrap:
         """The number of groups with a record in the mask (N,): patients, and records of unknown patient."""
         return len(np.unique(self.group_N[mask_N]))
 
+    def degrees(self, *masks_N: Mask) -> float:
+        """How many patients the masked records are worth when it is asked how uncertain their spread is.
+
+        It is (sum m^2)^2 / sum m^4 for patients of m records: Satterthwaite's degrees of freedom of a variance over
+        clusters (Bell and McCaffrey 2002, Survey Methodology 28:169-181). 3,000 patients with 1 to 184 images, as in NIH,
+        are worth about 30, because the few with most images decide. Several masks, such as positives and negatives, are
+        the parts of one variance, of which each has sum m^2 / (sum m)^2. Infinite where each patient has one record.
+        """
+        total = spread = 0.0
+        for mask_N in masks_N:
+            sizes_G = np.bincount(self.group_N[mask_N]).astype(np.float64)
+            if len(sizes_G):
+                part = (sizes_G**2).sum() / sizes_G.sum() ** 2
+                total += part
+                spread += part**2 * (sizes_G**4).sum() / (sizes_G**2).sum() ** 2 if (sizes_G > 1).any() else 0.0
+        return float(total**2 / spread) if spread else math.inf
+
+    def tail(self, degrees: float) -> float:
+        """The share of draws below the interval, and above it, for so many degrees of freedom.
+
+        Without it, 95 % intervals over few patients hold the truth less often than that. Expanded percentile interval;
+        Hesterberg 2015, doi:10.1080/00031305.2015.1089789, section 4.4, with the patients that count in place of all.
+        """
+        if math.isinf(degrees):
+            return (1 - self.level) / 2
+        n = max(degrees, 3.0)
+        return float(ndtr(-math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + self.level) / 2)))
+
     def drawn_from(self, used_N: Mask) -> str:
         """'by 812 patients', 'by 812 patients and 30 records of unknown patient', or 'of 1,020 records'"""
         unknown = int((used_N & self.unknown_N).sum())
@@ -186,10 +214,11 @@ class Bootstrap:
         positives: int | None,
         *remarks: str,
         no_interval: str = "",
+        degrees: float | None = None,
     ) -> Estimate:
         """The value with the percentile interval of its draws (D,), which are NaN where they have no value.
 
-        `used_N` masks the records used. Draws without a value are left out, and the note states their share if it is
+        `used_N` masks the records used, and `degrees` are those of them unless others are given. Draws without a value are left out, and the note states their share if it is
         above 1 %. There is no interval for a reason in `no_interval`, for a single patient, if half of the draws have
         no value, or if all agree (a perfect ranking), because it would be far too narrow.
         """
@@ -203,7 +232,8 @@ class Bootstrap:
             no_interval = "interval undefined: every resample gave the same value"
         method = f"bootstrap {self.drawn_from(used_N)}"
         if not no_interval:
-            low, high = np.quantile(usable_D, [(1 - self.level) / 2, (1 + self.level) / 2]).tolist()
+            tail = self.tail(self.degrees(used_N) if degrees is None else degrees)
+            low, high = np.quantile(usable_D, [tail, 1 - tail]).tolist()
         span = "" if self.level == 0.95 else f"{self.level:.4g} interval"
         left_out = f"{undefined:.1%} of resamples left out" if undefined > 0.01 else ""
         notes = [no_interval, *remarks] if no_interval else [span, method, left_out, *remarks]

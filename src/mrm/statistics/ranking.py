@@ -252,6 +252,11 @@ class RankedScores:
         self.negatives_LG = self._matrix(level_N, self.negative_N)
 
     @property
+    def degrees(self) -> float:
+        """The degrees of freedom of a variance that comes from the positives and from the negatives."""
+        return self.bootstrap.degrees(*self.kinds.values())
+
+    @property
     def rarer_label(self) -> tuple[int, str]:
         """The number of patients with the rarer label value, and its name."""
         return min((self.bootstrap.patients(mask_N), name) for name, mask_N in self.kinds.items())
@@ -279,7 +284,7 @@ class RankedScores:
             return Estimate.undefined(n, positives, self.undefined)
         value = RANKING_METRICS[name][0](self.labels_N, self.scores_N)
         return self.bootstrap.estimate(
-            value, values_D, self.stated_N, positives, self.rough, no_interval=self.no_interval
+            value, values_D, self.stated_N, positives, self.rough, no_interval=self.no_interval, degrees=self.degrees
         )
 
 
@@ -311,7 +316,16 @@ def macro_mean(
     ]
     no_interval = reasons[0] if reasons else ""
     bootstrap = defined[0].bootstrap
-    return bootstrap.estimate(value, values_D, used_N, positives, classes_used, *remarks, no_interval=no_interval)
+    degrees = mean_degrees(defined)
+    return bootstrap.estimate(
+        value, values_D, used_N, positives, classes_used, *remarks, no_interval=no_interval, degrees=degrees
+    )
+
+
+def mean_degrees(ranked: Sequence[RankedScores]) -> float:
+    """The degrees of freedom of a mean over classes: the harmonic mean of theirs, as the same patients are in all."""
+    share = sum(1 / one.degrees for one in ranked)
+    return len(ranked) / share if share else math.inf
 
 
 def bootstrap_metrics(ranked: Sequence[RankedScores], names: Sequence[str], bootstrap: Bootstrap) -> Array:

@@ -79,7 +79,14 @@ def auroc_over_seeds(
             continue
         drawn_D = with_seed_variance(value_S, drawn_SD, rng, limits)
         report[name] = bootstrap.estimate(
-            float(value_S.mean()), drawn_D, one.stated_N, positives, remark, one.rough, no_interval=one.no_interval
+            float(value_S.mean()),
+            drawn_D,
+            one.stated_N,
+            positives,
+            remark,
+            one.rough,
+            no_interval=one.no_interval,
+            degrees=one.degrees,
         )
     return report
 

@@ -20,7 +20,7 @@ import numpy as np
 from mrm.data.records import Records
 from mrm.statistics.comparison import bootstrap_p, holm
 from mrm.statistics.intervals import Array, Bootstrap, Estimate, finite_or_none
-from mrm.statistics.ranking import FEW, RankedScores, auroc, bootstrap_metrics, macro_mean
+from mrm.statistics.ranking import FEW, RankedScores, auroc, bootstrap_metrics, macro_mean, mean_degrees
 from mrm.system.errors import RecordError
 from mrm.system.tables import stated
 
@@ -210,6 +210,5 @@ def _widest(pairs, names, ranked, chosen, bootstrap) -> Gap | None:
     both = [ranked[g][c] for g in (a, b) for c in chosen]
     used_N = np.logical_or.reduce([one.stated_N for one in both])
     positives = int(np.logical_or.reduce([one.positive_N for one in both]).sum())
-    return Gap(
-        names[a], names[b], bootstrap.estimate(gap, gaps_B, used_N, positives), float(corrected[best]), len(pairs)
-    )
+    estimate = bootstrap.estimate(gap, gaps_B, used_N, positives, degrees=mean_degrees(both))
+    return Gap(names[a], names[b], estimate, float(corrected[best]), len(pairs))
