@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from mrm.models.config import ModelConfig
-from mrm.models.mrm import patchify, sine_cosine
+from mrm.models.mrm import patchify
+from mrm.models.start import sine_cosine
 
 
 def image_transform(size: int = 448, mean: float = 0.4978, std: float = 0.2449) -> transforms.Compose:
@@ -169,6 +170,7 @@ class Bert(nn.Module):
         self.transform = nn.Linear(width, width)
         self.transform_norm = nn.LayerNorm(width, eps=1e-12)
         self.word_bias = nn.Parameter(torch.zeros(config.vocabulary))
+        self.word_output = None if config.tied_words else nn.Parameter(torch.zeros(config.vocabulary, width))
 
     def forward(self, features_BSD: Tensor, tokens_BT: Tensor, attention_BT: Tensor) -> Tensor:
         """Logits (B, T, V)."""
@@ -179,7 +181,7 @@ class Bert(nn.Module):
         for block in self.blocks:
             x_BTD = block(x_BTD, mask_B11T)
         x_BTD = self.transform_norm(F.gelu(self.transform(x_BTD)))
-        return F.linear(x_BTD, self.words.weight, self.word_bias)
+        return F.linear(x_BTD, self.words.weight if self.word_output is None else self.word_output, self.word_bias)
 
 
 class Baseline(nn.Module):

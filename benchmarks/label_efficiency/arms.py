@@ -57,6 +57,8 @@ def small_model(width: int, depth: int, size: int, patch: int, keep: int, report
         report_depth=2,
         report_heads=4,
         report_mlp=4 * report,
+        tied_words=True,
+        start="normal",  # as the small recipes; the arm `published-start` has the other
         report_dropout=0.0,  # its noise drowns what little of the image a small encoder tells at first
     )
 
@@ -119,6 +121,7 @@ ABLATIONS: dict[str, Change] = {
     "words-75": lambda c: replace(c, report=replace(c.report, mask=0.75)),
     "all-tokens": lambda c: replace(c, report=replace(c.report, loss="all")),
     "patches-90": lambda c: _keep(c, 20 / 196),  # as in the recipe mimic-modern
+    "published-start": lambda c: replace(c, model=replace(c.model, start="xavier", tied_words=False)),
 }
 SAYS = {
     "both": "both losses",
@@ -131,6 +134,7 @@ SAYS = {
     "all-tokens": "both, report loss over all tokens instead of the masked",
     "cross": "both, image decoder with cross-attention",
     "patches-90": "both, 90 % of patches masked instead of 75 %",
+    "published-start": "both, report decoder with the published start and untied words",
     "pixels": "no encoder: 32 x 32 pixels",
     "hog": "no encoder: HOG features",
 }
@@ -153,7 +157,8 @@ def finetuning(size: Size, style: str, train: Path, val: Path, init: Path, out: 
         train, val, init, out, audit="names", **where
     )
     if style == "published":  # 3e-2 is the rate for 1 % of NIH; with lower ones so few steps lead nowhere
-        recipe = replace(recipe, crop=CropConfig(), training=recipes.published_training(steps, 3e-2, steps // 10))
+        published = recipes.published_training(steps, 3e-2, steps // 10)
+        recipe = replace(recipe, crop=recipes.FINETUNE_CROP, resize="bilinear", training=published)
     training = replace(
         recipe.training, steps=steps, warmup_steps=steps // 10, global_batch=size.finetune_batch, precision="fp32",
         log_every=max(1, steps // 4), validate_every=max(1, steps // 4), save_every=max(1, steps // 4), keep=1, workers=0,

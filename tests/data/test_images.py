@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from mrm.data import images
@@ -376,6 +378,50 @@ def test_read_crop_never_decodes_below_the_size_wanted(large, monkeypatch):
         images.read_crop(jpeg, rng(seed), 96)
     assert min(min(shape) for shape in seen) >= 96
     assert max(max(shape) for shape in seen) < 300  # and no more than twice of what is needed, but for aspect
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(60, 70), (37, 200), (300, 400), (150, 200)])
+def test_the_published_filters_are_those_of_torch_with_antialiasing(radiograph, method, height, width):
+    """Another library's filters: they widen with the factor of shrinking, on one side or on both."""
+    image = torch.from_numpy(radiograph)[None, None].float()
+    expected = F.interpolate(image, (height, width), mode=method, antialias=True).clamp(0, 255)[0, 0].numpy()
+    resized = images.resize(radiograph, height, width, method)
+    assert (resized.dtype, resized.shape) == (np.uint8, (height, width))
+    assert np.abs(resized - expected).max() <= 1.5  # Pillow rounds after each direction
+
+
+def test_the_published_filters_take_parts_of_images_and_read_nothing_beside_them(radiograph):
+    part = images.crop(radiograph, Box(10, 20, 80, 60))  # a view
+    np.testing.assert_array_equal(
+        images.resize(part, 40, 30, "bilinear"), images.resize(np.ascontiguousarray(part), 40, 30, "bilinear")
+    )
+
+
+def test_with_a_published_filter_a_crop_comes_from_the_image_at_full_size(large):
+    jpeg = images.encode_jpeg(large)
+    whole = images.read(jpeg)
+    for seed in range(5):
+        expected = images.random_crop(whole, rng(seed), 96, method="bilinear")
+        np.testing.assert_array_equal(images.read_crop(jpeg, rng(seed), 96, method="bilinear"), expected)
+        np.testing.assert_array_equal(images.read_crop(whole, rng(seed), 96, method="bilinear"), expected)
+
+
+@pytest.mark.parametrize("area", [(0.08, 1.0), (0.2, 1.0)])
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (400, 600)])
+def test_crops_are_as_large_as_those_of_torchvision(area, height, width):
+    """Its RandomResizedCrop is what the published code crops with; 4,000 draws of either."""
+    from torchvision.transforms import RandomResizedCrop
+
+    generator, image = rng(1), torch.zeros(1, height, width)
+    ours = [images.random_resized_box(height, width, generator, area) for _ in range(4_000)]
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        theirs = [RandomResizedCrop.get_params(image, list(area), [3 / 4, 4 / 3]) for _ in range(4_000)]
+    shares = np.array([b.height * b.width for b in ours]) / (height * width)
+    expected = np.array([h * w for _, _, h, w in theirs]) / (height * width)
+    assert shares.mean() == pytest.approx(expected.mean(), abs=5 * 0.27 * (2 / 4_000) ** 0.5)
+    np.testing.assert_allclose(np.quantile(shares, [0.1, 0.5, 0.9]), np.quantile(expected, [0.1, 0.5, 0.9]), atol=0.03)
 
 
 def test_scaled_boxes_stay_inside_and_large_enough():

@@ -1,8 +1,11 @@
 """Samples that follow from (seed, epoch, index), an order that is one integer, batches that hide nothing."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mrm.data import images
 from mrm.data.config import CropConfig, ReportConfig
@@ -236,6 +239,26 @@ def test_images_for_training_change_with_epoch_and_seed(labelled):
     assert not np.array_equal(data.sample(0, 1)["image"], data.sample(1, 1)["image"])
     assert not np.array_equal(data.sample(0, 1)["image"], other.sample(0, 1)["image"])
     assert same(data.sample(0, 1), LabelData(labelled, 32, crop, seed=0).sample(0, 1))
+
+
+@pytest.mark.parametrize("view", ["whole", "centre"])
+def test_a_test_image_by_the_published_filter_is_what_pillow_makes_of_the_whole_file(view):
+    radiograph = np.random.default_rng(0).integers(0, 256, (900, 1200), dtype=np.uint8)
+    jpeg = images.encode_jpeg(radiograph)  # large enough to be decoded at half its size without the filter
+    full = Image.open(io.BytesIO(jpeg))
+    if view == "centre":
+        full = full.crop((150, 0, 1050, 900))
+    expected = np.asarray(full.resize((64, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(images.eval_image(jpeg, 64, view, method="bilinear"), expected)
+    assert not np.array_equal(images.eval_image(jpeg, 64, view), expected)
+
+
+def test_training_samples_are_resized_as_configured(labelled):
+    crop = CropConfig(area=(0.08, 1.0), flip=0.0)
+    data = LabelData(labelled, 32, crop, seed=0, resize="bilinear")
+    expected = images.read_crop(labelled[1].image, np.random.default_rng([0, 3, 1]), 32, crop.area, method="bilinear")
+    np.testing.assert_array_equal(data.sample(3, 1)["image"], expected)
+    assert not np.array_equal(LabelData(labelled, 32, crop, seed=0).sample(3, 1)["image"], expected)
 
 
 def test_the_whole_view_sees_the_sides_of_a_wide_radiograph_and_the_centre_view_cuts_them():

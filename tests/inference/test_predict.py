@@ -1,5 +1,7 @@
 """Scores and features of records, one row an image, whether it can be read or not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.inference import linear_head, predict
+from mrm.models.classifier import Classifier
 from mrm.models.mrm import normalise
 from mrm.system.errors import PredictError
 from tests.support.configs import MICRO
@@ -57,6 +60,19 @@ def test_a_radiograph_that_is_not_square_is_seen_whole_unless_its_centre_is_aske
     path.write_bytes(images.encode_png(radiograph))
     assert images.eval_image(path, 64, "whole")[:, :8].min() > 200
     assert images.eval_image(path, 64, "centre").max() == 0
+
+
+def test_a_classifier_is_tested_with_the_filter_that_it_was_trained_with(classifier, records):
+    few = records[:4]
+    model = Classifier(replace(classifier.config, resize="bilinear")).eval()
+    model.load_state_dict(classifier.state_dict())
+    seen = torch.from_numpy(
+        np.stack([images.eval_image(r.image, classifier.config.image_size, method="bilinear") for r in few])
+    )
+    with torch.inference_mode():
+        expected = model(normalise(seen, classifier.config.mean, classifier.config.std)).numpy()
+    np.testing.assert_allclose(predict.classify(model, few, workers=0).logits_NC, expected, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(predict.classify(classifier, few, workers=0).logits_NC, expected, atol=1e-5)
 
 
 def test_features_are_the_mean_of_the_patches_or_the_patches_after_the_last_norm(model, classifier, records):

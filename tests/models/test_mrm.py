@@ -16,7 +16,8 @@ from mrm.inference import reconstruction
 from mrm.models import model_folder, noise
 from mrm.models import published_layout as published_layout
 from mrm.models.config import ModelConfig
-from mrm.models.mrm import MRM, complement, normalise, patchify, sine_cosine, take, unpatchify
+from mrm.models.mrm import MRM, complement, normalise, patchify, take, unpatchify
+from mrm.models.start import sine_cosine
 from mrm.training.config import TrainConfig
 from mrm.training.tasks import PretrainTask
 from tests.support.configs import SMALL
@@ -143,10 +144,14 @@ def test_padding_can_be_trimmed_without_changing_the_masked_loss():
     assert full["report"].item() == pytest.approx(trimmed["report"].item(), rel=1e-6)
 
 
-def test_a_fresh_model_knows_nothing():
-    """Losses of an untrained model are near ln(V) for words and near 1 + for normalised patches."""
-    losses = mrm.pretrain_losses(small_model(), *small_batch())
-    assert losses["report"].item() == pytest.approx(math.log(50), rel=0.05)
+@pytest.mark.parametrize(("start", "variance"), [("normal", 48 * 0.02**2), ("xavier", 48 * 2 / (48 + 50))])
+def test_a_fresh_model_knows_nothing(start, variance):
+    """Losses of an untrained model: ln(V) for words, and half the variance of logits that say nothing; near 1 for patches.
+
+    A logit is a sum over 48 values of variance 1, times output weights of variance 0.02^2, or Xavier's 2 / (48 + 50).
+    """
+    losses = mrm.pretrain_losses(small_model(start=start), *small_batch())
+    assert losses["report"].item() == pytest.approx(math.log(50) + variance / 2, rel=0.1)
     assert 0.9 < losses["image"].item() < 2.5
 
 
@@ -336,10 +341,10 @@ def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_decoder": "crossed"}, 'image_decoder must be "full" or "cross", not \'crossed\''),
+        ({"image_decoder": "crossed"}, "image_decoder must be one of full, cross, not 'crossed'"),
         ({"predicted": 13}, "predicted must be between 1 and the 12 hidden patches, not 13"),
-        ({"image_decoder": "cross", "predicted": 0}, "predicted must be between 1 and the 12 hidden patches, not 0"),
-        ({"decoder_depth": 0}, "decoder_depth must be at least 1, not 0"),
+        ({"image_decoder": "cross", "predicted": 0}, "predicted must be a whole number from 1 to .*, not 0"),
+        ({"decoder_depth": 0}, "decoder_depth must be a whole number from 1 to 128, not 0"),
     ],
 )
 def test_decoders_that_cannot_be_are_refused(changes, message):

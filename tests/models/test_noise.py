@@ -54,7 +54,7 @@ def test_timm_drop_paths_are_replaced_and_follow_the_keys():
 
     encoder = timm.create_model("vit_tiny_patch16_224", depth=3, drop_path_rate=0.5, num_classes=0).train()
     keys = noise.SampleKeys()
-    noise.key_drop_paths(encoder, keys)
+    noise.draw_by_key(encoder, keys)
     x = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with pytest.raises(RuntimeError, match="sample keys"):
         encoder(x)

@@ -19,6 +19,7 @@ from mrm.training.config import TrainConfig
 from mrm.training.losses import dice_loss, focal_loss
 from mrm.training.optimization import build_optimizer
 from mrm.training.tasks import SegmentTask
+from tests.support.configs import ENCODER
 
 OPTIONS = {"depth": 4, "embed_dim": 48, "num_heads": 3}
 MICRO = SegmenterConfig(
@@ -63,7 +64,10 @@ def test_the_published_architecture():
     assert model.encoder.patch_embed.grid_size == (32, 32)
     assert [b[0].output_size for b in model.head.decoder.psp.blocks] == [1, 2, 3, 6]
     assert model.head.decoder.fusion_block[0].weight.shape == (768, 4 * 768, 3, 3)
-    assert model.auxiliary[1].weight.shape == (256, 768, 3, 3)
+    assert model.auxiliary.convolution.weight.shape == (256, 768, 3, 3)
+    for head in (model.head, model.auxiliary):
+        assert head.dropout.p == 0.1
+        assert not [m for m in head.modules() if isinstance(m, torch.nn.LayerNorm)]  # features come as they are
 
 
 @pytest.mark.parametrize("head", ["upernet", "dpt", "linear"])
@@ -81,9 +85,12 @@ def test_every_head_at_any_size_with_one_image(head, size):
 @pytest.mark.parametrize("head", ["upernet", "dpt"])
 def test_no_layer_looks_at_the_other_images_of_the_batch(head):
     model = build(head=head).train()
-    model.encoder.eval()
+    keys = SegmentTask(model).sample_keys
     image = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    whole, alone = model(image), model(image[:1])
+    keys.keys_B = torch.tensor([7, 8, 9])
+    whole = model(image)
+    keys.keys_B = torch.tensor([7])
+    alone = model(image[:1])
     torch.testing.assert_close(whole.logits_BCHW[:1], alone.logits_BCHW, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(whole.auxiliary_BCHW[:1], alone.auxiliary_BCHW, rtol=1e-4, atol=1e-5)
 
@@ -230,9 +237,127 @@ def test_counts_are_known_before_the_pass_and_gradients_do_not_depend_on_the_div
 
 def test_weights_are_the_published_ones():
     assert SegmentTask(build()).weights == pytest.approx(
-        {"focal": 2.0, "dice": 1.0, "auxiliary_focal": 0.8, "auxiliary_dice": 0.4}
+        {"focal": 2.0, "dice": 0.5, "auxiliary_focal": 0.8, "auxiliary_dice": 0.2}
     )
     assert set(SegmentTask(build(auxiliary=0)).weights) == {"focal", "dice"}
+
+
+def test_the_lesion_counts_half_in_the_loss_as_one_of_two_classes():
+    """As published: the Dice losses of the classes without the background, over the number of classes with it.
+
+    Two of four lesion pixels found, one besides: (1 - (2 * 2 + 1) / (3 + 4 + 1)) / 2 = 0.1875, and 0.4 of it below.
+    """
+    logits = torch.full((1, 1, 3, 4), -50.0)
+    logits[0, 0, 0, :3] = 50.0
+    mask = torch.zeros(1, 3, 4, dtype=torch.uint8)
+    mask[0, 0, :2] = mask[0, 1, :2] = 1
+    weights = SegmentTask(build()).weights
+    assert weights["dice"] * dice_loss(logits, mask).mean().item() == pytest.approx(0.1875)
+    assert weights["auxiliary_dice"] * dice_loss(logits, mask).mean().item() == pytest.approx(0.4 * 0.1875)
+    empty = torch.zeros(1, 1, 3, 4)  # at odds of 1 everywhere, no lesion: (1 - 1 / (12 / 4 + 1)) / 2
+    nothing = dice_loss(empty, torch.zeros(1, 3, 4, dtype=torch.uint8)).mean().item()
+    assert weights["dice"] * nothing == pytest.approx((1 - 1 / 4) / 2)
+
+
+# Dropout of the heads, relative positions, layer scale -----------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["upernet", "dpt", "linear"])
+def test_heads_drop_whole_channels_by_sample_key_in_training_only(head):
+    model = build(head=head, head_dropout=0.5).train()
+    keys = SegmentTask(model).sample_keys
+    keys.keys_B = torch.tensor([1, 2])
+    inputs = []
+    for part in (model.head, model.auxiliary):
+        part.classify.register_forward_pre_hook(lambda _, x: inputs.append(x[0]))
+    image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    first = model(image)
+    again = model(image)
+    assert torch.equal(first.logits_BCHW, again.logits_BCHW)  # by key, not from a global generator
+    for x_BCHW in inputs[:2]:
+        off_BC = (x_BCHW == 0).all(dim=(2, 3))
+        assert 0 < off_BC.sum() < off_BC.numel()
+        assert not torch.equal(off_BC[0], off_BC[1])
+    keys.keys_B = torch.tensor([1, 3])
+    other = model(image)
+    torch.testing.assert_close(other.logits_BCHW[0], first.logits_BCHW[0])
+    assert not torch.allclose(other.logits_BCHW[1], first.logits_BCHW[1])
+    assert torch.equal(model.eval()(image).logits_BCHW, model(image).logits_BCHW)
+
+
+def test_dropped_channels_are_a_tenth_and_the_mean_stays():
+    keys = noise.SampleKeys()
+    keys.keys_B = torch.arange(400)
+    dropout = noise.ChannelDropout(0.1, "head.dropout", keys).train()
+    x_BCHW = dropout(torch.ones(400, 64, 2, 3))
+    off_BC = (x_BCHW == 0).all(dim=(2, 3))
+    assert off_BC.float().mean().item() == pytest.approx(0.1, abs=0.01)
+    assert x_BCHW.mean().item() == pytest.approx(1.0, abs=0.01)
+    assert x_BCHW[~off_BC].unique().tolist() == pytest.approx([1 / 0.9])
+
+
+def test_relative_positions_add_a_bias_for_each_distance_to_the_attention():
+    """Against attention written out, with a bias looked up by rows and columns between two patches."""
+    plain, model = build(), build(relative_positions=True)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    image = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(model(image).logits_BCHW, plain(image).logits_BCHW)  # all are 0 at first
+        attention = model.encoder.blocks[1].attn
+        table = attention.rel_pos.relative_position_bias_table
+        assert table.shape == (7 * 11 + 3, 3)  # 4 x 6 patches: -3 to 3 rows, -5 to 5 columns, and the class token's
+        table.normal_(generator=torch.Generator().manual_seed(1))
+        bias_HLL = torch.empty(3, 25, 25)
+        for i, j in itertools.product(range(25), range(25)):
+            rows, columns = (i - 1) // 6 - (j - 1) // 6, (i - 1) % 6 - (j - 1) % 6
+            place = (rows + 3) * 11 + columns + 5
+            place = 79 if i == j == 0 else 77 if i == 0 else 78 if j == 0 else place
+            bias_HLL[:, i, j] = table[place]
+        x = torch.randn(2, 25, 48, generator=torch.Generator().manual_seed(2))
+        q, k, v = attention.qkv(x).view(2, 25, 3, 3, 16).permute(2, 0, 3, 1, 4)
+        mixed = ((q @ k.transpose(-1, -2)) / 4 + bias_HLL).softmax(-1) @ v
+        expected = attention.proj(mixed.transpose(1, 2).reshape(2, 25, 48))
+        torch.testing.assert_close(attention(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_relative_positions_and_layer_scale_start_from_a_plain_encoder_and_learn(tmp_path):
+    changes = {"relative_positions": True, "layer_scale": 1.0}
+    folder = model_folder.save(tmp_path / "plain", Classifier(replace(ENCODER, encoder_options=OPTIONS)))
+    model = build(**changes)
+    report = model_folder.start_from(model, folder)
+    assert [n for n in report.missing if n.startswith("encoder.") and not n.endswith(("bias_table", "gamma"))] == []
+    assert torch.equal(
+        model.encoder.blocks[2].attn.qkv.weight, model_folder.load(folder).encoder.blocks[2].attn.qkv.weight
+    )
+    assert all((block.ls1.gamma == 1).all() for block in model.encoder.blocks)
+    task = SegmentTask(model.train())
+    batch = random_batch()
+    sum(term.mean() for term in task(batch).values()).backward()
+    for block in model.encoder.blocks:
+        assert block.attn.rel_pos.relative_position_bias_table.grad.abs().max() > 0
+        assert block.ls2.gamma.grad.abs().max() > 0
+    optimizer = build_optimizer(model, TrainConfig(layer_decay=0.5))
+    groups = {id(p): g for g in optimizer.param_groups for p in g["params"]}
+    tables = [groups[id(b.attn.rel_pos.relative_position_bias_table)] for b in model.encoder.blocks]
+    assert {g["weight_decay"] for g in tables} == {0.0}  # biases
+    assert [g["lr_scale"] for g in tables] == [0.0625, 0.125, 0.25, 0.5]
+    again = model_folder.load(model_folder.save(tmp_path / "again", model.eval()))
+    image = torch.randn(1, 3, 64, 96)
+    torch.testing.assert_close(again(image).logits_BCHW, model(image).logits_BCHW)
+
+
+def test_weights_that_lack_more_than_the_added_ones_are_still_refused(tmp_path):
+    plain = Classifier(replace(ENCODER, encoder_options={**OPTIONS, "depth": 3}))
+    folder = model_folder.save(tmp_path / "shallow", plain)
+    with pytest.raises(CheckpointError, match="another encoder"):
+        model_folder.start_from(build(relative_positions=True), folder)
+
+
+def test_relative_positions_need_a_plain_encoder():
+    with pytest.raises(SegmenterError, match="plain attention and at most a class token"):
+        build(encoder="vit_small_patch14_reg4_dinov2", image_size=(56, 56), relative_positions=True)
+    with pytest.raises(SegmenterError, match="plain attention"):
+        build(encoder_options={**OPTIONS, "qk_norm": True}, relative_positions=True)
 
 
 # Inference ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import pytest
 
 from mrm import recipes
+from tests.support.published import OURS, SEGMENTATION, SEGMENTATIONS, settings
 
 
 @pytest.mark.parametrize("name", recipes.SEGMENT)
@@ -11,25 +12,17 @@ def test_recipes_can_be_written_and_read_back(name, tmp_path):
     assert recipes.from_yaml(recipes.SegmentConfig, recipes.to_yaml(made)) == made
 
 
-def test_the_published_recipe_in_numbers(tmp_path):
-    made = recipes.SEGMENT["siim-100"].make(*[tmp_path] * 4)
-    t = made.training
-    assert (t.steps, t.warmup_steps, t.global_batch, t.lr, t.weight_decay, t.layer_decay) == (
-        160_000,
-        1_500,
-        8,
-        2e-5,
-        0.05,
-        0.65,
-    )
-    assert (t.optimizer, t.schedule, made.image_size, made.channels, made.auxiliary) == (
-        "adamw",
-        "polynomial",
-        (512, 512),
-        768,
-        256,
-    )
-    assert (made.focal_weight, made.dice_weight, made.auxiliary_weight, made.negatives) == (2.0, 1.0, 0.4, 0.4)
-    assert (made.crop.area[0], made.crop.flip) == (1.0, 0.5)
-    ten = recipes.SEGMENT["siim-10"].make(*[tmp_path] * 4).training
-    assert (ten.steps, ten.warmup_steps) == (5_000, 100)
+@pytest.mark.parametrize("name", SEGMENTATIONS)
+def test_the_published_recipe_in_numbers(name, tmp_path):
+    made = recipes.SEGMENT[name].make(*[tmp_path] * 4)
+    assert settings(made, SEGMENTATION) == {**SEGMENTATION, **OURS["segment"]}
+    steps, warmup, dice = SEGMENTATIONS[name]
+    assert (made.training.steps, made.training.warmup_steps) == (steps, warmup)
+    assert made.training.betas == (0.9, 0.999)
+    assert made.crop.area == (1.0, 1.0)
+    assert dice in recipes.SEGMENT[name].expect
+
+
+def test_the_small_recipe_keeps_what_learns_in_few_steps(tmp_path):
+    made = recipes.SEGMENT["tiny"].make(*[tmp_path] * 4)
+    assert (made.feature_norm, made.head_dropout, made.dice_weight) == (True, 0.0, 1.0)

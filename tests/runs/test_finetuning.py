@@ -15,7 +15,7 @@ from mrm.runs import finetuning
 from mrm.system.errors import RecordError, RunError
 from mrm.training.tasks import ClassifyTask
 from tests.support.configs import finetune_config
-from tests.support.run_files import trace
+from tests.support.run_files import table, trace
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,12 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(phantoms, pretrained_run
     runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run"))
     one, other = (model_folder.read_weights(r / "last" / "model.safetensors") for r in (run, tuned))
     assert all(torch.equal(one[k], other[k]) for k in other)
+
+
+def test_validation_follows_every_epoch_if_asked_to_and_the_last_step(phantoms, pretrained_run, tmp_path):
+    config = finetune_config(phantoms, pretrained_run, tmp_path / "run", steps=5, global_batch=20, validate_epochs=1)
+    run = runs.finetune(config)  # 48 records: two full batches of 20 and one of 8
+    assert [row["step"] for row in table(run / "validation.csv")] == ["3", "5"]
 
 
 def test_a_validation_set_of_one_class_is_refused_with_its_counts(phantoms, pretrained_run, tmp_path):

@@ -12,11 +12,12 @@ from mrm.system.errors import AugmentError, PackError
 
 LARGEST_FILE = 1 << 30  # bytes of a file of packed images
 OnError = Literal["stop", "skip"]  # what happens at a record that cannot be used
+Resize = Literal["area", "bilinear", "bicubic"]  # how images get their size; see `mrm.data.images.resize`
 
 
 @dataclass(frozen=True)
 class CropConfig:
-    """Random resized crop and flip of training images. The defaults are the published ones."""
+    """Random resized crop and flip of training images. The defaults are those of the published pre-training."""
 
     area: tuple[float, float] = (0.2, 1.0)  # of the crop, as a share of the image, from and to
     aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width of the crop over its height, from and to

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 
 from mrm.data import jpeg_files, tiff_files
+from mrm.data.config import Resize
 from mrm.data.headers import Bytes, Header, StoredImage, decodable, kind_of, load, parse
 from mrm.system.errors import ImageError
 
@@ -137,31 +138,35 @@ def read_crop(
     size: int,
     area: tuple[float, float] = (0.2, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    method: Resize = "area",
 ) -> np.ndarray:
-    """`random_crop(read(source), ...)`, but faster: a JPEG is decoded no larger than the crop needs.
+    """`random_crop(read(source), ...)`, but faster with "area": a JPEG is decoded no larger than the crop needs.
 
     The box follows from `rng` and the size in the header alone, so the same part of the image is cropped at any
     decoding scale; its edges are then rounded to pixels of that scale.
     """
     if isinstance(source, np.ndarray):
-        return random_crop(_grey_array(source, _name(source)), rng, size, area, aspect)
+        return random_crop(_grey_array(source, _name(source)), rng, size, area, aspect, method)
     image = open_image(source)
     box = random_resized_box(image.header.height, image.header.width, rng, area, aspect)
-    factor = _reduction(image.header, min(box.height, box.width), size)
-    return resize(crop(_decode(image, factor), _scaled(box, factor)), size, size)
+    factor = _reduction(image.header, min(box.height, box.width), size if method == "area" else None)
+    return resize(crop(_decode(image, factor), _scaled(box, factor)), size, size, method)
 
 
-def eval_image(source: Source, size: int, view: str = "whole", crop_borders: bool = False) -> np.ndarray:
+def eval_image(
+    source: Source, size: int, view: str = "whole", crop_borders: bool = False, method: Resize = "area"
+) -> np.ndarray:
     """The image as a classifier is tested on it, (size, size) uint8. Raises `ImageError`.
 
     The view "whole" resizes the whole radiograph to the square, within the aspect ratios seen in training; "centre" is
     the published test crop, which cuts the sides of radiographs that are not square. `crop_borders` first removes
-    burned-in borders.
+    burned-in borders. With a `method` other than "area" a JPEG is decoded at its full size.
     """
-    image = read(source, min_side=MIN_DECODE_SCALE * size, crop_borders=crop_borders)
+    min_side = MIN_DECODE_SCALE * size if method == "area" else None
+    image = read(source, min_side=min_side, crop_borders=crop_borders)
     if view == "centre":
         image = crop(image, center_box(*image.shape))
-    return resize(image, size, size)
+    return resize(image, size, size, method)
 
 
 def _reduction(header: Header, side: int, min_side: int | None) -> int:
@@ -343,11 +348,17 @@ def flip(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[:, ::-1])
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The image at another size: a side that shrinks is averaged by area, one that grows is bicubic (a = -0.75).
+def resize(image: np.ndarray, height: int, width: int, method: Resize = "area") -> np.ndarray:
+    """The image (H, W) uint8 at another size.
 
-    OpenCV has no anti-aliased bicubic filter, and the plain one would alias fine lung structure when shrinking.
+    With "area" a side that shrinks is averaged by area, and one that grows is bicubic (a = -0.75): OpenCV has no
+    anti-aliased bicubic filter, and the plain one would alias fine lung structure when shrinking. "bilinear" and
+    "bicubic" are Pillow's filters, which widen with the factor, as the published code has them.
     """
+    if method != "area":
+        from PIL import Image  # only where it is asked for, so that a command answers at once
+
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling[method.upper()]))
     shrunk = min(image.shape[0], height), min(image.shape[1], width)
     if shrunk != image.shape:
         image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
@@ -362,10 +373,11 @@ def random_crop(
     size: int,
     area: tuple[float, float] = (0.2, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    method: Resize = "area",
 ) -> np.ndarray:
     """A random resized crop, (size, size) uint8."""
     height, width = image.shape
-    return resize(crop(image, random_resized_box(height, width, rng, area, aspect)), size, size)
+    return resize(crop(image, random_resized_box(height, width, rng, area, aspect)), size, size, method)
 
 
 def pad_to_square(image: np.ndarray) -> tuple[np.ndarray, Box]:

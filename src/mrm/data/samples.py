@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mrm.data import images
 from mrm.data.augmentation import augment
-from mrm.data.config import NONE, AugmentConfig, CropConfig, OnError, ReportConfig
+from mrm.data.config import NONE, AugmentConfig, CropConfig, OnError, ReportConfig, Resize
 from mrm.data.masks import MaskedImages, fit, fit_mask
 from mrm.data.records import Record, Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, mask_words
@@ -134,10 +134,11 @@ class PretrainData:
         seed: int = 0,
         on_error: OnError = "stop",
         predicted: int | None = None,  # number of hidden patches to predict; None: all
+        resize: Resize = "area",
     ) -> None:
         self.records, self.size, self.patches, self.keep, self.length = records, size, patches, keep, length
         self.predicted = patches - keep if predicted is None else predicted
-        self.crop, self.report, self.seed, self.on_error = crop, report, seed, on_error
+        self.crop, self.resize, self.report, self.seed, self.on_error = crop, resize, report, seed, on_error
         self.continues = tokenizer.continues
         ids = tokenizer.encode([select_sections(r.report, report.sections) for r in records], length)
         self.tokens = np.concatenate(ids).astype(np.uint16 if tokenizer.size < 2**16 else np.int32)
@@ -159,7 +160,7 @@ class PretrainData:
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         """One cropped image and one masked report, drawn from (seed, epoch, index)."""
         rng = np.random.default_rng([self.seed, epoch, index])
-        image = _train_image(self.records[index], rng, self.size, self.crop)
+        image = _train_image(self.records[index], rng, self.size, self.crop, self.resize)
         return {"image": image, **self.masks(index, rng)}
 
     def masks(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -241,8 +242,9 @@ class LabelData:
         seed: int = 0,
         on_error: OnError = "stop",
         augment: AugmentConfig = NONE,
+        resize: Resize = "area",
     ) -> None:
-        self.records, self.size, self.crop, self.view = records, size, crop, view
+        self.records, self.size, self.crop, self.view, self.resize = records, size, crop, view, resize
         self.seed, self.on_error, self.augment = seed, on_error, augment
         self.labels_NC = records.labels_NC.astype(np.float32)
 
@@ -258,9 +260,9 @@ class LabelData:
         rng = np.random.default_rng([self.seed, epoch, index])
         record = self.records[index]
         if self.crop:
-            image = augment(_train_image(record, rng, self.size, self.crop), rng, self.augment)
+            image = augment(_train_image(record, rng, self.size, self.crop, self.resize), rng, self.augment)
         else:
-            image = images.eval_image(record.image, self.size, self.view)
+            image = images.eval_image(record.image, self.size, self.view, method=self.resize)
         return {
             "image": image,
             "labels": self.labels_NC[index],
@@ -328,8 +330,11 @@ class ImageData:
 
     on_error: OnError = "skip"
 
-    def __init__(self, records: Sequence[Record], size: int, view: str, crop_borders: bool = False) -> None:
-        self.records, self.size, self.view, self.crop_borders = records, size, view, crop_borders
+    def __init__(
+        self, records: Sequence[Record], size: int, view: str, crop_borders: bool = False, resize: Resize = "area"
+    ) -> None:
+        self.records, self.size, self.view = records, size, view
+        self.crop_borders, self.resize = crop_borders, resize
 
     def __len__(self) -> int:
         return len(self.records)
@@ -344,7 +349,9 @@ class ImageData:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                image = images.eval_image(self.records[index].image, self.size, self.view, self.crop_borders)
+                image = images.eval_image(
+                    self.records[index].image, self.size, self.view, self.crop_borders, self.resize
+                )
             except (ImageError, OSError, MemoryError) as error:
                 reason = str(error) or "not enough memory to read the image"
                 again = isinstance(error, UnreachableError | OSError)
@@ -366,8 +373,8 @@ class ImageData:
         return Skipped(sample["index"], self.name(sample["index"]), sample[key], sample["again"])
 
 
-def _train_image(record: Record, rng: np.random.Generator, size: int, crop: CropConfig) -> np.ndarray:
-    image = images.read_crop(record.image, rng, size, crop.area, crop.aspect)
+def _train_image(record: Record, rng: np.random.Generator, size: int, crop: CropConfig, resize: Resize) -> np.ndarray:
+    image = images.read_crop(record.image, rng, size, crop.area, crop.aspect, resize)
     return images.flip(image) if rng.random() < crop.flip else image
 
 

@@ -51,7 +51,7 @@ def evaluation_view(model: Classifier, image_HW: np.ndarray) -> tuple[Tensor, im
     config = model.config
     height, width = image_HW.shape
     box = images.center_box(height, width) if config.view == "centre" else images.Box(0, 0, height, width)
-    view_HW = images.resize(images.crop(image_HW, box), config.image_size, config.image_size)
+    view_HW = images.resize(images.crop(image_HW, box), config.image_size, config.image_size, config.resize)
     device = next(model.parameters()).device
     return normalise(torch.from_numpy(view_HW)[None].to(device), config.mean, config.std), box
 

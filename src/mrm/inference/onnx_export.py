@@ -226,6 +226,8 @@ def _input(model: Model) -> dict[str, Any]:
     config = model.config
     height, width = image_shape(model)
     view = getattr(config, "view", "fit" if isinstance(model, Segmenter) else "whole")
+    filters = {"area": "a side that shrinks is area-averaged, one that grows is bicubic"}
+    resize = getattr(config, "resize", "area")
     about = {
         "whole": f"the whole image resized to {height} x {width}, its shape not kept",
         "centre": f"the largest central square, resized to {height} x {width}",
@@ -237,7 +239,7 @@ def _input(model: Model) -> dict[str, Any]:
         "shape": ["batch", height, width],
         "values": "grey, 0 black to 255 white, bone bright; normalisation is inside the model",
         "view": view,
-        "resize": f"{about[view]}; a side that shrinks is area-averaged, one that grows is bicubic",
+        "resize": f"{about[view]}; {filters.get(resize, f'by the {resize} filter of Pillow, from the full size')}",
         "mean": config.mean,
         "std": config.std,
     }

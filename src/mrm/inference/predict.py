@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mrm.data import loader, samples, sampling
+from mrm.data.config import Resize
 from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.models.classifier import Classifier
@@ -51,7 +52,9 @@ def compute_over(
     UnreachableError where their folder is gone, or many in a row cannot be reached.
     """
     config, device = model.config, next(model.parameters()).device
-    data = samples.ImageData(records, config.image_size, getattr(config, "view", "whole"), crop_borders)
+    view: str = getattr(config, "view", "whole")
+    resize: Resize = getattr(config, "resize", "area")
+    data = samples.ImageData(records, config.image_size, view, crop_borders, resize)
     reach = Reach(records)
     with torch.inference_mode(), hardware.autocast(device, precision):
         for loaded in loader.loader(data, batches, workers, pin=device.type == "cuda"):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from mrm.data.config import Resize
 from mrm.data.reports import Tokenizer
 from mrm.models import encoder
 from mrm.models.card import Card
@@ -27,6 +28,7 @@ class ClassifierConfig:
     drop_path: float = 0.1
     pooling: Literal["mean", "attention"] = "mean"  # of the patch features
     view: Literal["whole", "centre"] = "whole"  # of a radiograph that is not square; the published test cut its sides
+    resize: Resize = "area"  # of training and test images; the published one is "bilinear"
     uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
 
     def __post_init__(self) -> None:

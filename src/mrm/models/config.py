@@ -13,7 +13,7 @@ from mrm.models.limits import check_encoder, check_fields
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture. The defaults are the published model (ViT-B/16 at 224, targets at 448)."""
+    """The architecture and its start. The defaults are the published model (ViT-B/16 at 224, targets at 448)."""
 
     encoder: str = "vit_base_patch16_224"  # any timm Vision Transformer
     encoder_options: dict[str, Any] = field(default_factory=dict)  # passed to timm: depth=6,embed_dim=192
@@ -35,7 +35,8 @@ class ModelConfig:
     report_heads: int = 6  # attention heads of the report decoder
     report_mlp: int = 1536  # width of the report decoder's MLP
     report_dropout: float = 0.1  # of the report decoder
-    tied_words: bool = True  # the output weights are the word embeddings
+    tied_words: bool = False  # use the word embeddings as output weights; the published model has separate ones
+    start: Literal["xavier", "normal"] = "xavier"  # of the report decoder's layers: as published, or as in BERT
     mean: float = 0.4978  # of grey values from 0 to 1, over the training radiographs
     std: float = 0.2449  # of grey values from 0 to 1, over the training radiographs
 

@@ -37,6 +37,8 @@ LIMITS: dict[str, tuple[float, float]] = {  # smallest and largest value of a nu
     "mean": (-1e6, 1e6),
     "std": (1e-6, 1e6),
     "drop_path": SHARE,
+    "head_dropout": SHARE,
+    "layer_scale": (0.0, 1e6),
     "blocks": DEPTH,
     "channels": WIDTH,
     "auxiliary": (0, WIDTH[1]),

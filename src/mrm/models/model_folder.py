@@ -45,6 +45,7 @@ from mrm.system.files import read_json, write_by, write_json, write_whole
 from mrm.system.lock import in_turn
 from mrm.system.permissions import restricted
 
+WORDS, OUTPUT = "report_decoder.words.weight", "report_decoder.word_output"
 Model = MRM | Classifier | Segmenter
 Loaded = TypeVar("Loaded", MRM, Classifier, Segmenter, Model)
 KINDS: dict[str, tuple[type[Model], type]] = {
@@ -239,13 +240,17 @@ def start_from(model: nn.Module, path: Path | str) -> KeyReport:
     """Start `model` from the weights at `path`: what fits is loaded, the report lists what was left out.
 
     `path` is a model folder, a run, `MRM.pth`, MAE's or any timm ViT weights. Positions of another grid
-    are resampled as timm does. Raises CheckpointError if the encoder's blocks do not fit.
+    are resampled as timm does. If the output words of the file are its word embeddings, those of the model start from
+    them. Raises CheckpointError if the encoder's blocks do not fit.
     """
     stored = _weights_of(Path(path))
     weights = own_names(stored)
     weights = _fit_positions(model.get_submodule("encoder"), weights)
+    weights = _with_output_words(model, weights)
+    own = model.state_dict()
     report = match(model, weights)
-    blocks = [k for k in model.state_dict() if k.startswith("encoder.blocks.")]
+    added: frozenset[str] = getattr(model, "added_weights", frozenset())
+    blocks = [k for k in own if k.startswith("encoder.blocks.") and k not in added]
     if unfit := [k for k in blocks if k not in report.matched]:
         raise CheckpointError(
             f"{path}: weights of another encoder; {len(unfit)} of {len(blocks)} block tensors do not fit, "
@@ -309,8 +314,9 @@ def load_published(path: Path) -> MRM:
             f"{path}: not an MRM model, since it has no report decoder; for an encoder alone use load_encoder or --init"
         )
     config = published_config(content, path)
-    weights = own_names(content)
-    require_match(outline("mrm", config, path).state_dict(), {k: v.shape for k, v in weights.items()}, path)
+    shapes = outline("mrm", config, path)
+    weights = _with_output_words(shapes, own_names(content))
+    require_match(shapes.state_dict(), {k: v.shape for k, v in weights.items()}, path)
     with noise.seeded(0):  # the weights are replaced; nothing is drawn from the global generator
         model = build("mrm", config, path)
     load_strict(model, weights, path)
@@ -337,6 +343,13 @@ def published_config(weights: Mapping[str, Tensor], path: Path) -> ModelConfig:
 
 def _weights_of(path: Path) -> dict[str, Tensor]:
     return read_weights(path if path.is_file() else find_model(path) / "model.safetensors")
+
+
+def _with_output_words(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a file, and for a model with output words of its own those that the file has as embeddings only."""
+    if OUTPUT in model.state_dict() and WORDS in weights:
+        return {OUTPUT: weights[WORDS], **weights}
+    return weights
 
 
 def _fit_positions(encoder: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:

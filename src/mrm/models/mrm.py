@@ -31,14 +31,13 @@ from mrm.data.reports import PAD, Tokenizer
 from mrm.models import encoder, noise
 from mrm.models.card import Card
 from mrm.models.config import ModelConfig
+from mrm.models.start import fix_positions, sine_cosine, start_encoder, start_linear_layers, start_report_decoder
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # as in the ViT; BERT keeps its own 1e-12
 
 
 def _predicted(config: ModelConfig, hidden: int) -> int:
     """How many of the hidden patches training restores. Raises ValueError."""
-    if config.image_decoder not in ("full", "cross"):
-        raise ValueError(f'image_decoder must be "full" or "cross", not {config.image_decoder!r}')
     default = hidden if config.image_decoder == "full" else min(config.keep, hidden)
     predicted = default if config.predicted is None else config.predicted
     if not 0 < predicted <= hidden:
@@ -70,8 +69,6 @@ class MRM(nn.Module):
         self.patches = (config.image_size // patch) ** 2
         if not 0 < config.keep < self.patches:
             raise ValueError(f"keep must be from 1 to {self.patches - 1} of {self.patches} patches, not {config.keep}")
-        if config.decoder_depth < 1:
-            raise ValueError(f"decoder_depth must be at least 1, not {config.decoder_depth}")
         self.predicted = _predicted(config, self.patches - config.keep)
         self.prefix = self.encoder.num_prefix_tokens
         width = self.encoder.embed_dim
@@ -82,16 +79,9 @@ class MRM(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Initial weights as in MAE (Xavier uniform) and BERT (normal, 0.02)."""
-        for module in [*self.encoder.modules(), *self.image_decoder.modules()]:
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        projection = self.encoder.patch_embed.proj.weight
-        nn.init.xavier_uniform_(projection.view(projection.shape[0], -1))
-        if self.encoder.cls_token is not None:
-            nn.init.normal_(self.encoder.cls_token, std=0.02)
+        """The initial weights, see `mrm.models.start`. The report decoder has given itself its own."""
+        start_encoder(self.encoder)
+        start_linear_layers(self.image_decoder)
         if self.config.fixed_positions:
             fix_positions(self.encoder)
 
@@ -300,13 +290,7 @@ class ReportDecoder(nn.Module):
         self.transform_norm = nn.LayerNorm(width, eps=1e-12)
         self.word_bias = nn.Parameter(torch.zeros(config.vocabulary))
         self.word_output = None if config.tied_words else nn.Parameter(torch.zeros(config.vocabulary, width))
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
-        if self.word_output is not None:
-            nn.init.normal_(self.word_output, std=0.02)
+        start_report_decoder(self, config.start)
 
     def context(self, features_BKD: Tensor) -> Tensor:
         """Mean of the projected visible patches, class token left out: (B, R)."""
@@ -423,25 +407,3 @@ def normalise_patches(patches_BMQ: Tensor, repeats: int = 1, eps: float = 1e-6) 
     centred = patches_BMQ - patches_BMQ.mean(dim=-1, keepdim=True)
     variance = centred.square().sum(dim=-1, keepdim=True) / (patches_BMQ.shape[-1] - 1 / repeats)
     return centred / (variance + eps).sqrt()
-
-
-def sine_cosine(width: int, grid: int) -> Tensor:
-    """Fixed 2-D positions (grid * grid, width): half for the column, half for the row, each sines then cosines.
-
-    Frequencies 10000^(-i / width), i < width / 4: what the published MRM computes. MAE divides i by
-    width / 4 instead; its own table comes along with its weights and replaces this one (`start_from`).
-    """
-    frequencies = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / width)
-    place = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies
-    line = torch.cat([place.sin(), place.cos()], dim=1)  # (grid, width / 2)
-    columns, rows = line[None].expand(grid, -1, -1), line[:, None].expand(-1, grid, -1)
-    return torch.cat([columns, rows], dim=2).reshape(grid * grid, width).float()
-
-
-def fix_positions(encoder: Any) -> None:
-    """Give a timm ViT fixed 2-D sine-cosine positions (zero for its class token) that do not train."""
-    positions = encoder.pos_embed
-    grid = encoder.patch_embed.grid_size[0]
-    table = torch.zeros_like(positions)
-    table[0, positions.shape[1] - grid * grid :] = sine_cosine(positions.shape[-1], grid)
-    encoder.pos_embed = nn.Parameter(table, requires_grad=False)

@@ -69,28 +69,40 @@ class SampleKeys:
 class DropPath(nn.Module):
     """Stochastic depth by sample key. Takes the place of timm's, which draws from the global generator."""
 
+    parts = 1  # leading dimensions of a sample whose elements are kept or dropped one by one; here the whole sample
+
     def __init__(self, p: float, site: str, batch: SampleKeys) -> None:
         super().__init__()
         self.p, self.site, self.batch = p, site, batch
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        """A sample's branch is kept with probability 1 - p, and scaled by its inverse."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Each part of a sample (B, ...) is kept with probability 1 - p, and scaled by its inverse."""
         if not self.training or self.p == 0.0:
-            return x_BLD
+            return x
         if self.batch.keys_B is None:
-            raise RuntimeError("drop path in training needs the sample keys of the batch")
-        keep = keep_mask(self.batch.keys_B, self.site, (1,) * (x_BLD.dim() - 1), self.p)
-        return x_BLD * keep.to(x_BLD.dtype) / (1.0 - self.p)
+            raise RuntimeError(f"{type(self).__name__} in training needs the sample keys of the batch")
+        shape = (*x.shape[1 : self.parts], *(1,) * (x.dim() - self.parts))
+        keep = keep_mask(self.batch.keys_B, self.site, shape, self.p)
+        return x * keep.to(x.dtype) / (1.0 - self.p)
 
 
-def key_drop_paths(encoder: nn.Module, batch: SampleKeys) -> None:
-    """Replace every timm DropPath inside `encoder` by one that draws from the keys in `batch`."""
+class ChannelDropout(DropPath):
+    """Dropout of whole channels of (B, C, H, W) by sample key. Takes the place of PyTorch's Dropout2d."""
+
+    parts = 2
+
+
+def draw_by_key(module: nn.Module, batch: SampleKeys) -> None:
+    """Replace every timm DropPath and every Dropout2d inside `module` by one that draws from the keys in `batch`."""
     from timm.layers import DropPath as TimmDropPath
 
-    for name, module in list(encoder.named_modules()):
-        for child_name, child in list(module.named_children()):
+    for name, parent in list(module.named_modules()):
+        for child_name, child in list(parent.named_children()):
+            site = f"{name}.{child_name}"
             if isinstance(child, TimmDropPath):
-                setattr(module, child_name, DropPath(child.drop_prob, f"{name}.{child_name}", batch))
+                setattr(parent, child_name, DropPath(child.drop_prob, site, batch))
+            elif isinstance(child, nn.Dropout2d):
+                setattr(parent, child_name, ChannelDropout(child.p, site, batch))
 
 
 @contextlib.contextmanager

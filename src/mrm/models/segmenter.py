@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -26,7 +27,8 @@ import torch
 import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
-from timm.layers import LayerNorm2d
+from timm.layers import LayerNorm2d, RelPosBias
+from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
 from mrm.data import images
@@ -57,6 +59,10 @@ class SegmenterConfig:
     channels: int = 768  # of the decoder
     auxiliary: int = 256  # channels of the auxiliary head; 0 = no such head
     drop_path: float = 0.1
+    head_dropout: float = 0.1  # of channels, before the last layer of both heads
+    feature_norm: bool = False  # a norm on features before UPerNet and auxiliary head; dpt and linear always have it
+    relative_positions: bool = False  # a learnt bias of attention for each distance of two patches, in every block
+    layer_scale: float | None = None  # start of a learnt scale of each block's branches; None = as the encoder has it
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -83,7 +89,7 @@ class Segmenter(nn.Module):
         self.config, self.card = config, Card("segmenter", asdict(config))
         self.encoder = encoder.create(
             config.encoder,
-            config.encoder_options,
+            _encoder_options(config),
             config.image_size,
             num_classes=0,
             global_pool="",
@@ -92,10 +98,17 @@ class Segmenter(nn.Module):
         check_size(config.image_size, self.encoder.patch_embed.patch_size)
         self.blocks = feature_blocks(config, len(self.encoder.blocks))
         self.encoder.prune_intermediate_layers([b - 1 for b in self.blocks], prune_norm=True, prune_head=True)
-        self.head = HEADS[config.head](self.encoder.embed_dim, config.channels, len(config.classes))
-        self.auxiliary = (
-            AuxiliaryHead(self.encoder.embed_dim, config.auxiliary, len(config.classes)) if config.auxiliary else None
-        )
+        if config.relative_positions:
+            add_relative_positions(self.encoder)
+        self.head = HEADS[config.head](config, self.encoder.embed_dim)
+        self.auxiliary = AuxiliaryHead(config, self.encoder.embed_dim) if config.auxiliary else None
+
+    @property
+    def added_weights(self) -> frozenset[str]:
+        """Names of weights that the configuration adds to the encoder's blocks; a file to start from may lack them."""
+        added = [".relative_position_bias_table"] * self.config.relative_positions
+        added += [".ls1.gamma", ".ls2.gamma"] * (self.config.layer_scale is not None)
+        return frozenset(name for name in self.state_dict() if name.endswith(tuple(added)))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups, for layer decay: the encoder's by depth, the heads on top of them."""
@@ -121,6 +134,43 @@ class Segmenter(nn.Module):
         if not self.training or self.auxiliary is None:
             return SegmenterOutput(logits_BCHW, None)
         return SegmenterOutput(logits_BCHW, enlarge(self.auxiliary(features[2]), size))
+
+
+def _encoder_options(config: SegmenterConfig) -> dict[str, Any]:
+    """What timm is told of the encoder besides its name."""
+    scale = {} if config.layer_scale is None else {"init_values": config.layer_scale}
+    return {**config.encoder_options, **scale}
+
+
+class RelativeAttention(RelPosAttention):
+    """Attention with a bias for each distance of two patches (BEiT, section 2.1), for the blocks of a plain ViT."""
+
+    def forward(self, x_BLD: Tensor, *_: None, **__: None) -> Tensor:  # type: ignore[override]
+        """The block passes on a mask, which there is none of here."""
+        return super().forward(x_BLD)
+
+
+def add_relative_positions(encoder: Any) -> None:
+    """Give every block of a timm ViT its own biases of attention, one a head and distance; all are 0 at first.
+
+    Raises SegmenterError for an encoder whose attention is not the plain one, or that has registers.
+    """
+    plain = {"qkv.weight", "qkv.bias", "proj.weight", "proj.bias"}
+    if encoder.num_prefix_tokens > 1 or any(set(block.attn.state_dict()) != plain for block in encoder.blocks):
+        raise SegmenterError(
+            "relative_positions needs an encoder with plain attention and at most a class token; "
+            "leave out --relative-positions, or choose another encoder"
+        )
+    for block in encoder.blocks:
+        positions: Any = partial(
+            RelPosBias, window_size=encoder.patch_embed.grid_size, prefix_tokens=encoder.num_prefix_tokens
+        )
+        attention: Any = RelativeAttention(
+            encoder.embed_dim, block.attn.num_heads, qkv_bias=True, rel_pos_cls=positions
+        )
+        nn.init.zeros_(attention.rel_pos.relative_position_bias_table)
+        attention.load_state_dict(block.attn.state_dict(), strict=False)
+        block.attn = attention
 
 
 def _in_encoder(pattern: str) -> str:
@@ -178,7 +228,7 @@ def doubling(width: int) -> nn.ConvTranspose2d:
 class UPerNetHead(nn.Module):
     """The pyramid x4, x2, x1, x1/2 of the four features, and UPerNet's decoder (pooling 1, 2, 3, 6): 1/4 of a patch."""
 
-    def __init__(self, width: int, channels: int, classes: int) -> None:
+    def __init__(self, config: SegmenterConfig, width: int) -> None:
         super().__init__()
         self.pyramid = nn.ModuleList(
             [
@@ -188,27 +238,33 @@ class UPerNetHead(nn.Module):
                 nn.MaxPool2d(2, ceil_mode=True),
             ]
         )
+        channels = config.channels
         decoder = UPerNetDecoder((0, 0, *4 * [width]), decoder_channels=channels)  # takes no features at 1/1 and 1/2
+        if not config.feature_norm:
+            decoder.feature_norms = nn.ModuleList(nn.Identity() for _ in SHARES)
         self.decoder = without_batch_norm(decoder)
-        self.classify = nn.Conv2d(channels, classes, kernel_size=1)
+        self.dropout = nn.Dropout2d(config.head_dropout)
+        self.classify = nn.Conv2d(channels, len(config.classes), kernel_size=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Logits (B, C, 4 H / patch, 4 W / patch)."""
         levels = [level(f) for level, f in zip(self.pyramid, features, strict=True)]
-        return self.classify(self.decoder([None, None, *levels]))
+        return self.classify(self.dropout(self.decoder([None, None, *levels])))
 
 
 class DPTHead(nn.Module):
     """DPT's reassembly and fusion, without the class token: lighter than UPerNet at equal channels."""
 
-    def __init__(self, width: int, channels: int, classes: int) -> None:
+    def __init__(self, config: SegmenterConfig, width: int) -> None:
         super().__init__()
+        channels = config.channels
         self.norms = nn.ModuleList(LayerNorm2d(width) for _ in SHARES)
         decoder = DPTDecoder(
             4 * [width], 4 * [16], readout="ignore", intermediate_channels=4 * [channels], fusion_channels=channels
         )  # 16: the pyramid is relative to the grid of patches, of whatever size they are
         self.decoder = without_batch_norm(decoder)
-        self.classify = nn.Conv2d(channels, classes, kernel_size=1)
+        self.dropout = nn.Dropout2d(config.head_dropout)
+        self.classify = nn.Conv2d(channels, len(config.classes), kernel_size=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Logits (B, C, 8 H / patch, 8 W / patch)."""
@@ -217,33 +273,38 @@ class DPTHead(nn.Module):
         levels = [
             norm(f if even == list(grid) else enlarge(f, even)) for norm, f in zip(self.norms, features, strict=True)
         ]
-        return self.classify(self.decoder(levels, [None] * 4))
+        return self.classify(self.dropout(self.decoder(levels, [None] * 4)))
 
 
 class LinearHead(nn.Module):
     """A norm and one linear layer on the last feature: what the encoder alone knows."""
 
-    def __init__(self, width: int, channels: int, classes: int) -> None:
+    def __init__(self, config: SegmenterConfig, width: int) -> None:
         super().__init__()
         self.norm = LayerNorm2d(width)
-        self.classify = nn.Conv2d(width, classes, kernel_size=1)
+        self.dropout = nn.Dropout2d(config.head_dropout)
+        self.classify = nn.Conv2d(width, len(config.classes), kernel_size=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Logits (B, C, H / patch, W / patch)."""
-        return self.classify(self.norm(features[-1]))
+        return self.classify(self.dropout(self.norm(features[-1])))
 
 
-class AuxiliaryHead(nn.Sequential):
+class AuxiliaryHead(nn.Module):
     """A convolution on the third feature, which gives the middle of the encoder a gradient of its own."""
 
-    def __init__(self, width: int, channels: int, classes: int) -> None:
-        super().__init__(
-            LayerNorm2d(width),
-            nn.Conv2d(width, channels, kernel_size=3, padding=1, bias=False),
-            group_norm(channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, classes, kernel_size=1),
-        )
+    def __init__(self, config: SegmenterConfig, width: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(width) if config.feature_norm else nn.Identity()
+        self.convolution = nn.Conv2d(width, config.auxiliary, kernel_size=3, padding=1, bias=False)
+        self.group_norm = group_norm(config.auxiliary)
+        self.dropout = nn.Dropout2d(config.head_dropout)
+        self.classify = nn.Conv2d(config.auxiliary, len(config.classes), kernel_size=1)
+
+    def forward(self, feature_BDHW: Tensor) -> Tensor:
+        """Logits (B, C, H, W) of the feature's size."""
+        x_BDHW = F.relu(self.group_norm(self.convolution(self.norm(feature_BDHW))))
+        return self.classify(self.dropout(x_BDHW))
 
 
 HEADS: dict[str, type[nn.Module]] = {"upernet": UPerNetHead, "dpt": DPTHead, "linear": LinearHead}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mrm.system import lazy
 
 if TYPE_CHECKING:
-    from mrm.recipes.configurations import FinetuneConfig, PretrainConfig, SegmentConfig
+    from mrm.recipes.configurations import FINETUNE_CROP, FinetuneConfig, PretrainConfig, SegmentConfig
     from mrm.recipes.finetune_recipes import FINETUNE, published_training, tiny_finetune
     from mrm.recipes.pretrain_recipes import PRETRAIN, SMALL_MODEL, TINY_MODEL, mimic, mimic_modern, small, tiny
     from mrm.recipes.recipe import Recipe, find
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FINETUNE",
+    "FINETUNE_CROP",
     "PRETRAIN",
     "SEGMENT",
     "SMALL_MODEL",
@@ -45,6 +46,7 @@ __getattr__, __dir__ = lazy.exports(
     "mrm.recipes",
     {
         "FINETUNE": "mrm.recipes.finetune_recipes",
+        "FINETUNE_CROP": "mrm.recipes.configurations",
         "PRETRAIN": "mrm.recipes.pretrain_recipes",
         "SEGMENT": "mrm.recipes.segment_recipes",
         "SMALL_MODEL": "mrm.recipes.pretrain_recipes",

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mrm.data.config import AugmentConfig, CropConfig, OnError, ReportConfig
+from mrm.data.config import AugmentConfig, CropConfig, OnError, ReportConfig, Resize
 from mrm.models.config import ModelConfig
 from mrm.training.config import TrainConfig
+
+FINETUNE_CROP = CropConfig(area=(0.08, 1.0))  # the published one: torchvision's default, not that of pre-training
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class PretrainConfig:
 
     # Samples
     crop: CropConfig = field(default_factory=CropConfig)
+    resize: Resize = "area"  # of the crop: area is fast; bicubic is Pillow's filter, as published
     report: ReportConfig = field(default_factory=ReportConfig)
 
     # Schedule
@@ -70,7 +73,8 @@ class FinetuneConfig:
     drop_path: float = 0.1  # probability of skipping a block in training
 
     # Samples
-    crop: CropConfig = field(default_factory=CropConfig)
+    crop: CropConfig = FINETUNE_CROP
+    resize: Resize = "area"  # of crops and test images: area is fast; bilinear is Pillow's filter, as published
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # after crop and flip; the published recipe has none
 
     # Schedule
@@ -103,8 +107,12 @@ class SegmentConfig:
     channels: int = 768  # of the decoder
     auxiliary: int = 256  # channels of the auxiliary head; 0 leaves it out
     drop_path: float = 0.1  # probability of skipping a block in training
+    head_dropout: float = 0.1  # of channels, before the last layer of the head and of the auxiliary head
+    feature_norm: bool = False  # a norm on features before UPerNet and auxiliary head; the published ones have none
+    relative_positions: bool = False  # learn a bias for each distance of two patches in every block, as published
+    layer_scale: float | None = None  # start of a learnt scale of each block's branches; 1.0 is the published one
     focal_weight: float = 2.0  # of the focal loss
-    dice_weight: float = 1.0  # of the Dice loss
+    dice_weight: float = 0.5  # of the Dice loss, which as published is divided by two classes: lesion and background
     auxiliary_weight: float = 0.4  # of both losses at the auxiliary head
 
     # Samples

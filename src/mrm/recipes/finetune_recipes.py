@@ -50,7 +50,7 @@ def _published(name: str) -> Callable[..., FinetuneConfig]:
     def make(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
         """The published fine-tuning of this data set and share of labels."""
         training = published_training(steps, lr, warmup)
-        settings = {"training": training, **_classes(name), **where}
+        settings = {"training": training, "resize": "bilinear", **_classes(name), **where}
         return FinetuneConfig(train, val, init, out, **settings)
 
     return make

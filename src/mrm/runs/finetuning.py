@@ -43,8 +43,9 @@ def finetune(config: FinetuneConfig) -> Path:
     require_both_values(val, config.val)
     model = classifier(config, train.classes, policy)
     data = LabelData(
-        train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment
-    )
+        train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment,
+        resize=config.resize,
+    )  # fmt: skip
     card = Card("classifier", asdict(model.config), origin(config, train, config.train))
     seen = note_seen(config, "fine-tuning", train)
     prints = fingerprint(val, config.audit == "images")
@@ -118,6 +119,7 @@ def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[st
         drop_path=config.drop_path,
         pooling=config.pooling,
         view=config.view,
+        resize=config.resize,
         uncertain=policy,
     )
     return on_encoder(Classifier, shape, config)

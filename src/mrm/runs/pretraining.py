@@ -121,6 +121,7 @@ def pretrain_data(config: PretrainConfig, records: Sequence[Record], model: MRM,
         seed=config.seed,
         on_error=config.on_error,
         predicted=model.predicted,
+        resize=config.resize,
     )
 
 

@@ -101,6 +101,10 @@ def segmenter(config: SegmentConfig) -> Segmenter:
         channels=config.channels,
         auxiliary=config.auxiliary,
         drop_path=config.drop_path,
+        head_dropout=config.head_dropout,
+        feature_norm=config.feature_norm,
+        relative_positions=config.relative_positions,
+        layer_scale=config.layer_scale,
     )
     return on_encoder(Segmenter, shape, config)
 

@@ -78,12 +78,12 @@ def sample_times(data: PretrainData, index: int) -> tuple[float, float, float, f
     height, width = images.size(content)
     box = images.random_resized_box(height, width, rng, data.crop.area, data.crop.aspect)
     least = math.ceil(data.size * min(height, width) / min(box.height, box.width))  # as read_crop may reduce a JPEG
-    image = images.read(content, min_side=least)
+    image = images.read(content, min_side=least if data.resize == "area" else None)
     decode = clock.lap()
     scale = image.shape[0] / height, image.shape[1] / width
     top, left = int(box.top * scale[0]), int(box.left * scale[1])
     part = image[top : top + math.ceil(box.height * scale[0]), left : left + math.ceil(box.width * scale[1])]
-    images.flip(images.resize(part, data.size, data.size))
+    images.flip(images.resize(part, data.size, data.size, data.resize))
     augment = clock.lap()
     data.masks(index, rng)
     return read, decode, augment, clock.lap()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mrm.data import display, images
+from mrm.data.config import Resize
 from mrm.inference import heat_maps, outlines, reconstruction, report_filling
 from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder, segmenter
@@ -71,10 +72,12 @@ class Models:
         return model_folder.kind_of(self.model)
 
     @property
-    def eval_view(self) -> tuple[int, str] | None:
-        """Size and view of the images of a classifier; None for models that take whole images."""
-        model = self.model
-        return (model.config.image_size, model.config.view) if isinstance(model, Classifier) else None
+    def eval_view(self) -> tuple[int, str, Resize] | None:
+        """Size, view and resizing of the images of a classifier; None for models that take whole images."""
+        if not isinstance(self.model, Classifier):
+            return None
+        config = self.model.config
+        return config.image_size, config.view, config.resize
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -197,7 +200,7 @@ def _check_weights(models: Models, path: Path) -> None:
     """One forward pass, so that weights that are not finite are found before the first request."""
     if models.eval_view is None:
         return
-    size, _ = models.eval_view
+    size = models.eval_view[0]
     if not np.isfinite(models.classify(np.zeros((1, size, size), np.uint8))).all():
         raise RunError(
             f"{path}: returns no finite number for a black image; its weights are damaged, or training diverged"

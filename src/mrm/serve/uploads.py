@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from mrm.data import display, images
+from mrm.data.config import Resize
 from mrm.data.images import ImageFile
 from mrm.serve.admission import Refused
 from mrm.serve.answers import Preview, png
@@ -32,14 +33,14 @@ class DecodedImage:
     warnings: list[str]
 
 
-def decode(data: bytes, limits: Limits, eval_view: tuple[int, str] | None = None) -> DecodedImage:
+def decode(data: bytes, limits: Limits, eval_view: tuple[int, str, Resize] | None = None) -> DecodedImage:
     """Decode an upload, whole or as a classifier is evaluated on it (size, view). Raises Refused (422)."""
     image = _open(data, limits)
     if eval_view is None:
         image_HW = refuse_if_unreadable(lambda: images.read(image))
     else:
-        size, view = eval_view
-        image_HW = refuse_if_unreadable(lambda: images.eval_image(image, size, view))
+        size, view, resize = eval_view
+        image_HW = refuse_if_unreadable(lambda: images.eval_image(image, size, view, method=resize))
     return DecodedImage(image_HW, *images.size(image), refuse_if_unreadable(lambda: images.doubts(image)))
 
 

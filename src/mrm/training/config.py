@@ -46,6 +46,7 @@ class TrainConfig:
     # Logging and checkpoints
     log_every: int = 20  # steps
     validate_every: int = 1000  # steps; pre-training also draws restored images
+    validate_epochs: float | None = None  # passes over the records, instead of validate_every; 1 is as published
     save_every: int = 1000  # steps
     keep: int = 2  # checkpoints to keep, besides the best
     trackers: tuple[str, ...] = ("tensorboard",)  # any of Accelerate's
@@ -57,6 +58,8 @@ class TrainConfig:
                 raise TrainingError(f"{name} must be at least 1, not {value}")
         if self.steps is None and not (self.epochs and self.epochs > 0):
             raise TrainingError("a run needs a length: steps, or epochs above 0")
+        if self.validate_epochs is not None and not 0 < self.validate_epochs < math.inf:
+            raise TrainingError(f"validate_epochs must be above 0, not {self.validate_epochs:g}")
         if self.precision == "fp16" and self.sharding == "full":
             raise TrainingError(
                 "fp16 needs a whole copy of the weights on each rank, since its loss scaler watches all gradients; choose "
@@ -74,6 +77,12 @@ class TrainConfig:
         steps = self.steps or max(1, round((self.epochs or 0) * per_epoch))
         warmup = round(self.warmup_epochs * per_epoch) if self.warmup_steps is None else self.warmup_steps
         return steps, min(warmup, steps - 1)
+
+    def steps_between_validations(self, records: int) -> int:
+        """Steps from one validation to the next, for this many records: whole steps, so an epoch's last one counts."""
+        if self.validate_epochs is None:
+            return self.validate_every
+        return math.ceil(self.validate_epochs * records / self.global_batch)
 
     def shortened(self, steps: int | None) -> TrainConfig:
         """The same run in `steps` steps: the schedule is scaled to fit, and the warm-up keeps its share."""

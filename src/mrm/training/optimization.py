@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from mrm.training.config import TrainConfig
 
+BIASES = ("*.relative_position_bias_table",)  # tables of biases, which no more decay than vectors of them do
+
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
     """Groups with and without weight decay, and by depth where there is layer decay (timm's)."""
     if config.layer_decay is None:
-        return param_groups_weight_decay(model, config.weight_decay)
-    return param_groups_layer_decay(model, config.weight_decay, layer_decay=config.layer_decay)
+        return param_groups_weight_decay(model, config.weight_decay, no_weight_decay_list=BIASES)
+    return param_groups_layer_decay(
+        model, config.weight_decay, no_weight_decay_list=BIASES, layer_decay=config.layer_decay
+    )
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

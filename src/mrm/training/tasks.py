@@ -70,7 +70,7 @@ class ClassifyTask(Task):
         self.model = model
         self.weights = {"labels": 1.0}
         self.sample_keys = noise.SampleKeys()
-        noise.key_drop_paths(model.encoder, self.sample_keys)
+        noise.draw_by_key(model.encoder, self.sample_keys)
 
     def counts(self, batch: LabelBatch) -> dict[str, int]:
         """Stated labels."""
@@ -87,16 +87,21 @@ class ClassifyTask(Task):
 
 
 class SegmentTask(Task):
-    """Focal loss and Dice of every class, and a share of both for the auxiliary head."""
+    """Focal loss and Dice of every class, and a share of both for the auxiliary head.
 
-    def __init__(self, model: Segmenter, focal: float = 2.0, dice: float = 1.0, auxiliary: float = 0.4) -> None:
+    The default weights are the published ones for one class. There the Dice loss is summed over the classes, without the
+    background, and divided by their number, with it: that of the lesion counts half.
+    """
+
+    def __init__(self, model: Segmenter, focal: float = 2.0, dice: float = 0.5, auxiliary: float = 0.4) -> None:
         super().__init__()
         self.model = model
         self.weights = {"focal": focal, "dice": dice}
         if model.auxiliary is not None:
             self.weights |= {"auxiliary_focal": auxiliary * focal, "auxiliary_dice": auxiliary * dice}
         self.sample_keys = noise.SampleKeys()
-        noise.key_drop_paths(model.encoder, self.sample_keys)
+        noise.draw_by_key(model.encoder, self.sample_keys)
+        noise.draw_by_key(model, self.sample_keys)
 
     def counts(self, batch: MaskBatch) -> dict[str, int]:
         """Labelled pixels and images with any, times classes."""

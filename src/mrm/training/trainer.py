@@ -70,6 +70,7 @@ class Trainer:
         self.accelerator = _accelerator(config, self.run)
         self.epoch = len(data) if epoch is None else epoch
         self.total, self.warmup = config.plan(self.epoch)
+        self.validate_every = config.steps_between_validations(self.epoch)
         self.micro, self.accumulate = self._micro_batches()
         self.checkpoints = Checkpoints(self.run, config.keep)
         self.step, self.saved, self.bad, self.best, self.best_step = 0, 0, 0, -math.inf, 0
@@ -200,7 +201,7 @@ class Trainer:
         last, config = self.step == self.total, self.config
         if self.step % config.log_every == 0 or last:
             self._write_log()
-        validates = self.validate is not None and (self.step % config.validate_every == 0 or last)
+        validates = self.validate is not None and (self.step % self.validate_every == 0 or last)
         better = self._run_validation() if validates else False
         if better or self.step % config.save_every == 0:
             self._save(better)
