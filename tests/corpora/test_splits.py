@@ -148,10 +148,13 @@ def test_repeated_lines_of_a_list_are_counted(many, tmp_path):
     assert len(found.splits["val"]) == 1
 
 
-@pytest.mark.parametrize("line", ["0.png 0 1", "0.png 0 1 2"])
-def test_a_list_of_other_labels_is_refused(many, tmp_path, line):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("0.png 0 1", "has 2 labels a line, but 3 classes are expected"), ("0.png 0 1 2", "1 bad lines")],
+)
+def test_a_list_of_other_labels_is_refused(many, tmp_path, line, message):
     (tmp_path / "val_list.txt").write_text(line)
-    with pytest.raises(RecordError, match=r"val_list.txt: 1 bad lines"):
+    with pytest.raises(RecordError, match=rf"val_list.txt: {message}"):
         published(Release(many, [], "1", list_classes=many.classes), tmp_path)
 
 

@@ -24,9 +24,7 @@ class Limits:
     batch_wait_ms: float = 5.0  # milliseconds that an image waits for others to form a batch
     decode_processes: int = 2  # images decoded at once
     decode_seconds: float = 10.0  # for decoding one image; then its process is killed and the request answered 422
-    decode_memory_mb: float = (
-        640.0  # megabytes that decoding one image may take; 32 megapixels of 16 bits take about 400
-    )
+    decode_memory_mb: float = 640.0  # megabytes to decode one image; 32 megapixels of 16 bits take about 400
     headers_seconds: float = 10.0  # for the headers of a request to arrive; then the connection is closed
     requests_per_address: int = 32  # requests in progress from one address; further ones are answered 503
 
