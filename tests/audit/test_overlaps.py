@@ -11,7 +11,7 @@ from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint, infer_
 from mrm.audit.overlaps import KINDS, AuditReport, audit, audit_fingerprints, compare
 from mrm.data import images
 from mrm.data.records import Record, Records
-from mrm.system.errors import RecordError
+from mrm.system.errors import RecordError, UnreachableError
 from tests.support.image_files import radiograph
 
 
@@ -346,3 +346,14 @@ def test_an_audit_file_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "audit.json").write_bytes(content)
     with pytest.raises(RecordError, match=r"audit\.json: "):
         AuditReport.load(tmp_path / "audit.json")
+
+
+def test_prints_that_are_kept_and_a_folder_that_is_gone_wait_for_images_out_of_reach(tmp_path):
+    rows = [saved(tmp_path, f"a/{i}.png", radiograph(i)) for i in range(3)]
+    rows[1].image.rename(tmp_path / "aside")
+    records = Records(rows)
+    assert len(fingerprint(records).unreadable) == 1  # an audit of the moment says so
+    with pytest.raises(UnreachableError, match=r"1\.png: no such file"):
+        fingerprint(records, kept=True)
+    (tmp_path / "aside").rename(rows[1].image)
+    assert not fingerprint(records, kept=True).unreadable

@@ -19,7 +19,7 @@ from mrm.corpora import inspection, nih, prepare
 from mrm.corpora.contract import Options, Release, find_table, inside, list_images, read_table
 from mrm.data.records import Record, Records
 from mrm.runs import preparing
-from mrm.system.errors import OutputError, RecordError
+from mrm.system.errors import OutputError, RecordError, UnreachableError
 from tests.support.image_files import write_image
 
 LABELS = {"0": 0.0, "1": 1.0, "": float("nan"), "-": -1.0}
@@ -149,6 +149,46 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(source, tmp_path, u
     corpus = prepare("nih", source, tmp_path / "out", Options(check=check))
     assert corpus.facts["excluded"] == {"unreadable image": 1}
     assert "03.png" not in (tmp_path / "out/records.csv").read_text()
+
+
+@pytest.mark.parametrize("check", ["header", "pixels"])
+def test_an_image_that_goes_out_of_reach_is_no_damaged_one_and_tried_again(source, tmp_path, use, check, monkeypatch):
+    """It was there when the publisher's folder was listed."""
+    use(release_of(source))
+    whole = prepare("nih", source, tmp_path / "whole", Options(check=check))
+    (source / "images/03.png").rename(tmp_path / "aside")
+    for _ in range(2):
+        with pytest.raises(
+            UnreachableError, match=r"^1 images of table\.csv could not be reached; first error: .*03\.png"
+        ):
+            prepare("nih", source, tmp_path / "out", Options(check=check))
+        assert not (tmp_path / "out/corpus.json").exists()
+    (tmp_path / "aside").rename(source / "images/03.png")
+    seen = []
+    real = inspection._facts_of
+    monkeypatch.setattr(inspection, "_facts_of", lambda kind, image: (seen.append(image.name), real(kind, image))[1])
+    corpus = prepare("nih", source, tmp_path / "out", Options(check=check))
+    assert seen == ["03.png"]
+    assert (corpus.facts["found"], corpus.facts["excluded"]) == (whole.facts["found"], {})
+
+
+def test_an_audit_that_is_kept_waits_for_images_out_of_reach(source, tmp_path, use, monkeypatch):
+    """The share goes away between the inspection of the images and the audit of the sets."""
+    use(release_of(source))
+    real = preparing.audit_splits
+
+    def gone(splits, journal):
+        (source / "images/03.png").rename(tmp_path / "aside")
+        return real(splits, journal)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "audit_splits", gone)
+        with pytest.raises(UnreachableError, match=r"03\.png: no such file.*Run the same command again"):
+            runs.prepare("nih", source, tmp_path / "out")
+    assert not (tmp_path / "out/audit.json").exists()
+    (tmp_path / "aside").rename(source / "images/03.png")
+    report = runs.prepare("nih", source, tmp_path / "out")
+    assert not any(coverage.unreadable for coverage in report.sets.values())
 
 
 def test_without_a_check_no_image_is_opened(source, tmp_path, use):

@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch.multiprocessing import reductions
 
+from mrm.data import reach
 from mrm.data.loader import loader
 from mrm.data.records import Record, Records
 from mrm.data.samples import ImageData, LabelData
 from mrm.data.sampling import Sample, in_order, micro_batches, shuffled
-from mrm.system.errors import ImageError, UnexpectedError
+from mrm.system.errors import ImageError, UnexpectedError, UnreachableError
 from tests.support.samples import (
     everything,
     labelled_records,
@@ -116,6 +117,28 @@ def test_a_row_of_unreadable_images_is_stepped_over_round_the_end():
     [batch] = list(loader(data, iter([[Sample(2, 5)]]), workers=0))
     assert [s.name for s in batch.skipped] == ["study-5", "study-6", "study-0"]
     np.testing.assert_array_equal(batch.image_BHW[0], data.sample(2, 1)["image"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_folder_that_is_gone_is_not_stepped_over(tmp_path, workers):
+    """Asked to skip what cannot be read, a run must not go on with ever fewer images while a share is away."""
+    data = pretrain_data(Records([record(i, image=tmp_path / "share" / f"{i}.png") for i in range(7)]), on_error="skip")
+    with pytest.raises(UnreachableError, match=r"share: the folder of the images is not there"):
+        list(loader(data, in_order(7, 7), workers=workers))
+    (tmp_path / "share").mkdir()
+    for i in range(7):
+        (tmp_path / "share" / f"{i}.png").write_bytes(png(i))
+    assert len(list(loader(data, in_order(7, 7), workers=workers))) == 1
+
+
+def test_many_absent_images_in_a_row_are_not_stepped_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(reach, "IN_A_ROW", 3)
+    (tmp_path / "other").touch()
+    rows = [record(i, **({"image": tmp_path / f"{i}.png"} if 2 <= i < 5 else {})) for i in range(7)]
+    with pytest.raises(UnreachableError, match=r"3 images in a row could not be reached, the last: .*4\.png"):
+        list(loader(pretrain_data(Records(rows), on_error="skip"), in_order(7, 7), workers=0))
+    rows[3] = record(3)
+    assert len(list(loader(pretrain_data(Records(rows), on_error="skip"), in_order(7, 7), workers=0))) == 1
 
 
 def test_a_stand_in_brings_its_own_labels(labelled):

@@ -1,7 +1,10 @@
 """The command `calibrate`: what it fits is kept in the model, and used by the tests and predictions that follow."""
 
 import csv
+import errno
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from mrm.statistics.calibration import (
     fit_temperatures,
 )
 from mrm.system.errors import OutlierError, RunError
+from tests.support.commands import run_cli
 from tests.support.image_files import contents
 from tests.support.models import probed_classifier
 
@@ -163,3 +167,44 @@ def test_records_that_nothing_can_be_fitted_on_are_refused(model, phantoms, tmp_
     with pytest.warns(UserWarning, match="cardiomegaly: only one label value; no temperature and no threshold"):
         runs.calibrate(model, half, reading=runs.Reading(workers=0))
     assert list(model_folder.read_card(model).thresholds) == ["effusion"]
+
+
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
+def test_nothing_is_fitted_while_images_are_out_of_reach(model, phantoms, tmp_path, capsys):
+    """The model keeps what is fitted, so it must not be fitted on what a share happened to give."""
+    shutil.copytree(phantoms, tmp_path / "share")
+    before = contents(model)
+    image = sorted((tmp_path / "share" / "images").iterdir())[5]
+    image.rename(tmp_path / "aside")
+    words = ["calibrate", str(model), "--val", str(tmp_path / "share" / "records.csv"), "--workers", "0"]
+    status, _, err = run_cli(capsys, *words)
+    assert (status, f"{image.name}: no such file" in err) == (3, True)
+    assert contents(model) == before
+    (tmp_path / "aside").rename(image)
+    assert run_cli(capsys, *words)[0] == 0
+    assert model_folder.read_card(model).calibration["n"] == 48
+
+
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
+@pytest.mark.parametrize("file", ["config.json", "calibration.npz"])
+def test_a_full_disk_leaves_the_calibration_that_was_there_and_no_hidden_file(
+    model, phantoms, capsys, monkeypatch, file
+):
+    words = ["calibrate", str(model), "--val", str(phantoms / "records.csv"), "--workers", "0"]
+    assert run_cli(capsys, *words, "--sensitivity", "0.8")[0] == 0
+    before, write = contents(model), Path.write_bytes
+
+    def full(self, content):
+        if self.name == f".{file}.tmp":
+            write(self, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        status, _, err = run_cli(capsys, *words, "--sensitivity", "0.9")
+    assert (status, "cannot be written (No space left on device)" in err) == (2, True)
+    assert contents(model).keys() == before.keys()
+    assert contents(model)["config.json"] == before["config.json"]
+    assert run_cli(capsys, *words, "--sensitivity", "0.9")[0] == 0
+    assert model_folder.read_card(model).calibration["goal"] == "sensitivity 0.9"

@@ -1,6 +1,8 @@
 """The command `embed`: features of the encoder as files."""
 
+import errno
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from mrm import runs
 from mrm.data import finding_files
 from mrm.inference import predict
 from mrm.models import model_folder
+from mrm.runs import embedding
+from mrm.system import files
 from mrm.system.errors import OutputError
 from tests.support.models import mrm_model
 from tests.support.predictions import IN_PROCESS, Stopped, stop_after
@@ -58,3 +62,35 @@ def test_embedding_goes_on_too(pretrained, phantoms, tmp_path, monkeypatch):
         runs.embed(pretrained, given, tmp_path / "a.npy", "patches", IN_PROCESS)
     runs.embed(pretrained, given, tmp_path / "a.npy", "pooled", IN_PROCESS)
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "whole.npy"))
+
+
+@pytest.mark.parametrize("reserves", [True, False])
+def test_a_full_disk_is_an_error_in_words_and_leaves_no_half_file(
+    pretrained, phantoms, tmp_path, monkeypatch, reserves
+):
+    """A limit on the size of files stands for the full disk. A mapped file would have ended the process by SIGBUS."""
+    out = tmp_path / "out" / "f.npy"
+    runs.embed(pretrained, [phantoms / "images"], tmp_path / "whole.npy", "pooled", IN_PROCESS)
+    if not reserves:  # a file system that cannot reserve space
+        monkeypatch.setattr(files.os, "posix_fallocate", unsupported)
+    real, limits = embedding._write_npy, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_full_disk(work, *rest):
+        size = (tmp_path / "whole.npy").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, limits[1]))
+        real(work, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "_write_npy", on_full_disk)
+        try:
+            with pytest.raises(OutputError, match=r"f\.npy: cannot be written \(File too large\)"):
+                runs.embed(pretrained, [phantoms / "images"], out, "pooled", IN_PROCESS)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(p.name for p in out.parent.iterdir()) == ["f.csv", "f.json", "f.npy.partial"]
+    runs.embed(pretrained, [phantoms / "images"], out, "pooled", IN_PROCESS)
+    assert out.read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def unsupported(*_):
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")

@@ -1,6 +1,7 @@
 """Tests of a classifier: numbers with their intervals, and overlap with training said next to them."""
 
 import json
+import shutil
 
 import pytest
 
@@ -12,6 +13,7 @@ from mrm.models import model_folder
 from mrm.runs.evaluating import findings_table
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
+from tests.support.commands import run_cli
 from tests.support.configs import finetune_config
 from tests.support.odd_images import records_with
 
@@ -106,3 +108,28 @@ def test_unreadable_test_images_are_counted_and_listed(phantoms, tuned, tmp_path
     results = runs.evaluate(tuned, file, tmp_path / "out", draws=20, reading=runs.Reading(workers=0))
     assert results["n"] == 15
     assert list(results["unreadable"]) == ["images/odd.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["truncated", "missing"])
+def test_the_exit_status_says_that_images_could_not_be_read(phantoms, tuned, tmp_path, capsys, kind):
+    file = records_with(phantoms, tmp_path, kind)
+    words = ["evaluate", str(tuned), "--records", str(file), "--out", str(tmp_path / "out"), "--draws", "20"]
+    assert run_cli(capsys, *words, "--workers", "0")[0] == 3
+    assert list(json.loads((tmp_path / "out" / "results.json").read_text())["unreadable"]) == ["images/odd.jpg"]
+
+
+def test_a_folder_of_images_that_is_gone_leaves_no_results(phantoms, tuned, tmp_path, capsys):
+    shutil.copytree(phantoms, tmp_path / "share")
+    (tmp_path / "share" / "images").rename(tmp_path / "aside")
+    words = [
+        "evaluate",
+        str(tuned),
+        "--records",
+        str(tmp_path / "share" / "records.csv"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    status, _, err = run_cli(capsys, *words, "--workers", "0")
+    assert status == 3
+    assert "share/images: the folder of the images is not there" in err
+    assert not (tmp_path / "out").exists()

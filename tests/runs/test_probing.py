@@ -1,7 +1,9 @@
 """Probes against brute force, and `mrm probe` from end to end."""
 
+import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mrm import cli, runs
@@ -10,7 +12,7 @@ from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.runs import probe_units
 from mrm.runs.probe_plan import ProbeConfig, subsets
-from mrm.system.errors import RunError
+from mrm.system.errors import RunError, UnreachableError
 from tests.support.configs import MICRO
 from tests.support.html_pages import check_whole
 
@@ -177,3 +179,23 @@ def test_another_probe_in_the_folder_is_kept(probed, model, sets, capsys):
         cli.main(arguments)
     assert stop.value.code == 2
     assert "holds another probe (different models; different records)" in capsys.readouterr().err
+
+
+def test_features_are_not_kept_without_the_images_that_are_out_of_reach(model, sets, phantoms, tmp_path):
+    """Kept with NaN, the image would be left out for ever: the same command does not compute features twice."""
+    shutil.copytree(phantoms / "images", tmp_path / "images")
+    parts = {name: tmp_path / f"{name}.csv" for name in sets}
+    for name, file in sets.items():
+        records = Records.load(file, CLASSES)
+        rows = [replace(r, image=tmp_path / "images" / r.image.name) for r in records]
+        replace(records, rows=rows).to_csv(parts[name])
+    image = Records.load(parts["test"], CLASSES)[2].image
+    image.rename(tmp_path / "aside")
+    settings = config(model, parts, tmp_path / "out", against=(), fractions=(1.0,), seeds=1, draws=20)
+    with pytest.raises(UnreachableError, match=r"no such file.*Run the same command again"):
+        runs.probe(settings)
+    assert not list((tmp_path / "out").rglob("*.npz"))
+    (tmp_path / "aside").rename(image)
+    runs.probe(settings)
+    with np.load(next((tmp_path / "out" / "features").iterdir())) as kept:
+        assert not any(np.isnan(kept[name]).any() for name in kept.files)
