@@ -27,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
+from mrm.data import images
+
 BITS = 256
 THRESHOLD = 36
 _MAX_THRESHOLD = 47  # above it, three changed bits a band would have to be tried, and different chests are as near
@@ -54,17 +56,7 @@ def without_border(image: np.ndarray, tolerance: int = 32) -> np.ndarray:
     `tolerance` in grey levels, between the lightest and the darkest pixel of a line, allows for lossy compression, whose
     blocks smear the image into a border. An image that is nothing but border is left whole.
     """
-    inner = image
-    while inner.size:
-        rows, columns = (np.ptp(inner, axis=axis) > tolerance for axis in (1, 0))
-        if not rows.any() or not columns.any():
-            return image
-        top, left = rows.argmax(), columns.argmax()
-        bottom, right = rows.size - rows[::-1].argmax(), columns.size - columns[::-1].argmax()
-        if (bottom - top, right - left) == inner.shape:
-            return np.ascontiguousarray(inner)
-        inner = inner[top:bottom, left:right]
-    return image
+    return images.trim(image, lambda inner: (np.ptp(inner, axis=1) > tolerance, np.ptp(inner, axis=0) > tolerance))
 
 
 def perceptual_hashes(image: np.ndarray) -> np.ndarray:

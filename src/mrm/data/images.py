@@ -18,6 +18,7 @@ call `cv2.setNumThreads(0)`: 1 hangs if the parent process has used OpenCV's thr
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -328,11 +329,23 @@ def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
 
     `tolerance` in grey levels allows for lossy compression. An image that is nothing but border is left whole.
     """
+
+    def content(inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        black, white = inner <= tolerance, inner >= 255 - tolerance
+        return ~np.asarray(black.all(1) | white.all(1)), ~np.asarray(black.all(0) | white.all(0))
+
+    return trim(image, content)
+
+
+def trim(image: np.ndarray, content: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The image (H, W) without the rows and columns at its edges that hold no content, looked for until none is left.
+
+    `content` says of which rows and of which columns of an image that is so, as two bool arrays. An image without any
+    content is left whole.
+    """
     inner = image
     while inner.size:
-        black, white = inner <= tolerance, inner >= 255 - tolerance
-        rows = ~np.asarray(black.all(1) | white.all(1))
-        columns = ~np.asarray(black.all(0) | white.all(0))
+        rows, columns = content(inner)
         if not rows.any() or not columns.any():
             return image
         top, left = rows.argmax(), columns.argmax()

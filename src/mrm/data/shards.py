@@ -186,7 +186,7 @@ def open_folder(place: Path | str) -> Shards:
 def _check_places(where: str, index: Index, files: list[ShardFile], places: dict[str, list[int]]) -> None:
     """Raises ShardError unless every image lies in its file, after the one before it, and begins as an image does.
 
-    Of files that have to be fetched, the content is not looked at.
+    Of files that have to be fetched, the content is not checked.
     """
     import numpy as np
 

@@ -97,7 +97,7 @@ def _calibrated(
     outliers: bool,
     seed: int,
 ) -> tuple[dict[str, Any], OutlierReference | None]:
-    """What `calibrate` fits and writes into the model's folder: the summary, and the outlier reference if wanted."""
+    """What `calibrate` fits and writes into the model's folder: the summary, and the outlier reference if asked for."""
     records = labelled_records(network, val, reading.images)
     site_key.load_or_make()  # a problem with it must show before the work, at whose end it is needed
     prints = fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records"), kept=True)

@@ -118,7 +118,7 @@ class GuardedProtocol(H11Protocol):
         self.loop.call_later(self._guard.limits.headers_seconds, self.transport.abort)
 
     def _expect_headers(self) -> None:
-        """Set a deadline if a request has begun and its headers are not complete, or if it was refused and goes on."""
+        """Set a deadline if a request has begun and its headers are not complete, or if it was refused and still arrives."""
         state = self.conn.their_state
         begun = state is h11.IDLE and (self.cycle is None or bool(self.conn.trailing_data[0]))
         refused = state is h11.SEND_BODY and not self.busy
@@ -133,6 +133,6 @@ class GuardedProtocol(H11Protocol):
 def allow_open_files(count: int) -> None:
     """Raise this process's own limit of open files, where the system allows it: each connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -112,8 +112,8 @@ def _csv_rows(path: Path, text: str) -> Rows:
     csv.field_size_limit(2**31 - 1)
     lines = (match[0] for match in LINE.finditer(text))  # one at a time, as a copy of the text in UCS-4 is large
     delimiter, before = _delimiter(text)
-    wanted = itertools.chain(itertools.islice(lines, before, None), ["\n", end])
-    reader = csv.reader(wanted, delimiter=delimiter, skipinitialspace=True)
+    records = itertools.chain(itertools.islice(lines, before, None), ["\n", end])
+    reader = csv.reader(records, delimiter=delimiter, skipinitialspace=True)
     line = before + 1
     for row in reader:
         if row and row[-1].endswith(f"\n{end}"):
