@@ -1,10 +1,12 @@
 """Rows kept until a table is whole: half a line, or a row without its values, is dropped; all is joined by key."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
 
+from mrm.system.errors import OutputError
 from mrm.system.partial_results import AGAIN, Partial
 
 
@@ -72,6 +74,21 @@ def test_a_row_that_is_to_be_tried_again_counts_until_there_is_another(partial):
     assert partial.done() == {"a", "b"}
     assert next(partial.rows(["a"])) == {"x": 5}
     assert values(partial, "a") == [[7, 7, 7]]
+
+
+def test_a_full_disk_is_named_and_the_rows_before_it_are_kept(partial):
+    """A limit on the size of files stands for the full disk."""
+    partial.add(0, [("a", {})], np.ones((1, 3)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"a\.npy\.partial: cannot be written \(File too large\)"):
+            partial.add(0, [("b", {})], np.ones((1, 3)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    again = begun_again(partial)
+    again.add(0, [("b", {})], np.full((1, 3), 2))
+    assert values(again, "b", "a") == [[2, 2, 2], [1, 1, 1]]
 
 
 def test_names_of_any_characters_are_keys(partial):

@@ -74,10 +74,10 @@ class Partial:
         return {key for key, place in self.places().items() if not place.again}
 
     def add(self, rank: int, rows: Iterable[tuple[str, Row]], values: np.ndarray | None = None) -> None:
-        """Append rows by key, and their values (rows, W) if the table has any, to the file of this rank."""
+        """Append rows by key, and their values (rows, W) if the table has any, to the file of this rank. Raises OutputError."""
         part = self.folder / f"part-{rank}.jsonl"
         given = list(rows)
-        with restricted():
+        with writing(self.folder), restricted():
             if values is not None:  # before the lines: a line says that its values are there
                 records = np.empty(len(given), self.keyed)
                 records["key"], records["values"] = [_digest(key) for key, _ in given], values
@@ -88,7 +88,8 @@ class Partial:
 
     def close(self, rank: int) -> None:
         """Note that this rank has written all its rows."""
-        (self.folder / f"part-{rank}.whole").touch()
+        with writing(self.folder):
+            (self.folder / f"part-{rank}.whole").touch()
 
     def whole(self, ranks: int) -> bool:
         """Whether all of that many ranks have written all their rows."""
