@@ -172,6 +172,18 @@ def test_a_damaged_lock_file_is_taken_over(tmp_path):
         assert holder_of(tmp_path / LOCK).pid == os.getpid()
 
 
+@pytest.mark.parametrize("method", ["touch", "write_text"])
+def test_a_full_disk_is_named_and_leaves_no_lock_behind(tmp_path, monkeypatch, method):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, method, full)
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\); nothing was changed"):  # noqa: SIM117
+        with only_process(tmp_path):
+            pass
+    assert names(tmp_path) == []
+
+
 def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")

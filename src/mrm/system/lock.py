@@ -72,18 +72,32 @@ def _holding(path: Path, out: Path) -> Iterator[None]:
     if any(os.environ.get(name, "0") != "0" for name in RANKS):
         yield
         return
+    with _errors_named(out):
+        path.touch()
     with trying(path) as acquired:
         if not acquired:
             raise _in_use(out, holder_of(path))
         _watch_other_machine(path, out)
-        path.write_text(json.dumps(asdict(_this_process())))
         ended = threading.Event()
-        threading.Thread(target=_touch, args=(path, ended), daemon=True).start()
         try:
+            with _errors_named(out):
+                path.write_text(json.dumps(asdict(_this_process())))
+            threading.Thread(target=_touch, args=(path, ended), daemon=True).start()
             yield
         finally:
             ended.set()
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_named(out: Path) -> Iterator[None]:
+    """Turn an OSError of the lock file, such as that of a full disk, into an OutputError of the output."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{out}: cannot be written ({error.strerror or error}); nothing was changed. Free disk space, or choose another --out"
+        ) from error
 
 
 def holder_of(path: Path) -> Holder | None:
