@@ -1,4 +1,4 @@
-"""Are the intervals and p values of `mrm` what they claim to be? Known values, identities, and a thousand simulated sets.
+"""Are the intervals and p values of `mrm` what they claim to be? Known values, identities, and 800 simulated sets.
 
 `python benchmarks/coverage.py` prints a table and writes `benchmarks/coverage.json`; about eight minutes on one core.
 Exit status 1 if a check fails.
