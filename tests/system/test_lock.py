@@ -172,12 +172,12 @@ def test_a_damaged_lock_file_is_taken_over(tmp_path):
         assert holder_of(tmp_path / LOCK).pid == os.getpid()
 
 
-@pytest.mark.parametrize("method", ["touch", "write_text"])
-def test_a_full_disk_is_named_and_leaves_no_lock_behind(tmp_path, monkeypatch, method):
+@pytest.mark.parametrize("step", ["open", "write_text"])
+def test_a_full_disk_is_named_and_leaves_no_lock_behind(tmp_path, monkeypatch, step):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, method, full)
+    monkeypatch.setattr(*((lock, "open", full, False) if step == "open" else (Path, step, full)))
     with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\); nothing was changed"):  # noqa: SIM117
         with only_process(tmp_path):
             pass

@@ -73,7 +73,7 @@ def _holding(path: Path, out: Path) -> Iterator[None]:
         yield
         return
     with _errors_named(out):
-        path.touch()
+        open(path, "ab").close()  # not `touch`, which would be a sign of life
     with trying(path) as acquired:
         if not acquired:
             raise _in_use(out, holder_of(path))
