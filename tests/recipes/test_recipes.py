@@ -92,7 +92,7 @@ def test_a_small_recipe_is_the_method_at_a_smaller_size(name):
         model = MRM(config.model)
     assert model.config.keep * 4 == model.patches
     assert config.model.target_scale == 2
-    assert (config.model.start, config.model.tied_words) == ("normal", True)  # the published start needs a long run
+    assert (config.model.start, config.model.tied_words) == ("normal", True)  # see docs/parity.md
     assert (config.model.norm_pix, config.report) == (True, build("pretrain", "mimic").report)
     assert sum(p.numel() for p in model.parameters()) < 10e6
     assert config.training.precision == "fp32"

@@ -123,7 +123,7 @@ def test_the_answer_is_the_same_for_png_tiff_and_dicom_alone_or_in_a_batch(clien
     assert service.worker.batches - batches < 20  # some went together
 
 
-@pytest.mark.parametrize("eval_view", [None, (32, "whole")])
+@pytest.mark.parametrize("eval_view", [None, (32, "whole", "area"), (32, "centre", "bilinear")])
 def test_an_uploaded_dicom_file_is_parsed_once(image, monkeypatch, eval_view):
     parsed, dcmread = [], pydicom.dcmread
 

@@ -17,7 +17,8 @@ def mimic(records: Path, out: Path, **where: Any) -> PretrainConfig:
     return PretrainConfig(records, out, **where)
 
 
-# The small models start as BERT does, with tied words: in runs this short the published start is far behind.
+# The small models start as BERT does, with tied words: in short runs the report loss falls a little faster that way
+# (`benchmarks/start.py`), and every number in docs/results.md was measured so.
 TINY_MODEL = ModelConfig(
     encoder="vit_tiny_patch16_224",
     encoder_options={"depth": 6},
