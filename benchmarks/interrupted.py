@@ -162,9 +162,9 @@ def import_everything() -> None:
 def forked(work: Callable[[], object], said: Path) -> int:
     """Do the work in a process of its own, with a group of its own; what it prints goes to a file. Returns its id."""
     child = os.fork()
+    os.setpgid(child, child)  # in both, for whichever comes first; 0 is this process
     if child:
         return child
-    os.setsid()
     file = os.open(said, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     os.dup2(file, 1), os.dup2(file, 2)
     status = 1
