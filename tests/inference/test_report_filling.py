@@ -103,7 +103,7 @@ def test_ten_thousand_blanks_are_refused_at_once(model):
     start = time.process_time()
     with pytest.raises(ReportError, match="10,000 blanks"):
         report_filling.fill_in(model, bright_or_dark(True, 0), "there is ____ " * 10_000)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 1
 
 
 def test_a_long_report_is_read_around_its_blank(model):

@@ -36,7 +36,8 @@ def trained_on_bright_and_dark() -> MRM:
     ]
     tokenizer = Tokenizer.train(["Findings: the chest is bright. dark. There is nothing."] * 5 + ["cardiomegaly"], 73)
     with noise.seeded(0):
-        network = MRM(replace(MICRO, vocabulary=tokenizer.size, target_scale=1, keep=12, report_dropout=0.0))
+        config = replace(MICRO, vocabulary=tokenizer.size, target_scale=1, keep=12, report_dropout=0.0)
+        network = MRM(replace(config, start="normal", tied_words=True))  # learns in some seconds; Xavier takes longer
     config = network.config
     crop = CropConfig(area=(0.8, 1.0), flip=0.5)
     data = PretrainData(
