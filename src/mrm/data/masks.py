@@ -34,7 +34,7 @@ from mrm.data.config import OnError
 from mrm.data.folders import is_system_file, system_note
 from mrm.data.images import Box
 from mrm.data.patients import PATIENTS, read_patients
-from mrm.data.records import Record, Records
+from mrm.data.records import Record, Records, first_five
 from mrm.data.shards import PackedImage
 from mrm.system import hardware
 from mrm.system.errors import ImageError, MaskError, UnreachableError, printable
@@ -291,10 +291,9 @@ def stem(name: str) -> str:
 def _report(where: str, problems: Sequence[str], on_error: OnError) -> None:
     if not problems:
         return
-    first_five = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
     if on_error == "stop":
-        raise MaskError(f"{first_five} ({where}; correct them, or leave them out with --on-error skip)")
-    warnings.warn(f"{where}: left out {len(problems)} images or masks: {first_five}", stacklevel=3)
+        raise MaskError(f"{first_five(problems)} ({where}; correct them, or leave them out with --on-error skip)")
+    warnings.warn(f"{where}: left out {len(problems)} images or masks: {first_five(problems)}", stacklevel=3)
 
 
 # One mask -----------------------------------------------------------------------------------------------

@@ -127,6 +127,10 @@ class Records(Sequence[Record]):
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that depend on every name, report, patient, study, view, label and class."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
         for r in self.rows:
             labels = tuple(float(v) + 0.0 for v in r.labels)
@@ -403,10 +407,14 @@ def _is_numeric(values: Iterable[str]) -> bool:
 def _report(path: Path, problems: Sequence[str], on_error: OnError, advice: str) -> None:
     if not problems:
         return
-    first_five = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
     if on_error == "stop":
-        raise RecordError(f"{path}: {len(problems)} bad lines: {first_five}; {advice}")
-    warnings.warn(f"{path}: left out {len(problems)} lines: {first_five}", stacklevel=4)
+        raise RecordError(f"{path}: {len(problems)} bad lines: {first_five(problems)}; {advice}")
+    warnings.warn(f"{path}: left out {len(problems)} lines: {first_five(problems)}", stacklevel=4)
+
+
+def first_five(problems: Sequence[str]) -> str:
+    """The first five problems in one line, and how many more there are."""
+    return "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
 
 
 def _relative(image: Path | bytes | StoredImage, beside: Path, name: str) -> str:

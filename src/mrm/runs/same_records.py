@@ -21,6 +21,7 @@ from mrm.system.files import write_json
 from mrm.training.trainer import processes
 
 FILE = "records.json"  # of a run: how many records each of its sets has, and their fingerprints
+SORTED = "fingerprint_sorted"  # in that file: tells another order from other records
 
 
 def require_same_records(
@@ -35,10 +36,10 @@ def require_same_records(
     now = {name: _summary(records, areas.get(name)) for name, (_, records) in sets.items()}
     with processes().main_process_first():
         if not file.is_file() and not (Path(run) / "last").exists():
-            write_json(file, now)
+            write_json(file, {name: now[name] | {SORTED: _fingerprint_sorted(sets[name][1])} for name in sets})
         then = _read(file)
-        for name, (path, _) in sets.items():
-            if difference := _difference(then.get(name), now[name]):
+        for name, (path, records) in sets.items():
+            if difference := _difference(then.get(name), now[name], records):
                 raise RunError(
                     f"{path}: are not the {name} records that the run {run} started on: {difference}. Restore the file to "
                     f"resume; or train on the new records in another --out, with --init {run} to begin with its weights"
@@ -46,13 +47,17 @@ def require_same_records(
 
 
 def _summary(records: Records, areas_NC: np.ndarray | None) -> dict[str, Any]:
-    ordered = sorted(records.rows, key=lambda r: (r.name, r.report, r.patient, r.study, r.view, repr(r.labels)))
     return {
         "n": len(records),
         "fingerprint": records.fingerprint(),
-        "fingerprint_sorted": replace(records, rows=ordered).fingerprint(),
         "masks": None if areas_NC is None else hashlib.blake2b(areas_NC.tobytes(), digest_size=8).hexdigest(),
     }
+
+
+def _fingerprint_sorted(records: Records) -> str:
+    """A fingerprint that does not depend on the order of the records."""
+    ordered = sorted(records.rows, key=lambda r: (r.name, r.report, r.patient, r.study, r.view, repr(r.labels)))
+    return replace(records, rows=ordered).fingerprint()
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -68,15 +73,15 @@ def _read(file: Path) -> dict[str, Any]:
     return noted
 
 
-def _difference(then: Any, now: Mapping[str, Any]) -> str:
-    """How the records differ from those at the start, in words; '' if they do not."""
-    if then == now:
-        return ""
+def _difference(then: Any, now: Mapping[str, Any], records: Records) -> str:
+    """How `records`, which `now` sums up, differ from those at the start, in words; '' if they do not."""
     if not isinstance(then, dict):
         return "it had none"
+    if all(then.get(key) == value for key, value in now.items()):
+        return ""
     if then.get("n") != now["n"]:
         return f"{then.get('n'):,} records then, {now['n']:,} now"
-    if then.get("fingerprint_sorted") == now["fingerprint_sorted"]:
+    if then.get(SORTED) == _fingerprint_sorted(records):
         moved = then.get("fingerprint") != now["fingerprint"]
         return "the same records in another order" if moved else "the same images with other masks"
     return f"{now['n']:,} records as then, but a name, report, patient, study, view or label of them is another"
