@@ -29,19 +29,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+from failures import MODEL
 
 import mrm
 from mrm import cli, recipes, runs
 from mrm.corpora.phantoms import phantom_files
-from mrm.models.config import ModelConfig
 from mrm.system.files import write_json
 from mrm.training.config import TrainConfig
 
-MODEL = ModelConfig(
-    encoder="vit_tiny_patch16_224", encoder_options={"depth": 2, "embed_dim": 48, "num_heads": 3}, image_size=64, keep=4,
-    decoder_width=48, decoder_depth=1, decoder_heads=3, vocabulary=300, report_width=48, report_depth=1, report_heads=3,
-    report_mlp=96,
-)  # fmt: skip
 REFUSED = "another process is writing here"
 LATE = 0.05  # seconds, at most, between the two starts of a pair
 

@@ -5,10 +5,11 @@ import math
 import pytest
 
 from mrm.corpora import chexpert, prepare, splits
-from mrm.corpora.contract import Options, Release, read_table
+from mrm.corpora.contract import Options, Release
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from tests.support.corpora.chexpert import write_tree
+from tests.support.corpora.official import read_as_if_complete
 from tests.support.image_files import contents
 
 
@@ -85,12 +86,8 @@ def test_a_strange_cell_is_refused_with_its_line(source, tmp_path):
 @pytest.fixture(scope="module")
 def real(shared_data, tmp_path_factory) -> Release:
     """The real training table, as if every image were there."""
-    folder = tmp_path_factory.mktemp("chexpert")
-    (folder / "train.csv.gz").write_bytes((shared_data / "official/chexpert_train.csv.gz").read_bytes())
-    names = [chexpert.plain(r["Path"]) for r in read_table(folder / "train.csv.gz", chexpert.COLUMNS)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chexpert, "list_images", lambda *_, **__: {n: folder / n for n in names})
-        return chexpert.read(folder, Options())
+    folder, published = tmp_path_factory.mktemp("chexpert"), shared_data / "official" / "chexpert_train.csv.gz"
+    return read_as_if_complete(chexpert, folder, "train.csv.gz", published, lambda row: chexpert.plain(row["Path"]))
 
 
 def test_the_real_table_has_the_publishers_counts_and_its_kinds_of_cells(real):

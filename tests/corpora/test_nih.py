@@ -5,10 +5,11 @@ import json
 import pytest
 
 from mrm.corpora import nih, prepare, splits
-from mrm.corpora.contract import Options, Release, read_table
+from mrm.corpora.contract import Options, Release
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from tests.support.corpora.nih import row, write_tree
+from tests.support.corpora.official import read_as_if_complete
 from tests.support.image_files import contents, write_image
 
 
@@ -127,13 +128,8 @@ def test_an_unknown_finding_is_refused_with_its_line(source, tmp_path):
 @pytest.fixture(scope="module")
 def real(shared_data, tmp_path_factory) -> Release:
     """The real table, as if every image were there."""
-    folder = tmp_path_factory.mktemp("nih")
-    file = "Data_Entry_2017_v2020.csv.gz"
-    (folder / file).write_bytes((shared_data / "official" / file).read_bytes())
-    names = [r["Image Index"] for r in read_table(folder / file, nih.COLUMNS)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nih, "list_images", lambda *_, **__: {n: folder / n for n in names})
-        return nih.read(folder, Options())
+    folder, file = tmp_path_factory.mktemp("nih"), "Data_Entry_2017_v2020.csv.gz"
+    return read_as_if_complete(nih, folder, file, shared_data / "official" / file, lambda row: row["Image Index"])
 
 
 def test_the_real_table_has_the_publishers_counts(real):

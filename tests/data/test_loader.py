@@ -19,23 +19,11 @@ from mrm.data.sampling import Sample, in_order, micro_batches, shuffled
 from mrm.system.errors import ImageError, UnexpectedError, UnreachableError
 from tests.support.samples import (
     everything,
-    labelled_records,
     png,
     pretrain_data,
     record,
-    report_records,
     same,
 )
-
-
-@pytest.fixture(scope="module")
-def records() -> Records:
-    return report_records()
-
-
-@pytest.fixture(scope="module")
-def labelled() -> Records:
-    return labelled_records()
 
 
 def test_batches_are_the_same_whatever_the_number_of_workers(records):

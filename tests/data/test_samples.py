@@ -15,29 +15,17 @@ from mrm.data.samples import LabelData, PretrainData
 from tests.support.samples import (
     LENGTH,
     everything,
-    labelled_records,
     png,
     pretrain_data,
     record,
-    report_records,
     report_tokenizer,
     same,
 )
 
 
 @pytest.fixture(scope="module")
-def records() -> Records:
-    return report_records()
-
-
-@pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return report_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def labelled() -> Records:
-    return labelled_records()
 
 
 # Samples ----------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 
 from mrm.corpora.phantoms.phantom import FINDINGS
@@ -13,17 +12,6 @@ from mrm.models import noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.statistics import ranking
 from tests.support.configs import MICRO
-from tests.support.models import classifier_of
-
-
-@pytest.fixture(scope="module")
-def classifier():
-    return classifier_of()
-
-
-@pytest.fixture(scope="module")
-def records(phantoms):
-    return Records.load(phantoms / "records.csv", FINDINGS)
 
 
 def test_a_fitted_head_is_a_linear_probe_of_the_features(records):

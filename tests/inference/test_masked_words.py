@@ -1,24 +1,10 @@
 """Masked words named by a pre-trained model."""
 
 import numpy as np
-import pytest
 
-from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
-from mrm.data.records import Records
 from mrm.inference import masked_words
 from tests.support.configs import MICRO
-from tests.support.models import mrm_model
-
-
-@pytest.fixture(scope="module")
-def model():
-    return mrm_model()
-
-
-@pytest.fixture(scope="module")
-def records(phantoms):
-    return Records.load(phantoms / "records.csv", FINDINGS)
 
 
 def test_words_depend_on_the_image_and_are_probabilities(model, records):

@@ -14,22 +14,6 @@ from mrm.models.classifier import Classifier
 from mrm.models.mrm import normalise
 from mrm.system.errors import PredictError
 from tests.support.configs import MICRO
-from tests.support.models import classifier_of, mrm_model
-
-
-@pytest.fixture(scope="module")
-def model():
-    return mrm_model()
-
-
-@pytest.fixture(scope="module")
-def classifier():
-    return classifier_of()
-
-
-@pytest.fixture(scope="module")
-def records(phantoms):
-    return Records.load(phantoms / "records.csv", FINDINGS)
 
 
 def test_scores_do_not_depend_on_batch_size_workers_or_ranks(classifier, records):

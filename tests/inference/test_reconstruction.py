@@ -1,24 +1,10 @@
 """Images restored by a pre-trained model."""
 
 import numpy as np
-import pytest
 
-from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
-from mrm.data.records import Records
 from mrm.inference import reconstruction
 from tests.support.configs import MICRO
-from tests.support.models import mrm_model
-
-
-@pytest.fixture(scope="module")
-def model():
-    return mrm_model()
-
-
-@pytest.fixture(scope="module")
-def records(phantoms):
-    return Records.load(phantoms / "records.csv", FINDINGS)
 
 
 def test_a_reconstruction_pastes_visible_patches_and_gives_patches_their_own_mean_back(model, records):

@@ -3,7 +3,6 @@
 import errno
 import json
 import resource
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -13,18 +12,11 @@ import mrm
 from mrm import runs
 from mrm.data import finding_files
 from mrm.inference import predict
-from mrm.models import model_folder
 from mrm.runs import embedding
 from mrm.system import files
 from mrm.system.errors import OutputError
-from tests.support.models import mrm_model
 from tests.support.predictions import IN_PROCESS, Stopped, stop_after
 from tests.support.run_files import table
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> Path:
-    return model_folder.save(tmp_path_factory.mktemp("model") / "mrm", mrm_model())
 
 
 @pytest.mark.parametrize("kind", ["pooled", "patches"])

@@ -14,31 +14,14 @@ from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import finding_files, images
 from mrm.data.records import Records
 from mrm.inference import outliers, predict
-from mrm.models import model_folder
 from mrm.runs import predicting
 from mrm.statistics import calibration
 from mrm.system.errors import CheckpointError, RecordError, RunError
 from tests.support.configs import MICRO
 from tests.support.dicom_files import dicom_bytes
-from tests.support.models import classifier_of, mrm_model, with_card
-from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_after, write_awkward_files
+from tests.support.models import with_card
+from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_after
 from tests.support.run_files import table
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return model_folder.save(tmp_path_factory.mktemp("model") / "classifier", classifier_of())
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> Path:
-    return model_folder.save(tmp_path_factory.mktemp("model") / "mrm", mrm_model())
-
-
-@pytest.fixture(scope="module")
-def awkward(phantoms, tmp_path_factory) -> Path:
-    return write_awkward_files(tmp_path_factory.mktemp("awkward"), phantoms)
-
 
 # ---- what is given -------------------------------------------------------------------------------------------
 

@@ -10,25 +10,8 @@ import mrm
 from mrm import runs
 from mrm.data import finding_files
 from mrm.inference import predict
-from mrm.models import model_folder
 from mrm.system.errors import RecordError, RunError
-from tests.support.models import classifier_of, mrm_model
-from tests.support.predictions import IN_PROCESS, write_awkward_files
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return model_folder.save(tmp_path_factory.mktemp("model") / "classifier", classifier_of())
-
-
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> Path:
-    return model_folder.save(tmp_path_factory.mktemp("model") / "mrm", mrm_model())
-
-
-@pytest.fixture(scope="module")
-def awkward(phantoms, tmp_path_factory) -> Path:
-    return write_awkward_files(tmp_path_factory.mktemp("awkward"), phantoms)
+from tests.support.predictions import IN_PROCESS
 
 
 @pytest.fixture(scope="module", params=[".npy", ".parquet"])

@@ -1,8 +1,6 @@
 """The training of a segmenter: the loop's contracts hold for it, and bad input is named before it starts."""
 
-import os
 import shutil
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +13,10 @@ from mrm import cli, recipes, runs
 from mrm.data import images
 from mrm.models import model_folder
 from mrm.system.errors import MaskError, RunError, SegmenterError
+from mrm.training.trainer import Stopped
 from tests.support.commands import run_ranks
 from tests.support.configs import segment_config
-from tests.support.run_files import table, trace
+from tests.support.run_files import sigterm_after, table, trace
 
 
 @pytest.fixture(scope="module")
@@ -27,23 +26,11 @@ def whole(discs, disc_encoder, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("stop_at", [1, 4])
-def test_stop_and_resume_is_the_same_run(whole, discs, disc_encoder, tmp_path, stop_at, monkeypatch):
-    from mrm.training.trainer import Stopped, Trainer
-
-    after = Trainer._after_step
-
-    def stop(self):
-        after(self)
-        if self.step == stop_at and not resumed:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Trainer, "_after_step", stop)
-    resumed = False
+def test_stop_and_resume_is_the_same_run(whole, discs, disc_encoder, tmp_path, stop_at):
     run = tmp_path / "run"
-    with pytest.raises(Stopped):
+    with sigterm_after(stop_at), pytest.raises(Stopped):
         runs.segment(segment_config(discs, disc_encoder, run))
     assert len(trace(run)) == stop_at
-    resumed = True
     runs.segment(segment_config(discs, disc_encoder, tmp_path / "run"))
     assert trace(run) == trace(whole)
     ours, theirs = (model_folder.read_weights(r / "last" / "model.safetensors") for r in (run, whole))

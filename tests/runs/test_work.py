@@ -19,19 +19,9 @@ from mrm.system.errors import OutputError, RunError, UnreachableError
 from mrm.system.lock import only_writer
 from mrm.system.partial_results import Partial
 from tests.support.commands import run_ranks
-from tests.support.models import classifier_of, with_card
-from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_after, write_awkward_files
+from tests.support.models import with_card
+from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_after
 from tests.support.run_files import table
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return model_folder.save(tmp_path_factory.mktemp("model") / "classifier", classifier_of())
-
-
-@pytest.fixture(scope="module")
-def awkward(phantoms, tmp_path_factory) -> Path:
-    return write_awkward_files(tmp_path_factory.mktemp("awkward"), phantoms)
 
 
 def test_warnings_beyond_the_first_stand_in_the_table_alone(model, tmp_path):

@@ -1,13 +1,17 @@
-"""Images as a hospital's export may hold them, in the place of a good one."""
+"""Images as a hospital's export may hold them, in the place of a good one; and how an attack has to be refused."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from mrm.corpora.phantoms.phantom import FINDINGS
+from mrm.data import images
 from mrm.data.records import Records
+from mrm.system.errors import ImageError
 
 
 def write_odd_image(path: Path, kind: str, good: bytes) -> None:
@@ -43,3 +47,11 @@ def records_with(phantoms: Path, folder: Path, kind: str) -> Path:
     write_odd_image(file, kind, rows[5].image.read_bytes())
     rows[5] = replace(rows[5], image=file, name="images/odd.jpg")
     return Records(rows, FINDINGS).to_csv(folder / "records.csv")
+
+
+def assert_refused_quickly(data: bytes, reason: str) -> None:
+    """A file that would take minutes to read is refused for a reason; 1 s at most was measured."""
+    began = time.process_time()
+    with pytest.raises(ImageError, match=reason):
+        images.read(data)
+    assert time.process_time() - began < 3

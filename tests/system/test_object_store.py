@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -23,10 +22,9 @@ from mrm.data.records import Records
 from mrm.system import lock, object_store
 from mrm.system.errors import StoreError
 from mrm.system.object_store import Cache, Fetcher
-from mrm.training.trainer import Trainer
 from tests.support.commands import run_cli
 from tests.support.configs import MICRO, pretrain_config
-from tests.support.run_files import trace
+from tests.support.run_files import sigterm_after, trace
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
@@ -131,24 +129,13 @@ def test_checking_an_address_reads_every_file(uploaded, packed):
     assert not any(dict(shards.check_files(uploaded)).values())
 
 
-def test_a_run_from_the_store_is_the_same_whatever_the_workers_and_wherever_it_stops(
-    uploaded, packed, tmp_path, monkeypatch
-):
+def test_a_run_from_the_store_is_the_same_whatever_the_workers_and_wherever_it_stops(uploaded, packed, tmp_path):
     """A process that reads, a stop inside an epoch, and images taken in windows of files."""
     assert isinstance(sampling.order_of(Records.load(uploaded)), sampling.InWindows)
     cfg = replace(pretrain_config(packed, tmp_path / "a"), records=Path(uploaded), model=MICRO)
     straight = trace(runs.pretrain(cfg))
-    after, stops = Trainer._after_step, [5]
-
-    def stop(self):
-        after(self)
-        if self.step in stops:
-            stops.clear()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Trainer, "_after_step", stop)
     stopped = replace(cfg, out=tmp_path / "b")
-    with pytest.raises(SystemExit):
+    with sigterm_after(5), pytest.raises(SystemExit):
         runs.pretrain(stopped)
     assert len(trace(tmp_path / "b")) == 5
     assert trace(runs.pretrain(replace(stopped, training=replace(cfg.training, workers=1)))) == straight

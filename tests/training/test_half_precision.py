@@ -1,8 +1,5 @@
 """fp16 with a loss scaler, for GPUs without bf16, in the same loop: it learns, skips what overflows, and resumes to the bit."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 import torch
@@ -13,9 +10,9 @@ from mrm.system import hardware
 from mrm.system.errors import ConfigError, TrainingError
 from mrm.training.config import TrainConfig
 from mrm.training.optimization import build_optimizer, update
-from mrm.training.trainer import Stopped, Trainer
+from mrm.training.trainer import Stopped
 from tests.support.configs import pretrain_config
-from tests.support.run_files import trace, weights
+from tests.support.run_files import sigterm_after, trace, weights
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +30,12 @@ def test_a_run_in_fp16_is_close_to_that_in_fp32(whole, phantoms, tmp_path):
     assert trace(whole) != exact
 
 
-def test_a_stopped_run_resumes_to_the_bit_with_the_scale_it_had(whole, phantoms, tmp_path, monkeypatch):
-    after, resumed, run = Trainer._after_step, False, tmp_path / "run"
-
-    def stop(self):
-        after(self)
-        if self.step == 5 and not resumed:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Trainer, "_after_step", stop)
-    with pytest.raises(Stopped):
+def test_a_stopped_run_resumes_to_the_bit_with_the_scale_it_had(whole, phantoms, tmp_path):
+    run = tmp_path / "run"
+    with sigterm_after(5), pytest.raises(Stopped):
         runs.pretrain(pretrain_config(phantoms, run, precision="fp16"))
     state = model_folder.read_pickle(run / "last" / "training.pt")["scaler"]
     assert (state["scale"], state["_growth_tracker"]) == (2.0**16, 5)  # PyTorch's start; five finite steps
-    resumed = True
     runs.pretrain(pretrain_config(phantoms, run, precision="fp16"))
     assert trace(run) == trace(whole)
     assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(run).items())

@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import signal
 import time
 from dataclasses import replace
@@ -19,7 +18,7 @@ from mrm.training import checkpoints
 from mrm.training.trainer import Stopped, Trainer
 from tests.support.commands import start_pretraining
 from tests.support.configs import pretrain_config
-from tests.support.run_files import trace, weights
+from tests.support.run_files import sigterm_after, trace, weights
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +44,13 @@ def test_worker_processes_change_nothing(whole, phantoms, tmp_path):
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 7])
-def test_stop_and_resume_is_the_same_run(whole, phantoms, tmp_path, stop_at, monkeypatch):
+def test_stop_and_resume_is_the_same_run(whole, phantoms, tmp_path, stop_at):
     """SIGTERM in the middle of an epoch saves and stops; the same command then resumes, equal to the bit."""
-    after = Trainer._after_step
-
-    def stop(self):
-        after(self)
-        if self.step == stop_at and not resumed:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Trainer, "_after_step", stop)
-    resumed = False
     run = tmp_path / "run"
-    with pytest.raises(Stopped) as stopped:
+    with sigterm_after(stop_at), pytest.raises(Stopped) as stopped:
         runs.pretrain(pretrain_config(phantoms, run))
     assert stopped.value.code == 75
     assert len(trace(run)) == stop_at
-    resumed = True
     runs.pretrain(pretrain_config(phantoms, tmp_path / "run"))
     assert trace(run) == trace(whole)
     assert all(torch.equal(v, weights(whole)[k]) for k, v in weights(run).items())
