@@ -31,7 +31,7 @@ from mrm.system.journal import Journal, file_state
 IDENTITIES = ("patients", "studies", "names")  # what is hashed with a key before it is stored
 VERSION = 2  # of the hashes; those of other versions cannot be compared
 DEPTH = 4  # path parts of a name that are hashed: the file and up to three folders above it
-Progress = Callable[[int, int], None]  # (images done, images in all)
+ShowProgress = Callable[[int, int], None]  # (images done, images in all)
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp)$")
 
 
@@ -127,7 +127,7 @@ def fingerprint(
     records: Records,
     images: bool = True,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: ShowProgress | None = None,
     journal: Journal | None = None,
     kept: bool = False,
 ) -> Fingerprints:
@@ -220,7 +220,7 @@ def _hash_images(
     records: Sequence[Record],
     n: int,
     workers: int | None,
-    progress: Progress | None,
+    progress: ShowProgress | None,
     journal: Journal | None,
     complete: bool,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from mrm.audit import overlaps
@@ -29,7 +30,10 @@ def audit(
             "an audit compares at least two sets; name another one, or look for repeats in this one with --within"
         )
     loaded = {name: read_names(path) for name, path in zip(short_names(sets), sets, strict=True)}
-    report = overlaps.audit(loaded, images, within, examples=examples, progress=Progress)
+    with ExitStack() as lines:
+        report = overlaps.audit(
+            loaded, images, within, examples=examples, progress=lambda name: lines.enter_context(Progress(name))
+        )
     if json:
         write_whole(json, report.to_json().encode())
     print(report.table())

@@ -100,7 +100,8 @@ def _calibrated(
     """What `calibrate` fits and writes into the model's folder: the summary, and the outlier reference if asked for."""
     records = labelled_records(network, val, reading.images)
     site_key.load_or_make()  # a problem with it must show before the work, at whose end it is needed
-    prints = fingerprint(records, progress=Progress(f"fingerprinting the {STAGE} records"), kept=True)
+    with Progress(f"fingerprinting the {STAGE} records") as progress:
+        prints = fingerprint(records, progress=progress, kept=True)
     leaks = overlaps(folder / "seen", records, STAGE, prints=prints)
     warn_of([*leaks, *repeats(records, prints, "the validation set")])
     scores = complete(score(network, records, val, reading), val)

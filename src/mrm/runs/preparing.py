@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from mrm import corpora
@@ -41,7 +42,11 @@ def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) 
         task, _, part = name.rpartition("/")
         if part in LISTS:  # shares such as train_10 are part of train
             tasks.setdefault(task, {})[name] = records
-    reports = [audit(sets, progress=Progress, journal=journal) for sets in tasks.values()]
+    with ExitStack() as lines:
+        reports = [
+            audit(sets, progress=lambda name: lines.enter_context(Progress(name)), journal=journal)
+            for sets in tasks.values()
+        ]
     covered = {name: coverage for report in reports for name, coverage in report.sets.items()}
     overlaps = tuple(overlap for report in reports for overlap in report.overlaps)
     return AuditReport(overlaps, covered, any(report.compared for report in reports))

@@ -167,12 +167,10 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
             before = Path(config.init) if config.init and not getattr(config, "scratch", False) else None
             if before and before.is_dir():
                 copy_seen(model_folder.find_model(before) / "seen", folder)
-            prints = fingerprint(
-                records,
-                config.audit == "images",
-                progress=Progress(f"fingerprinting the {stage} records"),
-                kept=config.on_error == "stop",
-            )
+            with Progress(f"fingerprinting the {stage} records") as progress:
+                prints = fingerprint(
+                    records, config.audit == "images", progress=progress, kept=config.on_error == "stop"
+                )
             prints.save(folder / f"{stage}.npz")
     return folder
 
