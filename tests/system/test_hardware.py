@@ -15,7 +15,7 @@ from mrm.system import hardware
 {keep}
 def again():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
+    for _ in range(20):
         torch.ones(16 << 20).add_(1)  # 64 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 again()
@@ -24,6 +24,7 @@ print(again())
 
 
 def page_faults(keep, **environment):
+    """Of 20 blocks of 64 MiB, each freed before the next is allocated."""
     source = FAULTS.format(keep='hardware.keep_freed_memory(torch.device("cpu"))' if keep else "")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
@@ -34,13 +35,15 @@ def page_faults(keep, **environment):
 
 @pytest.mark.skipif(hardware.platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_that_is_kept_is_not_handed_out_anew():
-    assert page_faults(keep=False) > 1000  # 64 MiB are 16,384 pages
-    assert page_faults(keep=True) < 500
+    """A small object that comes to lie in the freed block costs one new block, so a few of the 20 may be new."""
+    returned = page_faults(keep=False)
+    assert returned > 20 * 32  # with huge pages of 2 MiB; 20 * 16,384 with those of 4 KiB
+    assert page_faults(keep=True) < returned / 4
 
 
 @pytest.mark.skipif(hardware.platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_what_the_user_has_chosen_for_the_allocator_stands():
-    assert page_faults(keep=True, MALLOC_MMAP_THRESHOLD_="65536") > 1000
+    assert page_faults(keep=True, MALLOC_MMAP_THRESHOLD_="65536") > page_faults(keep=False) / 2
 
 
 def test_workers_leave_a_core_and_do_not_grow_without_bound(monkeypatch):
