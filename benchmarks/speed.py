@@ -3,7 +3,8 @@
     python benchmarks/speed.py --out speed.json --images DIR [--part step] [--quick]
 
     loader     images a second on one core: PIL and torchvision on originals and on 512-pixel files, ours on both and
-               on packed shards; and what our loader leaves to the device (grey to three channels, normalise, shrink)
+               on packed shards, by the published filter and by area; and what our loader leaves to the device (grey to
+               three channels, normalise, shrink)
     step       forward, backward and optimiser of ViT-B/16 224 -> 448, batches of 8, 70 tokens on average; peak memory
     loop       what the training loop itself costs, apart from the step and from waiting for batches
     processes  two processes with one thread each against one, equal work for each
@@ -45,7 +46,7 @@ import torchvision
 import mrm
 from mrm import recipes
 from mrm.data import images, packing
-from mrm.data.config import PackConfig
+from mrm.data.config import PackConfig, Resize
 from mrm.data.records import Record, Records
 from mrm.data.reports import NO_WORD, Tokenizer
 from mrm.data.samples import PretrainBatch, PretrainData
@@ -136,6 +137,8 @@ def loader(folder: Path, quick: bool) -> dict[str, Any]:
                 [replace(r, image=p, name="") for r, p in zip(records, small, strict=True)]
             ),
             "ours, packed shards": samples_of(packed),
+            "ours, packed shards, by area": samples_of(packed, "area"),
+            "ours, originals, by area": samples_of(records, "area"),
         }
         transform = baseline.image_transform()
         each: dict[str, Callable[[int], Any]] = {
@@ -156,6 +159,9 @@ def loader(folder: Path, quick: bool) -> dict[str, Any]:
             "packed shards against baseline on originals": ratio(seconds, "baseline, originals", "ours, packed shards"),
             "512-pixel files against baseline on them": ratio(seconds, "baseline, 512-pixel files", "ours, 512-pixel files"),
             "packed shards against baseline on 512-pixel files": ratio(seconds, "baseline, 512-pixel files", "ours, packed shards"),
+            "originals against baseline on them": ratio(seconds, "baseline, originals", "ours, originals"),
+            "packed shards by area against baseline on originals": ratio(seconds, "baseline, originals", "ours, packed shards, by area"),
+            "packed shards by area against baseline on 512-pixel files": ratio(seconds, "baseline, 512-pixel files", "ours, packed shards, by area"),
         },
     }  # fmt: skip
 
@@ -187,9 +193,9 @@ def shorter_side(image: np.ndarray, side: int) -> np.ndarray:
     return images.resize(image, height, width)
 
 
-def samples_of(records: Sequence[Record]) -> PretrainData:
+def samples_of(records: Sequence[Record], resize: Resize = "bicubic") -> PretrainData:
     """Records as the published recipe's samples."""
-    return PretrainData(records, tokenizer(), size=448, patches=196, keep=49, length=100)
+    return PretrainData(records, tokenizer(), size=448, patches=196, keep=49, length=100, resize=resize)
 
 
 def per_call(function: Callable[[int], Any], count: int, passes: int) -> float:

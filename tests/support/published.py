@@ -120,7 +120,7 @@ SEGMENTATIONS = {"siim-10": (5_000, 100, "73.2"), "siim-100": (160_000, 1_500, "
 
 # What our recipes have in place of these, on purpose; docs/parity.md gives the setting that goes back, and why.
 OURS = {
-    "pretrain": {"report.loss": "masked", "resize": "area"},
+    "pretrain": {"report.loss": "masked"},
     "finetune": {"view": "whole", "training.validate_epochs": None},
     "segment": {"relative_positions": False, "layer_scale": None},
 }

@@ -38,7 +38,7 @@ class PretrainConfig:
 
     # Samples
     crop: CropConfig = field(default_factory=CropConfig)
-    resize: Resize = "area"  # of the crop: area is fast; bicubic is Pillow's filter, as published
+    resize: Resize = "area"  # of the crop: area is fast; bicubic is Pillow's filter, as published (recipe mimic)
     report: ReportConfig = field(default_factory=ReportConfig)
 
     # Schedule

@@ -14,7 +14,7 @@ from mrm.training.config import TrainConfig
 
 def mimic(records: Path, out: Path, **where: Any) -> PretrainConfig:
     """The published pre-training: ViT-B/16 at 224 restoring 448, 200 epochs, global batch 256."""
-    return PretrainConfig(records, out, **where)
+    return PretrainConfig(records, out, **{"resize": "bicubic", **where})
 
 
 # The small models start as BERT does, with tied words: in short runs the report loss falls a little faster that way
@@ -65,7 +65,7 @@ def mimic_modern(records: Path, out: Path, **where: Any) -> PretrainConfig:
     Neighbouring patches of a radiograph predict each other better than those of a photograph, so more of them must be
     hidden before restoring them requires knowledge of anatomy. The encoder sees 20 patches, so a step is cheaper too.
     """
-    return PretrainConfig(records, out, model=replace(ModelConfig(), keep=20), **where)
+    return mimic(records, out, **{"model": replace(ModelConfig(), keep=20), **where})
 
 
 PRETRAIN = {
