@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mrm.models.card import Card, Gaussian, OutlierReference, OutlineThreshold, PastTest
+from mrm.system.errors import ConfigError
 
 WHOLE = Card(
     "segmenter",
@@ -44,3 +45,21 @@ def test_keys_that_a_card_does_not_have_are_ignored():
 def test_values_of_another_shape_are_refused(content):
     with pytest.raises((AttributeError, KeyError, TypeError)):
         Card.of(content)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "message"),
+    [
+        ({"records": 3}, "calibration: records must be text"),
+        ({"classes": ["lung"]}, "calibration: classes must be a mapping"),
+        ({"classes": {"lung": {"threshold_interval": "wide"}}}, "calibration: threshold_interval must be a list"),
+        ({"classes": {"lung": {"operating_point": {"threshold": 0.5}}}}, "calibration: sensitivity must be a mapping"),
+        (
+            {"classes": {"lung": {"operating_point": {"threshold": 0.5, "sensitivity": {"n": "7"}}}}},
+            "calibration: sensitivity n must be a whole number, not '7'",
+        ),
+    ],
+)
+def test_parts_of_a_calibration_that_are_shown_must_have_their_type(calibration, message):
+    with pytest.raises(ConfigError, match=message):
+        Card.of({"kind": "classifier", "architecture": {}, "calibration": calibration})

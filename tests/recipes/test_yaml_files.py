@@ -51,7 +51,7 @@ BAD = {
     "training: {global_batch: true}": r"expected int @ \$\.training\.global_batch",
     "training: {steps: 2.5}": r"expected int \| None @ \$\.training\.steps",
     "training: {rate: 0.1}": r"unknown setting 'rate'; the nearest is \w+, and all are epochs, .*lr, .* @ \$\.training",
-    "training: {precision: fp64}": r"unknown value 'fp64'; choose from fp32, bf16.* @ \$\.training\.precision",
+    "training: {precision: fp64}": r"unknown value 'fp64'; choose from auto, fp32, bf16.* @ \$\.training\.precision",
     "training: {lr: fast}": r"expected float @ \$\.training\.lr",
     "model: {antialias: 'false'}": r"expected bool @ \$\.model\.antialias",
     "model: {keep: null}": r"expected int @ \$\.model\.keep",

@@ -76,6 +76,24 @@ def test_what_is_fitted_is_kept_in_the_model_and_used_by_the_next_test(model, ph
 
 
 @pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
+@pytest.mark.filterwarnings("ignore:48 records of test share")
+def test_a_threshold_chosen_on_few_labels_is_said_to_be_uncertain_wherever_it_is_used(
+    model, phantoms, tmp_path, capsys
+):
+    records = phantoms / "records.csv"
+    positives = int(Records.load(records, ("effusion",)).labels_NC.sum())
+    assert positives < 30
+    sentence = rf"effusion: the threshold .* on {positives} positives and {48 - positives} negatives of records\.csv"
+    with pytest.warns(UserWarning, match=sentence):
+        calibrate(model, phantoms)
+    with pytest.warns(UserWarning, match=sentence):
+        runs.predict(model, [phantoms / "images"], tmp_path / "p.csv", runs.Reading(workers=0))
+    runs.evaluate(model, records, tmp_path / "test", draws=20, reading=runs.Reading(workers=0))
+    page = (tmp_path / "test" / "index.html").read_text()
+    assert f"is uncertain, since it was chosen on {positives} positives" in page
+
+
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
 def test_predict_abstains_on_an_image_of_another_kind(model, phantoms, tmp_path):
     calibrate(model, phantoms)
     noise = np.random.default_rng(0).integers(0, 256, (128, 128), dtype=np.uint8)

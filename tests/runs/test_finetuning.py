@@ -153,3 +153,12 @@ def test_a_table_keeps_the_names_of_its_columns_whatever_the_recipe_knows(tmp_pa
     file = tmp_path / "own.csv"
     made = recipes.find(recipes.FINETUNE, "nih-1").make(file, file, tmp_path / "m", tmp_path / "r")
     assert finetuning.label_records(made)[0].classes == ("effusion",)
+
+
+def test_few_labels_in_validation_are_said_before_the_run_starts(phantoms, pretrained_run, tmp_path):
+    labels = Records.load(phantoms / "records.csv", ("effusion",)).labels_NC
+    positives, negatives = int((labels == 1).sum()), int((labels == 0).sum())
+    with pytest.warns(
+        UserWarning, match=rf"records\.csv: effusion has {positives} positives and {negatives} negatives"
+    ):
+        runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run", steps=1, classes=("effusion",)))

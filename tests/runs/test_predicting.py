@@ -16,7 +16,7 @@ from mrm.data.records import Records
 from mrm.inference import outliers, predict
 from mrm.runs import predicting
 from mrm.statistics import calibration
-from mrm.system.errors import CheckpointError, RecordError, RunError
+from mrm.system.errors import CheckpointError, ConfigError, RecordError, RunError
 from tests.support.configs import MICRO
 from tests.support.dicom_files import dicom_bytes
 from tests.support.models import with_card
@@ -271,17 +271,20 @@ def test_windows_over_an_image_are_for_segmenters(model, phantoms, tmp_path):
         runs.predict(model, [phantoms / "images"], tmp_path / "a.csv", IN_PROCESS, slide=True)
 
 
-def test_devices_and_numbers_that_are_not_there_are_refused(model, phantoms, tmp_path):
+def test_devices_and_numbers_that_are_not_there_are_refused(model, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr("mrm.system.hardware.computes_bf16", lambda _: False)
     for reading, message in (
+        (replace(IN_PROCESS, precision="bf16"), "this processor has no bf16 .*; choose fp32 for the precision"),
         (replace(IN_PROCESS, device="cuda:77"), "--device cuda:77 is not available"),
         (replace(IN_PROCESS, device="toaster"), "--device toaster is not available"),
         (replace(IN_PROCESS, batch=0), "--batch must be at least 1"),
     ):
-        with pytest.raises(RunError, match=message):
+        with pytest.raises((ConfigError, RunError), match=message):
             predicting.predict_table(model, [phantoms / "images"], tmp_path / "a.csv", reading)
 
 
-def test_half_precision_is_close(model, phantoms, tmp_path):
+def test_half_precision_is_close(model, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr("mrm.system.hardware.computes_bf16", lambda _: True)
     exact = predicted_rows(model, [phantoms / "images"], tmp_path / "a.csv")
     half = predicted_rows(model, [phantoms / "images"], tmp_path / "b.csv", replace(IN_PROCESS, precision="bf16"))
     away = [abs(float(a[c]) - float(b[c])) for a, b in zip(exact, half, strict=True) for c in FINDINGS]

@@ -74,15 +74,17 @@ def test_a_gpu_without_bf16_is_told_to_take_fp16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla V100")
     device = torch.device("cuda")
-    with pytest.raises(ConfigError, match="Tesla V100 has no bf16; choose fp16 for the precision, or fp32"):
+    with pytest.raises(ConfigError, match=r"Tesla V100 has no bf16 .*; choose fp16 for the precision, or fp32"):
         hardware.autocast(device, "bf16")
-    assert hardware.mixed_precision(device) == "fp16"
+    assert hardware.settled("auto", device) == "fp16"
+    assert hardware.without_bf16(device, "fp16") == "precision fp16: Tesla V100 has no bf16 instructions"
 
 
 @pytest.mark.parametrize(
     ("precision", "kind"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
 )
-def test_networks_compute_in_the_precision_that_is_asked_for(precision, kind):
+def test_networks_compute_in_the_precision_that_is_asked_for(precision, kind, monkeypatch):
+    monkeypatch.setattr(hardware, "computes_bf16", lambda _: True)
     with hardware.autocast(torch.device("cpu"), precision):
         assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == kind
 

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mrm import runs
 from mrm.models import model_folder
 from mrm.system.errors import TrainingError
+from mrm.system.hardware import computes_bf16
 from mrm.training import parallel
 from mrm.training.config import TrainConfig
 from mrm.training.optimization import build_optimizer, update
@@ -126,6 +127,7 @@ def test_the_same_two_processes_go_on_to_the_same_bits(halves, phantoms, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not computes_bf16(torch.device("cpu")), reason="this processor has no bf16 instructions")
 def test_bf16_in_parts_follows_bf16_whole(phantoms, tmp_path):
     one = runs.pretrain(pretrain_config(phantoms, tmp_path / "one", steps=4, precision="bf16"))
     two = pretrain_config(phantoms, tmp_path / "two", steps=4, precision="bf16", sharding="full")

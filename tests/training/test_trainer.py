@@ -13,8 +13,8 @@ import torch
 
 from mrm import runs
 from mrm.models import model_folder
-from mrm.system.errors import TrainingError
-from mrm.training import checkpoints
+from mrm.system.errors import ConfigError, TrainingError
+from mrm.training import checkpoints, trainer
 from mrm.training.trainer import Stopped, Trainer
 from tests.support.commands import start_pretraining
 from tests.support.configs import pretrain_config
@@ -261,7 +261,8 @@ def test_batch_size_one_works(phantoms, tmp_path):
     assert len(trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "run", global_batch=1, steps=3)))) == 3
 
 
-def test_bf16_follows_fp32(whole, phantoms, tmp_path):
+def test_bf16_follows_fp32(whole, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr("mrm.system.hardware.computes_bf16", lambda _: True)  # a processor without it imitates it
     for a, b in zip(
         trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "run", precision="bf16"))), trace(whole), strict=True
     ):
@@ -269,8 +270,34 @@ def test_bf16_follows_fp32(whole, phantoms, tmp_path):
         assert float(a["report"]) == pytest.approx(float(b["report"]), rel=0.03)
 
 
-@pytest.mark.parametrize(("precision", "able", "warned"), [("bf16", False, 1), ("bf16", True, 0), ("fp32", False, 0)])
-def test_bf16_without_instructions_for_it_is_said(phantoms, tmp_path, monkeypatch, capsys, precision, able, warned):
+@pytest.mark.parametrize(
+    ("precision", "able", "used", "lines"),
+    [("auto", False, "fp32", 1), ("auto", True, "bf16", 0), ("fp32", False, "fp32", 0)],
+)
+def test_a_processor_without_bf16_computes_in_fp32_and_says_so(
+    phantoms, tmp_path, monkeypatch, capsys, precision, able, used, lines
+):
     monkeypatch.setattr("mrm.system.hardware.computes_bf16", lambda _: able)
-    runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=1, warmup_steps=0, precision=precision))
-    assert capsys.readouterr().out.count("no bf16 instructions: --training.precision fp32") == warned
+    run = runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=1, warmup_steps=0, precision=precision))
+    assert f"precision: {used}\n" in (run / "config.yaml").read_text()
+    assert capsys.readouterr().out.count("precision fp32: this processor has no bf16 instructions\n") == lines
+
+
+def test_bf16_that_is_asked_for_where_it_would_be_imitated_is_refused(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr("mrm.system.hardware.computes_bf16", lambda _: False)
+    with pytest.raises(
+        ConfigError, match=r"this processor has no bf16 .* slower than fp32; choose fp32 for the precision"
+    ):
+        runs.pretrain(pretrain_config(phantoms, tmp_path / "run", precision="bf16"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_time_left_is_told_before_the_first_log(phantoms, tmp_path, monkeypatch, capsys):
+    """In steps of a minute by the clock, the second of five is the first that tells enough: three minutes are left."""
+    minutes = iter(range(0, 6000, 60))
+    monkeypatch.setattr("mrm.training.run_log.time.perf_counter", lambda: float(next(minutes)))
+    monkeypatch.setattr(trainer, "EARLY", 100.0)
+    runs.pretrain(pretrain_config(phantoms, tmp_path / "run", steps=5, log_every=5, validate_every=9, save_every=9))
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert [line.split("  ")[0] for line in said[:2]] == ["step 2/5", "step 5/5"]
+    assert said[0].endswith("left, a first estimate")

@@ -12,6 +12,7 @@ from mrm.cli.parsing import require_file
 from mrm.cli.shared_options import Batch, CropBorders, Device, Images, Precision, Workers
 from mrm.serve.limits import Limits
 from mrm.system.errors import ConfigError
+from mrm.system.table_files import FEATURE_SUFFIXES, check_suffix
 
 
 def predict(
@@ -82,9 +83,10 @@ def embed(
         out: .npy (with the names in a .csv and the settings in a .json beside it), or .parquet.
         kind: pooled, one vector for an image; or patches, one for each patch.
     """
+    require_inputs(paths)
+    check_suffix(out, FEATURE_SUFFIXES)
     from mrm import runs
 
-    require_inputs(paths)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
     written = runs.embed(model, paths, out, kind, reading)
     say(f"wrote {written}", f"next: mrm similar IMAGE --index {out} --model {model}")
@@ -117,6 +119,8 @@ def similar(
         top: neighbours of each query.
         out: a table to write (.csv, .parquet, .json, .jsonl) instead of printing.
     """
+    if out:
+        check_suffix(out)
     from mrm import runs
     from mrm.runs import output_lock, searching
     from mrm.system import table_files

@@ -25,6 +25,7 @@ from mrm.models.card import Card
 from mrm.models.classifier import Classifier
 from mrm.statistics import calibration, intervals
 from mrm.statistics.calibration import OperatingPoint, Reliability
+from mrm.statistics.few_labels import uncertain_thresholds
 from mrm.statistics.intervals import Estimate
 from mrm.statistics.subgroups import Subgroups, age_in_years, subgroups, values_of
 from mrm.system import hardware
@@ -264,6 +265,7 @@ def summary(
         **results.summary(model, card, path, tested.fingerprint(), len(predictions.names), report, overlap),
         **patients_of(predictions.names, predictions.patients).facts(),
         "unreadable": unreadable,
+        "uncertain_thresholds": uncertain_thresholds(card.calibration),
         "calibrated_on": {k: v for k, v in card.calibration.items() if k in ("records", "fingerprint", "n", "goal")},
     }
 

@@ -145,7 +145,7 @@ class Card:
         for key, hint in ORIGIN.items():
             if key in self.origin:
                 check_value(f"origin: {key}", self.origin[key], hint)
-        check_value("calibration: n", self.calibration.get("n"), int | None)
+        _check_calibration(self.calibration)
         classes = self.architecture.get("classes", ())
         for name in ("thresholds", "temperatures", "outline_thresholds"):
             if unknown := [key for key in getattr(self, name) if key not in classes]:
@@ -154,6 +154,24 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+def _check_calibration(calibration: Mapping[str, Any]) -> None:
+    """Raises ConfigError for parts of what a calibration left that are read again, and have the wrong type."""
+    check_value("calibration: n", calibration.get("n"), int | None)
+    check_value("calibration: records", calibration.get("records", ""), str)
+    classes = calibration.get("classes", {})
+    check_value("calibration: classes", classes, dict[str, dict[str, Any]])
+    for fitted in classes.values():
+        check_value("calibration: threshold_interval", fitted.get("threshold_interval"), list[float] | None)
+        point = fitted.get("operating_point") or {"threshold": 0.0, "sensitivity": {"n": 0}, "specificity": {"n": 0}}
+        check_value("calibration: operating_point", point, dict[str, Any])
+        check_value("calibration: threshold", point.get("threshold"), float)
+        for share in ("sensitivity", "specificity"):
+            check_value(f"calibration: {share}", point.get(share), dict[str, float | str | None])
+            check_value(f"calibration: {share} n", point[share].get("n"), int)
+            for key in ("value", "low", "high"):
+                check_value(f"calibration: {share} {key}", point[share].get(key), float | None)
 
 
 def _unpacked(name: str, text: str) -> np.ndarray:

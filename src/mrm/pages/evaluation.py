@@ -70,6 +70,7 @@ def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str],
         other_set = "calibration" if overlap.endswith("with calibration") else "training"
         yield f"Overlap with {other_set}: {overlap}"
     yield from results.get("repeats") or []
+    yield from results.get("uncertain_thresholds") or []
     if n < FEW_RECORDS:
         yield f"Only {n:,} records were tested. The intervals are wide; read them before the numbers."
     auroc = {name: report[name]["auroc"] for name in classes}

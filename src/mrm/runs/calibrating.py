@@ -30,6 +30,7 @@ from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import calibration
 from mrm.statistics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, OperatingPoint
+from mrm.statistics.few_labels import uncertain_thresholds
 from mrm.statistics.intervals import Bootstrap, finite_or_none
 from mrm.system.errors import RunError, UnreachableError
 from mrm.system.output_folder import writing
@@ -83,6 +84,7 @@ def calibrate(
     with held_folder(folder):
         summary, reference = _calibrated(network, folder, val, goal, reading, train, known, outliers, seed)
     print(table(summary, reference))
+    warn_of(uncertain_thresholds(summary))
     return summary
 
 

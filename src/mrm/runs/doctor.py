@@ -42,12 +42,12 @@ class Diagnosis:
     workers: int  # that the recipe would use on this machine
     loader: float  # images a second with those workers
     step: float  # images a second if batches are always ready
-    other_precision: float  # images a second of the step in fp32 or mixed precision, the other of the two
+    other_precision: float  # images a second of the step in fp32 or the best precision, the other of the two
     half_batch: float | None  # images a second of the step with half the images
     flops: float  # for one image, forward and backward
     peak_share: float | None  # of the device's bf16 rate; None: for a device that `hardware` has no peak of
     bound: str  # "loader" or "step"
-    mixed: str = "bf16"  # the mixed precision that suits the device
+    best: str = "bf16"  # the precision that should be fastest on the device
     images: int = 0  # that the recipe trains on, over all epochs
     seconds: float = 0.0  # that the recipe would take
     cost: float | None = None
@@ -125,10 +125,11 @@ def readable_of(tried: Sequence[Record], unreadable: dict[str, str], path: Path)
 def diagnose(bench: StepBench, reading: Sequence[Stage], size: int, steps: int) -> Diagnosis:
     """Time `steps` steps with `size` images, also in the other precision and with half of the images."""
     training, device = bench.config.training, bench.device
-    stages = bench.stages(size, training.precision, steps)
-    half = rate_of(bench.stages(size // 2, training.precision, steps)) if size > 1 else None
-    mixed = hardware.mixed_precision(device)
-    other = rate_of(bench.stages(size, mixed if training.precision == "fp32" else "fp32", steps))
+    precision, best = hardware.settled(training.precision, device), hardware.best_precision(device)
+    stages = bench.stages(size, precision, steps)
+    half = rate_of(bench.stages(size // 2, precision, steps)) if size > 1 else None
+    other = best if precision == "fp32" else "fp32"
+    other_rate = rate_of(stages) if other == precision else rate_of(bench.stages(size, other, steps))
     workers = hardware.default_workers(device.type) if training.workers is None else training.workers
     loader, step = max(workers, 1) * rate_of(reading), rate_of(stages)
     name, flops = hardware.device_name(device), flops_of_step(bench.model, bench.batch(size))
@@ -136,12 +137,12 @@ def diagnose(bench: StepBench, reading: Sequence[Stage], size: int, steps: int) 
         stages=(*reading, *stages),
         device=name,
         batch=size,
-        precision=training.precision,
+        precision=precision,
         workers=workers,
         loader=loader,
         step=step,
-        other_precision=other,
-        mixed=mixed,
+        other_precision=other_rate,
+        best=best,
         half_batch=half,
         flops=flops,
         peak_share=hardware.share_of_peak(flops * step, name),
@@ -196,8 +197,8 @@ def step_advice(diagnosis: Diagnosis) -> list[str]:
     lines = []
     speed_up = diagnosis.other_precision / diagnosis.step
     if speed_up > 1.1 and diagnosis.precision == "fp32":
-        mixed = diagnosis.mixed
-        lines.append(f"{mixed}: --training.precision {mixed} makes the step {speed_up:.1f} times as fast")
+        best = diagnosis.best
+        lines.append(f"{best}: --training.precision {best} makes the step {speed_up:.1f} times as fast")
     elif speed_up > 1.1:
         lines.append(f"fp32: this machine computes it {speed_up:.1f} times as fast as {diagnosis.precision}")
     if diagnosis.half_batch and diagnosis.step > 1.1 * diagnosis.half_batch:

@@ -21,16 +21,12 @@ from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import KNOWN, NOTES, Work
 from mrm.runs.written import Written
-from mrm.system.errors import RunError
 from mrm.system.files import reserve, write_by, write_json
 from mrm.system.output_folder import writing
 from mrm.system.partial_results import Row
-from mrm.system.table_files import check_suffix, write_table
+from mrm.system.table_files import FEATURE_SUFFIXES, check_suffix, write_table
 
-BESIDE = {
-    ".npy": (".csv", ".json"),
-    ".parquet": (),
-}  # suffixes that features are written with, and those of the files beside them
+BESIDE = {".npy": (".csv", ".json")}  # the suffixes of the files that are written beside features
 
 
 @alone_on("out", BESIDE)
@@ -42,16 +38,14 @@ def embed(
     Row i of the array is row i of the CSV; an image that could not be read is NaN (null in Parquet). Raises as
     `predict_table` does.
     """
-    suffix = check_suffix(Path(out), list(BESIDE))
-    if suffix not in BESIDE:
-        raise RunError(f"{out}: features are written as .npy or .parquet; choose such a name for --out")
+    suffix = check_suffix(Path(out), FEATURE_SUFFIXES)
     network = model_folder.load_as(model, MRM, Classifier)
     network.to(device_of(reading))
     shape = predict.feature_shape(network, kind)
     compute = predict.feature_function(network, kind)
     settings = {"kind": kind, "shape": list(shape)}
     records = records_at(paths, reading.images)
-    spare_inputs(paths, records, [Path(out).with_suffix(s) for s in {suffix, *BESIDE[suffix]}])
+    spare_inputs(paths, records, [Path(out).with_suffix(s) for s in (suffix, *BESIDE.get(suffix, ()))])
     work = Work("embedding", network, model, records, Path(out), reading, settings, int(np.prod(shape)))
     work.run(lambda rows, values: None, compute)  # the values are kept, and the rows need nothing of them
     columns: dict[str, Any] = {**KNOWN, **NOTES}

@@ -27,6 +27,8 @@ from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
 from mrm.runs.same_records import require_same_records
 from mrm.statistics import ranking
+from mrm.statistics.few_labels import few_labels
+from mrm.system import hardware
 from mrm.system.errors import RunError
 from mrm.training.tasks import ClassifyTask
 from mrm.training.trainer import Trainer
@@ -35,12 +37,13 @@ from mrm.training.trainer import Trainer
 @alone_in("config.out")
 def finetune(config: FinetuneConfig) -> Path:
     """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
-    open_run(config)
+    config = open_run(config)
     train, val = label_records(config)
     require_same_records(config.out, {"training": (config.train, train), "validation": (config.val, val)})
     policy = uncertain_policy(config, train)
     train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
     require_both_values(val, config.val)
+    warn_of(few_labels(val.labels_NC, val.classes, str(config.val)))
     model = classifier(config, train.classes, policy)
     data = LabelData(
         train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment,
@@ -135,7 +138,7 @@ def auroc_validation(config: FinetuneConfig, val: Records) -> Callable[[Any, int
             workers=config.training.workers,
             rank=state.process_index,
             world_size=state.num_processes,
-            precision=config.training.precision,
+            precision=hardware.settled(config.training.precision, state.device),
         )
         if scores.unreadable and config.on_error == "stop":
             name, reason = next(iter(scores.unreadable.items()))

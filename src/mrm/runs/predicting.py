@@ -16,12 +16,14 @@ from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.runs.output_lock import alone_on
 from mrm.runs.reading_options import Reading, device_of
-from mrm.runs.run_folder import spare_inputs
+from mrm.runs.run_folder import spare_inputs, warn_of
 from mrm.runs.work import KNOWN, NOTES, Work
 from mrm.runs.written import Written
+from mrm.statistics.few_labels import uncertain_thresholds
 from mrm.system.errors import RunError
 from mrm.system.partial_results import Row
 from mrm.system.table_files import check_suffix, write_table
+from mrm.training.trainer import processes
 
 
 def predict(
@@ -54,6 +56,8 @@ def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: 
     check_suffix(Path(out))
     network = model_folder.load_as(model, Classifier).to(device_of(reading))
     rules = DecisionRules.of(network.card, network.config.classes)
+    if processes().is_main_process:
+        warn_of(uncertain_thresholds(network.card.calibration))
     columns = {**KNOWN, **finding_columns(rules), **NOTES}
     if len(columns) < len(KNOWN) + len(finding_columns(rules)) + len(NOTES):
         raise RunError(f"{model}: a class has the name of another column; the columns are {', '.join(columns)}")

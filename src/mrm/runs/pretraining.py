@@ -36,7 +36,7 @@ from mrm.training.trainer import Trainer, processes
 @alone_in("config.out")
 def pretrain(config: PretrainConfig) -> Path:
     """Learn from images and reports: restore masked patches and masked words. Returns the run's folder."""
-    open_run(config)
+    config = open_run(config)
     train, val = report_records(config)
     sets = {"training": (config.records, train)} | ({"validation": (config.val, val)} if config.val and val else {})
     require_same_records(config.out, sets)

@@ -28,12 +28,17 @@ class Reading:
 
 
 def device_of(reading: Reading) -> torch.device:
-    """The device to compute on (see `device_named`). Raises RunError for options that are out of range."""
+    """The device to compute on (see `device_named`).
+
+    Raises RunError for options that are out of range, and ConfigError for a precision that the device does not have.
+    """
     if reading.batch < 1:
         raise RunError(f"--batch must be at least 1, not {reading.batch}")
     if reading.workers is not None and reading.workers < 0:
         raise RunError(f"--workers must be 0 or more, not {reading.workers}")
-    return device_named(reading.device)
+    device = device_named(reading.device)
+    hardware.settled(reading.precision, device)
+    return device
 
 
 def device_named(name: str) -> torch.device:

@@ -27,6 +27,7 @@ from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
 from mrm.models.card import Card, OutlineThreshold
 from mrm.recipes import FinetuneConfig, SegmentConfig
+from mrm.system import hardware
 from mrm.system.errors import RunError
 from mrm.system.files import write_whole
 from mrm.system.output_folder import Settings, open_folder
@@ -56,11 +57,14 @@ ADVICE = (
 )
 
 
-def open_run(config: Any) -> None:
+def open_run(config: Any) -> Any:
     """Make the run's folder, or resume the run that it holds; with `config.extend` it may have become longer.
 
-    Raises OutputError if the folder holds something else, and RunError if there is no run to prolong.
+    Returns the settings with the precision that the run computes in, as the folder records them. Raises ConfigError for a
+    precision that the machine does not have, OutputError if the folder holds something else, and RunError if there is no
+    run to prolong.
     """
+    config = _with_precision(config)
     out, settled = Path(config.out), replace(config, extend=False)
     may_change = {*FREE, "out", *(LENGTH if config.extend else ())}
 
@@ -76,6 +80,16 @@ def open_run(config: Any) -> None:
         open_folder(out, Settings("run", "config.yaml", recipes.to_yaml(settled), changes, advice=ADVICE))
         if config.extend and processes().is_main_process:
             _settle(out, settled)
+    return config
+
+
+def _with_precision(config: Any) -> Any:
+    """The settings with a precision in place of "auto"; a line says which where that is not bf16."""
+    device, asked = processes().device, config.training.precision
+    precision = hardware.settled(asked, device)
+    if asked == "auto" and (line := hardware.without_bf16(device, precision)) and processes().is_main_process:
+        print(line)
+    return replace(config, training=replace(config.training, precision=precision))
 
 
 def _settle(out: Path, config: Any) -> None:

@@ -25,6 +25,7 @@ from mrm.recipes import SegmentConfig
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
 from mrm.runs.same_records import require_same_records
+from mrm.system import hardware
 from mrm.system.errors import RunError
 from mrm.training.tasks import SegmentTask
 from mrm.training.trainer import Trainer
@@ -33,7 +34,7 @@ from mrm.training.trainer import Trainer
 @alone_in("config.out")
 def segment(config: SegmentConfig) -> Path:
     """Learn outlines from masks, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
-    open_run(config)
+    config = open_run(config)
     train, val = masked_images(config)
     sets = {"training": (config.train, train.records()), "validation": (config.val, val.records())}
     require_same_records(config.out, sets, {"training": train.areas_NC, "validation": val.areas_NC})
@@ -131,7 +132,7 @@ def dice_validation(
             workers=config.training.workers,
             rank=state.process_index,
             world_size=state.num_processes,
-            precision=config.training.precision,
+            precision=hardware.settled(config.training.precision, state.device),
         )
         levels_NC2L = state.reduce(torch.from_numpy(levels_of_rank).to(state.device), "sum").cpu().numpy()
         dice: dict[str, list[float]] = {"dice_positive": [], "dice_published": []}

@@ -59,19 +59,41 @@ def keep_freed_memory(device: torch.device) -> None:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """A context that computes networks in mixed precision, or with fp32 in full precision.
-
-    Raises ConfigError for bf16 on a GPU that does not have it, where PyTorch would imitate it slowly.
-    """
-    if precision == "bf16" and device.type == "cuda" and not computes_bf16(device):
-        raise ConfigError(f"{torch.cuda.get_device_name(device)} has no bf16; choose fp16 for the precision, or fp32")
+    """A context that computes networks in mixed precision, or with fp32 in full precision. Raises as `settled` does."""
+    settled(precision, device)
     kind = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, kind, enabled=precision != "fp32")
 
 
-def mixed_precision(device: torch.device) -> Precision:
-    """The mixed precision that suits the device: bf16, but fp16 on a GPU without it (V100, T4)."""
-    return "fp16" if device.type == "cuda" and not computes_bf16(device) else "bf16"
+def settled(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """The precision that is meant: for "auto" the best one of the device.
+
+    Raises ConfigError for bf16 on a GPU or a processor that does not have it, where PyTorch would imitate it slowly.
+    """
+    if precision == "auto":
+        return best_precision(device)
+    if precision == "bf16" and not computes_bf16(device):
+        advice = "choose fp16 for the precision, or fp32" if device.type == "cuda" else "choose fp32 for the precision"
+        raise ConfigError(
+            f"{_short_name(device)} has no bf16 and would imitate it many times slower than fp32; {advice}"
+        )
+    return precision
+
+
+def best_precision(device: torch.device) -> Precision:
+    """The precision that trains fastest: bf16, but fp16 on a GPU without it (V100, T4), and fp32 on a processor without it."""
+    if computes_bf16(device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "fp32"
+
+
+def without_bf16(device: torch.device, precision: Precision) -> str:
+    """Why "auto" has become another precision than bf16, as a line to print; empty if it has not."""
+    return "" if precision == "bf16" else f"precision {precision}: {_short_name(device)} has no bf16 instructions"
+
+
+def _short_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this processor"
 
 
 def computes_bf16(device: torch.device) -> bool:

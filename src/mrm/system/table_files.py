@@ -18,11 +18,11 @@ from mrm.system.output_folder import writing
 PARQUET_TYPES = {str: "string", float: "float64", int: "int64"}
 ROW_GROUP = 1000  # rows of Parquet that are in memory at a time
 SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
+FEATURE_SUFFIXES = (".npy", ".parquet")  # of features, which are arrays
 
 
-def check_suffix(path: Path, more: Sequence[str] = ()) -> str:
-    """The suffix of a table that is to be written. Raises RecordError if no table has that suffix."""
-    known = [*SUFFIXES, *more]
+def check_suffix(path: Path, known: Sequence[str] = SUFFIXES) -> str:
+    """The suffix of a table, or another file, that is to be written. Raises RecordError if it is not one of `known`."""
     if path.suffix not in known:
         raise RecordError(
             f"{path}: unknown suffix {path.suffix!r}; choose a name for --out that ends in {', '.join(known)}"

@@ -37,7 +37,7 @@ class TrainConfig:
 
     # Machine
     micro_batch: int | None = None  # samples that a rank computes at once; by default all of its share
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"  # mixed in bf16, or fp16 on GPUs without it (V100, T4)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16; without it fp16 on GPUs, fp32 on CPUs
     compile: bool = False  # compile the forward and backward pass: minutes at first, then faster steps
     sharding: Literal["none", "full"] = "none"  # full spreads weights and optimiser state over the ranks (FSDP2)
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower

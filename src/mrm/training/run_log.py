@@ -41,9 +41,13 @@ class Clock:
     def __init__(self, step: int) -> None:
         self.step, self.start = step, time.perf_counter()
 
+    def seconds(self) -> float:
+        """Seconds since this process began, validation left out."""
+        return time.perf_counter() - self.start
+
     def rate(self, step: int) -> float:
         """Steps a second."""
-        return max(step - self.step, 1) / (time.perf_counter() - self.start)
+        return max(step - self.step, 1) / self.seconds()
 
     def paused(self) -> Any:
         """A block whose time does not count."""

@@ -40,6 +40,7 @@ from mrm.training.totals import Totals
 
 # Model, step, ranks -> metrics; of "score" a higher value is better
 Validate = Callable[[nn.Module, int, Accelerator], dict[str, float]]
+EARLY = 10.0  # seconds after which a run that has not logged yet says how long it will take
 
 
 class Stopped(SystemExit):
@@ -99,7 +100,8 @@ class Trainer:
             torch.compiler.assume_constant_result(noise.site_number)  # the compiler cannot look into zlib
             self.parallel.compile(dynamic=False)
         self.optimizer = build_optimizer(self.task.model, config)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.precision = hardware.settled(config.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
 
     @restricted()
     def fit(self) -> Path:
@@ -107,7 +109,7 @@ class Trainer:
         self._prepare_hardware()
         self.resume()
         self.log = Log(self.run / "log.csv", self.step) if self.accelerator.is_main_process else None
-        self.clock = Clock(self.step)
+        self.clock, self.silent = Clock(self.step), True
         stream = self.stream()
         self.task.train()
         with _on_signal(self._request_stop):
@@ -126,8 +128,6 @@ class Trainer:
         device = self.accelerator.device
         hardware.share_cores(device)
         hardware.keep_freed_memory(device)
-        if self.config.precision == "bf16" and not hardware.computes_bf16(device):
-            self.accelerator.print("this processor has no bf16 instructions: --training.precision fp32 is far faster")
 
     def stream(self) -> Iterator[Any]:
         """This rank's micro-batches from the present step to the end."""
@@ -173,7 +173,7 @@ class Trainer:
 
     def _terms(self, batch: Any) -> dict[str, Any]:
         batch = batch.to(self.accelerator.device)
-        with hardware.autocast(self.accelerator.device, self.config.precision):
+        with hardware.autocast(self.accelerator.device, self.precision):
             return self._compiled(batch) if self.config.compile else self.parallel(batch)
 
     def _compiled(self, batch: Any) -> dict[str, Any]:
@@ -201,6 +201,8 @@ class Trainer:
         last, config = self.step == self.total, self.config
         if self.step % config.log_every == 0 or last:
             self._write_log()
+        elif self.log and self.silent and self.clock.seconds() >= EARLY:
+            self._estimate_early()
         validates = self.validate is not None and (self.step % self.validate_every == 0 or last)
         better = self._run_validation() if validates else False
         if better or self.step % config.save_every == 0:
@@ -223,9 +225,15 @@ class Trainer:
             self.log.write(row)
             self._report(epoch, losses)
 
+    def _estimate_early(self) -> None:
+        """Say how long the run will take, before its first log: a few steps on a slow machine tell enough."""
+        self.silent = False
+        left = duration((self.total - self.step) / self.clock.rate(self.step))
+        print(f"step {self.step}/{self.total}  about {left} left, a first estimate", flush=True)
+
     def _report(self, epoch: float, losses: dict[str, float]) -> None:
         """Tell the trackers and the terminal how the run is doing."""
-        steps_per_second = self.clock.rate(self.step)
+        self.silent, steps_per_second = False, self.clock.rate(self.step)
         images_per_second = steps_per_second * self.config.global_batch
         self.accelerator.log({**losses, "lr": self.lr, "images_per_second": images_per_second}, self.step)
         values = "  ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
