@@ -21,7 +21,16 @@ from mrm.recipes import (
 )
 from mrm.system.errors import ConfigError
 from mrm.training.config import TrainConfig, lr_at
-from tests.support.published import FINETUNING, FINETUNINGS, OURS, PRETRAINING, SEGMENTATION, settings
+from tests.support.published import (
+    FINETUNING,
+    FINETUNINGS,
+    LORA,
+    LORAS,
+    OURS,
+    PRETRAINING,
+    SEGMENTATION,
+    settings,
+)
 from tests.support.recipe_calls import ALL, LISTS, PLACES, build
 
 # The published numbers --------------------------------------------------------------------------------
@@ -41,11 +50,29 @@ def test_fine_tuning_has_the_published_numbers(name):
 
 
 def test_every_published_fine_tuning_is_there_and_small_ones_are_named_small():
-    plain = {name.removesuffix("-modern") for name in FINETUNE}
+    plain = {name.removesuffix("-modern").removesuffix("-lora") for name in FINETUNE}
     assert plain - set(FINETUNINGS) <= {"tiny", "small"}
     assert set(PRETRAIN) - {"mimic", "mimic-modern"} <= {"tiny", "small"}
     assert "tiny" in FINETUNE
     assert "tiny" in PRETRAIN
+
+
+@pytest.mark.parametrize("name", LORAS)
+def test_fine_tuning_by_lora_has_the_published_numbers(name):
+    config, recipe, plain = build("finetune", f"{name}-lora"), FINETUNE[f"{name}-lora"], build("finetune", name)
+    assert settings(config, LORA) == LORA
+    rank, lr, auroc = LORAS[name]
+    assert (config.lora.rank, config.training.peak()) == (rank, lr)
+    assert auroc in recipe.expect
+    assert f"rank {rank}, peak {lr:g}" in recipe.about
+    same = ("list_classes", "uncertain_by_class", "crop", "resize", "augment", "training.clip", "training.momentum")
+    assert settings(config, same) == settings(plain, same)
+
+
+def test_the_recipes_by_lora_are_those_of_the_paper_and_a_small_one():
+    assert {name for name in FINETUNE if name.endswith("-lora")} == {f"{name}-lora" for name in (*LORAS, "tiny")}
+    small, plain = build("finetune", "tiny-lora"), build("finetune", "tiny")
+    assert differences(plain, small) == ["tune: full, now lora", "training.lr: 0.001, now 0.003"]
 
 
 def test_pre_training_has_the_published_numbers():

@@ -12,10 +12,10 @@ from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.records import Records
 from mrm.models import model_folder
 from mrm.runs import finetuning
-from mrm.system.errors import RecordError, RunError
+from mrm.system.errors import ConfigError, RecordError, RunError
 from mrm.training.tasks import ClassifyTask
 from tests.support.configs import finetune_config
-from tests.support.run_files import table, trace
+from tests.support.run_files import sigterm_after, table, trace, weights
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,36 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(phantoms, pretrained_run
     runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run"))
     one, other = (model_folder.read_weights(r / "last" / "model.safetensors") for r in (run, tuned))
     assert all(torch.equal(one[k], other[k]) for k in other)
+
+
+def test_lora_stopped_and_resumed_is_the_same_run_and_a_plain_model(phantoms, pretrained_run, tmp_path):
+    """With dropout, drop path and an average of the weights; the frozen weights are those of --init."""
+    from mrm.models.config import LoraConfig
+    from mrm.training.trainer import Stopped
+
+    settings = {"tune": "lora", "lora": LoraConfig(2, dropout=0.5), "steps": 6, "lr": 3e-2, "validate_every": 3}
+    whole = runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "whole", **settings))
+    run = tmp_path / "run"
+    with sigterm_after(4), pytest.raises(Stopped):
+        runs.finetune(finetune_config(phantoms, pretrained_run, run, **settings))
+    runs.finetune(finetune_config(phantoms, pretrained_run, run, **settings))
+    one, other = weights(run), weights(whole)
+    assert all(torch.equal(one[k], other[k]) for k in other)
+    assert [r["labels"] for r in trace(run)] == [r["labels"] for r in trace(whole)]
+    assert table(run / "validation.csv") == table(whole / "validation.csv")
+    model, start = mrm.load(run), mrm.load(pretrained_run).state_dict()
+    assert model.card.origin["tune"] == "lora"
+    frozen, tuned = "encoder.blocks.0.mlp.fc1.weight", "encoder.blocks.0.attn.qkv.weight"
+    assert torch.equal(model.state_dict()[frozen], start[frozen])
+    assert not torch.equal(model.state_dict()[tuned], start[tuned])
+    keys = slice(48, 96)  # of the queries, keys and values of 48
+    assert torch.equal(model.state_dict()[tuned][keys], start[tuned][keys])
+
+
+def test_a_refused_setting_leaves_no_run_behind(phantoms, pretrained_run, tmp_path):
+    with pytest.raises(ConfigError, match=r"--tune last-3: vit_tiny_patch16_224 has 2 blocks"):
+        runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run", tune="last-3"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_validation_follows_every_epoch_if_asked_to_and_the_last_step(phantoms, pretrained_run, tmp_path):

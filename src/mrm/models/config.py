@@ -1,4 +1,4 @@
-"""The architecture of MRM as settings.
+"""The architecture of MRM, and of updates of low rank, as settings.
 
 Nothing heavy is imported here, so that a command answers at once.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mrm.models.limits import check_encoder, check_fields
+from mrm.system.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,20 @@ class ModelConfig:
     def target_size(self) -> int:
         """Side of the crop whose masked patches are restored, in pixels."""
         return self.image_size * self.target_scale
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The update of low rank that queries and values learn with `--tune lora` (see `mrm.models.lora`)."""
+
+    rank: int = 8  # of the update; more rank learns more and needs more labels
+    alpha: float = 32.0  # the update is multiplied by alpha / rank
+    dropout: float = 0.1  # probability of leaving out a value of the update's input in training
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"lora.rank must be at least 1, not {self.rank}")
+        if not 0 < self.alpha < float("inf"):
+            raise ConfigError(f"lora.alpha must be above 0, not {self.alpha:g}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"lora.dropout must be at least 0 and below 1, not {self.dropout:g}")

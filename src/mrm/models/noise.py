@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import zlib
 from collections.abc import Iterator
 
@@ -81,7 +82,8 @@ class DropPath(nn.Module):
             return x
         if self.batch.keys_B is None:
             raise RuntimeError(f"{type(self).__name__} in training needs the sample keys of the batch")
-        shape = (*x.shape[1 : self.parts], *(1,) * (x.dim() - self.parts))
+        parts = min(self.parts, x.dim())
+        shape = (*x.shape[1:parts], *(1,) * (x.dim() - parts))
         keep = keep_mask(self.batch.keys_B, self.site, shape, self.p)
         return x * keep.to(x.dtype) / (1.0 - self.p)
 
@@ -92,8 +94,14 @@ class ChannelDropout(DropPath):
     parts = 2
 
 
+class ElementDropout(DropPath):
+    """Dropout of single values by sample key. Takes the place of PyTorch's Dropout."""
+
+    parts = sys.maxsize  # all of them
+
+
 def draw_by_key(module: nn.Module, batch: SampleKeys) -> None:
-    """Replace every timm DropPath and every Dropout2d inside `module` by one that draws from the keys in `batch`."""
+    """Replace every timm DropPath, Dropout2d and Dropout inside `module` by one that draws from the keys in `batch`."""
     from timm.layers import DropPath as TimmDropPath
 
     for name, parent in list(module.named_modules()):
@@ -103,6 +111,8 @@ def draw_by_key(module: nn.Module, batch: SampleKeys) -> None:
                 setattr(parent, child_name, DropPath(child.drop_prob, site, batch))
             elif isinstance(child, nn.Dropout2d):
                 setattr(parent, child_name, ChannelDropout(child.p, site, batch))
+            elif isinstance(child, nn.Dropout):
+                setattr(parent, child_name, ElementDropout(child.p, site, batch))
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.data.config import AugmentConfig, CropConfig, OnError, ReportConfig, Resize
-from mrm.models.config import ModelConfig
-from mrm.training.config import TrainConfig
+from mrm.models.config import LoraConfig, ModelConfig
+from mrm.training.config import TrainConfig, last_blocks
 
 FINETUNE_CROP = CropConfig(area=(0.08, 1.0))  # the published one: torchvision's default, not that of pre-training
 
@@ -67,6 +67,8 @@ class FinetuneConfig:
     audit: Literal["images", "names"] = "images"  # what is stored of the records for later overlap checks
 
     # What is trained
+    tune: str = "full"  # full, lora, head or last-N (blocks): how much is trained; the rest is frozen
+    lora: LoraConfig = field(default_factory=LoraConfig)
     scratch: bool = False  # train the same architecture from random weights, for comparison
     probe_first: bool = False  # start from a linear probe instead of a random head; helps with few labels or steps
     pooling: Literal["mean", "attention"] = "mean"  # of the patches; attention learns where to look
@@ -82,6 +84,9 @@ class FinetuneConfig:
     extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
     seed: int = 0  # of the weights, the order of the records, and the augmentation
     training: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        last_blocks(self.tune)
 
 
 @dataclass(frozen=True)

@@ -32,24 +32,26 @@ from mrm.system import hardware
 from mrm.system.errors import RunError
 from mrm.training.tasks import ClassifyTask
 from mrm.training.trainer import Trainer
+from mrm.training.tuning import choose_trained
 
 
 @alone_in("config.out")
 def finetune(config: FinetuneConfig) -> Path:
     """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
-    config = open_run(config)
-    train, val = label_records(config)
-    require_same_records(config.out, {"training": (config.train, train), "validation": (config.val, val)})
+    stated = train, val = label_records(config)
     policy = uncertain_policy(config, train)
     train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
     require_both_values(val, config.val)
     warn_of(few_labels(val.labels_NC, val.classes, str(config.val)))
     model = classifier(config, train.classes, policy)
+    print(choose_trained(model, config.tune, config.lora, config.seed))
+    config = open_run(config)  # from here on it writes
+    require_same_records(config.out, {"training": (config.train, stated[0]), "validation": (config.val, stated[1])})
     data = LabelData(
         train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment,
         resize=config.resize,
     )  # fmt: skip
-    card = Card("classifier", asdict(model.config), origin(config, train, config.train))
+    card = Card("classifier", asdict(model.config), {**origin(config, train, config.train), "tune": config.tune})
     seen = note_seen(config, "fine-tuning", train)
     prints = fingerprint(val, config.audit == "images")
     warn_of([*overlaps(seen, val, "validation", prints=prints), *repeats(val, prints, "the validation set")])

@@ -6,11 +6,12 @@ Nothing heavy is imported here, so that a command answers at once.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mrm.system.errors import TrainingError
+from mrm.system.errors import ConfigError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,17 @@ class TrainConfig:
     def peak(self) -> float:
         """The learning rate after warm-up."""
         return self.lr * (self.global_batch / self.lr_batch if self.lr_batch else 1.0)
+
+
+def last_blocks(tune: str) -> int | None:
+    """N where `tune` is `last-N`, None for `full`, `lora` and `head`. Raises ConfigError for anything else."""
+    if tune in ("full", "lora", "head"):
+        return None
+    if match := re.fullmatch(r"last-(\d{1,6})", tune):
+        if int(match[1]) < 1:
+            raise ConfigError("--tune last-0 trains no block; choose last-1 or more, or head")
+        return int(match[1])
+    raise ConfigError(f"unknown --tune {tune!r}; choose from full, lora, head, last-N with a number of blocks for N")
 
 
 def lr_at(step: int, *, peak: float, warmup: int, total: int, schedule: str = "cosine") -> float:

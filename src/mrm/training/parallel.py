@@ -81,6 +81,15 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: whole(value.detach()).cpu() for name, value in model.state_dict().items()}
 
 
+def weights_beside(saved: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """Those weights of `model`, whole and on the CPU, that the plain model `saved` does not hold as they are."""
+    if saved is model:
+        return {}
+    held = saved.state_dict()
+    weights = whole_weights(model)
+    return {n: w for n, w in weights.items() if n not in held or not torch.equal(w, held[n].cpu())}
+
+
 def own_weights(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Whole weights, each cut as `model` holds it."""
     held = model.state_dict()

@@ -12,7 +12,6 @@ import contextlib
 import copy
 import csv
 import math
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from mrm.data import loader, samples, sampling
-from mrm.models import model_folder, noise
+from mrm.models import lora, model_folder, noise
 from mrm.system import hardware
 from mrm.system.errors import TrainingError, first_line
 from mrm.system.permissions import restricted
@@ -35,6 +34,7 @@ from mrm.training.checkpoints import STATE, Checkpoints
 from mrm.training.config import TrainConfig, length_note, lr_at
 from mrm.training.optimization import build_optimizer, update
 from mrm.training.run_log import Clock, Log
+from mrm.training.signals import on_signal
 from mrm.training.tasks import Task
 from mrm.training.totals import Totals
 
@@ -112,7 +112,7 @@ class Trainer:
         self.clock, self.silent = Clock(self.step), True
         stream = self.stream()
         self.task.train()
-        with _on_signal(self._request_stop):
+        with on_signal(self._request_stop):
             while self.step < self.total and not self._agreed_to_stop():
                 self._step([next(stream) for _ in range(self.accumulate)])
                 self._after_step()
@@ -300,7 +300,8 @@ class Trainer:
         self._read_norms()
         totals, main = self._whole_totals(), self.accelerator.is_main_process
         if main or self.plain is not None:  # of copies, one is enough; of parts, all are needed
-            model, state = self._whole_model(), self._state(totals)
+            model = self._whole_model()
+            state = self._state(model, totals)
         if main:
             self.checkpoints.write(self.step, lambda folder: self._write(folder, model, state), best)
         self.saved = self.step
@@ -311,21 +312,22 @@ class Trainer:
         torch.save(state, folder / STATE)
 
     def _whole_model(self) -> nn.Module:
-        """The model as it is saved and validated: the average, if one is kept, and whole."""
+        """The model as it is saved and validated: the average, if one is kept, whole, and its LoRA merged."""
         model = self.ema.module if self.ema else self.task.model
-        if self.plain is None:
-            return model
-        self.plain.cpu().load_state_dict(parallel.whole_weights(model))
-        return self.plain
+        if self.plain is not None:
+            self.plain.cpu().load_state_dict(parallel.whole_weights(model))
+            model = self.plain
+        return lora.merged(model)
 
-    def _state(self, totals: dict[str, float]) -> dict[str, Any]:
-        """What a run resumes from, besides its model; nothing in it depends on the world size."""
+    def _state(self, saved: nn.Module, totals: dict[str, float]) -> dict[str, Any]:
+        """What a run resumes from, besides the model that is saved; nothing in it depends on the world size."""
         return {
             "step": self.step,
             "samples_seen": self.step * self.config.global_batch,
             "optimizer": parallel.whole_state(self.optimizer, keep=self.accelerator.is_main_process),
-            # with EMA the model folder holds the average, so the trained weights are here
-            "weights": parallel.whole_weights(self.task.model) if self.ema else {},
+            # with EMA the model folder holds the average, with LoRA merged weights, so what is trained is here
+            "weights": parallel.weights_beside(saved, self.task.model),
+            "average": parallel.weights_beside(saved, self.ema.module) if self.ema else {},
             "scaler": self.scaler.state_dict(),  # empty unless it is used
             "plan": [self.total, self.warmup],
             "best": self.best,
@@ -354,9 +356,10 @@ class Trainer:
         state = model_folder.read_pickle(folder / STATE)
         saved = model_folder.read_weights(folder / "model.safetensors")
         model = self.task.model
-        model_folder.load_strict(model, parallel.own_weights(state["weights"] or saved, model), folder)
+        model_folder.load_strict(model, parallel.own_weights({**saved, **state["weights"]}, model), folder)
         if self.ema:
-            self.ema.module.load_state_dict(parallel.own_weights(saved, self.ema.module))
+            average = {**saved, **state["average"]}
+            self.ema.module.load_state_dict(parallel.own_weights(average, self.ema.module))
         parallel.load_state(self.optimizer, state["optimizer"])
         self.step = self.saved = state["step"]
         self.best, self.bad, self.skipped = state["best"], state["bad"], state["skipped"]
@@ -403,28 +406,6 @@ class Trainer:
         if self.accelerator.device.type != "cpu" and self.step % self.config.log_every:
             return False  # reading the sum would wait for the device
         return bool(self.stopping.item())
-
-
-class _on_signal:
-    """Turn SIGTERM and the first SIGINT within a block into a request; the second SIGINT acts as usual.
-
-    SIGTERM comes twice where a scheduler signals every process of a job: once from it, and once from `torchrun`.
-    """
-
-    def __init__(self, request: Callable[[], None]) -> None:
-        self.request = request
-
-    def __enter__(self) -> None:
-        self.before = {s: signal.signal(s, self._answer) for s in (signal.SIGTERM, signal.SIGINT)}
-
-    def _answer(self, number: int, _: object) -> None:
-        self.request()
-        if number == signal.SIGINT:
-            signal.signal(number, self.before[signal.SIGINT])
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 def processes() -> PartialState:
