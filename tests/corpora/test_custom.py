@@ -113,7 +113,7 @@ def test_what_is_left_out_and_why(source, tmp_path):
     assert corpus.facts["excluded"] == {
         **{"image absent": 1, "row without image name": 1, "rows contradict each other": 2},
         **{"label not understood": 1, "duplicate row": 1, "name fits several images": 1},
-        **{"image without label": 3, "unreadable image": 1},
+        **{"image without row": 3, "unreadable image": 1},
     }
 
 
@@ -122,7 +122,7 @@ def test_paths_from_the_table_or_the_source_with_or_without_suffix(tmp_path):
     for name in ("a/one.png", "a/two.jpg", "b/one.png"):
         write_image(root / name)
     (root / "a" / "labels.csv").write_text(f"image_path\none.png\n{root}/b/one.png\ntwo\n")
-    corpus = prepare("custom", root, tmp_path / "out", Options(table=root / "a" / "labels.csv", val=0, test=0))
+    corpus = prepare("custom", root, tmp_path / "out", Options(table=(root / "a" / "labels.csv",), val=0, test=0))
     assert [r.name for r in corpus.records] == ["a/one.png", "b/one.png", "a/two.jpg"]
 
 
@@ -136,7 +136,6 @@ def test_a_path_that_leads_out_is_refused(source, tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (Options(), "--columns image_path=COLUMN; the columns found are Path, Text, MRN, Accession, Effusion, Nodule"),
         (Options(columns={"image_path": "File"}), "no column File"),
         (Options(columns={**COLUMNS, "doctor": "MRN"}), "unknown name doctor; choose from image_path"),
         (Options(columns=COLUMNS, classes=("Oedema",)), "no column Oedema"),
@@ -152,8 +151,8 @@ def test_a_table_of_another_kind_is_named(source, tmp_path):
     with pytest.raises(RecordError, match=r"several tables \(export\.csv, second\.csv\)"):
         prepare("custom", source, tmp_path / "out")
     (source / "second.csv").unlink()
-    rewrite(source, lambda t: "Path;Text\nscan 1.png;x\n")
-    with pytest.raises(RecordError, match="the columns found are Path, Text"):
+    rewrite(source, lambda t: "A;Text\nnothing 1;x\n")
+    with pytest.raises(RecordError, match=r"The columns: export\.csv has A, Text"):
         prepare("custom", source, tmp_path / "out")
     rewrite(source, lambda t: "Path,Text\n")
     with pytest.raises(RecordError, match="no rows"):

@@ -20,6 +20,7 @@ from mrm.corpora.contract import Options, Release, find_table, inside, list_imag
 from mrm.data.records import Record, Records
 from mrm.runs import preparing
 from mrm.system.errors import OutputError, RecordError, UnreachableError
+from mrm.system.worker_pool import each
 from tests.support.image_files import write_image
 
 LABELS = {"0": 0.0, "1": 1.0, "": float("nan"), "-": -1.0}
@@ -166,7 +167,7 @@ def test_an_image_that_goes_out_of_reach_is_no_damaged_one_and_tried_again(sourc
     (tmp_path / "aside").rename(source / "images/03.png")
     seen = []
     real = inspection._facts_of
-    monkeypatch.setattr(inspection, "_facts_of", lambda kind, image: (seen.append(image.name), real(kind, image))[1])
+    monkeypatch.setattr(inspection, "_facts_of", lambda kind, pair: (seen.append(pair[0].name), real(kind, pair))[1])
     corpus = prepare("nih", source, tmp_path / "out", Options(check=check))
     assert seen == ["03.png"]
     assert (corpus.facts["found"], corpus.facts["excluded"]) == (whole.facts["found"], {})
@@ -198,7 +199,7 @@ def test_without_a_check_no_image_is_opened(source, tmp_path, use):
 
 
 def test_many_items_go_to_several_processes_in_order(capsys):
-    assert list(inspection.each(abs, range(-2000, 0), 2, "counting")) == list(range(2000, 0, -1))
+    assert list(each(abs, range(-2000, 0), 2, "counting")) == list(range(2000, 0, -1))
 
 
 # ---- disk --------------------------------------------------------------------------------------------------
@@ -291,7 +292,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 
 def test_workers_end_with_a_command_that_is_killed(source, tmp_path):
     code = (
-        "import time; from mrm.corpora.inspection import each\n"
+        "import time; from mrm.system.worker_pool import each\n"
         "if __name__ == '__main__':\n"
         "    for _ in each(time.sleep, [0.02] * 5000, 2, 'sleeping'): print('.', flush=True)\n"
     )

@@ -4,9 +4,8 @@ import os
 
 import pytest
 
-from mrm.corpora.inspection import each
 from mrm.system.errors import RecordError, UnexpectedError
-from mrm.system.worker_pool import named_faults
+from mrm.system.worker_pool import each, named_faults
 
 
 def fails(item):

@@ -10,16 +10,25 @@ from mrm.cli.command import commands
 from mrm.cli.shared_options import Images, Workers
 from mrm.corpora.options import Options
 from mrm.data.config import OnError, PackConfig
-from mrm.system.errors import PackError
+from mrm.system.errors import PackError, RecordError
 
 CorpusName = Literal["nih", "chexpert", "rsna", "siim", "mimic", "openi", "covid", "custom"]
 
 
-def prepare(corpus: CorpusName, /, source: Path, out: Path, options: Options) -> None:
+def prepare(
+    corpus: CorpusName,
+    /,
+    source: Path,
+    options: Options,
+    out: Path | None = None,
+    preview: bool = False,
+    write_description: Path | None = None,
+) -> None:
     """Make audited records of a public corpus, from the folder it was downloaded to.
 
     CORPUS is nih, chexpert, rsna, siim, mimic, openi, covid or custom (your own images and reports). The download is
-    only read. Run the same command again to resume it after an interruption.
+    only read. Run the same command again to resume it after an interruption. Of your own tables, --preview shows how
+    they are understood before anything is written.
 
     Example:
         mrm prepare nih --source downloads/ChestX-ray14 --out data/nih
@@ -28,10 +37,23 @@ def prepare(corpus: CorpusName, /, source: Path, out: Path, options: Options) ->
         corpus: nih, chexpert, rsna, siim, mimic, openi, covid or custom.
         source: the folder of the download.
         out: the folder to write: records, label lists, corpus.json and audit.json.
+
+    Preview:
+        preview: show how tables and images are understood and which sets would come, and write nothing.
+        write_description: with --preview, the YAML file to write, which --config takes.
     """
     from mrm import runs
 
-    runs.prepare(corpus, source, out, options)
+    if preview:
+        print(runs.preview_preparation(corpus, source, options, out, write_description))
+    elif write_description:
+        raise RecordError(
+            "--write-description needs --preview; a preparation writes description.yaml into --out itself"
+        )
+    elif out is None:
+        raise RecordError("missing: --out; give the folder to write, or --preview to write nothing")
+    else:
+        runs.prepare(corpus, source, out, options)
 
 
 def phantoms(out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks: tuple[str, ...] = ()) -> None:

@@ -14,7 +14,11 @@ from mrm.cli.options import REQUIRED, Option, is_mapping
 from mrm.system import object_store
 from mrm.system.errors import ConfigError
 
-WRITTEN = ("out", "json")  # paths of these names are written; every other path is read, so it has to exist
+WRITTEN = (
+    "out",
+    "json",
+    "write_description",
+)  # paths of these names are written; every other path is read, so it has to exist
 PATTERN = re.compile(r"[*?\[]")  # names that stand for several files
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from mrm.corpora.options import Options
 from mrm.data.folders import is_system_file
+from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from mrm.system.tables import read_rows, stated
@@ -26,7 +27,8 @@ Purpose = Literal["labels", "reports", "masks"]
 IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima", ".tif", ".tiff")
 
 ABSENT = "image absent"  # the reasons that several corpora share
-UNLABELLED = "image without label"
+UNNAMED = "image without "  # how the reasons begin for images that no row names; others are those of rows
+UNLABELLED = f"{UNNAMED}label"
 DUPLICATE = "duplicate row"
 UNREADABLE = "unreadable image"
 TWICE = "same file name in two folders, or in two formats"
@@ -82,6 +84,10 @@ class Release:
     finish: Finish | None = None
     notes: Sequence[str] = ()
     patient_advice: str = ""  # what a user can do about images whose patient is neither in a table nor in a header
+    headers: HeaderIndex | None = None  # of images whose DICOM headers have been read, and are part of the records
+    understood: str = ""  # how the tables were understood, for people
+    files: Mapping[str, str] = field(default_factory=dict)  # further files of the output folder: name -> text
+    advice: str = ""  # what to do where no record is left
 
 
 @dataclass(frozen=True)

@@ -7,43 +7,40 @@ images also use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import pydicom
 
 from mrm.corpora.contract import UNREADABLE, Exclusion, plain_age
 from mrm.corpora.options import Check, Options
-from mrm.data import headers, images
+from mrm.data import header_index, headers, images
+from mrm.data.header_index import Header, HeaderIndex
 from mrm.data.records import Record, Records
-from mrm.system import hardware
 from mrm.system.errors import UnreachableError, printable
 from mrm.system.journal import Journal, file_state
-from mrm.system.progress import Progress
-from mrm.system.tables import stated
-from mrm.system.worker_pool import named_faults, worker_pool
+from mrm.system.worker_pool import QUICK, SLOW, each
 
 KEPT = ".inspected.jsonl"
 BAD_NAME = "file name is not UTF-8"
 RENAME = "no table can hold this name; rename the file, for example with convmv -f latin1 -t utf8"
-QUICK, SLOW = 1000, 50  # headers, or whole images, that can be read in the time that a process takes to start
 END = {"jpeg": b"\xff\xd9", "png": b"IEND", "dicom": b"\xff\xd9"}  # in DICOM that of the JPEG or JPEG 2000 inside
-_TAGS = {"patient": "PatientID", "study": "StudyInstanceUID", "view": "ViewPosition", "sex": "PatientSex"}
+_FACTS = {"patient": "patient_id", "study": "study_uid", "view": "view", "sex": "sex"}  # those of `header_index`
 
 
-def inspect(records: Records, out: Path, options: Options) -> tuple[Records, list[Exclusion]]:
+def inspect(
+    records: Records, out: Path, options: Options, index: HeaderIndex | None = None
+) -> tuple[Records, list[Exclusion]]:
     """The readable records, completed from their DICOM headers, and an exclusion for each unreadable one.
 
     The facts about each image are kept in `out` until `forget`, under its path, size and modification time, so that
     the same command resumes. With `options.check="none"` no file is opened. Raises UnreachableError if images cannot be
-    reached: they are not damaged, and the same command tries them again.
+    reached: they are not damaged, and the same command tries them again. Headers in `index` are not read again.
     """
     named = records.where(_has_printable_path)
     badly_named = [Exclusion(r.name, BAD_NAME, RENAME) for r in records if not _has_printable_path(r)]
-    readable, unreadable = (named, []) if options.check == "none" else _inspected(named, out, options)
+    readable, unreadable = (
+        (named, []) if options.check == "none" else _inspected(named, out, options, index or HeaderIndex())
+    )
     return readable, [*badly_named, *unreadable]
 
 
@@ -52,14 +49,16 @@ def _has_printable_path(record: Record) -> bool:
     return printable(str(record.image)) == str(record.image)
 
 
-def _inspected(records: Records, out: Path, options: Options) -> tuple[Records, list[Exclusion]]:
+def _inspected(records: Records, out: Path, options: Options, index: HeaderIndex) -> tuple[Records, list[Exclusion]]:
     journal = Journal(out / KEPT)
     keys = [f"{options.check}|{file_state(Path(str(r.image)))}" for r in records]
     todo = [(k, r.image) for k, r in zip(keys, records, strict=True) if k not in journal.known]
     per_process = SLOW if options.check == "pixels" else QUICK
     with journal:
-        paths = [path for _, path in todo]
-        facts = each(partial(_facts_of, options.check), paths, options.workers, "inspecting images", per_process)
+        images_and_headers = [(image, index.headers.get(Path(str(image)))) for _, image in todo]
+        facts = each(
+            partial(_facts_of, options.check), images_and_headers, options.workers, "inspecting images", per_process
+        )
         lost = []
         for (key, _), fact in zip(todo, facts, strict=True):
             if fact.pop("again", None):  # not noted, so that it is tried again
@@ -82,15 +81,21 @@ def forget(out: Path) -> None:
     Journal(out / KEPT).forget()
 
 
-def _facts_of(check: Check, image: Path) -> dict[str, str]:
-    """The facts about one image, or the reason why it cannot be read. Runs in any process."""
+def _facts_of(check: Check, image_and_header: tuple[Path, Header | None]) -> dict[str, str]:
+    """The facts about one image, or the reason why it cannot be read. Runs in any process.
+
+    The header is that of a DICOM file where it has been read; what it states is part of the records already.
+    """
+    image, header = image_and_header
     try:
+        if header and check == "header" and {"height", "width"} <= header.keys() and _ends_well(image, "dicom"):
+            return {}
         kind = headers.kind_of(headers.load(image, 132), str(image))
         if check == "header" and _ends_well(image, kind):
             images.size(image)
         else:
             images.read(image)
-        return _dicom_facts(image) if kind == "dicom" else {}
+        return _dicom_facts(image) if kind == "dicom" and not header else {}
     except (UnreachableError, OSError) as error:
         return {"error": str(error), "again": "yes"}
     except Exception as error:  # damaged DICOM makes pydicom raise a dozen kinds
@@ -105,10 +110,9 @@ def _ends_well(image: Path, kind: str) -> bool:
 
 
 def _dicom_facts(image: Path) -> dict[str, str]:
-    tags = [*_TAGS.values(), "PatientAge"]
-    header = pydicom.dcmread(image, stop_before_pixels=True, specific_tags=tags, force=True)
-    facts = {name: stated(str(header.get(tag) or "")) for name, tag in _TAGS.items()}
-    facts["age"] = plain_age(stated(str(header.get("PatientAge") or "")))
+    header = header_index.read_header(image)
+    facts = {name: header.get(ours, "") for name, ours in _FACTS.items()}
+    facts["age"] = plain_age(header.get("age", ""))
     return {name: value for name, value in facts.items() if value}
 
 
@@ -124,19 +128,3 @@ def _with_facts(record: Record, facts: dict[str, str]) -> Record:
         view=record.view or facts.get("view", ""),
         extra={**extra, **{k: v for k, v in record.extra.items() if v}},
     )
-
-
-def each(
-    function: Callable[[Any], Any], items: Sequence[Any], workers: int, what: str, per_process: int = QUICK
-) -> Iterator[Any]:
-    """Yield `function(item)` of each item, in order, with progress, from `workers` processes (0: one per core).
-
-    Each process has at least `per_process` items; where there is work for only one, it is done in this process.
-    """
-    processes = min(workers or hardware.cores(), max(1, len(items) // per_process))
-    with Progress(what, len(items)) as progress, named_faults(what):
-        if processes == 1:
-            yield from progress.over(map(function, items))
-            return
-        with worker_pool(processes) as pool:
-            yield from progress.over(pool.map(function, items, chunksize=min(32, per_process)))

@@ -15,6 +15,9 @@ from mrm.system.errors import RecordError
 
 Check = Literal["none", "header", "pixels"]
 SplitBy = Literal["patient", "file"]
+JoinBy = Literal[
+    "", "image_path", "image_uid", "series_uid", "study_uid", "accession", "study_id", "patient_id", "patient_id+date"
+]
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,12 @@ class Options:
     uncertain: str = ""  # in label lists: ones, zeros or ignore; by default as in the published lists of the corpus
     sections: tuple[str, ...] = ()  # sections of the reports to keep; by default those that suit the corpus
     reports: Path | None = None  # reports that are published apart from the images (MIMIC)
-    columns: Mapping[str, str] = field(default_factory=dict)  # custom: OUR-NAME=COLUMN, such as image_path=File
-    table: Path | None = None  # custom: the table, CSV, Parquet, .xlsx or .ods; by default the only one in the source
-    sheet: str = ""  # custom: the sheet of a workbook; by default the first that is not empty
+    columns: Mapping[str, str] = field(default_factory=dict)  # custom: OUR-NAME=COLUMN, such as accession=Number
+    table: tuple[Path, ...] = ()  # custom: tables, CSV, Parquet, .xlsx or .ods; by default the only one in the source
+    sheet: str = ""  # custom: the sheet of the first table; by default the first that is not empty
+    join_by: JoinBy = ""  # custom: the column by which rows find their images; by default the most specific that fits
+    within_days: int = 0  # custom: how far a row's date may be from that of its study, for patient_id+date
+    config: Path | None = None  # custom: the description.yaml of an earlier preparation; options override it
 
     # Images
     size: int = 0  # segmentation: longer side of the images that are written, 0 keeps their size
@@ -47,7 +53,7 @@ class Options:
     workers: int = 0  # processes; 0 takes one per core
 
     def __post_init__(self) -> None:
-        for name in ("size", "workers"):
+        for name in ("size", "workers", "within_days"):
             if getattr(self, name) < 0:
                 raise RecordError(f"{name} {getattr(self, name)}: give 0 or more")
         if twice := [c for c, n in Counter(self.classes).items() if n > 1]:

@@ -5,20 +5,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mrm.corpora import inspection, splits, writing
-from mrm.corpora.contract import Exclusion, Release
+from mrm.corpora import custom, inspection, splits, writing
+from mrm.corpora.contract import ABSENT, UNNAMED, Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.corpora.writing import Corpus
+from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Record, Records
 from mrm.system import output_folder
 from mrm.system.errors import RecordError
 
+ADVICE = {ABSENT: "Unpack the images and keep them where the publisher puts them"}  # by the largest reason
 CORPORA = {  # name -> what it is; `mrm.corpora.NAME` reads it
     "nih": "NIH ChestX-ray14",
     "chexpert": "CheXpert v1.0, full size or small",
@@ -39,14 +42,17 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     cannot be used and for a full disk.
     """
     options = options or Options()
-    if name not in CORPORA:
-        raise RecordError(f"unknown corpus {name!r}; choose from {', '.join(CORPORA)}")
+    _require_corpus(name)
     source, out = _folders(Path(source), Path(out))
-    release = read(name, source, options)
+    release = read(name, source, options, out)
+    if release.understood:
+        print(release.understood)
     output_folder.make_folder(out)
+    _require_records(name, release, source, out)
     with output_folder.writing(out):
-        records, unreadable = inspection.inspect(release.records, out, options)
+        records, unreadable = inspection.inspect(release.records, out, options, release.headers)
     release = _narrowed(release, records, unreadable, options)
+    _require_records(name, release, source, out)
     if options.split_by == "file":
         release = splits.without_placeholder(release)
     release = replace(release, notes=[*release.notes, *_patient_notes(release, options)])
@@ -68,15 +74,46 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     return corpus
 
 
-def read(name: str, source: Path, options: Options) -> Release:
-    """What the module of the corpus reads from `source`. Raises RecordError if there are no images."""
-    release = import_module(f"mrm.corpora.{name}").read(source, options)
-    if not release.records:
-        raise RecordError(
-            f"{source}: has the tables of {CORPORA[name]} but none of its images; "
-            "unpack the images and keep them where the publisher puts them"
-        )
-    return release
+def preview(
+    name: str, source: Path | str, options: Options | None = None, out: Path | None = None
+) -> tuple[str, Mapping[str, str]]:
+    """How the tables of a corpus are understood and what would be written, for the terminal, and further files.
+
+    Nothing is written. Headers that an earlier preparation kept in `out` are not read again. Raises RecordError as `prepare` does.
+    """
+    options = options or Options()
+    _require_corpus(name)
+    source = Path(source)
+    _require_source(source)
+    release = read(name, source, options, out, keeps=False)
+    sets = splits.cut(release, options) if release.records else {}
+    return writing.preview(name, release, sets), release.files
+
+
+def read(name: str, source: Path, options: Options, kept: Path | None = None, keeps: bool = True) -> Release:
+    """What the module of the corpus reads from `source`. Headers that `custom` reads are kept in `kept`, if it `keeps`."""
+    if name == "custom":
+        return custom.read(source, options, HeaderIndex(kept, keeps))
+    return import_module(f"mrm.corpora.{name}").read(source, options)
+
+
+def _require_records(name: str, release: Release, source: Path, out: Path) -> None:
+    """Raises RecordError if no record is left: with the largest reason, once all reasons are in `excluded.csv`."""
+    if release.records:
+        return
+    file = writing.write_excluded(out, release.excluded)
+    of_rows = [e for e in release.excluded if not e.reason.startswith(UNNAMED)]
+    reasons = Counter(e.reason for e in of_rows or release.excluded).most_common()
+    if not reasons:
+        raise RecordError(f"{source}: has the tables of {CORPORA[name]} but none of its images. {ADVICE[ABSENT]}")
+    reason, count = reasons[0]
+    example = next(e for e in release.excluded if e.reason == reason)
+    advice = ADVICE.get(reason, "") if not release.advice else release.advice
+    raise RecordError(
+        f"{source}: no record is left. The largest reason, for {count:,} of {len(of_rows or release.excluded):,}: {reason} "
+        f"({example.name}{': ' if example.detail else ''}{example.detail}). {advice}{'. ' if advice else ''}"
+        f"{file} lists all of them"
+    )
 
 
 def _patient_notes(release: Release, options: Options) -> list[str]:
@@ -94,9 +131,18 @@ def _patient_notes(release: Release, options: Options) -> list[str]:
     return notes
 
 
-def _folders(source: Path, out: Path) -> tuple[Path, Path]:
+def _require_corpus(name: str) -> None:
+    if name not in CORPORA:
+        raise RecordError(f"unknown corpus {name!r}; choose from {', '.join(CORPORA)}")
+
+
+def _require_source(source: Path) -> None:
     if not source.is_dir():
         raise RecordError(f"{source}: no such folder; --source is the folder the corpus was downloaded to")
+
+
+def _folders(source: Path, out: Path) -> tuple[Path, Path]:
+    _require_source(source)
     inner, outer = out.resolve(), source.resolve()
     if inner.is_relative_to(outer) or outer.is_relative_to(inner):
         raise RecordError(f"--out {out} and --source {source} overlap; nothing may be written into the source")
@@ -106,7 +152,7 @@ def _folders(source: Path, out: Path) -> tuple[Path, Path]:
 def _narrowed(release: Release, records: Records, unreadable: list[Exclusion], options: Options) -> Release:
     """The release with the facts from its image headers, without unreadable images and views not in the options."""
     selected = records.where(lambda r: not options.views or r.view in options.views)
-    if not selected:
+    if records and not selected:
         views = ", ".join(sorted({r.view or "not stated" for r in records}))
         raise RecordError(
             f"{release.records.source}: no image is left; the views of the readable images are {views or 'none'}"

@@ -36,13 +36,13 @@ from mrm.corpora.contract import (
     read_table,
     without_label,
 )
-from mrm.corpora.inspection import SLOW, each
 from mrm.data import images
 from mrm.data.masks import decode
 from mrm.data.patients import PATIENTS
 from mrm.data.records import Record, Records
 from mrm.system.errors import ImageError, RecordError
 from mrm.system.files import write_csv, write_whole
+from mrm.system.worker_pool import SLOW, each
 
 CLASSES = ("Pneumothorax",)
 FOLDERS = {"train": "training", "val": "validation", "test": "test"}  # split -> folder

@@ -23,10 +23,11 @@ from mrm.corpora.contract import Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.corpora.splits import LISTS, as_listed
 from mrm.data.records import UNCERTAIN, Records
-from mrm.system.files import write_csv, write_json
+from mrm.system.files import write_csv, write_json, write_whole
 from mrm.system.output_folder import writing
 
 AUDIT = "audit.json"  # the audit of the sets, which `mrm.runs.prepare` adds
+EXCLUDED, EXCLUDED_NOW = "excluded.csv", "excluded-now.csv"
 PLANNED = ".planned.json"  # the files of a preparation that is not complete yet
 
 
@@ -52,24 +53,37 @@ def write(
     """Write records, sets, label lists, `excluded.csv` and `corpus.json`. Raises OutputError."""
     tables = {"records": release.records, **_file_names(splits, release)}
     lists = {} if release.purpose == "reports" else {_list_name(split): split for split in splits}
-    files = ["excluded.csv", *(f"{stem}{suffix}" for stem in tables for suffix in (".csv", ".parquet"))]
+    files = [EXCLUDED, *(f"{stem}{suffix}" for stem in tables for suffix in (".csv", ".parquet"))]
     with writing(out):
         _remove_previous(out)
-        write_json(out / PLANNED, {"files": [*files, *lists]})
+        write_json(out / PLANNED, {"files": [*files, *release.files, *lists]})
         for stem, records in tables.items():
             records.to_csv(out / f"{stem}.csv")
             records.to_parquet(out / f"{stem}.parquet")
+        for file, text in release.files.items():
+            write_whole(out / file, text.encode())
         notes = list(release.notes)
         for file, split in lists.items():
             if _write_list(out / file, split, splits[split], release, options, notes):
                 files.append(file)
-        rows = [[e.name, e.reason, e.detail] for e in release.excluded]
-        write_csv(out / "excluded.csv", ["name", "reason", "detail"], rows)
+        _write_excluded(out / EXCLUDED, release.excluded)
         facts = _facts(name, source, options, release, splits)
-        facts |= {"notes": notes, "files": {f: digest(out / f) for f in sorted(files)}}
+        facts |= {"notes": notes, "files": {f: digest(out / f) for f in sorted([*files, *release.files])}}
         write_json(out / "corpus.json", facts)
         (out / PLANNED).unlink()
     return Corpus(name, out, release.records, splits, release.excluded, facts)
+
+
+def write_excluded(out: Path, excluded: Sequence[Exclusion]) -> Path:
+    """Write `excluded.csv` where no record is left. A preparation that is there stays whole: beside it the file has
+    another name. Returns the file."""
+    file = out / (EXCLUDED_NOW if (out / "corpus.json").exists() else EXCLUDED)
+    with writing(out):
+        return _write_excluded(file, excluded)
+
+
+def _write_excluded(file: Path, excluded: Sequence[Exclusion]) -> Path:
+    return write_csv(file, ["name", "reason", "detail"], [[e.name, e.reason, e.detail] for e in excluded])
 
 
 def digest(path: Path) -> str:
@@ -197,6 +211,19 @@ def class_counts(records: Records) -> dict[str, dict[str, int]]:
         }
         for i, c in enumerate(records.classes)
     }
+
+
+def preview(name: str, release: Release, sets: Mapping[str, Records]) -> str:
+    """How the tables were understood, the sets to come, and what would be left out."""
+    lines = [release.understood or f"{name} ({release.version}): {len(release.records):,} images"]
+    if sets:
+        lines += ["", f"{'sets to come':32}{'images':>10}{'patients':>10}"]
+        for split, part in sets.items():
+            facts = summary(part)
+            lines.append(f"  {split:30}{facts['images']:>10,}{_number(facts['patients']):>10}")
+    counts = Counter(e.reason for e in release.excluded).most_common()
+    lines += [f"  left out: {n:,} {reason}" for reason, n in counts]
+    return "\n".join([*lines, *(f"  note: {note}" for note in release.notes)])
 
 
 def table(name: str, facts: Mapping[str, Any]) -> str:

@@ -36,6 +36,8 @@ RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
 ATTRIBUTES = (
     "sex",
     "age",
+    "date",
+    "accession",
     "split",
     "site",
     "offset",

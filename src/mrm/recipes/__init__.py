@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mrm.recipes.recipe import Recipe, find
     from mrm.recipes.segment_recipes import SEGMENT, tiny_segment
     from mrm.recipes.suites import SUITES
-    from mrm.recipes.yaml_files import differences, from_yaml, read_yaml, to_yaml
+    from mrm.system.yaml_files import differences, from_yaml, read_yaml, to_yaml
 
 __all__ = [
     "FINETUNE",
@@ -56,10 +56,10 @@ __getattr__, __dir__ = lazy.exports(
         "PretrainConfig": "mrm.recipes.configurations",
         "Recipe": "mrm.recipes.recipe",
         "SegmentConfig": "mrm.recipes.configurations",
-        "differences": "mrm.recipes.yaml_files",
+        "differences": "mrm.system.yaml_files",
         "find": "mrm.recipes.recipe",
-        "from_yaml": "mrm.recipes.yaml_files",
-        "read_yaml": "mrm.recipes.yaml_files",
+        "from_yaml": "mrm.system.yaml_files",
+        "read_yaml": "mrm.system.yaml_files",
         "mimic": "mrm.recipes.pretrain_recipes",
         "mimic_modern": "mrm.recipes.pretrain_recipes",
         "published_training": "mrm.recipes.finetune_recipes",
@@ -67,6 +67,6 @@ __getattr__, __dir__ = lazy.exports(
         "tiny": "mrm.recipes.pretrain_recipes",
         "tiny_finetune": "mrm.recipes.finetune_recipes",
         "tiny_segment": "mrm.recipes.segment_recipes",
-        "to_yaml": "mrm.recipes.yaml_files",
+        "to_yaml": "mrm.system.yaml_files",
     },
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mrm.runs.outlining import outline
     from mrm.runs.packing import pack
     from mrm.runs.predicting import predict
-    from mrm.runs.preparing import prepare
+    from mrm.runs.preparing import prepare, preview_preparation
     from mrm.runs.pretraining import pretrain
     from mrm.runs.probe_plan import ProbeConfig
     from mrm.runs.probing import probe
@@ -54,6 +54,7 @@ __all__ = [
     "predict",
     "prepare",
     "pretrain",
+    "preview_preparation",
     "probe",
     "reconstruct",
     "segment",
@@ -83,6 +84,7 @@ __getattr__, __dir__ = lazy.exports(
         "pack": "mrm.runs.packing",
         "predict": "mrm.runs.predicting",
         "prepare": "mrm.runs.preparing",
+        "preview_preparation": "mrm.runs.preparing",
         "pretrain": "mrm.runs.pretraining",
         "probe": "mrm.runs.probing",
         "reconstruct": "mrm.runs.reconstructing",

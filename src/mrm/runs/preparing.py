@@ -8,11 +8,14 @@ from pathlib import Path
 
 from mrm import corpora
 from mrm.audit.overlaps import AuditReport, audit
+from mrm.corpora.custom.description import FILE as DESCRIPTION
 from mrm.corpora.options import Options
+from mrm.corpora.preparing import preview
 from mrm.corpora.splits import LISTS
 from mrm.corpora.writing import AUDIT
 from mrm.data.records import Records
 from mrm.runs.output_lock import alone_in
+from mrm.system.errors import RecordError
 from mrm.system.files import write_whole
 from mrm.system.journal import Journal
 from mrm.system.output_folder import writing
@@ -33,6 +36,29 @@ def prepare(name: str, source: Path, out: Path, options: Options | None = None) 
         journal.forget()
     print(report.table())
     return report
+
+
+def preview_preparation(
+    name: str,
+    source: Path,
+    options: Options | None = None,
+    out: Path | None = None,
+    write_description: Path | None = None,
+) -> str:
+    """How a corpus is understood and which sets would come, for the terminal. Nothing is written but the description.
+
+    Headers that an earlier preparation kept in `out` are not read again.
+    """
+    text, files = preview(name, source, options, out)
+    if not write_description:
+        return f"{text}\nnothing was written"
+    if DESCRIPTION not in files:
+        raise RecordError(
+            f"--write-description: {name} without a table has no description; give a table with --table FILE"
+        )
+    with writing(write_description):
+        write_whole(write_description, files[DESCRIPTION].encode())
+    return f"{text}\nnext: mrm prepare {name} --source {source} --config {write_description} --out DIR"
 
 
 def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) -> AuditReport:

@@ -14,11 +14,13 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path, self.known = path, dict[str, Any]()
+        self.damaged = 0  # lines that hold no result, such as one that was cut off
         if path.is_file():
             for line in path.read_text(errors="replace").splitlines():
                 try:
                     key, value = json.loads(line)
                 except (ValueError, TypeError):
+                    self.damaged += bool(line.strip())
                     continue
                 self.known[key] = value
 

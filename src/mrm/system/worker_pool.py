@@ -6,17 +6,37 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import Any
 
 from mrm.system.errors import STOPS, MRMError, UnexpectedError, unexpected
+from mrm.system.progress import Progress
+
+QUICK, SLOW = 1000, 50  # headers, or whole images, that can be read in the time that a process takes to start
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
     """A pool of so many processes, started anew, since the caller may hold threads of OpenCV and PyTorch."""
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=start_worker)
+
+
+def each(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int, what: str, per_process: int = QUICK
+) -> Iterator[Any]:
+    """Yield `function(item)` of each item, in order, with progress, from `workers` processes (0: one per core).
+
+    Each process has at least `per_process` items; where there is work for only one, it is done in this process.
+    """
+    processes = min(workers or len(os.sched_getaffinity(0)), max(1, len(items) // per_process))
+    with Progress(what, len(items)) as progress, named_faults(what):
+        if processes == 1:
+            yield from progress.over(map(function, items))
+            return
+        with worker_pool(processes) as pool:
+            yield from progress.over(pool.map(function, items, chunksize=min(32, per_process)))
 
 
 @contextmanager

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mrm.corpora.inspection import SLOW, each
 from mrm.corpora.phantoms.phantom import FINDINGS, phantom
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 from mrm.system.files import write_whole
+from mrm.system.worker_pool import SLOW, each
 
 MASKS = ("lungs", "pneumothorax")
 

@@ -1,0 +1,109 @@
+"""What an export is: its tables, what each column is taken for, and how rows, images, labels and reports belong together.
+
+A description is read from a YAML file (`--config`), completed from what the tables and the headers hold, and written as
+`description.yaml`, so that the next export of the same form is one command. What it leaves empty is found out anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mrm.corpora.options import JoinBy, Options
+from mrm.data.records import RESERVED
+from mrm.system.errors import RecordError
+from mrm.system.yaml_files import read_yaml, to_yaml
+
+FILE = "description.yaml"
+KEYS: tuple[JoinBy, ...] = (  # most specific first
+    *("image_path", "image_uid", "series_uid", "study_uid", "accession", "study_id", "patient_id"),
+)
+COLUMNS = (*dict.fromkeys((*RESERVED, *KEYS)), "date", "sex", "age", "split")  # what a column can be taken for
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the export: a file, how it is read, and our names for its columns."""
+
+    file: str  # relative to the source if it is inside, else its whole path
+    sheet: str = ""  # of a workbook; empty: the first with content
+    encoding: str = ""  # empty: by its bytes
+    delimiter: str = ""  # empty: by its header
+    columns: dict[str, str] = field(default_factory=dict)  # our name: its column
+    labels: tuple[str, ...] = ()  # the columns of labels
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How the cells of label columns are read."""
+
+    classes: tuple[str, ...] = ()  # the classes, in their order
+    values: dict[str, float] = field(default_factory=dict)  # further words: 1 present, 0 absent, -1 uncertain
+
+
+@dataclass(frozen=True)
+class Reports:
+    """How the texts of reports are read."""
+
+    sections: tuple[str, ...] = ()  # those to keep; empty: all of the text
+
+
+@dataclass(frozen=True)
+class Description:
+    """An export, see the top of this file. `join_by` names the column by which rows find their images."""
+
+    tables: tuple[Table, ...] = ()
+    join_by: JoinBy = ""  # empty: by the most specific column that fits
+    within_days: int = 0  # patient_id+date: how far the date of a row may be from that of the study
+    labels: Labels = field(default_factory=Labels)
+    reports: Reports = field(default_factory=Reports)
+
+    def __post_init__(self) -> None:
+        if self.within_days < 0:
+            raise RecordError(f"within_days {self.within_days}: give 0 or more")
+        for table in self.tables:
+            check_names(table.columns, table.file)
+
+    def to_yaml(self) -> str:
+        """The text of `description.yaml`, which `read` reads back."""
+        return to_yaml(self)
+
+
+def check_names(columns: Mapping[str, str], where: str) -> None:
+    """Raises RecordError for a name that no column can be taken for."""
+    if unknown := sorted(set(columns) - set(COLUMNS)):
+        raise RecordError(f"{where}: unknown name {', '.join(unknown)}; choose from {', '.join(COLUMNS)}")
+
+
+def read(file: Path) -> Description:
+    """The description in a YAML file. Raises ConfigError that names the setting that is wrong."""
+    return read_yaml(Description, file)
+
+
+def asked(source: Path, tables: Sequence[Path], options: Options) -> Description:
+    """The description that the options ask for: that of `--config`, with the tables and settings of other options.
+
+    A table takes the place of the one of the same number in the file, and keeps its columns. Raises RecordError.
+    """
+    description = read(options.config) if options.config else Description()
+    check_names(options.columns, "--columns")
+    described = [*description.tables, *[Table("")] * len(tables)]
+    if tables:
+        described = [replace(old, file=place_of(source, new)) for old, new in zip(described, tables, strict=False)]
+    if options.sheet and described:
+        described = [replace(described[0], sheet=options.sheet), *described[1:]]
+    return replace(
+        description,
+        tables=tuple(described),
+        join_by=options.join_by or description.join_by,
+        within_days=options.within_days or description.within_days,
+        labels=replace(description.labels, classes=options.classes or description.labels.classes),
+        reports=replace(description.reports, sections=options.sections or description.reports.sections),
+    )
+
+
+def place_of(source: Path, table: Path) -> str:
+    """How a description names a table: relative to the source if it is inside."""
+    file, root = table.absolute(), source.absolute()
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)

@@ -1,0 +1,127 @@
+"""The tables of an export: which files, what their columns are taken for, and their rows under our names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mrm.corpora.contract import Row, file_stem, read_table
+from mrm.corpora.custom.archive import Archive
+from mrm.corpora.custom.columns import Taken, take
+from mrm.corpora.custom.description import KEYS, Description, Table, asked
+from mrm.corpora.custom.joining import Entry
+from mrm.corpora.custom.merging import Rows
+from mrm.corpora.options import Options
+from mrm.system.errors import RecordError
+
+TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
+
+
+@dataclass(frozen=True)
+class ExportTable:
+    """A table that was read, with what its columns were taken for."""
+
+    file: Path
+    description: Table
+    taken: Sequence[Taken]
+    rows: Rows
+
+
+def find_tables(source: Path, options: Options) -> tuple[list[Path], Description]:
+    """The tables in the options, else those of the description, else the only one in the source; and the description."""
+    named = list(options.table)
+    if not named and not options.config and (only := _only_table(source)):
+        named = [only]
+    description = asked(source, named, options)
+    files = [source / table.file for table in description.tables]
+    for file in files:
+        if not file.is_file():
+            raise RecordError(f"--table {file}: no such file")
+    if not files and options.columns:
+        raise RecordError(f"{source}: --columns needs a table, but there is none; name it with --table FILE")
+    return files, description
+
+
+def _only_table(source: Path) -> Path | None:
+    named = [p for p in sorted(source.iterdir()) if p.name.lower().endswith(TABLES)]
+    tables = [p for p in named if not p.name.startswith((".", "~$"))]  # the latter: Excel's lock
+    if len(tables) > 1:
+        names = ", ".join(p.name for p in tables)
+        raise RecordError(f"{source}: several tables ({names}); choose those to use with --table FILE ...")
+    return tables[0] if tables else None
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """A table as it is in its file, with what the description and the options say about its columns."""
+
+    file: Path
+    description: Table
+    header: Sequence[str]
+    lines: Sequence[Row]
+    asked: Mapping[str, str]  # our name: its column
+    classes: Sequence[str]  # its columns of labels
+
+
+def read_tables(files: Sequence[Path], description: Description, options: Options) -> list[ReadTable]:
+    """Read the tables. Raises RecordError for one without rows, and for columns that are asked for but in none."""
+    tables = []
+    for file, table in zip(files, description.tables, strict=True):
+        lines = read_table(file, (), table.sheet)
+        if not lines:
+            raise RecordError(f"{file}: has no rows")
+        header = list(lines[0].cells)
+        theirs = {ours: column for ours, column in options.columns.items() if column in header}
+        classes = [c for c in description.labels.classes if c in header]
+        tables.append(ReadTable(file, table, header, lines, {**table.columns, **theirs}, classes))
+    wanted = [*options.columns.values(), *description.labels.classes]
+    wanted += [column for table in description.tables for column in table.columns.values()]
+    if files:
+        _check_columns(tables, wanted)
+    return tables
+
+
+def take_columns(tables: Sequence[ReadTable], archive: Archive) -> list[ExportTable]:
+    """Take each column for something. Raises RecordError where none says which image a row belongs to."""
+    known = known_values(archive)
+    taken = [_taken(table, known, archive.source) for table in tables]
+    if not any(table.rows.columns & set(KEYS) for table in taken):
+        names = "; ".join(f"{table.file.name} has {', '.join(table.header)}" for table in tables)
+        raise RecordError(
+            f"{', '.join(str(table.file) for table in tables)}: no column says which image a row belongs to; name one with "
+            f"--columns KEY=COLUMN, where KEY is {', '.join(KEYS[:-1])} or {KEYS[-1]}. The columns: {names}"
+        )
+    return taken
+
+
+def _check_columns(tables: Sequence[ReadTable], wanted: Sequence[str]) -> None:
+    """Raises RecordError for columns that no table has."""
+    every = dict.fromkeys(column for table in tables for column in table.header)
+    if missing := [column for column in dict.fromkeys(wanted) if column not in every]:
+        raise RecordError(
+            f"{', '.join(str(table.file) for table in tables)}: no column {', '.join(missing)}; the columns found are "
+            f"{', '.join(every)}"
+        )
+
+
+def known_values(archive: Archive) -> Mapping[str, Set[str]]:
+    """What the values of key columns may be, by our names: names of files, and values of headers."""
+    names = {name for image in archive.images for name in (image, Path(image).name, file_stem(image))}
+    headers = {key: set(archive.by(key)) for key in ("image_uid", "series_uid", "study_uid", "accession", "patient_id")}
+    return {**headers, "image_path": names}
+
+
+def _taken(table: ReadTable, known: Mapping[str, Set[str]], source: Path) -> ExportTable:
+    values = {column: [row[column] for row in table.lines] for column in table.header}
+    taken = take(table.header, values, table.asked, table.classes, known)
+    columns = {t.name: t.column for t in taken if t.name not in ("", "label")}
+    labels = tuple(t.column for t in taken if t.name == "label")
+    folder, root = table.file.absolute().parent, source.absolute()
+    beside = folder.relative_to(root).as_posix() if folder.is_relative_to(root) else ""
+    entries = [
+        Entry(row.where, {ours: row[c] for ours, c in columns.items()}, {c: row[c] for c in labels}, beside)
+        for row in table.lines
+    ]
+    rows = Rows(table.file.name, frozenset(columns), entries)
+    return ExportTable(table.file, replace(table.description, columns=columns, labels=labels), taken, rows)

@@ -1,0 +1,147 @@
+"""The records of an export: `read` tells the whole story."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from mrm.corpora.contract import Exclusion, Release, list_images
+from mrm.corpora.custom import checks, preview
+from mrm.corpora.custom.archive import Archive, extra_of, find_images, may_be_dicom
+from mrm.corpora.custom.description import FILE, Description
+from mrm.corpora.custom.export_tables import ExportTable, find_tables, read_tables, take_columns
+from mrm.corpora.custom.folder import read_folder
+from mrm.corpora.custom.joining import Entry, join
+from mrm.corpora.custom.merging import UNMATCHED, merge
+from mrm.corpora.custom.sidecars import Sidecars
+from mrm.corpora.custom.values import SPLITS, VALUES
+from mrm.corpora.options import Options
+from mrm.data.header_index import HeaderIndex
+from mrm.data.records import Record, Records
+from mrm.data.sections import select_sections
+from mrm.system.errors import RecordError
+
+BAD_LABEL = "label not understood"
+BAD_SPLIT = "split not understood"
+
+
+def read(source: Path, options: Options, headers: HeaderIndex) -> Release:
+    """Records of tables and images, or of a folder if there is no table. Headers are read through the index.
+
+    Raises RecordError for tables and columns that cannot be used.
+    """
+    files, description = find_tables(source, options)
+    tables = read_tables(files, description, options)
+    images, notes = find_images(source)
+    if not images:
+        raise RecordError(f"{source}: has no images; expected PNG, JPEG, TIFF or DICOM files")
+    if options.check != "none" or tables:
+        headers.read([file for name, file in images.items() if may_be_dicom(name)], options.workers)
+    archive = Archive(source, images, headers)
+    sidecars = Sidecars(list_images(source, suffixes=(".txt",)))
+    if not tables:
+        records = Records(read_folder(archive, sidecars, options), options.classes, str(source))
+        export = Export(records, description)
+    else:
+        export = _from_tables(take_columns(tables, archive), description, archive, sidecars)
+        records = export.records
+    return Release(
+        records=records,
+        inputs=files,
+        version="by a table" if tables else "by folders",
+        splits=_splits(records),
+        excluded=export.excluded,
+        counts={"images with report": sum(bool(r.report) for r in records)},
+        purpose="labels" if records.classes else "reports",
+        notes=[*notes, *sidecars.notes(), *export.notes, *_notes(records)],
+        patient_advice="name their column with --columns patient_id=COLUMN" if tables else "give a table that has them",
+        headers=headers,
+        understood=export.understood,
+        files=export.files,
+        advice=export.advice,
+    )
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was read: the records, how it was understood, and what was left out."""
+
+    records: Records
+    description: Description
+    excluded: Sequence[Exclusion] = ()
+    notes: Sequence[str] = ()
+    understood: str = ""  # for people
+    files: Mapping[str, str] = field(default_factory=dict)  # further files of the output folder: name -> text
+    advice: str = ""  # what to do where nothing is left
+
+
+# Tables -----------------------------------------------------------------------------------------------------
+
+
+def _from_tables(
+    tables: Sequence[ExportTable], description: Description, archive: Archive, sidecars: Sidecars
+) -> Export:
+    """Join the rows of the tables with each other and with the images, and make a record of each image."""
+    merged = merge([table.rows for table in tables])
+    joined = join(merged.entries, archive, description.join_by, description.within_days)
+    description = replace(description, tables=tuple(table.description for table in tables), join_by=joined.way.key)
+    excluded = [*merged.excluded, *joined.excluded]
+    pairs, mismatched, notes = checks.patients(joined.pairs, archive)
+    excluded += mismatched
+    rows = []
+    for entry, image in pairs:
+        record = _record(entry, image, archive, sidecars, description)
+        if isinstance(record, Exclusion):
+            excluded.append(record)
+        else:
+            rows.append(record)
+    records = Records(rows, description.labels.classes, ", ".join(str(table.file) for table in tables))
+    notes = [*merged.notes, *notes, *checks.contrary_labels(records), *checks.without_study(archive)]
+    files = {FILE: description.to_yaml()}
+    if merged.unmatched:
+        files[UNMATCHED] = merged.unmatched_csv()
+    understood = preview.understood(tables, joined, records, archive)
+    return Export(records, description, excluded, notes, understood, files, preview.advice(joined))
+
+
+def _record(
+    entry: Entry, image: str, archive: Archive, sidecars: Sidecars, description: Description
+) -> Record | Exclusion:
+    """The record of an image and its row, completed from the header, or the reason why there is none."""
+    labels = [VALUES.get(entry.labels.get(c, "").lower()) for c in description.labels.classes]
+    if None in labels:
+        bad = description.labels.classes[labels.index(None)]
+        return Exclusion(image, BAD_LABEL, f"{entry.where}: {entry.labels[bad]!r} in column {bad}")
+    split = entry.cells.get("split", "").lower()
+    if split and split not in SPLITS:
+        return Exclusion(image, BAD_SPLIT, f"{entry.where}: {split!r}")
+    sections = description.reports.sections
+    facts = {**archive.facts(image), **{name: text for name, text in entry.cells.items() if text}}
+    return Record(
+        image=archive.images[image],
+        report=select_sections(facts.get("report_content", ""), sections) or sidecars.report(image, sections),
+        patient=facts.get("patient_id", ""),
+        study=facts.get("study_id", ""),
+        view=facts.get("view", ""),
+        labels=tuple(v for v in labels if v is not None),
+        extra=extra_of(SPLITS.get(split, ""), facts),
+        name=image,
+    )
+
+
+def _splits(records: Records) -> dict[str, Records]:
+    named = {r.extra.get("split", "") for r in records} - {""}
+    return {name: records.where(partial(_is_in, name)) for name in SPLITS.values() if name in named}
+
+
+def _is_in(split: str, record: Record) -> bool:
+    return record.extra.get("split") == split
+
+
+def _notes(records: Records) -> list[str]:
+    split = sum("split" in r.extra for r in records)
+    if 0 < split < len(records):
+        return [f"{len(records) - split:,} images belong to no split and are in records.csv only"]
+    return []
