@@ -156,6 +156,6 @@ def test_the_age_in_a_header_keeps_its_unit(source, stated, age):
     from tests.support.dicom_files import write_dicom
 
     write_dicom(source / "one.dcm", 1, PatientAge=stated, PatientID="nan", ViewPosition="-")
-    facts = inspection._facts_of("header", source / "one.dcm")
+    facts = inspection._facts_of("header", (source / "one.dcm", None))
     assert facts.get("age", "") == age
     assert not {"patient", "view"} & set(facts)

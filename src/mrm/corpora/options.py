@@ -15,9 +15,10 @@ from mrm.system.errors import RecordError
 
 Check = Literal["none", "header", "pixels"]
 SplitBy = Literal["patient", "file"]
-JoinBy = Literal[
-    "", "image_path", "image_uid", "series_uid", "study_uid", "accession", "study_id", "patient_id", "patient_id+date"
-]
+KEYS = (  # columns by which rows find their images, most specific first
+    *("image_path", "image_uid", "series_uid", "study_uid", "accession", "study_id", "patient_id"),
+)
+JOIN_BY = (*KEYS, "patient_id+date")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Options:
     columns: Mapping[str, str] = field(default_factory=dict)  # custom: OUR-NAME=COLUMN, such as accession=Number
     table: tuple[Path, ...] = ()  # custom: tables, CSV, Parquet, .xlsx or .ods; by default the only one in the source
     sheet: str = ""  # custom: the sheet of the first table; by default the first that is not empty
-    join_by: JoinBy = ""  # custom: the column by which rows find their images; by default the most specific that fits
+    join_by: str = (
+        ""  # custom: what rows find their images by, such as accession; by default the most specific that fits
+    )
     within_days: int = 0  # custom: how far a row's date may be from that of its study, for patient_id+date
     config: Path | None = None  # custom: the description.yaml of an earlier preparation; options override it
 
@@ -56,5 +59,12 @@ class Options:
         for name in ("size", "workers", "within_days"):
             if getattr(self, name) < 0:
                 raise RecordError(f"{name} {getattr(self, name)}: give 0 or more")
+        check_join_by(self.join_by)
         if twice := [c for c, n in Counter(self.classes).items() if n > 1]:
             raise RecordError(f"classes: {', '.join(twice)} is named twice; name each once")
+
+
+def check_join_by(join_by: str) -> None:
+    """Raises RecordError for a column by which nothing is joined."""
+    if join_by and join_by not in JOIN_BY:
+        raise RecordError(f"join_by: unknown value {join_by!r}; choose from {', '.join(JOIN_BY)}")

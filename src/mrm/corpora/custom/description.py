@@ -10,15 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mrm.corpora.options import JoinBy, Options
+from mrm.corpora.options import KEYS, Options, check_join_by
 from mrm.data.records import RESERVED
 from mrm.system.errors import RecordError
 from mrm.system.yaml_files import read_yaml, to_yaml
 
 FILE = "description.yaml"
-KEYS: tuple[JoinBy, ...] = (  # most specific first
-    *("image_path", "image_uid", "series_uid", "study_uid", "accession", "study_id", "patient_id"),
-)
 COLUMNS = (*dict.fromkeys((*RESERVED, *KEYS)), "date", "sex", "age", "split")  # what a column can be taken for
 
 
@@ -54,7 +51,7 @@ class Description:
     """An export, see the top of this file. `join_by` names the column by which rows find their images."""
 
     tables: tuple[Table, ...] = ()
-    join_by: JoinBy = ""  # empty: by the most specific column that fits
+    join_by: str = ""  # empty: by the most specific column that fits
     within_days: int = 0  # patient_id+date: how far the date of a row may be from that of the study
     labels: Labels = field(default_factory=Labels)
     reports: Reports = field(default_factory=Reports)
@@ -62,6 +59,7 @@ class Description:
     def __post_init__(self) -> None:
         if self.within_days < 0:
             raise RecordError(f"within_days {self.within_days}: give 0 or more")
+        check_join_by(self.join_by)
         for table in self.tables:
             check_names(table.columns, table.file)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from mrm.corpora.contract import Row, file_stem, read_table
 from mrm.corpora.custom.archive import Archive
 from mrm.corpora.custom.columns import Taken, take
-from mrm.corpora.custom.description import KEYS, Description, Table, asked
+from mrm.corpora.custom.description import Description, Table, asked
 from mrm.corpora.custom.joining import Entry
 from mrm.corpora.custom.merging import Rows
-from mrm.corpora.options import Options
+from mrm.corpora.options import KEYS, Options
 from mrm.system.errors import RecordError
 
 TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 
 from mrm.corpora.contract import ABSENT, CONTRADICTORY, DUPLICATE, UNNAMED, Exclusion, file_stem
 from mrm.corpora.custom.archive import BY_FILE, BY_FOLDER, Archive, path_finder
-from mrm.corpora.custom.description import KEYS
 from mrm.corpora.custom.nearest import Nearest, most_similar
-from mrm.corpora.options import JoinBy
+from mrm.corpora.options import KEYS
 
 SEVERAL = "name fits several images"
 NO_KEY = "row without {}"
@@ -66,7 +65,7 @@ class Entry:
 class Way:
     """One way to find the images of a row: the column, and what the images are known by."""
 
-    key: JoinBy  # our name of the column, or patient_id+date
+    key: str  # our name of the column, or patient_id+date
     by: str  # what an image is known by
 
     def __str__(self) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mrm.corpora.contract import CONTRADICTORY, DUPLICATE, Exclusion
-from mrm.corpora.custom.description import KEYS
 from mrm.corpora.custom.joining import Entry, differs_in
 from mrm.corpora.custom.nearest import Nearest
+from mrm.corpora.options import KEYS
 from mrm.system.errors import RecordError
 from mrm.system.spreadsheet_cells import guarded
 
