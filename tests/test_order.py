@@ -14,7 +14,7 @@ system
 data
 corpora  audit  statistics  models
 training  inference
-evaluation  recipes  serve
+evaluation  interop  recipes  serve
 pages
 runs
 cli

@@ -12,6 +12,7 @@ from mrm.inference import linear_head
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM
+from mrm.models.segmenter import Segmenter, SegmenterConfig
 from tests.support.configs import ENCODER, MICRO
 
 PROBED = ("effusion", "cardiomegaly")
@@ -43,6 +44,19 @@ def mrm_model() -> MRM:
     """A tiny MRM, fresh."""
     with noise.seeded(0):
         return MRM(MICRO).eval()
+
+
+def segmenter_of(classes: tuple[str, ...], head: str = "linear", **changes) -> Segmenter:
+    """A tiny segmenter, fresh."""
+    shape = {
+        "encoder_options": {**MICRO.encoder_options, "depth": 4},
+        "image_size": (64, 96),
+        "channels": 32,
+        "auxiliary": 16,
+    }
+    with noise.seeded(0):
+        model = Segmenter(SegmenterConfig(classes, MICRO.encoder, head=head, **{**shape, **changes}))
+    return model.eval().requires_grad_(False)
 
 
 def with_card(source: Path, folder: Path, **changes) -> Path:

@@ -10,6 +10,7 @@ from mrm.cli.command import commands
 from mrm.cli.output import end, say
 from mrm.cli.parsing import require_file
 from mrm.cli.shared_options import Batch, CropBorders, Device, Images, Precision, Workers
+from mrm.interop.publication import Publication
 from mrm.serve.limits import Limits
 from mrm.system.errors import ConfigError
 from mrm.system.table_files import FEATURE_SUFFIXES, check_suffix
@@ -137,28 +138,33 @@ def similar(
         print(f"  {answer['rank']:3}  {answer['cosine']:.4f}  {answer['path']}  {answer['patient_id'] or ''}".rstrip())
 
 
-def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "mrm", push: str | None = None) -> None:
+def export(
+    model: Path,
+    /,
+    out: Path,
+    format: Literal["mrm", "onnx", "hub"] = "mrm",
+    *,
+    hub: Publication = Publication(),
+) -> None:
     """Write a model as the published MRM.pth, as ONNX, or as a Hugging Face hub folder.
 
-    An ONNX file is compared with PyTorch before it is kept. A hub folder has a model card, README.md, written from
-    what the model folder knows; read it, and choose a licence, before you publish it. None of these holds the
-    fingerprints of training records: share an export, never a run folder.
+    An ONNX file is compared with PyTorch before it is kept, and a hub folder with what timm makes of it. timm, transformers
+    and mrm open a hub folder; its model card, README.md, is written from what the model folder knows: read it before you
+    publish it. None of these holds the fingerprints of training records: share an export, never a run folder.
 
     Example:
-        mrm export runs/nih-1 --format onnx --out nih.onnx
+        mrm export runs/nih-1 --format hub --out chest-findings --license cc-by-nc-4.0
 
     Data:
         model: a model folder or a run.
         out: the file to write; for hub a folder.
         format: mrm, the published layout of a pre-trained model, which loads into timm; onnx; or hub.
-        push: with hub, upload the folder to this repository, USER/NAME; a new one is private.
     """
-    from mrm.inference import hub_folder, onnx_export
+    from mrm.interop import hub_folder, onnx_export
     from mrm.models import model_folder
     from mrm.runs.output_lock import held_files
 
-    if push and format != "hub":
-        raise ConfigError(f"--push goes with --format hub, not with --format {format}")
+    hub.check_goes_with(format)
     with held_files([out]):
         if format == "mrm":
             print(f"wrote {model_folder.export_published(model_folder.load(model), out)}")
@@ -166,10 +172,12 @@ def export(model: Path, /, out: Path, format: Literal["mrm", "onnx", "hub"] = "m
             difference = onnx_export.export_onnx(model_folder.load(model), out)
             print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
         else:
-            print(f"wrote {hub_folder.write_hub_folder(model, out)}, without the fingerprints of training records")
+            print(f"wrote {hub_folder.write_hub_folder(model, out, hub)}, without the fingerprints of training records")
             print("read its README.md, and the words in tokenizer.json if there is one, before you publish it")
-            if push:
-                print(f"uploaded to {hub_folder.push(out, push)}")
+            if not hub.license:
+                print("it has no licence yet: say which one with --license before you publish it")
+            if hub.push:
+                print(f"uploaded to {hub_folder.push(out, hub.push)}")
 
 
 def explain(

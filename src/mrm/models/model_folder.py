@@ -23,7 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mrm.data.reports import Tokenizer
-from mrm.models import noise
+from mrm.models import hub_layout, noise
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig, build_encoder
 from mrm.models.config import ModelConfig
@@ -36,7 +36,6 @@ from mrm.models.weights import (
     load_strict,
     match,
     read_pickle,
-    read_shapes,
     read_weights,
     require_match,
 )
@@ -61,6 +60,7 @@ WHERE_FROM = {  # said where another kind of model is given
 }
 First = TypeVar("First", bound=nn.Module)
 Second = TypeVar("Second", bound=nn.Module)
+Content = TypeVar("Content")
 
 
 # Model folders ----------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def load(path: Path | str) -> Model:
     folder = find_model(path)
     card = read_card(folder)
     model = build(card.kind, read_checked_config(folder, card), folder)
-    load_strict(model, read_weights(folder / "model.safetensors"), folder / "model.safetensors")
+    load_strict(model, hub_layout.weights_of(folder), folder / "model.safetensors")
     tokens = folder / "tokenizer.json"
     return _ready(model, card, Tokenizer.load(tokens) if tokens.is_file() else None)
 
@@ -139,10 +139,7 @@ def find_model(path: Path) -> Path:
     """The model folder at `path`: itself, or a run's `best`, else its `last` checkpoint."""
     for folder in (path, path / "best", path / "last"):
         if (folder / "config.json").is_file():
-            if not (folder / "model.safetensors").is_file():
-                raise CheckpointError(
-                    f"{folder}: has config.json but no model.safetensors; the model folder is incomplete"
-                )
+            hub_layout.weights_file(folder)
             return folder
     what = "no such file or folder" if not path.exists() else "no config.json in it, nor in best/ or last/"
     raise CheckpointError(f"{path}: {what}; a model folder, a run or a .pth file is expected")
@@ -157,36 +154,67 @@ def kind_at(path: Path | str) -> str:
 def weights_digest(path: Path | str) -> str:
     """Sixteen hex digits that change with any weight of the model at `path`. Raises CheckpointError."""
     path = Path(path)
-    file = path if path.is_file() else find_model(path) / "model.safetensors"
     digest = hashlib.blake2b(digest_size=8)
-    with open(file, "rb") as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
+    for file in [path] if path.is_file() else hub_layout.weights_files(find_model(path)):
+        with open(file, "rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
 def read_card(folder: Path) -> Card:
-    """A model folder's `config.json`. Raises CheckpointError for another file of that name, and for impossible values."""
-    try:
-        card = Card.of(read_json(folder / "config.json"))
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # ValueError: neither JSON nor UTF-8
-        raise CheckpointError(f"{folder / 'config.json'}: not a model's config.json ({error})") from error
-    if card.kind not in KINDS:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: unknown kind {card.kind!r}; expected one of {', '.join(KINDS)}"
-        )
+    """The card of a model folder: its `mrm.json`, else its `config.json`, which may be timm's (see `hub_layout`).
+
+    Raises CheckpointError for another file of that name, and for impossible values.
+    """
+    file = folder / hub_layout.CARD
+    if not file.is_file():
+        return _read_by(_card_of, folder / hub_layout.CONFIG)
+    card = _read_by(_own_card, file)
+    _read_by(lambda config: hub_layout.check_same_model(config, card), folder / hub_layout.CONFIG)
     return card
 
 
+def _card_of(content: Any) -> Card:
+    """The card that a `config.json` is, or that can be made of timm's."""
+    if hub_layout.is_timm(content):
+        return hub_layout.card_from(content)
+    if isinstance(content, dict) and "kind" not in content:
+        keys = ", ".join(sorted(map(str, content))[:8]) or "none"
+        raise ConfigError(
+            "not a model's config.json: neither a card of mrm (kind, architecture) nor timm's layout (architecture, "
+            f"pretrained_cfg); its keys: {keys}. To start from the weights beside it, give them to --init"
+        )
+    return _own_card(content)
+
+
+def _own_card(content: Any) -> Card:
+    """The card in mrm's own layout."""
+    card = Card.of(content)
+    if card.kind not in KINDS:
+        raise ConfigError(f"unknown kind {card.kind!r}; expected one of {', '.join(KINDS)}")
+    return card
+
+
+def _read_by(read: Callable[[Any], Content], file: Path) -> Content:
+    """What `read` makes of the content of a JSON file. Raises CheckpointError."""
+    try:
+        return read(read_json(file))
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # ValueError: neither JSON nor UTF-8
+        raise CheckpointError(f"{file}: not a model's {file.name} ({error})") from error
+
+
 def change_card(folder: Path, change: Callable[[Card], Card]) -> None:
-    """Replace a model folder's `config.json` by what `change` makes of it, whole or not at all.
+    """Replace a model folder's card by what `change` makes of it, whole or not at all.
 
     Of several processes that change the same card, each waits for its turn.
     """
     with in_turn(folder / ".config.json.lock"):
-        write_json(folder / "config.json", change(read_card(folder)).to_dict())
+        card = change(read_card(folder))
+        name = hub_layout.CARD if hub_layout.is_hub_folder(folder) else hub_layout.CONFIG
+        write_json(folder / name, card.to_dict())
 
 
 def build(kind: str, config: Any, source: Path | str) -> Model:
@@ -204,8 +232,13 @@ def read_checked_config(folder: Path, card: Card) -> Any:
     neither memory nor time is spent on a model that does not fit. Raises CheckpointError.
     """
     config = read_config(card.kind, card.architecture, folder)
-    file = folder / "model.safetensors"
-    require_match(outline(card.kind, config, folder).state_dict(), read_shapes(file), file)
+    shapes = hub_layout.shapes_of(folder)
+    head = shapes.get("encoder.head.weight", ())
+    if card.kind == "classifier" and head and head[0] != len(config.classes):
+        raise CheckpointError(
+            f"{folder}: {len(config.classes)} classes are named, but the head of the model has {head[0]}; name each class once"
+        )
+    require_match(outline(card.kind, config, folder).state_dict(), shapes, folder / hub_layout.WEIGHTS)
     return config
 
 
@@ -342,7 +375,7 @@ def published_config(weights: Mapping[str, Tensor], path: Path) -> ModelConfig:
 
 
 def _weights_of(path: Path) -> dict[str, Tensor]:
-    return read_weights(path if path.is_file() else find_model(path) / "model.safetensors")
+    return read_weights(path) if path.is_file() else hub_layout.weights_of(find_model(path))
 
 
 def _with_output_words(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

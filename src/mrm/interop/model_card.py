@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import mrm
+from mrm.interop.front_matter import front_matter
+from mrm.interop.loading_page import images, snippets
+from mrm.interop.publication import Publication
 from mrm.models.card import Card, PastTest
-from mrm.models.classifier import Classifier
 from mrm.models.model_folder import Model
 from mrm.models.mrm import MRM
 
-TASKS = {"mrm": "image-feature-extraction", "classifier": "image-classification", "segmenter": "image-segmentation"}
 ABOUT = {
     "mrm": "An encoder of chest radiographs, pre-trained by masked record modelling: it restored masked patches of "
     "radiographs and masked words of their reports.",
@@ -23,10 +24,10 @@ USE = """Research on radiographs like those it was trained on. Not for clinical 
 shown that a patient is better off with it."""
 
 
-def model_card(model: Model, card: Card, name: str) -> str:
-    """The README.md of a hub folder, with YAML front matter, from what the model and its card know."""
+def model_card(model: Model, card: Card, name: str, publication: Publication) -> str:
+    """The README.md of a hub folder, with YAML front matter, from what the model, its card and its publisher know."""
     parts = [
-        front_matter(card),
+        front_matter(card, name, publication),
         f"# {name}\n\n{ABOUT[card.kind]} Method: [arXiv:2301.13155](https://arxiv.org/abs/2301.13155).",
         f"**{_described(model, card)}**",
         f"## Intended use\n\n{USE}",
@@ -35,17 +36,11 @@ def model_card(model: Model, card: Card, name: str) -> str:
         f"## Results\n\n{_results(card)}",
         *_thresholds(card),
         f"## Limits\n\n{_limits(model, card)}",
-        f"## How to load it\n\n{_snippets(model, card)}",
+        f"## How to load it\n\n{snippets(model)}",
+        f"## Images\n\n{images(model)}",
         f"Written by mrm {mrm.__version__} from the model folder; the folder does not hold what is missing here.",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def front_matter(card: Card) -> str:
-    """The YAML that the hub reads. The licence is the publisher's to choose."""
-    tags = ["radiology", "chest-x-ray", "medical", "mrm", "timm"]
-    lines = ["---", "library_name: mrm", f"pipeline_tag: {TASKS[card.kind]}", "tags:", *(f"- {tag}" for tag in tags)]
-    return "\n".join([*lines, "# license: choose one before you publish; the data's terms may bind you", "---"])
 
 
 def _described(model: Model, card: Card) -> str:
@@ -140,34 +135,3 @@ def _limits(model: Model, card: Card) -> str:
             "- `tokenizer.json` holds words of the training reports; check that no names are among them before you publish."
         )
     return "\n".join(lines)
-
-
-def _snippets(model: Model, card: Card) -> str:
-    """How to load the model: with mrm, and its encoder with timm alone."""
-    load = 'import mrm\n\nmodel = mrm.load(".")  # this folder, as huggingface_hub.snapshot_download gives it'
-    text = f"With `pip install mrm-radiograph`:\n\n```python\n{load}\n```"
-    if card.kind == "segmenter":  # its encoder is cut to what the head needs
-        return f"{text}\n\n```\nmrm predict . IMAGES --out masks\n```"
-    if card.kind == "classifier":
-        text += "\n\n```\nmrm predict . IMAGES --out predictions.csv\n```"
-    return text + _timm_snippet(model)
-
-
-def _timm_snippet(model: Model) -> str:
-    config = model.config
-    classes, pool = (len(model.config.classes), '"avg"') if isinstance(model, Classifier) else (0, '""')
-    options = "".join(f", {k}={v!r}" for k, v in config.encoder_options.items())
-    return f"""
-
-The encoder alone, with `pip install timm`:
-
-```python
-import timm
-from safetensors.torch import load_file
-
-weights = {{k.removeprefix("encoder."): v for k, v in load_file("model.safetensors").items() if k.startswith("encoder.")}}
-encoder = timm.create_model("{config.encoder}", img_size={config.image_size}, num_classes={classes}, global_pool={pool}{options})
-encoder.load_state_dict(weights)
-```
-
-It takes grey images as three equal channels, (value / 255 - {config.mean}) / {config.std}."""
