@@ -86,7 +86,7 @@ def test_a_folder_of_images_and_texts_is_enough(tmp_path):
     for n in range(12):
         write_image(tmp_path / "scans" / f"{n}.png")
         (tmp_path / "scans" / f"{n}.txt").write_bytes(f"IMPRESSION: {n} caf".encode() + (b"\xe9" if n == 3 else b"e"))
-    with pytest.warns(UserWarning, match="1 report files have bytes that are not UTF-8"):
+    with pytest.warns(UserWarning, match="1 report files are read as Windows-1252"):
         corpus = prepare("custom", tmp_path / "scans", tmp_path / "out", Options(val=0, test=0))
     assert len(Records.load(tmp_path / "out" / "training.csv")) == 12
     assert corpus.facts["found"]["images with report"] == 12

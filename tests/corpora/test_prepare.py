@@ -347,10 +347,10 @@ def test_a_damaged_archive_is_named(tmp_path, damage):
             read_table(tmp_path / name, ("name",))
 
 
-def test_bytes_that_are_not_utf8_are_shown_and_counted(tmp_path):
+def test_bytes_that_are_not_utf8_are_read_as_windows_1252(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"name,label\nM\xe9xico,1\n")
-    with pytest.warns(UserWarning, match=r"1 bytes are not UTF-8 \(first on line 2\)"):
-        assert read_table(tmp_path / "a.csv", ("name",))[0]["name"] == "M\ufffdxico"
+    with pytest.warns(UserWarning, match=r"a\.csv: read as Windows-1252, separated by commas"):
+        assert read_table(tmp_path / "a.csv", ("name",))[0]["name"] == "México"
 
 
 @pytest.mark.parametrize("name", ["../a.png", "a/../../b", "/etc/passwd", "..", "C:/a.png", "a\\..\\..\\b"])

@@ -185,11 +185,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         Records.load(tmp_path / "none.csv")
 
 
-def test_bytes_that_are_not_utf8_are_shown_and_warned_of_with_their_line(tmp_path):
+def test_bytes_that_are_not_utf8_are_read_as_windows_1252_and_warned_of(tmp_path):
     path = write(tmp_path, b"image_path,report_content\na.jpg,clear\nb.jpg,\x8cd\xe8me\n")
-    with pytest.warns(UserWarning, match=r"training\.csv: 2 bytes are not UTF-8 \(first on line 3\)"):
+    with pytest.warns(UserWarning, match=r"training\.csv: read as Windows-1252, separated by commas"):
         records = Records.load(path)
-    assert records[1].report == "\ufffdd\ufffdme"
+    assert records[1].report == "Œdème"
 
 
 BAD_FIELDS = "image_path,report_content\na.jpg,clear\nb.jpg,no effusion, no mass\nc.jpg\nd.jpg,normal\n"
@@ -377,7 +377,7 @@ def test_a_list_may_begin_with_a_byte_order_mark_and_end_lines_as_windows_does(t
 
 
 def test_a_list_that_is_no_text_is_named(tmp_path):
-    with pytest.raises(RecordError, match=r"train\.txt: not a text file in UTF-8"):
+    with pytest.raises(RecordError, match=r"train\.txt: neither UTF-8 nor Windows-1252"):
         Records.load(listed(tmp_path, b"a.png 1\n\xff\xfe\x00 0\n", "a.png"))
 
 

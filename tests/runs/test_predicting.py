@@ -58,7 +58,7 @@ def test_results_in_the_folder_of_the_images_are_not_taken_for_images(model, pha
         ("table.csv", "image_path,patient_id\n../x.png,1\n", "leads out of the folder"),
         ("list.txt", "", "an empty list"),
         ("list.txt", "gone.png\n", "none of its 1 images was found in"),
-        ("list.txt", b"\xff\xfe\x00x" * 9 + b"x", "not a text file in UTF-8"),
+        ("list.txt", b"\xff\xfe\x00x" * 9 + b"x", "not a text file in UTF-16"),
         ("table.csv", "name,label\nx,1\n", "no column image_path"),
         ("none.png", None, "no such file or folder"),
         ("*.png", None, "nothing matches this pattern"),

@@ -1,6 +1,8 @@
 """Tables come back as they were written; what is packed is unpacked; what is damaged is named."""
 
 import gzip
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from mrm.system.errors import RecordError
 from mrm.system.files import write_csv, write_whole
 from mrm.system.table_files import write_parquet
-from mrm.system.tables import read_csv_rows, read_parquet_rows, read_rows, stated
+from mrm.system.table_form import TableForm, check_header
+from mrm.system.tables import open_table, read_csv_rows, read_parquet_rows, read_rows, stated
 from mrm.system.text_files import read_text
 
 CELL = st.text(max_size=20).map(str.strip)
@@ -115,6 +118,164 @@ def test_excels_line_that_names_the_separator_is_no_header_and_lines_keep_their_
 def test_a_semicolon_in_a_table_with_commas_separates_nothing(tmp_path):
     header, rows = read_csv_rows(write_whole(tmp_path / "t.csv", b'name,"a;b;c"\nx,"1;2"\n'))
     assert (header, list(rows)) == (["name", "a;b;c"], [(2, ["x", "1;2"])])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
+@pytest.mark.parametrize(
+    ("mark", "marks"), [(",", "commas"), (";", "semicolons"), ("\t", "tabs"), ("|", "upright bars")]
+)
+def test_windows_1252_is_found_out_and_said_with_what_separates_the_columns(tmp_path, encoding, mark, marks):
+    text = (
+        mark.join(["Größe", "Befund"])
+        + "\n"
+        + mark.join(["5", "l'œdème, à 39°C" if encoding == "cp1252" else "fièvre, 39°C"])
+    )
+    path = write_whole(tmp_path / "labels.csv", text.replace(", ", " " if mark == "," else ", ").encode(encoding))
+    with pytest.warns(UserWarning, match=rf"labels\.csv: read as Windows-1252, separated by {marks}$"):
+        header, rows = read_rows(path)
+    assert header == ["Größe", "Befund"]
+    assert [(number, mark.join(fields)) for number, fields in rows] == [
+        (2, text.partition("\n")[2].replace(", ", " " if mark == "," else ", "))
+    ]
+
+
+def test_a_form_that_was_found_out_reads_the_same_again_without_a_warning(tmp_path, recwarn):
+    path = write_whole(tmp_path / "t.csv", "Größe;Befund\n5;ja\n".encode("cp1252"))
+    table = open_table(path)
+    assert table.form == TableForm("windows-1252", "semicolon")
+    again = open_table(path, table.form)
+    assert (again.header, list(again.rows), again.doubts) == (["Größe", "Befund"], [(2, ["5", "ja"])], ())
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "proposed"),
+    [
+        ("Größe;Befund\nÖdem;Überwässerung\n", "cp850", r"cp850 \(DOS\): 'Größe'"),
+        ("Größe;Befund\nÖdem;Überwässerung\n", "mac-roman", r"mac-roman \(Mac\): 'Größe'"),
+        ("Płuca;Opłucna\nwysięk;cień\n", "cp1250", r"cp1250 \(Central Europe\): 'Płuca'"),
+        ("Пневмония;выпот\nда;нет\n", "cp1251", r"cp1251 \(Cyrillic\): 'Пневмония'"),
+        ("肺炎;结果\n是;否\n", "gb18030", r"gb18030 \(China\): '肺炎'"),
+    ],
+)
+def test_an_encoding_that_fits_no_guess_is_refused_with_what_the_first_word_would_be(
+    tmp_path, text, encoding, proposed
+):
+    path = write_whole(tmp_path / "t.csv", text.encode(encoding))
+    with pytest.raises(
+        RecordError, match=rf"t\.csv: neither UTF-8 nor Windows-1252 \(first on line 1\).*{proposed}.*--encoding"
+    ):
+        read_rows(path)
+    assert open_table(path, TableForm(encoding=encoding)).header == text.partition("\n")[0].split(";")
+
+
+def test_a_stated_encoding_that_does_not_exist_or_does_not_fit_is_refused(tmp_path):
+    for name in ("utf-9", "base64", "\0"):
+        with pytest.raises(RecordError, match=r"unknown encoding .*; choose one such as utf-8"):
+            TableForm(encoding=name)
+    path = write_whole(tmp_path / "t.csv", b"a;b\n1;\x812\n")
+    with pytest.raises(
+        RecordError, match=r"has bytes that are not Windows-1252 \(first on line 2\), though --encoding"
+    ):
+        read_rows(path, TableForm(encoding="windows-1252"))
+
+
+def test_some_damaged_bytes_do_not_turn_utf8_into_another_encoding(tmp_path):
+    path = write_whole(tmp_path / "t.csv", "name\nGröße\nÖdem\nübe".encode() + b"\xc3\n")
+    with pytest.warns(UserWarning, match=r"1 bytes are not UTF-8 \(first on line 4\); they are shown as \ufffd"):
+        assert [fields for _, fields in read_rows(path)[1]] == [["Größe"], ["Ödem"], ["übe\ufffd"]]
+
+
+def test_a_stated_delimiter_is_used_and_one_that_the_header_lacks_is_refused(tmp_path):
+    path = write_whole(tmp_path / "t.csv", b"a;b,c\n1;2,3\n")
+    assert read_rows(path, TableForm(delimiter="semicolon"))[0] == ["a", "b,c"]
+    assert read_rows(path, TableForm(delimiter=";"))[0] == ["a", "b,c"]
+    assert read_rows(path, TableForm(delimiter="comma"))[0] == ["a;b", "c"]
+    with pytest.raises(
+        RecordError, match="its first line has no tab, though --delimiter names it; the line has comma and semi"
+    ):
+        read_rows(path, TableForm(delimiter="tab"))
+    with pytest.raises(RecordError, match="unknown delimiter 'ab'; choose from comma, semicolon, tab, bar"):
+        TableForm(delimiter="ab")
+
+
+def test_a_comma_within_the_names_of_a_table_with_semicolons_separates_nothing(tmp_path):
+    text = "Name, first name;Born;TB\nMüller, Eva;1950;1\nSanz;1960;0,5, or 1\n"
+    assert read_rows(write_whole(tmp_path / "t.csv", text.encode()))[0] == ["Name, first name", "Born", "TB"]
+
+
+def test_empty_rows_and_columns_at_the_end_are_left_out(tmp_path):
+    path = write_whole(tmp_path / "t.csv", b"a;b\n1;2;;;\n3;4\n;;;;\n;\n\n")
+    assert list(read_rows(path)[1]) == [(2, ["1", "2"]), (3, ["3", "4"])]
+
+
+# Headers of several lines ---------------------------------------------------------------------------------
+
+
+def test_the_lines_of_a_header_may_be_stated(tmp_path):
+    path = write_whole(tmp_path / "t.csv", b"Export of 2024\nPatient;;CRP\nID;Age;mg/l\np1;50;1,5\n")
+    header, rows = read_rows(path, TableForm(delimiter=";", header_lines="2-3"))
+    assert header == ["Patient ID", "Age", "CRP mg/l"]
+    assert list(rows) == [(4, ["p1", "50", "1,5"])]
+    assert read_rows(path, TableForm(delimiter=";", header_lines="3"))[0] == ["ID", "Age", "mg/l"]
+    with pytest.raises(RecordError, match="--header-lines 9: there is no text; the table ends before"):
+        read_rows(path, TableForm(header_lines="9"))
+    with pytest.raises(RecordError, match="header lines '2-1': give the line with the names of the columns"):
+        TableForm(header_lines="2-1")
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["id;CRP;report", ";mg/l;", "1;0,5;clear", "2;12;clear", "3;1,2;clear"], "'mg/l' in column CRP, where other"),
+        (["Patient;;", "ID;TB;report", "a;ja;clear", "b;nein;clear", "c;nein;"], "column 2 has no name in the first"),
+    ],
+)
+def test_a_header_of_two_lines_is_recognised_and_how_to_state_it_is_said(tmp_path, lines, reason):
+    header, rows = read_rows(write_whole(tmp_path / "t.csv", "\n".join(lines).encode()))
+    with pytest.raises(RecordError, match=rf"seem to be a header of two lines \({reason}.*--header-lines 1-2 if both"):
+        check_header(tmp_path / "t.csv", header, list(rows))
+
+
+def test_a_header_of_one_line_is_left_alone(tmp_path):
+    for lines in (
+        ["id;CRP;report", "1;;clear", "2;12;clear", "3;1,2;clear"],
+        ["id;CRP;report", "1;not measured;clear", "2;12;clear", "3;1,2;clear"],
+        [";TB;report", "a;ja;clear", "b;nein;clear", "a;ja;clear"],
+    ):
+        header, rows = read_rows(write_whole(tmp_path / "t.csv", "\n".join(lines).encode()))
+        check_header(tmp_path / "t.csv", header, list(rows))
+
+
+# Files that are no tables ---------------------------------------------------------------------------------
+
+SIZE = 200_000_000
+
+
+@pytest.mark.parametrize(("head", "most"), [(b"", 20e6), pytest.param(b"a,b\n", 2.5 * SIZE, marks=pytest.mark.slow)])
+def test_200_megabytes_of_one_line_are_refused_in_bounded_time_and_memory(tmp_path, head, most):
+    path = tmp_path / "t.csv"
+    with open(path, "wb") as file:
+        file.write(head)
+        for _ in range(SIZE // 1_000_000):
+            file.write(b"1," * 500_000)
+    tracemalloc.start()
+    start = time.perf_counter()
+    with pytest.raises(
+        RecordError, match=r"t\.csv: (its first line has more than 4,000,000 bytes|line 2 has 200,000,000 char)"
+    ):
+        list(read_rows(path)[1])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < most
+    assert time.perf_counter() - start < 60
+
+
+def test_a_cell_of_more_characters_than_any_report_has_is_refused_with_its_line(tmp_path):
+    path = write_whole(tmp_path / "t.csv", b'a,b\n1,2\n3,"' + b"word\n" * 2_100_000 + b'"\n')
+    with pytest.raises(
+        RecordError, match=r"t\.csv: line 3: a cell has more than 10,000,000 characters; is a quote opened"
+    ):
+        list(read_rows(path)[1])
 
 
 # Words for missing ----------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import pytest
 from mrm.data.records import Records
 from mrm.system import unpacking
 from mrm.system.errors import RecordError
-from mrm.system.tables import read_rows
-from tests.support.workbooks import Day, write_ods, write_xlsx
+from mrm.system.table_form import TableForm
+from mrm.system.tables import open_table, read_rows
+from tests.support.workbooks import Computed, Day, EightDigits, Failed, Formula, write_ods, write_xlsx
 
 ROWS = [
     ["image_path", "patient_id", "report_content", "effusion", None],
@@ -43,13 +44,13 @@ def test_records_come_from_a_workbook_whatever_its_name(tmp_path, name, write):
 
 def test_another_sheet_is_read_by_its_name_and_unread_sheets_are_named(tmp_path):
     path = write_xlsx(tmp_path / "x.xlsx", {"Empty": [], "Notes": [["hello"]], "Images": ROWS})
-    assert read_rows(path, "Images")[0][0] == "image_path"
+    assert read_rows(path, TableForm(sheet="Images"))[0][0] == "image_path"
     with pytest.warns(UserWarning, match="the sheet Notes is read, and not Images"):
         assert read_rows(path)[0] == ["hello"]
     with pytest.raises(RecordError, match="no sheet 'images'; choose from Empty, Notes, Images"):
-        read_rows(path, "images")
+        read_rows(path, TableForm(sheet="images"))
     with pytest.raises(RecordError, match="the sheet Empty is empty; name another with --sheet"):
-        read_rows(path, "Empty")
+        read_rows(path, TableForm(sheet="Empty"))
 
 
 def test_a_date_is_a_date_and_a_large_number_keeps_its_digits(tmp_path):
@@ -79,7 +80,7 @@ def test_a_workbook_that_unpacks_to_more_than_the_limit_is_refused(tmp_path, mon
 def test_a_table_without_sheets_refuses_a_sheet(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(RecordError, match="has no sheets"):
-        read_rows(tmp_path / "t.csv", "Sheet1")
+        read_rows(tmp_path / "t.csv", TableForm(sheet="Sheet1"))
 
 
 @pytest.mark.parametrize(("name", "write"), WRITERS)
@@ -117,3 +118,95 @@ def test_cells_in_far_corners_do_not_fill_the_memory(tmp_path, write, part, old,
         RecordError, match=r"far\.xlsx: .* reaches over [\d,]+ rows and [\d,]+ columns, most of them empty"
     ):
         read_rows(path)
+
+
+# What spreadsheets do to tables ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS)
+def test_the_error_of_a_formula_is_text_and_its_cell_is_named(tmp_path, name, write):
+    """calamine alone reads such a cell as empty, as if nothing were stated."""
+    rows = [["image_path", "effusion"], ["a.png", 1], ["b.png", Failed("#REF!")], ["c.png", Failed("#DIV/0!")]]
+    path = write(tmp_path / name, {"s": rows})
+    with pytest.warns(UserWarning, match=r"2 cells hold the error of a formula \(first #REF! in B3\)"):
+        _, lines = read_rows(path)
+    assert [fields[1] for _, fields in lines] == ["1", "#REF!", "#DIV/0!"]
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS)
+def test_a_formula_that_was_never_computed_is_refused_and_its_cell_named(tmp_path, name, write):
+    rows = [["image_path", "effusion"], ["a.png", Formula("1+1")]]
+    with pytest.raises(
+        RecordError, match=r"the formula in B2 has no value, as it was never computed .*; open the workbook"
+    ):
+        read_rows(write(tmp_path / name, {"s": rows}))
+
+
+def test_a_formula_has_the_value_that_the_spreadsheet_saved(tmp_path):
+    rows = [["image_path", "effusion"], ["a.png", Computed(1)]]
+    assert list(read_rows(write_xlsx(tmp_path / "x.xlsx", {"s": rows}))[1]) == [(2, ["a.png", "1"])]
+
+
+def test_numbers_keep_the_leading_zeros_that_their_format_shows(tmp_path):
+    rows = [["patient_id", "age"], [EightDigits(1234), 1234]]
+    assert list(read_rows(write_xlsx(tmp_path / "x.xlsx", {"s": rows}))[1]) == [(2, ["00001234", "1234"])]
+
+
+GROUPS = [["Patient", None, "Finding"], ["ID", "Age", "TB"], ["p1", 50, 1]]
+
+
+def test_merged_cells_of_a_header_are_refused_and_named_until_the_lines_of_the_header_are_stated(tmp_path):
+    path = write_xlsx(tmp_path / "x.xlsx", {"s": GROUPS}, merged=["A1:B1"])
+    with pytest.raises(
+        RecordError, match=r"x\.xlsx: the header cells A1:B1 are merged \('Patient'\).*--header-lines 1-2"
+    ):
+        read_rows(path)
+    header, rows = read_rows(path, TableForm(header_lines="1-2"))
+    assert header == ["Patient ID", "Patient Age", "Finding TB"]
+    assert list(rows) == [(3, ["p1", "50", "1"])]
+    assert read_rows(path, TableForm(header_lines="2"))[0] == ["ID", "Age", "TB"]
+
+
+def test_merged_cells_of_a_header_of_libreoffice_are_refused_and_named(tmp_path):
+    path = write_ods(tmp_path / "x.ods", {"s": [["merged: patient", "TB"], ["p1", 50, 1]]})
+    with pytest.raises(RecordError, match=r"x\.ods: the header cells A1:B1 are merged"):
+        read_rows(path)
+
+
+def test_rows_that_share_a_merged_cell_are_refused_as_only_the_first_has_the_value(tmp_path):
+    rows = [["patient_id", "image_path"], ["p1", "a.png"], [None, "b.png"]]
+    with pytest.raises(RecordError, match=r"the cells A2:A3 are merged, so that only the first row has 'p1'; unmerge"):
+        read_rows(write_xlsx(tmp_path / "x.xlsx", {"s": rows}, merged=["A2:A3"]))
+
+
+def test_a_workbook_with_a_password_is_refused_with_what_to_do(tmp_path):
+    ooxml = pytest.importorskip("msoffcrypto.format.ooxml")
+    plain, locked = write_xlsx(tmp_path / "plain.xlsx", {"s": ROWS}), tmp_path / "locked.xlsx"
+    with open(plain, "rb") as source, open(locked, "wb") as target:
+        ooxml.OOXMLFile(source).encrypt("secret", target)
+    with pytest.raises(RecordError, match=r"locked\.xlsx: protected by a password; open it with the password, remove"):
+        read_rows(locked)
+
+
+def test_a_table_of_libreoffice_with_a_password_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "locked.ods"
+    with (
+        zipfile.ZipFile(write_ods(tmp_path / "plain.ods", {"s": ROWS})) as source,
+        zipfile.ZipFile(path, "w") as target,
+    ):
+        for info in source.infolist():
+            content = source.read(info)
+            if info.filename == "content.xml":
+                content = bytes(255 - byte for byte in content)
+            if info.filename.endswith("manifest.xml"):
+                content = content.replace(b"/></", b"><manifest:encryption-data/></manifest:file-entry></")
+            target.writestr(info.filename, content)
+    with pytest.raises(RecordError, match=r"locked\.ods: protected by a password"):
+        read_rows(path)
+
+
+def test_how_a_workbook_was_read_is_said(tmp_path):
+    table = open_table(write_xlsx(tmp_path / "x.xlsx", {"Images": ROWS}))
+    assert (table.how, table.form) == ("sheet Images", TableForm(sheet="Images"))
+    with pytest.raises(RecordError, match=r"x\.xlsx: a workbook has no encoding to state; leave out --encoding"):
+        open_table(tmp_path / "x.xlsx", TableForm(encoding="utf-8"))

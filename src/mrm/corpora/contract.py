@@ -11,7 +11,7 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -21,6 +21,7 @@ from mrm.data.folders import is_system_file
 from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
+from mrm.system.table_form import Rows
 from mrm.system.tables import read_rows, stated
 
 Purpose = Literal["labels", "reports", "masks"]
@@ -107,7 +108,7 @@ class Row:
         return f"{self.path.name}, line {self.line}"
 
 
-def read_table(path: Path, columns: Sequence[str], sheet: str = "") -> list[Row]:
+def read_table(path: Path, columns: Sequence[str]) -> list[Row]:
     """The rows of a table that must have `columns` (`mrm.system.tables`). Raises RecordError.
 
     Column names are compared without the spaces around them: SIIM's file has ` EncodedPixels`. A cell with a word for
@@ -115,19 +116,28 @@ def read_table(path: Path, columns: Sequence[str], sheet: str = "") -> list[Row]
     """
     if not path.is_file():
         raise RecordError(f"{path}: no such file, though it is part of the corpus; check the source folder")
-    header, lines = read_rows(path, sheet)
-    if repeated := [c for c, n in Counter(header).items() if c and n > 1]:
-        raise RecordError(f"{path}: several columns are called {', '.join(repeated)}; rename all but one")
+    header, lines = read_rows(path)
     if missing := [c for c in columns if c not in header]:
         raise RecordError(
             f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}. "
             "Check that this is the publisher's file"
         )
+    return rows_of(path, header, lines)
+
+
+def rows_of(path: Path, header: Sequence[str], lines: Rows, as_written: Collection[str] = ()) -> list[Row]:
+    """The rows of an open table. Cells of the columns `as_written` keep words for a missing value, such as `-`.
+
+    Raises RecordError for columns of the same name, and for a row with more or fewer cells than the header.
+    """
+    if repeated := [c for c, n in Counter(header).items() if c and n > 1]:
+        raise RecordError(f"{path}: several columns are called {', '.join(repeated)}; rename all but one")
+    plain = [str.strip if c in as_written else stated for c in header]
     rows = []
     for number, cells in lines:
         if len(cells) != len(header):
             raise RecordError(f"{path}: line {number} has {len(cells)} fields, but the header has {len(header)}")
-        rows.append(Row(path, number, dict(zip(header, map(stated, cells), strict=True))))
+        rows.append(Row(path, number, {c: read(cell) for c, read, cell in zip(header, plain, cells, strict=True)}))
     return rows
 
 

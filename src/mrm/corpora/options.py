@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.system.errors import RecordError
+from mrm.system.table_form import TableForm
 
 Check = Literal["none", "header", "pixels"]
 SplitBy = Literal["patient", "file"]
@@ -55,7 +56,15 @@ class Options:
     # Machine
     workers: int = 0  # processes; 0 takes one per core
 
+    # Tables
+    encoding: str = ""  # custom: of the tables that are text, such as windows-1252; by default found out by their bytes
+    delimiter: str = ""  # custom: comma, semicolon, tab, bar or a sign; by default found out by the header
+    header_lines: str = (
+        ""  # custom: of the first table, the line with the names of the columns, such as 2, or several, such as 1-2
+    )
+
     def __post_init__(self) -> None:
+        TableForm(self.encoding, self.delimiter, header_lines=self.header_lines)
         for name in ("size", "workers", "within_days"):
             if getattr(self, name) < 0:
                 raise RecordError(f"{name} {getattr(self, name)}: give 0 or more")

@@ -1,27 +1,23 @@
-"""Read tables of text row by row: CSV in any of its forms, also compressed, workbooks of a spreadsheet, and Parquet.
+"""Read tables row by row as text: CSV in any of its forms, also compressed, workbooks of a spreadsheet, and Parquet.
 
 What counts as missing in a table is decided here alone: see `stated`.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import itertools
-import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mrm.system import unpacking
+from mrm.system.csv_tables import read_csv
 from mrm.system.errors import ConfigError, RecordError
-from mrm.system.spreadsheet_cells import unguarded
-from mrm.system.text_files import INVISIBLE, encoding_of
+from mrm.system.table_form import DELIMITERS, Rows, TableForm, described, split_header
+from mrm.system.text_files import INVISIBLE, spelled
 
-Rows = Iterator[tuple[int, list[str]]]  # line number and fields
 SUFFIXES = (".csv", ".tsv", ".parquet", ".xlsx", ".xls", ".ods", ".gz", ".zip")  # of tables, in small letters
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and how .xls begin
 MISSING = frozenset(  # in small letters: what pandas, R, SQL, spreadsheets, DICOM tools and people write for "unknown"
@@ -30,9 +26,6 @@ MISSING = frozenset(  # in small letters: what pandas, R, SQL, spreadsheets, DIC
         *("-", "--", "---", "–", "—", ".", "?", "unknown", "missing", "not available", "not stated"),
     )
 )
-LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-LONGEST_HEADER = 1_000_000  # characters of the names of the columns
-ENCRYPTED = 1  # the bit of a zip archive's flags
 VALUE_BYTES = 8  # that a value of a table takes at least, once it is read
 BATCH_ROWS = 1024  # of Parquet that are in memory at a time
 
@@ -46,20 +39,85 @@ def stated(text: str) -> str:
     return "" if text.strip(INVISIBLE).strip().lower() in MISSING else text
 
 
-def read_rows(path: Path, sheet: str = "") -> tuple[list[str], Rows]:
-    """Header and (line number, fields) of a table of any kind; `sheet` names that of a workbook, by default the first.
+@dataclass(frozen=True)
+class Table:
+    """An open table: the names of its columns, its rows as (line number, fields), and how it is read.
 
-    Raises RecordError for a file that is no table, or that is damaged.
+    `form` reads the same table again without finding anything out. `how` says it in words, `doubts` what a user should know
+    of it: a guess, damaged bytes, sheets that are not read, cells with errors.
     """
+
+    header: list[str]
+    rows: Rows
+    form: TableForm
+    how: str
+    doubts: tuple[str, ...] = ()
+
+
+def open_table(path: Path, form: TableForm | None = None) -> Table:
+    """Open a table of any kind, to be read as `form` says, else as is found out.
+
+    Raises RecordError for a file that is no table, for one that is damaged, and for a form that does not fit it.
+    """
+    form = form or TableForm()
     if path.suffix.lower() == ".parquet":
-        return read_parquet_rows(path)
+        _check_no(path, form, "a Parquet file", "encoding", "delimiter", "sheet", "header_lines")
+        return Table(*read_parquet_rows(path), form, "Parquet")
     if is_workbook(path):
+        _check_no(path, form, "a workbook", "encoding", "delimiter")
         from mrm.system import workbooks
 
-        return workbooks.read_sheet_rows(path, sheet)
-    if sheet:
-        raise RecordError(f"{path}: has no sheets, as it is not a workbook; leave out --sheet {sheet}")
-    return read_csv_rows(path)
+        sheet = workbooks.read_sheet(path, form.sheet, form.header_lines)
+        header, rows = split_header(path, sheet.rows, form.header_lines)
+        return Table(header, rows, replace(form, sheet=sheet.name), f"sheet {sheet.name}", sheet.doubts)
+    if form.sheet:
+        raise RecordError(f"{path}: has no sheets, as it is not a workbook; leave out --sheet {form.sheet}")
+    return _open_csv(path, form)
+
+
+def _open_csv(path: Path, form: TableForm) -> Table:
+    rows, decoded, sign = read_csv(path, form)
+    header, rows = split_header(path, rows, form.header_lines)
+    if not header:
+        raise RecordError(f"{path}: empty file; a header line with the names of the columns is expected")
+    how, doubts = described(decoded.encoding, sign), list[str]()
+    if decoded.guessed and not form.encoding:
+        doubts.append(how)
+    if decoded.replaced:
+        doubts.append(
+            f"{decoded.replaced} bytes are not {decoded.name} (first on line {decoded.first_bad_line}); they are shown as "
+            "\ufffd"
+        )
+    return Table(
+        header,
+        rows,
+        replace(form, encoding=spelled(decoded.encoding), delimiter=DELIMITERS.get(sign, sign)),
+        how,
+        tuple(doubts),
+    )
+
+
+def _check_no(path: Path, form: TableForm, kind: str, *names: str) -> None:
+    """Raises RecordError if the form states one of these, which files of this kind do not have."""
+    if stated_names := [name for name in names if getattr(form, name)]:
+        option = f"--{stated_names[0].replace('_', '-')}"
+        raise RecordError(f"{path}: {kind} has no {stated_names[0].replace('_', ' ')} to state; leave out {option}")
+
+
+def read_rows(path: Path, form: TableForm | None = None) -> tuple[list[str], Rows]:
+    """Header and (line number, fields) of a table of any kind. Warns of what is doubtful. Raises RecordError."""
+    return _warned(path, open_table(path, form))
+
+
+def read_csv_rows(path: Path) -> tuple[list[str], Rows]:
+    """Header and (line number, fields) of a table that is a CSV whatever its name, as commands write them."""
+    return _warned(path, _open_csv(path, TableForm()))
+
+
+def _warned(path: Path, table: Table) -> tuple[list[str], Rows]:
+    for doubt in table.doubts:
+        warnings.warn(f"{path}: {doubt}", stacklevel=4)
+    return table.header, table.rows
 
 
 def is_workbook(path: Path) -> bool:
@@ -68,99 +126,6 @@ def is_workbook(path: Path) -> bool:
         return False  # a table that a publisher has compressed
     with open(path, "rb") as file:
         return file.read(4) in WORKBOOKS
-
-
-# CSV ----------------------------------------------------------------------------------------------------
-
-
-def read_csv_rows(path: Path) -> tuple[list[str], Rows]:
-    """Header and (line number, fields) of a CSV: spaces after commas and quoted line breaks allowed.
-
-    Text is UTF-8, or UTF-16 or UTF-32 as spreadsheets save it. Columns may be separated by semicolons, tabs or upright
-    bars, as the header shows. Cells that were guarded against a spreadsheet come back as they were. The file may be
-    compressed: `.gz`, or the only file in a `.zip`, as publishers distribute them. Bytes that are not UTF-8 become
-    U+FFFD, with a warning that counts them and names the first line.
-    """
-    raw = _decompressed(path)
-    encoding = encoding_of(raw)
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        text = raw.decode(encoding, errors="replace")
-        bad = text.count("\ufffd")
-        line = raw[: error.start].count(b"\n") + 1
-        name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
-        warnings.warn(
-            f"{path}: {bad} bytes are not {name} (first on line {line}); they are shown as \ufffd", stacklevel=3
-        )
-    first = LINE.search(text)
-    if first and len(first[0]) > LONGEST_HEADER:
-        raise RecordError(f"{path}: its first line has {len(first[0]):,} characters; a table with a header is expected")
-    rows = _csv_rows(path, text)
-    _, header = next(rows, (0, []))
-    if not header:
-        raise RecordError(f"{path}: empty file; a header line with the names of the columns is expected")
-    return [h.strip().strip(INVISIBLE) for h in header], rows
-
-
-def _csv_rows(path: Path, text: str) -> Rows:
-    """(first line, fields) of each record; blank records are left out.
-
-    A quote that is never closed would silently swallow the rest of the file; an end mark shows whether one is open.
-    """
-    end = "\x04end of file\x04"
-    csv.field_size_limit(2**31 - 1)
-    lines = (match[0] for match in LINE.finditer(text))  # one at a time, as a copy of the text in UCS-4 is large
-    delimiter, before = _delimiter(text)
-    records = itertools.chain(itertools.islice(lines, before, None), ["\n", end])
-    reader = csv.reader(records, delimiter=delimiter, skipinitialspace=True)
-    line = before + 1
-    for row in reader:
-        if row and row[-1].endswith(f"\n{end}"):
-            raise RecordError(
-                f"{path}: line {line}: a quote opens there and is never closed; close it, or double it if it is part of the text"
-            )
-        if row != [end] and any(cell.strip() for cell in row):
-            yield line, [unguarded(cell) for cell in row]
-        line = before + reader.line_num + 1
-
-
-def _delimiter(text: str) -> tuple[str, int]:
-    """What separates the columns, by the first line, and how many lines come before the header.
-
-    Excel writes semicolons where the comma separates decimals, and may say so in a line `sep=;` before the header.
-    """
-    first = re.search(r"[^\r\n]+", text)
-    if first is None:
-        return ",", 0
-    if match := re.fullmatch(r'"?sep=(.)"?', first[0], re.IGNORECASE):
-        return match[1], len(LINE.findall(text[: first.start()])) + 1
-    unquoted = re.sub(r'"[^"]*"', "", first[0])
-    best = max(",;\t|", key=unquoted.count)  # the first of equals
-    return ("," if "," in unquoted else best), 0
-
-
-def _decompressed(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if path.suffix == ".gz":
-            with gzip.open(path) as file:
-                return unpacking.read_bounded(file, size)
-        if path.suffix != ".zip":
-            return path.read_bytes()
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if len(names) != 1:
-                raise RecordError(f"{path}: expected one table, found {len(names)} files; unpack the archive")
-            if archive.getinfo(names[0]).flag_bits & ENCRYPTED:
-                raise RecordError(f"{path}: encrypted; unpack it with its password and give the table inside")
-            return unpacking.read_member(archive, names[0], size)
-    except unpacking.TooLargeError as error:
-        raise RecordError(f"{path}: {error}") from None
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except unpacking.ARCHIVE_ERRORS as error:
-        raise RecordError(f"{path}: damaged archive ({error}); download it again") from None
 
 
 # Parquet ------------------------------------------------------------------------------------------------

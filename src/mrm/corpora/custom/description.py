@@ -13,9 +13,11 @@ from pathlib import Path
 from mrm.corpora.options import KEYS, Options, check_join_by
 from mrm.data.records import RESERVED
 from mrm.system.errors import RecordError
+from mrm.system.table_form import TableForm
 from mrm.system.yaml_files import read_yaml, to_yaml
 
 FILE = "description.yaml"
+TEXT_TABLES = (".csv", ".csv.gz", ".tsv", ".txt")
 COLUMNS = (*dict.fromkeys((*RESERVED, *KEYS)), "date", "sex", "age", "split")  # what a column can be taken for
 
 
@@ -26,9 +28,20 @@ class Table:
     file: str  # relative to the source if it is inside, else its whole path
     sheet: str = ""  # of a workbook; empty: the first with content
     encoding: str = ""  # empty: by its bytes
-    delimiter: str = ""  # empty: by its header
+    delimiter: str = ""  # comma, semicolon, tab, bar or a sign; empty: by its header
+    header_lines: str = (
+        ""  # the line with the names of the columns, such as 2, or several, such as 1-2; empty: the first
+    )
     columns: dict[str, str] = field(default_factory=dict)  # our name: its column
     labels: tuple[str, ...] = ()  # the columns of labels
+
+    def __post_init__(self) -> None:
+        TableForm(self.encoding, self.delimiter, self.sheet, self.header_lines)
+
+    @property
+    def form(self) -> TableForm:
+        """How the file is read. Raises RecordError for a form that there is not."""
+        return TableForm(self.encoding, self.delimiter, self.sheet, self.header_lines)
 
 
 @dataclass(frozen=True)
@@ -82,15 +95,14 @@ def read(file: Path) -> Description:
 def asked(source: Path, tables: Sequence[Path], options: Options) -> Description:
     """The description that the options ask for: that of `--config`, with the tables and settings of other options.
 
-    A table takes the place of the one of the same number in the file, and keeps its columns. Raises RecordError.
+    `--sheet` and `--header-lines` concern the first table, `--encoding` and `--delimiter` each that is text. A table takes the place of the one of the same number in the file, and keeps its columns. Raises RecordError.
     """
     description = read(options.config) if options.config else Description()
     check_names(options.columns, "--columns")
     described = [*description.tables, *[Table("")] * len(tables)]
     if tables:
         described = [replace(old, file=place_of(source, new)) for old, new in zip(described, tables, strict=False)]
-    if options.sheet and described:
-        described = [replace(described[0], sheet=options.sheet), *described[1:]]
+    described = [_with_form(table, number, options) for number, table in enumerate(described)]
     return replace(
         description,
         tables=tuple(described),
@@ -99,6 +111,16 @@ def asked(source: Path, tables: Sequence[Path], options: Options) -> Description
         labels=replace(description.labels, classes=options.classes or description.labels.classes),
         reports=replace(description.reports, sections=options.sections or description.reports.sections),
     )
+
+
+def _with_form(table: Table, number: int, options: Options) -> Table:
+    """The table, to be read as the options say; `number` counts the tables from 0."""
+    form: dict[str, str] = {}
+    if number == 0:
+        form |= {"sheet": options.sheet, "header_lines": options.header_lines}
+    if Path(table.file).name.lower().endswith(TEXT_TABLES):
+        form |= {"encoding": options.encoding, "delimiter": options.delimiter}
+    return replace(table, **{name: value for name, value in form.items() if value})
 
 
 def place_of(source: Path, table: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mrm.corpora.contract import Row, file_stem, read_table
+from mrm.corpora.contract import Row, file_stem, rows_of
 from mrm.corpora.custom.archive import Archive
 from mrm.corpora.custom.columns import Taken, take
 from mrm.corpora.custom.description import Description, Table, asked
@@ -14,8 +14,11 @@ from mrm.corpora.custom.joining import Entry
 from mrm.corpora.custom.merging import Rows
 from mrm.corpora.options import KEYS, Options
 from mrm.system.errors import RecordError
+from mrm.system.table_form import check_header
+from mrm.system.tables import open_table
 
 TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
+HEADER_SAMPLE = 21  # lines by which a header of two lines is recognised
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class ExportTable:
     description: Table
     taken: Sequence[Taken]
     rows: Rows
+    how: str  # it was read, in words
+    doubts: Sequence[str]  # what a user should know of it
 
 
 def find_tables(source: Path, options: Options) -> tuple[list[Path], Description]:
@@ -62,19 +67,25 @@ class ReadTable:
     lines: Sequence[Row]
     asked: Mapping[str, str]  # our name: its column
     classes: Sequence[str]  # its columns of labels
+    how: str  # it was read, in words
+    doubts: Sequence[str]  # what a user should know of it
 
 
 def read_tables(files: Sequence[Path], description: Description, options: Options) -> list[ReadTable]:
     """Read the tables. Raises RecordError for one without rows, and for columns that are asked for but in none."""
     tables = []
     for file, table in zip(files, description.tables, strict=True):
-        lines = read_table(file, (), table.sheet)
+        opened = open_table(file, table.form)
+        header = opened.header
+        lines = rows_of(file, header, opened.rows, description.labels.classes)
         if not lines:
             raise RecordError(f"{file}: has no rows")
-        header = list(lines[0].cells)
+        if not table.header_lines:
+            check_header(file, header, [(row.line, list(row.cells.values())) for row in lines[:HEADER_SAMPLE]])
         theirs = {ours: column for ours, column in options.columns.items() if column in header}
         classes = [c for c in description.labels.classes if c in header]
-        tables.append(ReadTable(file, table, header, lines, {**table.columns, **theirs}, classes))
+        doubts = [f"{file.name}: {doubt}" for doubt in opened.doubts if doubt != opened.how]
+        tables.append(ReadTable(file, table, header, lines, {**table.columns, **theirs}, classes, opened.how, doubts))
     wanted = [*options.columns.values(), *description.labels.classes]
     wanted += [column for table in description.tables for column in table.columns.values()]
     if files:
@@ -124,4 +135,6 @@ def _taken(table: ReadTable, known: Mapping[str, Set[str]], source: Path) -> Exp
         for row in table.lines
     ]
     rows = Rows(table.file.name, frozenset(columns), entries)
-    return ExportTable(table.file, replace(table.description, columns=columns, labels=labels), taken, rows)
+    return ExportTable(
+        table.file, replace(table.description, columns=columns, labels=labels), taken, rows, table.how, table.doubts
+    )

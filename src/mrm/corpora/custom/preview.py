@@ -20,7 +20,7 @@ def understood(tables: Sequence[ExportTable], joined: Joined, records: Records, 
     """The whole answer as lines for the terminal."""
     lines: list[str] = []
     for table in tables:
-        lines += [f"{table.file.name}: {len(table.rows.entries):,} rows", *_columns(table), ""]
+        lines += [f"{table.file.name}: {len(table.rows.entries):,} rows, {table.how}", *_columns(table), ""]
     lines += _matches(joined, archive)
     lines += ["", *_examples(records)]
     lines += ["", *_values(tables)]

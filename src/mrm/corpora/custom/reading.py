@@ -98,7 +98,8 @@ def _from_tables(
         else:
             rows.append(record)
     records = Records(rows, description.labels.classes, ", ".join(str(table.file) for table in tables))
-    notes = [*merged.notes, *notes, *checks.contrary_labels(records), *checks.without_study(archive)]
+    doubts = [doubt for table in tables for doubt in table.doubts]
+    notes = [*doubts, *merged.notes, *notes, *checks.contrary_labels(records), *checks.without_study(archive)]
     files = {FILE: description.to_yaml()}
     if merged.unmatched:
         files[UNMATCHED] = merged.unmatched_csv()

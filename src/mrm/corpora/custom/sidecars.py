@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from mrm.data.sections import select_sections
 from mrm.system.tables import stated
-from mrm.system.text_files import encoding_of
+from mrm.system.text_files import decode
 
 
 @dataclass
@@ -18,6 +18,7 @@ class Sidecars:
 
     files: Mapping[str, Path]
     replaced: int = 0
+    guessed: int = 0
 
     def report(self, image: str, sections: Sequence[str]) -> str:
         """The text beside the image; empty if there is none."""
@@ -25,15 +26,18 @@ class Sidecars:
         file = self.files.get(f"{plain}.txt") or self.files.get(f"{image}.txt")
         if file is None:
             return ""
-        raw = file.read_bytes()
-        text = stated(raw.decode(encoding_of(raw), errors="replace"))
-        self.replaced += "\ufffd" in text
-        return select_sections(text, sections)
+        decoded = decode(file.read_bytes(), str(file))
+        self.replaced += bool(decoded.replaced)
+        self.guessed += decoded.guessed
+        return select_sections(stated(decoded.text), sections)
 
     def notes(self) -> list[str]:
-        """Warns if any text was not UTF-8, and returns the warning as a note for `corpus.json`."""
-        if not self.replaced:
-            return []
-        note = f"{self.replaced} report files have bytes that are not UTF-8, replaced by \ufffd"
-        warnings.warn(note, stacklevel=3)
-        return [note]
+        """Warns if any text was not UTF-8, and returns the warnings as notes for `corpus.json`."""
+        notes = []
+        if self.guessed:
+            notes.append(f"{self.guessed} report files are read as Windows-1252")
+        if self.replaced:
+            notes.append(f"{self.replaced} report files have bytes that are not UTF-8, replaced by \ufffd")
+        for note in notes:
+            warnings.warn(note, stacklevel=3)
+        return notes
