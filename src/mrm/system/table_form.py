@@ -95,13 +95,13 @@ def check_header(path: Path, header: Sequence[str], rows: Sequence[tuple[int, Se
     """Raises RecordError if the header seems to have two lines, or a line with a title before it, and says how to state it.
 
     Two lines: the line after the first has text where all others have numbers or dates (`mg/l` under `CRP`), or the first
-    leaves columns without a name that the second, all text, names.
+    leaves columns without a name that the second, all text, names. Cells that state nothing must be empty.
     """
     if len(rows) < 3:
         return
     (number, second), below = rows[0], [fields for _, fields in rows[1:21]]
     width = len(header)
-    if len(second) != width or any(map(_is_number, second)):
+    if len(second) != width or any(map(re.compile(r"\d").search, second)):  # a row of data has an id, a date or a value
         return
     below = [fields for fields in below if len(fields) == width]
     filled = [i for i in range(width) if sum(bool(fields[i]) for fields in below) >= 2]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mrm.corpora.options import KEYS, Options, check_join_by
 from mrm.data.records import RESERVED
@@ -115,7 +116,7 @@ def asked(source: Path, tables: Sequence[Path], options: Options) -> Description
 
 def _with_form(table: Table, number: int, options: Options) -> Table:
     """The table, to be read as the options say; `number` counts the tables from 0."""
-    form: dict[str, str] = {}
+    form: dict[str, Any] = {}
     if number == 0:
         form |= {"sheet": options.sheet, "header_lines": options.header_lines}
     if Path(table.file).name.lower().endswith(TEXT_TABLES):

@@ -15,7 +15,7 @@ from mrm.corpora.custom.merging import Rows
 from mrm.corpora.options import KEYS, Options
 from mrm.system.errors import RecordError
 from mrm.system.table_form import check_header
-from mrm.system.tables import open_table
+from mrm.system.tables import open_table, stated
 
 TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
 HEADER_SAMPLE = 21  # lines by which a header of two lines is recognised
@@ -81,7 +81,11 @@ def read_tables(files: Sequence[Path], description: Description, options: Option
         if not lines:
             raise RecordError(f"{file}: has no rows")
         if not table.header_lines:
-            check_header(file, header, [(row.line, list(row.cells.values())) for row in lines[:HEADER_SAMPLE]])
+            check_header(
+                file,
+                header,
+                [(row.line, [stated(cell) for cell in row.cells.values()]) for row in lines[:HEADER_SAMPLE]],
+            )
         theirs = {ours: column for ours, column in options.columns.items() if column in header}
         classes = [c for c in description.labels.classes if c in header]
         doubts = [f"{file.name}: {doubt}" for doubt in opened.doubts if doubt != opened.how]
