@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,7 +67,10 @@ class Archive:
 
 def extra_of(split: str, facts: Mapping[str, str]) -> dict[str, str]:
     """What a record keeps beside patient, study and view, as far as it is stated."""
-    return {name: value for name, value in {"split": split, **{n: facts.get(n, "") for n in EXTRA}}.items() if value}
+    stated = {"split": split, **{name: facts.get(name, "") for name in EXTRA}}
+    if day := day_of(stated["date"]):
+        stated["date"] = day.isoformat()
+    return {name: value for name, value in stated.items() if value}
 
 
 def find_images(source: Path) -> tuple[dict[str, Path], list[str]]:
@@ -97,6 +101,14 @@ def find_images(source: Path) -> tuple[dict[str, Path], list[str]]:
 def may_be_dicom(name: str) -> bool:
     """Whether an image may be DICOM by its name: any suffix but those of other formats."""
     return not name.lower().endswith(OTHER_FORMATS)
+
+
+def day_of(text: str) -> datetime.date | None:
+    """The day of a date as DICOM or ISO 8601 write it; None for any other text."""
+    try:
+        return datetime.date.fromisoformat(text[:10] if "-" in text else text[:8])
+    except ValueError:
+        return None
 
 
 # Paths and names of files -----------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from mrm.corpora.contract import ABSENT, CONTRADICTORY, DUPLICATE, UNNAMED, Exclusion, file_stem
-from mrm.corpora.custom.archive import BY_FILE, BY_FOLDER, Archive, path_finder
+from mrm.corpora.custom.archive import BY_FILE, BY_FOLDER, Archive, day_of, path_finder
 from mrm.corpora.custom.nearest import Nearest, most_similar
 from mrm.corpora.options import KEYS
+from mrm.system.errors import RecordError
 
 SEVERAL = "name fits several images"
 NO_KEY = "row without {}"
@@ -88,7 +89,7 @@ class Joined:
 Found = tuple[list[str], str, str]  # images of a row; without any the reason and its detail
 
 
-def ways(columns: Iterable[str], join_by: str, archive: Archive) -> list[Way]:
+def ways(columns: Iterable[str], join_by: str) -> list[Way]:
     """The ways in which rows with these columns can find images, the most specific first."""
     stated, found = set(columns), []
     for key in KEYS:
@@ -102,15 +103,22 @@ def ways(columns: Iterable[str], join_by: str, archive: Archive) -> list[Way]:
 def join(entries: Sequence[Entry], archive: Archive, join_by: str = "", within_days: int = 0) -> Joined:
     """Find the images of each row by the most specific column that fits, or by `join_by`.
 
-    A column fits if it finds images for at least half as many rows as the best one.
+    A column fits if it finds images for at least half as many rows as the best one. Raises RecordError if no column is
+    taken for `join_by`.
     """
-    columns = {name for entry in entries for name, text in entry.cells.items() if text}
-    found = {way: _found(way, entries, archive, within_days) for way in ways(columns, join_by, archive)}
+    columns = {name for entry in entries for name in entry.cells}
+    tried = ways(columns, join_by)
+    if entries and not tried:
+        raise RecordError(
+            f"join_by {join_by}: no column is taken for it; name one with --columns {join_by.partition('+')[0]}=COLUMN, or choose "
+            f"from {', '.join(key for key in KEYS if key in columns)}"
+        )
+    found = {way: _found(way, entries, archive, within_days) for way in tried}
     matches = {way: sum(bool(images) for images, _, _ in results) for way, results in found.items()}
-    most = max(matches.values())
-    way = next(way for way, count in matches.items() if count >= most / 2)
-    joined = Joined(way, matches=matches, rows=len(entries), matched=matches[way])
-    named = _distribute(joined, entries, found[way], archive)
+    most = max(matches.values(), default=0)
+    way = next((way for way, count in matches.items() if count >= most / 2), Way(KEYS[0], WHERE[KEYS[0]][0]))
+    joined = Joined(way, matches=matches, rows=len(entries), matched=most and matches[way])
+    named = _distribute(joined, entries, found.get(way, []), archive)
     joined.excluded += _without_row(joined, archive, entries, named)
     if not joined.matched:
         joined.similar = most_similar(_row_values(way, entries), Nearest(_image_values(way, archive)), 3)
@@ -188,14 +196,6 @@ class Studies:
         if tied:
             return [], EQUALLY_NEAR, f"{text}: {', '.join([nearest, *tied][:3])}, {days} days away"
         return studies[nearest][1], "", ""
-
-
-def day_of(text: str) -> datetime.date | None:
-    """The day of a date as DICOM or ISO 8601 write it; None for any other text."""
-    try:
-        return datetime.date.fromisoformat(text[:10] if "-" in text else text[:8])
-    except ValueError:
-        return None
 
 
 def _distribute(joined: Joined, entries: Sequence[Entry], found: Sequence[Found], archive: Archive) -> Set[str]:
