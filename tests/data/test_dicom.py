@@ -27,6 +27,7 @@ from pydicom.uid import (
 
 from mrm.data import dicom, images
 from mrm.data.config import CropConfig
+from mrm.data.eval_view import EvalView
 from mrm.data.records import Record, Records
 from mrm.data.samples import ImageData, LabelData
 from mrm.system.errors import ImageError
@@ -97,7 +98,7 @@ def test_a_file_is_parsed_once_however_much_is_asked_of_it(kind, radiograph, tmp
     once = {"dcmread" if kind == "DICOM" else "parse": 1, "kind_of": 1}
 
     records = Records([Record(path)])
-    for samples in (LabelData(records, 32, CropConfig()), ImageData(records, 32, "whole")):
+    for samples in (LabelData(records, 32, CropConfig()), ImageData(records, EvalView(32))):
         parses.clear()
         assert samples.sample(0, 0)["image"].shape == (32, 32)
         assert parses == once

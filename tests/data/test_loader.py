@@ -12,6 +12,7 @@ import torch
 from torch.multiprocessing import reductions
 
 from mrm.data import reach
+from mrm.data.eval_view import EvalView
 from mrm.data.loader import loader
 from mrm.data.records import Record, Records
 from mrm.data.samples import ImageData, LabelData
@@ -154,7 +155,7 @@ class Faulty(ImageData):
     """Data whose fourth record raises what nothing foresaw."""
 
     def __init__(self, records, error) -> None:
-        super().__init__(records, 32, "whole")
+        super().__init__(records, EvalView(32))
         self.error = error
 
     def sample(self, epoch, index):
@@ -188,11 +189,12 @@ def test_a_killed_reader_ends_the_run_with_what_to_do(records):
             os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.raises(UnexpectedError, match=r"a process that reads images was killed .*fewer workers"):
-        list(loader(Killed(records, 32, "whole"), in_order(7, 2), workers=1))
+        list(loader(Killed(records, EvalView(32)), in_order(7, 2), workers=1))
 
 
 SCRIPT = """
 import sys
+from mrm.data.eval_view import EvalView
 from mrm.data.loader import loader
 from mrm.data.sampling import in_order
 from tests.support.samples import pretrain_data, report_records

@@ -26,6 +26,7 @@ from pydicom.uid import (
 
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import display, images
+from mrm.data.eval_view import EvalView
 from mrm.data.records import Record, Records
 from mrm.inference import heat_maps, predict, reconstruction, report_filling
 from mrm.models import model_folder, noise
@@ -123,7 +124,7 @@ def test_the_answer_is_the_same_for_png_tiff_and_dicom_alone_or_in_a_batch(clien
     assert service.worker.batches - batches < 20  # some went together
 
 
-@pytest.mark.parametrize("eval_view", [None, (32, "whole", "area"), (32, "centre", "bilinear")])
+@pytest.mark.parametrize("eval_view", [None, EvalView(32), EvalView(32, "centre", resize="bilinear")])
 def test_an_uploaded_dicom_file_is_parsed_once(image, monkeypatch, eval_view):
     parsed, dcmread = [], pydicom.dcmread
 
@@ -135,6 +136,11 @@ def test_an_uploaded_dicom_file_is_parsed_once(image, monkeypatch, eval_view):
     upload = uploads.decode(dicom(image), Limits(), eval_view)
     assert (upload.height, upload.width) == image.shape
     assert len(parsed) == 1
+
+
+def test_a_blank_image_is_answered_with_a_warning(client):
+    (warning,) = ask(client, "/predict", images.encode_png(np.full((40, 30), 9, np.uint8))).json()["warnings"]
+    assert warning == images.BLANK
 
 
 def test_a_ct_slice_is_answered_with_a_warning(client, image):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # pydicom takes a while to import, and most data sets have no
 MAX_PIXELS = 100_000_000  # five times the largest radiograph detector; more is an error or an attack
 SCALED = 1 << 22  # values that are scaled at a time
 MIN_DECODE_SCALE = 3  # a JPEG decoded at 3 times the target size or more is within 3 grey levels of a full decode
+BLANK = "all pixels have the same value, so there is nothing to see in it"  # said of such an image
 HEAD_BYTES = 1 << 18  # read first if only the size is needed; enough for nearly every header
 
 
@@ -111,7 +112,7 @@ def read(source: Source, min_side: int | None = None, crop_borders: bool = False
     if crop_borders:  # of the image at full size: shrinking mixes the edge of a border with its neighbours
         return crop_border(read(source))
     if isinstance(source, np.ndarray):
-        return _grey_array(source, _name(source))
+        return grey_array(source, _name(source))
     image = open_image(source)
     header = image.header
     return _decode(image, _reduction(header, min(header.height, header.width), min_side))
@@ -147,7 +148,7 @@ def read_crop(
     decoding scale; its edges are then rounded to pixels of that scale.
     """
     if isinstance(source, np.ndarray):
-        return random_crop(_grey_array(source, _name(source)), rng, size, area, aspect, method)
+        return random_crop(grey_array(source, _name(source)), rng, size, area, aspect, method)
     image = open_image(source)
     box = random_resized_box(image.header.height, image.header.width, rng, area, aspect)
     factor = _reduction(image.header, min(box.height, box.width), size if method == "area" else None)
@@ -225,7 +226,7 @@ def _decode(image: ImageFile, factor: int) -> np.ndarray:
             f"{name}: damaged, or a kind of {header.kind.upper()} that OpenCV cannot decode; download or copy the file "
             "again, or save it as an ordinary 8-bit JPEG or 8- or 16-bit PNG"
         )
-    return _grey_array(pixels, name, header.inverted)
+    return grey_array(pixels, name, header.inverted)
 
 
 def _png(data: Bytes) -> np.ndarray | None:
@@ -272,7 +273,8 @@ def _check_array(array: np.ndarray, name: str) -> None:
         )
 
 
-def _grey_array(array: np.ndarray, name: str, inverted: bool = False) -> np.ndarray:
+def grey_array(array: np.ndarray, name: str, inverted: bool = False) -> np.ndarray:
+    """An array of numbers, grey or in the order red, green, blue, as (H, W) uint8 (see `to_uint8`). Raises `ImageError`."""
     _check_array(array, name)
     if array.ndim == 3 and array.shape[2] < 3:  # grey, or grey with alpha
         array = array[:, :, 0]
@@ -280,6 +282,11 @@ def _grey_array(array: np.ndarray, name: str, inverted: bool = False) -> np.ndar
         return np.ascontiguousarray(to_uint8(array, name, inverted))
     colour = array[:, :, :3] if array.dtype in (np.uint8, np.uint16) else array[:, :, :3].astype(np.float32)
     return to_uint8(cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_RGB2GRAY), name)
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Whether all pixels of an image have the same value."""
+    return bool(image.min() == image.max())
 
 
 # ---- geometry ----------------------------------------------------------------------------------------------

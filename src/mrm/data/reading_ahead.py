@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,26 +15,36 @@ from mrm.data.records import Record
 from mrm.system import hardware
 from mrm.system.errors import STOPS, ImageError, MRMError, unexpected
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 
 def read_ahead(records: Sequence[Record], workers: int | None = None) -> Iterator[np.ndarray | ImageError | OSError]:
     """The image (H, W) of each record, in order, or the reason why it cannot be read.
 
-    `workers` threads read ahead, by default one for each core but one; with 0 each image is read when it is asked for.
-    Never more than two images per worker are held. Raises UnexpectedError for any other exception in reading.
+    `workers` threads read ahead, by default one for each core but one. Raises UnexpectedError for any other exception
+    in reading.
     """
-    workers = hardware.cores() - 1 if workers is None else workers
+    return work_ahead(records, _read, hardware.cores() - 1 if workers is None else workers)
+
+
+def work_ahead(items: Iterable[Item], work: Callable[[Item], Result], workers: int) -> Iterator[Result]:
+    """What `work` returns for each item, in order, computed ahead by so many threads; with 0 when it is asked for.
+
+    The items are taken from their iterator one by one, in this thread, and never more than two for each worker are held.
+    """
     if workers == 0:
-        yield from map(_read, records)
+        yield from map(work, items)
         return
-    remaining = iter(records)
+    remaining = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[np.ndarray | ImageError | OSError]] = deque()
+        pending: deque[Future[Result]] = deque()
         try:
-            pending.extend(pool.submit(_read, record) for record in islice(remaining, 2 * workers))
+            pending.extend(pool.submit(work, item) for item in islice(remaining, 2 * workers))
             while pending:
-                image = pending.popleft().result()
-                pending.extend(pool.submit(_read, record) for record in islice(remaining, 1))
-                yield image
+                result = pending.popleft().result()
+                pending.extend(pool.submit(work, item) for item in islice(remaining, 1))
+                yield result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

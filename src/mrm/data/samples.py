@@ -8,7 +8,6 @@ A sample's crop, flip, patches and words follow from (seed, epoch, index) alone.
 # N positions to compute, C classes
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
@@ -20,11 +19,11 @@ from torch import Tensor
 from mrm.data import images
 from mrm.data.augmentation import augment
 from mrm.data.config import NONE, AugmentConfig, CropConfig, OnError, ReportConfig, Resize
+from mrm.data.eval_view import EvalView
 from mrm.data.masks import MaskedImages, fit, fit_mask
 from mrm.data.records import Record, Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, mask_words
 from mrm.data.sections import select_sections
-from mrm.system.errors import ImageError, UnreachableError
 
 Batch = TypeVar("Batch", bound="_Batch")
 
@@ -160,7 +159,7 @@ class PretrainData:
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         """One cropped image and one masked report, drawn from (seed, epoch, index)."""
         rng = np.random.default_rng([self.seed, epoch, index])
-        image = _train_image(self.records[index], rng, self.size, self.crop, self.resize)
+        image = train_image(self.records[index].image, rng, self.size, self.crop, self.resize)
         return {"image": image, **self.masks(index, rng)}
 
     def masks(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -260,7 +259,7 @@ class LabelData:
         rng = np.random.default_rng([self.seed, epoch, index])
         record = self.records[index]
         if self.crop:
-            image = augment(_train_image(record, rng, self.size, self.crop, self.resize), rng, self.augment)
+            image = augment(train_image(record.image, rng, self.size, self.crop, self.resize), rng, self.augment)
         else:
             image = images.eval_image(record.image, self.size, self.view, method=self.resize)
         return {
@@ -325,16 +324,25 @@ class MaskData:
         )
 
 
+def image_batch(samples: Sequence[dict[str, Any]], size: int) -> ImageBatch:
+    """Those samples of an `EvalView` of this size that could be read, stacked, and what was said of the others."""
+    readable = [s for s in samples if s["image"] is not None]
+    empty = np.zeros((0, size, size), np.uint8)
+    return ImageBatch(
+        skipped=[Skipped(s["index"], s["name"], s["reason"], s["again"]) for s in samples if s["image"] is None],
+        image_BHW=torch.from_numpy(np.stack([s["image"] for s in readable]) if readable else empty),
+        index_B=torch.tensor([s["index"] for s in readable], dtype=torch.int64),
+        warned=[Skipped(s["index"], s["name"], s["warned"], s["again"]) for s in samples if s["warned"]],
+    )
+
+
 class ImageData:
     """Records as a model is tested on them; an unreadable one gives a reason in place of an error."""
 
     on_error: OnError = "skip"
 
-    def __init__(
-        self, records: Sequence[Record], size: int, view: str, crop_borders: bool = False, resize: Resize = "area"
-    ) -> None:
-        self.records, self.size, self.view = records, size, view
-        self.crop_borders, self.resize = crop_borders, resize
+    def __init__(self, records: Sequence[Record], view: EvalView) -> None:
+        self.records, self.view = records, view
 
     def __len__(self) -> int:
         return len(self.records)
@@ -345,36 +353,18 @@ class ImageData:
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         """One image, or the reason why it cannot be read, and the warnings raised while reading it."""
-        image, reason, again = None, "", False
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                image = images.eval_image(
-                    self.records[index].image, self.size, self.view, self.crop_borders, self.resize
-                )
-            except (ImageError, OSError, MemoryError) as error:
-                reason = str(error) or "not enough memory to read the image"
-                again = isinstance(error, UnreachableError | OSError)
-        warned = "; ".join(dict.fromkeys(str(w.message) for w in caught))
-        return {"image": image, "index": index, "reason": reason, "again": again, "warned": warned}
+        return self.view.sample(index, self.name(index), lambda: self.records[index].image)
 
     def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> ImageBatch:
         """Stack the images that could be read."""
-        readable = [s for s in samples if s["image"] is not None]
-        empty = np.zeros((0, self.size, self.size), np.uint8)
-        return ImageBatch(
-            skipped=[self._note(s, "reason") for s in samples if s["image"] is None],
-            image_BHW=torch.from_numpy(np.stack([s["image"] for s in readable]) if readable else empty),
-            index_B=torch.tensor([s["index"] for s in readable], dtype=torch.int64),
-            warned=[self._note(s, "warned") for s in samples if s["warned"]],
-        )
-
-    def _note(self, sample: dict[str, Any], key: str) -> Skipped:
-        return Skipped(sample["index"], self.name(sample["index"]), sample[key], sample["again"])
+        return image_batch(samples, self.view.size)
 
 
-def _train_image(record: Record, rng: np.random.Generator, size: int, crop: CropConfig, resize: Resize) -> np.ndarray:
-    image = images.read_crop(record.image, rng, size, crop.area, crop.aspect, resize)
+def train_image(
+    source: images.Source, rng: np.random.Generator, size: int, crop: CropConfig, resize: Resize
+) -> np.ndarray:
+    """A random resized crop of the image, flipped or not: (size, size) uint8. Raises ImageError."""
+    image = images.read_crop(source, rng, size, crop.area, crop.aspect, resize)
     return images.flip(image) if rng.random() < crop.flip else image
 
 

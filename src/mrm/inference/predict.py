@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mrm.data import loader, samples, sampling
-from mrm.data.config import Resize
+from mrm.data.eval_view import EvalView
 from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.models.classifier import Classifier
@@ -51,18 +51,30 @@ def compute_over(
     Worker processes read the images meanwhile; only a few batches are in memory, however many images there are. Raises
     UnreachableError where their folder is gone, or many in a row cannot be reached.
     """
-    config, device = model.config, next(model.parameters()).device
-    view: str = getattr(config, "view", "whole")
-    resize: Resize = getattr(config, "resize", "area")
-    data = samples.ImageData(records, config.image_size, view, crop_borders, resize)
+    device = next(model.parameters()).device
+    data = samples.ImageData(records, EvalView.of(model.config, crop_borders))
     reach = Reach(records)
+    for loaded in loader.loader(data, batches, workers, pin=device.type == "cuda"):
+        _note_reach(reach, loaded.index_B.numpy(), loaded.skipped)
+        yield compute_batch(model, loaded, compute, precision)
+
+
+def compute_batch(
+    model: Encoding, loaded: samples.ImageBatch, compute: Callable[[Tensor], Tensor], precision: hardware.Precision
+) -> Computed:
+    """What `compute` returns for the images of a batch, on the model's device."""
+    values = values_of(model, loaded.image_BHW, compute, precision)
+    return Computed(loaded.index_B.numpy(), values, loaded.skipped, loaded.warned)
+
+
+def values_of(
+    model: Encoding, image_BHW: Tensor, compute: Callable[[Tensor], Tensor], precision: hardware.Precision = "fp32"
+) -> np.ndarray:
+    """What `compute` returns for images at the model's size (uint8), which it gets normalised: (B, ...) float32."""
+    config, device = model.config, next(model.parameters()).device
     with torch.inference_mode(), hardware.autocast(device, precision):
-        for loaded in loader.loader(data, batches, workers, pin=device.type == "cuda"):
-            index_B = loaded.index_B.numpy()
-            _note_reach(reach, index_B, loaded.skipped)
-            images_BHW = loaded.image_BHW.to(device, non_blocking=True)
-            computed = compute(normalise(images_BHW, config.mean, config.std))
-            yield Computed(index_B, computed.float().cpu().numpy(), loaded.skipped, loaded.warned)
+        computed = compute(normalise(image_BHW.to(device, non_blocking=True), config.mean, config.std))
+        return computed.float().cpu().numpy()
 
 
 def _note_reach(reach: Reach, index_B: np.ndarray, skipped: Sequence[samples.Skipped]) -> None:

@@ -13,13 +13,14 @@ import numpy as np
 from mrm.data.finding_files import records_at
 from mrm.inference import predict
 from mrm.inference.predict import Kind
+from mrm.inference.prediction_table import KNOWN, NOTES
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.runs.output_lock import alone_on
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
-from mrm.runs.work import KNOWN, NOTES, Work
+from mrm.runs.work import Work
 from mrm.runs.written import Written
 from mrm.system.files import reserve, write_by, write_json
 from mrm.system.output_folder import writing

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
+from mrm.data.eval_view import EvalView
 from mrm.data.finding_files import records_at
 from mrm.data.records import Record
 from mrm.inference import heat_maps as maps
-from mrm.inference.decisions import DecisionRules
 from mrm.inference.heat_maps import Method
+from mrm.inference.predictor import Predictor
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
@@ -47,39 +47,44 @@ def explain(
     `maps.csv` has a row for each map and for each image that could not be read. Relative paths in lists start
     from `folder`; `workers` read images ahead. Raises RunError for a finding that the model does not have, or where no image can be read.
     """
-    network = model_folder.load_as(model, Classifier).to(device_named(device))
-    numbers = finding_numbers(network, findings)
+    predictor = Predictor(model_folder.load_as(model, Classifier).to(device_named(device)))
+    check_findings(predictor, findings)
     records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
     table, names = out / "maps.csv", output_names([r.name for r in records])
     spare_inputs(paths, records, [table])
 
     def draw(record: Record, name: str, image_HW: np.ndarray) -> Rows:
-        return explain_one(network, record, name, image_HW, out, numbers, method, opacity)
+        return explain_one(predictor, record, name, image_HW, out, findings or predictor.classes, method, opacity)
 
     return write_rows(table, COLUMNS, "explaining", records, names, draw, workers, method=method)
 
 
 def explain_one(
-    model: Classifier,
+    predictor: Predictor,
     record: Record,
     name: str,
     image_HW: np.ndarray,
     out: Path,
-    numbers: Sequence[int],
+    findings: Sequence[str],
     method: Method,
     opacity: float,
 ) -> Rows:
     """Write the heat maps of one image. Returns a row for each. Raises OutputError."""
-    probability_C = probabilities(model, image_HW)
+    view_BHW = EvalView.of(predictor.model.config).image(image_HW)[None]
+    (probability_C,) = predictor.rules.decide(predictor.values(view_BHW)).probability_BC
     rows, overlays = [], []
-    for number in numbers:
-        finding, file = model.config.classes[number], f"{name}.{plain(model.config.classes[number])}"
-        heat_HW = maps.heat_map(model, image_HW, number, method)
+    for finding in findings:
+        file = f"{name}.{plain(finding)}"
+        heat_HW = predictor.heat_map(image_HW, finding, method)
         overlays.append(maps.overlay(image_HW, heat_HW, opacity))
         with writing(out):
             write_whole(out / f"{file}.png", encode_rgb(overlays[-1]))
             write_whole(out / f"{file}.npy", encode_array(heat_HW))
-        row = {"image": record.name, "finding": finding, "probability": f"{probability_C[number]:.6f}"}
+        row = {
+            "image": record.name,
+            "finding": finding,
+            "probability": f"{probability_C[predictor.classes.index(finding)]:.6f}",
+        }
         row |= {"overlay": f"{file}.png", "array": f"{file}.npy", "sheet": f"{name}.sheet.png"}
         rows.append(row)
     titles = [f"{row['finding']}  {float(row['probability']):.2f}" for row in rows]
@@ -89,20 +94,10 @@ def explain_one(
     return rows
 
 
-def finding_numbers(model: Classifier, findings: Sequence[str]) -> list[int]:
-    """The positions of the named findings among the classes; of all if none is named. Raises RunError."""
-    classes = model.config.classes
-    if unknown := [name for name in findings if name not in classes]:
-        raise RunError(f"unknown finding {unknown[0]!r}; choose from {', '.join(classes)}")
-    return [classes.index(name) for name in findings or classes]
-
-
-@torch.inference_mode()
-def probabilities(model: Classifier, image_HW: np.ndarray) -> np.ndarray:
-    """The calibrated probability (C,) of each finding."""
-    image_1CHW, _ = maps.evaluation_view(model, image_HW)
-    rules = DecisionRules.of(model.card, model.config.classes)
-    return rules.probabilities(model(image_1CHW).float().cpu().numpy())[0]
+def check_findings(predictor: Predictor, findings: Sequence[str]) -> None:
+    """Raises RunError for a finding that the model does not have."""
+    if unknown := [name for name in findings if name not in predictor.classes]:
+        raise RunError(f"unknown finding {unknown[0]!r}; choose from {', '.join(predictor.classes)}")
 
 
 def encode_rgb(image_HW3: np.ndarray) -> bytes:

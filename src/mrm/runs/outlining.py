@@ -16,13 +16,15 @@ from mrm.data.display import class_colour
 from mrm.data.finding_files import records_at
 from mrm.data.headers import kind_of, load
 from mrm.data.records import Record, Records
-from mrm.inference import dicom_seg, outlines
+from mrm.inference import dicom_seg
+from mrm.inference.prediction_table import KNOWN, NOTES
+from mrm.inference.predictor import Predictor
 from mrm.models import model_folder
-from mrm.models.segmenter import Segmenter, probabilities
+from mrm.models.segmenter import Segmenter
 from mrm.runs.output_lock import alone_in
-from mrm.runs.reading_options import Reading, autocast, device_of
+from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
-from mrm.runs.work import KNOWN, NOTES, Work
+from mrm.runs.work import Work
 from mrm.runs.written import Written
 from mrm.system.errors import ImageError, MaskError, RunError
 from mrm.system.files import write_by
@@ -54,20 +56,18 @@ def outline(
     if dicom and any(is_dicom(r) for r in records):
         dicom_seg.require_highdicom()
     network = model_folder.load_as(model, Segmenter).to(device_of(reading))
-    classes = network.config.classes
+    predictor = Predictor(network, precision=reading.precision)
     settings = {"slide": slide, "dicom_seg": dicom}
     work = Work("outlining", network, model, records, make_folder(Path(out)), reading, settings)
-    work.run_singly(lambda index: outline_one(network, records[index], work.out / names[index], slide, dicom, reading))
-    columns = {**KNOWN, "mask": str, **{f"{c} area": float for c in classes}, **NOTES}
+    work.run_singly(lambda index: outline_one(predictor, records[index], work.out / names[index], slide, dicom))
+    columns = {**KNOWN, "mask": str, **{f"{c} area": float for c in predictor.classes}, **NOTES}
     return work.finish(lambda rows: write_table(work.out / "masks.csv", columns, rows()))
 
 
-def outline_one(model: Segmenter, record: Record, stem: Path, slide: bool, dicom: bool, reading: Reading) -> Row:
+def outline_one(predictor: Predictor, record: Record, stem: Path, slide: bool, dicom: bool) -> Row:
     """Write STEM.png, and STEM.seg.dcm for a DICOM file. Returns the row of the image. Raises ImageError, OSError."""
-    classes, card = model.config.classes, model.card
-    image_HW = images.read(record.image)
-    with autocast(model, reading):
-        mask_HW = outlines.outline(probabilities(model, image_HW, slide), outlines.thresholds_of(card, classes))
+    classes, card = predictor.classes, predictor.model.card
+    mask_HW = predictor.outline(images.read(record.image), slide).mask_HW
     file = stem.with_name(f"{stem.name}.png")
     with writing(stem.parent):  # so that a full disk stops the run, and is not noted as an unreadable image
         write_by(file, partial(write_mask, mask_HW))

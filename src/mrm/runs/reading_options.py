@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from mrm.system import hardware
-from mrm.system.errors import RunError, first_line
-from mrm.system.hardware import Precision, best_device
+from mrm.system.errors import ConfigError, RunError
+from mrm.system.hardware import Precision
 from mrm.training.trainer import processes
 
 
@@ -46,14 +46,12 @@ def device_named(name: str) -> torch.device:
 
     Raises RunError for a device that this machine does not have.
     """
-    if name == "auto":
-        return processes().device if processes().num_processes > 1 else best_device()
+    if name == "auto" and processes().num_processes > 1:
+        return processes().device
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RunError(f"--device {name} is not available ({first_line(error)}); cpu always is") from error
-    return device
+        return hardware.device_named(name)
+    except ConfigError as error:
+        raise RunError(f"--{error}") from error
 
 
 def autocast(model: torch.nn.Module, reading: Reading) -> torch.autocast:

@@ -10,11 +10,11 @@ import numpy as np
 
 from mrm.data.finding_files import records_at
 from mrm.inference import neighbours, predict
+from mrm.inference.prediction_table import KNOWN
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.runs.reading_options import Reading, device_of
-from mrm.runs.work import KNOWN
 from mrm.system.errors import RunError
 from mrm.system.partial_results import Row
 

@@ -19,7 +19,7 @@ from mrm.data import sampling
 from mrm.data.finding_files import record_keys
 from mrm.data.reach import Reach
 from mrm.data.records import Records
-from mrm.inference import neighbours, predict
+from mrm.inference import predict
 from mrm.inference.predict import Computed
 from mrm.models import model_folder
 from mrm.runs.reading_options import Reading, named_failures
@@ -30,8 +30,6 @@ from mrm.system.partial_results import AGAIN, Partial, Row
 from mrm.system.progress import Progress
 from mrm.training.trainer import processes
 
-KNOWN: dict[str, type] = dict.fromkeys(neighbours.NAMED, str)  # the first columns of every table
-NOTES: dict[str, type] = {"warning": str, "error": str}  # the last columns of every table
 DECIDING = ("thresholds", "temperatures", "outline_thresholds", "outliers")  # fields of a card that results depend on
 SHOWN = 5  # warnings about images that are printed; the table has all of them
 

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 import mrm
 from mrm.data import display
-from mrm.data.config import Resize
+from mrm.data.eval_view import EvalView
 from mrm.inference import heat_maps
 from mrm.inference.heat_maps import METHODS
 from mrm.serve import uploads
@@ -81,7 +81,7 @@ class AppState:
             await self.decoders.close()
             self.worker.close()
 
-    async def decode(self, form: Form, eval_view: tuple[int, str, Resize] | None = None) -> DecodedImage:
+    async def decode(self, form: Form, eval_view: EvalView | None = None) -> DecodedImage:
         """The image of a form, decoded in a process of its own. Its pixels are reserved as soon as they are here."""
         upload = await self.in_decoder(uploads.decode, form.data, self.limits, eval_view)
         form.reservation.add(upload.image_HW.nbytes)

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 
 from mrm.data import display, images
-from mrm.data.config import Resize
+from mrm.data.eval_view import EvalView
 from mrm.inference import heat_maps, outlines, reconstruction, report_filling
-from mrm.inference.decisions import DecisionRules
-from mrm.models import model_folder, segmenter
-from mrm.models.classifier import Classifier
-from mrm.models.mrm import MRM, normalise
-from mrm.models.segmenter import Segmenter
+from mrm.inference.predictor import Predictor
+from mrm.models import model_folder
+from mrm.models.mrm import MRM
 from mrm.serve.admission import Refused
 from mrm.serve.answers import (
     Explanation,
@@ -43,14 +41,19 @@ class Models:
     """The models of a service. Their methods are called by one thread at a time (`mrm.serve.worker`)."""
 
     name: str
-    model: Any  # Classifier, Segmenter or MRM
+    predictor: Predictor  # of a classifier, a segmenter or a pre-trained MRM
     pretrained: MRM | None = None
     pretrained_name: str | None = None
 
     @property
+    def model(self) -> Any:
+        """The classifier, segmenter or MRM."""
+        return self.predictor.model
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The findings of the classifier or segmenter."""
-        return () if isinstance(self.model, MRM) else tuple(self.model.config.classes)
+        return self.predictor.classes
 
     @property
     def capabilities(self) -> list[str]:
@@ -69,15 +72,12 @@ class Models:
     @property
     def kind(self) -> str:
         """ "classifier", "segmenter" or "mrm"."""
-        return model_folder.kind_of(self.model)
+        return self.predictor.kind
 
     @property
-    def eval_view(self) -> tuple[int, str, Resize] | None:
-        """Size, view and resizing of the images of a classifier; None for models that take whole images."""
-        if not isinstance(self.model, Classifier):
-            return None
-        config = self.model.config
-        return config.image_size, config.view, config.resize
+    def eval_view(self) -> EvalView | None:
+        """How images are prepared for a classifier; None for models that take whole images."""
+        return EvalView.of(self.model.config) if self.kind == "classifier" else None
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -87,22 +87,13 @@ class Models:
         thresholds = {**card.thresholds, **outline_thresholds}
         return {name: float(thresholds[name]) for name in self.classes if name in thresholds}
 
-    @property
-    def rules(self) -> DecisionRules:
-        """How the logits of the classifier become decisions."""
-        return DecisionRules.of(self.model.card, self.classes)
-
-    @torch.inference_mode()
     def classify(self, images_BHW: np.ndarray) -> np.ndarray:
         """What `mrm predict` computes of images at the model's size: logits, and features if it knows outliers."""
-        config, device = self.model.config, next(self.model.parameters()).device
-        compute = self.rules.needed_from(self.model)
-        images_BCHW = normalise(torch.from_numpy(images_BHW).to(device), config.mean, config.std)
-        return compute(images_BCHW).float().cpu().numpy()
+        return self.predictor.values(images_BHW)
 
     def prediction(self, values_K: np.ndarray, upload: DecodedImage) -> Prediction:
         """The findings of an image, as `mrm predict` writes them, from what `classify` returned for it."""
-        rules = self.rules
+        rules = self.predictor.rules
         decisions = rules.decide(values_K[None])
         findings = [
             Finding(name, float(probability), rules.thresholds.get(name), _bool_or_none(decision))
@@ -117,10 +108,8 @@ class Models:
 
     def outline(self, upload: DecodedImage, side: int) -> Prediction:
         """The findings, mask (class numbers) and overlay of a segmenter, at most `side` pixels large."""
-        assert isinstance(self.model, Segmenter)
+        probability_CHW, mask_HW = self.predictor.outline(upload.image_HW)
         thresholds = outlines.thresholds_of(self.model.card, self.classes)
-        probability_CHW = segmenter.probabilities(self.model, upload.image_HW)
-        mask_HW = outlines.outline(probability_CHW, thresholds)
         areas = [float((mask_HW == number).mean()) for number in range(1, len(self.classes) + 1)]
         findings = [
             Finding(name, float(probability_HW.max()), threshold.probability, area > 0, area)
@@ -135,9 +124,8 @@ class Models:
 
     def explain(self, upload: DecodedImage, finding: str, method: str, side: int, array: bool) -> Explanation:
         """A heat map of the image for a finding, at most `side` pixels large, as images or as an array."""
-        assert isinstance(self.model, Classifier)
         try:
-            heat_HW = heat_maps.heat_map(self.model, upload.image_HW, self.classes.index(finding), method)
+            heat_HW = self.predictor.heat_map(upload.image_HW, finding, method)
         except ExplainError as error:
             raise Refused(422, str(error)) from None
         image_HW = display.shrink(upload.image_HW, side)
@@ -191,7 +179,7 @@ def load(model: Path, pretrained: Path | None, device: torch.device) -> Models:
     if isinstance(main, MRM) and mrm is not None:
         raise RunError(f"{model}: is itself a pre-trained model; leave out --mrm, or give a classifier as MODEL")
     pretrained_name = pretrained.resolve().name if pretrained else None
-    models = Models(model.resolve().name, main, main if isinstance(main, MRM) else mrm, pretrained_name)
+    models = Models(model.resolve().name, Predictor(main), main if isinstance(main, MRM) else mrm, pretrained_name)
     _check_weights(models, model)
     return models
 
@@ -200,7 +188,7 @@ def _check_weights(models: Models, path: Path) -> None:
     """One forward pass, so that weights that are not finite are found before the first request."""
     if models.eval_view is None:
         return
-    size = models.eval_view[0]
+    size = models.eval_view.size
     if not np.isfinite(models.classify(np.zeros((1, size, size), np.uint8))).all():
         raise RunError(
             f"{path}: returns no finite number for a black image; its weights are damaged, or training diverged"

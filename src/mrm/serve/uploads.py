@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from mrm.data import display, images
-from mrm.data.config import Resize
+from mrm.data.eval_view import EvalView
 from mrm.data.images import ImageFile
 from mrm.serve.admission import Refused
 from mrm.serve.answers import Preview, png
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image (H, W) uint8, the size of the original, and warnings about what the file says of itself."""
+    """An image (H, W) uint8, the size of the original, and warnings: what the file says of itself, and whether it is blank."""
 
     image_HW: np.ndarray
     height: int
@@ -33,15 +33,12 @@ class DecodedImage:
     warnings: list[str]
 
 
-def decode(data: bytes, limits: Limits, eval_view: tuple[int, str, Resize] | None = None) -> DecodedImage:
-    """Decode an upload, whole or as a classifier is evaluated on it (size, view). Raises Refused (422)."""
+def decode(data: bytes, limits: Limits, eval_view: EvalView | None = None) -> DecodedImage:
+    """Decode an upload, whole or as a classifier is evaluated on it. Raises Refused (422)."""
     image = _open(data, limits)
-    if eval_view is None:
-        image_HW = refuse_if_unreadable(lambda: images.read(image))
-    else:
-        size, view, resize = eval_view
-        image_HW = refuse_if_unreadable(lambda: images.eval_image(image, size, view, method=resize))
-    return DecodedImage(image_HW, *images.size(image), refuse_if_unreadable(lambda: images.doubts(image)))
+    image_HW = refuse_if_unreadable(lambda: eval_view.image(image) if eval_view else images.read(image))
+    said = refuse_if_unreadable(lambda: images.doubts(image)) + [images.BLANK] * images.is_blank(image_HW)
+    return DecodedImage(image_HW, *images.size(image), said)
 
 
 def preview(data: bytes, limits: Limits, side: int) -> Preview:

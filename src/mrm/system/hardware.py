@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from mrm.system.errors import ConfigError
+from mrm.system.errors import ConfigError, first_line
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12}  # dense bf16, 1/s
@@ -20,6 +20,18 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 def best_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_named(name: str | torch.device) -> torch.device:
+    """The device of that name, "auto" being the best one. Raises ConfigError for one that this machine does not have."""
+    if name == "auto":
+        return best_device()
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device {name} is not available ({first_line(error)}); cpu always is") from error
+    return device
 
 
 def cores() -> int:
