@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 from mrm.system import lazy
 
 if TYPE_CHECKING:
-    from mrm import audit, recipes, runs
+    from mrm import audit, interop, recipes, runs
     from mrm.inference.predictor import Predictor
     from mrm.models.model_folder import load, load_encoder
     from mrm.training.tasks import pretrain_losses
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "audit", "load", "load_encoder", "pretrain_losses", "recipes", "runs"]
+__all__ = ["Predictor", "audit", "interop", "load", "load_encoder", "pretrain_losses", "recipes", "runs"]
 __getattr__, __dir__ = lazy.exports(
     "mrm",
     {
         "Predictor": "mrm.inference.predictor",
         "audit": "mrm.audit",
+        "interop": "mrm.interop",
         "load": "mrm.models.model_folder",
         "load_encoder": "mrm.models.model_folder",
         "pretrain_losses": "mrm.training.tasks",

@@ -12,7 +12,6 @@ from mrm.cli.parsing import require_file
 from mrm.cli.shared_options import Batch, CropBorders, Device, Images, Precision, Workers
 from mrm.interop.publication import Publication
 from mrm.serve.limits import Limits
-from mrm.system.errors import ConfigError
 from mrm.system.table_files import FEATURE_SUFFIXES, check_suffix
 
 
