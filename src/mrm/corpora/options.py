@@ -43,9 +43,7 @@ class Options:
     columns: Mapping[str, str] = field(default_factory=dict)  # custom: OUR-NAME=COLUMN, such as accession=Number
     table: tuple[Path, ...] = ()  # custom: tables, CSV, Parquet, .xlsx or .ods; by default the only one in the source
     sheet: str = ""  # custom: the sheet of the first table; by default the first that is not empty
-    join_by: str = (
-        ""  # custom: what rows find their images by, such as accession; by default the most specific that fits
-    )
+    join_by: str = ""  # custom: what rows find images by, such as accession; by default the most specific that fits
     within_days: int = 0  # custom: how far a row's date may be from that of its study, for patient_id+date
     config: Path | None = None  # custom: the description.yaml of an earlier preparation; options override it
 
@@ -56,12 +54,15 @@ class Options:
     # Machine
     workers: int = 0  # processes; 0 takes one per core
 
+    # Labels
+    values: Mapping[str, str] = field(default_factory=dict)  # custom: what words mean, such as ja=1,nein=0,unklar=-1
+    label_column: str = ""  # custom: the column that names the findings, where classes have no columns of their own
+    label_separator: str = ""  # custom: between findings in a cell; a sign, none, or by default what is found out
+
     # Tables
     encoding: str = ""  # custom: of the tables that are text, such as windows-1252; by default found out by their bytes
     delimiter: str = ""  # custom: comma, semicolon, tab, bar or a sign; by default found out by the header
-    header_lines: str = (
-        ""  # custom: of the first table, the line with the names of the columns, such as 2, or several, such as 1-2
-    )
+    header_lines: str = ""  # custom: lines of the first table that name its columns, such as 2, or 1-2 for two
 
     def __post_init__(self) -> None:
         TableForm(self.encoding, self.delimiter, header_lines=self.header_lines)

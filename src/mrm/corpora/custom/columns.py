@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from mrm.corpora.contract import IMAGES
 from mrm.corpora.custom.description import COLUMNS
-from mrm.corpora.custom.values import SPLITS, VALUES
+from mrm.corpora.custom.values import SIGNS, SPLITS, value_of
 
 SAMPLE = 500  # different values of a column that are looked at
 FEWEST = 5  # different values that a key column has; numbers such as 0 and 1 may be ids of patients by chance
@@ -159,7 +159,7 @@ def _unused(sample: Sequence[str], taken: Mapping[str, Taken]) -> str:
     """Why a column is not used; one that looks like labels says how to use it."""
     if not sample:
         return "empty"
-    if len(sample) <= 5 and all(value.casefold() in VALUES for value in sample):
+    if len(sample) <= 5 and all(value_of(value, SIGNS) is not None for value in sample):
         return f"values {_some(sample)} look like labels; if so, name it with --classes"
     if (kind := _kind(sample)) and kind[0] in {t.name for t in taken.values()}:
         other = next(t.column for t in taken.values() if t.name == kind[0])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mrm.corpora.custom import values
 from mrm.corpora.options import KEYS, Options, check_join_by
 from mrm.data.records import RESERVED
 from mrm.system.errors import RecordError
@@ -50,7 +51,17 @@ class Labels:
     """How the cells of label columns are read."""
 
     classes: tuple[str, ...] = ()  # the classes, in their order
-    values: dict[str, float] = field(default_factory=dict)  # further words: 1 present, 0 absent, -1 uncertain
+    values: dict[str, str] = field(default_factory=dict)  # word: 1 present, 0 absent, -1 uncertain, empty not stated
+    column: str = ""  # the column that names the findings, where classes have no columns of their own
+    separator: str = ""  # between findings in one cell: a sign or its name, "none" if a cell has one; empty: found out
+
+    def __post_init__(self) -> None:
+        values.declared(self.values)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the tables that hold labels."""
+        return (self.column,) if self.column else self.classes
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,12 @@ def asked(source: Path, tables: Sequence[Path], options: Options) -> Description
         tables=tuple(described),
         join_by=options.join_by or description.join_by,
         within_days=options.within_days or description.within_days,
-        labels=replace(description.labels, classes=options.classes or description.labels.classes),
+        labels=Labels(
+            options.classes or description.labels.classes,
+            {**description.labels.values, **options.values},
+            options.label_column or description.labels.column,
+            options.label_separator or description.labels.separator,
+        ),
         reports=replace(description.reports, sections=options.sections or description.reports.sections),
     )
 

@@ -77,7 +77,7 @@ def read_tables(files: Sequence[Path], description: Description, options: Option
     for file, table in zip(files, description.tables, strict=True):
         opened = open_table(file, table.form)
         header = opened.header
-        lines = rows_of(file, header, opened.rows, description.labels.classes)
+        lines = rows_of(file, header, opened.rows, description.labels.columns)
         if not lines:
             raise RecordError(f"{file}: has no rows")
         if not table.header_lines:
@@ -87,10 +87,10 @@ def read_tables(files: Sequence[Path], description: Description, options: Option
                 [(row.line, [stated(cell) for cell in row.cells.values()]) for row in lines[:HEADER_SAMPLE]],
             )
         theirs = {ours: column for ours, column in options.columns.items() if column in header}
-        classes = [c for c in description.labels.classes if c in header]
+        classes = [c for c in description.labels.columns if c in header]
         doubts = [f"{file.name}: {doubt}" for doubt in opened.doubts if doubt != opened.how]
         tables.append(ReadTable(file, table, header, lines, {**table.columns, **theirs}, classes, opened.how, doubts))
-    wanted = [*options.columns.values(), *description.labels.classes]
+    wanted = [*options.columns.values(), *description.labels.columns]
     wanted += [column for table in description.tables for column in table.columns.values()]
     if files:
         _check_columns(tables, wanted)

@@ -8,22 +8,23 @@ from collections.abc import Iterator, Sequence
 from mrm.corpora.custom.archive import Archive
 from mrm.corpora.custom.export_tables import ExportTable
 from mrm.corpora.custom.joining import Joined
-from mrm.corpora.custom.values import VALUES
+from mrm.corpora.custom.labels import LabelReader
 from mrm.data.records import Record, Records
 from mrm.system.text_table import text_table
 
 EXAMPLES = 5
-MEANINGS = {1.0: "1", 0.0: "0", -1.0: "-1 (uncertain)"}
 
 
-def understood(tables: Sequence[ExportTable], joined: Joined, records: Records, archive: Archive) -> str:
+def understood(
+    tables: Sequence[ExportTable], joined: Joined, labels: LabelReader, records: Records, archive: Archive
+) -> str:
     """The whole answer as lines for the terminal."""
     lines: list[str] = []
     for table in tables:
         lines += [f"{table.file.name}: {len(table.rows.entries):,} rows, {table.how}", *_columns(table), ""]
     lines += _matches(joined, archive)
     lines += ["", *_examples(records)]
-    lines += ["", *_values(tables)]
+    lines += ["", *labels.lines()]
     return "\n".join([*lines, *_archive(records)])
 
 
@@ -58,20 +59,6 @@ def _example(record: Record) -> list[str]:
     report = " ".join(record.report.split())
     labels = ["" if v != v else f"{v:g}" for v in record.labels]
     return [record.name, record.patient, record.view, report[:60], *labels]
-
-
-def _values(tables: Sequence[ExportTable]) -> Iterator[str]:
-    """Which words of each label column were read as what, and which not."""
-    for table in tables:
-        for column in table.description.labels:
-            counts = Counter(entry.labels[column] for entry in table.rows.entries)
-            yield f"label {column}: " + ", ".join(_value(word, n) for word, n in counts.most_common(12))
-
-
-def _value(word: str, count: int) -> str:
-    value = VALUES.get(word.lower())
-    meaning = "NOT UNDERSTOOD" if value is None else MEANINGS.get(value, "not stated")
-    return f"{word or 'empty'} = {meaning} ({count:,})"
 
 
 def _archive(records: Records) -> Iterator[str]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from mrm.corpora.contract import Exclusion, Release, list_images
+from mrm.corpora.contract import UNNAMED, Exclusion, Release, list_images
 from mrm.corpora.custom import checks, preview
 from mrm.corpora.custom.archive import Archive, extra_of, find_images, may_be_dicom
 from mrm.corpora.custom.description import FILE, Description
 from mrm.corpora.custom.export_tables import ExportTable, find_tables, read_tables, take_columns
 from mrm.corpora.custom.folder import read_folder
-from mrm.corpora.custom.joining import Entry, join
+from mrm.corpora.custom.joining import Entry, Joined, join
+from mrm.corpora.custom.labels import LabelReader, NotUnderstood, label_reader
 from mrm.corpora.custom.merging import UNMATCHED, merge
 from mrm.corpora.custom.sidecars import Sidecars
-from mrm.corpora.custom.values import SPLITS, VALUES
+from mrm.corpora.custom.values import SPLITS
 from mrm.corpora.options import Options
 from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Record, Records
@@ -90,35 +92,43 @@ def _from_tables(
     excluded = [*merged.excluded, *joined.excluded]
     pairs, mismatched, notes = checks.patients(joined.pairs, archive)
     excluded += mismatched
+    labels = description.labels
+    reader = label_reader(merged.entries, labels.classes, labels.column, labels.separator, labels.values)
+    description = replace(description, labels=replace(labels, classes=reader.classes))
     rows = []
     for entry, image in pairs:
-        record = _record(entry, image, archive, sidecars, description)
+        record = _record(entry, image, archive, sidecars, reader, description.reports.sections)
         if isinstance(record, Exclusion):
             excluded.append(record)
         else:
             rows.append(record)
-    records = Records(rows, description.labels.classes, ", ".join(str(table.file) for table in tables))
+    records = Records(rows, reader.classes, ", ".join(str(table.file) for table in tables))
     doubts = [doubt for table in tables for doubt in table.doubts]
     notes = [*doubts, *merged.notes, *notes, *checks.contrary_labels(records), *checks.without_study(archive)]
+    notes += [reader.advice] if reader.advice else []
     files = {FILE: description.to_yaml()}
     if merged.unmatched:
         files[UNMATCHED] = merged.unmatched_csv()
-    understood = preview.understood(tables, joined, records, archive)
-    return Export(records, description, excluded, notes, understood, files, preview.advice(joined))
+    understood = preview.understood(tables, joined, reader, records, archive)
+    return Export(records, description, excluded, notes, understood, files, _advice(joined, excluded, reader))
+
+
+def _advice(joined: Joined, excluded: Sequence[Exclusion], reader: LabelReader) -> str:
+    """What to do if no record is left: about the labels, if most rows were left out for them."""
+    reasons = Counter(e.reason for e in excluded if not e.reason.startswith(UNNAMED)).most_common(1)
+    return reader.advice if reasons and reasons[0][0] == BAD_LABEL else preview.advice(joined)
 
 
 def _record(
-    entry: Entry, image: str, archive: Archive, sidecars: Sidecars, description: Description
+    entry: Entry, image: str, archive: Archive, sidecars: Sidecars, reader: LabelReader, sections: Sequence[str]
 ) -> Record | Exclusion:
     """The record of an image and its row, completed from the header, or the reason why there is none."""
-    labels = [VALUES.get(entry.labels.get(c, "").lower()) for c in description.labels.classes]
-    if None in labels:
-        bad = description.labels.classes[labels.index(None)]
-        return Exclusion(image, BAD_LABEL, f"{entry.where}: {entry.labels[bad]!r} in column {bad}")
+    labels = reader(entry.labels)
+    if isinstance(labels, NotUnderstood):
+        return Exclusion(image, BAD_LABEL, f"{entry.where}: {labels.text!r} in column {labels.column}")
     split = entry.cells.get("split", "").lower()
     if split and split not in SPLITS:
         return Exclusion(image, BAD_SPLIT, f"{entry.where}: {split!r}")
-    sections = description.reports.sections
     facts = {**archive.facts(image), **{name: text for name, text in entry.cells.items() if text}}
     return Record(
         image=archive.images[image],
@@ -126,7 +136,7 @@ def _record(
         patient=facts.get("patient_id", ""),
         study=facts.get("study_id", ""),
         view=facts.get("view", ""),
-        labels=tuple(v for v in labels if v is not None),
+        labels=labels,
         extra=extra_of(SPLITS.get(split, ""), facts),
         name=image,
     )
