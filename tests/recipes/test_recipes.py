@@ -89,7 +89,18 @@ def test_pre_training_has_the_published_numbers():
 def test_every_setting_of_the_method_is_in_the_published_table():
     """A setting added later must be compared too; only places, the machine and the bookkeeping are nobody's business."""
     apart = {"records", "out", "init", "val", "images", "tokenizer", "on_error", "audit", "max_steps", "seed"}
-    apart |= {"train", "classes", "list_classes", "extend", "uncertain", "uncertain_by_class", "scratch", "only"}
+    apart |= {
+        "patience",
+        "patience_gain",
+        "train",
+        "classes",
+        "list_classes",
+        "extend",
+        "uncertain",
+        "uncertain_by_class",
+        "scratch",
+        "only",
+    }
     bookkeeping = {
         "steps", "epochs", "warmup_steps", "warmup_epochs", "lr", "betas", "momentum", "bad_steps", "micro_batch",
         "precision", "compile", "sharding", "checkpointing", "workers", "log_every", "validate_every",
@@ -150,6 +161,21 @@ def test_modern_pre_training_hides_nine_patches_of_ten_and_changes_nothing_else(
 def test_an_augmentation_that_makes_no_sense_is_refused_with_its_name():
     with pytest.raises(ConfigError, match=r"erase must be from 0 to 1"):
         from_yaml(FinetuneConfig, "train: a\nval: b\ninit: c\nout: d\naugment: {erase: 3.0}\n")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("patience: 0", "--patience must be at least 1 validation, not 0"),
+        ("patience_gain: -0.1", "--patience-gain must be 0 or more, not -0.1"),
+        ("loss: dice", "unknown value 'dice'; choose from bce, weighted, focal, asymmetric"),
+        ("tune: some", "unknown --tune 'some'; choose from full, lora, head, last-N"),
+        ("lora: {rank: 0}", "lora.rank must be at least 1, not 0"),
+    ],
+)
+def test_a_setting_of_fine_tuning_that_makes_no_sense_is_refused_with_what_does(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        from_yaml(FinetuneConfig, f"train: a\nval: b\ninit: c\nout: d\n{setting}\n")
 
 
 # Recipes as functions ---------------------------------------------------------------------------------

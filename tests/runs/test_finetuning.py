@@ -98,6 +98,64 @@ def test_a_refused_setting_leaves_no_run_behind(phantoms, pretrained_run, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def scripted(monkeypatch):
+    """Fine-tunings whose validation AUROC is written down: the best is that of step 4, which step 8 only equals."""
+    scores = {2: 0.6, 4: 0.7, 6: 0.65, 8: 0.7, 10: 0.8, 12: 0.5}
+    monkeypatch.setattr(finetuning, "auroc_validation", lambda *_: lambda model, step, state: {"score": scores[step]})
+    return {"validate_every": 2, "save_every": 3, "log_every": 1}
+
+
+def test_patience_ends_a_run_after_validations_without_a_better_one_and_keeps_the_best(
+    phantoms, pretrained_run, tmp_path, scripted, capsys
+):
+    run, config = tmp_path / "run", finetune_config(phantoms, pretrained_run, tmp_path / "run", patience=2, **scripted)
+    with sigterm_after(7), pytest.raises(SystemExit):
+        runs.finetune(config)
+    runs.finetune(config)
+    assert "ended at step 8/12, since 2 validations in a row brought no gain over that at step 4" in (
+        capsys.readouterr().out
+    )
+    assert [row["step"] for row in trace(run)] == [str(step) for step in range(1, 9)]
+    steps = {name: model_folder.read_card(run / name).origin["step"] for name in ("best", "last")}
+    assert steps == {"best": 4, "last": 8}
+    before = weights(run)
+    runs.finetune(config)  # it has ended: nothing more is trained
+    assert [row["step"] for row in table(run / "validation.csv")] == ["2", "4", "6", "8"]
+    assert all(torch.equal(value, before[name]) for name, value in weights(run).items())
+    runs.finetune(replace(config, patience=3, extend=True))  # more patience goes on, to a better one and the end
+    assert model_folder.read_card(run / "best").origin["step"] == 10
+    assert trace(run)[-1]["step"] == "12"
+
+
+def test_a_better_validation_by_less_than_the_gain_is_the_best_but_prolongs_nothing(
+    phantoms, pretrained_run, tmp_path, scripted, monkeypatch
+):
+    scores = {2: 0.7, 4: 0.7004, 6: 0.7008}
+    monkeypatch.setattr(finetuning, "auroc_validation", lambda *_: lambda model, step, state: {"score": scores[step]})
+    run = runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run", patience=2, **scripted))
+    assert trace(run)[-1]["step"] == "6"
+    assert model_folder.read_card(run / "best").origin["step"] == 6
+
+
+def test_without_patience_a_run_goes_to_its_end(phantoms, pretrained_run, tmp_path, scripted):
+    run = runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run", **scripted))
+    assert trace(run)[-1]["step"] == "12"
+
+
+@pytest.mark.parametrize("loss", ["focal", "asymmetric"])
+def test_the_loss_that_is_asked_for_is_the_one_that_is_trained(phantoms, pretrained_run, tmp_path, loss):
+    from mrm.training.losses import LabelLoss
+
+    one_step = {"steps": 1, "warmup_steps": 0, "log_every": 1, "global_batch": 48}  # of all records
+    run = runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run", loss=loss, **one_step))
+    labels = Records.load(phantoms / "records.csv", None).labels_NC
+    expected = LabelLoss(loss, labels)(torch.zeros(labels.shape), torch.from_numpy(labels).float()).mean()
+    assert float(trace(run)[0]["labels"]) == pytest.approx(float(expected), rel=1e-3)  # a new head gives logits near 0
+    assert mrm.load(run).card.origin["loss"] == loss
+    assert "val_average_precision" in table(run / "validation.csv")[0]
+
+
 def test_validation_follows_every_epoch_if_asked_to_and_the_last_step(phantoms, pretrained_run, tmp_path):
     config = finetune_config(phantoms, pretrained_run, tmp_path / "run", steps=5, global_batch=20, validate_epochs=1)
     run = runs.finetune(config)  # 48 records: two full batches of 20 and one of 8

@@ -64,6 +64,7 @@ FINETUNING = {
     "augment.erase": 0.0,
     "pooling": "mean",
     "tune": "full",
+    "loss": "bce",
     "lora": LoraConfig(),  # of no effect
     "drop_path": 0.1,
     "probe_first": False,

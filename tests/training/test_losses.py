@@ -2,12 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from mrm.models.mrm import normalise_patches
-from mrm.training.losses import Term, label_loss, masked_patch_loss, masked_token_loss
+from mrm.training.losses import (
+    LabelLoss,
+    Term,
+    balanced_weights,
+    label_loss,
+    masked_patch_loss,
+    masked_token_loss,
+)
 
 NAN = float("nan")
 
@@ -70,6 +78,49 @@ def test_a_label_not_stated_gives_no_gradient_whatever_the_logit():
     label_loss(logits, torch.tensor([[0.0, NAN]])).sum.backward()
     assert logits.grad[0, 0].item() == pytest.approx(torch.tensor(2.0).sigmoid().item())
     assert logits.grad[0, 1].item() == 0.0
+
+
+# Probabilities 0.8, 0.8, 0.2, 0.03 and one that is not stated; labels 1, 0, 0, 0
+ODDS = torch.log(torch.tensor([[4.0, 4.0], [0.25, 0.03 / 0.97], [1.0, 1.0]]))
+LABELS = torch.tensor([[1.0, 0.0], [0.0, 0.0], [NAN, NAN]])
+TRAINING = np.array([[1, 0], [0, 0], [0, 1], [0, NAN], [NAN, 1]])  # 1 of 4 and 2 of 4 stated labels are positive
+BY_HAND = {
+    "bce": -math.log(0.8) - math.log(0.2) - math.log(0.8) - math.log(0.97),
+    # of the first class, a positive 4 / (2 x 1) and a negative 4 / (2 x 3); of the second, both 4 / (2 x 2)
+    "weighted": -2 * math.log(0.8) - math.log(0.2) - 2 / 3 * math.log(0.8) - math.log(0.97),
+    "focal": -0.25 * 0.2**2 * math.log(0.8)
+    - 0.75 * (0.8**2 * math.log(0.2) + 0.2**2 * math.log(0.8) + 0.03**2 * math.log(0.97)),
+    "asymmetric": -math.log(0.8) - 0.75**4 * math.log(0.25) - 0.15**4 * math.log(0.85),  # 0.03 is below the margin
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_each_loss_of_labels_by_hand(name):
+    term = LabelLoss(name, TRAINING)(ODDS, LABELS)
+    assert term.sum.item() == pytest.approx(BY_HAND[name], rel=1e-5)
+    assert term.count.item() == 4
+
+
+def test_bce_is_the_label_loss():
+    assert LabelLoss("bce", TRAINING)(ODDS, LABELS) == label_loss(ODDS, LABELS)
+
+
+def test_balanced_weights_are_those_of_scikit_learn_and_1_for_a_class_of_one_value():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    rare = np.array([0] * 17 + [1] * 3)
+    both = np.stack([rare, np.ones(20)], axis=1)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=rare)
+    torch.testing.assert_close(balanced_weights(both), torch.tensor([[expected[0], 1], [expected[1], 1]]).float())
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_no_loss_of_labels_overflows_or_loses_its_gradient(name):
+    logits = torch.tensor([[90.0, -90.0], [-90.0, 90.0]], requires_grad=True)
+    LabelLoss(name, TRAINING)(logits, torch.tensor([[0.0, 0.0], [1.0, 1.0]])).sum.backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[1, 0] < 0  # a positive that is missed pulls its logit up
+    assert logits.grad[0, 0] >= 0
 
 
 def terms(which: str, part: slice) -> Term:

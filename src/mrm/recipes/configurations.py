@@ -12,7 +12,7 @@ from typing import Literal
 
 from mrm.data.config import AugmentConfig, CropConfig, OnError, ReportConfig, Resize
 from mrm.models.config import LoraConfig, ModelConfig
-from mrm.training.config import TrainConfig, last_blocks
+from mrm.training.config import LabelLossName, TrainConfig, check_patience, last_blocks
 
 FINETUNE_CROP = CropConfig(area=(0.08, 1.0))  # the published one: torchvision's default, not that of pre-training
 
@@ -72,6 +72,7 @@ class FinetuneConfig:
     scratch: bool = False  # train the same architecture from random weights, for comparison
     probe_first: bool = False  # start from a linear probe instead of a random head; helps with few labels or steps
     pooling: Literal["mean", "attention"] = "mean"  # of the patches; attention learns where to look
+    loss: LabelLossName = "bce"  # of the labels; weighted, focal and asymmetric are for rare findings
     drop_path: float = 0.1  # probability of skipping a block in training
 
     # Samples
@@ -82,11 +83,16 @@ class FinetuneConfig:
     # Schedule
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
     extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
+    patience: int | None = (
+        None  # validations in a row without a gain in AUROC after which the run ends; by default none
+    )
+    patience_gain: float = 0.001  # the least rise of AUROC that is a gain
     seed: int = 0  # of the weights, the order of the records, and the augmentation
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         last_blocks(self.tune)
+        check_patience(self.patience, self.patience_gain)
 
 
 @dataclass(frozen=True)
@@ -126,5 +132,10 @@ class SegmentConfig:
     # Schedule
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
     extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
+    patience: int | None = None  # validations in a row without a gain in Dice after which the run ends; by default none
+    patience_gain: float = 0.001  # the least rise of Dice that is a gain
     seed: int = 0  # of the weights, the order of the images, and the crops
     training: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_patience(self.patience, self.patience_gain)

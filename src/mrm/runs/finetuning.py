@@ -30,6 +30,8 @@ from mrm.statistics import ranking
 from mrm.statistics.few_labels import few_labels
 from mrm.system import hardware
 from mrm.system.errors import RunError
+from mrm.training.losses import LabelLoss
+from mrm.training.patience import Patience
 from mrm.training.tasks import ClassifyTask
 from mrm.training.trainer import Trainer
 from mrm.training.tuning import choose_trained
@@ -51,14 +53,15 @@ def finetune(config: FinetuneConfig) -> Path:
         train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment,
         resize=config.resize,
     )  # fmt: skip
-    card = Card("classifier", asdict(model.config), {**origin(config, train, config.train), "tune": config.tune})
+    facts = origin(config, train, config.train) | {"tune": config.tune, "loss": config.loss}
+    card = Card("classifier", asdict(model.config), facts)
     seen = note_seen(config, "fine-tuning", train)
     prints = fingerprint(val, config.audit == "images")
     warn_of([*overlaps(seen, val, "validation", prints=prints), *repeats(val, prints, "the validation set")])
     if config.probe_first and not (Path(config.out) / "last").exists():
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
     run = Trainer(
-        ClassifyTask(model),
+        ClassifyTask(model, LabelLoss(config.loss, train.labels_NC)),
         data,
         config.training.shortened(config.max_steps),
         config.out,
@@ -66,6 +69,7 @@ def finetune(config: FinetuneConfig) -> Path:
         seed=config.seed,
         validate=auroc_validation(config, val),
         order=order_of(train),
+        patience=Patience(config.patience, config.patience_gain),
     ).fit()
     print_best(run, len(val), int((val.labels_NC == 1).sum()))
     return run
@@ -131,7 +135,7 @@ def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[st
 
 
 def auroc_validation(config: FinetuneConfig, val: Records) -> Callable[[Any, int, Accelerator], dict[str, float]]:
-    """The validation of fine-tuning: mean AUROC over the classes, which chooses the best checkpoint."""
+    """The validation of fine-tuning: means over the classes. AUROC chooses the best checkpoint."""
 
     def validate(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         scores = predict.classify(
@@ -149,9 +153,11 @@ def auroc_validation(config: FinetuneConfig, val: Records) -> Callable[[Any, int
             )
         logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
         readable = ~np.isnan(logits).any(axis=1)
-        pairs = zip(val.labels_NC[readable].T, logits[readable].T, strict=True)
-        per_class = [ranking.auroc(labels_N, logits_N) for labels_N, logits_N in pairs]
-        mean = float(np.nanmean(per_class))
-        return {"val_auroc": mean, "score": mean}
+        pairs = [*zip(val.labels_NC[readable].T, logits[readable].T, strict=True)]
+        auroc, precision = (
+            float(np.nanmean([measure(*pair) for pair in pairs]))
+            for measure in (ranking.auroc, ranking.average_precision)
+        )
+        return {"val_auroc": auroc, "val_average_precision": precision, "score": auroc}
 
     return validate

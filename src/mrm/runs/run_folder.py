@@ -48,7 +48,7 @@ FREE = (
 )  # settings that may change when a run is resumed
 LENGTH = (
     *("max_steps", "training.steps", "training.epochs", "training.warmup_steps", "training.warmup_epochs"),
-    *("training.validate_every", "training.save_every"),
+    *("training.validate_every", "training.save_every", "patience", "patience_gain"),
 )  # settings that may change when a run is prolonged
 UNTIL = "config-until-"  # the settings of a run before it was prolonged: config-until-step-00000006.yaml
 ADVICE = (

@@ -27,6 +27,7 @@ from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, o
 from mrm.runs.same_records import require_same_records
 from mrm.system import hardware
 from mrm.system.errors import RunError
+from mrm.training.patience import Patience
 from mrm.training.tasks import SegmentTask
 from mrm.training.trainer import Trainer
 
@@ -57,6 +58,7 @@ def segment(config: SegmentConfig) -> Path:
         validate=dice_validation(config, val, thresholds),
         order=order,
         epoch=len(order),
+        patience=Patience(config.patience, config.patience_gain),
     ).fit()
     print_best(run, len(val), int(val.positive_N.sum()))
     return run

@@ -13,6 +13,8 @@ from typing import Literal
 
 from mrm.system.errors import ConfigError, TrainingError
 
+LabelLossName = Literal["bce", "weighted", "focal", "asymmetric"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -98,6 +100,14 @@ class TrainConfig:
     def peak(self) -> float:
         """The learning rate after warm-up."""
         return self.lr * (self.global_batch / self.lr_batch if self.lr_batch else 1.0)
+
+
+def check_patience(patience: int | None, gain: float) -> None:
+    """Raises ConfigError for a patience of no validation, and for a gain below 0."""
+    if patience is not None and patience < 1:
+        raise ConfigError(f"--patience must be at least 1 validation, not {patience}; leave it out to train to the end")
+    if not 0 <= gain < math.inf:
+        raise ConfigError(f"--patience-gain must be 0 or more, not {gain:g}")
 
 
 def last_blocks(tune: str) -> int | None:

@@ -7,15 +7,18 @@ and a count do not.
 # Shapes: B samples, M masked patches, P values predicted of one patch, Q values of its target, W masked words, V vocabulary, C classes or channels, H W pixels
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mrm.data.masks import IGNORED
 from mrm.data.reports import NO_WORD
 from mrm.models.mrm import normalise_patches
+from mrm.training.config import LabelLossName
 
 
 class Term(NamedTuple):
@@ -53,9 +56,71 @@ def masked_token_loss(logits_WV: Tensor, targets_W: Tensor) -> Term:
 
 def label_loss(logits_BC: Tensor, labels_BC: Tensor) -> Term:
     """Binary cross-entropy over the labels that are stated (not NaN); counts labels."""
+    return _over_stated(_cross_entropy, logits_BC, labels_BC)
+
+
+class LabelLoss(nn.Module):
+    """The loss of labels by its name; labels that are not stated (NaN) do not count.
+
+    | name | of a positive, of a negative | source |
+    | --- | --- | --- |
+    | bce | -log p, -log(1 - p) | |
+    | weighted | n / 2P and n / 2N times as much in a class of P positives and N negatives, n in all | King and Zeng 2001, doi:10.1093/oxfordjournals.pan.a004868 |
+    | focal | 0.25 (1 - p)^2 and 0.75 p^2 times as much | Lin et al. 2017, arXiv:1708.02002, equation 5 |
+    | asymmetric | -log p, and -q^4 log(1 - q) where q = max(p - 0.05, 0) | Ridnik et al. 2021, arXiv:2009.14119, equation 7 |
+
+    Weights are those of the training labels: positives and negatives of a class then count alike, and a class as much as
+    without weights. A class with one label value keeps weights of 1.
+    """
+
+    weights_2C: Tensor
+
+    def __init__(self, name: LabelLossName, labels_NC: np.ndarray) -> None:
+        super().__init__()
+        self.name = name
+        self.register_buffer("weights_2C", balanced_weights(labels_NC))
+
+    def forward(self, logits_BC: Tensor, labels_BC: Tensor) -> Term:
+        """The loss of a batch."""
+        return _over_stated(self._error, logits_BC, labels_BC)
+
+    def _error(self, logits_BC: Tensor, target_BC: Tensor) -> Tensor:
+        if self.name == "focal":
+            return _focal(logits_BC, target_BC)
+        if self.name == "asymmetric":
+            return _asymmetric(logits_BC, target_BC)
+        error_BC = _cross_entropy(logits_BC, target_BC)
+        if self.name == "weighted":
+            return error_BC * torch.where(target_BC == 1, self.weights_2C[1], self.weights_2C[0])
+        return error_BC
+
+
+def balanced_weights(labels_NC: np.ndarray) -> Tensor:
+    """For each class the weight of a negative and of a positive, (2, C), with which both count alike."""
+    counts_2C = np.stack([(labels_NC == value).sum(0) for value in (0, 1)]).astype(np.float64)
+    weights_2C = np.where(counts_2C.all(0), counts_2C.sum(0) / (2 * counts_2C.clip(min=1)), 1.0)
+    return torch.from_numpy(weights_2C).float()
+
+
+def _over_stated(loss: Callable[[Tensor, Tensor], Tensor], logits_BC: Tensor, labels_BC: Tensor) -> Term:
     stated = ~labels_BC.isnan()
-    error_BC = F.binary_cross_entropy_with_logits(logits_BC.float(), labels_BC.nan_to_num(), reduction="none")
+    error_BC = loss(logits_BC.float(), labels_BC.nan_to_num())
     return Term((error_BC * stated).sum(), stated.sum().to(error_BC.dtype))
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def _focal(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:
+    entropy = _cross_entropy(logits, target)
+    return (alpha * target + (1 - alpha) * (1 - target)) * (1 - (-entropy).exp()) ** gamma * entropy
+
+
+def _asymmetric(logits: Tensor, target: Tensor, gamma: float = 4.0, margin: float = 0.05) -> Tensor:
+    """`gamma` focuses negatives, positives are not focused; a negative below the `margin` costs nothing."""
+    q = (logits.sigmoid() - margin).clamp(min=0)
+    return target * F.softplus(-logits) - (1 - target) * q**gamma * torch.log1p(-q)
 
 
 def focal_loss(logits_BCHW: Tensor, mask_BHW: Tensor, gamma: float = 2.0, alpha: float = 0.5) -> Term:
@@ -65,10 +130,9 @@ def focal_loss(logits_BCHW: Tensor, mask_BHW: Tensor, gamma: float = 2.0, alpha:
     `mask_BHW` has 0 background, 1 to C the classes, 255 ignored.
     """
     target_BCHW, labelled_B1HW = class_masks(mask_BHW, logits_BCHW.shape[1])
-    entropy = F.binary_cross_entropy_with_logits(logits_BCHW.float(), target_BCHW, reduction="none")
-    weight = (alpha * target_BCHW + (1 - alpha) * (1 - target_BCHW)) * (1 - (-entropy).exp()) ** gamma
-    labelled = labelled_B1HW.expand_as(entropy)
-    return Term((weight * entropy * labelled).sum(), labelled.sum().to(entropy.dtype))
+    error_BCHW = _focal(logits_BCHW.float(), target_BCHW, gamma, alpha)
+    labelled = labelled_B1HW.expand_as(error_BCHW)
+    return Term((error_BCHW * labelled).sum(), labelled.sum().to(error_BCHW.dtype))
 
 
 def dice_loss(logits_BCHW: Tensor, mask_BHW: Tensor, smooth: float = 1.0) -> Term:

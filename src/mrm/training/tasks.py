@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -63,11 +64,11 @@ class PretrainTask(Task):
 
 
 class ClassifyTask(Task):
-    """Binary cross-entropy per class over the labels that are stated."""
+    """A loss of each class over the labels that are stated; binary cross-entropy unless another one is given."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, loss: Callable[[Tensor, Tensor], Term] = label_loss) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.loss = model, loss
         self.weights = {"labels": 1.0}
         self.sample_keys = noise.SampleKeys()
         noise.draw_by_key(model.encoder, self.sample_keys)
@@ -79,7 +80,7 @@ class ClassifyTask(Task):
     def forward(self, batch: LabelBatch) -> dict[str, Term]:
         """The label term."""
         self.sample_keys.keys_B = batch.keys_B
-        return {"labels": label_loss(self.logits(batch.image_BHW), batch.labels_BC)}
+        return {"labels": self.loss(self.logits(batch.image_BHW), batch.labels_BC)}
 
     def logits(self, image_BHW: Tensor) -> Tensor:
         """Logits (B, C) of uint8 images."""

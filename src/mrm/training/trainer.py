@@ -33,6 +33,7 @@ from mrm.training import parallel
 from mrm.training.checkpoints import STATE, Checkpoints
 from mrm.training.config import TrainConfig, length_note, lr_at
 from mrm.training.optimization import build_optimizer, update
+from mrm.training.patience import Patience
 from mrm.training.run_log import Clock, Log
 from mrm.training.signals import on_signal
 from mrm.training.tasks import Task
@@ -65,9 +66,11 @@ class Trainer:
         validate: Validate | None = None,
         order: Callable[[int, int, int], Iterator[sampling.Sample]] = sampling.shuffled,
         epoch: int | None = None,  # samples in one, where the order does not take every record once
+        patience: Patience | None = None,  # ends the run early
     ) -> None:
         self.task, self.data, self.config, self.run = task, data, config, Path(run)
         self.write_model, self.seed, self.validate, self.order = write_model, seed, validate, order
+        self.patience = patience or Patience()
         self.accelerator = _accelerator(config, self.run)
         self.epoch = len(data) if epoch is None else epoch
         self.total, self.warmup = config.plan(self.epoch)
@@ -105,7 +108,10 @@ class Trainer:
 
     @restricted()
     def fit(self) -> Path:
-        """Train to the end, from wherever the run was left. Returns the run's folder. Raises Stopped if asked to."""
+        """Train to the end, from wherever the run was left. Returns the run's folder. Raises Stopped if asked to.
+
+        The end is the last step, or earlier where `patience` is exhausted.
+        """
         self._prepare_hardware()
         self.resume()
         self.log = Log(self.run / "log.csv", self.step) if self.accelerator.is_main_process else None
@@ -113,16 +119,30 @@ class Trainer:
         stream = self.stream()
         self.task.train()
         with on_signal(self._request_stop):
-            while self.step < self.total and not self._agreed_to_stop():
+            while not (ended := self._has_ended()) and not self._agreed_to_stop():
                 self._step([next(stream) for _ in range(self.accumulate)])
                 self._after_step()
             if self.saved != self.step:
                 self._save()
         self.accelerator.end_training()
-        if self.step < self.total:
+        if not ended:
             self.accelerator.print(f"{self.run}: stopped and saved at step {self.step}/{self.total}", flush=True)
             raise Stopped(75)
         return self.run
+
+    def _has_ended(self) -> bool:
+        """Whether all steps are done, or as many validations as there is patience for brought no gain.
+
+        It follows from what a checkpoint holds, so a run that has ended stays so when it is started again.
+        """
+        early = self.step < self.total and self.patience.is_exhausted(self.step, self.validate_every)
+        if early:
+            self.accelerator.print(
+                f"{self.run}: ended at step {self.step}/{self.total}, since {self.patience.validations} validations in a "
+                f"row brought no gain over that at step {self.patience.step}",
+                flush=True,
+            )
+        return early or self.step >= self.total
 
     def _prepare_hardware(self) -> None:
         device = self.accelerator.device
@@ -280,6 +300,7 @@ class Trainer:
             values = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if name != "score")
             print(f"step {self.step}/{self.total}  {values}", flush=True)
         better = metrics.get("score", -math.inf) > self.best
+        self.patience.note(self.step, metrics.get("score", -math.inf))
         self.best, self.best_step = (metrics["score"], self.step) if better else (self.best, self.best_step)
         return better
 
@@ -332,6 +353,7 @@ class Trainer:
             "plan": [self.total, self.warmup],
             "best": self.best,
             "best_step": self.best_step,
+            "patience": self.patience.state(),
             "norm": self.norm,
             "bad": self.bad,
             "totals": {k: torch.tensor(v, dtype=torch.float64) for k, v in totals.items()},
@@ -364,6 +386,7 @@ class Trainer:
         self.step = self.saved = state["step"]
         self.best, self.bad, self.skipped = state["best"], state["bad"], state["skipped"]
         self.best_step, self.norm = state["best_step"], state["norm"]
+        self.patience.load(state["patience"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         if note := length_note(self.config, self.step, state["plan"], (self.total, self.warmup)):

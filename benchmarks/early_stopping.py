@@ -1,0 +1,78 @@
+"""What `--patience` saves, and what it costs: one run that ends early, and the same run to its last step.
+
+    python benchmarks/early_stopping.py --data DIR --out early_stopping.json
+
+DIR has `pneumonia-cxr`, as tests use it. The recipe `tiny` from random weights learns pneumonia in children; patients are held
+out for validation and for the test. A run with patience ends; then it is prolonged to all of its steps, which is the run
+that it would have been without patience, bit for bit. The best checkpoint of either is tested on the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from resizing import split
+
+import mrm
+from mrm import recipes, runs
+from mrm.data.records import Records
+from mrm.models import model_folder, noise
+from mrm.models.mrm import MRM
+
+
+def main() -> None:
+    """Measure, print, and write the numbers as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=800, help="of the whole run, 32 images each")
+    parser.add_argument("--patience", type=int, default=4, help="validations, one every 50 steps")
+    parser.add_argument("--limit", type=int, default=None, help="records, for a trial")
+    parser.add_argument("--folder", type=Path, default=None, help="where the run is kept; by default nowhere")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        report = measured(options, options.folder or Path(temporary))
+    print(json.dumps(report, indent=1))
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Both runs, tested."""
+    folder.mkdir(parents=True, exist_ok=True)
+    train, val, test = split(options.data / "pneumonia-cxr" / "labels.csv", folder, options.limit)
+    with noise.seeded(0):
+        start = model_folder.save(folder / "start", MRM(recipes.TINY_MODEL))
+    config = recipes.tiny_finetune(
+        train, val, start, folder / "run", scratch=True, audit="names", max_steps=options.steps
+    )
+    runs.finetune(replace(config, patience=options.patience))
+    early = tested(folder / "run", test, folder / "early")
+    runs.finetune(replace(config, extend=True))
+    whole = tested(folder / "run", test, folder / "whole")
+    difference = runs.compare(folder / "early", folder / "whole", folder / "compared")["pneumonia"]["auroc"].to_dict()
+    return {
+        "records": {path.stem: len(Records.load(path)) for path in (train, val, test)},
+        "patience": options.patience,
+        "patience_gain": config.patience_gain,
+        "early": early,
+        "whole": whole,
+        "steps saved": round(1 - early["last step"] / whole["last step"], 3),
+        "difference in AUROC, early less whole": difference,
+        "mrm": mrm.__version__,
+    }
+
+
+def tested(run: Path, test: Path, out: Path) -> dict[str, Any]:
+    """The steps of a run, and the AUROC of its best checkpoint on the test records."""
+    auroc = runs.evaluate(run, test, out)["classes"]["pneumonia"]["auroc"]
+    steps = {f"{name} step": model_folder.read_card(run / name).origin["step"] for name in ("best", "last")}
+    return {**steps, "auroc": auroc}
+
+
+if __name__ == "__main__":
+    main()
