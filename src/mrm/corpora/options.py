@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from mrm.system.errors import RecordError
 from mrm.system.table_form import TableForm
 
 Check = Literal["none", "header", "pixels"]
-SplitBy = Literal["patient", "file"]
+SplitBy = Literal["patient", "date", "file"]
 KEYS = (  # columns by which rows find their images, most specific first
     *("image_path", "image_uid", "series_uid", "study_uid", "accession", "study_id", "patient_id"),
 )
@@ -32,7 +33,9 @@ class Options:
     test: float = 0.2  # share of the images for the test, where the publisher has no such set
     fractions: tuple[int, ...] = (1, 10)  # percentages of the training labels to write beside all of them
     seed: int = 0  # of the splits
-    split_by: SplitBy = "patient"  # file: images of one patient may be in several sets; for ids that name nobody
+    split_by: SplitBy = "patient"  # date: later patients test; file: images of one patient may be in several sets
+    test_from: str = ""  # split by date: the first day of the test set, such as 2024-01-01
+    val_from: str = ""  # split by date: the first day of the validation set; by default a share of the earlier patients
 
     # Contents
     classes: tuple[str, ...] = ()  # only these classes; for custom, the label columns
@@ -70,8 +73,40 @@ class Options:
             if getattr(self, name) < 0:
                 raise RecordError(f"{name} {getattr(self, name)}: give 0 or more")
         check_join_by(self.join_by)
+        self._check_days()
         if twice := [c for c, n in Counter(self.classes).items() if n > 1]:
             raise RecordError(f"classes: {', '.join(twice)} is named twice; name each once")
+
+    def _check_days(self) -> None:
+        """Raises RecordError for days that are none, that do not follow each other, or that nothing would use."""
+        days = {"test_from": self.test_from, "val_from": self.val_from}
+        if self.split_by != "date":
+            if given := [_option(name) for name, text in days.items() if text]:
+                raise RecordError(f"{' and '.join(given)} need --split-by date")
+            return
+        if not self.test_from:
+            raise RecordError(
+                "--split-by date needs the first day of the test set: --test-from 2024-01-01, for example"
+            )
+        if self.splits:
+            raise RecordError("--splits and --split-by date exclude each other; give one of them")
+        for name, text in days.items():
+            if text and not _is_day(text):
+                raise RecordError(f"{_option(name)} {text}: expected a day written as 2024-01-31")
+        if self.val_from and self.val_from >= self.test_from:
+            raise RecordError(f"--val-from {self.val_from} must be before --test-from {self.test_from}")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _is_day(text: str) -> bool:
+    """Whether a text is a day as 2024-01-31."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def check_join_by(join_by: str) -> None:

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mrm.corpora import custom, inspection, splits, writing
+from mrm.corpora import custom, inspection, splits, temporal, writing
 from mrm.corpora.contract import ABSENT, UNNAMED, Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.corpora.writing import Corpus
@@ -56,10 +56,7 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     if options.split_by == "file":
         release = splits.without_placeholder(release)
     release = replace(release, notes=[*release.notes, *_patient_notes(release, options)])
-    if options.splits and not set(release.splits) - set(splits.LISTS):
-        release, sets = _published(release, options.splits)
-    else:
-        sets = splits.cut(release, options)
+    release, sets = _sets(release, options)
     sets = {split: splits.with_classes(part, _classes(part, release, options)) for split, part in sets.items()}
     if release.finish:
         with output_folder.writing(out):
@@ -86,7 +83,7 @@ def preview(
     source = Path(source)
     _require_source(source)
     release = read(name, source, options, out, keeps=False)
-    sets = splits.cut(release, options) if release.records else {}
+    release, sets = _sets(release, options) if release.records else (release, {})
     return writing.preview(name, release, sets), release.files
 
 
@@ -114,6 +111,15 @@ def _require_records(name: str, release: Release, source: Path, out: Path) -> No
         f"({example.name}{': ' if example.detail else ''}{example.detail}). {advice}{'. ' if advice else ''}"
         f"{file} lists all of them"
     )
+
+
+def _sets(release: Release, options: Options) -> tuple[Release, Mapping[str, Records]]:
+    """The sets of the release: by date, by published lists, or by patient or file; and the release with notes on them."""
+    if options.split_by == "date":
+        return temporal.cut_by_date(release, options)
+    if options.splits and not set(release.splits) - set(splits.LISTS):
+        return _published(release, options.splits)
+    return release, splits.cut(release, options)
 
 
 def _patient_notes(release: Release, options: Options) -> list[str]:

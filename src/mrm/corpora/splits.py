@@ -48,20 +48,20 @@ def cut(release: Release, options: Options) -> dict[str, Records]:
         held = {r.image for part in parts.values() for r in part}
         parts["train"] = release.records.where(lambda r: r.image not in held)
     if release.purpose != "reports":
-        parts["train"] = parts["train"].where(_stated)
+        parts["train"] = parts["train"].where(is_stated)
     by_file = options.split_by == "file"
     of_rest = options.val if "test" in parts else options.val / (1 - options.test)
     for name, share in (("test", options.test), ("val", of_rest)):
         if name not in parts and share:
             if not by_file:
-                _require_patients(parts["train"])
+                require_patients(parts["train"])
             parts[name], parts["train"] = divide(parts["train"], share, options.seed, name, by_file)
     if release.purpose != "reports":
         parts |= fractions(parts["train"], options.fractions, options.seed, by_file)
-    return _ordered(parts)
+    return ordered(parts)
 
 
-def _require_patients(records: Records) -> None:
+def require_patients(records: Records) -> None:
     """Raises RecordError where one id seems to stand for everybody: by patient, all of them would be in one set."""
     if shared := records.known_patients.placeholder():
         patient, count = shared
@@ -87,12 +87,13 @@ def without_placeholder(release: Release) -> Release:
     return replace(release, records=cleared(release.records), splits=sets, notes=[*release.notes, note])
 
 
-def _ordered(parts: Mapping[str, Records]) -> dict[str, Records]:
+def ordered(parts: Mapping[str, Records]) -> dict[str, Records]:
     """train, val, test, and then the others by name."""
     return {name: parts[name] for name in (*LISTS, *sorted(set(parts) - set(LISTS))) if name in parts}
 
 
-def _stated(record: Record) -> bool:
+def is_stated(record: Record) -> bool:
+    """Whether any label of the record is stated."""
     return not all(math.isnan(value) for value in record.labels)
 
 
@@ -214,10 +215,10 @@ def published(release: Release, folder: Path) -> Published:
     if "train" not in result.splits and listed:
         every = release.splits.get("train", release.records)
         keys = (key for r in every if (key := release.key(r.name)) not in listed)
-        rest = [known[key][1] for key in keys if _stated(known[key][1])]
+        rest = [known[key][1] for key in keys if is_stated(known[key][1])]
         result.splits["train"] = Records(rest, release.list_classes or release.records.classes, str(folder))
         result.notes.append(f"no train_list.txt: train is the {len(rest):,} images in no val or test list")
-    return replace(result, splits=_ordered(result.splits))
+    return replace(result, splits=ordered(result.splits))
 
 
 def _join(
@@ -236,7 +237,7 @@ def _join(
             result.excluded.append(Exclusion(entry.name, reason, file))
             continue
         record, mine = known[key]
-        if release.list_classes and _stated(record):
+        if release.list_classes and is_stated(record):
             compared += len(entry.labels)
             differing += sum(a != b for a, b in zip(mine.labels, entry.labels, strict=True))
         rows[key] = replace(record, labels=entry.labels) if release.list_classes else record
