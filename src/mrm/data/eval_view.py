@@ -36,15 +36,23 @@ class EvalView:
         return images.eval_image(source, self.size, self.view, self.crop_borders, self.resize)
 
     def sample(self, index: int, name: str, source: Callable[[], images.Source]) -> dict[str, Any]:
-        """The image that `source` returns, or the reason why it cannot be read, and the warnings raised meanwhile."""
+        """The image that `source` returns, or the reason why it cannot be read; with the warnings raised meanwhile.
+
+        "identity" is what the header of a DICOM file says of patient and study.
+        """
         image, reason, again = None, "", False
+        identity: dict[str, str] = {}
         with caught_warnings() as warned:
             try:
-                image = self.image(source())
+                opened = source()
+                if not isinstance(opened, np.ndarray):
+                    opened = images.open_image(opened)
+                identity = images.identity(opened)
+                image = self.image(opened)
                 if images.is_blank(image):
                     warned.append(f"{name}: {images.BLANK}")
             except (ImageError, OSError, MemoryError) as error:
                 reason = str(error) or "not enough memory to read the image"
                 again = isinstance(error, UnreachableError | OSError)
-        notes = {"reason": reason, "again": again, "warned": "; ".join(warned)}
+        notes = {"reason": reason, "again": again, "warned": "; ".join(warned), "identity": identity}
         return {"image": image, "index": index, "name": name, **notes}

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mrm.data import shards
@@ -140,4 +141,4 @@ def _check_inside(names: Sequence[str], path: Path) -> None:
 def _without_labels(record: Record) -> Record:
     if not record.labels:
         return record
-    return Record(record.image, patient=record.patient, study=record.study, view=record.view, name=record.name)
+    return replace(record, labels=(), report="")

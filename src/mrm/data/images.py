@@ -101,6 +101,15 @@ def doubts(image: ImageFile) -> list[str]:
     return dicom.doubts(image.dataset, image.name)
 
 
+def identity(image: ImageFile | np.ndarray) -> dict[str, str]:
+    """Patient, study, accession and date in the header of a DICOM file, by `Record`'s names; empty for other formats."""
+    if isinstance(image, np.ndarray) or image.dataset is None:
+        return {}
+    from mrm.data import dicom
+
+    return dicom.identity(image.dataset)
+
+
 def read(source: Source, min_side: int | None = None, crop_borders: bool = False) -> np.ndarray:
     """An image as (H, W) uint8.
 

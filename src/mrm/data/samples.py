@@ -101,6 +101,7 @@ class ImageBatch(_Batch):
     image_BHW: Tensor  # uint8
     index_B: Tensor  # of the record
     warned: list[Skipped]  # warnings raised while reading them
+    identities: dict[int, dict[str, str]]  # what the headers of DICOM files say of patient and study, by index
 
 
 class Data(Protocol):
@@ -333,6 +334,7 @@ def image_batch(samples: Sequence[dict[str, Any]], size: int) -> ImageBatch:
         image_BHW=torch.from_numpy(np.stack([s["image"] for s in readable]) if readable else empty),
         index_B=torch.tensor([s["index"] for s in readable], dtype=torch.int64),
         warned=[Skipped(s["index"], s["name"], s["warned"], s["again"]) for s in samples if s["warned"]],
+        identities={s["index"]: s["identity"] for s in samples if s["identity"]},
     )
 
 

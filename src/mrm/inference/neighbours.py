@@ -21,7 +21,7 @@ from mrm.system.files import parse_json, read_json
 from mrm.system.partial_results import Row
 from mrm.system.tables import open_parquet, read_csv_rows
 
-NAMED = ("path", "patient_id", "study_id")  # columns that identify each row
+NAMED = ("path", "patient_id", "study_id", "accession", "date")  # columns that identify each row
 BLOCK = 16_384  # rows of an index that are compared at a time
 
 

@@ -35,6 +35,7 @@ class Computed(NamedTuple):
     values: np.ndarray
     skipped: list[samples.Skipped]
     warned: list[samples.Skipped]
+    identities: dict[int, dict[str, str]]  # what DICOM headers say of patient and study, by the index of the record
 
 
 def compute_over(
@@ -64,7 +65,7 @@ def compute_batch(
 ) -> Computed:
     """What `compute` returns for the images of a batch, on the model's device."""
     values = values_of(model, loaded.image_BHW, compute, precision)
-    return Computed(loaded.index_B.numpy(), values, loaded.skipped, loaded.warned)
+    return Computed(loaded.index_B.numpy(), values, loaded.skipped, loaded.warned, loaded.identities)
 
 
 def values_of(

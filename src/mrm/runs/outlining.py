@@ -64,10 +64,16 @@ def outline(
     return work.finish(lambda rows: write_table(work.out / "masks.csv", columns, rows()))
 
 
-def outline_one(predictor: Predictor, record: Record, stem: Path, slide: bool, dicom: bool) -> Row:
-    """Write STEM.png, and STEM.seg.dcm for a DICOM file. Returns the row of the image. Raises ImageError, OSError."""
+def outline_one(
+    predictor: Predictor, record: Record, stem: Path, slide: bool, dicom: bool
+) -> tuple[dict[str, str], Row]:
+    """Write STEM.png, and STEM.seg.dcm for a DICOM file.
+
+    Returns what the header says of patient and study, and the row of the image. Raises ImageError, OSError.
+    """
     classes, card = predictor.classes, predictor.model.card
-    mask_HW = predictor.outline(images.read(record.image), slide).mask_HW
+    opened = images.open_image(record.image)
+    mask_HW = predictor.outline(images.read(opened), slide).mask_HW
     file = stem.with_name(f"{stem.name}.png")
     with writing(stem.parent):  # so that a full disk stops the run, and is not noted as an unreadable image
         write_by(file, partial(write_mask, mask_HW))
@@ -78,7 +84,7 @@ def outline_one(predictor: Predictor, record: Record, stem: Path, slide: bool, d
         except MaskError as error:  # the mask has been written, and is worth keeping
             warnings.warn(str(error), stacklevel=1)
     areas = {f"{c} area": float((mask_HW == k).mean()) for k, c in enumerate(classes, 1)}
-    return {"mask": file.name, **areas}
+    return images.identity(opened), {"mask": file.name, **areas}
 
 
 def mask_names(records: Records) -> list[str]:

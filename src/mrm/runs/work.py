@@ -31,6 +31,7 @@ from mrm.system.progress import Progress
 from mrm.training.trainer import processes
 
 DECIDING = ("thresholds", "temperatures", "outline_thresholds", "outliers")  # fields of a card that results depend on
+NO_HEADERS: Mapping[int, Mapping[str, str]] = {}
 SHOWN = 5  # warnings about images that are printed; the table has all of them
 
 
@@ -95,7 +96,7 @@ class Work:
         with Progress(self.what, sum(map(len, batches))) as progress, named_failures(reading):
             options = reading.workers, reading.precision, reading.crop_borders
             for computed in predict.compute_over(self.model, self.records, compute, iter(batches), *options):
-                rows = [self._row(i) for i in computed.index_B]
+                rows = [self._row(i, computed.identities) for i in computed.index_B.tolist()]
                 fill(rows, computed.values)
                 self._add(computed, rows)
                 progress.add(len(computed.index_B) + len(computed.skipped))
@@ -104,7 +105,11 @@ class Work:
         """Append a batch's rows, those of unreadable images last; the table puts them in order."""
         by_index = dict(zip(computed.index_B.tolist(), rows, strict=True))
         for s in computed.skipped:
-            by_index[s.index] = {**self._row(s.index), "error": s.reason, **({AGAIN: True} if s.again else {})}
+            by_index[s.index] = {
+                **self._row(s.index, computed.identities),
+                "error": s.reason,
+                **({AGAIN: True} if s.again else {}),
+            }
         for warned in computed.warned:
             by_index[warned.index]["warning"] = warned.reason
         self._show([f"left out {s.reason}" for s in computed.skipped] + [w.reason for w in computed.warned])
@@ -114,8 +119,11 @@ class Work:
             values[: len(rows)] = computed.values.reshape(len(rows), self.width)
         self.partial.add(self.processes.process_index, [(self.keys[i], row) for i, row in by_index.items()], values)
 
-    def run_singly(self, make: Callable[[int], Row]) -> None:
-        """Make this rank's rows image by image; an ImageError becomes the row's error."""
+    def run_singly(self, make: Callable[[int], tuple[dict[str, str], Row]]) -> None:
+        """Make this rank's rows image by image; an ImageError becomes the row's error.
+
+        `make` returns what the header says of patient and study, and the rest of the row.
+        """
         indices = [sample.index for batch in self._mine(1) for sample in batch]
         reach = Reach(self.records)
         with Progress(self.what, len(indices)) as progress:
@@ -126,13 +134,14 @@ class Work:
                 self.partial.add(self.processes.process_index, [(self.keys[index], row)])
                 reach.miss(row["error"]) if AGAIN in row else reach.reached()
 
-    def _single_row(self, index: int, make: Callable[[int], Row]) -> Row:
+    def _single_row(self, index: int, make: Callable[[int], tuple[dict[str, str], Row]]) -> Row:
         """The row that `make` returns for an image, with the warnings; or the reason why there is none."""
         row = self._row(index)
         with warnings.catch_warnings(record=True) as caught, named_failures(self.reading):
             warnings.simplefilter("always")
             try:
-                row |= make(index)
+                identity, made = make(index)
+                row = {**self._row(index, {index: identity}), **made}
             except (ImageError, OSError, MemoryError) as error:
                 row["error"] = str(error) or "not enough memory"
                 if isinstance(error, UnreachableError | OSError):
@@ -140,9 +149,12 @@ class Work:
         row["warning"] = "; ".join(dict.fromkeys(str(w.message) for w in caught)) or None
         return row
 
-    def _row(self, index: int) -> Row:
-        record = self.records[index]
-        return {"path": record.name, "patient_id": record.patient or None, "study_id": record.study or None}
+    def _row(self, index: int, identities: Mapping[int, Mapping[str, str]] = NO_HEADERS) -> Row:
+        """The first columns of an image's row. What its record states takes precedence over the header of its file."""
+        record, header = self.records[index], identities.get(index, {})
+        stated = {"patient_id": record.patient, "study_id": record.study, **record.extra}
+        named = {name: stated.get(name) or header.get(name) or None for name in KNOWN}
+        return {**named, "path": record.name}
 
     def _show(self, messages: Sequence[str]) -> None:
         for message in messages:
