@@ -20,7 +20,7 @@ def folder(tmp_path):
     """A DICOM file with a header, one that says nothing, one whose pixels are cut off, and an image without header."""
     out = tmp_path / "images"
     write_dicom(out / "1-whole.dcm", 1, **HEADER)
-    write_dicom(out / "2-bare", 2, PatientID="unknown", AcquisitionDate="20240215")
+    write_dicom(out / "2-bare", 2, PatientID="unknown", ContentDate="20240215")
     write_dicom(out / "3-cut.dcm", 3, **HEADER)
     cut = out / "3-cut.dcm"
     cut.write_bytes(cut.read_bytes()[:-40])

@@ -24,7 +24,6 @@ KEPT = ".inspected.jsonl"
 BAD_NAME = "file name is not UTF-8"
 RENAME = "no table can hold this name; rename the file, for example with convmv -f latin1 -t utf8"
 END = {"jpeg": b"\xff\xd9", "png": b"IEND", "dicom": b"\xff\xd9"}  # in DICOM that of the JPEG or JPEG 2000 inside
-_FACTS = {"patient": "patient_id", "study": "study_uid", "view": "view", "sex": "sex"}  # those of `header_index`
 
 
 def inspect(
@@ -111,20 +110,19 @@ def _ends_well(image: Path, kind: str) -> bool:
 
 def _dicom_facts(image: Path) -> dict[str, str]:
     header = header_index.read_header(image)
-    facts = {name: header.get(ours, "") for name, ours in _FACTS.items()}
-    facts["age"] = plain_age(header.get("age", ""))
-    return {name: value for name, value in facts.items() if value}
+    facts = {"view": header.get("view", ""), "sex": header.get("sex", ""), "age": plain_age(header.get("age", ""))}
+    return {**header_index.identity(header), **{name: value for name, value in facts.items() if value}}
 
 
 def _with_facts(record: Record, facts: dict[str, str]) -> Record:
     """The record with the facts where it states none; a table takes precedence over a header."""
     if not facts:
         return record
-    extra: dict[str, str] = {k: facts[k] for k in ("sex", "age") if k in facts}
+    extra: dict[str, str] = {k: facts[k] for k in ("sex", "age", "accession", "date") if k in facts}
     return replace(
         record,
-        patient=record.patient or facts.get("patient", ""),
-        study=record.study or facts.get("study", ""),
+        patient=record.patient or facts.get("patient_id", ""),
+        study=record.study or facts.get("study_id", ""),
         view=record.view or facts.get("view", ""),
         extra={**extra, **{k: v for k, v in record.extra.items() if v}},
     )

@@ -17,6 +17,7 @@ from mrm.system.table_form import TableForm
 
 Check = Literal["none", "header", "pixels"]
 SplitBy = Literal["patient", "date", "file"]
+DateOrder = Literal["", "day-first", "month-first"]
 KEYS = (  # columns by which rows find their images, most specific first
     *("image_path", "image_uid", "series_uid", "study_uid", "accession", "study_id", "patient_id"),
 )
@@ -48,6 +49,7 @@ class Options:
     sheet: str = ""  # custom: the sheet of the first table; by default the first that is not empty
     join_by: str = ""  # custom: what rows find images by, such as accession; by default the most specific that fits
     within_days: int = 0  # custom: how far a row's date may be from that of its study, for patient_id+date
+    date_order: DateOrder = ""  # custom: which comes first in 03/04/2024, if no date of the column tells
     config: Path | None = None  # custom: the description.yaml of an earlier preparation; options override it
 
     # Images

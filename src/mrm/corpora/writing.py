@@ -22,6 +22,7 @@ import pydicom
 from mrm.corpora.contract import Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.corpora.splits import LISTS, as_listed
+from mrm.data.dates import day_of, span
 from mrm.data.records import UNCERTAIN, Records
 from mrm.system.files import write_csv, write_json, write_whole
 from mrm.system.output_folder import writing
@@ -165,6 +166,7 @@ def _facts(
         "expected": dict(release.expected),
         "found": {k: v for k, v in counts.items() if isinstance(v, int)},
         "classes": class_counts(records),
+        "dates": _dates(records),
         "views": dict(Counter(r.view or "not stated" for r in records).most_common()),
         "splits": {
             n: {**summary(part), "classes": class_counts(part), "fingerprint": part.fingerprint()}
@@ -197,6 +199,13 @@ def summary(records: Records) -> dict[str, int | None]:
         "patients": records.known_patients.count,
         "reports": sum(bool(r.report) for r in records),
     }
+
+
+def _dates(records: Records) -> dict[str, Any] | None:
+    """The first and the last day, and how many images state none; None if none does."""
+    days = [day_of(r.extra.get("date", "")) for r in records]
+    whole = span(days)
+    return {"first": str(whole[0]), "last": str(whole[1]), "not stated": days.count(None)} if whole else None
 
 
 def class_counts(records: Records) -> dict[str, dict[str, int]]:
@@ -243,6 +252,8 @@ def table(name: str, facts: Mapping[str, Any]) -> str:
             cells = (f"{v:>{w},}" for v, w in zip(n.values(), (10, 10, 11, 12), strict=True))
             lines.append(f"  {c:30}{''.join(cells)}")
     lines.append("  views: " + ", ".join(f"{v} {n:,}" for v, n in facts["views"].items()))
+    if dates := facts["dates"]:
+        lines.append(f"  dates: {dates['first']} to {dates['last']}, {dates['not stated']:,} not stated")
     lines.append(f"{'':32}{'images':>10}{'patients':>10}")
     sets = facts["splits"].items()
     lines += [f"  {k:30}{part['images']:>10,}{_number(part['patients']):>10}" for k, part in sets]

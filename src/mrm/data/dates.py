@@ -78,6 +78,15 @@ def day_of(text: str) -> date | None:
     return None
 
 
+def looks_like_date(text: str) -> bool:
+    """Whether a text is a date in some order. A bare number of days, as of Excel, does not look like one."""
+    plain = _TIME.sub("", stated(text))
+    numbers = _NUMBERS.fullmatch(plain)
+    if numbers:
+        return any(_by_order(numbers, date.today()).values())
+    return not _EXCEL.fullmatch(plain) and _other_form(plain)[0] is not None
+
+
 def read_dates(
     cells: Sequence[str],
     where: str,

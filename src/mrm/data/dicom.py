@@ -10,7 +10,7 @@ captures become luma. Compressed files other than 8-bit JPEG need the plugins of
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import cv2
 import numpy as np
@@ -28,18 +28,23 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from mrm.data import chest_tags, dicom_limits, dicom_streams, grayscale, headers, jpeg_files, lookup_tables
-from mrm.data.dates import day_of
+from mrm.data import (
+    chest_tags,
+    dicom_limits,
+    dicom_streams,
+    grayscale,
+    header_index,
+    headers,
+    jpeg_files,
+    lookup_tables,
+)
 from mrm.data.headers import Bytes, kind_of
 from mrm.system.errors import ImageError
-from mrm.system.tables import stated
 
 DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"  # after the last fragment of compressed pixel data (PS3.5, A.4)
 JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit)
 JPEG_LS = (JPEGLSLossless, JPEGLSNearLossless)
 COLOURS = ("Red", "Green", "Blue")
-IDENTITY = {"patient_id": "PatientID", "study_id": "StudyInstanceUID", "accession": "AccessionNumber"}
-DATES = ("StudyDate", "AcquisitionDate", "ContentDate", "SeriesDate")  # of the study; of several the first
 
 
 def parse(data: Bytes, name: str, header_only: bool = False) -> pydicom.Dataset:
@@ -69,19 +74,12 @@ def doubts(dataset: pydicom.Dataset, name: str) -> list[str]:
 
 
 def identity(dataset: pydicom.Dataset) -> dict[str, str]:
-    """Whose image this is and of which study, as far as the header states it: patient_id, study_id, accession, date."""
-    stated_values = {name: _stated(dataset, keyword) for name, keyword in IDENTITY.items()}
-    day = next(filter(None, (day_of(_stated(dataset, keyword)) for keyword in DATES)), None)
-    known = {**stated_values, "date": day.isoformat() if day else ""}
-    return {name: value for name, value in known.items() if value}
-
-
-def _stated(dataset: pydicom.Dataset, keyword: str) -> str:
-    """The value of an element as text; empty if it is absent, a word for a missing value, or damaged."""
-    try:
-        return stated(str(dataset.get(keyword) or "").strip("\0 "))
-    except Exception:  # damaged values make pydicom raise a dozen kinds
-        return ""
+    """Patient, study, accession and date, as `mrm.data.header_index` names them; a damaged value counts as not stated."""
+    header: dict[str, str] = {}
+    for name in header_index.WHOSE:
+        with suppress(Exception):  # damaged values make pydicom raise a dozen kinds
+            header |= header_index.stated_in(dataset, [name])
+    return header_index.identity(header)
 
 
 def transfer_syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID:

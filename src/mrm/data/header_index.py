@@ -18,6 +18,7 @@ from pydicom.filereader import read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mrm.data import dicom_limits
+from mrm.data.dates import day_of
 from mrm.data.headers import kind_of, load
 from mrm.system.errors import ImageError, UnreachableError, first_line
 from mrm.system.journal import Journal, file_state
@@ -42,6 +43,7 @@ TAGS = {
     "height": "Rows",
     "width": "Columns",
 }
+WHOSE = ("patient_id", "study_uid", "accession", "date", "content_date")  # what `identity` needs
 UIDS = ("study_uid", "series_uid", "image_uid")
 FILE = ".headers.jsonl"
 VERSION = "mrm headers 1"  # another set of TAGS is another version
@@ -62,11 +64,25 @@ def read_header(file: Path) -> dict[str, str]:
         return {}
     try:
         dataset = _dataset(file, head)
-        return {name: text for name, keyword in TAGS.items() if (text := _text(dataset, keyword))}
+        return stated_in(dataset)
     except (ImageError, OSError, MemoryError):
         raise
     except Exception as error:  # damaged DICOM makes pydicom raise a dozen kinds
         raise ImageError(f"{file}: damaged DICOM ({first_line(error)}); download or copy the file again") from error
+
+
+def stated_in(dataset: pydicom.Dataset, names: Sequence[str] = tuple(TAGS)) -> dict[str, str]:
+    """What the elements of these names state. A damaged value raises one of pydicom's dozen kinds of exceptions."""
+    return {name: text for name in names if (text := _text(dataset, TAGS[name]))}
+
+
+def identity(header: Header) -> dict[str, str]:
+    """Whose image it is and of which study, as far as it is stated: patient_id, study_id, accession, and date as 2024-01-31."""
+    day = day_of(header.get("date", "")) or day_of(header.get("content_date", ""))
+    names = {"patient_id": "patient_id", "study_id": "study_uid", "accession": "accession"}
+    known = {ours: header.get(theirs, "") for ours, theirs in names.items()}
+    known["date"] = day.isoformat() if day else ""
+    return {name: text for name, text in known.items() if text}
 
 
 def _dataset(file: Path, head: bytes) -> pydicom.Dataset:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from mrm.data.records import Record
 from mrm.inference import neighbours
 from mrm.inference.decisions import DecisionRules, Decisions
 from mrm.system.errors import PredictError
@@ -59,6 +60,15 @@ def finding_row(rules: DecisionRules, decisions: Decisions, number: int) -> Row:
         if not math.isnan(decision):
             row[f"{name} decision"] = int(decision)
     return row
+
+
+def known_row(name: str, record: Record | None, header: Mapping[str, str]) -> Row:
+    """The first columns of an image's row: its name, and whose it is.
+
+    What its record states takes precedence over the header of its file (`mrm.data.images.identity`).
+    """
+    stated = {"patient_id": record.patient, "study_id": record.study, **record.extra} if record else {}
+    return {**{column: stated.get(column) or header.get(column) or None for column in KNOWN}, "path": name}
 
 
 @dataclass(frozen=True, repr=False)

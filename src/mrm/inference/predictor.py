@@ -30,7 +30,7 @@ from mrm.data.samples import image_batch
 from mrm.inference import heat_maps, outlines, predict
 from mrm.inference.decisions import DecisionRules, Decisions
 from mrm.inference.predict import Encoding, Kind
-from mrm.inference.prediction_table import Predictions, finding_columns
+from mrm.inference.prediction_table import Predictions, finding_columns, known_row
 from mrm.models import model_folder, segmenter
 from mrm.models.classifier import Classifier
 from mrm.models.model_folder import NAMES, Model
@@ -170,7 +170,8 @@ class Predictor:
                 raise
             except BaseException as error:
                 raise unexpected(image.name, error) from error
-            return {**viewed, "known": _known(image)}
+            record = image.image if isinstance(image.image, Record) else None
+            return {**viewed, "known": known_row(image.name, record, viewed["identity"])}
 
         samples = work_ahead(in_memory.given(what, names), sample, self.workers)
         while chunk := list(islice(samples, self.batch)):
@@ -279,13 +280,6 @@ class _Seen:
                 warnings.warn(
                     f"{len(notes)} of {count} images {what}; first: {next(iter(notes.values()))}", stacklevel=3
                 )
-
-
-def _known(image: Given) -> Row:
-    """The first columns of an image's row."""
-    record = image.image if isinstance(image.image, Record) else None
-    patient, study = (record.patient, record.study) if record else ("", "")
-    return {"path": image.name, "patient_id": patient or None, "study_id": study or None}
 
 
 def _at_places(decisions: Decisions, place_B: np.ndarray, size: int) -> Decisions:

@@ -21,6 +21,7 @@ from mrm.data.reach import Reach
 from mrm.data.records import Records
 from mrm.inference import predict
 from mrm.inference.predict import Computed
+from mrm.inference.prediction_table import known_row
 from mrm.models import model_folder
 from mrm.runs.reading_options import Reading, named_failures
 from mrm.runs.written import Written
@@ -150,11 +151,8 @@ class Work:
         return row
 
     def _row(self, index: int, identities: Mapping[int, Mapping[str, str]] = NO_HEADERS) -> Row:
-        """The first columns of an image's row. What its record states takes precedence over the header of its file."""
-        record, header = self.records[index], identities.get(index, {})
-        stated = {"patient_id": record.patient, "study_id": record.study, **record.extra}
-        named = {name: stated.get(name) or header.get(name) or None for name in KNOWN}
-        return {**named, "path": record.name}
+        record = self.records[index]
+        return known_row(record.name, record, identities.get(index, {}))
 
     def _show(self, messages: Sequence[str]) -> None:
         for message in messages:

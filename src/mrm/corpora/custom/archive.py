@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from mrm.corpora.contract import IMAGES, every_file, file_stem, inside, plain_age
 from mrm.data.folders import is_image, is_system_file, may_be_image, system_note
-from mrm.data.header_index import Header, HeaderIndex
+from mrm.data.header_index import Header, HeaderIndex, identity
 
 OTHER_FORMATS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 EXTRA = ("sex", "age", "date", "accession")
@@ -59,17 +58,13 @@ class Archive:
     def facts(self, image: str) -> dict[str, str]:
         """Patient, study, view, sex, age, accession and date of an image, as far as its header states them."""
         header = self.header(image)
-        names = ("patient_id", "view", "sex", "accession", "date")
-        facts = {name: header.get(name, "") for name in names}
-        facts |= {"study_id": header.get("study_uid", ""), "age": plain_age(header.get("age", ""))}
-        return {name: value for name, value in facts.items() if value}
+        facts = {"view": header.get("view", ""), "sex": header.get("sex", ""), "age": plain_age(header.get("age", ""))}
+        return {**identity(header), **{name: value for name, value in facts.items() if value}}
 
 
 def extra_of(split: str, facts: Mapping[str, str]) -> dict[str, str]:
     """What a record keeps beside patient, study and view, as far as it is stated."""
     stated = {"split": split, **{name: facts.get(name, "") for name in EXTRA}}
-    if day := day_of(stated["date"]):
-        stated["date"] = day.isoformat()
     return {name: value for name, value in stated.items() if value}
 
 
@@ -101,14 +96,6 @@ def find_images(source: Path) -> tuple[dict[str, Path], list[str]]:
 def may_be_dicom(name: str) -> bool:
     """Whether an image may be DICOM by its name: any suffix but those of other formats."""
     return not name.lower().endswith(OTHER_FORMATS)
-
-
-def day_of(text: str) -> datetime.date | None:
-    """The day of a date as DICOM or ISO 8601 write it; None for any other text."""
-    try:
-        return datetime.date.fromisoformat(text[:10] if "-" in text else text[:8])
-    except ValueError:
-        return None
 
 
 # Paths and names of files -----------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ what the headers and the file names hold. A column that nothing speaks for is no
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from mrm.corpora.contract import IMAGES
 from mrm.corpora.custom.description import COLUMNS
 from mrm.corpora.custom.values import SIGNS, SPLITS, value_of
+from mrm.data.dates import looks_like_date
 
 SAMPLE = 500  # different values of a column that are looked at
 FEWEST = 5  # different values that a key column has; numbers such as 0 and 1 may be ids of patients by chance
@@ -71,7 +71,6 @@ SEXES = frozenset(
     ]
 )
 VIEWS = frozenset(["pa", "ap", "ll", "lat", "lateral", "rl", "l", "r", "lateralview", "pa/lat", "seitlich", "profil"])
-DATE = re.compile(r"\d{8}|\d{4}[-./]\d{1,2}[-./]\d{1,2}([T ].*)?|\d{1,2}[-./]\d{1,2}[-./]\d{4}")
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _kind(sample: Sequence[str]) -> tuple[str, str] | None:
         return "sex", f"its values are {_some(sample)}"
     if len(words) > 1 and most(word in SPLITS for word in words):
         return "split", f"its values are {_some(sample)}"
-    if most(bool(DATE.fullmatch(value)) for value in sample):
+    if most(looks_like_date(value) for value in sample):
         return "date", f"its values are dates, such as {sample[0]}"
     return None
 

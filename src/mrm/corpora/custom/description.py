@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mrm.corpora.custom import values
-from mrm.corpora.options import KEYS, Options, check_join_by
+from mrm.corpora.options import KEYS, DateOrder, Options, check_join_by
 from mrm.data.records import RESERVED
 from mrm.system.errors import RecordError
 from mrm.system.table_form import TableForm
@@ -78,6 +78,7 @@ class Description:
     tables: tuple[Table, ...] = ()
     join_by: str = ""  # empty: by the most specific column that fits
     within_days: int = 0  # patient_id+date: how far the date of a row may be from that of the study
+    date_order: DateOrder = ""  # of dates such as 03/04/2024; empty: as the column itself tells
     labels: Labels = field(default_factory=Labels)
     reports: Reports = field(default_factory=Reports)
 
@@ -119,6 +120,7 @@ def asked(source: Path, tables: Sequence[Path], options: Options) -> Description
         description,
         tables=tuple(described),
         join_by=options.join_by or description.join_by,
+        date_order=options.date_order or description.date_order,
         within_days=options.within_days or description.within_days,
         labels=Labels(
             options.classes or description.labels.classes,

@@ -12,7 +12,8 @@ from mrm.corpora.custom.columns import Taken, take
 from mrm.corpora.custom.description import Description, Table, asked
 from mrm.corpora.custom.joining import Entry
 from mrm.corpora.custom.merging import Rows
-from mrm.corpora.options import KEYS, Options
+from mrm.corpora.options import KEYS, DateOrder, Options
+from mrm.data import dates
 from mrm.system.errors import RecordError
 from mrm.system.table_form import check_header
 from mrm.system.tables import open_table, stated
@@ -97,10 +98,13 @@ def read_tables(files: Sequence[Path], description: Description, options: Option
     return tables
 
 
-def take_columns(tables: Sequence[ReadTable], archive: Archive) -> list[ExportTable]:
-    """Take each column for something. Raises RecordError where none says which image a row belongs to."""
+def take_columns(tables: Sequence[ReadTable], archive: Archive, date_order: DateOrder = "") -> list[ExportTable]:
+    """Take each column for something, and read its dates.
+
+    Raises RecordError where no column says which image a row belongs to, and for dates that leave two days open.
+    """
     known = known_values(archive)
-    taken = [_taken(table, known, archive.source) for table in tables]
+    taken = [_with_days(_taken(table, known, archive.source), table.lines, date_order) for table in tables]
     if not any(table.rows.columns & set(KEYS) for table in taken):
         names = "; ".join(f"{table.file.name} has {', '.join(table.header)}" for table in tables)
         raise RecordError(
@@ -142,3 +146,26 @@ def _taken(table: ReadTable, known: Mapping[str, Set[str]], source: Path) -> Exp
     return ExportTable(
         table.file, replace(table.description, columns=columns, labels=labels), taken, rows, table.how, table.doubts
     )
+
+
+def _with_days(table: ExportTable, lines: Sequence[Row], order: DateOrder) -> ExportTable:
+    """The table with its dates as 2024-01-31. Dates of the future are left out; those not understood stay as they are."""
+    column = table.description.columns.get("date")
+    if column is None:
+        return table
+    cells, numbers = [row[column] for row in lines], [row.line for row in lines]
+    where = f"{table.file.name}, column {column}"
+    read = dates.read_dates(cells, where, numbers, order or None)
+    texts = read.iso()
+    for i in read.not_understood:
+        texts[i] = cells[i]
+    entries = [
+        replace(entry, cells={**entry.cells, "date": text})
+        for entry, text in zip(table.rows.entries, texts, strict=True)
+    ]
+    taken = [
+        replace(one, reason=f"{one.reason}; {read.form}") if one.name == "date" and read.form else one
+        for one in table.taken
+    ]
+    doubts = [*table.doubts, *dates.problems(read, cells, where, numbers)]
+    return replace(table, taken=taken, rows=replace(table.rows, entries=entries), doubts=doubts)

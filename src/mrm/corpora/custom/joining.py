@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from mrm.corpora.contract import ABSENT, CONTRADICTORY, DUPLICATE, UNNAMED, Exclusion, file_stem
-from mrm.corpora.custom.archive import BY_FILE, BY_FOLDER, Archive, day_of, path_finder
+from mrm.corpora.custom.archive import BY_FILE, BY_FOLDER, Archive, path_finder
 from mrm.corpora.custom.nearest import Nearest, most_similar
 from mrm.corpora.options import KEYS
+from mrm.data.dates import day_of
+from mrm.data.header_index import identity
 from mrm.system.errors import RecordError
 
 SEVERAL = "name fits several images"
@@ -171,7 +173,7 @@ class Studies:
         self.by_patient: dict[str, dict[str, tuple[datetime.date, list[str]]]] = {}
         for image in archive.images:
             header = archive.header(image)
-            patient, day = header.get("patient_id", ""), day_of(header.get("date", ""))
+            patient, day = header.get("patient_id", ""), day_of(identity(header).get("date", ""))
             if patient and day:
                 studies = self.by_patient.setdefault(patient, {})
                 study = header.get("study_uid") or header.get("accession") or str(day)
@@ -227,7 +229,7 @@ def _nearest_rows(
     image: str, rows: Sequence[Entry], archive: Archive, excluded: list[Exclusion], repeated: set[str]
 ) -> list[Entry]:
     """Those of the rows of a study whose date is nearest to it; the others become exclusions."""
-    day = day_of(archive.header(image).get("date", ""))
+    day = day_of(identity(archive.header(image)).get("date", ""))
     distances = [_days_between(row, day) for row in rows]
     for row, days in zip(rows, distances, strict=True):
         if days > min(distances) and row.where not in repeated:

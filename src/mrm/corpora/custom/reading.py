@@ -20,6 +20,7 @@ from mrm.corpora.custom.merging import UNMATCHED, merge
 from mrm.corpora.custom.sidecars import Sidecars
 from mrm.corpora.custom.values import SPLITS
 from mrm.corpora.options import Options
+from mrm.data.dates import day_of
 from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Record, Records
 from mrm.data.sections import select_sections
@@ -47,7 +48,7 @@ def read(source: Path, options: Options, headers: HeaderIndex) -> Release:
         records = Records(read_folder(archive, sidecars, options), options.classes, str(source))
         export = Export(records, description)
     else:
-        export = _from_tables(take_columns(tables, archive), description, archive, sidecars)
+        export = _from_tables(take_columns(tables, archive, description.date_order), description, archive, sidecars)
         records = export.records
     return Release(
         records=records,
@@ -129,7 +130,8 @@ def _record(
     split = entry.cells.get("split", "").lower()
     if split and split not in SPLITS:
         return Exclusion(image, BAD_SPLIT, f"{entry.where}: {split!r}")
-    facts = {**archive.facts(image), **{name: text for name, text in entry.cells.items() if text}}
+    cells = {name: text for name, text in entry.cells.items() if text and (name != "date" or day_of(text))}
+    facts = {**archive.facts(image), **cells}
     return Record(
         image=archive.images[image],
         report=select_sections(facts.get("report_content", ""), sections) or sidecars.report(image, sections),
