@@ -156,7 +156,7 @@ def test_rows_that_contradict_each_other_decide_nothing(source, tmp_path):
 
 def test_without_images_that_is_what_is_said(source, tmp_path):
     shutil.rmtree(source / "files")
-    with pytest.raises(RecordError, match="unpack the images"):
+    with pytest.raises(RecordError, match="Unpack the images"):
         prepare("mimic", source, tmp_path / "out")
 
 

@@ -215,7 +215,8 @@ def test_the_real_image_and_its_real_mask(shared_data, tmp_path):
     (tmp_path / "siim/train-rle.csv.gz").write_bytes(table.read_bytes())
     corpus = prepare("siim", tmp_path / "siim", tmp_path / "out", Options(val=0, test=0))
     record = corpus.records[0]
-    assert (record.patient[:8], record.view, record.extra) == ("16d7f894", "PA", {"sex": "M", "age": "62"})
+    header = {"sex": "M", "age": "62", "date": "1901-01-01"}  # the publisher put this day in place of all
+    assert (record.patient[:8], record.view, record.extra) == ("16d7f894", "PA", header)
     mask = cv2.imread(str(tmp_path / f"out/annotations/training/{name}.png"), cv2.IMREAD_UNCHANGED)
     assert mask.shape == (1024, 1024)
     assert mask.sum() == 0  # the publisher's row says -1: no pneumothorax here
