@@ -13,13 +13,26 @@ if TYPE_CHECKING:
     from mrm import audit, interop, recipes, runs
     from mrm.inference.predictor import Predictor
     from mrm.models.model_folder import load, load_encoder
+    from mrm.training.own_loop import Dataset, transforms
     from mrm.training.tasks import pretrain_losses
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "audit", "interop", "load", "load_encoder", "pretrain_losses", "recipes", "runs"]
+__all__ = [
+    "Dataset",
+    "Predictor",
+    "audit",
+    "interop",
+    "load",
+    "load_encoder",
+    "pretrain_losses",
+    "recipes",
+    "runs",
+    "transforms",
+]
 __getattr__, __dir__ = lazy.exports(
     "mrm",
     {
+        "Dataset": "mrm.training.own_loop",
         "Predictor": "mrm.inference.predictor",
         "audit": "mrm.audit",
         "interop": "mrm.interop",
@@ -28,5 +41,6 @@ __getattr__, __dir__ = lazy.exports(
         "pretrain_losses": "mrm.training.tasks",
         "recipes": "mrm.recipes",
         "runs": "mrm.runs",
+        "transforms": "mrm.training.own_loop",
     },
 )

@@ -24,6 +24,9 @@ class CropConfig:
     flip: float = 0.5  # probability of a horizontal flip
 
 
+FINETUNE_CROP = CropConfig(area=(0.08, 1.0))  # the published one: torchvision's default, not that of pre-training
+
+
 @dataclass(frozen=True)
 class ReportConfig:
     """Which text of a report is used, and how much of it is masked."""

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from mrm.data.config import AugmentConfig, CropConfig, OnError, ReportConfig, Resize
+from mrm.data.config import FINETUNE_CROP, AugmentConfig, CropConfig, OnError, ReportConfig, Resize
 from mrm.models.config import LoraConfig, ModelConfig
 from mrm.training.config import LabelLossName, TrainConfig, check_patience, last_blocks
-
-FINETUNE_CROP = CropConfig(area=(0.08, 1.0))  # the published one: torchvision's default, not that of pre-training
 
 
 @dataclass(frozen=True)
