@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.filereader import read_partial
+from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mrm.data import dicom_limits
@@ -47,11 +48,11 @@ WHOSE = ("patient_id", "study_uid", "accession", "date", "content_date")  # what
 UIDS = ("study_uid", "series_uid", "image_uid")
 FILE = ".headers.jsonl"
 VERSION = "mrm headers 1"  # another set of TAGS is another version
-_NUMBERS: list[Any] = [tag_for_keyword(keyword) for keyword in TAGS.values()]
-_LAST = max(_NUMBERS)
+_NUMBERS: dict[str, Any] = {name: Tag(keyword) for name, keyword in TAGS.items()}
+_WHOLE_NUMBERS = (_NUMBERS["height"], _NUMBERS["width"])
+_LAST = max(_NUMBERS.values())
 BUFFER = 1 << 14  # bytes that are read at a time; a header takes one to four thousand
 MOST_ELEMENTS = 10_000  # before the last of TAGS; a radiograph has some hundred
-NOT_READ = "header cannot be read"
 
 
 def read_header(file: Path) -> dict[str, str]:
@@ -64,16 +65,19 @@ def read_header(file: Path) -> dict[str, str]:
         return {}
     try:
         dataset = _dataset(file, head)
-        return stated_in(dataset)
+        header = stated_in(dataset)
     except (ImageError, OSError, MemoryError):
         raise
     except Exception as error:  # damaged DICOM makes pydicom raise a dozen kinds
         raise ImageError(f"{file}: damaged DICOM ({first_line(error)}); download or copy the file again") from error
+    if not header:
+        raise ImageError(f"{file}: damaged DICOM (its header states nothing); download or copy the file again")
+    return header
 
 
 def stated_in(dataset: pydicom.Dataset, names: Sequence[str] = tuple(TAGS)) -> dict[str, str]:
     """What the elements of these names state. A damaged value raises one of pydicom's dozen kinds of exceptions."""
-    return {name: text for name in names if (text := _text(dataset, TAGS[name]))}
+    return {name: text for name in names if (text := _text(dataset, _NUMBERS[name]))}
 
 
 def identity(header: Header) -> dict[str, str]:
@@ -100,11 +104,20 @@ def _dataset(file: Path, head: bytes) -> pydicom.Dataset:
 
     prefix = head[128:132] == b"DICM"
     with open(file, "rb", buffering=BUFFER) as opened:
-        return read_partial(opened, stop_when=is_past, specific_tags=_NUMBERS, force=not prefix)
+        return read_partial(opened, stop_when=is_past, specific_tags=list(_NUMBERS.values()), force=not prefix)
 
 
-def _text(dataset: pydicom.Dataset, keyword: str) -> str:
-    value = dataset.get(keyword)
+def _text(dataset: pydicom.Dataset, number: Any) -> str:
+    """The value of an element as text. pydicom's conversion, which takes longest, is left to texts beyond ASCII."""
+    element = dataset.get_item(number)
+    if element is None or element.value is None:
+        return ""
+    if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+        if number in _WHOLE_NUMBERS and len(element.value) == 2:
+            return str(int.from_bytes(element.value, "little" if element.is_little_endian else "big"))
+        if number not in _WHOLE_NUMBERS and element.value.isascii():
+            return stated(element.value.decode("ascii").strip("\0 "))
+    value = dataset[number].value
     return "" if value is None else stated(str(value).strip("\0 "))
 
 
