@@ -26,8 +26,10 @@ from mrm.data.dates import day_of, span
 from mrm.data.records import UNCERTAIN, Records
 from mrm.system.files import write_csv, write_json, write_whole
 from mrm.system.output_folder import writing
+from mrm.system.text_table import text_table, wrapped
 
 AUDIT = "audit.json"  # the audit of the sets, which `mrm.runs.prepare` adds
+MOST_CLASSES, LONGEST_CLASS = 4, 14  # classes that a preview counts, and characters of their names
 EXCLUDED, EXCLUDED_NOW = "excluded.csv", "excluded-now.csv"
 PLANNED = ".planned.json"  # the files of a preparation that is not complete yet
 
@@ -224,15 +226,24 @@ def class_counts(records: Records) -> dict[str, dict[str, int]]:
 
 def preview(name: str, release: Release, sets: Mapping[str, Records]) -> str:
     """How the tables were understood, the sets to come, and what would be left out."""
-    lines = [release.understood or f"{name} ({release.version}): {len(release.records):,} images"]
+    understood = release.understood or f"{name} ({release.version}): {len(release.records):,} images"
+    lines = [""]
     if sets:
-        lines += ["", f"{'sets to come':32}{'images':>10}{'patients':>10}"]
-        for split, part in sets.items():
-            facts = summary(part)
-            lines.append(f"  {split:30}{facts['images']:>10,}{_number(facts['patients']):>10}")
+        classes = next(iter(sets.values())).classes[:MOST_CLASSES]
+        positives = [f"{c[:LONGEST_CLASS]} +" for c in classes]
+        rows = [_set(split, part, len(classes)) for split, part in sets.items()]
+        lines += text_table(["sets to come", "images", "patients", *positives], rows).splitlines()
     counts = Counter(e.reason for e in release.excluded).most_common()
     lines += [f"  left out: {n:,} {reason}" for reason, n in counts]
-    return "\n".join([*lines, *(f"  note: {note}" for note in release.notes)])
+    empty = [f"{split}: would have no images, so it would not be written" for split, part in sets.items() if not part]
+    return f"{understood}\n{wrapped([*lines, *(f'  note: {note}' for note in [*release.notes, *empty])])}"
+
+
+def _set(split: str, part: Records, classes: int) -> list[str]:
+    """Images, patients and positives of a set, as the cells of a row."""
+    facts = summary(part)
+    positives = [f"{int(n):,}" for n in (part.labels_NC == 1).sum(0)[:classes]]
+    return [f"  {split}", _number(facts["images"]), _number(facts["patients"]), *positives]
 
 
 def table(name: str, facts: Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 WIDTH = 100
@@ -10,14 +12,14 @@ GAP = "  "
 NARROWEST = 8  # characters that are left of a text that is cut short
 
 
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1, width: int = WIDTH) -> str:
     """Rows under a head, in columns; the first `text_columns` are aligned left, the others right.
 
     Where a table is too wide, the longest of the left columns is cut short.
     """
     lines = [[*head], *([*row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    excess = sum(widths) + len(GAP) * (len(widths) - 1) - WIDTH
+    excess = sum(widths) + len(GAP) * (len(widths) - 1) - width
     while excess > 0:
         longest = max(range(text_columns), key=lambda i: widths[i])
         cut = min(excess, widths[longest] - NARROWEST)
@@ -26,6 +28,17 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], text_columns:
         widths[longest] -= cut
         excess -= cut
     return "\n".join(_line(line, widths, text_columns) for line in lines)
+
+
+def wrapped(lines: Iterable[str]) -> str:
+    """Lines of text of at most WIDTH characters; what is longer continues further in on the next line."""
+    wrap = partial(textwrap.wrap, width=WIDTH, break_long_words=False, break_on_hyphens=False)
+    parts = (wrap(line, subsequent_indent=f"{_indent(line)}    ") or [""] for line in lines)
+    return "\n".join(line.rstrip() for part in parts for line in part)
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], text_columns: int) -> str:

@@ -12,9 +12,9 @@ from mrm.system.errors import RecordError
 from tests.support import hospital_export
 from tests.support.corpora.custom import write_image
 from tests.support.dicom_files import write_dicom
-from tests.support.hospital_export import DELIMITERS, KEYS, Form, Image, write_table
+from tests.support.hospital_export import DELIMITERS, ENCODINGS, KEYS, Form, Image, write_table
 
-CSV = [Form(key, delimiter=d, encoding=e) for key in KEYS for d in DELIMITERS for e in ("utf-8", "utf-8-sig", "utf-16")]
+CSV = [Form(key, delimiter=d, encoding=e) for key in KEYS for d in DELIMITERS for e in ENCODINGS]
 OTHERS = [Form(key, suffix) for key in KEYS for suffix in (".xlsx", ".ods", ".parquet")]
 
 

@@ -124,7 +124,8 @@ def _by_values(samples: Mapping[str, Sequence[str]], known: Mapping[str, Set[str
         shares = {column: sum(v in those for v in sample) for column, sample in many.items()}
         for column in sorted(shares, key=lambda c: -shares[c]):
             if shares[column] >= MOST * len(samples[column]):
-                yield column, name, f"{shares[column]:,} of {len(samples[column]):,} values are in the headers"
+                place = "names of images" if name == "image_path" else "in the headers"
+                yield column, name, f"{shares[column]:,} of {len(samples[column]):,} values are {place}"
     for column, sample in samples.items():
         if kind := _kind(sample):
             yield column, *kind

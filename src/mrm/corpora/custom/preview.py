@@ -10,9 +10,11 @@ from mrm.corpora.custom.export_tables import ExportTable
 from mrm.corpora.custom.joining import Joined
 from mrm.corpora.custom.labels import LabelReader
 from mrm.data.records import Record, Records
-from mrm.system.text_table import text_table
+from mrm.system.text_table import WIDTH, text_table, wrapped
 
 EXAMPLES = 5
+MOST_CLASSES = 3  # that an example shows
+LONGEST_NAME, LONGEST_TEXT = 20, 40  # characters of a path or an id, and of a report, in an example
 
 
 def understood(
@@ -23,18 +25,19 @@ def understood(
     for table in tables:
         lines += [f"{table.file.name}: {len(table.rows.entries):,} rows, {table.how}", *_columns(table), ""]
     lines += _matches(joined, archive)
-    lines += ["", *_examples(records)]
+    lines += ["", *_examples(joined, records)]
     lines += ["", *labels.lines()]
-    return "\n".join([*lines, *_archive(records)])
+    return wrapped([*lines, *_archive(records)])
 
 
 def _columns(table: ExportTable) -> list[str]:
     rows = [[t.column, t.name or "-", t.reason] for t in table.taken]
-    return _indented(text_table(["column", "taken for", "why"], rows, 3))
+    return _indented(["column", "taken for", "why"], rows)
 
 
-def _indented(text: str) -> list[str]:
-    return [f"  {line}" for line in text.splitlines()]
+def _indented(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table of texts below a line that says what it is."""
+    return [f"  {line}" for line in text_table(head, rows, len(head), WIDTH - 2).splitlines()]
 
 
 def _matches(joined: Joined, archive: Archive) -> Iterator[str]:
@@ -47,18 +50,27 @@ def _matches(joined: Joined, archive: Archive) -> Iterator[str]:
         yield f"  rows that other columns would match: {', '.join(others)}; choose with --join-by"
 
 
-def _examples(records: Records) -> list[str]:
+def _examples(joined: Joined, records: Records) -> list[str]:
+    """Some records with the key that joined them, from all parts of the tables."""
     if not records:
         return ["no record is left"]
+    keys = joined.way.key.split("+")
+    rows = {image: [entry.cells.get(key, "") for key in keys] for entry, image in joined.pairs}
     chosen = [records[i * len(records) // EXAMPLES] for i in range(min(EXAMPLES, len(records)))]
-    head = ["image", "patient", "view", "report", *records.classes]
-    return ["examples", *_indented(text_table(head, [_example(record) for record in chosen], 4))]
+    head = [*keys, "image", "patient", "view", *records.classes[:MOST_CLASSES], "report"]
+    cells = [[*(_end(cell) for cell in rows[record.name]), *_example(record)] for record in chosen]
+    return ["examples", *_indented(head, cells)]
 
 
 def _example(record: Record) -> list[str]:
     report = " ".join(record.report.split())
-    labels = ["" if v != v else f"{v:g}" for v in record.labels]
-    return [record.name, record.patient, record.view, report[:60], *labels]
+    labels = ["" if v != v else f"{v:g}" for v in record.labels[:MOST_CLASSES]]
+    return [_end(record.name), _end(record.patient), record.view, *labels, report[:LONGEST_TEXT] or "-"]
+
+
+def _end(text: str) -> str:
+    """A path or an id by its end, which tells it from others."""
+    return text if len(text) <= LONGEST_NAME else f"...{text[3 - LONGEST_NAME :]}"
 
 
 def _archive(records: Records) -> Iterator[str]:
