@@ -97,10 +97,10 @@ def test_a_damaged_header_is_an_error_and_a_missing_file_is_tried_again(tmp_path
 def test_a_file_of_endless_elements_is_refused_at_once(tmp_path):
     element = b"\x08\0\x01\0UN\0\0\0\0\0\0"
     (tmp_path / "many").write_bytes(b"\0" * 128 + b"DICM" + element * 2_000_000)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ImageError, match="far more data elements than a radiograph"):
         read_header(tmp_path / "many")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_second_start_reads_nothing_and_a_changed_file_is_read_again(folder, tmp_path, monkeypatch):
