@@ -517,13 +517,13 @@ def test_weights_of_another_encoder_are_refused_with_the_first_that_does_not_fit
     wide = small_mrm(0, encoder_options={"depth": 2, "embed_dim": 96, "num_heads": 3})
     with pytest.raises(
         CheckpointError,
-        match=r"weights of another encoder; 24 of 24 block tensors do not fit, first encoder\.blocks\.0\.norm1\.weight \(file \(48,\), model \(96,\)\)",
+        match=r"another encoder; 26 of 26 tensors of patches and blocks do not fit, first encoder\.patch_embed\.proj\.weight \(file \(48, 3, 16, 16\), model \(96, 3, 16, 16\)\)",
     ):
         model_folder.start_from(wide, whole)
     deep = small_mrm(0, encoder_options={"depth": 3, "embed_dim": 48, "num_heads": 3})
     before = answers(deep)
     with pytest.raises(
-        CheckpointError, match=r"12 of 36 block tensors .*encoder\.blocks\.2\.norm1\.weight \(not in the file\)"
+        CheckpointError, match=r"12 of 38 tensors .*encoder\.blocks\.2\.norm1\.weight \(not in the file\)"
     ):
         model_folder.start_from(deep, whole)
     assert torch.equal(answers(deep), before)  # nothing half-loaded

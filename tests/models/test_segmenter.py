@@ -14,7 +14,7 @@ from mrm.data.samples import MaskBatch
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.segmenter import Segmenter, SegmenterConfig, probabilities, window_starts
-from mrm.system.errors import CheckpointError, SegmenterError
+from mrm.system.errors import CheckpointError, ConfigError, SegmenterError
 from mrm.training.config import TrainConfig
 from mrm.training.losses import dice_loss, focal_loss
 from mrm.training.optimization import build_optimizer
@@ -96,9 +96,7 @@ def test_no_layer_looks_at_the_other_images_of_the_batch(head):
 
 
 def test_a_size_that_the_patch_does_not_divide():
-    with pytest.raises(
-        SegmenterError, match=r"image_size 500 x 512 does not divide .* 16 x 16 .* nearest .* 496 x 512"
-    ):
+    with pytest.raises(ConfigError, match=r"image_size 500 x 512 does not divide .* 16 x 16 .* nearest .* 496 x 512"):
         build(image_size=(500, 512))
 
 

@@ -166,9 +166,9 @@ def export(
     hub.check_goes_with(format)
     with held_files([out]):
         if format == "mrm":
-            print(f"wrote {model_folder.export_published(model_folder.load(model), out)}")
+            print(f"wrote {model_folder.export_published(model_folder.load_as(model, *model_folder.TRAINED), out)}")
         elif format == "onnx":
-            difference = onnx_export.export_onnx(model_folder.load(model), out)
+            difference = onnx_export.export_onnx(model_folder.load_as(model, *model_folder.TRAINED), out)
             print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
         else:
             print(f"wrote {hub_folder.write_hub_folder(model, out, hub)}, without the fingerprints of training records")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mrm.data import images
 from mrm.models.classifier import Classifier
+from mrm.models.encoder import WITH_PATCHES, family_of
 from mrm.models.mrm import normalise
 from mrm.system.errors import ExplainError
 
@@ -34,13 +35,18 @@ def heat_map(model: Classifier, image_HW: np.ndarray, class_index: int, method: 
     The greatest value is 1, whatever the probability of the finding: a map of an improbable finding shows the little
     evidence for it. All 0 where there is none. What the test view leaves out ("centre" cuts the sides of
     radiographs) is 0. The model's hooks are in use meanwhile: one call at a time for each model.
-    Raises ExplainError for another method, a class the model does not have, or where captum is not installed.
+    Raises ExplainError for another method, a class or patches that the model does not have, or where captum is not
+    installed.
     """
     if method not in METHODS:
         raise ExplainError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     classes = model.config.classes
     if not 0 <= class_index < len(classes):
         raise ExplainError(f"unknown class {class_index}; the model has {len(classes)}, from 0: {', '.join(classes)}")
+    if (family := family_of(model.config.encoder)) not in WITH_PATCHES:
+        raise ExplainError(
+            f"{model.config.encoder} ({family}) has no patches of one size, so there is no heat map of it"
+        )
     image_1CHW, box = evaluation_view(model, image_HW)
     grid_GG = contributions(model, image_1CHW, class_index) if method == "gradcam" else rollout(model, image_1CHW)
     return spread(grid_GG, image_HW.shape, box)

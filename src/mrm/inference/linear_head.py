@@ -20,7 +20,7 @@ def fit_head(model: Classifier, records: Records, batch: int = 64, workers: int 
     both are folded into the head. A class with one label value keeps its head. LP-FT, arXiv:2202.10054.
     Raises PredictError where no image can be read.
     """
-    encoder = model.encoder
+    head = model.encoder.get_classifier()
     features_ND, unreadable = features(model, records, batch=batch, workers=workers)
     read = ~np.isnan(features_ND).any(axis=1)
     if not read.any():
@@ -35,5 +35,5 @@ def fit_head(model: Classifier, records: Records, batch: int = 64, workers: int 
         probe.fit((features_ND[stated] - mean_D) / std_D, labels_N[stated])
         weight_D = probe.coef_[0] / std_D
         with torch.no_grad():
-            encoder.head.weight[c] = torch.from_numpy(weight_D)
-            encoder.head.bias[c] = float(probe.intercept_[0] - weight_D @ mean_D)
+            head.weight[c] = torch.from_numpy(weight_D)
+            head.bias[c] = float(probe.intercept_[0] - weight_D @ mean_D)

@@ -16,12 +16,14 @@ from mrm.data import loader, samples, sampling
 from mrm.data.eval_view import EvalView
 from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
+from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
+from mrm.models.encoder import WITH_PATCHES, family_of
 from mrm.models.mrm import MRM, normalise
 from mrm.system import hardware
 from mrm.system.errors import PredictError, UnreachableError
 
-Encoding = MRM | Classifier
+Encoding = MRM | Classifier | BareEncoder
 Kind = Literal["pooled", "patches"]
 
 
@@ -184,12 +186,12 @@ def feature_function(model: Encoding, kind: Kind) -> Callable[[Tensor], Tensor]:
     """Normalised images (B, 3, H, W) to "pooled" (B, D) or "patches" (B, L, D).
 
     A classifier's last norm follows its mean (timm's `fc_norm`): pooled is what its head sees, and patches are normed
-    by the same layer one by one. A pre-trained encoder's norm comes before the mean, as MAE's does.
+    by the same layer one by one. A pre-trained encoder's norm comes before the mean, as MAE's does. ConvNeXt and Swin
+    have pooled features only. Raises PredictError.
     """
-    if kind not in get_args(Kind):
-        raise PredictError(f"unknown kind of features {kind!r}; choose from {', '.join(get_args(Kind))}")
+    _require_kind(model, kind)
     encoder = model.encoder
-    prefix = encoder.num_prefix_tokens
+    prefix = getattr(encoder, "num_prefix_tokens", 0)
     if isinstance(model, MRM):
         if kind == "patches":
             return lambda image_BCHW: model.encode(image_BCHW)[:, prefix:]
@@ -200,9 +202,20 @@ def feature_function(model: Encoding, kind: Kind) -> Callable[[Tensor], Tensor]:
 
 
 def feature_shape(model: Encoding, kind: Kind) -> tuple[int, ...]:
-    """The shape of one image's features: (D,) or (L, D)."""
+    """The shape of one image's features: (D,) or (L, D). Raises PredictError."""
+    _require_kind(model, kind)
     encoder = model.encoder
-    return (encoder.embed_dim,) if kind == "pooled" else (encoder.patch_embed.num_patches, encoder.embed_dim)
+    return (encoder.num_features,) if kind == "pooled" else (encoder.patch_embed.num_patches, encoder.num_features)
+
+
+def _require_kind(model: Encoding, kind: str) -> None:
+    """Raises PredictError for a kind of features that is unknown, or that the model does not have."""
+    if kind not in get_args(Kind):
+        raise PredictError(f"unknown kind of features {kind!r}; choose from {', '.join(get_args(Kind))}")
+    if kind == "patches" and (family := family_of(model.config.encoder)) not in WITH_PATCHES:
+        raise PredictError(
+            f"{model.config.encoder} ({family}) has no features of patches, all of one size; choose pooled"
+        )
 
 
 def scores_and_features(model: Classifier) -> Callable[[Tensor], Tensor]:
@@ -211,6 +224,6 @@ def scores_and_features(model: Classifier) -> Callable[[Tensor], Tensor]:
 
     def both(image_BCHW: Tensor) -> Tensor:
         pooled_BD = pooled(image_BCHW)
-        return torch.cat([model.encoder.head(pooled_BD), pooled_BD], dim=1)
+        return torch.cat([model.encoder.get_classifier()(pooled_BD), pooled_BD], dim=1)
 
     return both

@@ -48,7 +48,7 @@ def write_hub_folder(source: Path, out: Path, publication: Publication = Publica
         raise CheckpointError(f"{out}: exists and holds more than a hub folder; choose another --out")
     if out.resolve() == (Path(source) if Path(source).is_file() else model_folder.find_model(Path(source))).resolve():
         raise CheckpointError(f"{out}: is the model itself; choose another --out")
-    model = model_folder.load(source)
+    model = model_folder.load_as(source, *model_folder.TRAINED)
     card = shareable(model.card)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

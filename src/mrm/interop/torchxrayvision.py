@@ -19,6 +19,7 @@ from mrm.inference.predict import feature_function
 from mrm.interop.finding_names import translate
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
+from mrm.models.mrm import three_channels
 from mrm.system.errors import PredictError
 
 FULL = 1024  # the largest absolute value of an image in TorchXRayVision; black is -1024, white 1024
@@ -89,8 +90,7 @@ class XRVModel(nn.Module):
                 "that of `mrm predict`, which can change the results; give them in this size to avoid it",
             )
             image_BCHW = F.interpolate(image_BCHW, size=(side, side), mode="bilinear", antialias=True)
-        grey_BCHW = (image_BCHW / FULL + 1) / 2
-        return ((grey_BCHW - config.mean) / config.std).expand(-1, 3, -1, -1)
+        return three_channels((image_BCHW[:, 0] / FULL + 1) / 2, config.mean, config.std)
 
     def _check_range(self, image_BCHW: Tensor) -> None:
         """Warn of values that are probably not from -1024 to 1024. Raises PredictError for those that are not finite."""

@@ -1,18 +1,17 @@
-"""The fine-tuned classifier: a plain timm Vision Transformer with a head, and how it wants its images."""
+"""The fine-tuned classifier: a plain timm encoder with a head, and how it wants its images."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mrm.data.config import Resize
 from mrm.data.reports import Tokenizer
 from mrm.models import encoder
 from mrm.models.card import Card
-from mrm.models.limits import check_classes, check_encoder, check_fields
+from mrm.models.limits import Levels, check_classes, check_encoder, check_fields
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,8 @@ class ClassifierConfig:
     encoder: str = "vit_base_patch16_224"
     encoder_options: dict[str, Any] = field(default_factory=dict)
     image_size: int = 224
-    mean: float = 0.4978
-    std: float = 0.2449
+    mean: Levels = 0.4978
+    std: Levels = 0.2449
     drop_path: float = 0.1
     pooling: Literal["mean", "attention"] = "mean"  # of the patch features
     view: Literal["whole", "centre"] = "whole"  # of a radiograph that is not square; the published test cut its sides
@@ -38,12 +37,13 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """Patch features pooled, one logit a class. `encoder` is a timm VisionTransformer.
+    """Features pooled, one logit a class. `encoder` is a timm VisionTransformer, Eva, ConvNeXt or Swin.
 
-    The mean is followed by a fresh norm, as published; attention (timm's `map`) pools what the encoder's own norm gives.
+    Of a Vision Transformer, the mean of the patches is followed by a fresh norm, as published; attention (timm's `map`)
+    pools what the encoder's own norm gives. ConvNeXt and Swin pool and normalise as timm does.
     """
 
-    encoder: Any  # a timm VisionTransformer, head included
+    encoder: Any  # of timm, head included
     card: Card  # what its model folder knows of it
     tokenizer: Tokenizer | None = None  # it reads no reports, so it never has one
 
@@ -58,26 +58,33 @@ class Classifier(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """Layers as timm numbers them for layer-wise decay of the learning rate: stem, blocks, and the rest on top."""
+        if encoder.family_of(self.config.encoder) != "vit":
+            return encoder.layer_groups(self.encoder, coarse)
         return {
             "stem": r"^encoder\.(?:cls_token|reg_token|pos_embed|patch_embed)",
             "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))],
         }
 
 
-def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> VisionTransformer:
-    """A timm ViT by a config's `encoder`, `encoder_options`, `image_size` and `pooling`, to pool patches and classify.
+def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> Any:
+    """A timm encoder by a config's `encoder`, `encoder_options`, `image_size` and `pooling`, to pool and classify.
 
-    The head starts at std 2e-5, so that a new classifier starts from nearly equal odds. MAE, appendix A.1.
+    The head starts at std 2e-5, so that a new classifier starts from nearly equal odds. MAE, appendix A.1. Raises
+    ConfigError for attention pooling of an encoder without patches.
     """
-    vit = encoder.create(
+    attention = getattr(config, "pooling", "mean") == "attention"
+    if attention:
+        encoder.require_family(config.encoder, ("vit",), "attention pooling; leave --pooling out")
+    built = encoder.create(
         config.encoder,
         config.encoder_options,
         config.image_size,
         num_classes=num_classes,
-        global_pool="map" if getattr(config, "pooling", "mean") == "attention" else "avg",
+        global_pool="map" if attention else "avg",
         drop_path_rate=drop_path_rate,
     )
     if num_classes:
-        nn.init.normal_(vit.head.weight, std=2e-5)
-        nn.init.zeros_(vit.head.bias)
-    return vit
+        head = built.get_classifier()
+        nn.init.normal_(head.weight, std=2e-5)
+        nn.init.zeros_(head.bias)
+    return built

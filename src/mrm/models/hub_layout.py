@@ -24,7 +24,8 @@ from torch import Tensor
 
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.models.limits import check_classes, check_value
+from mrm.models.encoder import family_of
+from mrm.models.limits import Levels, as_levels, check_classes, check_value, per_channel
 from mrm.models.mrm import MRM
 from mrm.models.segmenter import Segmenter
 from mrm.models.weights import read_shapes, read_weights
@@ -49,8 +50,10 @@ def split(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, T
 
 
 def is_native(model: MRM | Classifier | Segmenter) -> bool:
-    """Whether timm has the encoder of this model as it is: it has no relative positions for a plain ViT."""
-    return not (isinstance(model, Segmenter) and model.config.relative_positions)
+    """Whether timm opens the encoder of this model: it has no relative positions for a plain ViT, and no Eva cut short."""
+    return not isinstance(model, Segmenter) or (
+        not model.config.relative_positions and family_of(model.config.encoder) == "vit"
+    )
 
 
 def timm_config(model: MRM | Classifier | Segmenter, license: str | None = None) -> dict[str, Any]:
@@ -74,10 +77,11 @@ def timm_arguments(model: MRM | Classifier | Segmenter) -> dict[str, Any]:
     An encoder without a head pools its patches as `mrm embed` does: the norm comes before the mean.
     """
     config = model.config
-    arguments = {name: value for name, value in config.encoder_options.items() if value is not None}
+    arguments = {k: v for k, v in config.encoder_options.items() if v is not None and k != "norm_eps"}  # timm has none
     if isinstance(model, Classifier):
         pool = next(theirs for theirs, ours in POOLING.items() if ours == model.config.pooling)
-        return {**arguments, "img_size": config.image_size, "global_pool": pool}
+        arguments |= {} if family_of(config.encoder) == "convnext" else {"img_size": config.image_size}
+        return {**arguments, "global_pool": pool}
     if isinstance(model, Segmenter):  # which has no blocks after the last that its head reads, and no norm
         arguments |= {} if model.config.layer_scale is None else {"init_values": model.config.layer_scale}
         arguments |= {"depth": len(model.encoder.blocks), "final_norm": False}
@@ -101,8 +105,8 @@ def _preparation(model: MRM | Classifier | Segmenter, classes: int) -> dict[str,
         "interpolation": FILTERS[getattr(config, "resize", "area")],
         "crop_pct": 1.0,
         "crop_mode": CROP_MODES[view],
-        "mean": [config.mean] * 3,
-        "std": [config.std] * 3,
+        "mean": per_channel(config.mean),
+        "std": per_channel(config.std),
         "num_classes": classes,
         "pool_size": None,
         "first_conv": known["first_conv"],
@@ -116,6 +120,15 @@ def _preparation(model: MRM | Classifier | Segmenter, classes: int) -> dict[str,
 def is_timm(content: Any) -> bool:
     """Whether the content of a `config.json` is timm's layout."""
     return isinstance(content, dict) and isinstance(content.get("architecture"), str)
+
+
+def is_labelled(content: Any) -> bool:
+    """Whether the content of a `config.json` is timm's layout with names for the classes: it is a classifier."""
+    if not is_timm(content):
+        return False
+    prepared = content.get("pretrained_cfg")
+    stated = {**(prepared if isinstance(prepared, dict) else {}), **content}
+    return bool(stated.get("num_classes") and stated.get("label_names"))
 
 
 def is_hub_folder(folder: Path) -> bool:
@@ -185,8 +198,8 @@ def card_from(config: Mapping[str, Any]) -> Card:
     settings = {
         "encoder": _known_architecture(config["architecture"]),
         "image_size": _side(size),
-        "mean": _grey("mean", prepared.get("mean")),
-        "std": _grey("std", prepared.get("std")),
+        "mean": _levels("mean", prepared.get("mean")),
+        "std": _levels("std", prepared.get("std")),
         "drop_path": options.pop("drop_path_rate", 0.0),
         "pooling": POOLING[pool],
         "view": _view(prepared),
@@ -260,12 +273,10 @@ def _side(size: Any) -> int:
     return sides[0]
 
 
-def _grey(name: str, values: Any) -> float:
-    """The one value of three equal channels."""
+def _levels(name: str, values: Any) -> Levels:
+    """A mean or deviation of three channels; one value where they are equal."""
     check_value(name, values, list[float])
-    if len(set(values)) != 1:
-        raise ConfigError(f"{name} {values} differs by channel; a classifier of mrm has one value for grey images")
-    return values[0]
+    return as_levels(values)
 
 
 def _view(prepared: Mapping[str, Any]) -> str:

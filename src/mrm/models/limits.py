@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mrm.system.errors import ConfigError
 
+Levels = float | tuple[float, float, float]  # a mean or deviation of grey values: one, or one a channel
 SHARE = (0.0, 1.0)
 WIDTH, DEPTH, HEADS = (1, 16_384), (1, 128), (1, 1_024)
 LIMITS: dict[str, tuple[float, float]] = {  # smallest and largest value of a number, by the name of its field
@@ -57,7 +58,7 @@ MOST_PATCHES = 16_384  # of an image: 2,048 pixels a side in patches of 16
 
 ENCODER_NAME = re.compile(r"[A-Za-z0-9_.]{1,100}")  # of timm; with ":" or "/" it would be an address or a folder
 FLAG = bool
-ENCODER_OPTIONS: dict[str, Any] = {  # arguments of timm's VisionTransformer: smallest and largest, a choice, or FLAG
+ENCODER_OPTIONS: dict[str, Any] = {  # arguments of timm's encoders: smallest and largest, a choice, or FLAG
     "patch_size": (1, 256),
     "embed_dim": WIDTH,
     "depth": DEPTH,
@@ -84,7 +85,28 @@ ENCODER_OPTIONS: dict[str, Any] = {  # arguments of timm's VisionTransformer: sm
     "final_norm": FLAG,
     "dynamic_img_size": FLAG,
     "dynamic_img_pad": FLAG,
+    "norm_eps": (1e-12, 1e-2),  # of every LayerNorm; no argument of timm, see `mrm.models.encoder`
+    # of EVA, with rotary positions
+    "num_reg_tokens": (0, 256),
+    "ref_feat_shape": (1, 512),
+    "rope_temperature": (1.0, 1e9),
+    "qkv_fused": FLAG,
+    "swiglu_mlp": FLAG,
+    "scale_mlp": FLAG,
+    "scale_attn_inner": FLAG,
+    "use_abs_pos_emb": FLAG,
+    "use_rot_pos_emb": FLAG,
+    # of ConvNeXt and Swin
+    "depths": DEPTH,
+    "dims": WIDTH,
+    "window_size": (1, 256),
+    "ls_init_value": (0.0, 1e6),
+    "conv_mlp": FLAG,
+    "use_grn": FLAG,
+    "head_init_scale": (0.0, 1e6),
 }
+BY_STAGE = ("depths", "dims", "num_heads")  # options that may also be a list, with a number for each stage
+STAGES = 8
 
 
 def check_fields(instance: Any) -> None:
@@ -114,9 +136,23 @@ def check_encoder(name: str, options: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"encoder_options: {_short(option)} is not accepted; choose from {', '.join(ENCODER_OPTIONS)}"
             )
-        if not _allowed(value, allowed):
+        each = value if option in BY_STAGE and isinstance(value, list | tuple) else [value]
+        if not 1 <= len(each) <= STAGES or not all(_allowed(one, allowed) for one in each):
             expected = "true or false" if allowed is FLAG else _range(allowed)
             raise ConfigError(f"encoder_options: {option} must be {expected}, not {_short(value)}")
+
+
+def as_levels(values: Any) -> Levels:
+    """A mean or deviation: one number where all channels have the same. Raises ConfigError for other than three."""
+    each = [float(value) for value in (values if isinstance(values, list | tuple) else [values])]
+    if len(each) not in (1, 3):
+        raise ConfigError(f"expected a value for each of three channels, found {len(each)}")
+    return each[0] if len(set(each)) == 1 else (each[0], each[1], each[2])
+
+
+def per_channel(level: Levels) -> list[float]:
+    """A mean or deviation as a value for each of three channels."""
+    return list(level) if isinstance(level, tuple) else [level] * 3
 
 
 def check_classes(classes: Sequence[str]) -> None:
@@ -130,8 +166,14 @@ def check_classes(classes: Sequence[str]) -> None:
 
 
 def check_patches(image_size: int | Sequence[int], patch: Sequence[int]) -> None:
-    """Raises ConfigError for images of more than MOST_PATCHES patches."""
+    """Raises ConfigError for images that patches do not divide, or of more than MOST_PATCHES patches."""
     sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if any(side % p for side, p in zip(sides, patch, strict=True)):
+        near = " x ".join(str(max(1, round(side / p)) * p) for side, p in zip(sides, patch, strict=True))
+        raise ConfigError(
+            f"image_size {' x '.join(map(str, sides))} does not divide into the encoder's patches of "
+            f"{' x '.join(map(str, patch))} pixels; the nearest size that does is {near}"
+        )
     if (count := math.prod(side // p for side, p in zip(sides, patch, strict=True))) > MOST_PATCHES:
         raise ConfigError(
             f"image_size {' x '.join(map(str, sides))} has {count:,} patches, but at most {MOST_PATCHES:,} are possible"

@@ -1,14 +1,13 @@
 """Model folders: everything that makes a model.
 
 `model.safetensors`, `config.json` (its architecture, how it expects images, its classes and policies, where it
-came from, what it was tested on: see `card`) and, if it reads reports, `tokenizer.json`. Weights of other origin
-(`MRM.pth`, MAE's ViT) can start a model too.
+came from, what it was tested on: see `card`) and, if it reads reports, `tokenizer.json`. Encoders of other programs can
+start a model too (`encoder_files`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,14 +18,15 @@ from typing import Any, TypeVar, overload
 import safetensors
 import torch
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mrm.data.reports import Tokenizer
-from mrm.models import hub_layout, noise
+from mrm.models import encoder_files, hub_layout, noise
+from mrm.models.bare_encoder import BareEncoder, BareEncoderConfig
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig, build_encoder
 from mrm.models.config import ModelConfig
+from mrm.models.encoder import BODY, fit_positions
 from mrm.models.mrm import MRM
 from mrm.models.name_prefixes import example_name
 from mrm.models.published_layout import BERT, HEAD, own_names, to_published
@@ -46,27 +46,32 @@ from mrm.system.permissions import restricted
 
 WORDS, OUTPUT = "report_decoder.words.weight", "report_decoder.word_output"
 Model = MRM | Classifier | Segmenter
-Loaded = TypeVar("Loaded", MRM, Classifier, Segmenter, Model)
-KINDS: dict[str, tuple[type[Model], type]] = {
+AnyModel = Model | BareEncoder
+TRAINED = (MRM, Classifier, Segmenter)
+Loaded = TypeVar("Loaded", MRM, Classifier, Segmenter, BareEncoder, AnyModel)
+KINDS: dict[str, tuple[type[AnyModel], type]] = {
     "mrm": (MRM, ModelConfig),
     "classifier": (Classifier, ClassifierConfig),
     "segmenter": (Segmenter, SegmenterConfig),
+    "encoder": (BareEncoder, BareEncoderConfig),
 }
-NAMES = {"mrm": "an MRM model", "classifier": "a classifier", "segmenter": "a segmenter"}
+NAMES = {"mrm": "an MRM model", "classifier": "a classifier", "segmenter": "a segmenter", "encoder": "an encoder"}
 WHERE_FROM = {  # said where another kind of model is given
     "mrm": "give the run of `mrm pretrain` that it came from, or MRM.pth",
     "classifier": "fine-tune it first with `mrm finetune`",
     "segmenter": "train one with `mrm segment`",
+    "encoder": "give an encoder of timm or transformers",
 }
 First = TypeVar("First", bound=nn.Module)
 Second = TypeVar("Second", bound=nn.Module)
+Third = TypeVar("Third", bound=nn.Module)
 Content = TypeVar("Content")
 
 
 # Model folders ----------------------------------------------------------------------------------------
 
 
-def save(folder: Path, model: Model, card: Card | None = None, tokenizer: Tokenizer | None = None) -> Path:
+def save(folder: Path, model: AnyModel, card: Card | None = None, tokenizer: Tokenizer | None = None) -> Path:
     """Write a model folder; it exists either whole or not at all. An existing one is replaced.
 
     Without `card` and `tokenizer` those of the model are written. Raises CheckpointError.
@@ -90,7 +95,7 @@ def save(folder: Path, model: Model, card: Card | None = None, tokenizer: Tokeni
     return folder
 
 
-def write_into(folder: Path, model: Model, card: Card | None = None, tokenizer: Tokenizer | None = None) -> None:
+def write_into(folder: Path, model: AnyModel, card: Card | None = None, tokenizer: Tokenizer | None = None) -> None:
     """The files of a model folder, written into `folder` as they come (see `save`). Raises OSError."""
     card, tokenizer = card or model.card, tokenizer or model.tokenizer
     try:
@@ -104,12 +109,16 @@ def write_into(folder: Path, model: Model, card: Card | None = None, tokenizer: 
         write_whole(folder / "tokenizer.json", tokenizer.to_json().encode())
 
 
-def load(path: Path | str) -> Model:
+def load(path: Path | str) -> AnyModel:
     """The model in a model folder, a run (its best, else its last checkpoint) or a published `.pth`.
 
+    The encoder of another program (`timm:NAME=PATH`, a folder of timm or transformers, a checkpoint) is a BareEncoder.
     In evaluation mode, on the CPU. Its `card` holds what the folder knows of it, its `tokenizer` the
-    `Tokenizer` of its reports or None. Raises CheckpointError.
+    `Tokenizer` of its reports or None. Raises CheckpointError, and ConfigError for a timm model that cannot be used.
     """
+    if not _is_labelled(path) and (file := encoder_files.read(path)) is not None:
+        encoder = encoder_files.load(file, path)
+        return _ready(encoder, encoder.card, None)
     path = Path(path)
     if path.is_file():
         return load_published(path)
@@ -125,6 +134,10 @@ def load(path: Path | str) -> Model:
 def load_as(path: Path | str, expected: type[First], /) -> First: ...
 @overload
 def load_as(path: Path | str, expected: type[First], alternative: type[Second], /) -> First | Second: ...
+@overload
+def load_as(
+    path: Path | str, expected: type[First], second: type[Second], third: type[Third], /
+) -> First | Second | Third: ...
 def load_as(path: Path | str, /, *classes: type) -> Any:
     """The model at `path`, as `load` gives it. Raises RunError if it is of none of the classes, CheckpointError."""
     model: Any = load(path)
@@ -147,19 +160,37 @@ def find_model(path: Path) -> Path:
 
 def kind_at(path: Path | str) -> str:
     """The kind of the model at `path`, by its card; a file is a published MRM. Raises CheckpointError."""
+    if encoder_files.is_foreign(path):
+        return "classifier" if _is_labelled(path) else "encoder"
     path = Path(path)
     return "mrm" if path.is_file() else read_card(find_model(path)).kind
 
 
+def _is_labelled(path: Path | str) -> bool:
+    """Whether this is a folder of timm with the names of its classes, which is read as a classifier (`hub_layout`)."""
+    return hub_layout.is_labelled(encoder_files.foreign_settings(Path(path)))
+
+
 def weights_digest(path: Path | str) -> str:
     """Sixteen hex digits that change with any weight of the model at `path`. Raises CheckpointError."""
-    path = Path(path)
+    if Path(path).is_file() or encoder_files.is_foreign(path):
+        files = encoder_files.weights_files(path)
+    else:
+        files = hub_layout.weights_files(find_model(Path(path)))
     digest = hashlib.blake2b(digest_size=8)
-    for file in [path] if path.is_file() else hub_layout.weights_files(find_model(path)):
+    for file in files:
         with open(file, "rb") as content:
             while block := content.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def seen_at(path: Path | str) -> Path | None:
+    """The folder with fingerprints of the records that the model at `path` has seen; None where another program wrote it."""
+    place = Path(path)
+    if not place.is_dir() or encoder_files.is_foreign(path):
+        return None
+    return find_model(place) / "seen"
 
 
 def read_card(folder: Path) -> Card:
@@ -179,12 +210,6 @@ def _card_of(content: Any) -> Card:
     """The card that a `config.json` is, or that can be made of timm's."""
     if hub_layout.is_timm(content):
         return hub_layout.card_from(content)
-    if isinstance(content, dict) and "kind" not in content:
-        keys = ", ".join(sorted(map(str, content))[:8]) or "none"
-        raise ConfigError(
-            "not a model's config.json: neither a card of mrm (kind, architecture) nor timm's layout (architecture, "
-            f"pretrained_cfg); its keys: {keys}. To start from the weights beside it, give them to --init"
-        )
     return _own_card(content)
 
 
@@ -217,7 +242,7 @@ def change_card(folder: Path, change: Callable[[Card], Card]) -> None:
         write_json(folder / name, card.to_dict())
 
 
-def build(kind: str, config: Any, source: Path | str) -> Model:
+def build(kind: str, config: Any, source: Path | str) -> AnyModel:
     """A model of this architecture, with weights still to be loaded. Raises CheckpointError where there is none."""
     try:
         return KINDS[kind][0](config)
@@ -242,7 +267,7 @@ def read_checked_config(folder: Path, card: Card) -> Any:
     return config
 
 
-def outline(kind: str, config: Any, source: Path | str) -> Model:
+def outline(kind: str, config: Any, source: Path | str) -> AnyModel:
     """A model of this architecture with shapes and no values. Raises CheckpointError where there is none."""
     with torch.device("meta"):
         return build(kind, config, source)
@@ -272,41 +297,53 @@ def kind_of(model: nn.Module) -> str:
 def start_from(model: nn.Module, path: Path | str) -> KeyReport:
     """Start `model` from the weights at `path`: what fits is loaded, the report lists what was left out.
 
-    `path` is a model folder, a run, `MRM.pth`, MAE's or any timm ViT weights. Positions of another grid
-    are resampled as timm does. If the output words of the file are its word embeddings, those of the model start from
-    them. Raises CheckpointError if the encoder's blocks do not fit.
+    `path` is a model folder, a run, `MRM.pth`, or an encoder of another program (`encoder_files`). Positions of another
+    grid are resampled as timm does. If the output words of the file are its word embeddings, those of the model start from
+    them. Raises CheckpointError if the encoder's patches and blocks do not fit.
     """
-    stored = _weights_of(Path(path))
-    weights = own_names(stored)
-    weights = _fit_positions(model.get_submodule("encoder"), weights)
+    file = encoder_files.read(path)
+    stored = file.weights if file else _weights_of(Path(path))
+    weights = encoder_files.own_names(file) if file else own_names(stored)
+    weights = _fit_positions(model.get_submodule("encoder"), weights, file.antialias if file else True)
     weights = _with_output_words(model, weights)
     own = model.state_dict()
-    report = match(model, weights)
+    report = replace(match(model, weights), read_as=str(file or ""))
     added: frozenset[str] = getattr(model, "added_weights", frozenset())
-    blocks = [k for k in own if k.startswith("encoder.blocks.") and k not in added]
-    if unfit := [k for k in blocks if k not in report.matched]:
+    body = tuple(f"encoder.{part}" for part in BODY)
+    needed = [k for k in own if k.startswith(body) and k not in added]
+    unfit = [k for k in needed if k not in report.matched]
+    if file:  # an encoder with layer scales, or more blocks, would not be the same without them
+        unfit += [k for k in report.unexpected if k.startswith(body)]
+    if unfit:
         raise CheckpointError(
-            f"{path}: weights of another encoder; {len(unfit)} of {len(blocks)} block tensors do not fit, "
-            f"first {unfit[0]} ({report.mismatched.get(unfit[0], 'not in the file')}); the file has names such as "
+            f"{path}: weights of another encoder{f', {file}' if file else ''}; {len(unfit)} of {len(needed)} tensors of "
+            f"patches and blocks do not fit, first {unfit[0]} ({_why_unfit(report, unfit[0])}); the file has names such as "
             f"{example_name(stored)}"
         )
     model.load_state_dict({k: weights[k] for k in report.matched}, strict=False)
     return report
 
 
-def load_encoder(path: Path | str, num_classes: int = 0, drop_path_rate: float = 0.0) -> VisionTransformer:
-    """A timm VisionTransformer (patch mean, `fc_norm`, head) with the encoder at `path`, ready to fine-tune.
+def _why_unfit(report: KeyReport, name: str) -> str:
+    default = "not in the model" if name in report.unexpected else "not in the file"
+    return report.mismatched.get(name, default)
 
-    Takes what `load` takes, and MAE or timm weights of a ViT-B/16. Raises CheckpointError.
+
+def load_encoder(path: Path | str, num_classes: int = 0, drop_path_rate: float = 0.0) -> Any:
+    """A timm encoder with the weights at `path`, ready to fine-tune: of a ViT with patch mean, `fc_norm` and head.
+
+    Takes what `load` takes. Raises CheckpointError, and ConfigError for a timm model that cannot be used.
     """
     with noise.seeded(0):  # for the weights of the new head; all others are loaded
-        encoder: Any = build_encoder(architecture(path), num_classes, drop_path_rate)
+        encoder = build_encoder(architecture(path), num_classes, drop_path_rate)
     start_from(nn.ModuleDict({"encoder": encoder}), path)
     return encoder
 
 
 def architecture(path: Path | str) -> Any:
     """The configuration of the encoder at `path` (what `load_encoder` takes), without its weights."""
+    if (file := encoder_files.read(path)) is not None:
+        return file.config
     path = Path(path)
     if path.is_file():
         weights = _weights_of(path)
@@ -365,7 +402,8 @@ def published_config(weights: Mapping[str, Tensor], path: Path) -> ModelConfig:
     width = {tuple(v.shape) for k, v in weights.items() if k.endswith("patch_embed.proj.weight")}
     if width != {(768, 3, 16, 16)}:
         raise CheckpointError(
-            f"{path}: not a ViT-B/16 (patch weights {sorted(width)}), and its architecture is not stored in it"
+            f"{path}: not a ViT-B/16 (patch weights {sorted(width)}), and its architecture is not stored in it; name it: "
+            "timm:NAME=FILE"
         )
     words = weights.get(f"{BERT}embeddings.word_embeddings.weight")
     if words is None:
@@ -385,18 +423,12 @@ def _with_output_words(model: nn.Module, weights: dict[str, Tensor]) -> dict[str
     return weights
 
 
-def _fit_positions(encoder: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _fit_positions(encoder: nn.Module, weights: dict[str, Tensor], antialias: bool) -> dict[str, Tensor]:
     """Resample learned positions to the encoder's grid, as timm does."""
-    source, target = weights.get("encoder.pos_embed"), encoder.pos_embed
-    if source is None or target is None or source.shape == target.shape or source.shape[-1] != target.shape[-1]:
+    if "encoder.pos_embed" not in weights:
         return weights
-    from timm.layers import resample_abs_pos_embed
-
-    prefix = target.shape[1] - encoder.patch_embed.num_patches
-    if math.isqrt(source.shape[1] - prefix) ** 2 != source.shape[1] - prefix:  # with other prefix tokens
-        return weights
-    resampled = resample_abs_pos_embed(source, new_size=encoder.patch_embed.grid_size, num_prefix_tokens=prefix)
-    return {**weights, "encoder.pos_embed": resampled}
+    fitted = fit_positions(encoder, {"pos_embed": weights["encoder.pos_embed"]}, antialias)
+    return {**weights, "encoder.pos_embed": fitted["pos_embed"]}
 
 
 def _ready(model: Loaded, card: Card, tokenizer: Tokenizer | None) -> Loaded:

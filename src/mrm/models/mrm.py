@@ -31,6 +31,7 @@ from mrm.data.reports import PAD, Tokenizer
 from mrm.models import encoder, noise
 from mrm.models.card import Card
 from mrm.models.config import ModelConfig
+from mrm.models.limits import Levels
 from mrm.models.start import fix_positions, sine_cosine, start_encoder, start_linear_layers, start_report_decoder
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # as in the ViT; BERT keeps its own 1e-12
@@ -62,6 +63,9 @@ class MRM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.card = config, Card("mrm", asdict(config))
+        encoder.require_family(
+            config.encoder, ("vit",), "pre-training: MRM drops patches before the first block of a ViT"
+        )
         self.encoder = encoder.create(
             config.encoder, config.encoder_options, config.image_size, num_classes=0, global_pool=""
         )
@@ -351,10 +355,20 @@ class ReportBlock(nn.Module):
         return self.norm2(x_NR + noise.dropout_rows(branch, self.dropout, keys_B, f"{self.site}.mlp", rows_N, length))
 
 
-def normalise(image_BHW: Tensor, mean: float, std: float) -> Tensor:
-    """Grey uint8 images (B, H, W) as three equal normalised channels, float32 (B, 3, H, W): one, seen three times."""
-    grey_BHW = (image_BHW.float() / 255.0 - mean) / std
-    return grey_BHW[:, None].expand(-1, 3, -1, -1)
+def normalise(image_BHW: Tensor, mean: Levels, std: Levels) -> Tensor:
+    """Grey uint8 images (B, H, W) as three normalised channels, float32 (B, 3, H, W)."""
+    return three_channels(image_BHW.float() / 255.0, mean, std)
+
+
+def three_channels(grey_BHW: Tensor, mean: Levels, std: Levels) -> Tensor:
+    """Grey values from 0 to 1, float32 (B, H, W), as three normalised channels (B, 3, H, W).
+
+    With one mean and one deviation the channels are equal: one, seen three times. Encoders of colour images have three.
+    """
+    if isinstance(mean, tuple) or isinstance(std, tuple):
+        mean_311, std_311 = (grey_BHW.new_tensor(level).expand(3)[:, None, None] for level in (mean, std))
+        return (grey_BHW[:, None] - mean_311) / std_311
+    return ((grey_BHW - mean) / std)[:, None].expand(-1, 3, -1, -1)
 
 
 def take(x_BLD: Tensor, index_BK: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ PARALLEL = "module."  # DataParallel and DistributedDataParallel
 FIRST_BLOCK = re.compile(r"^((?:[\w-]+\.)*?)blocks\.0\.")
 WRAPPERS = frozenset(  # names under which training programs keep their encoder
     ("backbone", "base_encoder", "momentum_encoder", "encoder", "encoder_q", "encoder_k", "image_encoder", "model")
-) | {"net", "network", "student", "teacher", "trunk", "visual", "vit"}
+) | {"net", "network", "student", "teacher", "trunk", "visual", "vit", "img_encoder_q"}
+AVERAGES = {"momentum_encoder": "base_encoder", "encoder_k": "encoder_q"}  # MoCo's moving average: of this encoder
 
 
 def without_prefixes(weights: Mapping[str, Value], path: Path) -> dict[str, Value]:
@@ -45,11 +46,23 @@ def _wrapper(weights: Mapping[str, Value], path: Path) -> str:
     if before & {"", "encoder."}:
         return ""  # a plain ViT or MRM's own names
     known = sorted(prefix for prefix in before if WRAPPERS.issuperset(prefix.removesuffix(".").split(".")))
+    averages = [one for one in known if _averaged(one) in known]
+    known = [one for one in known if one not in averages]
+    if len(known) == 1 and averages:
+        warnings.warn(
+            f"{path}: {', '.join(averages)} is the moving average of {known[0]} and is not read", stacklevel=5
+        )
     if len(known) > 1:
         raise CheckpointError(
             f"{path}: holds several encoders ({', '.join(known)}); save the weights of one of them in a file of its own"
         )
     return known[0].removesuffix("encoder.") if known and known[0].endswith(".encoder.") else "".join(known)
+
+
+def _averaged(prefix: str) -> str:
+    """The prefix of the encoder of which this one would be the moving average; nothing if it is none."""
+    parts = prefix.split(".")
+    return ".".join(AVERAGES.get(part, part) for part in parts) if AVERAGES.keys() & set(parts) else ""
 
 
 def example_name(weights: Mapping[str, Value]) -> str:

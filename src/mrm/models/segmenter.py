@@ -36,7 +36,7 @@ from mrm.data.masks import fit
 from mrm.data.reports import Tokenizer
 from mrm.models import encoder
 from mrm.models.card import Card
-from mrm.models.limits import check_classes, check_encoder, check_fields
+from mrm.models.limits import Levels, check_classes, check_encoder, check_fields
 from mrm.models.mrm import normalise
 from mrm.system.errors import SegmenterError
 
@@ -52,8 +52,8 @@ class SegmenterConfig:
     encoder: str = "vit_base_patch16_224"
     encoder_options: dict[str, Any] = field(default_factory=dict)
     image_size: tuple[int, int] = (512, 512)  # height, width; multiples of the patch
-    mean: float = 0.4978
-    std: float = 0.2449
+    mean: Levels = 0.4978
+    std: Levels = 0.2449
     blocks: tuple[int, ...] = ()  # features are taken after these four, counted from 1; none = at SHARES of the depth
     head: Literal["upernet", "dpt", "linear"] = "upernet"
     channels: int = 768  # of the decoder
@@ -78,15 +78,16 @@ class SegmenterOutput(NamedTuple):
 
 
 class Segmenter(nn.Module):
-    """A timm ViT and a head. Each class has a logit of its own: the background is where all are low."""
+    """A timm ViT (or EVA) and a head. Each class has a logit of its own: the background is where all are low."""
 
-    encoder: Any  # a timm VisionTransformer
+    encoder: Any  # of timm
     card: Card  # what its model folder knows of it
     tokenizer: Tokenizer | None = None  # it reads no reports, so it never has one
 
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config, self.card = config, Card("segmenter", asdict(config))
+        encoder.require_family(config.encoder, encoder.WITH_PATCHES, "outlines: it has no patches of one size")
         self.encoder = encoder.create(
             config.encoder,
             _encoder_options(config),
@@ -95,7 +96,6 @@ class Segmenter(nn.Module):
             global_pool="",
             drop_path_rate=config.drop_path,
         )
-        check_size(config.image_size, self.encoder.patch_embed.patch_size)
         self.blocks = feature_blocks(config, len(self.encoder.blocks))
         self.encoder.prune_intermediate_layers([b - 1 for b in self.blocks], prune_norm=True, prune_head=True)
         if config.relative_positions:
@@ -112,13 +112,7 @@ class Segmenter(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups, for layer decay: the encoder's by depth, the heads on top of them."""
-        groups: dict[str, Any] = {}
-        for name, pattern in self.encoder.group_matcher(coarse=coarse).items():
-            if isinstance(pattern, str):
-                groups[name] = _in_encoder(pattern)
-            else:
-                groups[name] = [(_in_encoder(one), suffix) for one, suffix in pattern]
-        return groups
+        return encoder.layer_groups(self.encoder, coarse)
 
     def features(self, image_BCHW: Tensor) -> list[Tensor]:
         """The encoder's features after each of `blocks`, as maps (B, D, H / patch, W / patch); no norm, no class token."""
@@ -171,21 +165,6 @@ def add_relative_positions(encoder: Any) -> None:
         nn.init.zeros_(attention.rel_pos.relative_position_bias_table)
         attention.load_state_dict(block.attn.state_dict(), strict=False)
         block.attn = attention
-
-
-def _in_encoder(pattern: str) -> str:
-    """A pattern for the names of an encoder's weights, as one for those of the model that holds it."""
-    return rf"^encoder\.(?:{pattern.replace('^', '')})"
-
-
-def check_size(size: Sequence[int], patch: Sequence[int]) -> None:
-    """Raises SegmenterError where the patch does not divide height and width of the image."""
-    if any(side < 1 or side % p for side, p in zip(size, patch, strict=True)):
-        near = " x ".join(str(max(1, round(side / p)) * p) for side, p in zip(size, patch, strict=True))
-        raise SegmenterError(
-            f"image_size {size[0]} x {size[1]} does not divide into the encoder's patches of {patch[0]} x {patch[1]} "
-            f"pixels; the nearest size that does is {near}"
-        )
 
 
 def feature_blocks(config: SegmenterConfig, depth: int) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mrm.models.name_prefixes import without_prefixes
 from mrm.system.errors import CheckpointError, first_line
 
-STATE_DICTS = ("model", "state_dict", "model_state_dict")  # where programs keep the weights in a `.pth`
+STATE_DICTS = ("model", "state_dict", "model_state_dict", "module")  # where programs keep the weights in a `.pth`
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,11 @@ class KeyReport:
     missing: list[str]  # in the model only
     unexpected: list[str]  # in the file only
     mismatched: dict[str, str]  # name: "file (30000, 384), model (98, 64)"
+    read_as: str = ""  # what the file was taken for, where it is another program's
 
     def __str__(self) -> str:
-        lines = [f"{len(self.matched)} tensors matched"]
+        lines = [f"read as {self.read_as}"] if self.read_as else []
+        lines.append(f"{len(self.matched)} tensors matched")
         if self.missing:
             lines.append(f"not in the file ({len(self.missing)}): {_short(self.missing)}")
         if self.unexpected:
@@ -43,17 +45,22 @@ class KeyReport:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by the names that they have without known prefixes (`name_prefixes`), else as `read_stored`."""
+    return without_prefixes(read_stored(path), path)
+
+
+def read_stored(path: Path) -> dict[str, Tensor]:
     """Tensors by name from `.safetensors`, or from a `.pth` that holds nothing but data.
 
-    A `.pth` may be a state dict or hold one under one of the names STATE_DICTS. Prefixes such as those of `torch.compile`
-    are left out (`name_prefixes`). A file that would run code when unpickled is refused. Raises CheckpointError.
+    A `.pth` may be a state dict or hold one under one of the names STATE_DICTS. A file that would run code when unpickled
+    is refused. Raises CheckpointError.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file of weights")
     with _as_damaged(path):
         weights = load_file(path) if path.suffix == ".safetensors" else _state_dict(read_pickle(path), path)
         _check_values(weights, path)
-        return without_prefixes(weights, path)
+        return weights
 
 
 def read_shapes(path: Path) -> dict[str, torch.Size]:

@@ -22,7 +22,7 @@ class PretrainConfig:
     # Data
     records: Path  # a CSV with the columns image_path and report_content, or a packed folder
     out: Path  # the folder of the run
-    init: Path | None = None  # weights to start from: MAE ViT weights, MRM.pth, a model folder or a run
+    init: Path | None = None  # weights to start from: MRM.pth, a model folder, a run, or a ViT of another program
     val: Path | None = None  # records whose losses choose the best checkpoint
     images: Path | None = None  # the folder that relative image paths start from; by default that of the records
     tokenizer: Path | None = None  # by default the tokenizer of --init, or one trained on the records
@@ -53,7 +53,7 @@ class FinetuneConfig:
     # Data
     train: Path  # a published label list or a CSV with class columns
     val: Path  # the same for validation, which chooses the best checkpoint
-    init: Path  # the model to start from: a model folder, a run, MRM.pth, or ViT weights of MAE or timm
+    init: Path  # a model folder, a run, MRM.pth, or an encoder of another program: a folder, a file or timm:NAME=PATH
     out: Path  # the folder of the run
     classes: tuple[str, ...] = ()  # label columns; by default all numeric columns of --train
     list_classes: tuple[str, ...] = ()  # names of the labels in a label list, unless --classes gives them
@@ -70,6 +70,9 @@ class FinetuneConfig:
     scratch: bool = False  # train the same architecture from random weights, for comparison
     probe_first: bool = False  # start from a linear probe instead of a random head; helps with few labels or steps
     pooling: Literal["mean", "attention"] = "mean"  # of the patches; attention learns where to look
+    image_size: int | None = None  # side of the images in pixels; by default that of --init
+    mean: tuple[float, ...] = ()  # of grey values from 0 to 1: one, or three; by default that of --init
+    std: tuple[float, ...] = ()  # the deviation, likewise
     loss: LabelLossName = "bce"  # of the labels; weighted, focal and asymmetric are for rare findings
     drop_path: float = 0.1  # probability of skipping a block in training
 
@@ -100,7 +103,7 @@ class SegmentConfig:
     # Data
     train: Path  # a segmentation folder, whose split `training` is used, or the images of one split
     val: Path  # the same, whose split `validation` is used
-    init: Path  # the model to start from: a model folder, a run, MRM.pth, or ViT weights of MAE or timm
+    init: Path  # a model folder, a run, MRM.pth, or an encoder of another program: a folder, a file or timm:NAME=PATH
     out: Path  # the folder of the run
     only: Path | None = None  # a list of the training images to use, such as train_10.txt; by default all
     classes: tuple[str, ...] = ("lesion",)  # names of the numbers 1, 2, ... in a mask
@@ -111,6 +114,8 @@ class SegmentConfig:
     # What is trained
     scratch: bool = False  # train the same architecture from random weights, for comparison
     image_size: tuple[int, int] = (512, 512)  # height and width; multiples of the encoder's patch
+    mean: tuple[float, ...] = ()  # of grey values from 0 to 1: one, or three; by default that of --init
+    std: tuple[float, ...] = ()  # the deviation, likewise
     blocks: tuple[int, ...] = ()  # four blocks whose features are used; by default 4, 6, 8, 12 of 12, or in proportion
     head: Literal["upernet", "dpt", "linear"] = "upernet"  # the decoder
     channels: int = 768  # of the decoder

@@ -15,6 +15,7 @@ from mrm.inference import predict
 from mrm.inference.predict import Kind
 from mrm.inference.prediction_table import KNOWN, NOTES
 from mrm.models import model_folder
+from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.runs.output_lock import alone_on
@@ -40,7 +41,9 @@ def embed(
     `predict_table` does.
     """
     suffix = check_suffix(Path(out), FEATURE_SUFFIXES)
-    network = model_folder.load_as(model, MRM, Classifier)
+    network = model_folder.load_as(model, MRM, Classifier, BareEncoder)
+    if isinstance(network, BareEncoder):
+        print(f"{model}: {network.card.origin['keys']}")
     network.to(device_of(reading))
     shape = predict.feature_shape(network, kind)
     compute = predict.feature_function(network, kind)

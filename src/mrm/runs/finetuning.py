@@ -22,6 +22,7 @@ from mrm.inference import linear_head, predict
 from mrm.models import model_folder
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.limits import as_levels
 from mrm.recipes import FinetuneConfig
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
@@ -122,9 +123,9 @@ def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[st
         classes=classes,
         encoder=source.encoder,
         encoder_options=source.encoder_options,
-        image_size=source.image_size,
-        mean=source.mean,
-        std=source.std,
+        image_size=source.image_size if config.image_size is None else config.image_size,
+        mean=as_levels(config.mean) if config.mean else source.mean,
+        std=as_levels(config.std) if config.std else source.std,
         drop_path=config.drop_path,
         pooling=config.pooling,
         view=config.view,

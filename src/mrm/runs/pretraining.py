@@ -85,8 +85,8 @@ def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
 
 def initial_tokenizer(config: PretrainConfig) -> Tokenizer | None:
     """The tokenizer of the model folder that `--init` names; None for a file or without `--init`."""
-    if config.init and Path(config.init).is_dir():
-        file = model_folder.find_model(Path(config.init)) / "tokenizer.json"
+    if config.init and (seen := model_folder.seen_at(config.init)):
+        file = seen.with_name("tokenizer.json")
         if file.is_file():
             return Tokenizer.load(file)
     return None

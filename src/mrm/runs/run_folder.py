@@ -178,9 +178,9 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
     with processes().main_process_first():
         if not (folder / f"{stage}.npz").is_file():
             site_key.load_or_make()  # a problem with it must show before images are read
-            before = Path(config.init) if config.init and not getattr(config, "scratch", False) else None
-            if before and before.is_dir():
-                copy_seen(model_folder.find_model(before) / "seen", folder)
+            before = config.init if config.init and not getattr(config, "scratch", False) else None
+            if before and (seen := model_folder.seen_at(before)):
+                copy_seen(seen, folder)
             with Progress(f"fingerprinting the {stage} records") as progress:
                 prints = fingerprint(
                     records, config.audit == "images", progress=progress, kept=config.on_error == "stop"

@@ -12,6 +12,7 @@ from mrm.data.finding_files import records_at
 from mrm.inference import neighbours, predict
 from mrm.inference.prediction_table import KNOWN
 from mrm.models import model_folder
+from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.runs.reading_options import Reading, device_of
@@ -58,7 +59,7 @@ def image_features(
     """Features (Q, D) of images computed as those of the index were, and the names of the images. Raises RunError."""
     if model is None:
         raise RunError(f"{images[0]}: not a row of {index.path}; to search for an image, give its --model too")
-    network = model_folder.load_as(model, MRM, Classifier)
+    network = model_folder.load_as(model, MRM, Classifier, BareEncoder)
     if model_folder.weights_digest(model) != index.facts["model"]:
         raise RunError(f"{index.path}: made by another model than {model}; features of two models cannot be compared")
     for key, value in (("precision", reading.precision), ("crop_borders", reading.crop_borders)):

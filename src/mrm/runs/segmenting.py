@@ -20,6 +20,7 @@ from mrm.evaluation.classifier_test import overlaps
 from mrm.inference import outlines
 from mrm.models import model_folder
 from mrm.models.card import Card, OutlineThreshold
+from mrm.models.limits import as_levels
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.recipes import SegmentConfig
 from mrm.runs.output_lock import alone_in
@@ -97,8 +98,8 @@ def segmenter(config: SegmentConfig) -> Segmenter:
         encoder=source.encoder,
         encoder_options=source.encoder_options,
         image_size=config.image_size,
-        mean=source.mean,
-        std=source.std,
+        mean=as_levels(config.mean) if config.mean else source.mean,
+        std=as_levels(config.std) if config.std else source.std,
         blocks=config.blocks,
         head=config.head,
         channels=config.channels,

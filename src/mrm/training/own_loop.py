@@ -30,6 +30,7 @@ from mrm.data.eval_view import EvalView
 from mrm.data.records import Records, resolve_uncertain
 from mrm.data.samples import train_image
 from mrm.models import model_folder
+from mrm.models.limits import Levels
 from mrm.models.model_folder import Model
 from mrm.models.mrm import normalise
 from mrm.system.errors import ConfigError, ImageError
@@ -81,8 +82,8 @@ class TrainTransform:
     def __init__(
         self,
         size: int,
-        mean: float,
-        std: float,
+        mean: Levels,
+        std: Levels,
         crop: CropConfig = FINETUNE_CROP,
         augment: AugmentConfig = NONE,
         resize: Resize = "area",
@@ -115,7 +116,7 @@ class TestTransform:
 
     __test__ = False  # the name is no test's
 
-    def __init__(self, view: EvalView, mean: float, std: float) -> None:
+    def __init__(self, view: EvalView, mean: Levels, std: Levels) -> None:
         self.view, self.mean, self.std = view, mean, std
 
     def __call__(self, image: Any) -> Tensor:
@@ -189,5 +190,5 @@ def _use_one_thread(process: int) -> None:
         cv2.setNumThreads(0)
 
 
-def _tensor(image_HW: np.ndarray, mean: float, std: float) -> Tensor:
+def _tensor(image_HW: np.ndarray, mean: Levels, std: Levels) -> Tensor:
     return normalise(torch.from_numpy(image_HW)[None], mean, std)[0].contiguous()
