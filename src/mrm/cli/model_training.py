@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from mrm.cli.command import commands
 from mrm.cli.output import say
 from mrm.cli.recipe_options import PLACE, places
+from mrm.models import known_weights
 from mrm.recipes import FINETUNE, PRETRAIN, SEGMENT, FinetuneConfig, PretrainConfig, Recipe, SegmentConfig
 from mrm.system.errors import ConfigError
 from mrm.system.text_table import text_table
@@ -69,6 +71,45 @@ def _settings(kind: type, recipe: Recipe) -> str:
     return to_yaml(recipe.make(**dict.fromkeys(places(kind), PLACE)))
 
 
+def weights(action: Literal["list", "get"] = "list", name: str = "", /, out: Path | None = None) -> None:
+    """List published encoders that --init takes, or get one from the hub.
+
+    Nothing is fetched unless you `get` it. What is not known of weights is said to be unknown.
+
+    Example:
+        mrm weights
+        mrm weights get rad-dino
+
+    Weights:
+        action: list them, or get one.
+        name: the weights to get, or the only ones to list.
+        out: the folder to fetch into; by default the cache of the Hugging Face hub.
+    """
+    if action == "list":
+        chosen = [known_weights.find(name)] if name else known_weights.KNOWN.values()
+        print("\n\n".join(map(_weights_text, chosen)))
+        return
+    known = known_weights.find(name)
+    from mrm import runs
+
+    path = runs.fetch_weights(name, out)
+    print(f"{name}: {path}\nlicence: {known.licence or 'unknown'}; {known.address}\nnext: --init {path}")
+
+
+def _weights_text(known: known_weights.KnownWeights) -> str:
+    """What is known of weights, as text to print."""
+    got = f"; mrm weights get {known.name}" if known.repository else ""
+    lines = {
+        "trained on": ", ".join(known.trained_on),
+        "note": known.note,
+        "licence": known.licence or "unknown",
+        "where": f"{known.address}{got}",
+        "SHA-256": ", ".join(f"{file} {digest}" for file, digest in known.sha256.items()) or "unknown",
+        "load": "--init FOLDER" if known.is_folder else f"--init {known.files[0]}",
+    }
+    return "\n".join([f"{known.name}: {known.about}", *(f"  {label}: {text}" for label, text in lines.items() if text)])
+
+
 def pretrain(config: PretrainConfig) -> None:
     """Learn from images and reports: restore masked patches and masked words.
 
@@ -123,7 +164,7 @@ def segment(config: SegmentConfig) -> None:
 
 
 COMMANDS = {
-    **commands(demo, recipes),
+    **commands(demo, recipes, weights),
     **commands(pretrain, recipes=PRETRAIN),
     **commands(finetune, recipes=FINETUNE),
     **commands(segment, recipes=SEGMENT),

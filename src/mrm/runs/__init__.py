@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mrm.runs.embedding import embed
     from mrm.runs.evaluating import evaluate
     from mrm.runs.explaining import explain
+    from mrm.runs.fetching_weights import fetch_weights
     from mrm.runs.filling_in import fill_in, surprise
     from mrm.runs.finetuning import finetune
     from mrm.runs.outlining import outline
@@ -51,6 +52,7 @@ __all__ = [
     "evaluate",
     "examine",
     "explain",
+    "fetch_weights",
     "fill_in",
     "finetune",
     "outline",
@@ -84,6 +86,7 @@ __getattr__, __dir__ = lazy.exports(
         "evaluate": "mrm.runs.evaluating",
         "examine": "mrm.runs.doctor",
         "explain": "mrm.runs.explaining",
+        "fetch_weights": "mrm.runs.fetching_weights",
         "fill_in": "mrm.runs.filling_in",
         "finetune": "mrm.runs.finetuning",
         "outline": "mrm.runs.outlining",
