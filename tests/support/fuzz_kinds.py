@@ -25,6 +25,7 @@ from mrm.corpora.mimic import read_reports
 from mrm.data import images, masks, packing, shards
 from mrm.data.config import PackConfig
 from mrm.data.finding_files import records_at
+from mrm.data.header_index import read_header
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.evaluation.predictions import Predictions, read_dice, read_predictions, write_predictions
@@ -86,6 +87,7 @@ def _images() -> list[Kind]:
         Kind("a.tif", [encoded(".tif", i) for i in (grey, deep, colour, deep.astype(np.float32))], read),
         Kind("a.dcm", [*dicoms, dicom_bytes(grey, JPEGBaseline8Bit, frame=jpeg)], read),
         Kind("b.dcm", [dicoms[0][132:], dicoms[1][132:], dicoms[2][132:]], read),
+        Kind("header.dcm", [*dicoms, dicoms[0][132:]], read_header),
         Kind("mask.png", [encoded(".png", grey % 3), palette.getvalue()], _read_mask),
         Kind("mask.tif", [encoded(".tif", grey % 3)], _read_mask),
     ]

@@ -158,18 +158,15 @@ def _folders(source: Path, out: Path) -> tuple[Path, Path]:
 def _narrowed(release: Release, records: Records, unreadable: list[Exclusion], options: Options) -> Release:
     """The release with the facts from its image headers, without unreadable images and views not in the options."""
     selected = records.where(lambda r: not options.views or r.view in options.views)
-    if records and not selected:
-        views = ", ".join(sorted({r.view or "not stated" for r in records}))
-        raise RecordError(
-            f"{release.records.source}: no image is left; the views of the readable images are {views or 'none'}"
-        )
     other_views = [Exclusion(r.name, "another view", r.view) for r in records if r.view not in options.views]
+    views = ", ".join(sorted({r.view or "not stated" for r in records}))
     inspected = {r.image: r for r in selected}
     return replace(
         release,
         records=selected,
         splits={name: _with_facts(part, inspected) for name, part in release.splits.items()},
         excluded=[*release.excluded, *unreadable, *(other_views if options.views else [])],
+        advice=release.advice if selected else f"The views of the readable images are {views or 'none'}",
     )
 
 

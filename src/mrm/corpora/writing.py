@@ -235,6 +235,8 @@ def preview(name: str, release: Release, sets: Mapping[str, Records]) -> str:
         lines += text_table(["sets to come", "images", "patients", *positives], rows).splitlines()
     counts = Counter(e.reason for e in release.excluded).most_common()
     lines += [f"  left out: {n:,} {reason}" for reason, n in counts]
+    if not release.records:
+        lines.append(f"no record is left. {release.advice}")
     empty = [f"{split}: would have no images, so it would not be written" for split, part in sets.items() if not part]
     return f"{understood}\n{wrapped([*lines, *(f'  note: {note}' for note in [*release.notes, *empty])])}"
 

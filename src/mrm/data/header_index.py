@@ -46,7 +46,7 @@ TAGS = {
 }
 WHOSE = ("patient_id", "study_uid", "accession", "date", "content_date")  # what `identity` needs
 UIDS = ("study_uid", "series_uid", "image_uid")
-FILE = ".headers.jsonl"
+FILE = "headers.jsonl"  # of an output folder
 VERSION = "mrm headers 1"  # another set of TAGS is another version
 _NUMBERS: dict[str, Any] = {name: Tag(keyword) for name, keyword in TAGS.items()}
 _WHOLE_NUMBERS = (_NUMBERS["height"], _NUMBERS["width"])

@@ -7,6 +7,7 @@ import pytest
 from mrm import runs
 from mrm.corpora import Options, prepare
 from mrm.corpora.custom import description
+from mrm.data import header_index
 from mrm.data.records import Records
 from mrm.system.errors import ConfigError, RecordError
 from tests.support import hospital_export
@@ -84,3 +85,16 @@ def test_a_preview_writes_nothing_but_the_description_that_is_asked_for(export, 
     (export / "ris.csv").unlink()
     with pytest.raises(RecordError, match="custom without a table has no description"):
         runs.preview_preparation("custom", export, Options(), write_description=tmp_path / "e.yaml")
+
+
+def test_a_header_is_read_once_and_a_second_start_reads_none(export, tmp_path, monkeypatch):
+    read = []
+    real = header_index.read_header
+    monkeypatch.setattr(header_index, "read_header", lambda file: (read.append(file), real(file))[1])
+    options = Options(classes=("Pleuraerguss",), val=0, test=0)
+    prepare("custom", export, tmp_path / "out", options)
+    assert sorted(read) == sorted(set(read))
+    assert len(read) == len(rows(tmp_path / "out")) == 6
+    read.clear()
+    prepare("custom", export, tmp_path / "out", options)
+    assert read == []
