@@ -10,7 +10,7 @@ from mrm.cli.command import commands
 from mrm.cli.shared_options import Images, Workers
 from mrm.corpora.options import Options
 from mrm.data.config import OnError, PackConfig
-from mrm.system.errors import PackError, RecordError
+from mrm.system.errors import ConfigError, PackError, RecordError
 
 CorpusName = Literal["nih", "chexpert", "rsna", "siim", "mimic", "openi", "covid", "custom"]
 
@@ -56,7 +56,9 @@ def prepare(
         runs.prepare(corpus, source, out, options)
 
 
-def phantoms(out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks: tuple[str, ...] = ()) -> None:
+def phantoms(
+    out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks: tuple[str, ...] = (), export: bool = False
+) -> None:
     """Draw phantom radiographs with reports, labels and masks.
 
     Example:
@@ -68,11 +70,18 @@ def phantoms(out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks
         size: side of an image in pixels.
         seed: a different seed draws different patients.
         masks: kinds of masks to write: lungs, pneumothorax.
+        export: write them as a hospital exports them: DICOM files without suffix, and ris.csv of a radiology system.
     """
-    from mrm.corpora.phantoms import phantom_files
+    if export and masks:
+        raise ConfigError("--export writes no masks; leave out --masks")
+    from mrm.corpora.phantoms import hospital_export, phantom_files
     from mrm.runs.output_lock import held_folder
 
     with held_folder(out):
+        if export:
+            print(f"{hospital_export.write(out, count, seed, size)}: a table of {count} phantoms")
+            print(f"next: mrm prepare custom --source {out} --classes {hospital_export.FINDING} --preview")
+            return
         print(f"{out / 'records.csv'}: {len(phantom_files.write(out, count, seed, size, masks))} phantoms")
     print(f"next: mrm pretrain tiny --records {out / 'records.csv'} --out runs/tiny")
 

@@ -54,7 +54,7 @@ def phantom(seed: int, index: int, size: int = 512) -> Phantom:
     """
     if seed < 0 or index < 0 or size < 32:
         raise RecordError(f"phantom needs seed >= 0, index >= 0 and size >= 32, not {seed}, {index} and {size}")
-    number, visit = _patient_of(seed, index)
+    number, visit = patient_of(seed, index)
     patient = _patient(np.random.default_rng([seed, number, 1]))
     rng = np.random.default_rng([seed, index])
     view = "AP" if rng.random() < 0.36 else "PA"
@@ -80,7 +80,7 @@ def phantom(seed: int, index: int, size: int = 512) -> Phantom:
 # --- Patients ---
 
 
-def _patient_of(seed: int, index: int) -> tuple[int, int]:
+def patient_of(seed: int, index: int) -> tuple[int, int]:
     """Number of the patient, and which of their visits this is, without walking through the corpus."""
     block, place = divmod(index, sum(BLOCK))
     studies = np.random.default_rng([seed, block, 2]).permutation(BLOCK)
