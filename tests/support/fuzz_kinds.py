@@ -27,6 +27,7 @@ from mrm.data.config import PackConfig
 from mrm.data.finding_files import records_at
 from mrm.data.header_index import read_header
 from mrm.data.records import Record, Records
+from mrm.data.report_files import read_report_file
 from mrm.data.reports import Tokenizer
 from mrm.evaluation.predictions import Predictions, read_dice, read_predictions, write_predictions
 from mrm.inference import neighbours
@@ -41,6 +42,7 @@ from tests.support.dicom_files import dicom_bytes
 from tests.support.fuzzing import Kind
 from tests.support.image_files import random_image
 from tests.support.models import mrm_model
+from tests.support.report_documents import oru, write_docx
 from tests.support.workbooks import write_ods, write_xlsx
 
 CSV = (
@@ -138,6 +140,19 @@ def _tables(folder: Path) -> list[Kind]:
         Kind("list.txt", [b"x.png 0 1\ny.png 1 0\n"], lambda p: Records.load(p, must_exist=False), text=True),
         Kind("paths.txt", [b"valid.csv\nvalid.csv\n"], lambda p: records_at([p], images=folder), text=True),
         Kind("runs.csv", [runs], draw, text=True),
+        Kind(
+            "r.docx", [write_docx(folder / "r.docx", REPORTS, "Hospital").read_bytes()], read_report_file, archive=True
+        ),
+        Kind("r.hl7", [oru("A1", *REPORTS).encode()], read_report_file, text=True),
+        Kind(
+            "r.rtf",
+            [rb"{\rtf1\ansi{\fonttbl{\f0 Arial;}}\f0 Gr\'f6\'dfe \b normal\b0.\par \u8211?\par}"],
+            read_report_file,
+            text=True,
+        ),
+        Kind(
+            "r.html", [b"<html><body><p>No effusion &lt; 5 mm<br>clear</p></body></html>"], read_report_file, text=True
+        ),
         Kind("reports.zip", [reports.getvalue()], lambda p: read_reports(p, p, {"50000001", "50000002"}), archive=True),
         Kind("report.xml", [XML], read_xml, text=True),
         Kind("config.yaml", [to_yaml(_recipe(folder)).encode()], lambda p: read_yaml(PretrainConfig, p), text=True),

@@ -43,7 +43,8 @@ class Options:
     views: tuple[str, ...] = ()  # only these views, such as PA AP
     uncertain: str = ""  # in label lists: ones, zeros or ignore; by default as in the published lists of the corpus
     sections: tuple[str, ...] = ()  # sections of the reports to keep; by default those that suit the corpus
-    reports: Path | None = None  # reports that are published apart from the images (MIMIC)
+    reports: Path | None = None  # reports apart from the images: of MIMIC; of custom a folder of texts or HL7 messages
+    remove_shared_lines: bool = False  # custom: remove what most reports share, such as a letterhead
     columns: Mapping[str, str] = field(default_factory=dict)  # custom: OUR-NAME=COLUMN, such as accession=Number
     table: tuple[Path, ...] = ()  # custom: tables, CSV, Parquet, .xlsx or .ods; by default the only one in the source
     sheet: str = ""  # custom: the sheet of the first table; by default the first that is not empty
@@ -65,7 +66,7 @@ class Options:
     label_separator: str = ""  # custom: between findings in a cell; a sign, none, or by default what is found out
 
     # Tables
-    encoding: str = ""  # custom: of the tables that are text, such as windows-1252; by default found out by their bytes
+    encoding: str = ""  # custom: of tables and reports that are text, such as windows-1252; by default found out
     delimiter: str = ""  # custom: comma, semicolon, tab, bar or a sign; by default found out by the header
     header_lines: str = ""  # custom: lines of the first table that name its columns, such as 2, or 1-2 for two
 

@@ -26,7 +26,7 @@ OTHER_SUFFIXES = (  # of files that are no images; DICOM often has no suffix or 
     *(*tables.SUFFIXES, *LISTS),
     *(".json", ".jsonl", ".npy", ".npz", ".md", ".html", ".htm", ".xml", ".yaml", ".yml", ".log", ".pdf", ".py"),
     *(".sh", ".doc", ".docx", ".rtf", ".exe", ".dll", ".jar", ".bat", ".cmd", ".inf", ".ini", ".chm", ".css", ".js"),
-    *(".lnk", ".url", ".tmp", ".bak", ".md5", ".sha256"),
+    *(".lnk", ".url", ".tmp", ".bak", ".md5", ".sha256", ".hl7", ".oru"),
 )
 
 

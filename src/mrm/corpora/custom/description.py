@@ -69,6 +69,9 @@ class Reports:
     """How the texts of reports are read."""
 
     sections: tuple[str, ...] = ()  # those to keep; empty: all of the text
+    folder: str = ""  # of files named by an accession, or of HL7 messages; relative to the source if it is inside
+    encoding: str = ""  # of files of text; empty: by their bytes
+    remove_shared_lines: bool = False  # a letterhead and a signature, which at least half of the reports share
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,16 @@ def asked(source: Path, tables: Sequence[Path], options: Options) -> Description
             options.label_column or description.labels.column,
             options.label_separator or description.labels.separator,
         ),
-        reports=replace(description.reports, sections=options.sections or description.reports.sections),
+        reports=_reports(source, description.reports, options),
+    )
+
+
+def _reports(source: Path, described: Reports, options: Options) -> Reports:
+    return Reports(
+        options.sections or described.sections,
+        place_of(source, options.reports) if options.reports else described.folder,
+        options.encoding or described.encoding,
+        options.remove_shared_lines or described.remove_shared_lines,
     )
 
 

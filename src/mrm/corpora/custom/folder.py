@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from mrm.corpora.custom.archive import Archive, extra_of
-from mrm.corpora.custom.sidecars import Sidecars
+from mrm.corpora.custom.reports import ReportTexts
 from mrm.corpora.custom.values import SPLITS
 from mrm.corpora.options import Options
 from mrm.data.records import Record
 from mrm.system.errors import RecordError
 
 
-def read_folder(archive: Archive, sidecars: Sidecars, options: Options) -> list[Record]:
+def read_folder(archive: Archive, texts: ReportTexts, options: Options) -> list[Record]:
     """A record for each image; its labels and its split are in the names of its folders. Raises RecordError."""
     images = archive.images
     rows = []
@@ -20,8 +20,8 @@ def read_folder(archive: Archive, sidecars: Sidecars, options: Options) -> list[
         folders = [part.lower() for part in PurePosixPath(name).parent.parts]
         split = next((SPLITS[f] for f in folders if f in SPLITS), "")
         labels = tuple(float(c.lower() in folders) for c in options.classes)
-        report = sidecars.report(name, options.sections)
         facts = archive.facts(name)
+        report = texts.find(name, facts)
         rows.append(
             Record(
                 image=file,

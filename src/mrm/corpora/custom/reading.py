@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from mrm.corpora.contract import UNNAMED, Exclusion, Release, list_images
+from mrm.corpora.contract import UNNAMED, Exclusion, Release
 from mrm.corpora.custom import checks, preview
 from mrm.corpora.custom.archive import Archive, extra_of, find_images, may_be_dicom
 from mrm.corpora.custom.description import FILE, Description
@@ -17,13 +17,12 @@ from mrm.corpora.custom.folder import read_folder
 from mrm.corpora.custom.joining import Entry, Joined, join
 from mrm.corpora.custom.labels import LabelReader, NotUnderstood, label_reader
 from mrm.corpora.custom.merging import UNMATCHED, merge
-from mrm.corpora.custom.sidecars import Sidecars
+from mrm.corpora.custom.reports import ReportTexts, open_reports
 from mrm.corpora.custom.values import SPLITS
 from mrm.corpora.options import Options
 from mrm.data.dates import day_of
 from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Record, Records
-from mrm.data.sections import select_sections
 from mrm.system.errors import RecordError
 
 BAD_LABEL = "label not understood"
@@ -43,22 +42,22 @@ def read(source: Path, options: Options, headers: HeaderIndex) -> Release:
     if options.check != "none" or tables:
         headers.read([file for name, file in images.items() if may_be_dicom(name)], options.workers)
     archive = Archive(source, images, headers)
-    sidecars = Sidecars(list_images(source, suffixes=(".txt",)))
+    texts = open_reports(source, description.reports)
     if not tables:
-        records = Records(read_folder(archive, sidecars, options), options.classes, str(source))
+        records = texts.finish(Records(read_folder(archive, texts, options), options.classes, str(source)))
         export = Export(records, description)
     else:
-        export = _from_tables(take_columns(tables, archive, description.date_order), description, archive, sidecars)
+        export = _from_tables(take_columns(tables, archive, description.date_order), description, archive, texts)
         records = export.records
     return Release(
         records=records,
         inputs=files,
         version="by a table" if tables else "by folders",
         splits=_splits(records),
-        excluded=export.excluded,
+        excluded=[*export.excluded, *texts.excluded],
         counts={"images with report": sum(bool(r.report) for r in records)},
         purpose="labels" if records.classes else "reports",
-        notes=[*notes, *sidecars.notes(), *export.notes, *_notes(records)],
+        notes=[*notes, *texts.notes(), *export.notes, *_notes(records)],
         patient_advice="name their column with --columns patient_id=COLUMN" if tables else "give a table that has them",
         headers=headers,
         understood=export.understood,
@@ -84,7 +83,7 @@ class Export:
 
 
 def _from_tables(
-    tables: Sequence[ExportTable], description: Description, archive: Archive, sidecars: Sidecars
+    tables: Sequence[ExportTable], description: Description, archive: Archive, texts: ReportTexts
 ) -> Export:
     """Join the rows of the tables with each other and with the images, and make a record of each image."""
     merged = merge([table.rows for table in tables])
@@ -98,12 +97,12 @@ def _from_tables(
     description = replace(description, labels=replace(labels, classes=reader.classes))
     rows = []
     for entry, image in pairs:
-        record = _record(entry, image, archive, sidecars, reader, description.reports.sections)
+        record = _record(entry, image, archive, texts, reader)
         if isinstance(record, Exclusion):
             excluded.append(record)
         else:
             rows.append(record)
-    records = Records(rows, reader.classes, ", ".join(str(table.file) for table in tables))
+    records = texts.finish(Records(rows, reader.classes, ", ".join(str(table.file) for table in tables)))
     doubts = [doubt for table in tables for doubt in table.doubts]
     notes = [*doubts, *merged.notes, *notes, *checks.contrary_labels(records), *checks.without_study(archive)]
     notes += [reader.advice] if reader.advice else []
@@ -120,9 +119,7 @@ def _advice(joined: Joined, excluded: Sequence[Exclusion], reader: LabelReader) 
     return reader.advice if reasons and reasons[0][0] == BAD_LABEL else preview.advice(joined)
 
 
-def _record(
-    entry: Entry, image: str, archive: Archive, sidecars: Sidecars, reader: LabelReader, sections: Sequence[str]
-) -> Record | Exclusion:
+def _record(entry: Entry, image: str, archive: Archive, texts: ReportTexts, reader: LabelReader) -> Record | Exclusion:
     """The record of an image and its row, completed from the header, or the reason why there is none."""
     labels = reader(entry.labels)
     if isinstance(labels, NotUnderstood):
@@ -134,7 +131,7 @@ def _record(
     facts = {**archive.facts(image), **cells}
     return Record(
         image=archive.images[image],
-        report=select_sections(facts.get("report_content", ""), sections) or sidecars.report(image, sections),
+        report=texts.find(image, facts, entry.where),
         patient=facts.get("patient_id", ""),
         study=facts.get("study_id", ""),
         view=facts.get("view", ""),
