@@ -19,7 +19,7 @@ from mrm import cli
 from mrm.data import images
 from mrm.data.reports import Tokenizer
 from mrm.inference.predict import feature_function
-from mrm.interop import hub_folder, model_card
+from mrm.interop import export_folder, hub_folder, model_card
 from mrm.interop.publication import Publication
 from mrm.models import model_folder
 from mrm.models.card import Card, PastTest
@@ -175,7 +175,7 @@ def test_nothing_of_the_card_is_lost_but_what_is_not_shared(hub, classifier):
     card = mrm.load(hub).card
     assert card.thresholds == {"nodule": 0.3}
     assert card.temperatures == {"nodule": 2.5}
-    assert replace(card, architecture={}) == replace(hub_folder.shareable(classifier.card), architecture={})
+    assert replace(card, architecture={}) == replace(export_folder.shareable(classifier.card), architecture={})
     assert model_folder.read_config("classifier", card.architecture, hub) == classifier.config
 
 
@@ -324,7 +324,7 @@ def test_results_of_segmenters_are_told_by_class():
 
 
 def test_a_card_is_shared_without_its_command(classifier):
-    shared = hub_folder.shareable(replace(classifier.card, origin={"command": "x", "n": 3}))
+    shared = export_folder.shareable(replace(classifier.card, origin={"command": "x", "n": 3}))
     assert shared.origin == {"n": 3}
 
 

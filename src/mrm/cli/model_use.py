@@ -141,25 +141,25 @@ def export(
     model: Path,
     /,
     out: Path,
-    format: Literal["mrm", "onnx", "hub"] = "mrm",
+    format: Literal["mrm", "onnx", "hub", "monai"] = "mrm",
     *,
     hub: Publication = Publication(),
 ) -> None:
-    """Write a model as the published MRM.pth, as ONNX, or as a Hugging Face hub folder.
+    """Write a model as the published MRM.pth, as ONNX, as a Hugging Face hub folder, or as a MONAI bundle.
 
-    An ONNX file is compared with PyTorch before it is kept, and a hub folder with what timm makes of it. timm, transformers
-    and mrm open a hub folder; its model card, README.md, is written from what the model folder knows: read it before you
-    publish it. None of these holds the fingerprints of training records: share an export, never a run folder.
+    Each is compared with the model before it is kept. timm, transformers and mrm open a hub folder. The model card,
+    README.md, is written from what the model folder knows: read it before you publish it. None of these holds the
+    fingerprints of training records: share an export, never a run folder.
 
     Example:
         mrm export runs/nih-1 --format hub --out chest-findings --license cc-by-nc-4.0
 
     Data:
         model: a model folder or a run.
-        out: the file to write; for hub a folder.
-        format: mrm, the published layout of a pre-trained model, which loads into timm; onnx; or hub.
+        out: the file to write; for hub and monai a folder.
+        format: mrm, the published layout of a pre-trained model, which loads into timm; onnx; hub; or monai.
     """
-    from mrm.interop import hub_folder, onnx_export
+    from mrm.interop import hub_folder, monai_bundle, onnx_export
     from mrm.models import model_folder
     from mrm.runs.output_lock import held_files
 
@@ -171,7 +171,8 @@ def export(
             difference = onnx_export.export_onnx(model_folder.load_as(model, *model_folder.TRAINED), out)
             print(f"wrote {out}: within {difference:.1g} of PyTorch (share of the largest value of an output, or of 1)")
         else:
-            print(f"wrote {hub_folder.write_hub_folder(model, out, hub)}, without the fingerprints of training records")
+            write = hub_folder.write_hub_folder if format == "hub" else monai_bundle.write_bundle
+            print(f"wrote {write(model, out, hub)}, without the fingerprints of training records")
             print("read its README.md, and the words in tokenizer.json if there is one, before you publish it")
             if not hub.license:
                 print("it has no licence yet: say which one with --license before you publish it")

@@ -3,37 +3,29 @@
 The folder is opened with timm and compared with the model before it gets its name; one that differs is not left behind.
 """
 
-# Shapes: B images, H W pixels, D encoder width or C classes
 from __future__ import annotations
 
-import os
-import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import timm
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
 
 import mrm
-from mrm.inference.predict import feature_function
+from mrm.interop.export_folder import Files, require_same, write_folder
 from mrm.interop.model_card import model_card
 from mrm.interop.publication import Publication
-from mrm.models import hub_layout, model_folder
+from mrm.models import hub_layout
 from mrm.models.card import Card
-from mrm.models.classifier import Classifier
 from mrm.models.model_folder import Model
-from mrm.models.mrm import MRM
 from mrm.system.errors import CheckpointError, first_line
 from mrm.system.files import write_json, write_whole
 from mrm.system.permissions import restricted
 
-NEEDED = {"README.md", hub_layout.CONFIG, hub_layout.CARD, hub_layout.WEIGHTS}
-HUB_FILES = NEEDED | {hub_layout.DECODERS, "tokenizer.json"}
-TOLERANCE = 1e-5  # by which timm may differ from mrm, as a share of the largest value or of 1
+FILES = Files(
+    "hub folder",
+    frozenset(("README.md", hub_layout.CONFIG, hub_layout.CARD, hub_layout.WEIGHTS)),
+    frozenset((hub_layout.DECODERS, "tokenizer.json")),
+)
 
 
 def write_hub_folder(source: Path, out: Path, publication: Publication = Publication()) -> Path:
@@ -43,27 +35,14 @@ def write_hub_folder(source: Path, out: Path, publication: Publication = Publica
     transformers read the folder as it is. Raises CheckpointError where `out` holds something else or cannot be written, and
     where what timm makes of it differs from the model; nothing is left behind then.
     """
-    out = Path(out)
-    if out.exists() and not replaceable(out, NEEDED, HUB_FILES):
-        raise CheckpointError(f"{out}: exists and holds more than a hub folder; choose another --out")
-    if out.resolve() == (Path(source) if Path(source).is_file() else model_folder.find_model(Path(source))).resolve():
-        raise CheckpointError(f"{out}: is the model itself; choose another --out")
-    model = model_folder.load_as(source, *model_folder.TRAINED)
-    card = shareable(model.card)
-    temporary = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        _write_model(temporary, model, card, publication)
-        write_whole(temporary / "README.md", model_card(model, card, out.name, publication).encode())
+
+    def write(folder: Path, model: Model, card: Card) -> None:
+        _write_model(folder, model, card, publication)
+        write_whole(folder / "README.md", model_card(model, card, out.name, publication).encode())
         if hub_layout.is_native(model):
-            _compare(model, temporary, out)
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(temporary, out)
-    except (OSError, SafetensorError) as error:  # the latter is how safetensors reports a full disk
-        raise CheckpointError(f"{out}: cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return out
+            require_same(model, lambda: timm.create_model(f"local-dir:{folder}", pretrained=True), out)
+
+    return write_folder(source, out, FILES, write)
 
 
 def _write_model(folder: Path, model: Model, card: Card, publication: Publication) -> None:
@@ -80,52 +59,6 @@ def _write_model(folder: Path, model: Model, card: Card, publication: Publicatio
     write_json(folder / hub_layout.CARD, card.to_dict())
     if model.tokenizer is not None:
         write_whole(folder / "tokenizer.json", model.tokenizer.to_json().encode())
-
-
-@torch.inference_mode()
-def _compare(model: Model, folder: Path, out: Path) -> None:
-    """Raises CheckpointError where timm, which opens the folder, computes something else than the model."""
-    height, width = hub_layout.timm_config(model)["pretrained_cfg"]["input_size"][1:]
-    image_BCHW = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
-    try:
-        theirs: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-        given = theirs(image_BCHW)
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{out}: timm {timm.__version__} cannot open the encoder of this model ({first_line(error)}); the folder was not kept"
-        ) from error
-    own = _computed(model, image_BCHW)
-    difference = float((given - own).abs().max() / own.abs().max().clamp(min=1))
-    if not difference <= TOLERANCE:
-        raise CheckpointError(
-            f"{out}: what timm computes differs from the model by {difference:.2g} of its values, more than {TOLERANCE:g}; "
-            "the folder was not kept"
-        )
-
-
-def _computed(model: Model, image_BCHW: Tensor) -> Tensor:
-    """What timm should compute of the model's encoder: logits, or the mean of the patch features."""
-    if isinstance(model, Classifier):
-        return model(image_BCHW)
-    if isinstance(model, MRM):
-        return feature_function(model, "pooled")(image_BCHW)
-    tokens_BLD = model.encoder.forward_features(image_BCHW)
-    return tokens_BLD[:, model.encoder.num_prefix_tokens :].mean(1)
-
-
-def replaceable(folder: Path, needed: set[str], known: set[str]) -> bool:
-    """Whether a folder is empty, or holds the `needed` names and besides them none but the `known` ones."""
-    if not folder.is_dir():
-        return False
-    names = {p.name for p in folder.iterdir()}
-    return not names or needed <= names <= known
-
-
-def shareable(card: Card) -> Card:
-    """A card without traces of the machine that it was made on: the command line, and folders of records."""
-    origin = {k: v for k, v in card.origin.items() if k != "command"}
-    tested = [replace(test, records=Path(test.records).name) for test in card.tested]
-    return replace(card, origin=origin, tested=tested)
 
 
 def push(folder: Path, repository: str) -> str:

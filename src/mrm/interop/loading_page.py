@@ -15,8 +15,9 @@ OTHERS = {  # what timm and transformers make of the encoder
 }
 TIMM = 'import timm\n\nencoder = timm.create_model("local-dir:.", pretrained=True).eval()'
 NOT_NATIVE = (
-    "timm and transformers have no attention with the relative positions of this model's encoder, so they cannot open this "
-    "folder: timm refuses its weights, and transformers warns that it leaves some out. Do not use what it then has."
+    "timm and transformers cannot open this folder, since timm does not have the encoder of this model as it is: with relative "
+    "positions, or cut after the last block that the decoder reads. timm refuses its weights, and transformers warns that "
+    "some do not fit. Do not use what it then has."
 )
 VIEWS = {
     "squash": "the whole image, its shape not kept",

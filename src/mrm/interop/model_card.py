@@ -22,12 +22,18 @@ ABOUT = {
 }
 USE = """Research on radiographs like those it was trained on. Not for clinical use: it is not a medical device, and nobody has
 shown that a patient is better off with it."""
+WRITTEN = f"Written by mrm {mrm.__version__} from the model folder; the folder does not hold what is missing here."
 
 
 def model_card(model: Model, card: Card, name: str, publication: Publication) -> str:
     """The README.md of a hub folder, with YAML front matter, from what the model, its card and its publisher know."""
-    parts = [
-        front_matter(card, name, publication),
+    loading = [f"## How to load it\n\n{snippets(model)}", f"## Images\n\n{images(model)}"]
+    return "\n\n".join([front_matter(card, name, publication), *sections(model, card, name), *loading, WRITTEN]) + "\n"
+
+
+def sections(model: Model, card: Card, name: str) -> list[str]:
+    """What a model and its card know, from the title to the limits."""
+    return [
         f"# {name}\n\n{ABOUT[card.kind]} Method: [arXiv:2301.13155](https://arxiv.org/abs/2301.13155).",
         f"**{_described(model, card)}**",
         f"## Intended use\n\n{USE}",
@@ -36,11 +42,7 @@ def model_card(model: Model, card: Card, name: str, publication: Publication) ->
         f"## Results\n\n{_results(card)}",
         *_thresholds(card),
         f"## Limits\n\n{_limits(model, card)}",
-        f"## How to load it\n\n{snippets(model)}",
-        f"## Images\n\n{images(model)}",
-        f"Written by mrm {mrm.__version__} from the model folder; the folder does not hold what is missing here.",
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def _described(model: Model, card: Card) -> str:
