@@ -94,6 +94,33 @@ def special_classifier(kind: str) -> Classifier:
     return Classifier(ClassifierConfig(CLASSES, MICRO.encoder, image_size=64, resize="bicubic", **settings)).eval()
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("convnext_atto", {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}),
+        (
+            "swin_tiny_patch4_window7_224",
+            {"embed_dim": 12, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 3, 6), "window_size": 4},
+        ),
+        ("eva02_tiny_patch14_224", {"depth": 2, "patch_size": 16}),
+    ],
+)
+def test_classifiers_on_encoders_of_other_families_open_too(name, options, grey_BHW, tmp_path):
+    model = Classifier(ClassifierConfig(CLASSES, name, options, image_size=64, mean=(0.48, 0.46, 0.41))).eval()
+    torch.nn.init.normal_(model.encoder.get_classifier().weight, generator=torch.Generator().manual_seed(0))
+    out = hub_folder.write_hub_folder(model_folder.save(tmp_path / "model", model), tmp_path / "hub")
+    image_BCHW = normalise(grey_BHW, model.config.mean, model.config.std)
+    with torch.inference_mode():
+        expected = model(image_BCHW)
+        assert_close(transformers_model("AutoModelForImageClassification", out)(image_BCHW).logits, expected)
+        assert_close(mrm.load(out)(image_BCHW), expected)
+        opened = timm.create_model(f"local-dir:{out}", pretrained=True)
+        timm.models.save_for_hf(opened, tmp_path / "saved", safe_serialization=True)
+        assert_close(mrm.load(tmp_path / "saved")(image_BCHW), expected)
+    assert mrm.load(tmp_path / "saved").config.mean == (0.48, 0.46, 0.41)
+    assert "mrm predict" in (out / "README.md").read_text()
+
+
 def test_the_pipeline_of_transformers_gives_the_sigmoid_of_each_finding(hub, classifier, grey_BHW):
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.disable_progress_bar()

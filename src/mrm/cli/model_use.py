@@ -147,7 +147,8 @@ def export(
 ) -> None:
     """Write a model as the published MRM.pth, as ONNX, as a Hugging Face hub folder, or as a MONAI bundle.
 
-    Each is compared with the model before it is kept. timm, transformers and mrm open a hub folder. The model card,
+    An ONNX file is compared with PyTorch before it is kept, a hub folder and the network of a bundle with what timm makes
+    of them. timm, transformers and mrm open a hub folder. The model card,
     README.md, is written from what the model folder knows: read it before you publish it. None of these holds the
     fingerprints of training records: share an export, never a run folder.
 

@@ -101,7 +101,7 @@ def _preparation(model: MRM | Classifier | Segmenter, classes: int) -> dict[str,
     view = getattr(config, "view", "fit" if isinstance(model, Segmenter) else "whole")
     return {
         "input_size": [3, size, size] if isinstance(size, int) else [3, *size],
-        "fixed_input_size": not config.encoder_options.get("dynamic_img_size"),
+        "fixed_input_size": bool(known.get("fixed_input_size")) and not config.encoder_options.get("dynamic_img_size"),
         "interpolation": FILTERS[getattr(config, "resize", "area")],
         "crop_pct": 1.0,
         "crop_mode": CROP_MODES[view],
