@@ -223,12 +223,12 @@ def starting_model(options: argparse.Namespace, train: Records) -> Path:
 
 def spread_contexts(model: MRM, records: Sequence[Record], spread: float) -> float:
     """Scale the projection of images until they differ by `spread` (standard deviation a channel), with mean 0."""
-    contexts_NR = contexts_of(model, records)
-    gain = spread / contexts_NR.std(0).square().mean().sqrt().item()
+    contexts_NIR = contexts_of(model, records)
+    gain = spread / contexts_NIR.std(0).square().mean().sqrt().item()
     projection = model.report_decoder.from_image
     with torch.no_grad():
         projection.weight *= gain
-        projection.bias.copy_((projection.bias - contexts_NR.mean(0)) * gain)
+        projection.bias.copy_((projection.bias - contexts_NIR.mean(0)) * gain)
     return gain
 
 
@@ -246,11 +246,11 @@ def learn_words(model: MRM, tokenizer: Tokenizer, train: Records, options: argpa
         for row, i in enumerate(rows):
             true_BT[row, : len(ids[i])] = ids[i]
             draws = rng.random(len(ids[i]))
-            hidden_BT[row, : len(ids[i])] = mask_words(ids[i], draws, tokenizer.continues, options.mask, length)
+            hidden_BT[row, : len(ids[i])] = mask_words(ids[i], draws, tokenizer.units("word"), options.mask, length)
         tokens_BT = torch.from_numpy(np.where(hidden_BT, MASK, true_BT))
         masked_W = torch.from_numpy(np.flatnonzero(hidden_BT))
-        context_BR = decoder.from_image(features_ND[rows])
-        logits_WV = model.name_words(context_BR, tokens_BT, torch.from_numpy(true_BT != PAD), masked_W)
+        context_BIR = decoder.context(features_ND[rows][:, None])
+        logits_WV = model.name_words(context_BIR, tokens_BT, torch.from_numpy(true_BT != PAD), masked_W)
         loss = torch.nn.functional.cross_entropy(logits_WV, torch.from_numpy(true_BT[hidden_BT]))
         optimizer.zero_grad()
         loss.backward()
@@ -276,16 +276,16 @@ def features_of(model: MRM, record: Record) -> Tensor:
 def measure(model: MRM, train: Records, test: Records, options: argparse.Namespace) -> dict:
     """Score the test reports with their own and with other images."""
     rng = np.random.default_rng([options.seed, 7])
-    references_CR = contexts_of(model, train.select(rng.permutation(len(train))[:REFERENCES]))
-    contexts_NR = contexts_of(model, test)
+    references_CIR = contexts_of(model, train.select(rng.permutation(len(train))[:REFERENCES]))
+    contexts_NIR = contexts_of(model, test)
     partners_NP = np.stack([partners(test, i, rng) for i in range(len(test))])
-    none_1R = references_CR.mean(0, keepdim=True)
+    none_1IR = references_CIR.mean(0, keepdim=True)
     own_N, none_N, mean_N = np.zeros(len(test)), np.zeros(len(test)), np.zeros(len(test))
     other_NP = np.zeros(partners_NP.shape)
     for i, record in enumerate(test):
-        contexts_CR = torch.cat([contexts_NR[[i, *partners_NP[i].tolist()]], none_1R, references_CR])
+        contexts_CIR = torch.cat([contexts_NIR[[i, *partners_NP[i].tolist()]], none_1IR, references_CIR])
         scores_CW = report_filling.read_words(
-            model, contexts_CR, record.report, options.parts, options.rounds, options.seed
+            model, contexts_CIR, record.report, options.parts, options.rounds, options.seed
         ).scores_CW
         mean_C = scores_CW.mean(axis=1)
         own_N[i], other_NP[i], none_N[i] = mean_C[0], mean_C[1 : 1 + PARTNERS], mean_C[1 + PARTNERS]
@@ -306,7 +306,7 @@ def measure(model: MRM, train: Records, test: Records, options: argparse.Namespa
 
 
 def contexts_of(model: MRM, records: Sequence[Record]) -> Tensor:
-    """What the report decoder sees of each image, (N, R)."""
+    """What the report decoder sees of each image, (N, I, R)."""
     size = model.config.target_size
     return torch.cat([masked_words.context_of(model, [images.read(r.image, size)]) for r in records])
 

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mrm.data import images
 from mrm.data.records import Records
+from mrm.evaluation import floors
 from mrm.inference import predict
 from mrm.models.mrm import MRM
 from mrm.statistics import ranking
@@ -36,21 +37,11 @@ def pixels(records: Records) -> np.ndarray:
 def hog(records: Records) -> np.ndarray:
     """Histograms of oriented gradients of the image at 64 x 64: 8-pixel cells, 2 x 2 cells a block, nine directions.
 
-    Dalal and Triggs 2005, doi:10.1109/CVPR.2005.177; without interpolation between cells.
+    See `mrm.evaluation.floors.hog`.
     """
-    return np.stack([_hog(cv2.resize(images.read(r.image), (64, 64), interpolation=cv2.INTER_AREA)) for r in records])
-
-
-def _hog(image_HW: np.ndarray, cell: int = 8, bins: int = 9) -> np.ndarray:
-    down_HW, right_HW = np.gradient(image_HW.astype(np.float32))
-    strength_HW, angle_HW = np.hypot(right_HW, down_HW), np.arctan2(down_HW, right_HW) % np.pi
-    binned_HW = np.minimum((angle_HW / np.pi * bins).astype(int), bins - 1)
-    rows, columns = np.indices(image_HW.shape) // cell
-    grid = image_HW.shape[0] // cell
-    index_HW = (rows * grid + columns) * bins + binned_HW
-    cells = np.bincount(index_HW.ravel(), strength_HW.ravel(), grid * grid * bins).reshape(grid, grid, bins)
-    blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], axis=2)
-    return (blocks / (np.linalg.norm(blocks, axis=2, keepdims=True) + 1.0)).ravel().astype(np.float32)
+    return np.stack(
+        [floors.hog(cv2.resize(images.read(r.image), (64, 64), interpolation=cv2.INTER_AREA)) for r in records]
+    )
 
 
 FLOORS = {"pixels": pixels, "hog": hog}

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrm.corpora.contract import Options, Release
-from mrm.corpora.splits import HANDFUL, as_listed, choose, cut, divide, fractions, published, with_classes
-from mrm.corpora.splits import _patients as patients_of
+from mrm.corpora.splits import HANDFUL, as_listed, choose, cut, divide, fractions, patients_in, published, with_classes
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 
@@ -71,7 +70,7 @@ def test_smaller_sets_lie_in_larger_ones(seed, percents):
 def test_a_class_with_a_handful_of_patients_is_in_every_share(seed, share):
     records = made(80, seed)
     taken, _ = divide(records, share, seed, "labels")
-    shown = Counter(c for p in patients_of(records, records.people, "") for c in p.shows)
+    shown = Counter(c for p in patients_in(records, records.people, "") for c in p.shows)
     for c, count in shown.items():
         assert count < HANDFUL or taken.labels_NC[:, c].max(initial=0) == 1
 

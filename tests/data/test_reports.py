@@ -1,5 +1,6 @@
 """Reports: WordPiece as published, and whole-word masking. Their sections are tested in `test_sections.py`."""
 
+import itertools
 import json
 import string
 
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrm.data.reports import CLS, MASK, PAD, SPECIAL, UNK, Tokenizer, mask_words
+from mrm.data.config import ReportConfig
+from mrm.data.reports import CLS, MASK, PAD, SPECIAL, UNK, Tokenizer, Units, mask_words
 from mrm.system.errors import ReportError
 from tests.support.paths import SHARED
 
@@ -56,7 +58,7 @@ def test_published_tokenizer_gives_the_published_ids(published, golden):
 
 def test_published_draws_give_the_published_masks(published, golden):
     for ids, masked, draws in zip(golden["ids"], golden["masked_ids"], golden["draws"], strict=True):
-        mask = mask_words(np.array(ids), np.array(draws), published.continues)
+        mask = mask_words(np.array(ids), np.array(draws), published.units("word"))
         assert np.where(mask, MASK, ids).tolist() == masked
 
 
@@ -64,9 +66,9 @@ def test_masks_are_the_same_without_the_padding(published, golden):
     """Batches are padded only as far as needed, so a mask must not depend on it."""
     for ids, draws in zip(golden["ids"], golden["draws"], strict=True):
         used = sum(i != PAD for i in ids)
-        whole = mask_words(np.array(ids), np.array(draws), published.continues)
+        whole = mask_words(np.array(ids), np.array(draws), published.units("word"))
         assert (
-            mask_words(np.array(ids[:used]), np.array(draws[:used]), published.continues).tolist()
+            mask_words(np.array(ids[:used]), np.array(draws[:used]), published.units("word")).tolist()
             == whole[:used].tolist()
         )
 
@@ -224,6 +226,7 @@ def tokenizer_once() -> Tokenizer:
 
 VOCABULARY = 20
 CONTINUES = np.arange(VOCABULARY) >= 12  # ids 12..19 continue a word
+UNITS = Units(CONTINUES)
 WORDS = st.lists(st.tuples(st.integers(4, 11), st.lists(st.integers(12, 19), max_size=3)), max_size=12)
 
 
@@ -240,7 +243,7 @@ def reports(draw) -> tuple[np.ndarray, np.ndarray, int]:
 @given(reports(), st.sampled_from([0.0, 0.5, 1.0]))
 def test_first_token_padding_and_last_position_are_never_masked(case, probability):
     ids, draws, length = case
-    mask = mask_words(ids, draws, CONTINUES, probability, length)
+    mask = mask_words(ids, draws, UNITS, probability, length)
     assert not mask[0]
     assert not mask[ids == PAD].any()
     assert not mask[length - 1 :].any()
@@ -251,36 +254,36 @@ def test_first_token_padding_and_last_position_are_never_masked(case, probabilit
 @given(reports())
 def test_with_probability_one_all_words_are_masked(case):
     ids, draws, length = case
-    mask = mask_words(ids, draws, CONTINUES, 1.0, length)
+    mask = mask_words(ids, draws, UNITS, 1.0, length)
     assert mask[1 : length - 1].tolist() == (ids != PAD)[1 : length - 1].tolist()
 
 
 @given(reports())
 def test_a_word_is_masked_by_the_draw_of_its_first_piece_alone(case):
     ids, draws, length = case
-    mask = mask_words(ids, draws, CONTINUES, 0.5, length)
+    mask = mask_words(ids, draws, UNITS, 0.5, length)
     fate = False
     for at in range(1, min(len(ids), length - 1)):
         if not CONTINUES[ids[at]]:
             fate = ids[at] != PAD and draws[at] < 0.5
         assert mask[at] == fate
     changed = np.where(CONTINUES[ids], 1 - draws, draws)  # the draws of continuation pieces say nothing
-    assert mask_words(ids, changed, CONTINUES, 0.5, length).tolist() == mask.tolist()
+    assert mask_words(ids, changed, UNITS, 0.5, length).tolist() == mask.tolist()
 
 
 def test_a_report_of_one_word_can_be_masked_and_an_empty_one_cannot():
-    assert mask_words(np.array([CLS, 5, 14]), np.array([0.0, 0.2, 0.9]), CONTINUES).tolist() == [False, True, True]
-    assert mask_words(np.array([CLS]), np.array([0.0]), CONTINUES).tolist() == [False]
+    assert mask_words(np.array([CLS, 5, 14]), np.array([0.0, 0.2, 0.9]), UNITS).tolist() == [False, True, True]
+    assert mask_words(np.array([CLS]), np.array([0.0]), UNITS).tolist() == [False]
 
 
 def test_a_piece_that_continues_the_first_token_is_never_masked_either():
-    assert mask_words(np.array([CLS, 14, 5]), np.zeros(3), CONTINUES).tolist() == [False, False, True]
+    assert mask_words(np.array([CLS, 14, 5]), np.zeros(3), UNITS).tolist() == [False, False, True]
 
 
 def test_the_share_of_words_masked_is_the_probability():
     ids = np.array([CLS, *[5] * 20_000])
     for probability in (0.15, 0.5):
-        mask = mask_words(ids, np.random.default_rng(0).random(len(ids)), CONTINUES, probability, 30_000)
+        mask = mask_words(ids, np.random.default_rng(0).random(len(ids)), UNITS, probability, 30_000)
         assert mask.mean() == pytest.approx(probability, abs=0.015)
 
 
@@ -332,3 +335,77 @@ def test_tokenizers_that_cannot_be_right_are_refused(tokenizer, tmp_path, change
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(ReportError, match=r"t\.json: "):
         Tokenizer.load(tmp_path / "t.json")
+
+
+TEXT = "Heart is large, 2.5 cm. No effusion (left)! Lungs clear"
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        (
+            "word",
+            [
+                "heart",
+                "is",
+                "large",
+                ",",
+                "2",
+                ".",
+                "5",
+                "cm",
+                ".",
+                "no",
+                "effusion",
+                "(",
+                "left",
+                ")!",
+                "lungs",
+                "clear",
+            ],
+        ),
+        ("phrase", ["heart is large ,", "2 . 5 cm .", "no effusion (", "left )!", "lungs clear"]),
+        ("sentence", ["heart is large , 2 . 5 cm .", "no effusion ( left )!", "lungs clear"]),
+    ],
+)
+def test_units_of_a_text(unit, expected):
+    """Written by hand; the point of 2.5 ends nothing, and a run of punctuation belongs to the unit it ends."""
+    tokenizer = Tokenizer.train([TEXT] * 3, 200)
+    ids = tokenizer.encode([TEXT])[0]
+    starts = np.flatnonzero(tokenizer.units(unit).starts(ids)).tolist()
+    assert starts[0] == 0  # [CLS], which is never masked
+    units = [tokenizer.decode(ids[a:b]) for a, b in zip(starts[1:], [*starts[2:], len(ids)], strict=True)]
+    assert units == expected
+
+
+@pytest.mark.parametrize("unit", ["phrase", "sentence"])
+def test_a_unit_is_masked_whole_or_not_at_all_by_the_draw_of_its_first_piece(unit):
+    tokenizer = Tokenizer.train([TEXT] * 3, 60)  # words of several pieces
+    ids = tokenizer.encode([TEXT])[0]
+    assert tokenizer.continues[ids].any()
+    units = tokenizer.units(unit)
+    starts = np.flatnonzero(units.starts(ids))[1:]
+    for drawn in itertools.product((0.2, 0.9), repeat=len(starts)):
+        draws = np.full(len(ids), 0.5)
+        draws[starts] = drawn
+        mask = mask_words(ids, draws, units, 0.5)
+        for start, end, draw in zip(starts, [*starts[1:], len(ids)], drawn, strict=True):
+            assert mask[start:end].all() == mask[start:end].any() == (draw < 0.5)
+
+
+def test_all_words_are_masked_at_a_probability_of_one():
+    ids = np.array([CLS, *range(4, 12)])
+    assert mask_words(ids, np.random.default_rng(0).random(len(ids)), UNITS, 1.0).tolist() == [False] + [True] * 8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mask": 1.1}, "report.mask is a probability from 0 to 1, not 1.1"),
+        ({"mask": float("nan")}, "not nan"),
+        ({"unit": "page"}, "report.unit must be one of word, phrase, sentence, not 'page'"),
+    ],
+)
+def test_wrong_settings_of_masking_are_refused(settings, message):
+    with pytest.raises(ReportError, match=message):
+        ReportConfig(**settings)

@@ -10,7 +10,7 @@ from PIL import Image
 from mrm.data import images
 from mrm.data.config import CropConfig, ReportConfig
 from mrm.data.records import Records
-from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer
+from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, Units
 from mrm.data.samples import LabelData, PretrainData
 from tests.support.samples import (
     LENGTH,
@@ -196,7 +196,10 @@ def test_moving_a_batch_moves_every_tensor_and_keeps_the_list_of_skipped(records
 
 def test_a_vocabulary_beyond_16_bits_keeps_its_numbers(records):
     class Large:
-        size, continues = 70_000, np.zeros(70_000, dtype=bool)
+        size = 70_000
+
+        def units(self, unit):
+            return Units(np.zeros(self.size, dtype=bool))
 
         def encode(self, reports, length):
             return [np.array([CLS, 69_999], dtype=np.int32) for _ in reports]

@@ -48,7 +48,7 @@ def pretrain_config(phantoms: Path, out: Path, **changes):
         log_every=1, validate_every=5, save_every=4, workers=0,
     )  # fmt: skip
     training = replace(training, **{k: changes.pop(k) for k in list(changes) if hasattr(training, k)})
-    return recipes.PretrainConfig(phantoms / "records.csv", out, model=MICRO, training=training, **changes)
+    return recipes.PretrainConfig(phantoms / "records.csv", out, **{"model": MICRO, "training": training, **changes})
 
 
 def finetune_config(phantoms: Path, init: Path, out: Path, **changes):

@@ -1,4 +1,4 @@
-"""Commands that measure a model: evaluate, calibrate, compare, probe, benchmark."""
+"""Commands that measure a model: evaluate, calibrate, compare, probe, crossval, benchmark."""
 
 from __future__ import annotations
 
@@ -187,6 +187,68 @@ def probe(
     print(f"open {out / 'index.html'}")
 
 
+def crossval(
+    recipe: str,
+    /,
+    records: Path,
+    init: Path,
+    out: Path,
+    folds: int = 5,
+    repeats: int = 2,
+    val_share: float = 0.2,
+    classes: tuple[str, ...] = (),
+    images: Images = None,
+    uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
+    settings: Path | None = None,
+    scratch: bool = False,
+    max_steps: int | None = None,
+    ensemble: bool = False,
+    floors: bool = True,
+    seed: int = 0,
+    workers: Workers = None,
+    device: Device = "auto",
+) -> None:
+    """Measure what a recipe reaches on your own records, by cross-validation.
+
+    The patients are divided into folds, stratified by finding and anew for every repeat; each fold is tested by a model
+    that was fine-tuned on the others. All folds give one AUROC with one interval, which accounts for patients and folds,
+    beside logistic regressions on pixels and on oriented gradients (HOG). Run the same command again to resume, or to add
+    repeats. The exit status is 3 if some images could not be read; crossval.json names them.
+
+    Example:
+        mrm crossval tiny --records labels.csv --init runs/mimic --out crossval
+
+    Data:
+        recipe: a recipe of `mrm finetune`.
+        records: records with labels and patients.
+        init: the model that every fine-tuning starts from.
+        out: the folder to write: crossval.json, index.html, predictions.csv, folds.csv and the scores of every fold.
+        classes: label columns; by default all numeric columns of --records.
+        uncertain: what labels of -1 become.
+
+    Folds:
+        folds: how many; each class needs as many positive and negative patients.
+        repeats: how often the patients are divided anew; with one, the interval is wider than it need be.
+        val_share: share of the records outside a fold that chooses its checkpoint.
+        seed: of the folds and of the fine-tunings.
+
+    What is trained:
+        settings: a YAML file of fine-tuning settings that override the recipe.
+        scratch: start from random weights, for comparison.
+        max_steps: shorten each fine-tuning to this many steps.
+        ensemble: keep the models of all folds, in OUT/runs.
+        floors: fit logistic regressions on pixels and HOG beside, on the same records.
+    """
+    find(FINETUNE, recipe)  # refuses an unknown one at once
+    from mrm import runs
+
+    config = runs.CrossvalConfig(
+        recipe, records, init, out, folds, repeats, val_share, classes, images, uncertain, settings, scratch, max_steps,
+        floors, ensemble, seed, workers, device,
+    )  # fmt: skip
+    end(len(runs.crossval(config)["unreadable"]))
+
+
 def benchmark(
     suite: str,
     /,
@@ -232,4 +294,4 @@ def benchmark(
         sys.exit(1)
 
 
-COMMANDS = commands(evaluate, calibrate, compare, probe, benchmark)
+COMMANDS = commands(evaluate, calibrate, compare, probe, crossval, benchmark)

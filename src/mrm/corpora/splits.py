@@ -102,7 +102,7 @@ def divide(records: Records, share: float, seed: int, salt: str, by_file: bool =
     if not 0 < share < 1:
         raise RecordError(f"the share for {salt} must be between 0 and 1, not {share:g}")
     people = _people(records, by_file)
-    taken = choose(_patients(records, people, f"{seed}:{salt}"), share)
+    taken = choose(patients_in(records, people, f"{seed}:{salt}"), share)
     inside = [person in taken for person in people]
     return (
         records.select(i for i, one in enumerate(inside) if one),
@@ -113,7 +113,7 @@ def divide(records: Records, share: float, seed: int, salt: str, by_file: bool =
 def fractions(train: Records, percents: Sequence[float], seed: int, by_file: bool = False) -> dict[str, Records]:
     """`train_1`, `train_10`, ...: these percentages of the training images, each contained in the next."""
     people = _people(train, by_file)
-    patients = _patients(train, people, f"{seed}:labels")
+    patients = patients_in(train, people, f"{seed}:labels")
     taken: set[str] = set()
     parts = {}
     for percent in sorted(percents):
@@ -141,7 +141,8 @@ def _people(records: Records, by_file: bool) -> list[str]:
     return [record.name for record in records] if by_file else records.people
 
 
-def _patients(records: Records, people: Sequence[str], salt: str) -> list[Patient]:
+def patients_in(records: Records, people: Sequence[str], salt: str) -> list[Patient]:
+    """The patients of the records, in the order of a hash of (salt, patient); `people` says whose each record is."""
     by_key: dict[str, Patient] = {}
     for record, key in zip(records, people, strict=True):
         if key not in by_key:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mrm.system.errors import AugmentError, PackError
+from mrm.system.errors import AugmentError, PackError, ReportError
 
 LARGEST_FILE = 1 << 30  # bytes of a file of packed images
 OnError = Literal["stop", "skip"]  # what happens at a record that cannot be used
@@ -32,8 +32,15 @@ class ReportConfig:
     """Which text of a report is used, and how much of it is masked."""
 
     sections: tuple[str, ...] = ()  # findings, impression, ...; by default the whole report
-    mask: float = 0.5  # probability of masking a word
+    mask: float = 0.5  # probability of masking a word, up to 1
+    unit: Literal["word", "phrase", "sentence"] = "word"  # what is masked as a whole; phrases end at any punctuation
     loss: Literal["masked", "all"] = "masked"  # tokens in the loss; all, as in the published code, includes padding
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mask <= 1:
+            raise ReportError(f"report.mask is a probability from 0 to 1, not {self.mask:g}")
+        if self.unit not in ("word", "phrase", "sentence"):
+            raise ReportError(f"report.unit must be one of word, phrase, sentence, not {self.unit!r}")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -19,6 +19,8 @@ from mrm.system.errors import ReportError
 from mrm.system.files import read_json
 
 PAD, UNK, CLS, MASK = 0, 1, 2, 3
+ENDS = {"sentence": ".!?", "phrase": ".!?,;:()[]"}
+PUNCTUATION = frozenset(ENDS["phrase"])
 NO_WORD = -100  # the target of a position that only pads the batch
 MOST_PIECES = 1_000_000  # of a vocabulary; published ones have about 30,000
 PARTS = (  # of a tokenizer file that are accepted: none of them takes a pattern
@@ -27,6 +29,24 @@ PARTS = (  # of a tokenizer file that are accepted: none of them takes a pattern
     "WordPiece",
 )
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")
+
+
+class Units(NamedTuple):
+    """What tells where units of a text begin: words, or phrases and sentences, which punctuation ends. (V,) bool each."""
+
+    continues_V: np.ndarray  # True for a piece that continues a word
+    ends_V: np.ndarray | None = None  # for a piece that ends a unit; None where units are words
+    digits_V: np.ndarray | None = None  # for a piece of digits, likewise
+
+    def starts(self, ids_T: np.ndarray) -> np.ndarray:
+        """(T,) True where a unit begins. A point or comma between digits (2.5) ends nothing."""
+        begins_T = ~self.continues_V[ids_T]
+        if self.ends_V is not None and self.digits_V is not None:
+            ends_T, digits_T = self.ends_V[ids_T], self.digits_V[ids_T]
+            ends_T[1:-1] &= ~(digits_T[:-2] & digits_T[2:])
+            begins_T[2:] &= ends_T[1:-1] & ~ends_T[2:]  # the first begins after [CLS]
+        begins_T[:1] = True
+        return begins_T
 
 
 class Tokenizer:
@@ -87,6 +107,15 @@ class Tokenizer:
         except BaseException as error:  # the Rust side raises bare Exception, and BaseException where it panics
             raise ReportError(f"{path}: not a tokenizer file ({error})") from error
 
+    def units(self, unit: str) -> Units:
+        """Where units of the text begin, for `mask_words`: words, phrases or sentences."""
+        if unit == "word":
+            return Units(self.continues)
+        ends_V, digits_V = np.zeros((2, self.size), dtype=bool)
+        for piece, i in self.inner.get_vocab().items():
+            ends_V[i], digits_V[i] = _ends(piece, unit), piece.removeprefix("##").isdigit()
+        return Units(self.continues, ends_V, digits_V)
+
     def to_json(self) -> str:
         """The `tokenizers` JSON, from which `load` reads the same tokenizer."""
         return json.dumps(json.loads(self.inner.to_str()), ensure_ascii=False)
@@ -110,18 +139,21 @@ class Tokenizer:
         return self.inner.id_to_token(index) or "[UNK]"
 
 
+def _ends(piece: str, unit: str) -> bool:
+    """Whether a piece of the vocabulary is punctuation that ends the unit. Hyphens, slashes and quotes end none."""
+    return bool(piece) and all(letter in PUNCTUATION for letter in piece) and not set(piece).isdisjoint(ENDS[unit])
+
+
 def mask_words(
-    ids_T: np.ndarray, draws_T: np.ndarray, continues_V: np.ndarray, probability: float = 0.5, length: int = 100
+    ids_T: np.ndarray, draws_T: np.ndarray, units: Units, probability: float = 0.5, length: int = 100
 ) -> np.ndarray:
     """Which positions to mask, (T,) bool. `draws_T` are uniform in [0, 1), one for each position.
 
-    A word is masked, with its continuation pieces, if the draw of its first piece is below `probability`. `[CLS]`,
-    padding and the last of `length` positions are never masked, as published.
+    A unit, by default a word with its continuation pieces, is masked if the draw of its first piece is below
+    `probability`. `[CLS]`, padding and the last of `length` positions are never masked, as published.
     """
     position = np.arange(len(ids_T))
-    starts = ~continues_V[ids_T]
-    starts[:1] = True
-    first = np.maximum.accumulate(np.where(starts, position, 0))  # where this position's word begins
+    first = np.maximum.accumulate(np.where(units.starts(ids_T), position, 0))  # where this position's unit begins
     eligible = (position > 0) & (position < length - 1) & (np.cumsum(ids_T == PAD) == 0)
     return (draws_T < probability)[first] & eligible & (first > 0)
 

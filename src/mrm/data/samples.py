@@ -139,7 +139,7 @@ class PretrainData:
         self.records, self.size, self.patches, self.keep, self.length = records, size, patches, keep, length
         self.predicted = patches - keep if predicted is None else predicted
         self.crop, self.resize, self.report, self.seed, self.on_error = crop, resize, report, seed, on_error
-        self.continues = tokenizer.continues
+        self.units = tokenizer.units(report.unit)
         ids = tokenizer.encode([select_sections(r.report, report.sections) for r in records], length)
         self.tokens = np.concatenate(ids).astype(np.uint16 if tokenizer.size < 2**16 else np.int32)
         self.ends = np.cumsum(
@@ -167,7 +167,7 @@ class PretrainData:
         """Everything in a sample except its image: which patches and words are hidden, and its key."""
         order = rng.permutation(self.patches)
         ids = self.ids(index)
-        masked = mask_words(ids, rng.random(len(ids)), self.continues, self.report.mask, self.length)
+        masked = mask_words(ids, rng.random(len(ids)), self.units, self.report.mask, self.length)
         return {
             "kept": np.sort(order[: self.keep]),
             "hidden": np.sort(order[self.keep : self.keep + self.predicted]),

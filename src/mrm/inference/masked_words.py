@@ -1,6 +1,6 @@
 """Masked words of a report, named by a pre-trained model that sees the image."""
 
-# Shapes: B images, R report width, T tokens, V vocabulary
+# Shapes: B images, I rows of a context, R report width, T tokens, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from mrm.models.mrm import MRM, normalise
 
 @torch.inference_mode()
 def context_of(model: MRM, images_HW: Sequence[np.ndarray]) -> Tensor:
-    """Images as the report decoder sees them, all patches visible: (B, R)."""
+    """Images as the report decoder sees them, all patches visible: (B, I, R)."""
     config = model.config
     size = config.target_size
     stacked = torch.from_numpy(np.stack([images.resize(p, size, size) for p in images_HW]))
@@ -25,9 +25,9 @@ def context_of(model: MRM, images_HW: Sequence[np.ndarray]) -> Tensor:
 
 
 @torch.inference_mode()
-def word_probabilities(model: MRM, context_1R: Tensor, ids_T: np.ndarray) -> np.ndarray:
+def word_probabilities(model: MRM, context_1IR: Tensor, ids_T: np.ndarray) -> np.ndarray:
     """Probabilities (blanks, V) of every word at each `[MASK]` of `ids_T`, given an image's context."""
-    tokens = torch.from_numpy(ids_T.astype(np.int64))[None].to(context_1R.device)
+    tokens = torch.from_numpy(ids_T.astype(np.int64))[None].to(context_1IR.device)
     blanks = (tokens[0] == MASK).nonzero().squeeze(1)
-    logits = model.name_words(context_1R, tokens, torch.ones_like(tokens), blanks)
+    logits = model.name_words(context_1IR, tokens, torch.ones_like(tokens), blanks)
     return logits.float().softmax(-1).cpu().numpy()

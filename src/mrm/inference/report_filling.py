@@ -8,7 +8,7 @@ report decoder sees of other images (`reference`). Where no other images are giv
 stand in; for a model of real radiographs, real ones are better.
 """
 
-# Shapes: C contexts (images as the report decoder sees them), R their width, M masked copies of a text, T tokens,
+# Shapes: C contexts (images as the report decoder sees them), I rows of each, R their width, M masked copies of a text, T tokens,
 # A positions asked for, V vocabulary
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def fill_in(
     tokenizer = tokenizer_of(model)
     ids, places = _with_blanks(tokenizer, text, spans)
     shares = piece_shares(tokenizer, ids)
-    own_1R, none_1R = context_of(model, [image_HW]), reference(model, others)
+    own_1IR, none_1IR = context_of(model, [image_HW]), reference(model, others)
     blanks = []
     for (start, end), place in zip(spans, places, strict=True):
         before, after = ids[:place], ids[place + 1 :]
-        words = [_best_words(model, context_1R, before, after, shares, top) for context_1R in (own_1R, none_1R)]
+        words = [_best_words(model, context_1IR, before, after, shares, top) for context_1IR in (own_1IR, none_1IR)]
         blanks.append(Blank(start, end, *words))
     return blanks
 
@@ -140,7 +140,7 @@ def _with_blanks(tokenizer: Tokenizer, text: str, spans: Sequence[tuple[int, int
 
 
 def _best_words(
-    model: MRM, context_1R: Tensor, before: list[int], after: list[int], shares: Sequence[float], top: int
+    model: MRM, context_1IR: Tensor, before: list[int], after: list[int], shares: Sequence[float], top: int
 ) -> list[tuple[str, float]]:
     """The best words between `before` and `after`, from one piece to three."""
     tokenizer = tokenizer_of(model)
@@ -154,7 +154,7 @@ def _best_words(
                 break
             windows = [_window(model, before, [*pieces, *[MASK] * (count - filled)], after) for pieces, _ in beam]
             tokens_MT = np.array([tokens for tokens, _ in windows])
-            p_MV = _probabilities(model, context_1R, tokens_MT, [at + filled for _, at in windows])
+            p_MV = _probabilities(model, context_1IR, tokens_MT, [at + filled for _, at in windows])
             p_MV = p_MV * _allowed(tokenizer, filled == 0)
             extended = [
                 ((*pieces, int(v)), p * float(p_V[v]))
@@ -193,12 +193,12 @@ def _allowed(tokenizer: Tokenizer, first: bool) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _probabilities(model: MRM, context_1R: Tensor, tokens_MT: np.ndarray, positions: Sequence[int]) -> np.ndarray:
+def _probabilities(model: MRM, context_1IR: Tensor, tokens_MT: np.ndarray, positions: Sequence[int]) -> np.ndarray:
     """Probabilities (M, V) at one position of each text."""
-    tokens = torch.from_numpy(tokens_MT.astype(np.int64)).to(context_1R.device)
+    tokens = torch.from_numpy(tokens_MT.astype(np.int64)).to(context_1IR.device)
     rows, length = tokens.shape
     words = torch.arange(rows, device=tokens.device) * length + torch.tensor(positions, device=tokens.device)
-    logits = model.name_words(context_1R.expand(rows, -1), tokens, torch.ones_like(tokens), words)
+    logits = model.name_words(context_1IR.expand(rows, -1, -1), tokens, torch.ones_like(tokens), words)
     return logits.float().softmax(-1).cpu().numpy()
 
 
@@ -206,7 +206,7 @@ def _probabilities(model: MRM, context_1R: Tensor, tokens_MT: np.ndarray, positi
 
 
 def reference(model: MRM, others: Sequence[np.ndarray] = ()) -> Tensor:
-    """The context (1, R) of no image: the mean of those of others, of phantoms where none are given.
+    """The context (1, I, R) of no image: the mean of those of others, of phantoms where none are given.
 
     That of phantoms is cached until the weights change, to save sixteen passes of the encoder for each blank.
     """
@@ -215,8 +215,8 @@ def reference(model: MRM, others: Sequence[np.ndarray] = ()) -> Tensor:
     state = sum(p._version for p in model.parameters()), next(model.parameters()).device
     cached = _cache.get(model)
     if cached is None or cached[0] != state:
-        context_1R = torch.cat([context_of(model, [image]) for image in stand_ins()]).mean(0, keepdim=True)
-        cached = _cache[model] = (state, context_1R)
+        context_1IR = torch.cat([context_of(model, [image]) for image in stand_ins()]).mean(0, keepdim=True)
+        cached = _cache[model] = (state, context_1IR)
     return cached[1]
 
 
@@ -263,10 +263,10 @@ def whole(reading: Reading, text: str) -> SentenceScore:
 
 
 def contexts(model: MRM, image_HW: np.ndarray, others: Sequence[np.ndarray] = ()) -> Tensor:
-    """The contexts (C, R) of an image, of no image, and of each other."""
-    each_CR = [context_of(model, [other]) for other in others]
-    none_1R = torch.cat(each_CR).mean(0, keepdim=True) if each_CR else reference(model)
-    return torch.cat([context_of(model, [image_HW]), none_1R, *each_CR])
+    """The contexts (C, I, R) of an image, of no image, and of each other."""
+    each_CIR = [context_of(model, [other]) for other in others]
+    none_1IR = torch.cat(each_CIR).mean(0, keepdim=True) if each_CIR else reference(model)
+    return torch.cat([context_of(model, [image_HW]), none_1IR, *each_CIR])
 
 
 def score_of(reading: Reading, text: str, start: int, end: int) -> SentenceScore:
@@ -291,7 +291,7 @@ def score_of(reading: Reading, text: str, start: int, end: int) -> SentenceScore
     )
 
 
-def read_words(model: MRM, contexts_CR: Tensor, text: str, parts: int = 2, rounds: int = 4, seed: int = 0) -> Reading:
+def read_words(model: MRM, contexts_CIR: Tensor, text: str, parts: int = 2, rounds: int = 4, seed: int = 0) -> Reading:
     """ln p of each word of a text in each context, its pieces summed.
 
     The words are divided at random into `parts` (2: half of them, as in training; 1: all at once, so that the image
@@ -311,11 +311,11 @@ def read_words(model: MRM, contexts_CR: Tensor, text: str, parts: int = 2, round
     ]
     if not any(scored):
         raise ReportError("the text has no word that the model knows, so nothing can be scored")
-    sums_CW = np.zeros((len(contexts_CR), len(words)))
+    sums_CW = np.zeros((len(contexts_CIR), len(words)))
     for number, (first, last) in enumerate(windows(words, sentences(text), model.config.report_length - 1)):
         rng = np.random.default_rng([seed, number])
         hidden_MW = deal(last - first, parts, rounds, rng)
-        sums_CW[:, first:last] = _named(model, contexts_CR, words[first:last], hidden_MW) / rounds
+        sums_CW[:, first:last] = _named(model, contexts_CIR, words[first:last], hidden_MW) / rounds
     numbers = [i for i, counts in enumerate(scored) if counts]
     return Reading([(words[i].start, words[i].end) for i in numbers], sums_CW[:, numbers])
 
@@ -365,23 +365,23 @@ def deal(count: int, parts: int, rounds: int, rng: np.random.Generator) -> np.nd
 
 
 @torch.inference_mode()
-def _named(model: MRM, contexts_CR: Tensor, words: Sequence[TextWord], hidden_MW: np.ndarray) -> np.ndarray:
+def _named(model: MRM, contexts_CIR: Tensor, words: Sequence[TextWord], hidden_MW: np.ndarray) -> np.ndarray:
     """The sum (C, W) of ln p of each word over the copies in which it is hidden."""
     room = model.config.report_length - 1
     ids = np.array([token for word in words for token in word.ids][:room])
     owner_T = np.repeat(np.arange(len(words)), [len(word.ids) for word in words])[:room]
     masked_MT = hidden_MW[:, owner_T]
     tokens_MT = np.concatenate([np.full((len(masked_MT), 1), CLS), np.where(masked_MT, MASK, ids)], axis=1)
-    sums_CW = np.zeros((len(contexts_CR), len(words)))
-    device = contexts_CR.device
+    sums_CW = np.zeros((len(contexts_CIR), len(words)))
+    device = contexts_CIR.device
     step = max(1, CELLS // (model.config.vocabulary * max(1, int(masked_MT.sum(axis=1).max()))))
-    pairs = [(c, m) for c in range(len(contexts_CR)) for m in range(len(masked_MT))]
+    pairs = [(c, m) for c in range(len(contexts_CIR)) for m in range(len(masked_MT))]
     for start in range(0, len(pairs), step):
         c_P, m_P = np.array(pairs[start : start + step]).T
         row_A, place_A = np.nonzero(masked_MT[m_P])
         tokens = torch.from_numpy(tokens_MT[m_P]).to(device)
         positions = torch.from_numpy(row_A * tokens.shape[1] + place_A + 1).to(device)
-        logits = model.name_words(contexts_CR[c_P], tokens, torch.ones_like(tokens), positions).float()
+        logits = model.name_words(contexts_CIR[c_P], tokens, torch.ones_like(tokens), positions).float()
         true = torch.from_numpy(ids[place_A]).to(device)
         scores_A = -torch.nn.functional.cross_entropy(logits, true, reduction="none")
         np.add.at(sums_CW, (c_P[row_A], owner_T[place_A]), scores_A.double().cpu().numpy())

@@ -36,8 +36,13 @@ class ModelConfig:
     report_heads: int = 6  # attention heads of the report decoder
     report_mlp: int = 1536  # width of the report decoder's MLP
     report_dropout: float = 0.1  # of the report decoder
+    report_sees: Literal["mean", "patches"] = (
+        "mean"  # of the image: its mean, as published; or words attend to patches too
+    )
+    context_gain: float | None = None  # normalise the image's mean and scale it by a learnt gain that starts here
     tied_words: bool = False  # use the word embeddings as output weights; the published model has separate ones
     start: Literal["xavier", "normal"] = "xavier"  # of the report decoder's layers: as published, or as in BERT
+    contrast_width: int = 0  # of the vectors that contrast images and reports; 0 leaves them out
     mean: float = 0.4978  # of grey values from 0 to 1, over the training radiographs
     std: float = 0.2449  # of grey values from 0 to 1, over the training radiographs
 

@@ -35,6 +35,8 @@ LIMITS: dict[str, tuple[float, float]] = {  # smallest and largest value of a nu
     "report_heads": HEADS,
     "report_mlp": (1, 131_072),
     "report_dropout": SHARE,
+    "context_gain": (-1e3, 1e3),
+    "contrast_width": (0, 65_536),
     "mean": (-1e6, 1e6),
     "std": (1e-6, 1e6),
     "drop_path": SHARE,

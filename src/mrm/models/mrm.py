@@ -6,7 +6,7 @@
               v                                                         v
     image decoder: mask tokens in the gaps,              mean of the visible patches, added to
     4 blocks, 32 x 32 x 3 pixels per masked patch        every position of a 6-layer BERT that
-    of the 448 crop                                      names the masked words
+    of the 448 crop                                      names the masked words (`report_decoder.py`)
 
 "Advancing Radiograph Representation Learning with Masked Record Modeling", ICLR 2023, arXiv:2301.13155.
 Nothing here draws random numbers: what is masked comes in as indices, dropout follows sample keys.
@@ -14,7 +14,8 @@ Nothing here draws random numbers: what is masked comes in as indices, dropout f
 
 # Shapes: B studies, H W pixels, L patches, K kept (visible) patches, S = K and the encoder's prefix tokens
 # (class token, registers), M masked patches to restore, P values of one target patch, D encoder width, E image decoder
-# width, R report width, T report tokens, N positions computed of all B x T, W words asked for, V vocabulary
+# width, I rows of the image's context, R report width, T report tokens, N positions computed of all B x T, W words asked for,
+# V vocabulary
 from __future__ import annotations
 
 from dataclasses import asdict
@@ -27,12 +28,14 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mrm.data.reports import PAD, Tokenizer
-from mrm.models import encoder, noise
+from mrm.data.reports import Tokenizer
+from mrm.models import encoder
 from mrm.models.card import Card
 from mrm.models.config import ModelConfig
+from mrm.models.contrast_heads import ContrastHeads
 from mrm.models.limits import Levels
-from mrm.models.start import fix_positions, sine_cosine, start_encoder, start_linear_layers, start_report_decoder
+from mrm.models.report_decoder import ReportDecoder
+from mrm.models.start import fix_positions, sine_cosine, start_encoder, start_linear_layers
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # as in the ViT; BERT keeps its own 1e-12
 
@@ -51,6 +54,8 @@ class MRMOutput(NamedTuple):
 
     pixels_BMP: Tensor
     logits_WV: Tensor
+    image_BE: Tensor | None = None  # vectors of images and reports to contrast, if they were asked for
+    report_BE: Tensor | None = None
 
 
 class MRM(nn.Module):
@@ -79,6 +84,8 @@ class MRM(nn.Module):
         decoder = IMAGE_DECODERS[config.image_decoder]
         self.image_decoder = decoder(config, width, self.prefix, self.patches, patch * config.target_scale)
         self.report_decoder = ReportDecoder(config, width)
+        contrast = config.contrast_width
+        self.contrast = ContrastHeads(width, config.report_width, contrast) if contrast else None
         self.checkpointing = False  # recompute activations in the backward pass: less memory, a third more time
         self._start()
 
@@ -124,12 +131,12 @@ class MRM(nn.Module):
         return self.image_decoder(features_BSD, kept_BK, hidden_BM, self._run)
 
     def context(self, features_BSD: Tensor) -> Tensor:
-        """The image as the report decoder sees it, (B, R)."""
+        """The image as the report decoder sees it, (B, I, R): its mean, and its patches where words attend to them."""
         return self.report_decoder.context(features_BSD[:, self.prefix :])
 
     def name_words(
         self,
-        context_BR: Tensor,
+        context_BIR: Tensor,
         tokens_BT: Tensor,
         attention_BT: Tensor,
         words_W: Tensor,
@@ -141,7 +148,7 @@ class MRM(nn.Module):
         `rows_N`, distinct indices of the same kind, names the positions to compute, where not all are needed: those
         that are attended to and those asked for must be among them, padding need not.
         """
-        return self.report_decoder(context_BR, tokens_BT, attention_BT, words_W, keys_B, rows_N, self._run)
+        return self.report_decoder(context_BIR, tokens_BT, attention_BT, words_W, keys_B, rows_N, self._run)
 
     def forward(
         self,
@@ -153,13 +160,32 @@ class MRM(nn.Module):
         words_W: Tensor,
         keys_B: Tensor | None = None,
         rows_N: Tensor | None = None,
+        report_to_encoder: float = 1.0,
+        whole_BT: Tensor | None = None,
     ) -> MRMOutput:
-        """The pre-training pass. Pixels and logits are computed only where the losses need them."""
+        """The pre-training pass. Pixels and logits are computed only where the losses need them.
+
+        `report_to_encoder` scales the gradient of the words on its way into the encoder, and nothing else. `whole_BT`, the
+        tokens without masks, asks for vectors to contrast images and reports.
+        """
         features_BSD = self.encode(image_BCHW, kept_BK)
+        context_BIR = self.context(scale_gradient(features_BSD, report_to_encoder))
         return MRMOutput(
             self.restore(features_BSD, kept_BK, hidden_BM),
-            self.name_words(self.context(features_BSD), tokens_BT, attention_BT, words_W, keys_B, rows_N),
+            self.name_words(context_BIR, tokens_BT, attention_BT, words_W, keys_B, rows_N),
+            None if whole_BT is None else self.image_vector(features_BSD),
+            None if whole_BT is None else self.report_vector(whole_BT, attention_BT),
         )
+
+    def image_vector(self, features_BSD: Tensor) -> Tensor:
+        """Images as vectors (B, E) of length 1. Needs `contrast_width`."""
+        assert self.contrast is not None
+        return self.contrast.of_image(features_BSD, self.prefix)
+
+    def report_vector(self, tokens_BT: Tensor, attention_BT: Tensor) -> Tensor:
+        """Reports as vectors (B, E) of length 1, whose product with an image's says how well they fit."""
+        assert self.contrast is not None
+        return self.contrast.of_report(self.report_decoder, tokens_BT, attention_BT, self._run)
 
     def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
@@ -278,81 +304,20 @@ class CrossDecoder(ImageDecoder):
 IMAGE_DECODERS: dict[str, type[ImageDecoder]] = {"full": ImageDecoder, "cross": CrossDecoder}
 
 
-class ReportDecoder(nn.Module):
-    """BERT that sees the image as one vector added to every position. MRM section 3.3."""
+class _ScaledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
 
-    def __init__(self, config: ModelConfig, image_width: int) -> None:
-        super().__init__()
-        width = config.report_width
-        self.dropout = config.report_dropout
-        self.from_image = nn.Linear(image_width, width)
-        self.words = nn.Embedding(config.vocabulary, width, padding_idx=PAD)
-        self.positions = nn.Embedding(config.report_length, width)  # holds the token-type vector, always type 0
-        self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.blocks = nn.ModuleList(ReportBlock(config, f"report.{i}") for i in range(config.report_depth))
-        self.transform = nn.Linear(width, width)
-        self.transform_norm = nn.LayerNorm(width, eps=1e-12)
-        self.word_bias = nn.Parameter(torch.zeros(config.vocabulary))
-        self.word_output = None if config.tied_words else nn.Parameter(torch.zeros(config.vocabulary, width))
-        start_report_decoder(self, config.start)
-
-    def context(self, features_BKD: Tensor) -> Tensor:
-        """Mean of the projected visible patches, class token left out: (B, R)."""
-        return self.from_image(features_BKD.mean(dim=1))  # the projection is linear: before or after the mean
-
-    def forward(
-        self,
-        context_BR: Tensor,
-        tokens_BT: Tensor,
-        attention_BT: Tensor,
-        words_W: Tensor,
-        keys_B: Tensor | None,
-        rows_N: Tensor | None,
-        run,
-    ) -> Tensor:
-        """Logits (W, V) of the positions `words_W`; these and `rows_N` (None: all) index the flattened (B, T)."""
-        length = tokens_BT.shape[1]
-        if rows_N is None:
-            rows_N = torch.arange(tokens_BT.numel(), device=tokens_BT.device)
-        x_NR = self.norm(self.words(tokens_BT.flatten()[rows_N]) + self.positions.weight[rows_N % length])
-        x_NR = noise.dropout_rows(x_NR, self.dropout, keys_B, "report.embedding", rows_N, length)
-        x_NR = x_NR + context_BR[rows_N // length]
-        seen_B11T = attention_BT[:, None, None, :].bool()
-        for block in self.blocks:
-            x_NR = run(block, x_NR, rows_N, seen_B11T, keys_B)
-        places_N = torch.arange(len(rows_N), device=rows_N.device)
-        place_L = torch.zeros_like(tokens_BT.flatten()).scatter(0, rows_N, places_N)
-        asked_WR = x_NR[place_L[words_W]]
-        asked_WR = self.transform_norm(F.gelu(self.transform(asked_WR)))
-        return F.linear(asked_WR, self.words.weight if self.word_output is None else self.word_output, self.word_bias)
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
 
 
-class ReportBlock(nn.Module):
-    """Post-norm transformer layer. BERT, arXiv:1810.04805; dropout on both branches' outputs."""
-
-    def __init__(self, config: ModelConfig, site: str) -> None:
-        super().__init__()
-        width = config.report_width
-        self.site, self.heads, self.dropout = site, config.report_heads, config.report_dropout
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm1 = nn.LayerNorm(width, eps=1e-12)
-        self.fc1 = nn.Linear(width, config.report_mlp)
-        self.fc2 = nn.Linear(config.report_mlp, width)
-        self.norm2 = nn.LayerNorm(width, eps=1e-12)
-
-    def forward(self, x_NR: Tensor, rows_N: Tensor, seen_B11T: Tensor, keys_B: Tensor | None) -> Tensor:
-        """Attend to the positions that are seen, then the two-layer network. Only attention needs (B, T) whole."""
-        batch, length = len(seen_B11T), seen_B11T.shape[-1]
-        qkv_NG = self.qkv(x_NR)
-        qkv_LG = qkv_NG.new_zeros(batch * length, qkv_NG.shape[-1]).index_copy(0, rows_N, qkv_NG)
-        q, k, v = qkv_LG.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen_B11T).transpose(1, 2)
-        branch = self.out(attended.reshape(batch * length, -1)[rows_N])
-        branch = noise.dropout_rows(branch, self.dropout, keys_B, f"{self.site}.attention", rows_N, length)
-        x_NR = self.norm1(x_NR + branch)
-        branch = self.fc2(F.gelu(self.fc1(x_NR)))
-        return self.norm2(x_NR + noise.dropout_rows(branch, self.dropout, keys_B, f"{self.site}.mlp", rows_N, length))
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """The tensor itself, whose gradient is multiplied by `factor` on its way back."""
+    return x if factor == 1.0 else _ScaledGradient.apply(x, factor)
 
 
 def normalise(image_BHW: Tensor, mean: Levels, std: Levels) -> Tensor:

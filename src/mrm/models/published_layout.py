@@ -19,6 +19,10 @@ NAMES = {  # ours to theirs, by prefix; the longest wins
     "image_decoder.norm.": "decoder_norm.",
     "image_decoder.pixels.": "decoder_pred.",
     "report_decoder.from_image.": "bert_mlp.",
+    "report_decoder.patches_from_image.": "bert_patches.",  # this and the next three are not in the published model
+    "report_decoder.context_gain": "bert_context_gain",
+    "contrast.image.": "contrast_image.",
+    "contrast.report.": "contrast_report.",
     "report_decoder.words.": f"{BERT}embeddings.word_embeddings.",
     "report_decoder.positions.": f"{BERT}embeddings.position_embeddings.",
     "report_decoder.norm.": f"{BERT}embeddings.LayerNorm.",
@@ -31,6 +35,7 @@ NAMES = {  # ours to theirs, by prefix; the longest wins
 IN_BLOCK = {
     "out.": "attention.output.dense.",
     "norm1.": "attention.output.LayerNorm.",
+    "look.": "crossattention.",
     "fc1.": "intermediate.dense.",
     "fc2.": "output.dense.",
     "norm2.": "output.LayerNorm.",

@@ -88,7 +88,7 @@ def p_value(p: float | None) -> str:
 def remarks(estimate: Estimate) -> str:
     """What the reader must know of an estimate, without how its interval was drawn."""
     parts = estimate.note.split("; ")
-    return "; ".join(part for part in parts if part and not part.startswith(("bootstrap", "DeLong")))
+    return "; ".join(part for part in parts if part and not part.startswith(("bootstrap", "DeLong", "cross-validated")))
 
 
 def on_axis(value: float, low: float = 0.5, high: float = 1.0) -> float:

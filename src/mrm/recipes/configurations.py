@@ -12,6 +12,7 @@ from typing import Literal
 
 from mrm.data.config import FINETUNE_CROP, AugmentConfig, CropConfig, OnError, ReportConfig, Resize
 from mrm.models.config import LoraConfig, ModelConfig
+from mrm.system.errors import ConfigError
 from mrm.training.config import LabelLossName, TrainConfig, check_patience, last_blocks
 
 
@@ -32,6 +33,9 @@ class PretrainConfig:
     # What is trained
     image_weight: float = 1.0  # of the loss of the restored patches
     report_weight: float = 1.0  # of the loss of the restored words
+    report_to_encoder: float = 1.0  # weight of that loss on the encoder alone; 0 trains it on images only
+    word_weights: Literal["equal", "rarity", "image"] = "equal"  # rare words count more, or those that the image tells
+    contrast_weight: float = 0.0  # of the loss that pairs images with their reports; needs --model.contrast-width
     model: ModelConfig = field(default_factory=ModelConfig)
 
     # Samples
@@ -44,6 +48,17 @@ class PretrainConfig:
     extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
     seed: int = 0  # of the weights, the order of the records, the crops and the masks
     training: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if bool(self.contrast_weight) != bool(self.model.contrast_width):
+            raise ConfigError(
+                f"contrast_weight is {self.contrast_weight:g} and model.contrast_width {self.model.contrast_width}; contrast "
+                "needs both, such as --contrast-weight 0.1 --model.contrast-width 128"
+            )
+        if self.word_weights != "equal" and self.report.loss == "all":
+            raise ConfigError(
+                f"word_weights is {self.word_weights}, but report.loss all counts padding too; take --report.loss masked"
+            )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mrm.runs.benchmarking import BenchmarkConfig, benchmark
     from mrm.runs.calibrating import Goal, calibrate
     from mrm.runs.comparing import compare
+    from mrm.runs.crossval_plan import CrossvalConfig
+    from mrm.runs.crossvalidating import crossval
     from mrm.runs.demonstrating import demo
     from mrm.runs.doctor import examine
     from mrm.runs.embedding import embed
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BenchmarkConfig",
+    "CrossvalConfig",
     "Goal",
     "ProbeConfig",
     "Reading",
@@ -43,6 +46,7 @@ __all__ = [
     "benchmark",
     "calibrate",
     "compare",
+    "crossval",
     "demo",
     "embed",
     "evaluate",
@@ -68,6 +72,7 @@ __getattr__, __dir__ = lazy.exports(
     "mrm.runs",
     {
         "BenchmarkConfig": "mrm.runs.benchmarking",
+        "CrossvalConfig": "mrm.runs.crossval_plan",
         "Goal": "mrm.runs.calibrating",
         "ProbeConfig": "mrm.runs.probe_plan",
         "Reading": "mrm.runs.reading_options",
@@ -75,6 +80,7 @@ __getattr__, __dir__ = lazy.exports(
         "benchmark": "mrm.runs.benchmarking",
         "calibrate": "mrm.runs.calibrating",
         "compare": "mrm.runs.comparing",
+        "crossval": "mrm.runs.crossvalidating",
         "demo": "mrm.runs.demonstrating",
         "embed": "mrm.runs.embedding",
         "evaluate": "mrm.runs.evaluating",

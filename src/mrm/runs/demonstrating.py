@@ -127,7 +127,7 @@ def filled(model: MRM, test: Records, images: list[np.ndarray], index: int, seed
     tokenizer = tokenizer_of(model)
     ids = tokenizer.encode([test[index].report], model.config.report_length)[0].astype(np.int64)
     rng = np.random.default_rng([seed, index])
-    masked = mask_words(ids, rng.random(len(ids)), tokenizer.continues, 0.5, model.config.report_length)
+    masked = mask_words(ids, rng.random(len(ids)), tokenizer.units("word"), 0.5, model.config.report_length)
     contexts = masked_words.context_of(model, images)
     others = torch.cat([contexts[:index], contexts[index + 1 :]]).mean(0, keepdim=True)
     blanked = np.where(masked, MASK, ids)

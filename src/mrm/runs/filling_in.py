@@ -66,8 +66,8 @@ def surprise(
     Raises ReportError for a text without words that the model knows, RunError and ImageError.
     """
     network, text = load_mrm(model, tokenizer, device), report_text(report)
-    contexts_CR = report_filling.contexts(network, images.read(image), other_images(others, image))
-    words = report_filling.read_words(network, contexts_CR, text, seed=seed)
+    contexts_CIR = report_filling.contexts(network, images.read(image), other_images(others, image))
+    words = report_filling.read_words(network, contexts_CIR, text, seed=seed)
     whole = report_filling.whole(words, text)
     scores = [report_filling.score_of(words, text, start, end) for start, end in report_filling.sentences(text)]
     print(surprise_table(whole, scores))

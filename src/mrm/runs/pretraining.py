@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from mrm.data import images
 from mrm.data.loader import loader
@@ -25,6 +26,7 @@ from mrm.models import model_folder, noise
 from mrm.models.card import Card
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
+from mrm.runs import word_weighing
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin
 from mrm.runs.same_records import require_same_records
@@ -45,14 +47,15 @@ def pretrain(config: PretrainConfig) -> Path:
     data = pretrain_data(config, train, model, tokenizer)
     card = Card("mrm", asdict(model.config), origin(config, train, config.records))
     seen = note_seen(config, "pre-training", train)
+    task = pretrain_task(config, model, word_weighing.initial_weights(config, data, model.config.vocabulary))
     return Trainer(
-        PretrainTask(model, config.image_weight, config.report_weight),
+        task,
         data,
         config.training.shortened(config.max_steps),
         config.out,
         write_model=model_writer(card, seen, tokenizer),
         seed=config.seed,
-        validate=pretraining_validation(config, model, tokenizer, val, train),
+        validate=pretraining_validation(config, task, data, tokenizer, val, train),
         order=order_of(train),
     ).fit()
 
@@ -107,6 +110,18 @@ def new_model(config: PretrainConfig) -> MRM:
     return model
 
 
+def pretrain_task(config: PretrainConfig, model: MRM, word_weights_V: Tensor | None = None) -> PretrainTask:
+    """The model with the losses of this run."""
+    return PretrainTask(
+        model,
+        config.image_weight,
+        config.report_weight,
+        config.report_to_encoder,
+        config.contrast_weight,
+        word_weights_V,
+    )
+
+
 def pretrain_data(config: PretrainConfig, records: Sequence[Record], model: MRM, tokenizer: Tokenizer) -> PretrainData:
     """Records as this model's training samples."""
     return PretrainData(
@@ -126,15 +141,25 @@ def pretrain_data(config: PretrainConfig, records: Sequence[Record], model: MRM,
 
 
 def pretraining_validation(
-    config: PretrainConfig, model: MRM, tokenizer: Tokenizer, val: Records | None, train: Records
+    config: PretrainConfig,
+    task: PretrainTask,
+    train_data: PretrainData,
+    tokenizer: Tokenizer,
+    val: Records | None,
+    train: Records,
 ) -> Callable[[Any, int, Accelerator], dict[str, float]]:
-    """The validation of pre-training: restored images to look at, and the losses of `val` if there is one."""
-    shown_HW = [images.read(r.image, model.config.target_size) for r in (val or train)[:4]]
-    data = pretrain_data(config, val, model, tokenizer) if val else None
+    """The validation of pre-training: restored images to look at, and the losses of `val` if there is one.
+
+    Where words count by what the image tells, it weighs them anew.
+    """
+    shown_HW = [images.read(r.image, task.model.config.target_size) for r in (val or train)[:4]]
+    data = pretrain_data(config, val, task.model, tokenizer) if val else None
 
     def validate(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         if state.is_main_process:
             save_reconstructions(Path(config.out) / "images" / f"step-{step:08d}.png", model, shown_HW)
+        if config.word_weights == "image":
+            word_weighing.refresh(task, model, train_data, tokenizer, state, Path(config.out))
         if data is None:
             return {}
         losses = validation_losses(config, model, data, state)

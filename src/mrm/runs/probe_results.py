@@ -14,8 +14,9 @@ import numpy as np
 
 from mrm.data.records import Records
 from mrm.pages.figures import Curve
+from mrm.runs.kept_models import read_arrays
 from mrm.runs.probe_plan import RANDOM, ProbeConfig, Unit
-from mrm.runs.probe_units import read_arrays, unit_file
+from mrm.runs.probe_units import unit_file
 from mrm.statistics import seeds
 from mrm.statistics.intervals import Estimate
 from mrm.system.text_table import WIDTH, estimate_cells, text_table

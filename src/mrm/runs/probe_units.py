@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +19,12 @@ from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.recipes import FinetuneConfig
 from mrm.runs.finetuning import finetune
+from mrm.runs.kept_models import is_only_model, read_arrays, with_small_batch, write_arrays, write_list
 from mrm.runs.probe_plan import SETS, ProbeConfig, Unit, one_label_only
 from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
-from mrm.system.files import write_by
-from mrm.system.output_folder import writing
-from mrm.training.checkpoints import STATE
 
 
 def unit_file(config: ProbeConfig, unit: Unit) -> Path:
@@ -126,8 +122,8 @@ def fine_tuning(
 ) -> tuple[FinetuneConfig, str]:
     """The settings of a unit's fine-tuning, and a note on where they differ from the recipe."""
     settings = recipes.find(recipes.FINETUNE, config.finetune).make(
-        write_list(config, f"train-{100 * unit.fraction:g}-seed{unit.seed}", train),
-        write_list(config, "val", val),
+        write_list(config.out, f"train-{100 * unit.fraction:g}-seed{unit.seed}", train),
+        write_list(config.out, "val", val),
         path or config.model,
         run_of(config, unit),
         scratch=path is None,
@@ -136,62 +132,9 @@ def fine_tuning(
         on_error="skip",
         max_steps=config.max_steps,
     )
-    batch, note = settings.training.global_batch, ""
-    if len(train) < batch:  # few labels may not fill the recipe's batch
-        note = f"batch of {len(train)} in place of {batch}"
-        batch = len(train)
-    workers = settings.training.workers if config.workers is None else config.workers
-    return replace(settings, training=replace(settings.training, global_batch=batch, workers=workers)), note
+    return with_small_batch(settings, len(train), config.workers)
 
 
 def run_of(config: ProbeConfig, unit: Unit) -> Path:
     """The run folder of a unit's fine-tuning."""
     return Path(config.out) / "runs" / unit.name
-
-
-def remove_checkpoints(run: Path) -> None:
-    """Keep only the tested model and the log of a run, since the checkpoints of many runs would fill the disk."""
-    if not (run / "checkpoints").is_dir():
-        return
-    tested = model_folder.find_model(run).resolve()
-    for folder in (run / "checkpoints").iterdir():
-        if folder.resolve() != tested:
-            shutil.rmtree(folder)
-    if not (run / "last").exists():
-        (run / "last").unlink(missing_ok=True)
-    (tested / STATE).unlink(missing_ok=True)  # last of all: its absence tells `is_only_model` that this is done
-
-
-def is_only_model(run: Path) -> bool:
-    """Whether `remove_checkpoints` has been here, so that there is nothing left to train."""
-    return any((run / n / "config.json").is_file() and not (run / n / STATE).is_file() for n in ("best", "last"))
-
-
-# Files ------------------------------------------------------------------------------------------------
-
-
-def write_list(config: ProbeConfig, name: str, records: Records) -> Path:
-    """Records as a file that a fine-tuning run reads. Raises RunError for images that are not files."""
-    if any(not isinstance(r.image, Path) for r in records):
-        raise RunError("fine-tuning in a probe needs images in files, not in shards; leave out --finetune")
-    file = Path(config.out) / "lists" / f"{name}.csv"
-    if not file.is_file():
-        records.to_csv(file)
-    return file
-
-
-def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Arrays as an `.npz` file, written whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as opened:
-            np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]
-
-    with writing(file):
-        write_by(file, write)
-
-
-def read_arrays(file: Path) -> dict[str, np.ndarray]:
-    """What `write_arrays` wrote."""
-    with np.load(file, allow_pickle=False) as content:
-        return {name: content[name] for name in content.files}

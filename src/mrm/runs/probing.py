@@ -17,19 +17,11 @@ from mrm.evaluation.classifier_test import overlaps
 from mrm.evaluation.repeats import repeats
 from mrm.models import model_folder
 from mrm.pages.probe import write_probe_page
+from mrm.runs.kept_models import read_arrays, remove_checkpoints, write_arrays
 from mrm.runs.output_lock import alone_in
 from mrm.runs.probe_plan import FINETUNE, RANDOM, ProbeConfig, check, labelled_records, named_models, planned, subsets
 from mrm.runs.probe_results import curves, summarise, table
-from mrm.runs.probe_units import (
-    features_of,
-    fine_tuned,
-    probed,
-    read_arrays,
-    remove_checkpoints,
-    run_of,
-    unit_file,
-    write_arrays,
-)
+from mrm.runs.probe_units import features_of, fine_tuned, probed, run_of, unit_file
 from mrm.runs.run_folder import warn_of
 from mrm.system.files import write_json
 from mrm.system.output_folder import json_settings, open_folder

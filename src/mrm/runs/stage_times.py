@@ -21,10 +21,10 @@ from mrm.data import headers, images
 from mrm.data.samples import PretrainBatch, PretrainData
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
+from mrm.runs.pretraining import pretrain_task
 from mrm.system import hardware
 from mrm.system.errors import ImageError
 from mrm.training.optimization import build_optimizer
-from mrm.training.tasks import PretrainTask
 
 READING, STEP = ("read", "decode", "augment", "words and masks"), ("transfer", "forward", "backward", "optimiser")
 
@@ -96,7 +96,7 @@ class StepBench:
     """Forward, backward and optimiser of a task, timed one by one on the model's device."""
 
     def __init__(self, model: MRM, config: PretrainConfig, data: PretrainData) -> None:
-        self.task = PretrainTask(model, config.image_weight, config.report_weight).train()
+        self.task = pretrain_task(config, model).train()
         self.model, self.config, self.data = model, config, data
         self.device = next(model.parameters()).device
         self.optimizer = build_optimizer(model, config.training)

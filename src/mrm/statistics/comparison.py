@@ -132,17 +132,17 @@ def delong(labels: ArrayLike, scores: ArrayLike, groups: Iterable[Hashable] | No
     models = scores_NM.shape[1]
     if undefined_reason(labels_N[positive_N | negative_N]):
         return np.full(models, np.nan), np.full((models, models), np.nan)
-    wins_PM, wins_QM = _components(scores_NM[positive_N], scores_NM[negative_N])
+    wins_PM, wins_QM = win_shares(scores_NM[positive_N], scores_NM[negative_N])
     aurocs_M, size = wins_PM.mean(axis=0), int(group_N.max()) + 1
     positive_GM = _by_patient(wins_PM - aurocs_M, group_N[positive_N], size)
     negative_GM = _by_patient(wins_QM - aurocs_M, group_N[negative_N], size)
-    positive_MM = _unbiased(group_N[positive_N]) * positive_GM.T @ positive_GM
-    negative_MM = _unbiased(group_N[negative_N]) * negative_GM.T @ negative_GM
-    cross_MM = _unbiased(group_N[positive_N | negative_N]) * positive_GM.T @ negative_GM
+    positive_MM = unbiased_factor(group_N[positive_N]) * positive_GM.T @ positive_GM
+    negative_MM = unbiased_factor(group_N[negative_N]) * negative_GM.T @ negative_GM
+    cross_MM = unbiased_factor(group_N[positive_N | negative_N]) * positive_GM.T @ negative_GM
     return aurocs_M, positive_MM + negative_MM + cross_MM + cross_MM.T
 
 
-def _components(positive_PM: Array, negative_QM: Array) -> tuple[Array, Array]:
+def win_shares(positive_PM: Array, negative_QM: Array) -> tuple[Array, Array]:
     """The share of negatives ranked below each positive (P, M), and of positives ranked above each negative (Q, M)."""
     p, q = len(positive_PM), len(negative_QM)
     among_all = rankdata(np.concatenate([positive_PM, negative_QM]), axis=0)
@@ -156,7 +156,7 @@ def _by_patient(excess_RM: Array, numbers_R: Numbers, size: int) -> Array:
     return np.stack([np.bincount(numbers_R, excess_R, size) for excess_R in excess_RM.T], 1) / len(excess_RM)
 
 
-def _unbiased(numbers_R: Numbers) -> float:
+def unbiased_factor(numbers_R: Numbers) -> float:
     """g / (g - 1) for g patients; NaN for a single patient, who has no variance."""
     patients = len(np.unique(numbers_R))
     return patients / (patients - 1) if patients > 1 else math.nan
@@ -179,14 +179,17 @@ def delong_interval(
     if ranked.no_interval or se < NEGLIGIBLE or not 0 < area < 1:
         no_interval = ranked.no_interval or "interval undefined: DeLong's variance is 0"
         return _delong_estimate(ranked, area, no_interval=no_interval)
-    half = _critical(ranked) * se / (area * (1 - area))
+    half = critical_value(ranked.degrees, ranked.bootstrap.level) * se / (area * (1 - area))
     return _delong_estimate(ranked, area, float(expit(logit(area) - half)), float(expit(logit(area) + half)))
 
 
-def _critical(ranked: RankedScores) -> float:
-    """How many standard errors an interval reaches: by Student's t where patients have several records, else the normal."""
-    upper = (1 + ranked.bootstrap.level) / 2
-    return float(ndtri(upper) if math.isinf(ranked.degrees) else stdtrit(max(ranked.degrees - 1, 2.0), upper))
+def critical_value(degrees: float, level: float) -> float:
+    """How many standard errors an interval reaches: by Student's t where patients have several records, else the normal.
+
+    `degrees` are those of `Bootstrap.degrees`, infinite where each patient has one record.
+    """
+    upper = (1 + level) / 2
+    return float(ndtri(upper) if math.isinf(degrees) else stdtrit(max(degrees - 1, 2.0), upper))
 
 
 def _two_sided(ratio: float, ranked: RankedScores) -> float:
@@ -233,7 +236,7 @@ def delong_test(
     no_interval = ranked.no_interval or ("interval undefined: DeLong's variance is 0" if not se and gap else "")
     if no_interval:
         return Comparison(one, other, _delong_estimate(ranked, gap, no_interval=no_interval))
-    half = _critical(ranked) * se
+    half = critical_value(ranked.degrees, ranked.bootstrap.level) * se
     p = _two_sided(gap / se, ranked) if se else 1.0
     return Comparison.from_test(one, other, _delong_estimate(ranked, gap, gap - half, gap + half), p, se)
 

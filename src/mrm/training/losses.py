@@ -45,12 +45,13 @@ def masked_patch_loss(predicted_BMP: Tensor, target_BMQ: Tensor, normalise: bool
     return Term(error, error.new_full((), target_BMQ[..., 0].numel()))
 
 
-def masked_token_loss(logits_WV: Tensor, targets_W: Tensor) -> Term:
+def masked_token_loss(logits_WV: Tensor, targets_W: Tensor, weights_V: Tensor | None = None) -> Term:
     """Cross-entropy of the words asked for, natural logarithm; counts words. MRM, section 3.3.
 
-    A target of NO_WORD fills up a batch and does not count.
+    A target of NO_WORD fills up a batch and does not count. `weights_V` says how much each word of the vocabulary counts
+    in the sum (`mrm.training.word_weights`); the count stays the number of words.
     """
-    error = F.cross_entropy(logits_WV.float(), targets_W, reduction="sum", ignore_index=NO_WORD)
+    error = F.cross_entropy(logits_WV.float(), targets_W, weights_V, reduction="sum", ignore_index=NO_WORD)
     return Term(error, (targets_W != NO_WORD).sum().to(error.dtype))
 
 

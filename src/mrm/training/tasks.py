@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from mrm.models import noise
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, complement, normalise, target_patches
 from mrm.models.segmenter import Segmenter
+from mrm.training.contrast import ContrastQueue, has_words, text_hashes, whole_reports
 from mrm.training.losses import Term, dice_loss, focal_loss, label_loss, masked_patch_loss, masked_token_loss
 
 
@@ -28,22 +29,51 @@ class Task(nn.Module):
         """How many things each term sums over, known before any forward pass."""
         raise NotImplementedError
 
+    def end_step(self, state: Any) -> None:
+        """What the task keeps of a step for later ones; `state` is the Accelerator."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """What the task itself remembers, apart from its model: its buffers, on the CPU. Checkpoints keep it."""
+        return {k: v.cpu() for k, v in self.named_buffers() if not k.startswith("model.")}
+
+    def remember(self, memory: Mapping[str, Tensor]) -> None:
+        """Take up what `memory` returned."""
+        own = dict(self.named_buffers())
+        for name, value in memory.items():
+            own[name].copy_(value)
+
 
 class PretrainTask(Task):
     """Restore masked patches at the target size and masked words; the two losses 1:1 unless weighted."""
 
-    def __init__(self, model: MRM, image_weight: float = 1.0, report_weight: float = 1.0) -> None:
+    word_weights_V: Tensor | None
+
+    def __init__(
+        self,
+        model: MRM,
+        image_weight: float = 1.0,
+        report_weight: float = 1.0,
+        report_to_encoder: float = 1.0,
+        contrast_weight: float = 0.0,
+        word_weights_V: Tensor | None = None,
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.report_to_encoder = model, report_to_encoder
         self.weights = {"image": image_weight, "report": report_weight}
+        if contrast_weight:
+            self.weights["contrast"] = contrast_weight
+        self.queue = ContrastQueue(model.config.contrast_width) if contrast_weight else None
+        self.register_buffer("word_weights_V", word_weights_V, persistent=False)
 
     def counts(self, batch: PretrainBatch) -> dict[str, int]:
-        """Masked patches and words asked for."""
-        return {"image": batch.hidden_BM.numel(), "report": int((batch.targets_W != NO_WORD).sum())}
+        """Masked patches, words asked for, and pairs of image and report to contrast."""
+        counts = {"image": batch.hidden_BM.numel(), "report": int((batch.targets_W != NO_WORD).sum())}
+        return counts if self.queue is None else counts | {"contrast": int(has_words(whole_reports(batch)).sum())}
 
     def forward(self, batch: PretrainBatch) -> dict[str, Term]:
-        """The image and the report term."""
+        """The image and the report term, and that of contrast if it is on."""
         model = self.model
+        whole_BT = None if self.queue is None else whole_reports(batch)
         crop_BCHW = normalise(batch.image_BHW, model.config.mean, model.config.std)
         output = model(
             model.shrink(crop_BCHW),
@@ -54,13 +84,24 @@ class PretrainTask(Task):
             batch.words_W,
             batch.keys_B if self.training else None,
             batch.rows_N,
+            self.report_to_encoder,
+            whole_BT,
         )
         side = model.patch_size * model.config.target_scale
         target_BMQ = target_patches(crop_BCHW[:, :1], side, batch.hidden_BM)  # grey
-        return {
+        terms = {
             "image": masked_patch_loss(output.pixels_BMP, target_BMQ, model.config.norm_pix),
-            "report": masked_token_loss(output.logits_WV, batch.targets_W),
+            "report": masked_token_loss(output.logits_WV, batch.targets_W, self.word_weights_V),
         }
+        if self.queue is not None and whole_BT is not None:
+            told_B, texts_B = has_words(whole_BT), text_hashes(whole_BT)
+            terms["contrast"] = self.queue.term(output.image_BE, output.report_BE, texts_B, batch.keys_B, told_B)
+        return terms
+
+    def end_step(self, state: Any) -> None:
+        """Pairs of this step join the queue."""
+        if self.queue is not None:
+            self.queue.end_step(state)
 
 
 class ClassifyTask(Task):

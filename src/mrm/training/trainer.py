@@ -190,6 +190,7 @@ class Trainer:
         update(self.optimizer, self.lr, self.norms[-1], self.scaler)
         if self.ema:
             self.ema.update(self.task.model, step=self.step)
+        self.task.end_step(self.accelerator)
 
     def _terms(self, batch: Any) -> dict[str, Any]:
         batch = batch.to(self.accelerator.device)
@@ -358,6 +359,7 @@ class Trainer:
             "bad": self.bad,
             "totals": {k: torch.tensor(v, dtype=torch.float64) for k, v in totals.items()},
             "skipped": self.skipped,
+            "task": self.task.memory(),
         }
 
     def resume(self) -> None:
@@ -383,6 +385,7 @@ class Trainer:
             average = {**saved, **state["average"]}
             self.ema.module.load_state_dict(parallel.own_weights(average, self.ema.module))
         parallel.load_state(self.optimizer, state["optimizer"])
+        self.task.remember(state["task"])
         self.step = self.saved = state["step"]
         self.best, self.bad, self.skipped = state["best"], state["bad"], state["skipped"]
         self.best_step, self.norm = state["best_step"], state["norm"]
