@@ -131,7 +131,7 @@ def cases(folder: Path) -> list[Case]:
         ),
         Case(
             "probe",
-            lambda o: ["probe", run, "--train", records, "--val", records, "--test", records, "--out", str(o), "--seeds", "1",
+            lambda o: ["probe", "--init", str(run), "--train", records, "--val", records, "--test", records, "--out", str(o), "--seeds", "1",
                        "--fractions", "1.0", "--draws", "20", "--workers", "0"],
             ("probe.json",),
         ),

@@ -264,7 +264,7 @@ AT_ONCE = [
     ["doctor", "none.csv"],
     ["doctor", "/", "mimik"],
     ["benchmark", "nhi", "--out", "b"],
-    ["probe", "/", "--train", "/", "--val", "/", "--test", "/", "--out", "b", "--finetune", "nhi-1"],
+    ["probe", "--init", "/", "--train", "/", "--val", "/", "--test", "/", "--out", "b", "--finetune", "nhi-1"],
     ["explain", "/", "none.png", "--out", "b"],
 ]
 

@@ -63,6 +63,8 @@ def test_files_hold_colour_in_the_right_order_and_refuse_what_is_not_an_image():
 def test_figures_and_the_style_of_pages_have_the_same_colours():
     style = (Path(mrm.pages.__file__).parent / "style.css").read_text()
     light = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", style.split("@media")[0]))
-    named = zip(("first", "second", "third", "fourth"), display.SERIES, strict=True)
+    named = zip(
+        ["first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"], display.SERIES, strict=True
+    )
     expected = {"ink": display.INK, "muted": display.MUTED, "line": display.FAINT, **dict(named)}
     assert {name: light[name] for name in expected} == expected

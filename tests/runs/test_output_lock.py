@@ -20,7 +20,7 @@ FOLDERS = {
     "pretrain": lambda out: runs.pretrain(pretrain_config(NONE, out)),
     "finetune": lambda out: runs.finetune(finetune_config(NONE, NONE, out)),
     "segment": lambda out: runs.segment(segment_config(NONE, NONE, out)),
-    "probe": lambda out: runs.probe(runs.ProbeConfig(NONE, NONE, NONE, NONE, out)),
+    "probe": lambda out: runs.probe(runs.ProbeConfig((str(NONE),), NONE, NONE, NONE, out)),
     "benchmark": lambda out: runs.benchmark(runs.BenchmarkConfig("nih", out)),
     "demo": lambda out: runs.demo(out),
     "prepare": lambda out: runs.prepare("nih", NONE, out),

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from mrm.data.records import Record, Records
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.runs import probe_units
-from mrm.runs.probe_plan import ProbeConfig, subsets
+from mrm.runs.probe_plan import ProbeConfig, short_names, subsets
 from mrm.system.errors import RunError, UnreachableError
 from tests.support.configs import MICRO
+from tests.support.foreign_encoders import write_timm, write_transformers
 from tests.support.html_pages import check_whole
 
 CLASSES = ("effusion", "cardiomegaly")
@@ -42,9 +44,10 @@ def sets(phantoms, tmp_path_factory):
 
 
 def config(model, sets, out, **changes):
+    init = changes.pop("init", (str(model), *changes.pop("against", ("random",))))
     return ProbeConfig(
-        model, **sets, out=out, classes=CLASSES, workers=0,
-        **{"against": ("random",), "fractions": (0.4, 1.0), "seeds": 2, "draws": 200, **changes},
+        init, **sets, out=out, classes=CLASSES, workers=0,
+        **{"fractions": (0.4, 1.0), "seeds": 2, "draws": 200, **changes},
     )  # fmt: skip
 
 
@@ -72,6 +75,68 @@ def test_the_page_shows_every_row_and_the_plot_is_an_image(probed):
     for row in results["rows"]:
         assert f"{row['auroc']['mean']['value']:.3f}" in text
     assert (out / "label_efficiency.png").read_bytes()[1:4] == b"PNG"
+
+
+@pytest.fixture(scope="module")
+def fair(model, sets, tmp_path_factory):
+    """Our model, two encoders of other programs, one of which is called as a published one is, and random weights."""
+    folder = tmp_path_factory.mktemp("fair")
+    published = write_transformers("dinov2", folder / "rad-dino").init
+    convnext = Path(f"timm:convnext_tiny={write_timm('convnext_tiny', folder / 'convnext').init}")
+    init = (str(model), str(published), str(convnext), "random")
+    return runs.probe(config(model, sets, folder / "out", init=init, fractions=(1.0,))), folder / "out"
+
+
+def test_encoders_of_other_programs_stand_in_the_same_table(fair):
+    results, _ = fair
+    names = ["untrained", "rad-dino", "convnext_tiny", "random"]
+    assert list(results["models"]) == list(results["encoders"]) == names
+    assert [r["model"] for r in results["rows"]] == names * 2
+    assert len({tuple(r["records"]) for r in results["rows"]}) == 1  # the same labels for all
+    assert [facts["image_size"] for facts in results["encoders"].values()] == [64, 56, 64, 64]
+    assert results["encoders"]["convnext_tiny"]["mean"] == [0.5, 0.4, 0.3]
+
+
+def test_p_values_are_corrected_for_all_comparisons_of_the_table(fair):
+    results, out = fair
+    gaps = [r["first_less_this"]["mean"] for r in results["rows"] if "first_less_this" in r]
+    assert len(gaps) == 6
+    expected, running = {}, 0.0
+    for rank, number in enumerate(sorted(range(6), key=lambda i: gaps[i]["p"])):  # Holm, step by step
+        running = max(running, min(1.0, (6 - rank) * gaps[number]["p"]))
+        expected[number] = running
+    assert [gap["p_holm"] for gap in gaps] == pytest.approx([expected[i] for i in range(6)])
+    by_name = {(r["method"], r["model"]): r["auroc"]["mean"]["value"] for r in results["rows"]}
+    for row in results["rows"]:
+        if "first_less_this" in row:
+            difference = by_name[row["method"], "untrained"] - by_name[row["method"], row["model"]]
+            assert row["first_less_this"]["mean"]["difference"]["value"] == pytest.approx(difference)
+    assert "p (Holm)" in (out / "index.html").read_text()
+
+
+def test_what_each_encoder_has_seen_is_said(fair):
+    results, out = fair
+    seen = {name: facts["trained_on"] for name, facts in results["encoders"].items()}
+    assert seen["rad-dino"].startswith("BRAX, CheXpert, MIMIC-CXR")
+    assert "taken for rad-dino by its name" in seen["rad-dino"]
+    assert (seen["convnext_tiny"], seen["random"]) == ("unknown", "nothing: its weights are random")
+    lines = "\n".join(results["overlap"])
+    assert "rad-dino: its training records cannot be compared with the test records" in lines
+    assert "convnext_tiny: its training records cannot be compared" in lines
+    assert "the training records of this model are unknown" in lines  # of ours, which has no fingerprints
+    page = (out / "index.html").read_text()
+    assert seen["rad-dino"] in page
+    check_whole(page.replace('href="label_efficiency.png"', 'href="roc.png"'))
+
+
+def test_encoders_of_one_name_are_told_apart_by_the_part_before():
+    names = short_names(
+        ["a/model", "b/model", "timm:convnext_tiny=c/w.pth", "hub/models--microsoft--rad-dino/snapshots/0a"]
+    )
+    assert [name.split("/")[-1] for name in names.values()] == ["model", "model", "convnext_tiny", "rad-dino"]
+    assert len(set(names.values())) == 4
+    with pytest.raises(RunError, match="two encoders have the same name: model, model; rename a folder"):
+        short_names(["x/a/model", "y/a/model"])
 
 
 def test_a_probe_goes_on_where_it_was_stopped(probed, model, sets, monkeypatch):
@@ -147,8 +212,11 @@ def test_shares_are_nested_by_patient_and_keep_rare_findings():
         ({"fractions": (0.0, 1.0)}, "above 0 and at most 1"),
         ({"fractions": (0.1, 0.1)}, "has a share twice"),
         ({"seeds": 0}, "--seeds must be 1 or more"),
-        ({"against": ("random", "random")}, "a model is given twice"),
-        ({"against": ("a", "b", "c", "d")}, "too many for one plot; give at most 4"),
+        ({"against": ("random", "random")}, "an encoder is given twice"),
+        ({"against": tuple("abcdefgh")}, "9 encoders are too many for one plot; give at most 8"),
+        ({"against": ("gone",)}, "--init gone: no such file or folder"),
+        ({"init": ()}, "--init needs an encoder first"),
+        ({"init": ("random",)}, "--init needs an encoder first"),
         ({"finetune": "no-such"}, "unknown recipe 'no-such'"),
     ],
 )
@@ -168,7 +236,7 @@ def test_another_probe_in_the_folder_is_kept(probed, model, sets, capsys):
     out, _ = probed
     arguments = [
         "probe",
-        str(model),
+        f"--init={model}",
         *(f"--{k}={v}" for k, v in sets.items()),
         "--out",
         str(out),

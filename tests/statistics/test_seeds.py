@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mrm.statistics import ranking, seeds
+from mrm.statistics import comparison, ranking, seeds
 
 CLASSES = ("effusion", "cardiomegaly")
 
@@ -52,11 +52,36 @@ def test_the_interval_covers_the_truth():
 
 def test_a_difference_is_paired_and_signed():
     labels_NC, scores = seeded(3, spread=0.5)
-    found = seeds.auroc_over_seeds(labels_NC, scores, CLASSES, against_SNC=scores * 0.0)
-    assert found["mean"].value == pytest.approx(seeds.auroc_over_seeds(labels_NC, scores, CLASSES)["mean"].value - 0.5)
-    nothing = seeds.auroc_over_seeds(labels_NC, scores, CLASSES, against_SNC=scores)["mean"]
-    assert nothing.value == 0
-    assert "every resample gave the same value" in nothing.note
+    compared = seeds.difference_over_seeds(labels_NC, scores, scores * 0.0, CLASSES)["mean"]
+    own = seeds.auroc_over_seeds(labels_NC, scores, CLASSES)["mean"].value
+    assert compared.difference.value == pytest.approx(own - 0.5)
+    assert (compared.first, compared.second) == (pytest.approx(own), 0.5)
+    nothing = seeds.difference_over_seeds(labels_NC, scores, scores, CLASSES)["mean"]
+    assert nothing.difference.value == 0
+    assert "every resample gave the same value" in nothing.difference.note
+
+
+def test_of_one_seed_the_difference_is_that_of_two_models():
+    """The same draws of patients, and nothing added for seeds: what `comparison.compare` tests."""
+    labels_NC, scores = seeded(2, spread=0.5)
+    groups = [f"p{i // 2}" for i in range(len(labels_NC))]
+    ours = seeds.difference_over_seeds(labels_NC, scores[:1], scores[1:], CLASSES, groups, draws=400)
+    theirs = comparison.compare(labels_NC, scores[0], scores[1], CLASSES, "auroc", groups, draws=400)
+    for name in ("mean", *CLASSES):
+        assert ours[name].p == pytest.approx(theirs[name].p), name
+        for value in ("value", "low", "high"):
+            one, other = getattr(ours[name].difference, value), getattr(theirs[name].difference, value)
+            assert one == pytest.approx(other), (name, value)
+
+
+def test_a_large_difference_has_a_small_p_value_and_another_order_of_seeds_has_none():
+    labels_NC, scores = seeded(3, spread=0.5)
+    p = [
+        seeds.difference_over_seeds(labels_NC, scores, other, CLASSES)["mean"].p
+        for other in (scores[::-1], scores * 0.0)
+    ]
+    assert p[0] > 0.3
+    assert p[1] < 0.05
 
 
 def test_a_class_absent_from_the_test_set_is_undefined_and_left_out_of_the_mean():

@@ -133,13 +133,11 @@ def compare(first: Path, second: Path, /, out: Path, draws: Draws = 2000, seed: 
 
 
 def probe(
-    model: Path,
-    /,
+    init: tuple[str, ...],
     train: Path,
     val: Path,
     test: Path,
     out: Path,
-    against: tuple[str, ...] = (),
     classes: tuple[str, ...] = (),
     images: Images = None,
     uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
@@ -151,16 +149,16 @@ def probe(
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:
-    """Measure what an encoder knows of findings with 1, 10 and 100 % of the labels.
+    """Compare what encoders know of findings with 1, 10 and 100 % of the labels.
 
-    Linear probes and nearest neighbours on frozen features, and fine-tuning if a recipe is named. Settings are chosen
-    on the validation records. Run the same command again to resume, or to add seeds or shares of labels.
+    Linear probes and nearest neighbours on frozen features, and fine-tuning if a recipe is named. All encoders get the
+    same records, draws of labels and settings; each sees images as it was trained. Settings are chosen on the validation
+    records. Run the same command again to resume, or to add seeds or shares of labels.
 
     Example:
-        mrm probe runs/mimic --train train.csv --val val.csv --test test.csv --against random --out probe
+        mrm probe --init runs/mimic rad-dino random --train tr.csv --val val.csv --test te.csv --out probe
 
     Data:
-        model: a pre-trained model or a classifier.
         train: records with labels, of which the shares are drawn by patient.
         val: records that choose regularisation, neighbours and checkpoints.
         test: records to test on.
@@ -169,7 +167,8 @@ def probe(
         uncertain: what labels of -1 become.
 
     What is compared:
-        against: up to three further models, or `random` for the same architecture with random weights.
+        init: up to eight encoders: models, classifiers, those of other programs (a folder, a file or timm:NAME=PATH), or
+            `random`, the architecture of the first with random weights. The others are compared with the first.
         fractions: shares of the labels.
         seeds: how often each share below 1 is drawn anew.
         finetune: a recipe of `mrm finetune`: also fine-tune on each share; the runs are kept in OUT/runs.
@@ -180,7 +179,7 @@ def probe(
     from mrm import runs
 
     config = runs.ProbeConfig(
-        model, train, val, test, out, against, classes, images, uncertain, fractions, seeds, finetune, max_steps, draws,
+        init, train, val, test, out, classes, images, uncertain, fractions, seeds, finetune, max_steps, draws,
         workers, device,
     )  # fmt: skip
     runs.probe(config)

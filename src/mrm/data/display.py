@@ -25,7 +25,10 @@ CLASS_COLOURS: tuple[Colour, ...] = (
 )
 # Colours of figures, on white; in a page they are the CSS variables of the same colour in `pages/style.css`
 INK, MUTED, FAINT = "#17222c", "#55616b", "#d3dae0"
-SERIES = ("#0b5c8a", "#b0500f", "#6b3fa0", "#1c6b3c")  # first model, second model, ...
+SERIES = (  # first model, second model, ...
+    *("#0b5c8a", "#b0500f", "#6b3fa0", "#1c6b3c"),
+    *("#a3195b", "#5f5a10", "#0a7a7a", "#7a3b2e"),
+)
 
 
 def class_colour(number: int) -> Colour:

@@ -30,10 +30,17 @@ STROKES: tuple[Any, ...] = (
     (0, (4, 1.6)),
     (0, (1, 1.2)),
     (0, (6, 1.5, 1, 1.5)),
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+    (0, (2, 2)),
+    (0, (5, 1)),
 )  # so that lines differ without colour too
-MARKERS = ("o", "s", "^", "D")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 ENDS = (0.1, 0.2, 0.5, 1.0)  # where the axes of a reliability diagram may end: rare findings have small probabilities
-VARIABLE_NAMES = ("--first", "--second", "--third", "--fourth")
+VARIABLE_NAMES = (
+    *("--first", "--second", "--third", "--fourth"),
+    *("--fifth", "--sixth", "--seventh", "--eighth"),
+)
 VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line", **dict(zip(SERIES, VARIABLE_NAMES, strict=True))}
 # matplotlib takes these from its global settings only; they are set around a drawing and then restored
 TEXT: Any = {"font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none", "path.simplify": True}

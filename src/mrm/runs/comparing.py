@@ -19,7 +19,7 @@ from mrm.statistics.comparison import Comparison
 from mrm.system.errors import RecordError
 from mrm.system.files import read_json, write_json
 from mrm.system.tables import read_csv_rows
-from mrm.system.text_table import text_table
+from mrm.system.text_table import p_cell, text_table
 
 DICE = ("dice_positive", "dice_published")
 Compared = dict[str, dict[str, Comparison]]  # class: measure: comparison
@@ -158,10 +158,4 @@ def _cells(one: Comparison) -> list[str]:
     interval = f"{difference.low:+.3f} to {difference.high:+.3f}"
     detectable = one.minimum_detectable_difference
     smallest = f"{detectable:.3f}" if math.isfinite(detectable) else ""
-    return [*values, interval, _p_text(one.p), _p_text(one.p_holm), smallest]
-
-
-def _p_text(p: float) -> str:
-    if not math.isfinite(p):
-        return ""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return [*values, interval, p_cell(one.p), p_cell(one.p_holm), smallest]

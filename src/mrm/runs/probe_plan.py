@@ -13,12 +13,14 @@ from mrm import recipes
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import probes
+from mrm.models import known_weights
+from mrm.models.init_paths import init_path
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
 
-RANDOM = "random"  # in place of a model: the architecture of the first one with random weights
+RANDOM = "random"  # in place of an encoder: the architecture of the first one with random weights
 FINETUNE = "fine-tuning"
-MODELS = 4  # at most in one plot
+MODELS = 8  # at most in one plot
 SETS = ("train", "val", "test")
 
 
@@ -26,12 +28,11 @@ SETS = ("train", "val", "test")
 class ProbeConfig:
     """What to probe, and with which labels."""
 
-    model: Path
+    init: tuple[str, ...]  # encoders, the first of which the others are compared with; or `random`
     train: Path
     val: Path
     test: Path
     out: Path
-    against: tuple[str, ...] = ()  # further models, or `random`
     classes: tuple[str, ...] = ()  # label columns; by default all numeric ones of --train
     images: Path | None = None
     uncertain: str = "ignore"  # what labels of -1 become: ones, zeros, ignore
@@ -70,8 +71,13 @@ def check(config: ProbeConfig) -> None:
         raise RunError(f"--fractions are shares of the labels, above 0 and at most 1, not {config.fractions}")
     if len(set(config.fractions)) != len(config.fractions):
         raise RunError(f"--fractions has a share twice: {config.fractions}")
-    if 1 + len(config.against) > MODELS:
-        raise RunError(f"{1 + len(config.against)} models are too many for one plot; give at most {MODELS}")
+    if not config.init or config.init[0] == RANDOM:
+        raise RunError("--init needs an encoder first; `random` is the architecture of that one with random weights")
+    if len(config.init) > MODELS:
+        raise RunError(f"{len(config.init)} encoders are too many for one plot; give at most {MODELS} to --init")
+    for given in config.init:
+        if given != RANDOM and not init_path(given).path.exists():
+            raise RunError(f"--init {given}: no such file or folder")
     if config.finetune:
         recipes.find(recipes.FINETUNE, config.finetune)
 
@@ -97,19 +103,31 @@ def one_label_only(labels_NC: np.ndarray) -> list[int]:
 
 
 def named_models(config: ProbeConfig) -> dict[str, Path | None]:
-    """Short names of the models, and their paths; None for random weights. Raises RunError for a model given twice."""
-    paths = [config.model, *(None if a == RANDOM else Path(a) for a in config.against)]
-    if len(set(paths)) != len(paths):
-        raise RunError(f"a model is given twice: {', '.join(map(str, (config.model, *config.against)))}")
-    last_names = [path.resolve().name if path else RANDOM for path in paths]
-    models: dict[str, Path | None] = {}
-    for name, path in zip(last_names, paths, strict=True):
-        if path and last_names.count(name) > 1:
-            name = "/".join(path.resolve().parts[-2:])
-        models[name] = path
-    if len(models) < len(paths):
-        raise RunError(f"two models have the same name: {', '.join(last_names)}; rename a folder")
-    return models
+    """Short names of the encoders, and their paths; None for random weights. Raises RunError for one given twice."""
+    if len(set(config.init)) != len(config.init):
+        raise RunError(f"an encoder is given twice: --init {' '.join(config.init)}")
+    names = short_names([given for given in config.init if given != RANDOM])
+    return {names.get(given, RANDOM): None if given == RANDOM else Path(given) for given in config.init}
+
+
+def short_names(given: Sequence[str]) -> dict[str, str]:
+    """A short name for each encoder: that of published weights, of the timm model, or the last part of its path.
+
+    Where two are alike, the part before stands there too. Raises RunError where they are still alike.
+    """
+    last = {text: _last_name(text) for text in given}
+    names = {
+        text: name if list(last.values()).count(name) == 1 else "/".join(init_path(text).path.resolve().parts[-2:])
+        for text, name in last.items()
+    }
+    if len(set(names.values())) < len(names):
+        raise RunError(f"two encoders have the same name: {', '.join(last.values())}; rename a folder")
+    return names
+
+
+def _last_name(text: str) -> str:
+    known, place = known_weights.identify(text), init_path(text)
+    return known.name if known else place.timm_name or place.path.resolve().name
 
 
 # Units ------------------------------------------------------------------------------------------------

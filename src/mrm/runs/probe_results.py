@@ -14,12 +14,14 @@ import numpy as np
 
 from mrm.data.records import Records
 from mrm.pages.figures import Curve
+from mrm.runs.encoder_facts import encoder_facts
 from mrm.runs.kept_models import read_arrays
 from mrm.runs.probe_plan import RANDOM, ProbeConfig, Unit
 from mrm.runs.probe_units import unit_file
 from mrm.statistics import seeds
-from mrm.statistics.intervals import Estimate
-from mrm.system.text_table import WIDTH, estimate_cells, text_table
+from mrm.statistics.comparison import holm
+from mrm.statistics.intervals import Estimate, finite_or_none
+from mrm.system.text_table import WIDTH, estimate_cells, p_cell, text_table
 
 INTERVAL = (
     "95 %: test patients are drawn with replacement (the same draws for all seeds and models); to the mean over seeds in "
@@ -53,10 +55,12 @@ def summarise(
         row["positives"] = positives(records["train"], indices)
         row |= aurocs(key, scores, tested, first, config.draws)
         rows.append(row)
+    correct_for_all(rows)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     return {
         "settings": settings,
         "models": {name: str(path) if path else RANDOM for name, path in models.items()},
+        "encoders": encoder_facts(models),
         "classes": list(tested.classes),
         "n": {name: len(part) for name, part in records.items()} | {"tested": len(tested)},
         "patients": {name: part.known_patients.count for name, part in records.items()},
@@ -93,7 +97,7 @@ def row_of(key: Key, arrays: Sequence[Mapping[str, np.ndarray]], classes: Sequen
 def aurocs(
     key: Key, scores: Mapping[Key, np.ndarray], tested: Records, first: str, draws: int
 ) -> dict[str, dict[str, Any]]:
-    """AUROC over seeds; and for a model other than the first, by how much the first is better."""
+    """AUROC over seeds; and for an encoder other than the first, the paired difference of the first and this one."""
     method, model, fraction = key
     arguments: dict[str, Any] = {"groups": tested.patients, "draws": draws}
     labels_NC, classes = tested.labels_NC, tested.classes
@@ -101,9 +105,18 @@ def aurocs(
     values = {"auroc": {name: estimate.to_dict() for name, estimate in auroc.items()}}
     if model != first:
         of_first = scores[method, first, fraction]
-        gap = seeds.auroc_over_seeds(labels_NC, of_first, classes, against_SNC=scores[key], **arguments)
-        values["first_less_this"] = {name: estimate.to_dict() for name, estimate in gap.items()}
+        gaps = seeds.difference_over_seeds(labels_NC, of_first, scores[key], classes, **arguments)
+        values["first_less_this"] = {name: gap.to_dict() for name, gap in gaps.items()}
     return values
+
+
+def correct_for_all(rows: Sequence[dict[str, Any]]) -> None:
+    """Give each difference its p value corrected by Holm for all of the table: those of the mean, and those of findings."""
+    gaps = [(name, gap) for row in rows for name, gap in row.get("first_less_this", {}).items()]
+    for family in ([gap for name, gap in gaps if name == "mean"], [gap for name, gap in gaps if name != "mean"]):
+        corrected = holm([math.nan if gap["p"] is None else gap["p"] for gap in family])
+        for gap, p in zip(family, corrected, strict=True):
+            gap["p_holm"] = finite_or_none(p)
 
 
 def positives(train: Records, indices: Sequence[np.ndarray]) -> dict[str, list[int]]:
@@ -135,11 +148,20 @@ def table(results: Mapping[str, Any]) -> str:
         n = round(sum(row["records"]) / len(row["records"]))
         share = f"{100 * row['fraction']:g} %"
         mean = estimate_cells(row["auroc"]["mean"])[:2]
-        gap = row.get("first_less_this", {}).get("mean")
-        difference = "" if not gap or gap["low"] is None else f"{gap['value']:+.3f}"
-        interval = f"{gap['low']:+.3f} to {gap['high']:+.3f}" if gap and difference else ""
-        rows.append([row["method"], row["model"], share, f"{n:,}", str(row["seeds"]), *mean, difference, interval])
-    head = ("method", "model", "labels", "n", "seeds", "AUROC", "95 % interval", "first less", "95 % interval")
+        rows.append([row["method"], row["model"], share, f"{n:,}", str(row["seeds"]), *mean, *_difference_cells(row)])
+    head = (
+        *("method", "encoder", "labels", "n", "seeds", "AUROC", "95 % interval"),
+        *("first less", "95 % interval", "p (Holm)"),
+    )
     tested = f"{results['n']['tested']:,} test records, {len(results['classes'])} classes"
     note = textwrap.fill(f"{tested}; intervals: {results['interval']}", WIDTH)
     return f"{text_table(head, rows, text_columns=2)}\n{note}"
+
+
+def _difference_cells(row: Mapping[str, Any]) -> list[str]:
+    """The difference of the first encoder and this one, its interval and its corrected p value; empty where there is none."""
+    compared = row.get("first_less_this", {}).get("mean")
+    gap = compared["difference"] if compared else {"low": None}
+    if gap["low"] is None:
+        return ["", "", ""]
+    return [f"{gap['value']:+.3f}", f"{gap['low']:+.3f} to {gap['high']:+.3f}", p_cell(compared["p_holm"])]

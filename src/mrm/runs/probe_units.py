@@ -15,6 +15,7 @@ from mrm.evaluation import probes
 from mrm.evaluation.probes import Labelled
 from mrm.inference import predict
 from mrm.models import model_folder, noise
+from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.recipes import FinetuneConfig
@@ -42,6 +43,8 @@ def features_of(
     file = Path(config.out) / "features" / f"{name.replace('/', '_')}.npz"
     if not file.is_file():
         network = load_or_randomise(config, path).to(device_named(config.device))
+        if path and isinstance(network, BareEncoder):
+            print(f"{path}: {network.card.origin['keys']}")
         computed = {}
         for part, rows in records.items():
             features_ND, unreadable = predict.features(network, rows, workers=config.workers, complete=True)
@@ -57,9 +60,9 @@ def features_of(
     return {part: features_ND.astype(np.float64) for part, features_ND in read_arrays(file).items()}
 
 
-def load_or_randomise(config: ProbeConfig, path: Path | None) -> MRM | Classifier:
-    """The model at `path`; for None the architecture of the first model with random weights."""
-    model = model_folder.load_as(path or config.model, MRM, Classifier)
+def load_or_randomise(config: ProbeConfig, path: Path | None) -> MRM | Classifier | BareEncoder:
+    """The encoder at `path`; for None the architecture of the first one with random weights."""
+    model = model_folder.load_as(path or Path(config.init[0]), MRM, Classifier, BareEncoder)
     if path is None:
         with noise.seeded(0):
             model = type(model)(model.config).eval()  # type: ignore[arg-type]
@@ -124,7 +127,7 @@ def fine_tuning(
     settings = recipes.find(recipes.FINETUNE, config.finetune).make(
         write_list(config.out, f"train-{100 * unit.fraction:g}-seed{unit.seed}", train),
         write_list(config.out, "val", val),
-        path or config.model,
+        path or Path(config.init[0]),
         run_of(config, unit),
         scratch=path is None,
         seed=unit.seed,

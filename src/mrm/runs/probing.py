@@ -1,6 +1,8 @@
 """What a frozen encoder tells of findings with 1, 10 and 100 % of the labels: the story of `mrm probe`.
 
-A unit is one model, one method, one share of the labels and one seed. Each unit leaves its test scores in a file of its
+All encoders get the same records, draws of labels, settings to choose from and recipe; each sees images as it was trained.
+
+A unit is one encoder, one method, one share of the labels and one seed. Each unit leaves its test scores in a file of its
 own, so the same command resumes where it was stopped; table and plot are made once all units are there.
 """
 
@@ -13,10 +15,10 @@ from typing import Any
 from mrm.audit.fingerprints import fingerprint
 from mrm.audit.overlaps import audit
 from mrm.data.records import Records
-from mrm.evaluation.classifier_test import overlaps
 from mrm.evaluation.repeats import repeats
 from mrm.models import model_folder
 from mrm.pages.probe import write_probe_page
+from mrm.runs.encoder_facts import seen_of_test
 from mrm.runs.kept_models import read_arrays, remove_checkpoints, write_arrays
 from mrm.runs.output_lock import alone_in
 from mrm.runs.probe_plan import FINETUNE, RANDOM, ProbeConfig, check, labelled_records, named_models, planned, subsets
@@ -29,7 +31,7 @@ from mrm.system.output_folder import json_settings, open_folder
 
 @alone_in("config.out")
 def probe(config: ProbeConfig) -> dict[str, Any]:
-    """Probe frozen features, and fine-tune if a recipe is named. Returns the results.
+    """Probe frozen features of encoders, and fine-tune them if a recipe is named. Returns the results.
 
     Writes `probe.json`, `index.html`, `label_efficiency.png` and `units/`. Raises RunError for settings or records that
     cannot be probed, ProbeError for labels that nothing can be learned from.
@@ -78,8 +80,5 @@ def overlaps_of_test(records: Mapping[str, Records], models: Mapping[str, Path |
     report = audit(dict(records), images=False)
     lines = [str(o) for o in report.overlaps if not o.series and o.first != o.second]
     prints = fingerprint(records["test"])
-    for name, path in models.items():
-        if path is not None and path.is_dir():
-            seen = model_folder.find_model(path) / "seen"
-            lines += [f"{name}: {overlap}" for overlap in overlaps(seen, records["test"], "test", prints=prints)]
+    lines += seen_of_test(models, records["test"], prints)
     return [*lines, *repeats(records["test"], prints, "the test set")]

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
+from mrm.statistics.comparison import Comparison, bootstrap_p
 from mrm.statistics.intervals import Array, Bootstrap, Estimate
 from mrm.statistics.ranking import (
     RankedScores,
@@ -49,36 +50,76 @@ def auroc_over_seeds(
     scores_SNC: Array,
     classes: Sequence[str],
     groups: Iterable[Hashable] | None = None,
-    against_SNC: Array | None = None,
     draws: int = 2000,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """AUROC per class and of their mean, averaged over seeds: labels (N, C), scores (S, N, C).
 
-    The 95 % interval is that of `with_seed_variance`, over patients (`groups`, (N,)) drawn with replacement. With another
-    model's scores and the same seeds in `against_SNC`, it is the paired difference, first minus second. Raises
+    The 95 % interval is that of `with_seed_variance`, over patients (`groups`, (N,)) drawn with replacement. Raises
     ValueError as `ranking.classification_report` does.
     """
     labels_NC = check_labels(labels_NC)
     bootstrap = Bootstrap.from_groups(groups, len(labels_NC), draws, seed)
-    value_CS, drawn_CSD = _aurocs_of_seeds(labels_NC, scores_SNC, classes, bootstrap)
-    limits = (0.0, 1.0)
-    if against_SNC is not None:
-        against_CS, against_CSD = _aurocs_of_seeds(labels_NC, against_SNC, classes, bootstrap)
-        value_CS, drawn_CSD, limits = value_CS - against_CS, drawn_CSD - against_CSD, (-1.0, 1.0)
+    values = _aurocs_of_seeds(labels_NC, scores_SNC, classes, bootstrap)
+    drawn = _estimates(labels_NC, scores_SNC, classes, bootstrap, values, seed, (0.0, 1.0))
+    return {name: estimate for name, (estimate, _) in drawn.items()}
+
+
+def difference_over_seeds(
+    labels_NC: Array,
+    first_SNC: Array,
+    second_SNC: Array,
+    classes: Sequence[str],
+    groups: Iterable[Hashable] | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> dict[str, Comparison]:
+    """The paired difference in AUROC of two models, first minus second, averaged over the same seeds.
+
+    Interval and p value come from the same draws of patients and seeds as in `auroc_over_seeds`. No p value is corrected:
+    that is for whoever knows how many comparisons there are. Raises ValueError as `auroc_over_seeds` does.
+    """
+    labels_NC = check_labels(labels_NC)
+    bootstrap = Bootstrap.from_groups(groups, len(labels_NC), draws, seed)
+    both = [_aurocs_of_seeds(labels_NC, scores, classes, bootstrap) for scores in (first_SNC, second_SNC)]
+    gaps = both[0][0] - both[1][0], both[0][1] - both[1][1]
+    drawn = _estimates(labels_NC, first_SNC, classes, bootstrap, gaps, seed, (-1.0, 1.0))
+    compared = {}
+    for name, (estimate, gaps_D) in drawn.items():
+        chosen = [c for c, one in enumerate(classes) if name == one or (name == "mean" and drawn[one][0].defined)]
+        first, second = (float(mean_or_nan(value_CS[chosen].mean(axis=1))) for value_CS, _ in both)
+        compared[name] = Comparison.from_test(first, second, estimate, *bootstrap_p(gaps_D))
+    return compared
+
+
+def _estimates(
+    labels_NC: Array,
+    scores_SNC: Array,
+    classes: Sequence[str],
+    bootstrap: Bootstrap,
+    values: tuple[Array, Array],
+    seed: int,
+    limits: tuple[float, float],
+) -> dict[str, tuple[Estimate, Array]]:
+    """For the mean of the classes and for each, the estimate over seeds and its draws (D,).
+
+    `values` are (C, S), and those of the draws (C, S, D), as `_aurocs_of_seeds` gives them; `scores_SNC` say which classes
+    are defined.
+    """
+    value_CS, drawn_CSD = values
     ranked = [RankedScores(labels_N, scores_SNC[0, :, c], bootstrap) for c, labels_N in enumerate(labels_NC.T)]
     defined = [c for c, one in enumerate(ranked) if not one.undefined]
     rng, remark = np.random.default_rng([seed, 1]), seed_note(len(scores_SNC))
     mean_S, mean_SD = mean_or_nan(value_CS[defined]), mean_or_nan(drawn_CSD[defined])
     mean_D = with_seed_variance(mean_S, mean_SD, rng, limits)
-    report = {"mean": macro_mean(classes, ranked, float(mean_S.mean()), mean_D, remark)}
+    report = {"mean": (macro_mean(classes, ranked, float(mean_S.mean()), mean_D, remark), mean_D)}
     for name, one, value_S, drawn_SD in zip(classes, ranked, value_CS, drawn_CSD, strict=True):
         n, positives = int(one.stated_N.sum()), int(one.positive_N.sum())
         if one.undefined:
-            report[name] = Estimate.undefined(n, positives, one.undefined)
+            report[name] = Estimate.undefined(n, positives, one.undefined), np.array([])
             continue
         drawn_D = with_seed_variance(value_S, drawn_SD, rng, limits)
-        report[name] = bootstrap.estimate(
+        estimate = bootstrap.estimate(
             float(value_S.mean()),
             drawn_D,
             one.stated_N,
@@ -88,6 +129,7 @@ def auroc_over_seeds(
             no_interval=one.no_interval,
             degrees=one.degrees,
         )
+        report[name] = estimate, drawn_D
     return report
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -63,3 +64,10 @@ def estimate_cells(estimate: Mapping[str, Any]) -> list[str]:
 
 
 ESTIMATE_HEAD = ("value", "95 % interval", "n", "positives")
+
+
+def p_cell(p: float | None) -> str:
+    """A p value as a cell; empty where there is none."""
+    if p is None or not math.isfinite(p):
+        return ""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
