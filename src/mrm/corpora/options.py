@@ -50,6 +50,7 @@ class Options:
     sheet: str = ""  # custom: the sheet of the first table; by default the first that is not empty
     join_by: str = ""  # custom: what rows find images by, such as accession; by default the most specific that fits
     within_days: int = 0  # custom: how far a row's date may be from that of its study, for patient_id+date
+    loose_keys: bool = False  # custom: match keys that differ in blanks, upper case or leading zeros alone
     date_order: DateOrder = ""  # custom: which comes first in 03/04/2024, if no date of the column tells
     config: Path | None = None  # custom: the description.yaml of an earlier preparation; options override it
 

@@ -101,6 +101,34 @@ def test_a_row_without_image_and_an_image_without_row_name_their_nearest(archive
     assert all(f"nearest is {change(keys[0])!r} (differs in {difference})" in e.detail for e in images)
 
 
+def test_keys_that_a_spreadsheet_has_changed_match_loosely_if_asked(archive, kept, tmp_path):
+    keys = list(dict.fromkeys(i.accession for i in archive[1]))
+    table = table_of(tmp_path, "Accession,Text", *[f"{key.lstrip('0')},of {key}" for key in keys])
+    release = joined(archive, kept, table)
+    assert not release.records
+    assert any(n.startswith("12 rows have no image, but differ from one in blanks, case or") for n in release.notes)
+    release = joined(archive, kept, table, loose_keys=True)
+    assert {r.extra["accession"]: r.report for r in release.records}[keys[3]] == f"of {keys[3]}"
+    assert "12 rows find their images by keys that differ in blanks, case or leading zeros, as asked" in release.notes
+    assert "loose_keys: true\n" in release.files["description.yaml"]
+
+
+def test_a_loose_key_that_fits_two_values_matches_neither(tmp_path):
+    for number, accession in enumerate(["07", "007", "A8"]):
+        write_dicom(tmp_path / "a" / str(number), number, AccessionNumber=accession)
+    table = table_of(tmp_path, "Accession", "7", "07", "a 8")
+    release = custom.read(tmp_path / "a", Options(table=(table,), loose_keys=True), HeaderIndex())
+    assert [r.name for r in release.records] == ["0", "2"]
+
+
+def test_the_patient_alone_joins_only_where_nothing_else_does(archive, kept, tmp_path):
+    """Most files of the table may be on another disk; all rows of a patient would fit all of the patient's images."""
+    rows = [f"{i.name if n < 3 else 'gone.dcm'},{i.patient_id}" for n, i in enumerate(archive[1])]
+    release = joined(archive, kept, table_of(tmp_path, "File,Patient ID", *rows))
+    assert "rows find their images by image_path (path or file name)" in release.understood
+    assert [r.name for r in release.records] == [i.name for i in archive[1][:3]]
+
+
 def test_upper_and_lower_case_in_a_file_name_is_the_difference(tmp_path):
     write_dicom(tmp_path / "scans" / "Chest-A.dcm", 1)
     write_dicom(tmp_path / "scans" / "Chest-B.dcm", 2)

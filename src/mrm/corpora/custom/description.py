@@ -81,6 +81,7 @@ class Description:
     tables: tuple[Table, ...] = ()
     join_by: str = ""  # empty: by the most specific column that fits
     within_days: int = 0  # patient_id+date: how far the date of a row may be from that of the study
+    loose_keys: bool = False  # whether keys match without regard to blanks, upper case and leading zeros
     date_order: DateOrder = ""  # of dates such as 03/04/2024; empty: as the column itself tells
     labels: Labels = field(default_factory=Labels)
     reports: Reports = field(default_factory=Reports)
@@ -125,6 +126,7 @@ def asked(source: Path, tables: Sequence[Path], options: Options) -> Description
         join_by=options.join_by or description.join_by,
         date_order=options.date_order or description.date_order,
         within_days=options.within_days or description.within_days,
+        loose_keys=options.loose_keys or description.loose_keys,
         labels=Labels(
             options.classes or description.labels.classes,
             {**description.labels.values, **options.values},

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mrm.corpora.contract import ABSENT, CONTRADICTORY, DUPLICATE, UNNAMED, Exclusion, file_stem
 from mrm.corpora.custom.archive import BY_FILE, BY_FOLDER, Archive, path_finder
-from mrm.corpora.custom.nearest import Nearest, most_similar
+from mrm.corpora.custom.nearest import Nearest, loosened, most_similar
 from mrm.corpora.options import KEYS
 from mrm.data.dates import day_of
 from mrm.data.header_index import identity
@@ -85,6 +85,7 @@ class Joined:
     matches: Mapping[Way, int] = field(default_factory=dict)  # rows that each way would find an image for
     rows: int = 0
     matched: int = 0  # rows with an image
+    notes: list[str] = field(default_factory=list)
     similar: Sequence[tuple[str, str]] = ()  # where nothing matches: values of rows and images that are most alike
 
 
@@ -102,12 +103,22 @@ def ways(columns: Iterable[str], join_by: str) -> list[Way]:
     return found
 
 
-def join(entries: Sequence[Entry], archive: Archive, join_by: str = "", within_days: int = 0) -> Joined:
-    """Find the images of each row by the most specific column that fits, or by `join_by`.
+@dataclass(frozen=True)
+class Keys:
+    """How rows are to be joined to images."""
 
-    A column fits if it finds images for at least half as many rows as the best one. Raises RecordError if no column is
-    taken for `join_by`.
+    join_by: str = ""
+    within_days: int = 0
+    loose: bool = False  # without regard to blanks, upper case and leading zeros
+
+
+def join(entries: Sequence[Entry], archive: Archive, keys: Keys = Keys()) -> Joined:
+    """Find the images of each row by the most specific column that fits, or by `keys.join_by`.
+
+    A column fits if it finds images for at least half as many rows as the best one; the patient alone only if nothing else
+    finds any. Raises RecordError if no column is taken for `join_by`.
     """
+    join_by = keys.join_by
     columns = {name for entry in entries for name in entry.cells}
     tried = ways(columns, join_by)
     if entries and not tried:
@@ -115,30 +126,72 @@ def join(entries: Sequence[Entry], archive: Archive, join_by: str = "", within_d
             f"join_by {join_by}: no column is taken for it; name one with --columns {join_by.partition('+')[0]}=COLUMN, or choose "
             f"from {', '.join(key for key in KEYS if key in columns)}"
         )
-    found = {way: _found(way, entries, archive, within_days) for way in tried}
+    found = {way: _found(way, entries, archive, keys) for way in tried}
     matches = {way: sum(bool(images) for images, _, _ in results) for way, results in found.items()}
-    most = max(matches.values(), default=0)
-    way = next((way for way, count in matches.items() if count >= most / 2), Way(KEYS[0], WHERE[KEYS[0]][0]))
-    joined = Joined(way, matches=matches, rows=len(entries), matched=most and matches[way])
+    way = _best(matches)
+    joined = Joined(way, matches=matches, rows=len(entries), matched=matches.get(way, 0))
+    if keys.loose:
+        joined.notes += _loose_notes(way, entries, archive)
     named = _distribute(joined, entries, found.get(way, []), archive)
     joined.excluded += _without_row(joined, archive, entries, named)
+    if keys.loose:
+        joined.pairs = [(_as_known(entry, image, way, archive), image) for entry, image in joined.pairs]
     if not joined.matched:
         joined.similar = most_similar(_row_values(way, entries), Nearest(_image_values(way, archive)), 3)
     return joined
 
 
+def _best(matches: Mapping[Way, int]) -> Way:
+    """The most specific way that finds at least half as many rows as the best one."""
+    specific = {way: count for way, count in matches.items() if way.key != "patient_id"}
+    if any(specific.values()) or not any(matches.values()):
+        matches = specific or matches
+    most = max(matches.values(), default=0)
+    return next((way for way, count in matches.items() if count >= most / 2), Way(KEYS[0], WHERE[KEYS[0]][0]))
+
+
+def _loose_notes(way: Way, entries: Sequence[Entry], archive: Archive) -> list[str]:
+    """A note that counts the rows whose key is not exactly that of their images."""
+    if way.by == "path" or "+" in way.key:
+        return []
+    known = archive.by(way.by)
+    others = _loose_values(known)
+    count = sum(value not in known and bool(others.get(loosened(value))) for value in _row_values(way, entries))
+    return (
+        [f"{count:,} rows find their images by keys that differ in blanks, case or leading zeros, as asked"]
+        if count
+        else []
+    )
+
+
+def _as_known(entry: Entry, image: str, way: Way, archive: Archive) -> Entry:
+    """The row with the key as its image has it."""
+    value = archive.header(image).get(way.key)
+    return replace(entry, cells={**entry.cells, way.key: value}) if value else entry
+
+
+def _loose_values(values: Iterable[str]) -> dict[str, str]:
+    """Loosened value -> value, empty where several have the same form."""
+    forms: dict[str, str] = {}
+    for value in values:
+        form = loosened(value)
+        forms[form] = "" if form in forms else value
+    return forms
+
+
 # Rows -> images ---------------------------------------------------------------------------------------------
 
 
-def _found(way: Way, entries: Sequence[Entry], archive: Archive, within_days: int) -> list[Found]:
+def _found(way: Way, entries: Sequence[Entry], archive: Archive, keys: Keys) -> list[Found]:
     """The images of each row, found in one way."""
     if way.by == "path":
         finders = {beside: path_finder(archive, beside) for beside in {entry.beside for entry in entries}}
         return [_by_path(entry, finders[entry.beside]) for entry in entries]
     if way.by == "patient_id+date":
-        studies = Studies(archive, within_days)
+        studies = Studies(archive, keys.within_days)
         return [studies.find(entry) for entry in entries]
-    return [_by_value(entry, way, archive) for entry in entries]
+    loose = _loose_values(archive.by(way.by)) if keys.loose else {}
+    return [_by_value(entry, way, archive, loose) for entry in entries]
 
 
 def _by_path(entry: Entry, find: Callable[[str, str], list[str]]) -> Found:
@@ -149,11 +202,12 @@ def _by_path(entry: Entry, find: Callable[[str, str], list[str]]) -> Found:
     return (images, "", "") if len(images) == 1 else ([], SEVERAL if images else ABSENT, "")
 
 
-def _by_value(entry: Entry, way: Way, archive: Archive) -> Found:
+def _by_value(entry: Entry, way: Way, archive: Archive, loose: Mapping[str, str]) -> Found:
     value, said = entry.cells.get(way.key, ""), SAID.get(way.by, way.by)
     if not value:
         return [], NO_KEY.format(way.key), ""
-    images = archive.by(way.by).get(value, [])
+    known = archive.by(way.by)
+    images = known.get(value) or known.get(loose.get(loosened(value), ""), [])
     if not images:
         return [], NO_IMAGE.format(said), ""
     patients = sorted({archive.header(image).get("patient_id", "") for image in images} - {""})
@@ -209,7 +263,7 @@ def _distribute(joined: Joined, entries: Sequence[Entry], found: Sequence[Found]
             lost.append((entry, reason, detail))
         for image in images:
             by_image.setdefault(image, []).append(entry)
-    joined.excluded += _lost(joined.way, lost, archive)
+    _leave_out(joined, lost, archive)
     repeated: set[str] = set()  # rows that repeat another, each said once though it may have several images
     for image, rows in by_image.items():
         if joined.way.by == "patient_id+date":
@@ -256,8 +310,9 @@ def differs_in(first: Entry, other: Entry) -> str:
     return f"{column} is {ours.get(column, '')[:40]!r} and {theirs.get(column, '')[:40]!r}"
 
 
-def _lost(way: Way, lost: Sequence[tuple[Entry, str, str]], archive: Archive) -> Iterator[Exclusion]:
-    """The rows without image, with the nearest value of the images where no image has theirs."""
+def _leave_out(joined: Joined, lost: Sequence[tuple[Entry, str, str]], archive: Archive) -> None:
+    """Exclude the rows without image, with the nearest value of the images where no image has theirs."""
+    way = joined.way
     key = way.key.partition("+")[0]
     without = {ABSENT, *(NO_IMAGE.format(said) for said in [*SAID.values(), BY_FILE, BY_FOLDER])}
     nearest = Nearest(_image_values(way, archive) if any(reason in without for _, reason, _ in lost) else ())
@@ -266,7 +321,12 @@ def _lost(way: Way, lost: Sequence[tuple[Entry, str, str]], archive: Archive) ->
         detail = f"{entry.where}: {detail}" if detail else entry.where
         if reason in without:
             detail += nearest.detail(file_stem(value) if way.by == "path" else value)
-        yield Exclusion(value or entry.where, reason, detail)
+        joined.excluded.append(Exclusion(value or entry.where, reason, detail))
+    if nearest.loose and way.by != "path" and "+" not in way.key:
+        joined.notes.append(
+            f"{nearest.loose:,} rows have no image, but differ from one in blanks, case or leading zeros alone; "
+            "--loose-keys matches them"
+        )
 
 
 def _image_values(way: Way, archive: Archive) -> Iterable[str]:

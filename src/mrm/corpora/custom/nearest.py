@@ -18,15 +18,16 @@ def _without_blanks(text: str) -> str:
     return "".join(text.split())
 
 
-def _without_zeros(text: str) -> str:
+def loosened(text: str) -> str:
+    """A key without blanks, upper case and leading zeros, which spreadsheets and people change."""
     return re.sub(r"(?<!\d)0+(?=\d)", "", _without_blanks(text).casefold())
 
 
 FORMS: Sequence[tuple[str, Form]] = (
     ("blanks", _without_blanks),
     ("upper and lower case", lambda text: _without_blanks(text).casefold()),
-    ("leading zeros", _without_zeros),
-    ("signs between letters and numbers", lambda text: re.sub(r"[\W_]+", "", _without_zeros(text))),
+    ("leading zeros", loosened),
+    ("signs between letters and numbers", lambda text: re.sub(r"[\W_]+", "", loosened(text))),
 )
 
 
@@ -37,12 +38,14 @@ class Nearest:
         self.sorted = sorted(set(values))
         self.backwards = sorted(value[::-1] for value in self.sorted)
         self.searches = 0
+        self.loose = 0  # values that differ from the nearest in blanks, case or leading zeros alone
         self.by_form = [{form(value): value for value in self.sorted} for _, form in FORMS]
 
     def find(self, text: str) -> tuple[str, str]:
         """The nearest value and what it differs in, such as ("007", "leading zeros"); empty if none is similar."""
         for (difference, form), values in zip(FORMS, self.by_form, strict=True):
             if nearest := values.get(form(text)):
+                self.loose += loosened(nearest) == loosened(text)
                 return nearest, f"differs in {difference}"
         self.searches += 1
         if self.searches > MOST_SEARCHES:

@@ -14,7 +14,7 @@ from mrm.corpora.custom.archive import Archive, extra_of, find_images, may_be_di
 from mrm.corpora.custom.description import FILE, Description
 from mrm.corpora.custom.export_tables import ExportTable, find_tables, read_tables, take_columns
 from mrm.corpora.custom.folder import read_folder
-from mrm.corpora.custom.joining import Entry, Joined, join
+from mrm.corpora.custom.joining import Entry, Joined, Keys, join
 from mrm.corpora.custom.labels import LabelReader, NotUnderstood, label_reader
 from mrm.corpora.custom.merging import UNMATCHED, merge
 from mrm.corpora.custom.reports import ReportTexts, open_reports
@@ -87,7 +87,8 @@ def _from_tables(
 ) -> Export:
     """Join the rows of the tables with each other and with the images, and make a record of each image."""
     merged = merge([table.rows for table in tables])
-    joined = join(merged.entries, archive, description.join_by, description.within_days)
+    keys = Keys(description.join_by, description.within_days, description.loose_keys)
+    joined = join(merged.entries, archive, keys)
     description = replace(description, tables=tuple(table.description for table in tables), join_by=joined.way.key)
     excluded = [*merged.excluded, *joined.excluded]
     pairs, mismatched, notes = checks.patients(joined.pairs, archive)
@@ -104,7 +105,14 @@ def _from_tables(
             rows.append(record)
     records = texts.finish(Records(rows, reader.classes, ", ".join(str(table.file) for table in tables)))
     doubts = [doubt for table in tables for doubt in table.doubts]
-    notes = [*doubts, *merged.notes, *notes, *checks.contrary_labels(records), *checks.without_study(archive)]
+    notes = [
+        *doubts,
+        *merged.notes,
+        *joined.notes,
+        *notes,
+        *checks.contrary_labels(records),
+        *checks.without_study(archive),
+    ]
     notes += [reader.advice] if reader.advice else []
     files = {FILE: description.to_yaml()}
     if merged.unmatched:
