@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow fuzz lint types docs check clean
+.PHONY: demo test test-slow fuzz notebooks lint types docs check clean
 
 demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on a CPU; open demo/index.html
 	$(BIN)/mrm demo --out demo
@@ -15,6 +15,10 @@ test-slow: .venv/tested  ## also the tests that take minutes
 
 fuzz: .venv/tested  ## 6,000 damaged files through all readers, about ten minutes; prints what went wrong
 	$(BIN)/python -m tests.support.fuzzing 6000
+
+notebooks: .venv/tested  ## execute the notebooks of examples/ anew and keep what they print and draw
+	$(BIN)/python -m tests.support.notebooks
+	$(BIN)/ruff format -q examples/notebooks
 
 lint: .venv/tested
 	$(BIN)/ruff check .

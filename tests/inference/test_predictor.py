@@ -18,6 +18,7 @@ from mrm.data import images
 from mrm.data.records import Record
 from mrm.inference import heat_maps, outliers, outlines, predict
 from mrm.models import model_folder, noise, segmenter
+from mrm.models.bare_encoder import BareEncoder, BareEncoderConfig
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.runs.reading_options import Reading
 from mrm.system.errors import CheckpointError, ConfigError, ExplainError, ImageError, PredictError
@@ -133,6 +134,17 @@ def test_a_pre_trained_model_embeds(model, records, phantoms):
     np.testing.assert_allclose(mrm.Predictor(model).embed(records[:5]), expected, rtol=0, atol=1e-6)
     with pytest.raises(PredictError, match="an MRM model gives no findings; call its embed"):
         mrm.Predictor(model)(records)
+
+
+def test_an_encoder_of_another_program_embeds_and_says_what_it_cannot():
+    config = BareEncoderConfig(MICRO.encoder, MICRO.encoder_options, MICRO.image_size)
+    with noise.seeded(0):
+        encoder = mrm.Predictor(BareEncoder(config))
+    assert encoder.classes == ()
+    assert encoder.embed([radiograph(0, 90), radiograph(1, 90)]).shape == (2, 48)
+    for use in (encoder, encoder.masks, lambda image: encoder.explain(image, "effusion")):
+        with pytest.raises(PredictError, match=r"an encoder gives no .*; call its embed"):
+            use(radiograph(0, 90))
 
 
 def test_heat_maps_are_those_of_mrm_explain(predictor, classifier):

@@ -33,8 +33,7 @@ from mrm.inference.predict import Encoding, Kind
 from mrm.inference.prediction_table import Predictions, finding_columns, known_row
 from mrm.models import model_folder, segmenter
 from mrm.models.classifier import Classifier
-from mrm.models.model_folder import NAMES, Model
-from mrm.models.mrm import MRM
+from mrm.models.model_folder import NAMES, AnyModel
 from mrm.models.segmenter import Segmenter
 from mrm.statistics.few_labels import uncertain_thresholds
 from mrm.system import hardware
@@ -46,6 +45,7 @@ USES = {  # what each kind of model is for here
     "classifier": "call the predictor, or its embed or explain",
     "segmenter": "call its masks",
     "mrm": "call its embed",
+    "encoder": "call its embed",
 }
 
 
@@ -61,7 +61,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: Path | str | Model,
+        model: Path | str | AnyModel,
         device: str | torch.device = "auto",
         batch: int = 64,
         workers: int | None = None,
@@ -93,13 +93,13 @@ class Predictor:
 
     @property
     def kind(self) -> str:
-        """ "classifier", "segmenter" or "mrm"."""
+        """ "classifier", "segmenter", "mrm" or "encoder"."""
         return model_folder.kind_of(self.model)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The findings of a classifier, or the classes that a segmenter outlines; none of a pre-trained MRM."""
-        return () if isinstance(self.model, MRM) else tuple(self.model.config.classes)
+        """The findings of a classifier, or the classes that a segmenter outlines; none of other models."""
+        return tuple(getattr(self.model.config, "classes", ()))
 
     @property
     def rules(self) -> DecisionRules:
