@@ -1,4 +1,4 @@
-"""Commands that use a model: predict, embed, similar, export, explain, reconstruct, fill-in, serve."""
+"""Commands that use a model: predict, embed, similar, export, explain, reconstruct, fill-in, zero-shot, serve."""
 
 from __future__ import annotations
 
@@ -295,6 +295,53 @@ def fill_in(
         runs.fill_in(model, image, report, top, others, tokenizer, json, device)
 
 
+def zero_shot(
+    model: Path,
+    paths: tuple[str, ...],
+    /,
+    findings: Path,
+    out: Path,
+    test: Path | None = None,
+    others: tuple[Path, ...] = (),
+    tokenizer: Path | None = None,
+    images: Images = None,
+    crop_borders: CropBorders = False,
+    seed: int = 0,
+    batch: Batch = 64,
+    workers: Workers = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Score findings without labels, by how likely a pre-trained model finds sentences about them.
+
+    Each finding has sentences that state it and sentences that deny it. Its score is what the image adds to the likelihood
+    of the former, less what it adds to that of the latter, in nats a word: an order of the images, not a probability. With
+    --test, a finding whose AUROC there may be chance gets no scores.
+
+    Example:
+        mrm zero-shot runs/mimic images/ --findings findings.yaml --test labelled.csv --out scores.csv
+
+    Data:
+        model: a run of `mrm pretrain`, its model folder, or MRM.pth.
+        paths: images, folders, patterns, lists (.txt), tables of records (.csv, .parquet) and packed folders.
+        findings: a YAML file with the sentences of each finding.
+        out: a table (.csv, .parquet, .json, .jsonl).
+        test: labelled records, whose columns are named as the findings.
+        others: images that scores are relative to, without a test; by default the scored images themselves.
+        tokenizer: for MRM.pth, which has none.
+
+    Scores:
+        seed: of the words that are hidden to score sentences.
+    """
+    from mrm import runs
+
+    require_inputs(paths)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    written = runs.zero_shot(model, paths, findings, out, test, others, seed, tokenizer, reading)
+    say(f"wrote {written}")
+    end(written.unreadable)
+
+
 def serve(
     model: Path,
     /,
@@ -336,4 +383,4 @@ def require_inputs(paths: tuple[str, ...]) -> None:
         require_file(path, "PATHS")
 
 
-COMMANDS = commands(predict, embed, similar, export, explain, reconstruct, fill_in, serve)
+COMMANDS = commands(predict, embed, similar, export, explain, reconstruct, fill_in, zero_shot, serve)

@@ -117,6 +117,21 @@ def _all_values(
     return values, unreadable
 
 
+def values_over(
+    model: Encoding,
+    records: Sequence[Record],
+    compute: Callable[[Tensor], Tensor],
+    shape: tuple[int, ...],
+    batch: int = 64,
+    workers: int | None = None,
+    precision: hardware.Precision = "fp32",
+    crop_borders: bool = False,
+) -> tuple[np.ndarray, dict[str, str]]:
+    """What `compute` returns for all records, (N, ...), NaN where an image could not be read; and why, by name."""
+    batches = sampling.in_order(len(records), batch)
+    return _all_values(model, records, compute, shape, batches, workers, precision, crop_borders)
+
+
 # Findings ---------------------------------------------------------------------------------------------
 
 

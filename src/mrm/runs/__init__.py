@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mrm.runs.probing import probe
     from mrm.runs.reading_options import Reading
     from mrm.runs.reconstructing import reconstruct
+    from mrm.runs.scoring_findings import zero_shot
     from mrm.runs.searching import similar
     from mrm.runs.segmenting import segment
     from mrm.runs.tokenizing import train_tokenizer
@@ -67,6 +68,7 @@ __all__ = [
     "similar",
     "surprise",
     "train_tokenizer",
+    "zero_shot",
 ]
 __getattr__, __dir__ = lazy.exports(
     "mrm.runs",
@@ -101,5 +103,6 @@ __getattr__, __dir__ = lazy.exports(
         "similar": "mrm.runs.searching",
         "surprise": "mrm.runs.filling_in",
         "train_tokenizer": "mrm.runs.tokenizing",
+        "zero_shot": "mrm.runs.scoring_findings",
     },
 )
