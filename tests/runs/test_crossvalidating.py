@@ -135,6 +135,8 @@ def test_models_are_kept_for_an_ensemble(model, phantoms, tmp_path):
     kept = sorted((tmp_path / "out" / "runs").iterdir())
     assert [folder.name for folder in kept] == ["repeat1-fold1", "repeat1-fold2"]
     assert all(model_folder.kind_at(folder) == "classifier" for folder in kept)
+    joined = model_folder.load(tmp_path / "out" / "ensemble")
+    assert (len(joined.members), joined.config.classes) == (2, CLASSES)
 
 
 def test_an_image_that_cannot_be_read_is_left_out_of_every_repeat_and_named(model, phantoms, tmp_path):

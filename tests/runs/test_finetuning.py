@@ -10,6 +10,7 @@ import mrm
 from mrm import recipes, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.records import Records
+from mrm.evaluation import floors
 from mrm.models import model_folder
 from mrm.runs import finetuning
 from mrm.system.errors import ConfigError, RecordError, RunError
@@ -250,3 +251,33 @@ def test_few_labels_in_validation_are_said_before_the_run_starts(phantoms, pretr
         UserWarning, match=rf"records\.csv: effusion has {positives} positives and {negatives} negatives"
     ):
         runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run", steps=1, classes=("effusion",)))
+
+
+def test_a_fine_tuning_ends_with_what_needs_no_network_on_the_same_validation_records(
+    phantoms, pretrained_run, tmp_path, capsys
+):
+    records = Records.load(phantoms / "records.csv", FINDINGS)
+    train = records.select(range(0, 36)).to_csv(tmp_path / "train.csv")
+    val = records.select(range(36, 48)).to_csv(tmp_path / "val.csv")
+    cfg = finetune_config(
+        phantoms, pretrained_run, tmp_path / "run", train=train, val=val, classes=FINDINGS, max_steps=1
+    )
+    runs.finetune(cfg)
+    assert "Logistic regressions" not in capsys.readouterr().out
+    runs.finetune(replace(cfg, floors=True))  # it may change when a run is resumed
+    printed = capsys.readouterr().out
+    features, _ = floors.features(records, workers=0)
+    parts = {"train": range(36), "val": range(36, 48), "test": range(36, 48)}
+    for floor, values in features.items():
+        fitted = floors.fitted(
+            {n: values[list(p)] for n, p in parts.items()}, {n: records.select(p) for n, p in parts.items()}
+        )
+        assert f"{floor} {fitted.val_auroc:.3f}" in printed
+    assert "fitted on the same records" in printed
+
+
+def test_floors_that_cannot_be_fitted_cost_the_run_nothing(phantoms):
+    records = Records.load(phantoms / "records.csv", FINDINGS)
+    one = replace(records, rows=[replace(r, labels=(1.0,) * len(FINDINGS)) for r in records])
+    line = finetuning.floors_beside(one, records, seed=0, workers=0)
+    assert "could not be fitted to compare with: the training records have no class with both" in line

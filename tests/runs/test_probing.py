@@ -47,24 +47,25 @@ def config(model, sets, out, **changes):
     init = changes.pop("init", (str(model), *changes.pop("against", ("random",))))
     return ProbeConfig(
         init, **sets, out=out, classes=CLASSES, workers=0,
-        **{"fractions": (0.4, 1.0), "seeds": 2, "draws": 200, **changes},
+        **{"fractions": (0.4, 1.0), "seeds": 2, "draws": 200, "floors": False, **changes},
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def probed(model, sets, tmp_path_factory):
     out = tmp_path_factory.mktemp("probe") / "out"
-    return out, runs.probe(config(model, sets, out))
+    return out, runs.probe(config(model, sets, out, floors=True))
 
 
 def test_every_method_model_and_share_has_a_row_with_its_interval(probed):
     _, results = probed
     rows = {(r["method"], r["model"], r["fraction"]): r for r in results["rows"]}
-    assert set(rows) == {(m, n, f) for m in ("linear", "neighbours") for n in ("untrained", "random") for f in (0.4, 1)}
+    models = {(m, n, f) for m in ("linear", "neighbours") for n in ("untrained", "random") for f in (0.4, 1)}
+    assert set(rows) == models | {("floor", n, f) for n in ("pixels", "HOG") for f in (0.4, 1)}
     for (_, name, fraction), row in rows.items():
         assert row["seeds"] == (1 if fraction == 1 else 2)
         assert 0 <= row["auroc"]["mean"]["value"] <= 1
-        assert ("first_less_this" in row) == (name == "random")
+        assert ("first_less_this" in row) == (name != "untrained")
     assert rows["linear", "untrained", 0.4]["records"][0] < rows["linear", "untrained", 1.0]["records"][0]
 
 
@@ -145,7 +146,7 @@ def test_a_probe_goes_on_where_it_was_stopped(probed, model, sets, monkeypatch):
     before = {f.name: f.stat().st_mtime_ns for f in (out / "units").iterdir() if f != lost}
     lost.unlink()
     monkeypatch.setattr(probe_units.predict, "features", lambda *a, **k: pytest.fail("features are made once"))
-    again = runs.probe(config(model, sets, out))
+    again = runs.probe(config(model, sets, out, floors=True))
     assert again["rows"] == results["rows"]
     assert {f.name: f.stat().st_mtime_ns for f in (out / "units").iterdir() if f != lost} == before
 

@@ -54,7 +54,7 @@ def pretrain_config(phantoms: Path, out: Path, **changes):
 def finetune_config(phantoms: Path, init: Path, out: Path, **changes):
     """Twelve steps of sixteen; the phantoms stand in for validation too."""
     file = changes.pop("train", phantoms / "records.csv")
-    made = recipes.tiny_finetune(file, changes.pop("val", phantoms / "records.csv"), init, out)
+    made = recipes.tiny_finetune(file, changes.pop("val", phantoms / "records.csv"), init, out, floors=False)
     training = replace(
         made.training, steps=12, warmup_steps=2, global_batch=16, validate_every=6, save_every=6, workers=0
     )

@@ -145,6 +145,7 @@ def probe(
     seeds: int = 3,
     finetune: str = "",
     max_steps: int | None = None,
+    floors: bool = True,
     draws: Draws = 2000,
     workers: Workers = None,
     device: Device = "auto",
@@ -173,6 +174,7 @@ def probe(
         seeds: how often each share below 1 is drawn anew.
         finetune: a recipe of `mrm finetune`: also fine-tune on each share; the runs are kept in OUT/runs.
         max_steps: shorten each fine-tuning to this many steps.
+        floors: fit logistic regressions on pixels and HOG beside, which use no network.
     """
     if finetune:
         find(FINETUNE, finetune)  # refuses an unknown one at once
@@ -180,7 +182,7 @@ def probe(
 
     config = runs.ProbeConfig(
         init, train, val, test, out, classes, images, uncertain, fractions, seeds, finetune, max_steps, draws,
-        workers, device,
+        workers, device, floors,
     )  # fmt: skip
     runs.probe(config)
     print(f"open {out / 'index.html'}")
@@ -235,7 +237,7 @@ def crossval(
         settings: a YAML file of fine-tuning settings that override the recipe.
         scratch: start from random weights, for comparison.
         max_steps: shorten each fine-tuning to this many steps.
-        ensemble: keep the models of all folds, in OUT/runs.
+        ensemble: keep the models of all folds, in OUT/runs, and write them as one model, OUT/ensemble.
         floors: fit logistic regressions on pixels and HOG beside, on the same records.
     """
     find(FINETUNE, recipe)  # refuses an unknown one at once

@@ -1,4 +1,4 @@
-"""Commands that train, and the recipes they train by: demo, recipes, pretrain, finetune, segment."""
+"""Commands that train, and the recipes they train by: demo, recipes, pretrain, finetune, ensemble, segment."""
 
 from __future__ import annotations
 
@@ -163,9 +163,30 @@ def segment(config: SegmentConfig) -> None:
     say(f"run {run}", f"next: mrm evaluate {run} --records {config.val} --out {run}/test")
 
 
+def ensemble(models: tuple[Path, ...], /, out: Path) -> None:
+    """Average classifiers: write several as one model.
+
+    The logits of each are divided by its temperatures and averaged. The result is a model folder that `mrm predict`,
+    `evaluate`, `calibrate` and `serve` take; calibrate it as a whole. The models have the same classes, size and
+    preprocessing.
+
+    Example:
+        mrm ensemble runs/a runs/b runs/c --out runs/ensemble
+
+    Models:
+        models: two or more classifiers: model folders or runs.
+        out: the model folder to write.
+    """
+    from mrm import runs
+
+    folder = runs.ensemble(models, out)
+    print(f"wrote {folder}: {len(models)} models", f"next: mrm calibrate {folder} --val VAL.csv", sep="\n")
+
+
 COMMANDS = {
     **commands(demo, recipes, weights),
     **commands(pretrain, recipes=PRETRAIN),
     **commands(finetune, recipes=FINETUNE),
+    **commands(ensemble),
     **commands(segment, recipes=SEGMENT),
 }

@@ -93,7 +93,7 @@ def scored(
 ) -> Scored:
     """Logits and features from one pass over the images. Raises RunError if none of them can be read."""
     classes = len(model.config.classes)
-    values_NK = np.full((len(records), classes + model.encoder.num_features), np.nan)
+    values_NK = np.full((len(records), classes + predict.feature_shape(model, "pooled")[0]), np.nan)
     unreadable: dict[str, str] = {}
     out_of_reach: list[str] = []
     compute = predict.scores_and_features(model)

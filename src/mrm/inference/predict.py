@@ -19,6 +19,7 @@ from mrm.data.records import Record, Records
 from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
 from mrm.models.encoder import WITH_PATCHES, family_of
+from mrm.models.ensemble import Ensemble
 from mrm.models.mrm import MRM, normalise
 from mrm.system import hardware
 from mrm.system.errors import PredictError, UnreachableError
@@ -205,6 +206,9 @@ def feature_function(model: Encoding, kind: Kind) -> Callable[[Tensor], Tensor]:
     have pooled features only. Raises PredictError.
     """
     _require_kind(model, kind)
+    if isinstance(model, Ensemble) and kind == "pooled":
+        functions = [feature_function(member, kind) for member in model.members]  # type: ignore[arg-type]
+        return lambda image_BCHW: torch.cat([function(image_BCHW) for function in functions], dim=1)
     encoder = model.encoder
     prefix = getattr(encoder, "num_prefix_tokens", 0)
     if isinstance(model, MRM):
@@ -219,6 +223,8 @@ def feature_function(model: Encoding, kind: Kind) -> Callable[[Tensor], Tensor]:
 def feature_shape(model: Encoding, kind: Kind) -> tuple[int, ...]:
     """The shape of one image's features: (D,) or (L, D). Raises PredictError."""
     _require_kind(model, kind)
+    if isinstance(model, Ensemble) and kind == "pooled":
+        return (sum(member.encoder.num_features for member in model.members),)  # type: ignore[union-attr, misc]
     encoder = model.encoder
     return (encoder.num_features,) if kind == "pooled" else (encoder.patch_embed.num_patches, encoder.num_features)
 
@@ -234,7 +240,19 @@ def _require_kind(model: Encoding, kind: str) -> None:
 
 
 def scores_and_features(model: Classifier) -> Callable[[Tensor], Tensor]:
-    """Normalised images to logits and, from the same pass, the pooled features they are made of: (B, C + D)."""
+    """Normalised images to logits and, from the same pass, the pooled features they are made of: (B, C + D).
+
+    Of an ensemble, the mean logits and the features of all members.
+    """
+    if isinstance(model, Ensemble):
+        of_members, classes = [scores_and_features(member) for member in model.members], len(model.config.classes)  # type: ignore[arg-type]
+
+        def all_of(image_BCHW: Tensor) -> Tensor:
+            values = [both(image_BCHW) for both in of_members]
+            logits_BC = torch.stack([value[:, :classes] for value in values]).mean(dim=0)
+            return torch.cat([logits_BC, *(value[:, classes:] for value in values)], dim=1)
+
+        return all_of
     pooled = feature_function(model, "pooled")
 
     def both(image_BCHW: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ from mrm.system.partial_results import Row
 
 USES = {  # what each kind of model is for here
     "classifier": "call the predictor, or its embed or explain",
+    "ensemble": "call the predictor",
     "segmenter": "call its masks",
     "mrm": "call its embed",
     "encoder": "call its embed",

@@ -27,6 +27,7 @@ from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig, build_encoder
 from mrm.models.config import ModelConfig
 from mrm.models.encoder import BODY, fit_positions
+from mrm.models.ensemble import Ensemble, EnsembleConfig
 from mrm.models.mrm import MRM
 from mrm.models.name_prefixes import example_name
 from mrm.models.published_layout import BERT, HEAD, own_names, to_published
@@ -51,15 +52,23 @@ TRAINED = (MRM, Classifier, Segmenter)
 Loaded = TypeVar("Loaded", MRM, Classifier, Segmenter, BareEncoder, AnyModel)
 KINDS: dict[str, tuple[type[AnyModel], type]] = {
     "mrm": (MRM, ModelConfig),
+    "ensemble": (Ensemble, EnsembleConfig),  # before the classifier, which it also is
     "classifier": (Classifier, ClassifierConfig),
     "segmenter": (Segmenter, SegmenterConfig),
     "encoder": (BareEncoder, BareEncoderConfig),
 }
-NAMES = {"mrm": "an MRM model", "classifier": "a classifier", "segmenter": "a segmenter", "encoder": "an encoder"}
+NAMES = {
+    "mrm": "an MRM model",
+    "ensemble": "an ensemble",
+    "classifier": "a classifier",
+    "segmenter": "a segmenter",
+    "encoder": "an encoder",
+}
 WHERE_FROM = {  # said where another kind of model is given
     "mrm": "give the run of `mrm pretrain` that it came from, or MRM.pth",
     "classifier": "fine-tune it first with `mrm finetune`",
     "segmenter": "train one with `mrm segment`",
+    "ensemble": "make one of classifiers with `mrm ensemble`",
     "encoder": "give an encoder of timm or transformers",
 }
 First = TypeVar("First", bound=nn.Module)
@@ -353,7 +362,10 @@ def architecture(path: Path | str) -> Any:
         require_match(encoder, own, path)
         return config
     folder = find_model(path)
-    return read_checked_config(folder, read_card(folder))
+    card = read_card(folder)
+    if card.kind == "ensemble":
+        raise CheckpointError(f"{path}: an ensemble has no encoder of its own; give one of its members")
+    return read_checked_config(folder, card)
 
 
 # The published file -------------------------------------------------------------------------------------

@@ -25,7 +25,13 @@ def write_probe_page(out: Path, results: dict[str, Any], curves: Sequence[Curve]
     limits = figures.limits_of(curves)
     write_whole(Path(out) / "label_efficiency.png", figures.efficiency_png(curves_of, limits))
     panels = [
-        (method, Markup(figures.efficiency_svg(lines, limits, f"Mean AUROC by share of labels: {method}")))
+        (
+            method,
+            []
+            if {line.model for line in lines} <= set(results["models"])
+            else list(zip((line.model for line in lines), figures.VARIABLE_NAMES, strict=False)),
+            Markup(figures.efficiency_svg(lines, limits, f"Mean AUROC by share of labels: {method}")),
+        )
         for method, lines in curves_of.items()
     ]
     page = template("probe.html").render(

@@ -78,6 +78,7 @@ class FinetuneConfig:
     view: Literal["whole", "centre"] = "whole"  # of test images; centre, as published, cuts off the sides
     on_error: OnError = "stop"  # when an image cannot be read: stop, or skip it (counted and listed)
     audit: Literal["images", "names"] = "images"  # what is stored of the records for later overlap checks
+    floors: bool = True  # compare at the end with logistic regressions on pixels and HOG, which use no network
 
     # What is trained
     tune: str = "full"  # full, lora, head or last-N (blocks): how much is trained; the rest is frozen

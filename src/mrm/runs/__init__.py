@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mrm.runs.demonstrating import demo
     from mrm.runs.doctor import examine
     from mrm.runs.embedding import embed
+    from mrm.runs.ensembling import ensemble
     from mrm.runs.evaluating import evaluate
     from mrm.runs.explaining import explain
     from mrm.runs.fetching_weights import fetch_weights
@@ -50,6 +51,7 @@ __all__ = [
     "crossval",
     "demo",
     "embed",
+    "ensemble",
     "evaluate",
     "examine",
     "explain",
@@ -85,6 +87,7 @@ __getattr__, __dir__ = lazy.exports(
         "crossval": "mrm.runs.crossvalidating",
         "demo": "mrm.runs.demonstrating",
         "embed": "mrm.runs.embedding",
+        "ensemble": "mrm.runs.ensembling",
         "evaluate": "mrm.runs.evaluating",
         "examine": "mrm.runs.doctor",
         "explain": "mrm.runs.explaining",

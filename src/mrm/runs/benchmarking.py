@@ -255,7 +255,7 @@ def _measure(
         segment(settings)
         records, tested = masks.load(settings.train, "training", settings.classes, only=settings.only).records(), data
     else:
-        finetune(settings)
+        finetune(replace(settings, floors=False))
         records, tested = Records.load(settings.train, None, config.images), _set(data, entry.test)
     results = evaluate(run, tested, test, Reading(config.images), draws=config.draws)
     classes = results["classes"]

@@ -57,7 +57,7 @@ def scores_of(
     file = unit_file(config, fold)
     arrays = read_arrays(file) if file.is_file() else {}
     parts = Parts.of(config, fold, records, folds_RN)
-    if NETWORK not in arrays:
+    if NETWORK not in arrays or (config.ensemble and not is_only_model(run_of(config, fold))):
         arrays |= tested(config, settings, fold, parts.records(records))
         write_arrays(file, arrays)
     if missing := [name for name in features if name not in arrays]:
@@ -88,6 +88,7 @@ def tested(
         max_steps=config.max_steps,
         seed=config.seed + 1_000 * fold.repeat + fold.fold,
         on_error="skip",
+        floors=False,  # they are fitted beside, on the records of the fold
         audit="images" if config.ensemble else "names",  # members are tested on other records later
     )
     if not is_only_model(run):

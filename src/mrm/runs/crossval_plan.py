@@ -30,7 +30,7 @@ class CrossvalConfig:
     scratch: bool = False
     max_steps: int | None = None
     floors: bool = True
-    ensemble: bool = False  # keep the models of all folds, and write them as an ensemble
+    ensemble: bool = False  # keep the models of all folds in `runs/`, and write them as one in `ensemble/`
     seed: int = 0
     workers: int | None = None
     device: str = "auto"

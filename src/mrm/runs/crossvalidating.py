@@ -26,9 +26,10 @@ from mrm.evaluation.repeats import repeats
 from mrm.models import model_folder
 from mrm.pages.crossval import write_crossval_page
 from mrm.recipes import FinetuneConfig
-from mrm.runs.crossval_folds import scores_of
+from mrm.runs.crossval_folds import run_of, scores_of
 from mrm.runs.crossval_plan import CrossvalConfig, Fold, Parts
 from mrm.runs.crossval_results import pooled, summarise, table, write_tables
+from mrm.runs.ensembling import ensemble
 from mrm.runs.kept_models import read_arrays, write_arrays
 from mrm.runs.output_lock import alone_in
 from mrm.runs.probe_plan import one_label_only
@@ -58,6 +59,8 @@ def crossval(config: CrossvalConfig) -> dict[str, Any]:
     for number, fold in enumerate(folds, 1):
         arrays = scores_of(config, settings, fold, records, folds_RN, floor_features)
         print(f"{number}/{len(folds)}: {fold.name}: AUROC {float(arrays['auroc']):.3f}", flush=True)
+    if config.ensemble:
+        keep_ensemble(config, [run_of(config, fold) for fold in folds])
     scores = pooled(config, folds, records, folds_RN)
     results = summarise(config, settings, records, folds_RN, scores, warnings)
     write_tables(config, records, folds_RN, scores)
@@ -65,6 +68,14 @@ def crossval(config: CrossvalConfig) -> dict[str, Any]:
     write_crossval_page(config.out, results)
     print(f"{table(results)}\nopen {Path(config.out) / 'index.html'}")
     return results
+
+
+def keep_ensemble(config: CrossvalConfig, members: Sequence[Path]) -> None:
+    """Write the models of all folds as one, unless that is done."""
+    folder = Path(config.out) / "ensemble"
+    done = (folder / "config.json").is_file() and model_folder.read_card(folder).origin.get("members")
+    if done != [str(member) for member in members]:
+        ensemble(members, folder)
 
 
 def fine_tuning(config: CrossvalConfig) -> FinetuneConfig:
@@ -133,8 +144,7 @@ def doubts(config: CrossvalConfig, records: Records) -> list[str]:
     with Progress("fingerprinting the records") as progress:
         prints = fingerprint(records, progress=progress, kept=True)
     lines = repeats(records, prints, "the records")
-    if not config.scratch and Path(config.init).is_dir():
-        seen = model_folder.find_model(config.init) / "seen"
+    if not config.scratch and (seen := model_folder.seen_at(config.init)):
         lines += [f"{Path(config.init).name}: {line}" for line in overlaps(seen, records, "records", prints=prints)]
     write_json(file, lines)
     return lines

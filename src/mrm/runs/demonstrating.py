@@ -103,7 +103,7 @@ def fine_tuned(out: Path, sets: dict[str, Path], init: Path, seed: int, name: st
     folder = out / ("scratch" if scratch else "finetuned")
     recipe = recipes.tiny_finetune(sets["train"], sets["val"], init, folder, scratch=scratch, seed=seed)
     training = replace(recipe.training, lr=3e-4, validate_every=10, save_every=10)
-    finetune(replace(recipe, max_steps=STEPS, training=training, probe_first=True))
+    finetune(replace(recipe, max_steps=STEPS, training=training, probe_first=True, floors=False))
     evaluate(folder, sets["test"], folder / "test")
     p = read_predictions(folder / "test" / "predictions.csv")
     report = ranking.classification_report(p.labels_NC, p.probabilities_NC, p.classes, groups=p.patients)

@@ -12,7 +12,7 @@ import numpy as np
 from mrm import recipes
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
-from mrm.evaluation import probes
+from mrm.evaluation import floors, probes
 from mrm.models import known_weights
 from mrm.models.init_paths import init_path
 from mrm.statistics import ranking
@@ -20,6 +20,7 @@ from mrm.system.errors import RunError
 
 RANDOM = "random"  # in place of an encoder: the architecture of the first one with random weights
 FINETUNE = "fine-tuning"
+FLOOR = "floor"  # logistic regression without a network; `floors.FLOORS` stand in place of an encoder
 MODELS = 8  # at most in one plot
 SETS = ("train", "val", "test")
 
@@ -43,6 +44,7 @@ class ProbeConfig:
     draws: int = 2000
     workers: int | None = None
     device: str = "auto"
+    floors: bool = True  # logistic regressions on pixels and HOG beside
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ def short_names(given: Sequence[str]) -> dict[str, str]:
         text: name if list(last.values()).count(name) == 1 else "/".join(init_path(text).path.resolve().parts[-2:])
         for text, name in last.items()
     }
+    if reserved := set(names.values()) & set(floors.FLOORS):
+        raise RunError(f"an encoder is called {reserved.pop()}, as a floor is; rename its folder")
     if len(set(names.values())) < len(names):
         raise RunError(f"two encoders have the same name: {', '.join(last.values())}; rename a folder")
     return names
@@ -158,3 +162,7 @@ def planned(config: ProbeConfig, models: Mapping[str, Path | None]) -> Iterator[
             for fraction in sorted(config.fractions):
                 seeds = 1 if fraction == 1 and method != FINETUNE else config.seeds
                 yield from (Unit(model, method, fraction, seed) for seed in range(seeds))
+    for floor in floors.FLOORS if config.floors else ():
+        for fraction in sorted(config.fractions):
+            seeds = 1 if fraction == 1 else config.seeds
+            yield from (Unit(floor, FLOOR, fraction, seed) for seed in range(seeds))

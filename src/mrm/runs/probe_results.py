@@ -16,7 +16,7 @@ from mrm.data.records import Records
 from mrm.pages.figures import Curve
 from mrm.runs.encoder_facts import encoder_facts
 from mrm.runs.kept_models import read_arrays
-from mrm.runs.probe_plan import RANDOM, ProbeConfig, Unit
+from mrm.runs.probe_plan import FLOOR, RANDOM, ProbeConfig, Unit
 from mrm.runs.probe_units import unit_file
 from mrm.statistics import seeds
 from mrm.statistics.comparison import holm
@@ -104,7 +104,7 @@ def aurocs(
     auroc = seeds.auroc_over_seeds(labels_NC, scores[key], classes, **arguments)
     values = {"auroc": {name: estimate.to_dict() for name, estimate in auroc.items()}}
     if model != first:
-        of_first = scores[method, first, fraction]
+        of_first = scores["linear" if method == FLOOR else method, first, fraction]
         gaps = seeds.difference_over_seeds(labels_NC, of_first, scores[key], classes, **arguments)
         values["first_less_this"] = {name: gap.to_dict() for name, gap in gaps.items()}
     return values

@@ -11,7 +11,7 @@ import numpy as np
 
 from mrm import recipes
 from mrm.data.records import Records
-from mrm.evaluation import probes
+from mrm.evaluation import floors, probes
 from mrm.evaluation.probes import Labelled
 from mrm.inference import predict
 from mrm.models import model_folder, noise
@@ -21,7 +21,7 @@ from mrm.models.mrm import MRM
 from mrm.recipes import FinetuneConfig
 from mrm.runs.finetuning import finetune
 from mrm.runs.kept_models import is_only_model, read_arrays, with_small_batch, write_arrays, write_list
-from mrm.runs.probe_plan import SETS, ProbeConfig, Unit, one_label_only
+from mrm.runs.probe_plan import FLOOR, SETS, ProbeConfig, Unit, one_label_only
 from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking
@@ -60,6 +60,16 @@ def features_of(
     return {part: features_ND.astype(np.float64) for part, features_ND in read_arrays(file).items()}
 
 
+def floors_of(config: ProbeConfig, records: Mapping[str, Records]) -> dict[str, dict[str, np.ndarray]]:
+    """The features (N, F) of the three sets by floor, NaN where an image cannot be read; computed once and kept in files."""
+    kept = {floor: Path(config.out) / "features" / f"{floor}.npz" for floor in floors.FLOORS}
+    if not all(file.is_file() for file in kept.values()):
+        computed = {part: floors.features(rows, config.workers)[0] for part, rows in records.items()}
+        for floor, file in kept.items():
+            write_arrays(file, {part: values[floor] for part, values in computed.items()})
+    return {floor: {p: v.astype(np.float64) for p, v in read_arrays(file).items()} for floor, file in kept.items()}
+
+
 def load_or_randomise(config: ProbeConfig, path: Path | None) -> MRM | Classifier | BareEncoder:
     """The encoder at `path`; for None the architecture of the first one with random weights."""
     model = model_folder.load_as(path or Path(config.init[0]), MRM, Classifier, BareEncoder)
@@ -78,7 +88,7 @@ def probed(
     labels = {name: records[name].labels_NC for name in SETS}
     train = Labelled(features["train"][usable], labels["train"][usable])
     val, test = (Labelled(features[n][readable[n]], labels[n][readable[n]]) for n in ("val", "test"))
-    result = probes.METHODS[unit.method](train, val, test)
+    result = (probes.linear if unit.method == FLOOR else probes.METHODS[unit.method])(train, val, test)
     scores_NC = np.full(labels["test"].shape, np.nan)
     scores_NC[readable["test"]] = result.scores_NC
     return {
@@ -133,6 +143,7 @@ def fine_tuning(
         seed=unit.seed,
         classes=train.classes,
         on_error="skip",
+        floors=False,
         max_steps=config.max_steps,
     )
     return with_small_batch(settings, len(train), config.workers)

@@ -23,7 +23,7 @@ from mrm.runs.kept_models import read_arrays, remove_checkpoints, write_arrays
 from mrm.runs.output_lock import alone_in
 from mrm.runs.probe_plan import FINETUNE, RANDOM, ProbeConfig, check, labelled_records, named_models, planned, subsets
 from mrm.runs.probe_results import curves, summarise, table
-from mrm.runs.probe_units import features_of, fine_tuned, probed, run_of, unit_file
+from mrm.runs.probe_units import features_of, fine_tuned, floors_of, probed, run_of, unit_file
 from mrm.runs.run_folder import warn_of
 from mrm.system.files import write_json
 from mrm.system.output_folder import json_settings, open_folder
@@ -44,6 +44,8 @@ def probe(config: ProbeConfig) -> dict[str, Any]:
     warn_of(leaks)
     subsets_by_seed = {seed: subsets(records["train"], config.fractions, seed) for seed in range(config.seeds)}
     features = {name: features_of(config, name, path, records) for name, path in models.items()}
+    if config.floors:
+        features |= floors_of(config, records)
     units = list(planned(config, models))
     for number, unit in enumerate(units, 1):
         file = unit_file(config, unit)

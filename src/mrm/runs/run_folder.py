@@ -45,6 +45,7 @@ FREE = (
     "training.compile",
     "training.sharding",
     "images",
+    "floors",
 )  # settings that may change when a run is resumed
 LENGTH = (
     *("max_steps", "training.steps", "training.epochs", "training.warmup_steps", "training.warmup_epochs"),

@@ -18,6 +18,7 @@ from mrm.data.eval_view import EvalView
 from mrm.inference import heat_maps, outlines, reconstruction, report_filling
 from mrm.inference.predictor import Predictor
 from mrm.models import model_folder
+from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.serve.admission import Refused
 from mrm.serve.answers import (
@@ -59,7 +60,7 @@ class Models:
     def capabilities(self) -> list[str]:
         """What these models can do, by the names of the routes."""
         capabilities = []
-        if self.kind in ("classifier", "segmenter"):
+        if self.kind in ("classifier", "ensemble", "segmenter"):
             capabilities.append("predict")
         if self.kind == "classifier":
             capabilities.append("explain")
@@ -71,13 +72,13 @@ class Models:
 
     @property
     def kind(self) -> str:
-        """ "classifier", "segmenter" or "mrm"."""
+        """ "classifier", "ensemble", "segmenter" or "mrm"."""
         return self.predictor.kind
 
     @property
     def eval_view(self) -> EvalView | None:
         """How images are prepared for a classifier; None for models that take whole images."""
-        return EvalView.of(self.model.config) if self.kind == "classifier" else None
+        return EvalView.of(self.model.config) if isinstance(self.model, Classifier) else None
 
     @property
     def thresholds(self) -> dict[str, float]:
