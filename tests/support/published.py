@@ -62,6 +62,9 @@ PRETRAINING = {
 }
 
 FINETUNING = {
+    "image_size": None,  # this, the mean and the deviation are those of the encoder: 224, 0.4978 and 0.2449
+    "mean": (),
+    "std": (),
     "crop.area": (0.08, 1.0),
     "crop.aspect": (3 / 4, 4 / 3),
     "crop.flip": 0.5,
@@ -127,6 +130,8 @@ LORAS = {  # rank, peak learning rate; and the mean AUROC that the abstract stat
 }
 
 SEGMENTATION = {
+    "mean": (),  # this and the deviation are those of the encoder: 0.4978 and 0.2449
+    "std": (),
     "classes": ("pneumothorax",),
     "image_size": (512, 512),
     "blocks": (),  # after 4, 6, 8 and 12 of 12
