@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrm.data.config import ReportConfig
-from mrm.data.reports import CLS, MASK, PAD, SPECIAL, UNK, Tokenizer, Units, mask_words
+from mrm.data.reports import CLS, MASK, PAD, SPECIAL, UNK, Fit, Tokenizer, Units, mask_words
 from mrm.system.errors import ReportError
 from tests.support.paths import SHARED
 
@@ -98,6 +98,16 @@ def test_training_learns_the_words_of_its_reports(tokenizer):
     ids = tokenizer.encode(["No pleural effusion."])[0]
     assert [tokenizer.piece(i) for i in ids] == ["[CLS]", "no", "pleural", "effusion", "."]
     assert [tokenizer.piece(i) for i in range(4)] == list(SPECIAL) == ["[PAD]", "[UNK]", "[CLS]", "[MASK]"]
+
+
+def test_how_finely_words_are_split_and_how_many_are_unknown_is_counted():
+    tokenizer = Tokenizer.train(["no effusion"] * 9, 200)
+    assert tokenizer.fit(["No effusion.", "effusion"]) == Fit(
+        1.0, 0.25
+    )  # the full stop is a word that it does not know
+    pieces = [len(tokenizer.encode([word])[0]) - 1 for word in ("fusion", "nose")]
+    assert tokenizer.fit(["fusion nose"]).pieces == sum(pieces) / 2
+    assert tokenizer.fit([]) == Fit(0.0, 0.0)
 
 
 def test_training_twice_gives_the_same_vocabulary():

@@ -49,6 +49,13 @@ class Units(NamedTuple):
         return begins_T
 
 
+class Fit(NamedTuple):
+    """How a vocabulary fits some reports: pieces for each word on average, and the share of words that it does not know."""
+
+    pieces: float
+    unknown: float
+
+
 class Tokenizer:
     """WordPiece over lower-case, accent-free words, punctuation runs and digit runs.
 
@@ -119,6 +126,18 @@ class Tokenizer:
     def to_json(self) -> str:
         """The `tokenizers` JSON, from which `load` reads the same tokenizer."""
         return json.dumps(json.loads(self.inner.to_str()), ensure_ascii=False)
+
+    def fit(self, reports: Iterable[str]) -> Fit:
+        """How finely the vocabulary splits the words of reports, and how many it does not know."""
+        words = pieces = unknown = 0
+        normalize, split = self.inner.normalizer, self.inner.pre_tokenizer
+        for report in reports:
+            text = normalize.normalize_str(report) if normalize else report
+            words += len(split.pre_tokenize_str(text)) if split else len(text.split())
+            ids = self.inner.encode(report, add_special_tokens=False).ids
+            pieces += len(ids)
+            unknown += ids.count(UNK)
+        return Fit(pieces / max(1, words), unknown / max(1, words))
 
     def encode(self, reports: Sequence[str], length: int = 100) -> list[np.ndarray]:
         """Ids of each report, `[CLS]` first, truncated at `length`, not padded. An empty report is `[CLS]` alone."""

@@ -30,6 +30,7 @@ from mrm.runs import word_weighing
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin
 from mrm.runs.same_records import require_same_records
+from mrm.runs.tokenizing import advice
 from mrm.system.files import write_whole
 from mrm.training.tasks import PretrainTask
 from mrm.training.trainer import Trainer, processes
@@ -69,11 +70,13 @@ def report_records(config: PretrainConfig) -> tuple[Records, Records | None]:
 
 def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
     """The tokenizer of `--tokenizer`, else of the initial model, else one that is trained on the reports of the run."""
-    if config.tokenizer:
-        return Tokenizer.load(config.tokenizer)
-    initial = initial_tokenizer(config)
-    if initial:
-        return initial
+    given = Tokenizer.load(config.tokenizer) if config.tokenizer else initial_tokenizer(config)
+    if given:
+        if processes().is_main_process and (
+            doubt := advice(given, records, str(config.tokenizer or config.init), config.report.sections)
+        ):
+            warnings.warn(doubt, stacklevel=3)
+        return given
     file = Path(config.out) / "tokenizer.json"
     with processes().main_process_first():
         if not file.is_file():

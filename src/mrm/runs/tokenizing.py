@@ -11,6 +11,30 @@ from mrm.runs.output_lock import alone_on
 from mrm.system.errors import RunError
 from mrm.system.files import write_whole
 
+# Vocabularies that were learned from English reports split the words of other English reports into 1.0 to 1.5 pieces, and
+# those of German, French and Spanish ones into 1.7 to 3.0 (benchmarks/vocabulary.py)
+MOST_PIECES = 1.6
+MOST_UNKNOWN = 0.05
+SAMPLE = 2000  # reports that are looked at
+
+
+def advice(tokenizer: Tokenizer, records: Records, name: str, sections: tuple[str, ...] = ()) -> str:
+    """What to do about a vocabulary that splits the words of the reports into many pieces, or does not know them.
+
+    `name` says whose vocabulary it is. Empty if it fits, or if there is no report.
+    """
+    texts = [select_sections(r.report, sections) for r in records if r.report]
+    fit = tokenizer.fit(texts[:: max(1, len(texts) // SAMPLE)])
+    if fit.pieces <= MOST_PIECES and fit.unknown <= MOST_UNKNOWN:
+        return ""
+    found = f"splits a word of these reports into {fit.pieces:.1f} pieces on average"
+    if fit.unknown > MOST_UNKNOWN:
+        found += f" and does not know {fit.unknown:.0%} of the words"
+    return (
+        f"the tokenizer of {name} {found}, as it was learned from another kind of text or language; `mrm tokenizer RECORDS "
+        "--out FILE` learns one from these reports, to be given with --tokenizer FILE"
+    )
+
 
 @alone_on("out")
 def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
