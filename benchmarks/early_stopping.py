@@ -31,8 +31,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=800, help="of the whole run, 32 images each")
-    parser.add_argument("--patience", type=int, default=4, help="validations, one every 50 steps")
-    parser.add_argument("--limit", type=int, default=None, help="records, for a trial")
+    parser.add_argument("--patience", type=int, default=4, help="validations without a gain")
+    parser.add_argument("--every", type=int, default=50, help="steps from one validation to the next")
+    parser.add_argument("--labels", type=int, default=None, help="training images; by default all")
+    parser.add_argument("--validation", type=int, default=None, help="validation images; by default all")
+    parser.add_argument("--gain", type=float, default=0.001, help="in validation AUROC")
     parser.add_argument("--folder", type=Path, default=None, help="where the run is kept; by default nowhere")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -44,27 +47,35 @@ def main() -> None:
 def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Both runs, tested."""
     folder.mkdir(parents=True, exist_ok=True)
-    train, val, test = split(options.data / "pneumonia-cxr" / "labels.csv", folder, options.limit)
+    train, val, test = split(options.data / "pneumonia-cxr" / "labels.csv", folder, None)
+    train, val = first_of(train, options.labels), first_of(val, options.validation)
     with noise.seeded(0):
         start = model_folder.save(folder / "start", MRM(recipes.TINY_MODEL))
     config = recipes.tiny_finetune(
         train, val, start, folder / "run", scratch=True, audit="names", max_steps=options.steps
     )
-    runs.finetune(replace(config, patience=options.patience))
+    runs.finetune(replace(config, patience=options.patience, patience_gain=options.gain))
     early = tested(folder / "run", test, folder / "early")
-    runs.finetune(replace(config, extend=True))
+    runs.finetune(replace(config, extend=True))  # without patience
     whole = tested(folder / "run", test, folder / "whole")
     difference = runs.compare(folder / "early", folder / "whole", folder / "compared")["pneumonia"]["auroc"].to_dict()
     return {
-        "records": {path.stem: len(Records.load(path)) for path in (train, val, test)},
+        "records": {path.stem.removesuffix("-used"): len(Records.load(path)) for path in (train, val, test)},
+        "validate_every": options.every,
         "patience": options.patience,
-        "patience_gain": config.patience_gain,
+        "patience_gain": options.gain,
         "early": early,
         "whole": whole,
         "steps saved": round(1 - early["last step"] / whole["last step"], 3),
         "difference in AUROC, early less whole": difference,
         "mrm": mrm.__version__,
     }
+
+
+def first_of(records: Path, count: int | None) -> Path:
+    """The first records of a table, which are in random order, in a file of their own."""
+    loaded = Records.load(records, ("pneumonia",))
+    return replace(loaded, rows=list(loaded)[:count]).to_csv(records.with_name(f"{records.stem}-used.csv"))
 
 
 def tested(run: Path, test: Path, out: Path) -> dict[str, Any]:

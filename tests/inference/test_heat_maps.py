@@ -13,7 +13,7 @@ from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.inference import heat_maps
 from mrm.models.classifier import Classifier
 from mrm.system.errors import ExplainError
-from tests.support.squares import SHAPES, square_and_ring, untrained_on_squares
+from tests.support.squares import SHAPES, square_and_ring, trained_on_squares, untrained_on_squares
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,46 @@ def test_the_map_of_a_network_that_has_learnt_nothing_does_not(model):
     assert shares.mean() < mass_inside(model, "gradcam").mean() / 2
 
 
+@pytest.fixture(scope="module")
+def looking():
+    """The same network with a query for each class, trained as the other."""
+    return trained_on_squares("class")
+
+
+def test_the_attention_of_a_class_lies_on_what_the_class_is(looking):
+    shares = mass_inside(looking, "attention")
+    assert shares.mean() > 1.5 / 16
+    assert shares.min() > 1 / 16  # every one of 24 maps is above chance
+    assert mass_inside(untrained_on_squares("class"), "attention").mean() == 0  # every patch alike
+    assert heat_maps.methods_of(looking) == ["gradcam", "rollout", "attention"]
+
+
+def test_the_map_of_a_class_query_is_its_softmax_over_the_patches(looking):
+    image, _ = heat_maps.evaluation_view(looking, square_and_ring(np.random.default_rng(3), (1, 1))[0])
+    patches = looking.encoder.forward_features(image)[0, 1:].double()
+    keys = (patches - patches.mean(1, keepdim=True)) / (patches.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    for number in (0, 1):
+        scores = (keys @ looking.encoder.attn_pool.query[number].double()) / 48**0.5
+        expected = scores.softmax(0).detach().numpy()
+        grid = heat_maps.head_attention(looking, image, number)
+        np.testing.assert_allclose(grid.ravel(), expected - expected.min(), atol=1e-5)
+
+
+def test_the_attention_of_one_query_is_the_one_that_its_head_uses():
+    """Against the module's own output: attention times values, projected."""
+    model = untrained_on_squares("attention")
+    pool, patches = model.encoder.attn_pool, torch.randn(1, 16, 48, generator=torch.Generator().manual_seed(0))
+    pool.mlp, pool.num_heads, pool.head_dim, pool.scale = None, 1, 48, 48**-0.5  # the mean of one head is that head
+    shares = heat_maps._attention_of_query(pool, patches)
+    values = pool.kv(patches)[0, :, 48:]
+    torch.testing.assert_close(pool.proj(shares @ values), pool(patches)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_that_takes_the_mean_has_no_attention_to_show(model):
+    with pytest.raises(ExplainError, match=r"has no attention; choose from gradcam, rollout, or fine-tune with"):
+        heat_maps.heat_map(model, np.zeros((64, 64), np.uint8), 0, "attention")
+
+
 def test_rollout_is_the_product_of_attentions_and_the_same_for_each_finding(model):
     grey_HW, _ = square_and_ring(np.random.default_rng(3), (1, 1))
     first, second = (heat_maps.heat_map(model, grey_HW, i, "rollout") for i in (0, 1))
@@ -73,7 +113,7 @@ def test_the_attention_worked_out_is_the_one_that_the_network_uses(model):
     torch.testing.assert_close(ours, module(x)[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", heat_maps.METHODS)
+@pytest.mark.parametrize("method", ["gradcam", "rollout"])
 @pytest.mark.parametrize("shape", [(64, 64), (200, 90), (90, 200), (1, 1), (3, 700)])
 def test_a_map_has_the_size_of_its_image_and_lies_from_0_to_1(model, method, shape):
     image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
@@ -111,7 +151,7 @@ def test_making_a_map_leaves_the_network_as_it_was(model):
     grey_HW, _ = square_and_ring(np.random.default_rng(1), (1, 0))
     image, _ = heat_maps.evaluation_view(model, grey_HW)
     before = model(image)
-    for method in heat_maps.METHODS:
+    for method in heat_maps.methods_of(model):
         heat_maps.heat_map(model, grey_HW, 0, method)
     assert torch.equal(model(image), before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

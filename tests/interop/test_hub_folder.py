@@ -455,3 +455,14 @@ def test_an_incomplete_model_is_refused_by_every_format(folder, tmp_path, capsys
         code, _, error = run_cli(capsys, "export", str(broken), "--out", str(tmp_path / "x"), "--format", name)
         assert code == 2
         assert "no model.safetensors" in error
+
+
+def test_a_classifier_that_pools_for_each_class_is_for_mrm_alone_and_says_so(tmp_path):
+    model = classifier_of(("a", "b"), pooling="class")
+    torch.nn.init.normal_(model.encoder.attn_pool.query)
+    out = hub_folder.write_hub_folder(model_folder.save(tmp_path / "model", model), tmp_path / "hub")
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(mrm.load(out)(image), model(image))
+    assert "a head that pools for each class" in (out / "README.md").read_text()
+    with pytest.raises(RuntimeError, match=r"Unexpected key\(s\) in state_dict: \"attn_pool.query\""):
+        timm.create_model(f"local-dir:{out}", pretrained=True)

@@ -13,7 +13,7 @@ from mrm.models.classifier import Classifier
 from mrm.models.mrm import normalise
 from mrm.system.errors import CheckpointError
 from tests.support.configs import MICRO
-from tests.support.models import mrm_model, segmenter_of
+from tests.support.models import classifier_of, mrm_model, segmenter_of
 
 CLASSES = ("nodule", "effusion")  # of the classifier
 
@@ -33,6 +33,15 @@ def test_a_classifier_in_onnx_gives_logits_and_tempered_probabilities_of_any_bat
         np.testing.assert_allclose(got["logits"], true, atol=1e-4 * np.abs(true).max())
         np.testing.assert_allclose(got["probabilities"], 1 / (1 + np.exp(-true / [2.5, 1.0])), atol=1e-4)
     assert [p.name for p in exported.parent.iterdir()] == ["a.onnx"]
+
+
+def test_a_classifier_that_pools_for_each_class_in_onnx_is_the_same(tmp_path):
+    model = classifier_of(CLASSES, pooling="class")
+    torch.nn.init.normal_(model.encoder.attn_pool.query)
+    onnx_export.export_onnx(model.requires_grad_(False), tmp_path / "a.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    true = model(normalise(torch.from_numpy(images), 0.4978, 0.2449)).numpy()
+    np.testing.assert_allclose(answers(tmp_path / "a.onnx", images)["logits"], true, atol=1e-4 * np.abs(true).max())
 
 
 def test_an_encoder_in_onnx_gives_its_features(tmp_path):

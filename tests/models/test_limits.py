@@ -120,7 +120,7 @@ def test_options_out_of_range_are_refused(options):
         ({"classes": ("a", "")}, "classes: '' is not a name that can be shown"),
         ({"classes": ("a\x1b[2J",)}, r"classes: 'a\\x1b\[2J' is not a name that can be shown"),
         ({"view": "sideways"}, "view must be one of whole, centre"),
-        ({"pooling": None}, "pooling must be one of mean, attention"),
+        ({"pooling": None}, "pooling must be one of mean, attention, class"),
         ({"uncertain": {"a": 1}}, "uncertain must be a mapping of names, each to text"),
         ({"drop_path": 2.0}, "drop_path must be a number from 0 to 1"),
     ],

@@ -151,7 +151,7 @@ def test_a_ct_slice_is_answered_with_a_warning(client, image):
     assert "body part is HEAD" in warning
 
 
-@pytest.mark.parametrize("method", heat_maps.METHODS)
+@pytest.mark.parametrize("method", ["gradcam", "rollout"])  # the head takes the mean: it has no attention
 def test_explain_gives_the_heat_map_as_images_and_as_numbers(client, folder, image, method):
     data, finding = images.encode_png(image), FINDINGS[2]
     expected = heat_maps.heat_map(model_folder.load(folder / "classifier"), image, 2, method)

@@ -11,6 +11,7 @@ from mrm.data.records import Records
 from mrm.inference import linear_head
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.config import Pooling
 from mrm.models.mrm import MRM
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from tests.support.configs import ENCODER, MICRO
@@ -32,10 +33,11 @@ def probed_classifier(phantoms: Path, folder: Path) -> Path:
     return model_folder.save(folder, model)
 
 
-def classifier_of(classes: tuple[str, ...] = FINDINGS) -> Classifier:
+def classifier_of(classes: tuple[str, ...] = FINDINGS, pooling: Pooling = "mean") -> Classifier:
     """A tiny classifier whose random head tells images apart."""
+    shape = ClassifierConfig(classes, MICRO.encoder, MICRO.encoder_options, MICRO.image_size, pooling=pooling)
     with noise.seeded(0):
-        model = Classifier(ClassifierConfig(classes, MICRO.encoder, MICRO.encoder_options, MICRO.image_size))
+        model = Classifier(shape)
         torch.nn.init.normal_(model.encoder.head.weight)
     return model.eval()
 

@@ -5,6 +5,7 @@ import torch
 
 from mrm.models import noise
 from mrm.models.classifier import Classifier, ClassifierConfig
+from mrm.models.config import Pooling
 from mrm.models.mrm import normalise
 from tests.support.configs import MICRO
 
@@ -29,16 +30,17 @@ def square_and_ring(rng: np.random.Generator, shown: tuple[int, int]) -> tuple[n
     return image, places
 
 
-def untrained_on_squares() -> Classifier:
+def untrained_on_squares(pooling: Pooling = "mean") -> Classifier:
+    shape = ClassifierConfig(SHAPES, MICRO.encoder, MICRO.encoder_options, MICRO.image_size, pooling=pooling)
     with noise.seeded(0):
-        model = Classifier(ClassifierConfig(SHAPES, MICRO.encoder, MICRO.encoder_options, MICRO.image_size))
+        model = Classifier(shape)
         torch.nn.init.normal_(model.encoder.head.weight, std=0.2)
     return model.eval()
 
 
-def trained_on_squares() -> Classifier:
+def trained_on_squares(pooling: Pooling = "mean") -> Classifier:
     """A micro classifier after some seconds of squares and rings."""
-    network = untrained_on_squares().train()
+    network = untrained_on_squares(pooling).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     rng = np.random.default_rng(0)
     with noise.seeded(0):

@@ -188,7 +188,7 @@ def explain(
     out: Path,
     images: Images = None,
     finding: tuple[str, ...] = (),
-    method: Literal["gradcam", "rollout"] = "gradcam",
+    method: Literal["gradcam", "rollout", "attention"] = "gradcam",
     opacity: float = 0.5,
     workers: Workers = None,
     device: Device = "auto",
@@ -207,8 +207,8 @@ def explain(
 
     Heat maps:
         finding: findings to show; by default all of the model's.
-        method: gradcam (by gradient, different for each finding; needs the extra `explain`) or rollout (attention, the
-            same for all findings).
+        method: gradcam (by gradient, different for each finding; needs the extra `explain`), rollout (attention of all
+            blocks, the same for all findings) or attention (of the head, where it was trained with --pooling class).
         opacity: of the hottest regions, from 0 to 1.
     """
     from mrm import runs

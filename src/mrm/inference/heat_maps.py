@@ -1,10 +1,11 @@
 """Where a classifier looks: a heat map for each finding, at the image's own size.
 
-Two methods. "gradcam" asks which patches raise the logit of one finding: the output of the last block times the gradient
+Three methods. "gradcam" asks which patches raise the logit of one finding: the output of the last block times the gradient
 there, summed over channels, negative contributions dropped (Grad-CAM, arXiv:1610.02391, for tokens; through captum).
 Other places and integrated gradients were tried and found worse: docs/explain.md. "rollout" follows attention from the
 pooled patches down to the image (Abnar and Zuidema 2020, arXiv:2005.00928): it does not depend on the finding and is
-there for comparison.
+there for comparison. "attention" is that of the head, for classifiers whose head has one: with a query for each class
+(`--pooling class`) it is how much of each patch a finding takes, with one query the same for all.
 
 A map shows what changed the number, not where disease is.
 """
@@ -20,13 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from mrm.data import images
-from mrm.models.classifier import Classifier
+from mrm.models.classifier import Classifier, ClassQueries
 from mrm.models.encoder import WITH_PATCHES, family_of
 from mrm.models.mrm import normalise
 from mrm.system.errors import ExplainError
 
-Method = Literal["gradcam", "rollout"]
+Method = Literal["gradcam", "rollout", "attention"]
 METHODS = get_args(Method)
+
+
+def methods_of(model: Classifier) -> list[str]:
+    """The methods that a classifier has: a head that takes the mean has no attention."""
+    return [method for method in METHODS if method != "attention" or model.config.pooling != "mean"]
 
 
 def heat_map(model: Classifier, image_HW: np.ndarray, class_index: int, method: str = "gradcam") -> np.ndarray:
@@ -38,8 +44,7 @@ def heat_map(model: Classifier, image_HW: np.ndarray, class_index: int, method: 
     Raises ExplainError for another method, a class or patches that the model does not have, or where captum is not
     installed.
     """
-    if method not in METHODS:
-        raise ExplainError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+    check_method(model, method)
     classes = model.config.classes
     if not 0 <= class_index < len(classes):
         raise ExplainError(f"unknown class {class_index}; the model has {len(classes)}, from 0: {', '.join(classes)}")
@@ -48,8 +53,22 @@ def heat_map(model: Classifier, image_HW: np.ndarray, class_index: int, method: 
             f"{model.config.encoder} ({family}) has no patches of one size, so there is no heat map of it"
         )
     image_1CHW, box = evaluation_view(model, image_HW)
-    grid_GG = contributions(model, image_1CHW, class_index) if method == "gradcam" else rollout(model, image_1CHW)
+    if method == "rollout":
+        grid_GG = rollout(model, image_1CHW)
+    else:
+        grid_GG = (contributions if method == "gradcam" else head_attention)(model, image_1CHW, class_index)
     return spread(grid_GG, image_HW.shape, box)
+
+
+def check_method(model: Classifier, method: str) -> None:
+    """Raises ExplainError for a method that there is not, or that this classifier does not have."""
+    if method not in METHODS:
+        raise ExplainError(f"unknown method {method!r}; choose from {', '.join(methods_of(model))}")
+    if method not in methods_of(model):
+        raise ExplainError(
+            "the head of this classifier takes the mean of the patches and has no attention; choose from "
+            f"{', '.join(methods_of(model))}, or fine-tune with --pooling class"
+        )
 
 
 def evaluation_view(model: Classifier, image_HW: np.ndarray) -> tuple[Tensor, images.Box]:
@@ -85,6 +104,28 @@ def contributions(model: Classifier, image_1CHW: Tensor, class_index: int) -> np
     with torch.enable_grad():
         each_1SD = LayerGradientXActivation(model, layer).attribute(image_1CHW.clone(), target=class_index)
     return _grid(model, each_1SD.detach().sum(-1)[0]).clip(0)
+
+
+@torch.inference_mode()
+def head_attention(model: Classifier, image_1CHW: Tensor, class_index: int) -> np.ndarray:
+    """How much of each patch the head takes for a class, (G, G), less the least of all; of one query, for every class."""
+    encoder, pool = model.encoder, model.encoder.attn_pool
+    tokens_1SD = encoder.forward_features(image_1CHW)
+    patches_1LD = tokens_1SD[:, encoder.num_prefix_tokens :]
+    if isinstance(pool, ClassQueries):
+        shares_L = pool.attention(patches_1LD)[0, class_index]
+    else:
+        shares_L = _attention_of_query(pool, patches_1LD)
+    grid_GG = _grid(model, torch.cat([tokens_1SD.new_zeros(encoder.num_prefix_tokens), shares_L]))
+    return grid_GG - grid_GG.min()
+
+
+def _attention_of_query(pool: Any, patches_1LD: Tensor) -> Tensor:
+    """The attention (L,) of timm's pooling by one query, the mean of its heads, worked out as the fused kernel keeps none."""
+    key_1NLd = pool.kv(patches_1LD).unflatten(-1, (2, pool.num_heads, -1)).permute(2, 0, 3, 1, 4)[0]
+    query_1N1d = pool.q(pool.latent).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
+    scores_1N1L = pool.q_norm(query_1N1d) * pool.scale @ pool.k_norm(key_1NLd).transpose(-2, -1)
+    return scores_1N1L.float().softmax(-1).mean(1)[0, 0]
 
 
 @torch.inference_mode()

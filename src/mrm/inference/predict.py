@@ -202,8 +202,9 @@ def feature_function(model: Encoding, kind: Kind) -> Callable[[Tensor], Tensor]:
     """Normalised images (B, 3, H, W) to "pooled" (B, D) or "patches" (B, L, D).
 
     A classifier's last norm follows its mean (timm's `fc_norm`): pooled is what its head sees, and patches are normed
-    by the same layer one by one. A pre-trained encoder's norm comes before the mean, as MAE's does. ConvNeXt and Swin
-    have pooled features only. Raises PredictError.
+    by the same layer one by one. Of a classifier that pools for each class, pooled is the mean over its classes. A
+    pre-trained encoder's norm comes before the mean, as MAE's does. ConvNeXt and Swin have pooled features only. Raises
+    PredictError.
     """
     _require_kind(model, kind)
     if isinstance(model, Ensemble) and kind == "pooled":
@@ -217,7 +218,12 @@ def feature_function(model: Encoding, kind: Kind) -> Callable[[Tensor], Tensor]:
         return lambda image_BCHW: model.encode(image_BCHW)[:, prefix:].mean(1)
     if kind == "patches":
         return lambda image_BCHW: encoder.fc_norm(encoder.forward_features(image_BCHW)[:, prefix:])
-    return lambda image_BCHW: encoder.forward_head(encoder.forward_features(image_BCHW), pre_logits=True)
+    return lambda image_BCHW: _of_image(encoder.forward_head(encoder.forward_features(image_BCHW), pre_logits=True))
+
+
+def _of_image(pooled: Tensor) -> Tensor:
+    """One vector an image, (B, D), where the head sees one for each class, (B, C, D)."""
+    return pooled.mean(1) if pooled.dim() == 3 else pooled
 
 
 def feature_shape(model: Encoding, kind: Kind) -> tuple[int, ...]:
@@ -253,10 +259,10 @@ def scores_and_features(model: Classifier) -> Callable[[Tensor], Tensor]:
             return torch.cat([logits_BC, *(value[:, classes:] for value in values)], dim=1)
 
         return all_of
-    pooled = feature_function(model, "pooled")
+    encoder = model.encoder
 
     def both(image_BCHW: Tensor) -> Tensor:
-        pooled_BD = pooled(image_BCHW)
-        return torch.cat([model.encoder.get_classifier()(pooled_BD), pooled_BD], dim=1)
+        pooled = encoder.forward_head(encoder.forward_features(image_BCHW), pre_logits=True)
+        return torch.cat([encoder.get_classifier()(pooled), _of_image(pooled)], dim=1)
 
     return both

@@ -15,9 +15,9 @@ OTHERS = {  # what timm and transformers make of the encoder
 }
 TIMM = 'import timm\n\nencoder = timm.create_model("local-dir:.", pretrained=True).eval()'
 NOT_NATIVE = (
-    "timm and transformers cannot open this folder, since timm does not have the encoder of this model as it is: with relative "
-    "positions, or cut after the last block that the decoder reads. timm refuses its weights, and transformers warns that "
-    "some do not fit. Do not use what it then has."
+    "timm and transformers cannot open this folder, since timm does not have this model as it is: with relative positions, a "
+    "head that pools for each class, or an encoder cut after the last block that the decoder reads. timm refuses its "
+    "weights, and transformers warns that some do not fit. Do not use what it then has."
 )
 VIEWS = {
     "squash": "the whole image, its shape not kept",

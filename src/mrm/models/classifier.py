@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mrm.data.config import Resize
 from mrm.data.reports import Tokenizer
 from mrm.models import encoder
 from mrm.models.card import Card
+from mrm.models.config import Pooling
 from mrm.models.limits import Levels, check_classes, check_encoder, check_fields
+
+# Shapes: B images, L patches, D width, C classes
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class ClassifierConfig:
     mean: Levels = 0.4978
     std: Levels = 0.2449
     drop_path: float = 0.1
-    pooling: Literal["mean", "attention"] = "mean"  # of the patch features
+    pooling: Pooling = "mean"  # of the patch features
     view: Literal["whole", "centre"] = "whole"  # of a radiograph that is not square; the published test cut its sides
     resize: Resize = "area"  # of training and test images; the published one is "bilinear"
     uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
@@ -40,7 +46,8 @@ class Classifier(nn.Module):
     """Features pooled, one logit a class. `encoder` is a timm VisionTransformer, Eva, ConvNeXt or Swin.
 
     Of a Vision Transformer, the mean of the patches is followed by a fresh norm, as published; attention (timm's `map`)
-    pools what the encoder's own norm gives. ConvNeXt and Swin pool and normalise as timm does.
+    pools what the encoder's own norm gives; with "class" each class pools for itself (`ClassQueries`), from the mean on,
+    and a fresh norm follows too. ConvNeXt and Swin pool and normalise as timm does.
     """
 
     encoder: Any  # of timm, head included
@@ -66,23 +73,56 @@ class Classifier(nn.Module):
         }
 
 
+class ClassQueries(nn.Module):
+    """Attention pooling by a query for each class: where a class looks is learnt with it.
+
+    Attention goes over the patches, normalised to equal length, by their product with the query; what is pooled are the
+    patches as they are. A query starts at 0, so that every class starts from the mean of all patches.
+    """
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.zeros(classes, width))
+
+    def attention(self, patches_BLD: Tensor) -> Tensor:
+        """The share of each patch for each class, (B, C, L)."""
+        keys_BLD = F.layer_norm(patches_BLD, patches_BLD.shape[-1:])
+        scores_BLC = F.linear(keys_BLD, self.query) / math.sqrt(patches_BLD.shape[-1])
+        return scores_BLC.transpose(1, 2).softmax(-1)
+
+    def forward(self, patches_BLD: Tensor) -> Tensor:
+        """The features of each class, (B, C, D)."""
+        return self.attention(patches_BLD).to(patches_BLD.dtype) @ patches_BLD
+
+
+class ClassHead(nn.Linear):
+    """A linear head that takes for each class features of its own, (B, C, D), and gives its logit, (B, C)."""
+
+    def forward(self, features_BCD: Tensor) -> Tensor:
+        """The product of each class's features and weights."""
+        return (features_BCD * self.weight).sum(-1) + self.bias
+
+
 def build_encoder(config, num_classes: int, drop_path_rate: float = 0.0) -> Any:
     """A timm encoder by a config's `encoder`, `encoder_options`, `image_size` and `pooling`, to pool and classify.
 
     The head starts at std 2e-5, so that a new classifier starts from nearly equal odds. MAE, appendix A.1. Raises
     ConfigError for attention pooling of an encoder without patches.
     """
-    attention = getattr(config, "pooling", "mean") == "attention"
-    if attention:
+    pooling: Pooling = getattr(config, "pooling", "mean")
+    if pooling != "mean":
         encoder.require_family(config.encoder, ("vit",), "attention pooling; leave --pooling out")
     built = encoder.create(
         config.encoder,
         config.encoder_options,
         config.image_size,
         num_classes=num_classes,
-        global_pool="map" if attention else "avg",
+        global_pool="map" if pooling == "attention" else "avg",
         drop_path_rate=drop_path_rate,
     )
+    if num_classes and pooling == "class":
+        built.attn_pool = ClassQueries(num_classes, built.embed_dim)
+        built.head = ClassHead(built.embed_dim, num_classes)
     if num_classes:
         head = built.get_classifier()
         nn.init.normal_(head.weight, std=2e-5)

@@ -50,7 +50,12 @@ def split(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, T
 
 
 def is_native(model: MRM | Classifier | Segmenter) -> bool:
-    """Whether timm opens the encoder of this model: it has no relative positions for a plain ViT, and no Eva cut short."""
+    """Whether timm opens the encoder of this model.
+
+    It has no head that pools for each class, no relative positions for a plain ViT, and no Eva cut short.
+    """
+    if isinstance(model, Classifier):
+        return model.config.pooling != "class"
     return not isinstance(model, Segmenter) or (
         not model.config.relative_positions and family_of(model.config.encoder) == "vit"
     )
@@ -79,7 +84,7 @@ def timm_arguments(model: MRM | Classifier | Segmenter) -> dict[str, Any]:
     config = model.config
     arguments = {k: v for k, v in config.encoder_options.items() if v is not None and k != "norm_eps"}  # timm has none
     if isinstance(model, Classifier):
-        pool = next(theirs for theirs, ours in POOLING.items() if ours == model.config.pooling)
+        pool = next((theirs for theirs, ours in POOLING.items() if ours == model.config.pooling), "avg")
         arguments |= {} if family_of(config.encoder) == "convnext" else {"img_size": config.image_size}
         return {**arguments, "global_pool": pool}
     if isinstance(model, Segmenter):  # which has no blocks after the last that its head reads, and no norm

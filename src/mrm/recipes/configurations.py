@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.data.config import FINETUNE_CROP, AugmentConfig, CropConfig, OnError, ReportConfig, Resize
-from mrm.models.config import LoraConfig, ModelConfig
+from mrm.models.config import LoraConfig, ModelConfig, Pooling
 from mrm.system.errors import ConfigError
 from mrm.training.config import LabelLossName, TrainConfig, check_patience, last_blocks
 
@@ -85,7 +85,7 @@ class FinetuneConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     scratch: bool = False  # train the same architecture from random weights, for comparison
     probe_first: bool = False  # start from a linear probe instead of a random head; helps with few labels or steps
-    pooling: Literal["mean", "attention"] = "mean"  # of the patches; attention learns where to look
+    pooling: Pooling = "mean"  # of the patches; attention learns where to look, class does so for each class
     image_size: int | None = None  # side of the images in pixels; by default that of --init
     mean: tuple[float, ...] = ()  # of grey values from 0 to 1: one, or three; by default that of --init
     std: tuple[float, ...] = ()  # the deviation, likewise

@@ -157,7 +157,12 @@ def _add_findings(app: FastAPI, state: AppState) -> None:
 
     explain_form = describe_form(
         finding={"type": "string", "enum": list(models.classes), "description": "the finding to explain"},
-        method={"type": "string", "enum": list(METHODS), "default": METHODS[0], "description": "how it is computed"},
+        method={
+            "type": "string",
+            "enum": models.methods or list(METHODS),
+            "default": METHODS[0],
+            "description": "how it is computed",
+        },
         format={
             "type": "string",
             "enum": ["png", "array"],
@@ -173,7 +178,7 @@ def _add_findings(app: FastAPI, state: AppState) -> None:
         form = await read_form(request, limits)
         state.require("explain")
         finding = form.choice("finding", models.classes)
-        method = form.choice("method", METHODS, METHODS[0])
+        method = form.choice("method", tuple(models.methods), METHODS[0])
         array, side = form.choice("format", ("png", "array"), "png") == "array", form.side
         upload = await state.decode(form)
         return await state.in_worker(lambda: models.explain(upload, finding, method, side, array))
@@ -232,7 +237,7 @@ def _add_status(app: FastAPI, state: AppState) -> None:
             capabilities=capabilities,
             findings=list(models.classes),
             thresholds=models.thresholds,
-            methods=list(METHODS) if "explain" in capabilities else [],
+            methods=models.methods,
             limits=asdict(state.limits),
             version=mrm.__version__,
         )

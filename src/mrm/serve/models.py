@@ -76,6 +76,11 @@ class Models:
         return self.predictor.kind
 
     @property
+    def methods(self) -> list[str]:
+        """The methods of heat maps that a classifier has; none for other models."""
+        return heat_maps.methods_of(self.model) if self.kind == "classifier" else []
+
+    @property
     def eval_view(self) -> EvalView | None:
         """How images are prepared for a classifier; None for models that take whole images."""
         return EvalView.of(self.model.config) if isinstance(self.model, Classifier) else None

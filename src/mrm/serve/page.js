@@ -6,6 +6,7 @@ const NOTICE = "not for clinical use";
 const MAX_RETRIES = 6;  // of a request that a busy service refuses
 const METHODS = {
   gradcam: { name: "gradient", about: "which patches raise this probability, not where disease is" },
+  attention: { name: "attention of the head", about: "which patches the head takes for this finding" },
   rollout: { name: "attention", about: "what the model attends to, the same for every finding" },
 };
 
