@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def main() -> None:
             "cores": cores(),
             "rows": options.rows,
             "images": options.rows * IMAGES_A_STUDY,
+            "load of the machine before": round(os.getloadavg()[0], 1),
             "seconds to write the archive": round(time.perf_counter() - start, 1),
             "first start": started(folder, options.workers),
             "second start": started(folder, options.workers),
@@ -98,30 +100,43 @@ def join(folder: Path, workers: int) -> dict[str, float]:
     from mrm.corpora.options import Options
     from mrm.data.header_index import HeaderIndex
 
-    start = time.perf_counter()
+    clock = Clock()
     images, _ = find_images(folder / "archive")
-    listed = time.perf_counter()
+    times = clock.lap("files listed")
     index = HeaderIndex(folder / "kept")
     index.read(list(images.values()), workers)
-    indexed, read_now = time.perf_counter(), index.read_now
-    own, of_workers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    processor_time = of_workers.ru_utime + of_workers.ru_stime or own.ru_utime + own.ru_stime
+    read_now = index.read_now
+    times |= clock.lap("headers")
     options = Options(table=(folder / "ris.csv",), classes=("TB",), workers=workers)
     release = custom.read(folder / "archive", options, index)
-    end = time.perf_counter()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times |= clock.lap("files listed again, table read, joined and reported")
     return {
-        "files listed, s": round(listed - start, 1),
-        "headers, s": round(indexed - listed, 1),
+        **times,
         "headers read": read_now,
-        "headers per second": round(read_now / (indexed - listed)) if read_now else 0,
-        "headers per second of processor time": round(read_now / processor_time) if read_now else 0,
-        "files listed again, table read, joined and reported, s": round(end - indexed, 1),
+        "headers per second": round(read_now / times["headers, s"]),
+        "headers per second of processor time": round(read_now / times["headers, s of processor time"]),
         "records": len(release.records),
         "rows and images left out": len(release.excluded),
-        "largest memory of the command, MB": round(memory / 1000),
-        "largest memory of a worker, MB": round(of_workers.ru_maxrss / 1000),
+        "largest memory of the command, MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000),
+        "largest memory of a worker, MB": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000),
     }
+
+
+class Clock:
+    """Time, and processor time of this process and its workers, since the last lap."""
+
+    def __init__(self) -> None:
+        self.last = self._now()
+
+    def lap(self, name: str) -> dict[str, float]:
+        """The times since the last lap."""
+        before, self.last = self.last, self._now()
+        wall, processor = (max(0.1, round(now - then, 1)) for now, then in zip(self.last, before, strict=True))
+        return {f"{name}, s": wall, f"{name}, s of processor time": processor}
+
+    def _now(self) -> tuple[float, float]:
+        usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return time.perf_counter(), sum(u.ru_utime + u.ru_stime for u in usage)
 
 
 # The export -------------------------------------------------------------------------------------------------

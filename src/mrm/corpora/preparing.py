@@ -46,7 +46,7 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     source, out = _folders(Path(source), Path(out))
     release = read(name, source, options, out)
     if release.understood:
-        print(release.understood)
+        print(release.understood, end="\n\n")
     output_folder.make_folder(out)
     _require_records(name, release, source, out)
     with output_folder.writing(out):

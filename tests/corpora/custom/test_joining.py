@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mrm.corpora import Options, custom, prepare
@@ -11,7 +12,7 @@ from mrm.data.header_index import HeaderIndex
 from mrm.system.errors import RecordError
 from tests.support import hospital_export
 from tests.support.corpora.custom import write_image
-from tests.support.dicom_files import write_dicom
+from tests.support.dicom_files import dataset, saved, write_dicom
 from tests.support.hospital_export import DELIMITERS, ENCODINGS, KEYS, Form, Image, write_table
 
 CSV = [Form(key, delimiter=d, encoding=e) for key in KEYS for d in DELIMITERS for e in ENCODINGS]
@@ -347,3 +348,19 @@ def test_a_key_that_no_column_is_taken_for_cannot_join(archive, kept, tmp_path):
         joined(archive, kept, table, join_by="study_uid")
     with pytest.raises(RecordError, match="join_by: unknown value 'acession'; choose from image_path, "):
         Options(join_by="acession")
+
+
+def test_objects_without_pixels_are_left_out_and_other_modalities_are_said(tmp_path):
+    for number, modality in enumerate(["CR", "CT", "DX"]):
+        write_dicom(tmp_path / "a" / str(number), number, AccessionNumber=f"A{number}", Modality=modality)
+    report = dataset(np.zeros((2, 2), np.uint8), Modality="SR", AccessionNumber="A0", Rows=None, Columns=None)
+    del report.PixelData
+    (tmp_path / "a" / "sr").write_bytes(saved(report))
+    table = table_of(tmp_path, "Accession", "A0", "A1", "A2")
+    release = custom.read(tmp_path / "a", Options(table=(table,)), HeaderIndex())
+    assert [r.name for r in release.records] == ["0", "1", "2"]
+    assert [(e.name, e.reason, e.detail) for e in release.excluded] == [
+        ("sr", "image without pixels, such as a structured report", "modality SR")
+    ]
+    assert any(n.startswith("1 images are no radiographs (CR, DX, RG) by their headers: CT 1") for n in release.notes)
+    assert "modalities CR 1, CT 1, DX 1\nbody parts CHEST 3" in release.understood

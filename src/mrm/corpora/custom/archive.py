@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from mrm.corpora.contract import IMAGES, every_file, file_stem, inside, plain_age
+from mrm.corpora.contract import IMAGES, UNNAMED, Exclusion, every_file, file_stem, inside, plain_age
 from mrm.data.folders import is_image, is_system_file, may_be_image, system_note
 from mrm.data.header_index import Header, HeaderIndex, identity
+from mrm.system.errors import RecordError
 
 OTHER_FORMATS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 EXTRA = ("sex", "age", "date", "accession")
+NO_PIXELS = f"{UNNAMED}pixels, such as a structured report"
 BY_FILE, BY_FOLDER = "file name", "folder"
 
 
@@ -50,6 +53,10 @@ class Archive:
     def _by(self) -> dict[str, Mapping[str, list[str]]]:
         return {}
 
+    def count(self, images: Iterable[str], what: str) -> Counter[str]:
+        """How many of the images have each value of a header; those that state none are left out."""
+        return Counter(value for image in images if (value := self.header(image).get(what, "")))
+
     def why_unstated(self, image: str) -> str:
         """Why the header of an image says nothing: it cannot be read, or there is none; empty if there is one."""
         file = self.images[image]
@@ -60,6 +67,28 @@ class Archive:
         header = self.header(image)
         facts = {"view": header.get("view", ""), "sex": header.get("sex", ""), "age": plain_age(header.get("age", ""))}
         return {**identity(header), **{name: value for name, value in facts.items() if value}}
+
+
+def read_archive(
+    source: Path, headers: HeaderIndex, workers: int, with_headers: bool
+) -> tuple[Archive, list[Exclusion], list[str]]:
+    """The images below a folder, the DICOM objects that are no images, and notes that count other files.
+
+    Raises RecordError for a folder without images.
+    """
+    images, notes = find_images(source)
+    if with_headers:
+        headers.read([file for name, file in images.items() if may_be_dicom(name)], workers)
+    objects = [
+        Exclusion(name, NO_PIXELS, f"modality {header.get('modality') or 'not stated'}")
+        for name, file in images.items()
+        if (header := headers.get(file)) and not {"height", "width"} & header.keys()
+    ]
+    names = {e.name for e in objects}
+    images = {name: file for name, file in images.items() if name not in names}
+    if not images:
+        raise RecordError(f"{source}: has no images; expected PNG, JPEG, TIFF or DICOM files")
+    return Archive(source, images, headers), objects, notes
 
 
 def extra_of(split: str, facts: Mapping[str, str]) -> dict[str, str]:

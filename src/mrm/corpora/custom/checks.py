@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mrm.corpora.contract import Exclusion
 from mrm.corpora.custom.archive import Archive
 from mrm.corpora.custom.joining import Entry
+from mrm.data.chest_tags import RADIOGRAPHS, TOLERATED
 from mrm.data.records import Records
 
 OTHER_PATIENT = "patient of the row is not that of the image"
@@ -65,4 +66,17 @@ def without_study(archive: Archive) -> list[str]:
         return []
     return [
         f"{len(lacking):,} DICOM files have no StudyInstanceUID, such as {lacking[0]}; each counts as a study of its own"
+    ]
+
+
+def no_radiographs(records: Records, archive: Archive) -> list[str]:
+    """A note on images of another modality, such as the CT of the same request."""
+    counts = archive.count((record.name for record in records), "modality")
+    others = {modality: n for modality, n in counts.items() if modality.upper() not in RADIOGRAPHS | TOLERATED}
+    if not others:
+        return []
+    shown = ", ".join(f"{modality} {n:,}" for modality, n in others.items())
+    return [
+        f"{sum(others.values()):,} images are no radiographs (CR, DX, RG) by their headers: {shown}; take them out of the "
+        "source if they are not wanted"
     ]

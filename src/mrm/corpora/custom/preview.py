@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from mrm.corpora.custom.archive import Archive
 from mrm.corpora.custom.export_tables import ExportTable
-from mrm.corpora.custom.joining import Joined
+from mrm.corpora.custom.joining import SAID, Joined
 from mrm.corpora.custom.labels import LabelReader
 from mrm.data.records import Record, Records
 from mrm.system.text_table import WIDTH, text_table, wrapped
@@ -27,7 +27,7 @@ def understood(
     lines += _matches(joined, archive)
     lines += ["", *_examples(joined, records)]
     lines += ["", *labels.lines()]
-    return wrapped([*lines, *_archive(records)])
+    return wrapped([*lines, *_archive(records, archive)])
 
 
 def _columns(table: ExportTable) -> list[str]:
@@ -73,12 +73,17 @@ def _end(text: str) -> str:
     return text if len(text) <= LONGEST_NAME else f"...{text[3 - LONGEST_NAME :]}"
 
 
-def _archive(records: Records) -> Iterator[str]:
-    """Patients, studies, views and dates of the records."""
+def _archive(records: Records, archive: Archive) -> Iterator[str]:
+    """Patients, studies, views, modalities, body parts and dates of the records."""
     views = Counter(record.view or "not stated" for record in records)
     studies = {record.study for record in records} - {""}
+    if not records:
+        return
     yield f"patients {records.known_patients.count or 0:,}, studies {len(studies):,}, images {len(records):,}"
     yield "views " + ", ".join(f"{view} {count:,}" for view, count in views.most_common(6))
+    for name, what in (("modalities", "modality"), ("body parts", "body_part")):
+        if counts := archive.count((record.name for record in records), what):
+            yield f"{name} " + ", ".join(f"{value} {count:,}" for value, count in counts.most_common(6))
     days = sorted(day for record in records if (day := record.extra.get("date", "")))
     if days:
         yield f"dates {days[0]} to {days[-1]} ({len(days):,} of {len(records):,} records)"
@@ -89,4 +94,6 @@ def advice(joined: Joined) -> str:
     if joined.matched:
         return ""
     pairs = "; ".join(f"{ours!r} in the table, {theirs!r} of the images" for ours, theirs in joined.similar)
-    return f"No value of the column {joined.way.key} is one of the images; the most similar are: {pairs or 'none'}"
+    known_by = SAID.get(joined.way.by, joined.way.by)
+    advice = f"No {joined.way.key} of a row is the {known_by} of an image; the most similar are: {pairs or 'none'}"
+    return ". ".join([advice, *joined.notes])

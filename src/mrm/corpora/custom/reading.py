@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mrm.corpora.contract import UNNAMED, Exclusion, Release
 from mrm.corpora.custom import checks, preview
-from mrm.corpora.custom.archive import Archive, extra_of, find_images, may_be_dicom
+from mrm.corpora.custom.archive import Archive, extra_of, read_archive
 from mrm.corpora.custom.description import FILE, Description
 from mrm.corpora.custom.export_tables import ExportTable, find_tables, read_tables, take_columns
 from mrm.corpora.custom.folder import read_folder
@@ -23,7 +23,6 @@ from mrm.corpora.options import Options
 from mrm.data.dates import day_of
 from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Record, Records
-from mrm.system.errors import RecordError
 
 BAD_LABEL = "label not understood"
 BAD_SPLIT = "split not understood"
@@ -36,12 +35,8 @@ def read(source: Path, options: Options, headers: HeaderIndex) -> Release:
     """
     files, description = find_tables(source, options)
     tables = read_tables(files, description, options)
-    images, notes = find_images(source)
-    if not images:
-        raise RecordError(f"{source}: has no images; expected PNG, JPEG, TIFF or DICOM files")
-    if options.check != "none" or tables:
-        headers.read([file for name, file in images.items() if may_be_dicom(name)], options.workers)
-    archive = Archive(source, images, headers)
+    with_headers = bool(tables) or options.check != "none"
+    archive, objects, notes = read_archive(source, headers, options.workers, with_headers)
     texts = open_reports(source, description.reports)
     if not tables:
         records = texts.finish(Records(read_folder(archive, texts, options), options.classes, str(source)))
@@ -54,7 +49,7 @@ def read(source: Path, options: Options, headers: HeaderIndex) -> Release:
         inputs=files,
         version="by a table" if tables else "by folders",
         splits=_splits(records),
-        excluded=[*export.excluded, *texts.excluded],
+        excluded=[*objects, *export.excluded, *texts.excluded],
         counts={"images with report": sum(bool(r.report) for r in records)},
         purpose="labels" if records.classes else "reports",
         notes=[*notes, *texts.notes(), *export.notes, *_notes(records)],
@@ -112,6 +107,7 @@ def _from_tables(
         *notes,
         *checks.contrary_labels(records),
         *checks.without_study(archive),
+        *checks.no_radiographs(records, archive),
     ]
     notes += [reader.advice] if reader.advice else []
     files = {FILE: description.to_yaml()}
