@@ -31,6 +31,7 @@ from mrm.data.report_files import read_report_file
 from mrm.data.reports import Tokenizer
 from mrm.evaluation.predictions import Predictions, read_dice, read_predictions, write_predictions
 from mrm.inference import neighbours
+from mrm.interop import hub_folder
 from mrm.models import model_folder, noise
 from mrm.models.card import Gaussian, OutlierReference, PastTest
 from mrm.models.classifier import Classifier
@@ -187,13 +188,15 @@ def _models(folder: Path) -> list[Kind]:
     state = io.BytesIO()
     torch.save({"step": 3, "best": 0.5, "weights": {}, "optimizer": {"state": {0: torch.ones(9)}}}, state)
 
-    def with_valid(part: str, other: str) -> Callable[[Path], None]:
+    def with_valid(part: str, *others: str, source: str = "classifier") -> Callable[[Path], None]:
         def read(path: Path) -> None:
-            (path.parent / other).write_bytes((folder / "classifier" / other).read_bytes())
+            for other in others:
+                (path.parent / other).write_bytes((folder / source / other).read_bytes())
             assert path.name == part
             model = mrm.load(path.parent)
             mrm.load_encoder(path.parent)
-            model(torch.zeros(1, 3, 64, 64))
+            if model.config.image_size == 64:  # a damaged size is resampled to, and may be large
+                model(torch.zeros(1, 3, 64, 64))
 
         return read
 
@@ -209,10 +212,23 @@ def _models(folder: Path) -> list[Kind]:
             True,
         ),
         Kind("weights/model.safetensors", [weights], with_valid("model.safetensors", "config.json"), json=True),
+        *_hub_folders(folder, with_valid),
         Kind("tokenizer.json", [tokenizer.to_json().encode()], read_tokenizer, text=True, json=True),
         Kind("MRM.pth", [published], mrm.load, archive=True),
         Kind("legacy.pth", [legacy.getvalue()], read_weights),
         Kind("training.pt", [state.getvalue()], read_pickle, archive=True),
+    ]
+
+
+def _hub_folders(folder: Path, with_valid: Callable[..., Callable[[Path], None]]) -> list[Kind]:
+    """The two JSON files of a hub folder, and the one that a folder of timm has."""
+    hub_folder.write_hub_folder(folder / "classifier", folder / "hub")
+    config, card = ((folder / "hub" / name).read_bytes() for name in ("config.json", "mrm.json"))
+    weights = "model.safetensors"
+    return [
+        Kind("hub/config.json", [config], with_valid("config.json", weights, "mrm.json", source="hub"), True, True),
+        Kind("hub-card/mrm.json", [card], with_valid("mrm.json", weights, "config.json", source="hub"), True, True),
+        Kind("timm/config.json", [config], with_valid("config.json", weights, source="hub"), True, True),
     ]
 
 
