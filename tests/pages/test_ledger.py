@@ -11,11 +11,15 @@ def test_ledger_warns_before_its_numbers(tmp_path):
     row = {
         "entry": "nih-1",
         "model": "runs/<a>",
+        "label": "<a>",
+        "trained_on": "MIMIC-CXR",
         "overlap": ["3 records shared"],
         "cells": [run],
         "metric": "mean AUROC",
     }
-    facts["rows"] = [row | {"published": 0.794, "ours": ours, "gap": None, "fingerprints": ["abc123"]}]
+    facts["rows"] = [
+        row | {"published": 0.794, "ours": ours, "gap": None, "first_less_this": None, "fingerprints": ["abc123"]}
+    ]
     text = write_ledger_page(tmp_path / "ledger.html", facts).read_text()
     check_whole(text)
     for warning in ("A rehearsal: every run squeezed into 5 steps", "3 records shared"):

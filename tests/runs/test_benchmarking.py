@@ -21,6 +21,7 @@ from mrm.runs.benchmarking import BenchmarkConfig
 from mrm.statistics import dice, ranking, seeds
 from mrm.system.errors import CheckpointError, ConfigError, OutputError, RunError
 from mrm.training.trainer import Stopped
+from tests.support.foreign_encoders import write_timm
 
 
 @pytest.fixture
@@ -63,7 +64,8 @@ class Pretended:
         seed = int(run.parent.name.rpartition("-")[2])
         labels_N, patients = (np.arange(100) % 5 < 2).astype(float), [f"p{i // 2}" for i in range(100)]
         common_N, own_N = (np.random.default_rng(s).normal(size=100) for s in (99, seed))
-        scores_N1 = 1 / (1 + np.exp(-(1.2 * labels_N + common_N + 0.3 * own_N)))[:, None]
+        signal = 2.4 if run.parent.name.startswith("better") else 1.2
+        scores_N1 = 1 / (1 + np.exp(-(signal * labels_N + common_N + 0.3 * own_N)))[:, None]
         found = Predictions([f"{i}.png" for i in range(100)], patients, ("nodule",), labels_N[:, None], scores_N1)
         report = ranking.classification_report(found.labels_NC, scores_N1, found.classes, patients, draws)
         write_results(out, {}, found)
@@ -180,6 +182,51 @@ def test_the_interval_is_over_test_patients_and_seeds(tmp_path, lists, model):
     assert Uncalled().benchmark(config(out, lists, model))["rows"] == [row]
 
 
+def test_models_are_compared_in_pairs_with_the_first_and_corrected_for_all(tmp_path, lists, model):
+    better = model.rename(model.with_name("better"))
+    foreign = write_timm("convnext_tiny", tmp_path / "foreign").init
+    models = (str(better), f"timm:convnext_tiny={foreign}", "scratch")
+    out = tmp_path / "out"
+    rows = Pretended().benchmark(config(out, lists, better, models=models, seeds=(0, 1)))["rows"]
+    assert [row["label"] for row in rows] == ["better", "convnext_tiny", "scratch"]
+    assert [row["trained_on"] for row in rows] == [
+        "unknown: its card does not say",
+        "unknown",
+        "nothing: its weights are random",
+    ]
+    assert rows[0]["first_less_this"] is None
+    scores = {
+        label: [
+            read_predictions(out / "cells" / "nih-1" / f"{label}-{seed}" / "test" / "predictions.csv")
+            for seed in (0, 1)
+        ]
+        for label in ("better", "convnext_tiny")
+    }
+    first, second = (np.stack([test.probabilities_NC for test in tests]) for tests in scores.values())
+    test = scores["better"][0]
+    expected = seeds.difference_over_seeds(test.labels_NC, first, second, ("nodule",), test.patients)["mean"]
+    compared = rows[1]["first_less_this"]
+    assert compared["value"] == pytest.approx(expected.difference.value)
+    assert compared["value"] > 0.05
+    ends = (expected.difference.low, expected.difference.high)
+    assert (compared["low"], compared["high"]) == pytest.approx(ends, abs=0.05)
+    p = sorted(row["first_less_this"]["p"] for row in rows[1:])
+    corrected = sorted(row["first_less_this"]["p_holm"] for row in rows[1:])
+    assert corrected == pytest.approx([min(1, 2 * p[0]), max(min(1, 2 * p[0]), p[1])])
+    page = (out / "ledger.html").read_text()
+    assert f"{compared['value']:+.3f} (" in page
+    assert "trained on: nothing: its weights are random" in page
+
+
+def test_models_that_were_not_tested_on_the_same_records_are_not_compared(tmp_path, lists, model):
+    class Fewer(Pretended):
+        def evaluate(self, run, *options, **more):
+            return super().evaluate(run, *options, **more) | {"fingerprint": run.parent.name.rpartition("-")[0]}
+
+    rows = Fewer().benchmark(config(tmp_path / "out", lists, model, models=(str(model), "scratch"), seeds=(0,)))["rows"]
+    assert [row["first_less_this"] for row in rows] == [None, None]
+
+
 def test_one_seed_has_the_interval_of_its_test(tmp_path, lists, model):
     (row,) = Pretended().benchmark(config(tmp_path / "out", lists, model, seeds=(0,)))["rows"]
     (cell,) = row["cells"]
@@ -261,6 +308,8 @@ def test_wrong_names_are_answered_with_the_right_ones(tmp_path, lists, model):
         pretended.benchmark(config(tmp_path / "c", lists, model, data=None))
     with pytest.raises(ConfigError, match="at least one model"):
         pretended.benchmark(config(tmp_path / "d", lists, model, models=("scratch",)))
+    with pytest.raises(ConfigError, match="a model is given twice"):
+        pretended.benchmark(config(tmp_path / "g", lists, model, models=(str(model), str(model))))
     with pytest.raises(ConfigError, match="at least one seed"):
         pretended.benchmark(config(tmp_path / "e", lists, model, seeds=()))
     with pytest.raises(CheckpointError, match="no such file or folder"):

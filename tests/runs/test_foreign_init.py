@@ -46,6 +46,10 @@ def test_a_classifier_is_fine_tuned_from_each_family_and_tested(name, phantoms, 
     if name == "convnext_tiny":  # whose head is named otherwise than that of the others
         results = runs.evaluate(run, phantoms / "records.csv", tmp_path / "test", draws=50)
         assert 0 <= results["classes"]["mean"]["auroc"]["value"] <= 1
+        line = (
+            "the encoder that it started from (encoder) cannot be compared with the test records, so overlap cannot be"
+        )
+        assert [one for one in results["overlap"] if one.startswith(line) and one.endswith("trained on: unknown")]
 
 
 def test_a_classifier_of_dinov2_takes_other_sizes_means_and_a_probe_first(dinov2, phantoms, tmp_path):

@@ -279,7 +279,8 @@ def benchmark(
         data: the corpus as `mrm prepare` writes it, or its published lists; phantom draws its own.
 
     What is trained:
-        models: runs, model folders or MRM.pth; `scratch` is the architecture of the first with random weights.
+        models: what --init takes: runs, MRM.pth, encoders of other programs; `scratch` is the architecture of the first
+            with random weights. The others are compared with the first.
         only: entries of the suite, such as nih-1; by default all.
         modern: use the recipes NAME-modern instead of the published ones.
         seeds: one fine-tuning for each.

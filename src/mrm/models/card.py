@@ -19,6 +19,7 @@ ORIGIN: dict[str, Any] = {  # types of what a card says about where a model come
     "patients": int | None,
     "fingerprint": str,
     "init": str | None,
+    "init_trained_on": str | None,
     "seed": int,
     "step": int,
     "file": str,

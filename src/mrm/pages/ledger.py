@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mrm.pages.layout import short, template
+from mrm.pages.layout import p_value, template
 from mrm.system.files import write_whole
 
-NOTE = "95 % intervals. A gap is our number minus the published one, whose own uncertainty is unknown."
-HEAD = ("entry", "model", "metric", "published", "ours", "gap", "tested on", "state")
+NOTE = (
+    "95 % intervals. A gap is our number minus the published one, whose own uncertainty is unknown. First minus this: the first "
+    "model of the entry and this one on the same test patients and seeds; p values are corrected for all of them (Holm)."
+)
+HEAD = ("entry", "model", "metric", "published", "ours", "gap", "first minus this", "tested on", "state")
 
 
 def write_ledger_page(file: Path, ledger: dict[str, Any]) -> Path:
@@ -43,11 +46,12 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     ours, states = row["ours"], [run["status"] for run in row["cells"]]
     return (
         row["entry"],
-        Path(row["model"]).name,
+        row["label"],
         row["metric"],
         "none" if row["published"] is None else f"{row['published']:.3f} (no interval published)",
         _estimate(ours, "{:.3f}"),
         _estimate(row["gap"], "{:+.3f}"),
+        _compared(row["first_less_this"]),
         _tested_on(ours),
         ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
     )
@@ -73,13 +77,21 @@ def _estimate(estimate: dict[str, Any] | None, number: str) -> str:
     return f"{text}, {estimate['seeds']} seed" + ("s" if estimate["seeds"] > 1 else "")
 
 
+def _compared(difference: dict[str, Any] | None) -> str:
+    """'+0.012 (-0.004 to +0.028), 3 seeds, p=0.130', or '' where there is none."""
+    if difference is None:
+        return ""
+    p = p_value(difference["p_holm"])
+    return f"{_estimate(difference, '{:+.3f}')}, p{'' if p.startswith('<') else '='}{p}"
+
+
 def details(ledger: dict[str, Any]) -> list[tuple[str, list[str]]]:
     """What stands under the table for each row, a title and its lines: commands, failures, fingerprints, overlaps."""
-    return [(f"{row['entry']}, {row['model']}", _detail_lines(row)) for row in ledger["rows"]]
+    return [(f"{row['entry']}, {row['label']}", _detail_lines(row)) for row in ledger["rows"]]
 
 
 def _detail_lines(row: dict[str, Any]) -> list[str]:
-    lines = []
+    lines = [f"model: {row['model']}", f"trained on: {row['trained_on']}"]
     for run in row["cells"]:
         if "command" in run:
             lines.append(f"seed {run['seed']}: {run['command']}")
@@ -97,6 +109,6 @@ def _rehearsal(ledger: dict[str, Any]) -> str:
 
 
 def _warnings(ledger: dict[str, Any]) -> list[str]:
-    overlaps = [f"{row['entry']}, {short(row['model'])}: {line}" for row in ledger["rows"] for line in row["overlap"]]
+    overlaps = [f"{row['entry']}, {row['label']}: {line}" for row in ledger["rows"] for line in row["overlap"]]
     rehearsal = _rehearsal(ledger)
     return [rehearsal, *overlaps] if rehearsal else overlaps

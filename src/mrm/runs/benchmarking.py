@@ -28,6 +28,7 @@ from mrm.models import model_folder
 from mrm.pages.ledger import markdown, write_ledger_page
 from mrm.recipes import FinetuneConfig, SegmentConfig, suites
 from mrm.recipes.suites import Entry, Suite
+from mrm.runs.encoder_facts import NOT_PRE_TRAINED, short_names, trained_on
 from mrm.runs.evaluating import evaluate
 from mrm.runs.finetuning import finetune
 from mrm.runs.output_lock import alone_in
@@ -36,6 +37,7 @@ from mrm.runs.pretraining import pretrain
 from mrm.runs.reading_options import Reading
 from mrm.runs.segmenting import segment
 from mrm.statistics import seeds
+from mrm.statistics.comparison import bootstrap_p, holm
 from mrm.statistics.intervals import Bootstrap
 from mrm.statistics.ranking import RankedScores, bootstrap_metrics, mean_degrees, mean_or_nan
 from mrm.system.errors import ConfigError, RunError
@@ -55,7 +57,7 @@ class BenchmarkConfig:
     suite: str
     out: Path
     data: Path | None = None  # the prepared corpus, or the published lists; `phantom` draws its own
-    models: tuple[str, ...] = ()  # runs, model folders, MRM.pth; "scratch" has random weights
+    models: tuple[str, ...] = ()  # what --init takes; "scratch" has random weights; others are compared with the first
     images: Path | None = None  # the folder that relative image paths start from; by default that of the lists
     seeds: tuple[int, ...] = (0, 1, 2)
     only: tuple[str, ...] = ()  # entries of the suite; by default all
@@ -71,11 +73,12 @@ class Cell:
     model: str
     entry: Entry
     seed: int
+    label: str  # of the model
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"{self.entry.name}/{Path(self.model).stem or 'model'}-{self.seed}"
+        return f"{self.entry.name}/{self.label.replace('/', '_')}-{self.seed}"
 
 
 @alone_in("config.out")
@@ -84,7 +87,8 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     suite = suites.find(config.suite)
     _open(config)
     data, models = _ready(config, suite)
-    cells = [Cell(m, e, s) for e in _chosen(config, suite) for m in models for s in config.seeds]
+    labels = labels_of(models)
+    cells = [Cell(m, e, s, labels[m]) for e in _chosen(config, suite) for m in models for s in config.seeds]
     for cell in cells:
         if status(config, cell) != "done":
             print(f"{cell.name}: {cell.entry.recipe}, seed {cell.seed}", flush=True)
@@ -107,7 +111,7 @@ def table(ledger: dict[str, Any]) -> str:
         difference = "" if gap is None else f"{gap['value']:+.3f}"
         done = sum(cell["status"] == "done" for cell in row["cells"])
         state = f"{done} of {len(row['cells'])} done"
-        rows.append([row["entry"], Path(row["model"]).name, published, *numbers[:2], difference, *numbers[2:], state])
+        rows.append([row["entry"], row["label"], published, *numbers[:2], difference, *numbers[2:], state])
     head = ("entry", "model", "published", "ours", "95 % interval", "gap", "n", "positives", "runs")
     return text_table(head, rows, text_columns=2)
 
@@ -149,14 +153,20 @@ def _ready(config: BenchmarkConfig, suite: Suite) -> tuple[Path, tuple[str, ...]
         suites.require_data(replace(suite, entries=tuple(_chosen(replace(config, modern=False), suite))), data)
     if not models or all(m == SCRATCH for m in models):
         raise ConfigError("name at least one model to fine-tune: --models MRM.pth; `scratch` takes its architecture")
-    if len({Path(m).stem for m in models}) < len(models):
-        raise ConfigError(f"the last part of each model's path must differ, as it names the model: {', '.join(models)}")
+    labels_of(models)
     for model in models:
         if model != SCRATCH:
             model_folder.architecture(model)
     if not config.seeds:
         raise ConfigError("a benchmark needs at least one seed: --seeds 0")
     return data, tuple(models)
+
+
+def labels_of(models: Sequence[str]) -> dict[str, str]:
+    """A short name for each model. Raises ConfigError where a model is given twice, RunError where two are alike."""
+    if len(set(models)) < len(models):
+        raise ConfigError(f"a model is given twice: {', '.join(models)}")
+    return {SCRATCH: SCRATCH} | short_names([model for model in models if model != SCRATCH])
 
 
 def _phantom_model(config: BenchmarkConfig, data: Path) -> Path:
@@ -277,10 +287,11 @@ def _measure(
 
 def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[str, Any]:
     """Write `ledger.json`, `ledger.md` and `ledger.html` from the cells so far. Returns the ledger."""
-    rows = [
-        _row(config, entry, model, [c for c in cells if (c.entry, c.model) == (entry, model)])
-        for entry, model in dict.fromkeys((c.entry, c.model) for c in cells)
-    ]
+    parts: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        parts.setdefault((cell.entry.name, cell.model), []).append(cell)
+    rows = [_row(config, part) for part in parts.values()]
+    compare_models(config, rows, list(parts.values()))
     ledger = {
         "suite": suite.name,
         "about": suite.about,
@@ -293,8 +304,9 @@ def write(config: BenchmarkConfig, suite: Suite, cells: Sequence[Cell]) -> dict[
     return ledger
 
 
-def _row(config: BenchmarkConfig, entry: Entry, model: str, cells: Sequence[Cell]) -> dict[str, Any]:
+def _row(config: BenchmarkConfig, cells: Sequence[Cell]) -> dict[str, Any]:
     """One model by one recipe: the mean over seeds, its interval, and the gap to the published number."""
+    entry, model = cells[0].entry, cells[0].model
     notes = [_note(config, cell) for cell in cells]
     done = [note for note in notes if note["status"] == "done"]
     ours = _over_seeds(config, cells, notes)
@@ -305,6 +317,8 @@ def _row(config: BenchmarkConfig, entry: Entry, model: str, cells: Sequence[Cell
         "entry": entry.name,
         "recipe": entry.recipe,
         "model": model,
+        "label": cells[0].label,
+        "trained_on": NOT_PRE_TRAINED if model == SCRATCH else trained_on(Path(model)),
         "metric": entry.metric,
         "published": entry.published,
         "ours": ours,
@@ -348,6 +362,35 @@ def _over_seeds(
     spread_D = seeds.with_seed_variance(value_S, drawn_SD, np.random.default_rng(0))
     low, high = np.nanquantile(spread_D, [tail, 1 - tail]).tolist()
     return {**summary, "low": low, "high": high, "note": seeds.seed_note(len(defined))}
+
+
+def compare_models(config: BenchmarkConfig, rows: Sequence[dict[str, Any]], parts: Sequence[Sequence[Cell]]) -> None:
+    """Give each row but the first of its entry the paired difference of the first model and this one.
+
+    Of the seeds that both have done on the same test records; p values are corrected by Holm for all of the ledger.
+    """
+    firsts: dict[str, Sequence[Cell]] = {}
+    for row, cells in zip(rows, parts, strict=True):
+        first = firsts.setdefault(row["entry"], cells)
+        row["first_less_this"] = None if first is cells else _difference(config, first, cells)
+    compared = [row["first_less_this"] for row in rows if row["first_less_this"]]
+    for difference, p in zip(compared, holm([difference["p"] for difference in compared]), strict=True):
+        difference["p_holm"] = float(p)
+
+
+def _difference(config: BenchmarkConfig, first: Sequence[Cell], second: Sequence[Cell]) -> dict[str, Any] | None:
+    """First less second over the seeds that both have done: value, interval, p; None where they cannot be paired."""
+    pairs = [(cells, [_note(config, cell) for cell in cells]) for cells in zip(first, second, strict=True)]
+    done = [(cells, notes) for cells, notes in pairs if all(note["status"] == "done" for note in notes)]
+    tested = {(note["fingerprints"]["test"], note["estimate"]["n"]) for _, notes in done for note in notes}
+    if len(tested) != 1 or any(note["estimate"]["low"] is None for _, notes in done for note in notes):
+        return None
+    value_S = np.array([one["estimate"]["value"] - other["estimate"]["value"] for _, (one, other) in done])
+    drawn = [[_resamples(config, cell) for cell in cells] for cells, _ in done]
+    gaps_SD = np.stack([one - other for (one, _), (other, _) in drawn])
+    gaps_D = seeds.with_seed_variance(value_S, gaps_SD, np.random.default_rng(0), (-1.0, 1.0))
+    low, high = np.nanquantile(gaps_D, [drawn[0][0][1], 1 - drawn[0][0][1]]).tolist()
+    return {"value": float(value_S.mean()), "low": low, "high": high, "p": bootstrap_p(gaps_D)[0], "seeds": len(done)}
 
 
 def _resamples(config: BenchmarkConfig, cell: Cell) -> tuple[np.ndarray, float]:

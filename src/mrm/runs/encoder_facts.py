@@ -10,9 +10,32 @@ from mrm.audit.fingerprints import Fingerprints
 from mrm.data.records import Records
 from mrm.evaluation.classifier_test import overlaps
 from mrm.models import known_weights, model_folder
+from mrm.models.card import Card
+from mrm.models.init_paths import init_path
 from mrm.models.limits import per_channel
+from mrm.system.errors import RunError
 
 NOT_PRE_TRAINED = "nothing: its weights are random"
+
+
+def short_names(given: Sequence[str]) -> dict[str, str]:
+    """A short name for each encoder: that of published weights, of the timm model, or the last part of its path.
+
+    Where two are alike, the part before stands there too. Raises RunError where they are still alike.
+    """
+    last = {text: _last_name(text) for text in given}
+    names = {
+        text: name if list(last.values()).count(name) == 1 else "/".join(init_path(text).path.resolve().parts[-2:])
+        for text, name in last.items()
+    }
+    if len(set(names.values())) < len(names):
+        raise RunError(f"two encoders have the same name: {', '.join(last.values())}; rename a folder")
+    return names
+
+
+def _last_name(text: str) -> str:
+    known, place = known_weights.identify(text), init_path(text)
+    return known.name if known else place.timm_name or place.path.resolve().name
 
 
 def encoder_facts(models: Mapping[str, Path | None]) -> dict[str, dict[str, Any]]:
@@ -64,3 +87,21 @@ def seen_of_test(models: Mapping[str, Path | None], test: Records, prints: Finge
                 f"trained on: {trained_on(path)}"
             )
     return lines
+
+
+def init_trained_on(init: Path) -> str | None:
+    """What the first encoder of a model was trained on, if no fingerprints of its records come along with it; else None."""
+    if model_folder.seen_at(init) is None:
+        return trained_on(init)
+    return model_folder.read_card(model_folder.find_model(init)).origin.get("init_trained_on")
+
+
+def seen_by_first_encoder(card: Card) -> list[str]:
+    """A line where the encoder that a model started from has no fingerprints to compare test records with."""
+    known = card.origin.get("init_trained_on")
+    if not known:
+        return []
+    return [
+        f"the encoder that it started from ({card.origin.get('init')}) cannot be compared with the test records, so overlap "
+        f"cannot be ruled out; it was trained on: {known}"
+    ]

@@ -33,6 +33,7 @@ from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.pages.evaluation import write_evaluation_page
 from mrm.pages.segmentation import Case, write_segmentation_page
+from mrm.runs.encoder_facts import seen_by_first_encoder
 from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import Reading, autocast, device_of
 from mrm.runs.run_folder import warn_of
@@ -110,7 +111,7 @@ def evaluate_findings(
     card, tested = network.card, labelled_records(network, records, reading.images)
     folder = model_folder.find_model(model)
     prints = fingerprint(tested)
-    leaks = overlaps(folder / "seen", tested, "test", folder / CALIBRATED_ON, prints)
+    leaks = overlaps(folder / "seen", tested, "test", folder / CALIBRATED_ON, prints) + seen_by_first_encoder(card)
     twice = repeats(tested, prints, "the test set")
     warn_of([*leaks, *twice])
     scores = score(network, tested, records, reading)
@@ -167,6 +168,7 @@ def evaluate_masks(
     require_meaning(masked, network.card.origin.get("ignores_255", False))
     prints = fingerprint(masked.records())
     leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test", prints=prints)
+    leaks += seen_by_first_encoder(network.card)
     twice = repeats(masked.records(), prints, "the test set")
     warn_of([*leaks, *twice])
     thresholds = outlines.thresholds_of(network.card, classes)

@@ -13,8 +13,8 @@ from mrm import recipes
 from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import floors, probes
-from mrm.models import known_weights
 from mrm.models.init_paths import init_path
+from mrm.runs.encoder_facts import short_names
 from mrm.statistics import ranking
 from mrm.system.errors import RunError
 
@@ -109,29 +109,9 @@ def named_models(config: ProbeConfig) -> dict[str, Path | None]:
     if len(set(config.init)) != len(config.init):
         raise RunError(f"an encoder is given twice: --init {' '.join(config.init)}")
     names = short_names([given for given in config.init if given != RANDOM])
-    return {names.get(given, RANDOM): None if given == RANDOM else Path(given) for given in config.init}
-
-
-def short_names(given: Sequence[str]) -> dict[str, str]:
-    """A short name for each encoder: that of published weights, of the timm model, or the last part of its path.
-
-    Where two are alike, the part before stands there too. Raises RunError where they are still alike.
-    """
-    last = {text: _last_name(text) for text in given}
-    names = {
-        text: name if list(last.values()).count(name) == 1 else "/".join(init_path(text).path.resolve().parts[-2:])
-        for text, name in last.items()
-    }
     if reserved := set(names.values()) & set(floors.FLOORS):
         raise RunError(f"an encoder is called {reserved.pop()}, as a floor is; rename its folder")
-    if len(set(names.values())) < len(names):
-        raise RunError(f"two encoders have the same name: {', '.join(last.values())}; rename a folder")
-    return names
-
-
-def _last_name(text: str) -> str:
-    known, place = known_weights.identify(text), init_path(text)
-    return known.name if known else place.timm_name or place.path.resolve().name
+    return {names.get(given, RANDOM): None if given == RANDOM else Path(given) for given in config.init}
 
 
 # Units ------------------------------------------------------------------------------------------------

@@ -26,7 +26,9 @@ from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
 from mrm.models.card import Card, OutlineThreshold
+from mrm.models.init_paths import init_path
 from mrm.recipes import FinetuneConfig, SegmentConfig
+from mrm.runs.encoder_facts import init_trained_on
 from mrm.system import hardware
 from mrm.system.errors import RunError
 from mrm.system.files import write_whole
@@ -125,6 +127,7 @@ def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
     """The origin of a model, for its card: data, initial weights, seed, versions, command."""
     import timm
 
+    init = None if getattr(config, "scratch", False) or not config.init else config.init
     return {
         "records": Path(path).name,
         "n": len(records),
@@ -132,7 +135,8 @@ def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
         "patients": records.known_patients.count,
         "fingerprint": records.fingerprint(),
         "audit": audit_beside(Path(path)),
-        "init": None if getattr(config, "scratch", False) or not config.init else Path(config.init).name,
+        "init": init_path(init).path.name if init else None,
+        "init_trained_on": init_trained_on(init) if init else None,
         "seed": config.seed,
         "prolonged_at": _prolonged_at(Path(config.out)),
         "versions": {"mrm": mrm.__version__, "torch": torch.__version__, "timm": timm.__version__, "python": platform.python_version()},
