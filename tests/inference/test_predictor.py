@@ -15,6 +15,7 @@ import mrm
 from mrm import runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images
+from mrm.data.blank_images import BLANK
 from mrm.data.records import Record
 from mrm.inference import heat_maps, outliers, outlines, predict
 from mrm.models import model_folder, noise, segmenter
@@ -107,7 +108,7 @@ def test_the_table_is_that_of_mrm_predict(decided, phantoms, tmp_path, workers):
     assert list(table.errors) == [20]
     assert np.isnan(table.probabilities_NC[20]).all()
     assert np.isnan(table.decisions_NC[20]).all()
-    assert images.BLANK in table.warnings[21]
+    assert BLANK in table.warnings[21]
 
 
 def test_a_real_dataset_gives_the_row_of_its_file(decided, shared_data):
@@ -280,8 +281,13 @@ def test_a_blank_array_is_predicted_with_a_warning(predictor):
     for blank in (np.full((20, 20), 7, np.uint8), np.ones((20, 20), np.float32)):
         with pytest.warns(UserWarning, match="1 of 1 images were read with a warning; first: image 0: all pixels"):
             (row,) = predictor(blank)
-        assert row["warning"] == f"image 0: {images.BLANK}"
+        assert row["warning"] == f"image 0: {BLANK}"
         assert row["error"] is None
+
+
+def test_a_blank_image_is_warned_of_where_one_is_computed(outliner):
+    with pytest.warns(UserWarning, match="image 0: all pixels have the same value"):
+        mrm.Predictor(outliner).masks(np.full((20, 20), 7, np.uint8))
 
 
 @pytest.mark.parametrize("empty", [[], iter(()), (x for x in "")])

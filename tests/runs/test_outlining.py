@@ -5,6 +5,7 @@ import pytest
 
 from mrm import cli, runs
 from mrm.data import images, masks
+from mrm.data.blank_images import BLANK
 from mrm.system.errors import MaskError, OutputError, RecordError, RunError
 from tests.support.run_files import table
 
@@ -93,3 +94,12 @@ def test_two_images_of_one_name_are_refused(disc_segmenter, tmp_path):
         runs.outline(disc_segmenter, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     with pytest.raises(RecordError, match="no such file or folder"):
         runs.outline(disc_segmenter, [tmp_path / "none"], tmp_path / "out")
+
+
+def test_a_blank_image_has_a_mask_and_a_warning(disc_segmenter, tmp_path):
+    (tmp_path / "blank.png").write_bytes(images.encode_png(np.full((40, 30), 9, np.uint8)))
+    with pytest.warns(UserWarning, match="all pixels have the same value"):
+        runs.outline(disc_segmenter, [tmp_path / "blank.png"], tmp_path / "masks")
+    (row,) = table(tmp_path / "masks" / "masks.csv")
+    assert BLANK in row["warning"]
+    assert not row["error"]

@@ -24,6 +24,18 @@ from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_
 from tests.support.run_files import table
 
 
+def opened_files(monkeypatch) -> list[Path]:
+    """The files of images that are opened from now on."""
+    seen, real = [], images.open_image
+
+    def noted(source):
+        seen.extend([source] if isinstance(source, Path) else [])
+        return real(source)
+
+    monkeypatch.setattr(images, "open_image", noted)
+    return seen
+
+
 def test_warnings_beyond_the_first_stand_in_the_table_alone(model, tmp_path):
     (tmp_path / "in").mkdir()
     for i in range(9):
@@ -49,9 +61,7 @@ def test_the_same_command_goes_on_and_the_table_is_the_same(model, awkward, phan
     left = Partial(tmp_path / "a.csv").folder
     lines = (left / "part-0.jsonl").read_bytes().splitlines()
     assert len(lines) == 3 * 8 + 1
-    seen = []
-    real = images.read
-    monkeypatch.setattr(images, "read", lambda source, **k: (seen.append(source), real(source, **k))[1])
+    seen = opened_files(monkeypatch)
     assert predicted_rows(model, given, tmp_path / "a.csv") == whole
     assert len(seen) == len(whole) - 24
     assert (
@@ -82,9 +92,9 @@ def test_another_model_or_other_options_are_refused(model, phantoms, tmp_path, m
         with pytest.raises(Stopped):
             predicted_rows(model, given, out)
     with pytest.raises(
-        OutputError, match=r"a\.csv\.partial: holds another unfinished table .*precision: fp32, now bf16"
+        OutputError, match=r"a\.csv\.partial: holds another unfinished table .*precision: fp32, now fp16"
     ):
-        predicted_rows(model, given, out, replace(IN_PROCESS, precision="bf16"))
+        predicted_rows(model, given, out, replace(IN_PROCESS, precision="fp16"))
     with pytest.raises(OutputError, match="crop_borders: False, now True"):
         predicted_rows(model, given, out, replace(IN_PROCESS, crop_borders=True))
     with pytest.raises(OutputError, match="card: "):
@@ -163,9 +173,7 @@ def test_an_image_that_was_out_of_reach_is_tried_again_and_no_other(model, share
     assert str(written).endswith("run the same command again to try the 1 that could not be reached")
     assert [row["path"] for row in table(tmp_path / "a.csv") if row["error"]] == [str(third)]
     (tmp_path / "aside").rename(third)
-    seen = []
-    real = images.read
-    monkeypatch.setattr(images, "read", lambda source, **k: (seen.append(source), real(source, **k))[1])
+    seen = opened_files(monkeypatch)
     got = predicted_rows(model, [listed], tmp_path / "a.csv")
     assert [row["path"] for row in got] == [row["path"] for row in whole]
     for a, b in zip(got, whole, strict=True):  # the one was predicted in a batch of its own

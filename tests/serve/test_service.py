@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from mrm.corpora.phantoms.phantom import FINDINGS
-from mrm.data import display, images
+from mrm.data import blank_images, display, images
 from mrm.data.eval_view import EvalView
 from mrm.data.records import Record, Records
 from mrm.inference import heat_maps, predict, reconstruction, report_filling
@@ -140,7 +140,7 @@ def test_an_uploaded_dicom_file_is_parsed_once(image, monkeypatch, eval_view):
 
 def test_a_blank_image_is_answered_with_a_warning(client):
     (warning,) = ask(client, "/predict", images.encode_png(np.full((40, 30), 9, np.uint8))).json()["warnings"]
-    assert warning == images.BLANK
+    assert warning == blank_images.BLANK
 
 
 def test_a_ct_slice_is_answered_with_a_warning(client, image):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mrm.data import images
+from mrm.data.blank_images import warn_of_blank
 from mrm.data.config import Resize
 from mrm.system.caught_warnings import caught_warnings
 from mrm.system.errors import ImageError, UnreachableError
@@ -49,8 +50,7 @@ class EvalView:
                     opened = images.open_image(opened)
                 identity = images.identity(opened)
                 image = self.image(opened)
-                if images.is_blank(image):
-                    warned.append(f"{name}: {images.BLANK}")
+                warn_of_blank(image, name)
             except (ImageError, OSError, MemoryError) as error:
                 reason = str(error) or "not enough memory to read the image"
                 again = isinstance(error, UnreachableError | OSError)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # pydicom takes a while to import, and most data sets have no
 MAX_PIXELS = 100_000_000  # five times the largest radiograph detector; more is an error or an attack
 SCALED = 1 << 22  # values that are scaled at a time
 MIN_DECODE_SCALE = 3  # a JPEG decoded at 3 times the target size or more is within 3 grey levels of a full decode
-BLANK = "all pixels have the same value, so there is nothing to see in it"  # said of such an image
 HEAD_BYTES = 1 << 18  # read first if only the size is needed; enough for nearly every header
 
 
@@ -291,11 +290,6 @@ def grey_array(array: np.ndarray, name: str, inverted: bool = False) -> np.ndarr
         return np.ascontiguousarray(to_uint8(array, name, inverted))
     colour = array[:, :, :3] if array.dtype in (np.uint8, np.uint16) else array[:, :, :3].astype(np.float32)
     return to_uint8(cv2.cvtColor(np.ascontiguousarray(colour), cv2.COLOR_RGB2GRAY), name)
-
-
-def is_blank(image: np.ndarray) -> bool:
-    """Whether all pixels of an image have the same value."""
-    return bool(image.min() == image.max())
 
 
 # ---- geometry ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -110,7 +111,7 @@ class Predictions(Sequence[Row]):
         """How unlike the model's known images each one is (N,); None for a model that cannot tell."""
         return self.decisions.outlier_B
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, type]:
         """The columns of the table, and their types."""
         return {**KNOWN, **finding_columns(self.rules), **NOTES}

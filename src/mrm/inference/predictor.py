@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mrm.data import images, in_memory
+from mrm.data.blank_images import warn_of_blank
 from mrm.data.config import OnError
 from mrm.data.eval_view import EvalView
 from mrm.data.in_memory import Given, ValueRange
@@ -185,12 +186,14 @@ class Predictor:
     def read(self, image: Any) -> np.ndarray:
         """The image as the model reads it, (H, W) uint8: whole, or without its borders with `crop_borders`.
 
-        Raises ImageError where it cannot be read, PredictError for several images.
+        Warns of an image of one grey value. Raises ImageError where it cannot be read, PredictError for several images.
         """
         if not in_memory.is_one(image):
             raise PredictError(f"expected one image, found {type(image).__name__}; give several one after the other")
         (one,) = in_memory.given(image)
-        return images.read(one.source(self.value_range), crop_borders=self.crop_borders)
+        image_HW = images.read(one.source(self.value_range), crop_borders=self.crop_borders)
+        warn_of_blank(image_HW, one.name)
+        return image_HW
 
     def explain(self, image: Any, finding: str, method: str = "gradcam") -> np.ndarray:
         """What in the image raises the number of a finding: a heat map (H, W) float32 in [0, 1], at the size of `read`.

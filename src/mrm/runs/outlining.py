@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mrm.data import images, masks
+from mrm.data.blank_images import warn_of_blank
 from mrm.data.display import class_colour
 from mrm.data.finding_files import records_at
 from mrm.data.headers import kind_of, load
@@ -73,7 +74,9 @@ def outline_one(
     """
     classes, card = predictor.classes, predictor.model.card
     opened = images.open_image(record.image)
-    mask_HW = predictor.outline(images.read(opened), slide).mask_HW
+    image_HW = images.read(opened)
+    warn_of_blank(image_HW, record.name)
+    mask_HW = predictor.outline(image_HW, slide).mask_HW
     file = stem.with_name(f"{stem.name}.png")
     with writing(stem.parent):  # so that a full disk stops the run, and is not noted as an unreadable image
         write_by(file, partial(write_mask, mask_HW))

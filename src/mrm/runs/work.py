@@ -25,6 +25,7 @@ from mrm.inference.prediction_table import known_row
 from mrm.models import model_folder
 from mrm.runs.reading_options import Reading, named_failures
 from mrm.runs.written import Written
+from mrm.system.caught_warnings import caught_warnings
 from mrm.system.errors import ImageError, RunError, UnreachableError
 from mrm.system.files import write_whole
 from mrm.system.partial_results import AGAIN, Partial, Row
@@ -138,8 +139,7 @@ class Work:
     def _single_row(self, index: int, make: Callable[[int], tuple[dict[str, str], Row]]) -> Row:
         """The row that `make` returns for an image, with the warnings; or the reason why there is none."""
         row = self._row(index)
-        with warnings.catch_warnings(record=True) as caught, named_failures(self.reading):
-            warnings.simplefilter("always")
+        with caught_warnings() as caught, named_failures(self.reading):
             try:
                 identity, made = make(index)
                 row = {**self._row(index, {index: identity}), **made}
@@ -147,7 +147,7 @@ class Work:
                 row["error"] = str(error) or "not enough memory"
                 if isinstance(error, UnreachableError | OSError):
                     row[AGAIN] = True
-        row["warning"] = "; ".join(dict.fromkeys(str(w.message) for w in caught)) or None
+        row["warning"] = "; ".join(caught) or None
         return row
 
     def _row(self, index: int, identities: Mapping[int, Mapping[str, str]] = NO_HEADERS) -> Row:

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from mrm.data import display, images
+from mrm.data.blank_images import BLANK, is_blank
 from mrm.data.eval_view import EvalView
 from mrm.data.images import ImageFile
 from mrm.serve.admission import Refused
@@ -37,7 +38,7 @@ def decode(data: bytes, limits: Limits, eval_view: EvalView | None = None) -> De
     """Decode an upload, whole or as a classifier is evaluated on it. Raises Refused (422)."""
     image = _open(data, limits)
     image_HW = refuse_if_unreadable(lambda: eval_view.image(image) if eval_view else images.read(image))
-    said = refuse_if_unreadable(lambda: images.doubts(image)) + [images.BLANK] * images.is_blank(image_HW)
+    said = refuse_if_unreadable(lambda: images.doubts(image)) + [BLANK] * is_blank(image_HW)
     return DecodedImage(image_HW, *images.size(image), said)
 
 
