@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrm.system.files import write_csv
-from mrm.system.spreadsheet_cells import guarded, unguarded
+from mrm.system.spreadsheet_cells import guarded, lost_digits, unguarded
 from mrm.system.table_files import write_table
 from mrm.system.tables import read_csv_rows
 
@@ -97,3 +97,17 @@ def test_other_formats_hold_the_text_itself(tmp_path):
     assert path.read_text() == '{"path": "=1"}\n'
     path = write_table(tmp_path / "a.csv", {"path": str}, [{"path": "=1"}])
     assert path.read_text() == "path\n'=1\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "lost"),
+    [
+        (["1.23E+11", "1,23E+05", "2E10", "12345"], [0, 1, 2]),
+        (["20240531123456000", *(f"2024053112345{n}000" for n in range(5))], list(range(6))),
+        (["20240531123456000", "20240531123456789"], []),  # one has its last digits
+        (["A1E5", "1.2.840.10008", "0012", "", "1E", "5e"], []),
+        (["20240531123456000"] * 9, []),  # one id
+    ],
+)
+def test_ids_that_a_spreadsheet_shortened_are_found(values, lost):
+    assert lost_digits(values) == lost

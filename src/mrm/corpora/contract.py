@@ -214,9 +214,11 @@ def by_key(
 
 
 def plain_age(text: str) -> str:
-    """`058Y` -> 58, `000Y` -> 0, `006M` -> 6M: an age without leading zeros and without the unit of years."""
-    match = re.fullmatch(r"0*(\d+)([YMWD]?)", text.upper())
-    return text if match is None else match[1] + match[2].removesuffix("Y")
+    """`058Y` -> 58, `000Y` -> 0, `006M` -> 6M, `57,5` -> 57.5: without leading zeros, the unit of years, and decimal commas."""
+    match = re.fullmatch(r"0*(\d+)(?:[.,](\d*?)0*)?([YMWD]?)", text.upper())
+    if match is None:
+        return text
+    return f"{match[1]}{'.' if match[2] else ''}{match[2] or ''}{match[3].removesuffix('Y')}"
 
 
 def unique_rows(rows: Iterable[Row], key: Callable[[Row], str], excluded: list[Exclusion]) -> Iterator[tuple[str, Row]]:

@@ -156,8 +156,8 @@ def shared_lines(reports: Sequence[str]) -> SharedLines:
             continue
         count += 1
         half = (len(lines) + 1) // 2
-        first.update({_alike(line) for line in lines[: min(REGION, half)]})
-        last.update({_alike(line) for line in lines[-min(REGION, len(lines) - half) :]})
+        first.update(list(dict.fromkeys(_alike(line) for line in lines[: min(REGION, half)])))
+        last.update(list(dict.fromkeys(_alike(line) for line in lines[-min(REGION, len(lines) - half) :])))
         for line in (*lines[:REGION], *lines[-REGION:]):
             examples.setdefault(_alike(line), line)
 

@@ -8,6 +8,7 @@ An apostrophe in front makes it text. Numbers, such as -0.5, are left as they ar
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 GUARD = "'"
 _SIGNS = "=+\\-@＝＋－＠"  # also in the full width of East Asian text, which spreadsheets read alike
@@ -23,3 +24,21 @@ def guarded(text: str) -> str:
 def unguarded(text: str) -> str:
     """The text of which `guarded` made this one; any other text as it is."""
     return text[1:] if text.startswith(GUARD) and _FORMULA.match(text) else text
+
+
+# How a spreadsheet writes a number that it shortened: 1.23E+05, in a CSV that it saved; it keeps fifteen digits at most
+_SHORTENED = re.compile(r"[+-]?\d(?:[.,]\d+)?[eE]\+?\d+", re.ASCII)
+_ROUNDED = re.compile(r"\d{15}0+", re.ASCII)
+FEWEST = 5  # values from which zeros at the end of all long ones are no chance
+
+
+def lost_digits(values: Sequence[str]) -> list[int]:
+    """Where in a column of ids a spreadsheet has put numbers whose digits are lost: 1.23E+05, or all long ones end in zeros.
+
+    Excel takes an id of digits for a number, shows a long one as 1.23E+05, and sets its digits after the fifteenth to 0.
+    """
+    shortened = [i for i, text in enumerate(values) if _SHORTENED.fullmatch(text)]
+    long = [i for i, text in enumerate(values) if len(text) > 15 and text.isdigit()]
+    rounded = [i for i in long if _ROUNDED.fullmatch(values[i])]
+    different = len({values[i] for i in rounded})
+    return sorted([*shortened, *(rounded if len(rounded) == len(long) and different >= FEWEST else [])])

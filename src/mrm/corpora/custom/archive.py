@@ -94,6 +94,7 @@ def read_archive(
 def extra_of(split: str, facts: Mapping[str, str]) -> dict[str, str]:
     """What a record keeps beside patient, study and view, as far as it is stated."""
     stated = {"split": split, **{name: facts.get(name, "") for name in EXTRA}}
+    stated["age"] = plain_age(stated["age"])
     return {name: value for name, value in stated.items() if value}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mrm.corpora.custom.merging import Rows
 from mrm.corpora.options import KEYS, DateOrder, Options
 from mrm.data import dates
 from mrm.system.errors import RecordError
+from mrm.system.spreadsheet_cells import lost_digits
 from mrm.system.table_form import check_header
 from mrm.system.tables import open_table, stated
 
@@ -143,9 +144,22 @@ def _taken(table: ReadTable, known: Mapping[str, Set[str]], source: Path) -> Exp
         for row in table.lines
     ]
     rows = Rows(table.file.name, frozenset(columns), entries)
+    doubts = [*table.doubts, *_lost_digits(table, columns)]
     return ExportTable(
-        table.file, replace(table.description, columns=columns, labels=labels), taken, rows, table.how, table.doubts
+        table.file, replace(table.description, columns=columns, labels=labels), taken, rows, table.how, doubts
     )
+
+
+def _lost_digits(table: ReadTable, columns: Mapping[str, str]) -> Iterator[str]:
+    """The columns of ids in which a spreadsheet has shortened numbers."""
+    for column in (columns[name] for name in KEYS if name in columns):
+        cells = [row[column] for row in table.lines]
+        if lost := lost_digits(cells):
+            first = lost[0]
+            yield (
+                f"{table.file.name}: {len(lost):,} values of {column} have lost digits in a spreadsheet, such as {cells[first]} "
+                f"(line {table.lines[first].line}); export the table again, with this column as text, or do not open it in Excel"
+            )
 
 
 def _with_days(table: ExportTable, lines: Sequence[Row], order: DateOrder) -> ExportTable:
