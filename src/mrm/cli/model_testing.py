@@ -8,7 +8,7 @@ from typing import Literal
 
 from mrm.cli.command import commands
 from mrm.cli.output import end
-from mrm.cli.shared_options import Batch, CropBorders, Device, Draws, Images, Precision, Workers
+from mrm.cli.shared_options import Batch, ByStudy, CropBorders, Device, Draws, Flip, Images, Precision, Views, Workers
 from mrm.recipes import FINETUNE, find, suites
 from mrm.system.errors import RunError
 
@@ -20,6 +20,9 @@ def evaluate(
     out: Path,
     images: Images = None,
     crop_borders: CropBorders = False,
+    by_study: ByStudy = None,
+    views: Views = "all",
+    flip: Flip = False,
     by: tuple[str, ...] = (),
     split: str = "test",
     slide: bool = False,
@@ -50,7 +53,7 @@ def evaluate(
     """
     from mrm import runs
 
-    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
     results = runs.evaluate(model, records, out, reading, draws, seed, split=split, slide=slide, by=by)
     print(f"open {out / 'index.html'}")
     end(len(results.get("unreadable", ())))
@@ -63,6 +66,9 @@ def calibrate(
     train: Path | None = None,
     images: Images = None,
     crop_borders: CropBorders = False,
+    by_study: ByStudy = None,
+    views: Views = "all",
+    flip: Flip = False,
     sensitivity: float | None = None,
     specificity: float | None = None,
     youden: bool = False,
@@ -103,7 +109,7 @@ def calibrate(
     if youden and (sensitivity is not None or specificity is not None):
         raise RunError("give only one of --sensitivity, --specificity and --youden")
     goal = runs.Goal(sensitivity, specificity)
-    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
     runs.calibrate(model, val, goal, reading, train, known, outliers, seed)
     print(f"next: mrm evaluate {model} --records TEST.csv --out {model}/test")
 

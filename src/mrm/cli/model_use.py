@@ -9,7 +9,7 @@ from typing import Literal
 from mrm.cli.command import commands
 from mrm.cli.output import end, say
 from mrm.cli.parsing import require_file
-from mrm.cli.shared_options import Batch, CropBorders, Device, Images, Precision, Workers
+from mrm.cli.shared_options import Batch, ByStudy, CropBorders, Device, Flip, Images, Precision, Views, Workers
 from mrm.interop.publication import Publication
 from mrm.serve.limits import Limits
 from mrm.system.table_files import FEATURE_SUFFIXES, check_suffix
@@ -22,6 +22,9 @@ def predict(
     out: Path,
     images: Images = None,
     crop_borders: CropBorders = False,
+    by_study: ByStudy = None,
+    views: Views = "all",
+    flip: Flip = False,
     slide: bool = False,
     dicom_seg: bool = True,
     batch: Batch = 64,
@@ -53,7 +56,7 @@ def predict(
     from mrm import runs
 
     require_inputs(paths)
-    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
     written = runs.predict(model, paths, out, reading, slide, dicom_seg)
     say(f"wrote {written}")
     end(written.unreadable)

@@ -31,3 +31,17 @@ CropBorders = Annotated[
     Shared("Data", "remove burned-in black and white borders before anything else"),
 ]
 Draws = Annotated[int, Shared("Statistics", "bootstrap resamples, by patient where patients are known")]
+ByStudy = Annotated[
+    Literal["mean", "max"] | None,
+    Shared(
+        "Data", "one answer for the images of a study (study_id): mean or max of their logits; by default each image"
+    ),
+]
+Views = Annotated[
+    Literal["all", "frontal"],
+    Shared("Data", "frontal leaves lateral images out, as far as the table or the DICOM header states the view"),
+]
+Flip = Annotated[
+    bool,
+    Shared("Data", "average each image with its mirror image; off, because side matters"),
+]

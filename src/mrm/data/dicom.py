@@ -74,12 +74,12 @@ def doubts(dataset: pydicom.Dataset, name: str) -> list[str]:
 
 
 def identity(dataset: pydicom.Dataset) -> dict[str, str]:
-    """Patient, study, accession and date, as `mrm.data.header_index` names them; a damaged value counts as not stated."""
+    """Patient, study, accession, date and view, as `mrm.data.header_index` names them; a damaged value counts as not stated."""
     header: dict[str, str] = {}
-    for name in header_index.WHOSE:
+    for name in (*header_index.WHOSE, "view"):
         with suppress(Exception):  # damaged values make pydicom raise a dozen kinds
             header |= header_index.stated_in(dataset, [name])
-    return header_index.identity(header)
+    return header_index.identity(header) | ({"view": header["view"]} if header.get("view") else {})
 
 
 def transfer_syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID:

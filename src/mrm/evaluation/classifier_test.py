@@ -90,6 +90,7 @@ def scored(
     batch: int = 64,
     precision: hardware.Precision = "fp32",
     crop_borders: bool = False,
+    flip: bool = False,
 ) -> Scored:
     """Logits and features from one pass over the images. Raises RunError if none of them can be read."""
     classes = len(model.config.classes)
@@ -97,6 +98,7 @@ def scored(
     unreadable: dict[str, str] = {}
     out_of_reach: list[str] = []
     compute = predict.scores_and_features(model)
+    compute = predict.with_mirrored(compute) if flip else compute
     batches = sampling.in_order(len(records), batch)
     with Progress("testing", len(records)) as progress:
         for computed in predict.compute_over(model, records, compute, batches, workers, precision, crop_borders):

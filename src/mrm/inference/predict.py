@@ -245,6 +245,11 @@ def _require_kind(model: Encoding, kind: str) -> None:
         )
 
 
+def with_mirrored(compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What `compute` returns for images and for their mirror images, averaged: (B, ...)."""
+    return lambda image_BCHW: (compute(image_BCHW) + compute(image_BCHW.flip(-1))) / 2
+
+
 def scores_and_features(model: Classifier) -> Callable[[Tensor], Tensor]:
     """Normalised images to logits and, from the same pass, the pooled features they are made of: (B, C + D).
 

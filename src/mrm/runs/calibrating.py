@@ -111,6 +111,7 @@ def _calibrated(
     summary = report(scores, fitted, goal, seed)
     summary |= {"records": Path(val).name, "fingerprint": records.fingerprint()}
     summary |= {"n": len(scores.records), "overlap": leaks}
+    summary |= {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
     reference = outlier_reference(network, scores, train, reading, known, seed) if outliers else None
     with writing(folder):
         note_calibrated(folder, prints)

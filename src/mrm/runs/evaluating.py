@@ -25,6 +25,7 @@ from mrm.evaluation.classifier_test import (
     write_results,
 )
 from mrm.evaluation.repeats import repeats
+from mrm.evaluation.study_scores import of_studies
 from mrm.inference import outlines
 from mrm.inference.decisions import DecisionRules
 from mrm.models import model_folder
@@ -35,7 +36,7 @@ from mrm.pages.evaluation import write_evaluation_page
 from mrm.pages.segmentation import Case, write_segmentation_page
 from mrm.runs.encoder_facts import seen_by_first_encoder
 from mrm.runs.output_lock import alone_in
-from mrm.runs.reading_options import Reading, autocast, device_of
+from mrm.runs.reading_options import Reading, autocast, device_of, require_single_images
 from mrm.runs.run_folder import warn_of
 from mrm.runs.segmenting import require_meaning
 from mrm.statistics import ranking
@@ -62,6 +63,7 @@ def evaluate(
     if model_folder.kind_at(model) == "segmenter":
         if by:
             raise RunError(f"{model}: is a segmenter, but --by groups the records of a classifier's test; leave it out")
+        require_single_images(reading, model)
         results = evaluate_masks(model, records, out, reading, split, slide, draws, seed)
         print(masks_table(results))
         return results
@@ -129,6 +131,7 @@ def evaluate_findings(
         model, card, records, tested, predictions, report, scores.unreadable, leaks, subgroups_and_calibration
     )
     results |= {"repeats": twice, "precision": reading.precision, "crop_borders": reading.crop_borders}
+    results |= {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
     write_results(out, results, predictions)
     write_evaluation_page(
         out,
@@ -144,8 +147,9 @@ def evaluate_findings(
 
 
 def score(model: Classifier, records: Records, path: Path, reading: Reading) -> Scored:
-    """Logits and features of the records, computed as `reading` says. Raises RunError if no image can be read."""
-    return scored(model, records, path, reading.workers, reading.batch, reading.precision, reading.crop_borders)
+    """Logits and features of the records, or of their studies, as `reading` says. Raises RunError if nothing is left."""
+    options = reading.workers, reading.batch, reading.precision, reading.crop_borders, reading.flip
+    return of_studies(scored(model, records, path, *options), reading.by_study, reading.views)
 
 
 @alone_in("out")

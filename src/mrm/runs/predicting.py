@@ -3,22 +3,26 @@
 # Shapes: B images of a batch, K values of an image
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mrm.data.finding_files import records_at
 from mrm.inference.decisions import DecisionRules
+from mrm.inference.predict import feature_shape, with_mirrored
 from mrm.inference.prediction_table import KNOWN, NOTES, finding_columns, finding_row
 from mrm.inference.predictor import Predictor
+from mrm.inference.studies import Pool
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.runs.output_lock import alone_on
-from mrm.runs.reading_options import Reading, device_of
+from mrm.runs.reading_options import Reading, device_of, require_single_images
 from mrm.runs.run_folder import spare_inputs, warn_of
-from mrm.runs.work import Work
+from mrm.runs.study_rows import frontal_row, study_columns, study_rows
+from mrm.runs.work import VIEW, Work
 from mrm.runs.written import Written
 from mrm.statistics.few_labels import uncertain_thresholds
 from mrm.system.errors import RunError
@@ -39,6 +43,7 @@ def predict(
     if model_folder.kind_at(model) == "segmenter":
         from mrm.runs.outlining import outline
 
+        require_single_images(reading, model)
         return outline(model, paths, out, slide, dicom_seg, reading)
     if slide:
         raise RunError(
@@ -63,12 +68,50 @@ def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: 
     rules = predictor.rules
     if processes().is_main_process:
         warn_of(uncertain_thresholds(predictor.model.card.calibration))
+        warn_of(other_unit(predictor.model.card.calibration, reading))
     columns = {**KNOWN, **finding_columns(rules), **NOTES}
     records = records_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out)])
-    work = Work("predicting", predictor.model, model, records, Path(out), reading)
-    work.run(partial(add_findings, rules), predictor.compute)
-    return work.finish(lambda rows: write_table(Path(out), columns, rows(), work.facts()))
+    settings = {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
+    width = len(rules.classes) + feature_width(predictor) if reading.by_study else 0
+    work = Work("predicting", predictor.model, model, records, Path(out), reading, settings, width)
+    compute = with_mirrored(predictor.compute) if reading.flip else predictor.compute
+    work.run(partial(add_findings, rules), compute)
+    if reading.by_study:
+        return work.finish(lambda rows: write_studies(work, list(rows()), rules, reading.by_study or "mean"))
+    return work.finish(
+        lambda rows: write_table(
+            Path(out), columns, (frontal_row(row, row.get(VIEW, ""), reading.views) for row in rows()), work.facts()
+        )
+    )
+
+
+def other_unit(calibration: Mapping[str, Any], reading: Reading) -> list[str]:
+    """A sentence where thresholds were chosen by image and are used by study, or the other way round."""
+    chosen, used = calibration.get("by_study"), reading.by_study
+    if not calibration or chosen == used:
+        return []
+    words = {None: "by image", "mean": "by study (mean)", "max": "by study (max)"}
+    return [
+        f"the thresholds of this model were chosen {words.get(chosen, chosen)} and are used {words[used]}; calibrate it in the "
+        "same way, or do not rely on the decisions"
+    ]
+
+
+def feature_width(predictor: Predictor) -> int:
+    """The number of features that are computed of an image beside its logits."""
+    return feature_shape(predictor.model, "pooled")[0] if predictor.rules.outliers else 0
+
+
+def write_studies(work: Work, rows: Sequence[Row], rules: DecisionRules, pool: Pool) -> None:
+    """Write the table by study. Warns of images that state no study, each of which is one of its own."""
+    if alone := sum(not row["study_id"] for row in rows):
+        warn_of([f"{alone:,} of {len(rows):,} images state no study, so each of these counts as a study of its own"])
+    values_NK = np.stack(list(work.values()))
+    views = [row.get(VIEW, "") for row in rows]
+    made = list(study_rows(rows, values_NK, views, rules, pool, work.reading.views))
+    warn_of([f"left out {row['error']}" for row in made if row.get("error")])
+    write_table(work.out, study_columns(rules), made, work.facts())
 
 
 def add_findings(rules: DecisionRules, rows: Sequence[Row], values_BK: np.ndarray) -> None:

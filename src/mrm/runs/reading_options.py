@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from mrm.inference.studies import Pool, Views
 from mrm.system import hardware
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.hardware import Precision
@@ -25,6 +26,15 @@ class Reading:
     precision: Precision = "fp32"
     device: str = "auto"
     crop_borders: bool = False  # remove burned-in black and white borders first
+    by_study: Pool | None = None  # one answer for the images of a study: the mean or the largest of their logits
+    views: Views = "all"  # "frontal" leaves lateral images out, as far as their view is stated
+    flip: bool = False  # average each image with its mirror image, in which left and right change places
+
+
+def require_single_images(reading: Reading, model: Path) -> None:
+    """Raises RunError for options that a segmenter does not have: it outlines one image at a time, the right way round."""
+    if reading.by_study or reading.views != "all" or reading.flip:
+        raise RunError(f"{model}: is a segmenter; --by-study, --views and --flip are for classifiers, leave them out")
 
 
 def device_of(reading: Reading) -> torch.device:

@@ -33,6 +33,7 @@ from mrm.system.progress import Progress
 from mrm.training.trainer import processes
 
 DECIDING = ("thresholds", "temperatures", "outline_thresholds", "outliers")  # fields of a card that results depend on
+VIEW = "view"  # kept with a row, though no column of the table
 NO_HEADERS: Mapping[int, Mapping[str, str]] = {}
 SHOWN = 5  # warnings about images that are printed; the table has all of them
 
@@ -151,8 +152,9 @@ class Work:
         return row
 
     def _row(self, index: int, identities: Mapping[int, Mapping[str, str]] = NO_HEADERS) -> Row:
-        record = self.records[index]
-        return known_row(record.name, record, identities.get(index, {}))
+        record, header = self.records[index], identities.get(index, {})
+        view = record.view or header.get("view", "")
+        return known_row(record.name, record, header) | ({VIEW: view} if view else {})
 
     def _show(self, messages: Sequence[str]) -> None:
         for message in messages:
@@ -183,6 +185,10 @@ class Work:
             kind = UnreachableError if again else RunError
             raise kind(f"none of the {len(failed)} images could be read; first error: {failed[0]['error']}")
         return Written(self.out, len(self.keys), len(failed), again)
+
+    def values(self) -> Iterator[np.ndarray]:
+        """The values of every image, NaN for one that could not be read."""
+        return self.partial.values(self.keys)
 
     def with_features(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The rows with their values in the column feature, which is absent where the image could not be read."""
