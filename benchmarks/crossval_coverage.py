@@ -1,7 +1,8 @@
 """Do the intervals of `mrm crossval` hold the truth? 1,000 simulated sets of each kind, with models that are trained on them.
 
 `python benchmarks/crossval_coverage.py` prints a table and writes `benchmarks/crossval_coverage.json`; about ten minutes on one
-core. Exit status 1 if an interval that has a target misses it.
+core. Exit status 1 if an interval of AUROC misses its target, 0.93 to 0.97; differences
+are measured beside.
 
 Features are normal in both label values, and a patient's radiographs share half of their variance, so that the true AUROC
 of a linear model is known: with weights w, features d apart, it is Phi(w d / sqrt(2 w w)). The models are ridge
@@ -129,10 +130,7 @@ def rows_of(kind: Kind, sets: int) -> Iterator[dict[str, Any]]:
     for what, estimates, truth_S in (("AUROC", whole, true_S), ("paired difference", gaps, gap_S)):
         general = covered(estimates, np.full(sets, truth_S.mean()))
         of_these = covered(estimates, truth_S)
-        target = kind.target and (
-            kind.target[0],
-            kind.target[1] if what == "AUROC" else 1.0,
-        )  # a difference may be wider
+        target = kind.target if what == "AUROC" else None  # differences are measured beside
         holds = target is None or target[0] <= general.value <= target[1]
         row = {"check": f"{what}: {kind.name}", "coverage": general.value, "interval": [general.low, general.high]}
         row |= {"of_these_models": of_these.value, "target": target, "holds": holds}

@@ -63,3 +63,13 @@ def test_values_of_another_shape_are_refused(content):
 def test_parts_of_a_calibration_that_are_shown_must_have_their_type(calibration, message):
     with pytest.raises(ConfigError, match=message):
         Card.of({"kind": "classifier", "architecture": {}, "calibration": calibration})
+
+
+def test_cuts_of_sets_are_probabilities_of_classes_that_the_model_has():
+    content = {"kind": "classifier", "architecture": {"classes": ["lung"]}}
+    good = {"present_from": 0.2, "absent_to": 0.4, "coverage": 0.9}
+    assert Card.of({**content, "sets": {"lung": good}}).sets["lung"].absent_to == 0.4
+    with pytest.raises(ConfigError, match=r"sets: absent_to must be from 0 to 1, not 1\.4"):
+        Card.of({**content, "sets": {"lung": {**good, "absent_to": 1.4}}})
+    with pytest.raises(ConfigError, match="sets: 'heart' is not a class of this model"):
+        Card.of({**content, "sets": {"heart": good}})

@@ -226,3 +226,38 @@ def test_a_full_disk_leaves_the_calibration_that_was_there_and_no_hidden_file(
     assert contents(model)["config.json"] == before["config.json"]
     assert run_cli(capsys, *words, "--sensitivity", "0.9")[0] == 0
     assert model_folder.read_card(model).calibration["goal"] == "sensitivity 0.9"
+
+
+@pytest.mark.filterwarnings("ignore:the training records of this model are unknown")
+def test_sets_are_fitted_by_class_used_by_predictions_and_measured_by_the_next_test(model, phantoms, tmp_path):
+    reading, records = runs.Reading(workers=0), Records.load(phantoms / "records.csv", ("effusion", "cardiomegaly"))
+    summary = runs.calibrate(model, phantoms / "records.csv", reading=reading, coverage=0.8)
+    cuts = model_folder.read_card(model).sets
+    assert set(cuts) == set(records.classes)
+    assert summary["classes"]["effusion"]["set"]["coverage"] == cuts["effusion"].coverage == 0.8
+    runs.predict(model, [phantoms / "records.csv"], tmp_path / "p.csv", reading)
+    with open(tmp_path / "p.csv", newline="") as text:
+        rows = list(csv.DictReader(text))
+    decided = [row for row in rows if row["abstain"] == "0"]
+    for row in decided:
+        for name in records.classes:
+            probability = float(row[name])
+            present, absent = probability >= cuts[name].present_from, probability <= cuts[name].absent_to
+            words = {
+                (True, False): "present",
+                (False, True): "absent",
+                (True, True): "either",
+                (False, False): "neither",
+            }
+            assert row[f"{name} set"] == words[present, absent]
+    assert {row["effusion set"] for row in rows if row["abstain"] == "1"} <= {""}
+    results = runs.evaluate(model, phantoms / "records.csv", tmp_path / "test", reading, draws=20)
+    held = [
+        float(row["cardiomegaly"]) >= cuts["cardiomegaly"].present_from
+        for row, r in zip(rows, records, strict=True)
+        if r.labels[1] == 1
+    ]
+    assert results["sets"]["cardiomegaly"]["positives"]["value"] == pytest.approx(np.mean(held))
+    assert "Held, with the finding" in (tmp_path / "test" / "index.html").read_text()
+    with pytest.raises(RunError, match="--coverage must be above 0 and below 1"):
+        runs.calibrate(model, phantoms / "records.csv", reading=reading, coverage=1.0)

@@ -74,13 +74,14 @@ def calibrate(
     youden: bool = False,
     outliers: bool = True,
     known: float = 0.99,
+    coverage: float = 0.9,
     seed: int = 0,
     batch: Batch = 64,
     workers: Workers = None,
     precision: Precision = "fp32",
     device: Device = "auto",
 ) -> None:
-    """Fit temperatures, thresholds and an outlier reference on validation records.
+    """Fit temperatures, thresholds, sets and an outlier reference on validation records.
 
     They are stored in the model folder of the classifier. `mrm evaluate` then reports their effect on a test set, and
     `mrm predict` uses them. The threshold of a finding is the one that reaches the sensitivity or specificity asked
@@ -98,6 +99,7 @@ def calibrate(
         sensitivity: to reach on these records.
         specificity: to reach on these records.
         youden: take the largest sum of both, which is also the default.
+        coverage: share of patients with a finding, and of those without it, for whom its set holds the truth.
 
     Outliers:
         outliers: fit a reference for outliers.
@@ -110,7 +112,7 @@ def calibrate(
         raise RunError("give only one of --sensitivity, --specificity and --youden")
     goal = runs.Goal(sensitivity, specificity)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
-    runs.calibrate(model, val, goal, reading, train, known, outliers, seed)
+    runs.calibrate(model, val, goal, reading, train, known, outliers, seed, coverage)
     print(f"next: mrm evaluate {model} --records TEST.csv --out {model}/test")
 
 

@@ -25,6 +25,7 @@ from mrm.models.card import Card
 from mrm.models.classifier import Classifier
 from mrm.statistics import calibration, intervals
 from mrm.statistics.calibration import OperatingPoint, Reliability
+from mrm.statistics.conformal import Cuts, SetCoverage, set_coverage
 from mrm.statistics.few_labels import uncertain_thresholds
 from mrm.statistics.intervals import Estimate
 from mrm.statistics.subgroups import Subgroups, age_in_years, subgroups, values_of
@@ -153,6 +154,7 @@ class Evidence:
     groups: tuple[Subgroups, ...] = ()
     outliers: Estimate | None = None  # the share of records that `predict` abstains on
     people: dict[str, str] = field(default_factory=dict)  # "Sex": "52 F, 48 M", as far as known
+    sets: dict[str, SetCoverage] = field(default_factory=dict)  # of classes with cuts
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -162,6 +164,7 @@ class Evidence:
             "subgroups": [one.to_dict() for one in self.groups],
             "abstained": self.outliers.to_dict() if self.outliers else None,
             "people": self.people,
+            "sets": {c: one.to_dict() for c, one in self.sets.items()},
         }
 
 
@@ -186,7 +189,17 @@ def evidence(card: Card, scores: Scored, by: Sequence[str], draws: int, seed: in
         subgroups(column, values_of(records, column), p.labels_NC, p.probabilities_NC, p.classes, patients, draws, seed)
         for column in by
     )
-    return Evidence(_calibrated(card, p, raw_NC, draws, seed), points, groups, outliers, people(records))
+    sets = {
+        name: set_coverage(
+            p.labels_NC[:, c],
+            p.probabilities_NC[:, c],
+            Cuts(card.sets[name].present_from, card.sets[name].absent_to),
+            patients,
+        )
+        for c, name in enumerate(p.classes)
+        if name in card.sets
+    }
+    return Evidence(_calibrated(card, p, raw_NC, draws, seed), points, groups, outliers, people(records), sets)
 
 
 def _calibrated(card: Card, p: Predictions, raw_NC: np.ndarray, draws: int, seed: int) -> dict[str, Calibrated]:

@@ -7,15 +7,15 @@ the service agree.
 # Shapes: B images, C classes, D features, K = C, or C + D where the model knows outliers
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
 
 from mrm.inference.outliers import outlying
 from mrm.inference.predict import scores_and_features
-from mrm.models.card import Card, OutlierReference
+from mrm.models.card import Card, OutlierReference, SetCuts
 from mrm.models.classifier import Classifier
 from mrm.statistics.calibration import calibrated_probabilities
 
@@ -38,6 +38,7 @@ class DecisionRules:
     temperature_C: np.ndarray  # 1, which changes nothing, where none was fitted
     threshold_C: np.ndarray  # NaN where none was chosen
     outliers: OutlierReference | None = None  # where the features of known images lie
+    sets: Mapping[str, SetCuts] = field(default_factory=dict)  # of classes that have one
 
     @classmethod
     def of(cls, card: Card | None, classes: Sequence[str]) -> DecisionRules:
@@ -48,7 +49,13 @@ class DecisionRules:
             np.array([temperatures.get(name, 1.0) for name in classes]),
             np.array([thresholds.get(name, np.nan) for name in classes]),
             card.outliers if card else None,
+            card.sets if card else {},
         )
+
+    def set_of(self, name: str, probability: float) -> str:
+        """What is not ruled out of a finding that has cuts: "present", "absent", "either" or "neither"."""
+        present, absent = probability >= self.sets[name].present_from, probability <= self.sets[name].absent_to
+        return ("either" if absent else "present") if present else ("absent" if absent else "neither")
 
     @property
     def temperatures(self) -> dict[str, float]:

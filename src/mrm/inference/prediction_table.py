@@ -31,7 +31,7 @@ NOTES: dict[str, type] = {"warning": str, "error": str}  # the last columns of e
 
 
 def finding_columns(rules: DecisionRules) -> dict[str, type]:
-    """The columns of a classifier's findings: probability; threshold and decision where it has a threshold.
+    """The columns of a classifier's findings: probability; threshold and decision, and the set, where it has them.
 
     Raises PredictError where a class has the name of another column.
     """
@@ -40,9 +40,11 @@ def finding_columns(rules: DecisionRules) -> dict[str, type]:
         columns[name] = float
         if name in rules.thresholds:
             columns |= {f"{name} threshold": float, f"{name} decision": int}
+        if name in rules.sets:
+            columns[f"{name} set"] = str
     if rules.outliers:
         columns |= {"outlier": float, "abstain": int}
-    count = len(rules.classes) + 2 * len(rules.thresholds) + 2 * bool(rules.outliers)
+    count = len(rules.classes) + 2 * len(rules.thresholds) + len(rules.sets) + 2 * bool(rules.outliers)
     if len(columns) < count or columns.keys() & {*KNOWN, *NOTES}:
         every = ", ".join([*KNOWN, *columns, *NOTES])
         raise PredictError(f"a class of this model has the name of another column; the columns are {every}")
@@ -60,6 +62,8 @@ def finding_row(rules: DecisionRules, decisions: Decisions, number: int) -> Row:
             row[f"{name} threshold"] = thresholds[name]
         if not math.isnan(decision):
             row[f"{name} decision"] = int(decision)
+        if name in rules.sets and not row.get("abstain"):
+            row[f"{name} set"] = rules.set_of(name, row[name])
     return row
 
 

@@ -90,6 +90,24 @@ class OutlierReference:
 
 
 @dataclass(frozen=True)
+class SetCuts:
+    """A finding is in the set of an image as present from one probability on, as absent up to another.
+
+    So often, `coverage`, is the truth in the set, among patients with the finding and among those without it.
+    """
+
+    present_from: float
+    absent_to: float
+    coverage: float
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, value in vars(self).items():
+            if not 0 <= value <= 1:
+                raise ConfigError(f"sets: {name} must be from 0 to 1, not {value:g}; calibrate the model again")
+
+
+@dataclass(frozen=True)
 class PastTest:
     """A test of a model: on which records, and its measures (value, low, high, n, positives) of each class."""
 
@@ -119,6 +137,7 @@ class Card:
     temperatures: dict[str, float] = field(default_factory=dict)  # the logits of a class are divided by its temperature
     outline_thresholds: dict[str, OutlineThreshold] = field(default_factory=dict)  # of a segmenter
     outliers: OutlierReference | None = None
+    sets: dict[str, SetCuts] = field(default_factory=dict)  # of a classifier: see mrm.statistics.conformal
     calibration: dict[str, Any] = field(default_factory=dict)  # on which records, for which goal, and how sure
 
     @classmethod
@@ -134,6 +153,7 @@ class Card:
         known["tested"] = [PastTest(**test) for test in known.get("tested", [])]
         outlines = known.get("outline_thresholds", {})
         known["outline_thresholds"] = {name: OutlineThreshold(**threshold) for name, threshold in outlines.items()}
+        known["sets"] = {name: SetCuts(**cuts) for name, cuts in known.get("sets", {}).items()}
         if known.get("outliers") is not None:
             known["outliers"] = OutlierReference.of(known["outliers"])
         card = cls(**known)
@@ -148,7 +168,7 @@ class Card:
                 check_value(f"origin: {key}", self.origin[key], hint)
         _check_calibration(self.calibration)
         classes = self.architecture.get("classes", ())
-        for name in ("thresholds", "temperatures", "outline_thresholds"):
+        for name in ("thresholds", "temperatures", "outline_thresholds", "sets"):
             if unknown := [key for key in getattr(self, name) if key not in classes]:
                 raise ConfigError(f"{name}: {unknown[0][:60]!r} is not a class of this model; calibrate it again")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ from mrm.evaluation.classifier_test import CALIBRATED_ON, Scored, labelled_recor
 from mrm.evaluation.repeats import repeats
 from mrm.inference import outliers
 from mrm.models import model_folder
-from mrm.models.card import OutlierReference
+from mrm.models.card import OutlierReference, SetCuts
 from mrm.models.classifier import Classifier
 from mrm.runs.evaluating import score
 from mrm.runs.output_lock import held_folder
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import warn_of
-from mrm.statistics import calibration
+from mrm.statistics import calibration, conformal
 from mrm.statistics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, OperatingPoint
 from mrm.statistics.few_labels import uncertain_thresholds
 from mrm.statistics.intervals import Bootstrap, finite_or_none
@@ -73,16 +73,19 @@ def calibrate(
     known: float = 0.99,
     outliers: bool = True,
     seed: int = 0,
+    coverage: float = 0.9,
 ) -> dict[str, Any]:
-    """Fit temperatures, thresholds and the outlier reference on `val`, and write them into the model folder.
+    """Fit temperatures, thresholds, sets and the outlier reference on `val`, and write them into the model folder.
 
-    The outlier reference is learned from the records `train`, or from those of `val` if there are none. Returns what
+    Sets hold the truth for a share `coverage` of the patients with a finding, and of those without it. The outlier reference is learned from the records `train`, or from those of `val` if there are none. Returns what
     the card keeps under "calibration". Raises RunError if no class has both label values.
     """
+    if not 0 < coverage < 1:
+        raise RunError(f"--coverage must be above 0 and below 1, not {coverage:g}")
     device = device_of(reading)
     network, folder = model_folder.load_as(model, Classifier).to(device), model_folder.find_model(model)
     with held_folder(folder):
-        summary, reference = _calibrated(network, folder, val, goal, reading, train, known, outliers, seed)
+        summary, reference = _calibrated(network, folder, val, goal, reading, train, known, outliers, seed, coverage)
     print(table(summary, reference))
     warn_of(uncertain_thresholds(summary))
     return summary
@@ -98,6 +101,7 @@ def _calibrated(
     known: float,
     outliers: bool,
     seed: int,
+    coverage: float,
 ) -> tuple[dict[str, Any], OutlierReference | None]:
     """What `calibrate` fits and writes into the model's folder: the summary, and the outlier reference if asked for."""
     records = labelled_records(network, val, reading.images)
@@ -107,7 +111,7 @@ def _calibrated(
     leaks = overlaps(folder / "seen", records, STAGE, prints=prints)
     warn_of([*leaks, *repeats(records, prints, "the validation set")])
     scores = complete(score(network, records, val, reading), val)
-    fitted = fit(scores, goal, val)
+    fitted = fit(scores, goal, val, coverage)
     summary = report(scores, fitted, goal, seed)
     summary |= {"records": Path(val).name, "fingerprint": records.fingerprint()}
     summary |= {"n": len(scores.records), "overlap": leaks}
@@ -138,22 +142,25 @@ class Fitted:
     temperatures_C: np.ndarray
     probabilities_NC: np.ndarray  # of the records it was fitted on, at these temperatures
     points: dict[str, OperatingPoint]
+    sets: dict[str, SetCuts]
 
 
-def fit(scores: Scored, goal: Goal, val: Path) -> Fitted:
+def fit(scores: Scored, goal: Goal, val: Path, coverage: float) -> Fitted:
     """Temperatures of the classes, and the thresholds that reach the goal. Raises RunError if nothing can be fitted."""
     classes, patients = scores.records.classes, scores.records.patients
     labels_NC, logits_NC = scores.records.labels_NC, scores.logits_NC
     temperatures_C = calibration.fit_temperatures(labels_NC, logits_NC)
     check_fitted(temperatures_C, classes, val)
     probabilities_NC = calibration.calibrated_probabilities(logits_NC, temperatures_C)
-    points = {}
+    points, sets = {}, {}
     for c, name in enumerate(classes):
         if not math.isnan(temperatures_C[c]):
             labels_N, probabilities_N = labels_NC[:, c], probabilities_NC[:, c]
             threshold = goal.threshold(labels_N, probabilities_N)
             points[name] = calibration.operating_point(labels_N, probabilities_N, threshold, patients)
-    return Fitted(classes, temperatures_C, probabilities_NC, points)
+            cuts = conformal.fit_cuts(labels_N, probabilities_N, patients, coverage)
+            sets[name] = SetCuts(cuts.present_from, cuts.absent_to, coverage)
+    return Fitted(classes, temperatures_C, probabilities_NC, points, sets)
 
 
 def write_calibration(
@@ -165,6 +172,7 @@ def write_calibration(
         "temperatures": {name: float(t) for name, t in pairs if not math.isnan(t)},
         "thresholds": {name: point.threshold for name, point in fitted.points.items()},
         "outliers": reference,
+        "sets": fitted.sets,
         "calibration": summary,
     }
     model_folder.change_card(folder, lambda card: replace(card, **changes))
@@ -208,6 +216,7 @@ def report(scores: Scored, fitted: Fitted, goal: Goal, seed: int) -> dict[str, A
         if name in fitted.points:
             span = threshold_interval(labels_NC[:, c], fitted.probabilities_NC[:, c], patients, goal, seed)
             per_class[name] |= {"operating_point": fitted.points[name].to_dict(), "threshold_interval": span}
+            per_class[name]["set"] = asdict(fitted.sets[name])
     return {"goal": str(goal), "classes": per_class}
 
 
@@ -249,6 +258,7 @@ def note_calibrated(folder: Path, prints: Fingerprints) -> None:
 def table(summary: dict[str, Any], reference: OutlierReference | None) -> str:
     """What was fitted, as text to print."""
     lines = [_temperature_table(summary["classes"]), "", _threshold_table(summary["classes"]), ""]
+    lines += [_set_table(summary["classes"]), ""]
     lines.append(
         f"Fitted and measured on the same {summary['n']:,} records of {summary['records']}, goal {summary['goal']};"
     )
@@ -284,3 +294,20 @@ def _threshold_table(classes: dict[str, Any]) -> str:
             rows.append([name, threshold, *sensitivity, *specificity, n, f"{positives:,}"])
     head = ("finding", "threshold", "sensitivity", "95 % interval", "specificity", "95 % interval", "n", "positives")
     return text_table(head, rows)
+
+
+def _set_table(classes: dict[str, Any]) -> str:
+    """From which probability a finding cannot be excluded, and up to which it cannot be assumed; and for which share."""
+    rows = []
+    for name, fitted in classes.items():
+        if cuts := fitted.get("set"):
+            needed = conformal.fewest_patients(cuts["coverage"])
+            open_ends = [
+                kind
+                for kind, cut, end in (("positive", "present_from", 0), ("negative", "absent_to", 1))
+                if cuts[cut] == end
+            ]
+            few = f"fewer than {needed} {' and '.join(open_ends)} patients: nothing excluded" if open_ends else ""
+            values = f"{cuts['present_from']:.4g}", f"{cuts['absent_to']:.4g}", f"{cuts['coverage']:.0%}"
+            rows.append([name, *values, few])
+    return text_table(("finding", "present from", "absent up to", "coverage", "note"), rows)

@@ -32,7 +32,13 @@ from mrm.system.partial_results import AGAIN, Partial, Row
 from mrm.system.progress import Progress
 from mrm.training.trainer import processes
 
-DECIDING = ("thresholds", "temperatures", "outline_thresholds", "outliers")  # fields of a card that results depend on
+DECIDING = (
+    "thresholds",
+    "temperatures",
+    "outline_thresholds",
+    "outliers",
+    "sets",
+)  # fields of a card that results depend on
 VIEW = "view"  # kept with a row, though no column of the table
 NO_HEADERS: Mapping[int, Mapping[str, str]] = {}
 SHOWN = 5  # warnings about images that are printed; the table has all of them
