@@ -1,6 +1,7 @@
 """A folder in timm's layout from someone else: a classifier is read, and what cannot be right is refused in one line."""
 
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +73,24 @@ def test_channels_may_differ(folder):
     loaded = mrm.load(folder)
     assert loaded.config.mean == (0.4, 0.5, 0.6)
     assert hub_layout.timm_config(loaded)["pretrained_cfg"]["mean"] == [0.4, 0.5, 0.6]
+
+
+def test_where_timm_would_fetch_weights_from_is_not_read(folder, model, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("something was fetched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    places = {
+        "url": "https://example.invalid/a.pth",
+        "hf_hub_id": "someone/model",
+        "file": "/etc/passwd",
+        "source": "url",
+    }
+    edit(folder, pretrained_cfg=places)
+    assert torch.equal(mrm.load(folder).encoder.head.weight, model.encoder.head.weight)
+    edit(folder, label_names=None)
+    assert torch.equal(mrm.load_encoder(folder).blocks[0].mlp.fc1.weight, model.encoder.blocks[0].mlp.fc1.weight)
 
 
 def test_calibrating_it_gives_it_a_card(folder):

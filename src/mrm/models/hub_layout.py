@@ -13,10 +13,10 @@ card knows, such as thresholds, is then unknown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -38,6 +38,7 @@ ENCODER = "encoder."  # before the names of an encoder's weights in mrm
 CROP_MODES = {"whole": "squash", "centre": "center", "fit": "border"}  # timm's names of the views
 FILTERS = {"area": "hamming", "bilinear": "bilinear", "bicubic": "bicubic"}  # timm's filter nearest to each of ours
 POOLING = {"avg": "mean", "map": "attention"}
+Value = TypeVar("Value")
 
 
 # Writing ------------------------------------------------------------------------------------------------
@@ -162,28 +163,30 @@ def weights_files(folder: Path) -> list[Path]:
 
 def weights_of(folder: Path) -> dict[str, Tensor]:
     """The weights of a model folder of either layout by their names in mrm. Raises CheckpointError."""
-    first, *others = weights_files(folder)
-    weights = read_weights(first)
-    if not is_hub_folder(folder):
-        return weights
-    whole = {ENCODER + name: value for name, value in weights.items()}
-    for file in others:
-        whole |= read_weights(file)
-    return whole
+    return _by_own_names(folder, read_weights)
 
 
 def shapes_of(folder: Path) -> dict[str, torch.Size]:
     """The shapes of the weights of a model folder by their names in mrm. Raises CheckpointError."""
-    if weights_file(folder).suffix != ".safetensors":  # has no header: the tensors are mapped to read their shapes
-        return {name: value.shape for name, value in weights_of(folder).items()}
+    return _by_own_names(folder, _shapes)
+
+
+def _by_own_names(folder: Path, read: Callable[[Path], dict[str, Value]]) -> dict[str, Value]:
+    """What `read` gives of each tensor in the files of a model folder, by the names that the tensors have in mrm."""
     first, *others = weights_files(folder)
-    shapes = read_shapes(first)
-    if not is_hub_folder(folder):
-        return shapes
-    whole = {ENCODER + name: shape for name, shape in shapes.items()}
+    values = read(first)
+    if is_hub_folder(folder):
+        values = {ENCODER + name: value for name, value in values.items()}
     for file in others:
-        whole |= read_shapes(file)
-    return whole
+        values |= read(file)
+    return values
+
+
+def _shapes(file: Path) -> dict[str, torch.Size]:
+    """The shapes of the tensors in a file; all of it is read where it has no header."""
+    if file.suffix == ".safetensors":
+        return read_shapes(file)
+    return {name: value.shape for name, value in read_weights(file).items()}
 
 
 def card_from(config: Mapping[str, Any]) -> Card:
