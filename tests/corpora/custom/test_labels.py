@@ -210,12 +210,3 @@ def test_some_words_that_are_not_understood_are_a_note(scans, tmp_path):
     corpus = prepare("custom", scans, tmp_path / "out", Options(classes=("TB",), val=0, test=0))
     assert corpus.facts["excluded"] == {"label not understood": 10}
     assert any("TB: 'kaum' 10 times" in note for note in corpus.facts["notes"])
-
-
-def test_ids_that_excel_shortened_are_named_and_decimal_commas_of_ages_are_points(scans, tmp_path):
-    lines = [f"{n}.png;{'1,23E+11' if n < 3 else 1000 + n};{50 + n},5;ja" for n in range(30)]
-    (scans / "labels.csv").write_text("\n".join(["image_path;patient_id;age;TB", *lines]))
-    corpus = prepare("custom", scans, tmp_path / "out", Options(classes=("TB",), val=0, test=0))
-    lost = "labels.csv: 3 values of patient_id have lost digits in a spreadsheet, such as 1,23E+11 (line 2)"
-    assert any(note.startswith(lost) for note in corpus.facts["notes"])
-    assert [r.extra["age"] for r in Records.load(tmp_path / "out" / "records.csv")][:2] == ["50.5", "51.5"]
