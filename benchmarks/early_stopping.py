@@ -30,7 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=800, help="of the whole run, 32 images each")
+    parser.add_argument("--steps", type=int, default=800, help="of the whole run")
+    parser.add_argument("--batch", type=int, default=32, help="images of a step")
     parser.add_argument("--patience", type=int, default=4, help="validations without a gain")
     parser.add_argument("--every", type=int, default=50, help="steps from one validation to the next")
     parser.add_argument("--labels", type=int, default=None, help="training images; by default all")
@@ -51,9 +52,9 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     train, val = first_of(train, options.labels), first_of(val, options.validation)
     with noise.seeded(0):
         start = model_folder.save(folder / "start", MRM(recipes.TINY_MODEL))
-    config = recipes.tiny_finetune(
-        train, val, start, folder / "run", scratch=True, audit="names", max_steps=options.steps
-    )
+    config = recipes.tiny_finetune(train, val, start, folder / "run", scratch=True, audit="names")
+    training = replace(config.training, steps=options.steps, global_batch=options.batch, validate_every=options.every)
+    config = replace(config, training=training)
     runs.finetune(replace(config, patience=options.patience, patience_gain=options.gain))
     early = tested(folder / "run", test, folder / "early")
     runs.finetune(replace(config, extend=True))  # without patience
@@ -61,6 +62,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     difference = runs.compare(folder / "early", folder / "whole", folder / "compared")["pneumonia"]["auroc"].to_dict()
     return {
         "records": {path.stem.removesuffix("-used"): len(Records.load(path)) for path in (train, val, test)},
+        "batch": options.batch,
         "validate_every": options.every,
         "patience": options.patience,
         "patience_gain": options.gain,

@@ -92,6 +92,7 @@ def test_every_setting_of_the_method_is_in_the_published_table():
     apart |= {
         "patience",
         "patience_gain",
+        "lr",
         "train",
         "classes",
         "list_classes",

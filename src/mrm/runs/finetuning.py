@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.limits import as_levels
 from mrm.recipes import FinetuneConfig
+from mrm.runs.learning_rates import with_best_rate
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
 from mrm.runs.same_records import require_same_records
@@ -64,15 +65,21 @@ def finetune(config: FinetuneConfig) -> Path:
     warn_of([*overlaps(seen, val, "validation", prints=prints), *repeats(val, prints, "the validation set")])
     if config.probe_first and not (Path(config.out) / "last").exists():
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
+    task, training = ClassifyTask(model, LabelLoss(config.loss, train.labels_NC)), config.training
+    training, validate, order = training.shortened(config.max_steps), auroc_validation(config, val), order_of(train)
+    if config.lr == "auto":
+        writer = model_writer(card, seen)
+        training = with_best_rate(training, task, data, Path(config.out), validate, order, writer, config.seed)
+    card = replace(card, origin=facts | {"lr": training.peak()})
     run = Trainer(
-        ClassifyTask(model, LabelLoss(config.loss, train.labels_NC)),
+        task,
         data,
-        config.training.shortened(config.max_steps),
+        training,
         config.out,
         write_model=model_writer(card, seen),
         seed=config.seed,
-        validate=auroc_validation(config, val),
-        order=order_of(train),
+        validate=validate,
+        order=order,
         patience=Patience(config.patience, config.patience_gain),
     ).fit()
     print_best(run, len(val), int((val.labels_NC == 1).sum()))
