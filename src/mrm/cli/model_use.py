@@ -1,4 +1,4 @@
-"""Commands that use a model: predict, embed, similar, export, explain, reconstruct, fill-in, zero-shot, serve."""
+"""Commands that use a model: predict, embed, similar, select, export, explain, reconstruct, fill-in, zero-shot, serve."""
 
 from __future__ import annotations
 
@@ -138,6 +138,42 @@ def similar(
         if answer["rank"] == 1:
             print(answer["query"])
         print(f"  {answer['rank']:3}  {answer['cosine']:.4f}  {answer['path']}  {answer['patient_id'] or ''}".rstrip())
+
+
+def select(
+    model: Path,
+    pool: tuple[str, ...],
+    /,
+    out: Path,
+    n: int = 50,
+    images: Images = None,
+    crop_borders: CropBorders = False,
+    batch: Batch = 64,
+    workers: Workers = None,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+) -> None:
+    """Choose images to label next: those that a model doubts, and that differ from each other.
+
+    A classifier doubts an image whose probabilities are near 0.5; a pre-trained model chooses by features alone. Of each
+    patient one image is chosen. The same pool gives the same choice.
+
+    Example:
+        mrm select runs/classifier pool/ --n 50 --out next.csv
+
+    Data:
+        model: a classifier or a pre-trained model: a model folder or a run.
+        pool: images without labels: images, folders, patterns, lists and tables of records.
+        out: a table to write (.csv, .parquet, .json, .jsonl), best first.
+        n: images to choose.
+    """
+    from mrm import runs
+
+    require_inputs(pool)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    written = runs.select(model, pool, out, n, reading)
+    say(f"chose {n:,} of the images of {written}")
+    end(written.unreadable)
 
 
 def export(
@@ -386,4 +422,4 @@ def require_inputs(paths: tuple[str, ...]) -> None:
         require_file(path, "PATHS")
 
 
-COMMANDS = commands(predict, embed, similar, export, explain, reconstruct, fill_in, zero_shot, serve)
+COMMANDS = commands(predict, embed, similar, select, export, explain, reconstruct, fill_in, zero_shot, serve)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mrm.runs.scoring_findings import zero_shot
     from mrm.runs.searching import similar
     from mrm.runs.segmenting import segment
+    from mrm.runs.selecting import select
     from mrm.runs.tokenizing import train_tokenizer
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "probe",
     "reconstruct",
     "segment",
+    "select",
     "similar",
     "surprise",
     "train_tokenizer",
@@ -103,6 +105,7 @@ __getattr__, __dir__ = lazy.exports(
         "probe": "mrm.runs.probing",
         "reconstruct": "mrm.runs.reconstructing",
         "segment": "mrm.runs.segmenting",
+        "select": "mrm.runs.selecting",
         "similar": "mrm.runs.searching",
         "surprise": "mrm.runs.filling_in",
         "train_tokenizer": "mrm.runs.tokenizing",
