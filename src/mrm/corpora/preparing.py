@@ -53,11 +53,7 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
         records, unreadable = inspection.inspect(release.records, out, options, release.headers)
     release = _narrowed(release, records, unreadable, options)
     _require_records(name, release, source, out)
-    if options.split_by == "file":
-        release = splits.without_placeholder(release)
-    release = replace(release, notes=[*release.notes, *_patient_notes(release, options)])
-    release, sets = _sets(release, options)
-    sets = {split: splits.with_classes(part, _classes(part, release, options)) for split, part in sets.items()}
+    release, sets = _divided(release, options)
     if release.finish:
         with output_folder.writing(out):
             failed = release.finish(sets, out, options)
@@ -83,7 +79,11 @@ def preview(
     source = Path(source)
     _require_source(source)
     release = read(name, source, options, out, keeps=False)
-    release, sets = _sets(release, options) if release.records else (release, {})
+    sets: Mapping[str, Records] = {}
+    if release.records:
+        release = _narrowed(release, release.records, [], options)
+    if release.records:
+        release, sets = _divided(release, options)
     return writing.preview(name, release, sets), release.files
 
 
@@ -111,6 +111,15 @@ def _require_records(name: str, release: Release, source: Path, out: Path) -> No
         f"({example.name}{': ' if example.detail else ''}{example.detail}). {advice}{'. ' if advice else ''}"
         f"{file} lists all of them"
     )
+
+
+def _divided(release: Release, options: Options) -> tuple[Release, Mapping[str, Records]]:
+    """The release with notes on patients and sets, and its sets with the classes that are written."""
+    if options.split_by == "file":
+        release = splits.without_placeholder(release)
+    release = replace(release, notes=[*release.notes, *_patient_notes(release, options)])
+    release, sets = _sets(release, options)
+    return release, {split: splits.with_classes(part, _classes(part, release, options)) for split, part in sets.items()}
 
 
 def _sets(release: Release, options: Options) -> tuple[Release, Mapping[str, Records]]:

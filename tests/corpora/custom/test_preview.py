@@ -4,6 +4,7 @@ import pytest
 
 from mrm import runs
 from mrm.corpora import Options
+from mrm.data.records import Records
 from tests.support import hospital_export
 from tests.support.dicom_files import write_dicom
 from tests.support.hospital_export import Form, write_table
@@ -75,3 +76,15 @@ def test_a_public_corpus_and_a_folder_without_table_have_a_preview_too(tmp_path)
     shown = runs.preview_preparation("custom", tmp_path / "a", Options(val=0, test=0))
     assert shown.startswith("custom (by folders): 6 images")
     assert ["train", "6", "6"] in [line.split() for line in shown.splitlines()]
+
+
+def test_the_sets_to_come_are_those_of_the_run(export, tmp_path):
+    source, images = export
+    options = Options(classes=("Pleuraerguss",), views=("LL",), split_by="file", val=0, test=0.5)
+    shown = runs.preview_preparation("custom", source, options)
+    runs.prepare("custom", source, tmp_path / "out", options)
+    for split in ("train", "test"):
+        written = len(Records.load(tmp_path / "out" / f"{split}.csv", classes=("Pleuraerguss",)))
+        assert [split, str(written)] in [line.split()[:2] for line in shown.splitlines()]
+    assert f"left out: {sum(i.view != 'LL' for i in images)} another view" in shown
+    assert "note: split by file, as asked" in shown
