@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
+from safetensors.torch import save_file
 
 import mrm
 from mrm.audit.fingerprints import Fingerprints, fingerprint
@@ -213,6 +214,7 @@ def _models(folder: Path) -> list[Kind]:
         ),
         Kind("weights/model.safetensors", [weights], with_valid("model.safetensors", "config.json"), json=True),
         *_hub_folders(folder, with_valid),
+        *_foreign_folders(folder, with_valid),
         Kind("tokenizer.json", [tokenizer.to_json().encode()], read_tokenizer, text=True, json=True),
         Kind("MRM.pth", [published], mrm.load, archive=True),
         Kind("legacy.pth", [legacy.getvalue()], read_weights),
@@ -229,6 +231,50 @@ def _hub_folders(folder: Path, with_valid: Callable[..., Callable[[Path], None]]
         Kind("hub/config.json", [config], with_valid("config.json", weights, "mrm.json", source="hub"), True, True),
         Kind("hub-card/mrm.json", [card], with_valid("mrm.json", weights, "config.json", source="hub"), True, True),
         Kind("timm/config.json", [config], with_valid("config.json", weights, source="hub"), True, True),
+    ]
+
+
+def _foreign_folders(folder: Path, with_valid: Callable[..., Callable[[Path], None]]) -> list[Kind]:
+    """The two JSON files of a folder of transformers: those of a ViT of one block, and of its image processor."""
+    config = {
+        "model_type": "vit", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+        "patch_size": 8, "image_size": 16, "num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
+    }  # fmt: skip
+    prepared = {
+        "do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5] * 3, "size": {"height": 16, "width": 16},
+        "do_center_crop": False, "crop_size": 16,
+    }  # fmt: skip
+    layer = "encoder.layer.0."
+    shapes = {
+        "embeddings.cls_token": (1, 1, 8),
+        "embeddings.position_embeddings": (1, 5, 8),
+        "embeddings.patch_embeddings.projection.weight": (8, 3, 8, 8),
+        "embeddings.patch_embeddings.projection.bias": (8,),
+        **{f"{layer}attention.attention.{part}.weight": (8, 8) for part in ("query", "key", "value")},
+        **{f"{layer}attention.attention.{part}.bias": (8,) for part in ("query", "key", "value")},
+        f"{layer}attention.output.dense.weight": (8, 8),
+        f"{layer}attention.output.dense.bias": (8,),
+        f"{layer}intermediate.dense.weight": (16, 8),
+        f"{layer}intermediate.dense.bias": (16,),
+        f"{layer}output.dense.weight": (8, 16),
+        f"{layer}output.dense.bias": (8,),
+        **{f"{layer}layernorm_{place}.{part}": (8,) for place in ("before", "after") for part in ("weight", "bias")},
+        **{f"layernorm.{part}": (8,) for part in ("weight", "bias")},
+    }
+    source, contents = folder / "vit", {"config.json": config, "preprocessor_config.json": prepared}
+    source.mkdir()
+    save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, source / "model.safetensors")
+    for name, content in contents.items():
+        (source / name).write_text(json.dumps(content))
+    return [
+        Kind(
+            f"{place}/{name}",
+            [json.dumps(contents[name]).encode()],
+            with_valid(name, "model.safetensors", *(other for other in contents if other != name), source="vit"),
+            text=True,
+            json=True,
+        )
+        for place, name in (("transformers", "config.json"), ("prepared", "preprocessor_config.json"))
     ]
 
 

@@ -162,7 +162,7 @@ def _of_timm(path: Path, name: str) -> EncoderFile:
         channels, height, width = asked.get("input_size", (3, 224, 224))
         mean, std = as_levels(asked.get("mean", 0.5)), as_levels(asked.get("std", 0.5))
         options = {k: v for k, v in settings.get("model_args", {}).items() if k not in CHOSEN and v is not None}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its settings are not those of a timm model ({error!r})") from error
     if channels != 3 or height != width:
         raise CheckpointError(

@@ -69,7 +69,9 @@ def architecture(settings: Mapping[str, Any], source: Path) -> tuple[str, dict[s
         )
     try:
         return _architecture(kind, settings, source)
-    except (KeyError, TypeError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source}: not the settings of a Vision Transformer ({error!r})") from error
 
 
@@ -114,11 +116,12 @@ def preparation(folder: Path, settings: Mapping[str, Any]) -> tuple[int, Levels,
     From `preprocessor_config.json`; without it, the size is that of the positions, and mean and deviation are those that
     models of this type have by default. Raises CheckpointError.
     """
-    size, (mean, std) = int(settings.get("image_size", 224)), DEFAULTS.get(str(settings.get("model_type")), IMAGENET)
     file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return size, mean, std
     try:
+        size = _side(settings.get("image_size"), 224)
+        mean, std = DEFAULTS.get(str(settings.get("model_type")), IMAGENET)
+        if not file.is_file():
+            return size, mean, std
         stated = read_json(file)
         if stated.get("do_normalize", True):
             mean, std = as_levels(stated.get("image_mean", mean)), as_levels(stated.get("image_std", std))
@@ -126,7 +129,7 @@ def preparation(folder: Path, settings: Mapping[str, Any]) -> tuple[int, Levels,
             mean, std = 0.0, 1.0
         shown = stated.get("crop_size") if stated.get("do_center_crop") else None
         return _side(shown or stated.get("size"), size), mean, std
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: does not say how images are prepared ({error!r})") from error
 
 
