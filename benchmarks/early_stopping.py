@@ -10,6 +10,7 @@ that it would have been without patience, bit for bit. The best checkpoint of ei
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import tempfile
 from dataclasses import replace
@@ -23,6 +24,7 @@ from mrm import recipes, runs
 from mrm.data.records import Records
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
+from mrm.training.patience import Patience
 
 
 def main() -> None:
@@ -68,10 +70,27 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "patience_gain": options.gain,
         "early": early,
         "whole": whole,
+        "by patience": by_patience(folder / "run" / "validation.csv", whole["last step"], options),
         "steps saved": round(1 - early["last step"] / whole["last step"], 3),
         "difference in AUROC, early less whole": difference,
         "mrm": mrm.__version__,
     }
+
+
+def by_patience(validation: Path, total: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Where the same run would have ended with other patience, and which checkpoint would then have been its best."""
+    with open(validation, newline="") as text:
+        scores = [(int(row["step"]), float(row["score"])) for row in csv.DictReader(text)]
+    ends = {}
+    for validations in range(2, 8):
+        patience, best = Patience(validations, options.gain), (0, 0.0)
+        for step, score in scores:
+            patience.note(step, score)
+            best = max(best, (step, score), key=lambda pair: pair[1])
+            if patience.is_exhausted(step, options.every):
+                break
+        ends[str(validations)] = {"last step": step, "best step": best[0], "steps saved": round(1 - step / total, 3)}
+    return ends
 
 
 def first_of(records: Path, count: int | None) -> Path:
