@@ -17,7 +17,7 @@ def mimic(records: Path, out: Path, **where: Any) -> PretrainConfig:
     return PretrainConfig(records, out, **{"resize": "bicubic", **where})
 
 
-# The small models start as BERT does, with tied words: in short runs the report loss falls a little faster that way
+# The small models start as BERT does, with tied words: at first the report loss falls a little faster that way
 # (`benchmarks/start.py`), and every number in docs/results.md was measured so.
 TINY_MODEL = ModelConfig(
     encoder="vit_tiny_patch16_224",
