@@ -7,7 +7,7 @@ tuberculosis; `images/`). Its images become DICOM files without suffix in Patien
 table with semicolons in Windows-1252 with ja and nein (`mrm.corpora.phantoms.hospital_export`); accession numbers, dates and
 the column CRP are made up. Then `mrm` prepares, pre-trains, fine-tunes, calibrates, evaluates and predicts, each in a process of
 its own. The joined records are compared with the known ones cell by cell. Writes `benchmarks/results/hospital_story.json`.
-About ten minutes on two otherwise idle cores.
+Started again, it resumes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from mrm.data.records import Records
 from mrm.system import hardware
 from mrm.system.files import read_json, write_json
 
-CLASS = "TB"
+CLASS, TIMES = "TB", "seconds.json"
 SEXES = {"male": "M", "female": "F"}
 
 
@@ -56,16 +57,19 @@ def export(data: Path, out: Path, limit: int | None) -> list[Study]:
     return studies
 
 
-def mrm(times: dict[str, float], name: str, *arguments: str | Path) -> str:
-    """Run a command of `mrm` in a process of its own, and note its seconds. Returns what it printed."""
+def mrm(times: dict[str, float], work: Path, *arguments: str | Path) -> None:
+    """Run a command of `mrm` in a process of its own, and keep its seconds; one that an earlier start has done is left out."""
+    words = list(map(str, arguments))
+    name = "preview" if "--preview" in words else words[0]
+    if name in times:
+        return
     start = time.perf_counter()
-    words = [sys.executable, "-m", "mrm", *map(str, arguments)]
-    done = subprocess.run(words, capture_output=True, text=True)
-    times[name] = round(time.perf_counter() - start, 1)
+    done = subprocess.run([sys.executable, "-m", "mrm", *words], capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"mrm {' '.join(map(str, arguments))}\n{done.stderr}")
+        raise SystemExit(f"mrm {' '.join(words)}\n{done.stderr}")
+    times[name] = round(time.perf_counter() - start, 1)
+    write_json(work / TIMES, times)
     print(f"{name}: {times[name]} s", flush=True)
-    return done.stdout
 
 
 def differing(studies: list[Study], records: Path) -> list[str]:
@@ -92,20 +96,20 @@ def story(data: Path, work: Path, limit: int | None, steps: int | None) -> dict[
     """Everything from the export to the page; the seconds of each command, and what came out."""
     source, out, runs = work / "export", work / "prepared", work / "runs"
     load = [round(value, 2) for value in os.getloadavg()]
-    studies, times = export(data, source, limit), dict[str, float]()
-    length = ("--max-steps", str(steps)) if steps else ()
+    studies = export(data, source, limit)
+    times: dict[str, float] = read_json(work / TIMES) if (work / TIMES).is_file() else {}
     classifier, test = runs / "classifier", runs / "classifier" / "test"
     sets = {name: out / f"{name}.csv" for name in ("train", "val", "test")}
+    run = partial(mrm, times, work)
     prepared = ("--source", source, "--classes", CLASS)
-    mrm(times, "preview", "prepare", "custom", *prepared, "--preview")
-    mrm(times, "prepare", "prepare", "custom", *prepared, "--out", out)
-    mrm(times, "pretrain", "pretrain", "tiny", "--records", sets["train"], "--out", runs / "pretrained", *length)
+    run("prepare", "custom", *prepared, "--preview")
+    run("prepare", "custom", *prepared, "--out", out)
+    run("pretrain", "tiny", "--records", sets["train"], "--out", runs / "pretrained")
     tuning = ("--train", sets["train"], "--val", sets["val"], "--init", runs / "pretrained", "--classes", CLASS)
-    mrm(times, "finetune", "finetune", "tiny", *tuning, "--out", classifier, *length)
-    mrm(times, "calibrate", "calibrate", classifier, "--val", sets["val"], "--sensitivity", "0.9")
-    mrm(times, "evaluate", "evaluate", classifier, "--records", sets["test"], "--by", "sex", "--out", test)
-    to_page = sum(times.values())
-    mrm(times, "predict", "predict", classifier, source / "DICOM", "--out", work / "predictions.csv")
+    run("finetune", "tiny", *tuning, "--out", classifier, *(("--max-steps", str(steps)) if steps else ()))
+    run("calibrate", classifier, "--val", sets["val"], "--sensitivity", "0.9")
+    run("evaluate", classifier, "--records", sets["test"], "--by", "sex", "--out", test)
+    run("predict", classifier, source / "DICOM", "--out", work / "predictions.csv")
     results, facts = read_json(test / "results.json"), read_json(out / "corpus.json")
     with open(work / "predictions.csv", newline="") as text:
         rows = list(csv.DictReader(text))
@@ -116,9 +120,9 @@ def story(data: Path, work: Path, limit: int | None, steps: int | None) -> dict[
         "load_beforehand": load,
         "studies": len(studies),
         "positive": sum(s.finding == 1 for s in studies),
-        "steps": steps or "those of the recipe tiny",
+        "fine_tuning_steps": steps or "those of the recipe tiny",
         "seconds": times,
-        "seconds_from_export_to_page": round(to_page, 1),
+        "seconds_from_export_to_page": round(sum(times.values()) - times["predict"], 1),
         "cells_that_differ": differing(studies, out / "records.csv"),
         "sets": {name: facts["splits"][name]["images"] for name in sets},
         "auroc": results["classes"][CLASS]["auroc"],
@@ -135,9 +139,11 @@ def story(data: Path, work: Path, limit: int | None, steps: int | None) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the data set")
-    parser.add_argument("--work", type=Path, required=True, help="an empty folder for export, records and runs")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="a folder for export, records and runs; the same command resumes there"
+    )
     parser.add_argument("--limit", type=int, help="use about so many studies only")
-    parser.add_argument("--steps", type=int, help="train for so many steps only, in place of the recipe's")
+    parser.add_argument("--steps", type=int, help="fine-tune for so many steps only, in place of the recipe's")
     default = Path(__file__).parent / "results" / "hospital_story.json"
     parser.add_argument("--out", type=Path, default=default, help="the file to write")
     options = parser.parse_args()

@@ -12,12 +12,12 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
+from mrm.data.dates import DateOrder
 from mrm.system.errors import RecordError
 from mrm.system.table_form import TableForm
 
 Check = Literal["none", "header", "pixels"]
 SplitBy = Literal["patient", "date", "file"]
-DateOrder = Literal["", "day-first", "month-first"]
 KEYS = (  # columns by which rows find their images, most specific first
     *("image_path", "image_uid", "series_uid", "study_uid", "accession", "study_id", "patient_id"),
 )
@@ -51,7 +51,7 @@ class Options:
     join_by: str = ""  # custom: what rows find images by, such as accession; by default the most specific that fits
     within_days: int = 0  # custom: how far a row's date may be from that of its study, for patient_id+date
     loose_keys: bool = False  # custom: match keys that differ in blanks, upper case or leading zeros alone
-    date_order: DateOrder = ""  # custom: which comes first in 03/04/2024, if no date of the column tells
+    date_order: DateOrder | None = None  # custom: which comes first in 03/04/2024, if no date of the column tells
     config: Path | None = None  # custom: the description.yaml of an earlier preparation; options override it
 
     # Images

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mrm.corpora.custom import values
-from mrm.corpora.options import KEYS, DateOrder, Options, check_join_by
+from mrm.corpora.options import KEYS, Options, check_join_by
+from mrm.data.dates import DateOrder
 from mrm.data.records import RESERVED
 from mrm.system.errors import RecordError
 from mrm.system.table_form import TableForm
@@ -82,7 +83,7 @@ class Description:
     join_by: str = ""  # empty: by the most specific column that fits
     within_days: int = 0  # patient_id+date: how far the date of a row may be from that of the study
     loose_keys: bool = False  # whether keys match without regard to blanks, upper case and leading zeros
-    date_order: DateOrder = ""  # of dates such as 03/04/2024; empty: as the column itself tells
+    date_order: DateOrder | None = None  # of dates such as 03/04/2024; null: as the column itself tells
     labels: Labels = field(default_factory=Labels)
     reports: Reports = field(default_factory=Reports)
 

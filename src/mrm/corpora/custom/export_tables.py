@@ -12,7 +12,7 @@ from mrm.corpora.custom.columns import Taken, take
 from mrm.corpora.custom.description import Description, Table, asked
 from mrm.corpora.custom.joining import Entry
 from mrm.corpora.custom.merging import Rows
-from mrm.corpora.options import KEYS, DateOrder, Options
+from mrm.corpora.options import KEYS, Options
 from mrm.data import dates
 from mrm.system.errors import RecordError
 from mrm.system.spreadsheet_cells import lost_digits
@@ -99,7 +99,9 @@ def read_tables(files: Sequence[Path], description: Description, options: Option
     return tables
 
 
-def take_columns(tables: Sequence[ReadTable], archive: Archive, date_order: DateOrder = "") -> list[ExportTable]:
+def take_columns(
+    tables: Sequence[ReadTable], archive: Archive, date_order: dates.DateOrder | None = None
+) -> list[ExportTable]:
     """Take each column for something, and read its dates.
 
     Raises RecordError where no column says which image a row belongs to, and for dates that leave two days open.
@@ -162,14 +164,14 @@ def _lost_digits(table: ReadTable, columns: Mapping[str, str]) -> Iterator[str]:
             )
 
 
-def _with_days(table: ExportTable, lines: Sequence[Row], order: DateOrder) -> ExportTable:
+def _with_days(table: ExportTable, lines: Sequence[Row], order: dates.DateOrder | None) -> ExportTable:
     """The table with its dates as 2024-01-31. Dates of the future are left out; those not understood stay as they are."""
     column = table.description.columns.get("date")
     if column is None:
         return table
     cells, numbers = [row[column] for row in lines], [row.line for row in lines]
     where = f"{table.file.name}, column {column}"
-    read = dates.read_dates(cells, where, numbers, order or None)
+    read = dates.read_dates(cells, where, numbers, order)
     texts = read.iso()
     for i in read.not_understood:
         texts[i] = cells[i]
