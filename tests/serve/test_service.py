@@ -32,6 +32,7 @@ from mrm.inference import heat_maps, predict, reconstruction, report_filling
 from mrm.models import model_folder, noise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.runs.predicting import predict_table
+from mrm.runs.reading_options import Reading
 from mrm.serve import server, uploads
 from mrm.serve.admission import Admission, Refused
 from mrm.serve.limits import Limits
@@ -106,6 +107,38 @@ def test_the_numbers_are_those_of_predict(client, folder, phantoms, tmp_path):
             assert f["threshold"] == row.get(f"{f['finding']} threshold")
     assert answer.json()["model"] == "classifier"
     assert "not for clinical use" in answer.json()["notice"]
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_a_study_gets_one_answer_as_predict_gives_it(client, folder, phantoms, tmp_path, pool):
+    files = sorted((phantoms / "images").iterdir())[:3]
+    rows = [Record(file, patient="p", study="s") for file in files]
+    table = Records(rows).to_csv(tmp_path / "study.csv")
+    predict_table(folder / "classifier", [table], tmp_path / "row.json", Reading(workers=0, by_study=pool))
+    (row,) = json.loads((tmp_path / "row.json").read_text())
+    sent = [("image", (f"{i}.png", file.read_bytes())) for i, file in enumerate(files)]
+    answer = client.post("/predict-study", files=sent, data={"pool": pool})
+    assert answer.status_code == 200
+    assert answer.json()["images"] == 3
+    for f in answer.json()["findings"]:
+        assert f["probability"] == pytest.approx(row[f["finding"]], abs=1e-6)
+
+
+def test_a_study_is_refused_whole_where_an_image_cannot_be_read_or_there_are_too_many(client, image):
+    data = images.encode_png(image)
+    one = ask(client, "/predict-study", data).json()
+    assert [f["probability"] for f in one["findings"]] == pytest.approx(
+        [f["probability"] for f in ask(client, "/predict", data).json()["findings"]], abs=1e-6
+    )
+    damaged = client.post("/predict-study", files=[("image", ("a", data)), ("image", ("b", b"nonsense"))])
+    assert damaged.status_code == 422
+    many = client.post("/predict-study", files=[("image", (str(i), data)) for i in range(9)])
+    assert many.status_code == 400
+    assert "Too many files" in many.json()["error"]
+    assert client.post("/predict", files=[("image", ("a", data)), ("image", ("b", data))]).status_code == 400
+    wrong = ask(client, "/predict-study", data, pool="median")
+    assert wrong.status_code == 422
+    assert "unknown pool 'median'; choose from mean, max" in wrong.json()["error"]
 
 
 def test_the_answer_is_the_same_for_png_tiff_and_dicom_alone_or_in_a_batch(client, image):

@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Prediction:
-    """All findings of an image of `height` x `width` pixels; from a segmenter also the mask and an overlay as PNG.
+    """All findings of an image of `height` x `width` pixels, or of a study of several `images`; from a segmenter also the mask and an overlay as PNG.
 
     `outlier` is how unlike the model's known images this one is; if it is too unlike them, the model abstains from
     decisions. Both are null if the model cannot tell.
@@ -45,6 +45,7 @@ class Prediction:
     overlay: str | None = None
     outlier: float | None = None
     abstain: bool | None = None
+    images: int = 1
     notice: str = NOTICE
 
 

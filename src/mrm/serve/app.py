@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 from fastapi import FastAPI, Request
@@ -18,11 +18,12 @@ from mrm.data import display
 from mrm.data.eval_view import EvalView
 from mrm.inference import heat_maps
 from mrm.inference.heat_maps import METHODS
+from mrm.inference.studies import Pool
 from mrm.serve import uploads
 from mrm.serve.admission import Admission, Refused
 from mrm.serve.answers import NOTICE, About, Explanation, FilledReport, Prediction, Preview, Reconstruction
 from mrm.serve.decoding import DecodeProcesses
-from mrm.serve.forms import MAX_SEED, SIDE, Form, describe_form, read_form
+from mrm.serve.forms import MAX_IMAGES, MAX_SEED, SIDE, Form, describe_form, read_form
 from mrm.serve.limits import Limits
 from mrm.serve.log import Log
 from mrm.serve.metrics import Metric, RequestMetrics
@@ -154,6 +155,25 @@ def _add_findings(app: FastAPI, state: AppState) -> None:
         if eval_view is None:
             return await state.in_worker(lambda: models.outline(upload, side))
         return models.prediction(await state.classify(upload.image_HW), upload)
+
+    pool_field = {
+        "type": "string",
+        "enum": list(get_args(Pool)),
+        "default": "mean",
+        "description": "the mean or the largest of the logits of the images",
+    }
+
+    @app.post("/predict-study", responses=ERRORS, openapi_extra=describe_form(MAX_IMAGES, pool=pool_field))
+    async def predict_study(request: Request) -> Prediction:
+        """One answer for all images of a study, as `mrm predict --by-study` gives it; the sender chooses the views."""
+        form = await read_form(request, limits, MAX_IMAGES)
+        state.require("predict")
+        pool, eval_view = form.choice("pool", get_args(Pool), "mean"), models.eval_view
+        if eval_view is None:
+            raise Refused(404, "a segmenter outlines one image at a time; send each to /predict")
+        sent = [await state.decode(one, eval_view) for one in form.single_images]
+        values_NK = np.stack([await state.classify(upload.image_HW) for upload in sent])
+        return models.study_prediction(values_NK, sent, cast(Pool, pool))
 
     explain_form = describe_form(
         finding={"type": "string", "enum": list(models.classes), "description": "the finding to explain"},

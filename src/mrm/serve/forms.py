@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import Request
@@ -16,6 +16,7 @@ from mrm.serve.limits import Limits
 
 IMAGE_FIELD = "image"
 MAX_FIELDS = 8
+MAX_IMAGES = 8  # of a study
 MAX_FIELD_BYTES = 256_000  # of a field that is not a file: a report has a few thousand
 DEFAULT_SIDE, MIN_SIDE, MAX_SIDE = 1024, 32, 4096  # pixels of the longer side of an image that is returned
 MAX_SEED = 2**31 - 1
@@ -24,11 +25,15 @@ MIN_BYTES_PER_SECOND = 16_000  # of a body; one that comes more slowly only occu
 
 @dataclass(frozen=True)
 class Form:
-    """What was sent: the bytes of the image, and the other fields. The name of the file is not kept."""
+    """What was sent: the bytes of the image, and the other fields. The name of the file is not kept.
+
+    `others` are the further images of a study.
+    """
 
     data: bytes
     fields: dict[str, str]
     reservation: Reservation
+    others: tuple[bytes, ...] = ()
 
     def text(self, name: str, default: str | None = None) -> str:
         """A field. Raises Refused (422) if it is missing and has no default."""
@@ -53,6 +58,11 @@ class Form:
         return int(value)
 
     @property
+    def single_images(self) -> list[Form]:
+        """A form for each image that was sent, with the same reservation."""
+        return [replace(self, data=data, others=()) for data in (self.data, *self.others)]
+
+    @property
     def side(self) -> int:
         """Pixels of the longer side of the images to return."""
         return self.number("side", MIN_SIDE, MAX_SIDE, DEFAULT_SIDE)
@@ -64,29 +74,35 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 1 << 62
 
 
-async def read_form(request: Request, limits: Limits) -> Form:
-    """The form in a request. It is read piece by piece, and refused as soon as it is too large. Raises Refused."""
+async def read_form(request: Request, limits: Limits, images: int = 1) -> Form:
+    """The form in a request, with up to so many images. It is read piece by piece, and refused as soon as it is too large.
+
+    Raises Refused.
+    """
     reservation: Reservation = request.state.reservation
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Refused(415, f"send a form (multipart/form-data) with the image in the field {IMAGE_FIELD!r}")
     content_length = request.headers.get("content-length", "")
     if content_length.isascii() and content_length.isdigit() and int(content_length) > limits.body_bytes:
         raise _too_large(limits)
-    parts = await _parse(request, limits, reservation)
+    parts = await _parse(request, limits, reservation, images)
     request.state.uploading = False
-    upload = parts.get(IMAGE_FIELD)
-    if upload is None or isinstance(upload, str):
-        problem = "missing" if upload is None else "text, not a file"
-        raise Refused(422, f"the field {IMAGE_FIELD!r} is {problem}; send the image there, with a file name")
-    data = await upload.read()
-    await upload.close()
+    sent: list[bytes] = []
+    for upload in parts.getlist(IMAGE_FIELD) or [None]:
+        if upload is None or isinstance(upload, str):
+            problem = "missing" if upload is None else "text, not a file"
+            raise Refused(422, f"the field {IMAGE_FIELD!r} is {problem}; send the image there, with a file name")
+        sent.append(await upload.read())
+        await upload.close()
     fields = {name: value for name, value in parts.items() if isinstance(value, str)}
-    return Form(data, fields, reservation)
+    return Form(sent[0], fields, reservation, tuple(sent[1:]))
 
 
-async def _parse(request: Request, limits: Limits, reservation: Reservation):
+async def _parse(request: Request, limits: Limits, reservation: Reservation, images: int):
     body = _counted(request, limits, reservation)
-    parser = _InMemoryParser(request.headers, body, max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES)
+    parser = _InMemoryParser(
+        request.headers, body, max_files=images, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
+    )
     try:
         return await parser.parse()
     except MultiPartException as error:
@@ -127,9 +143,15 @@ SIDE: dict[str, Any] = {
 }
 
 
-def describe_form(**fields: dict[str, Any]) -> dict[str, Any]:
-    """A form with an image and other fields, each given as its schema. A field without a default is required."""
-    image = {"type": "string", "format": "binary", "description": "a radiograph: JPEG, PNG, TIFF or DICOM"}
+def describe_form(images: int = 1, **fields: dict[str, Any]) -> dict[str, Any]:
+    """A form with an image, or up to so many, and other fields by their schemas. A field without a default is required."""
+    image: dict[str, Any] = {
+        "type": "string",
+        "format": "binary",
+        "description": "a radiograph: JPEG, PNG, TIFF or DICOM",
+    }
+    if images > 1:
+        image = {"type": "array", "items": image, "minItems": 1, "maxItems": images}
     required = [IMAGE_FIELD, *(name for name, schema in fields.items() if "default" not in schema)]
     schema = {"type": "object", "required": required, "properties": {IMAGE_FIELD: image, **fields}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

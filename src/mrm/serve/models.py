@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from mrm.data import display, images
 from mrm.data.eval_view import EvalView
 from mrm.inference import heat_maps, outlines, reconstruction, report_filling
 from mrm.inference.predictor import Predictor
+from mrm.inference.studies import Pool, pooled
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
@@ -111,6 +112,15 @@ class Models:
         abstain = None if decisions.abstain_B is None else bool(decisions.abstain_B[0])
         warnings = [*upload.warnings, ABSTAINS] if abstain else upload.warnings
         return Prediction(self.name, findings, warnings, upload.height, upload.width, outlier=outlier, abstain=abstain)
+
+    def study_prediction(self, values_NK: np.ndarray, sent: Sequence[DecodedImage], pool: Pool) -> Prediction:
+        """The findings of a study from what `classify` returned for its images, pooled as `mrm predict --by-study` does.
+
+        The height and width are those of the first image; a warning names its image by number.
+        """
+        whole = self.prediction(pooled(values_NK, len(self.classes), pool), replace(sent[0], warnings=[]))
+        said = [f"image {number}: {text}" for number, upload in enumerate(sent, 1) for text in upload.warnings]
+        return replace(whole, warnings=[*said, *whole.warnings], images=len(sent))
 
     def outline(self, upload: DecodedImage, side: int) -> Prediction:
         """The findings, mask (class numbers) and overlay of a segmenter, at most `side` pixels large."""
