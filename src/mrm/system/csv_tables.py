@@ -8,7 +8,6 @@ import itertools
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from mrm.system import unpacking
@@ -35,6 +34,7 @@ def read_csv(path: Path, form: TableForm) -> tuple[Rows, Decoded, str]:
     first = LINE.search(text)
     if first and len(first[0]) > LONGEST_HEADER:
         raise _no_header(path, f"{len(first[0]):,} characters")
+    _check_lines(path, text)
     sign, before = _delimiter(path, text, form.delimiter)
     last = header_span(form.header_lines)[1] if form.header_lines else 0
     return _records(path, text, sign, before, last), decoded, sign
@@ -48,7 +48,8 @@ def _records(path: Path, text: str, sign: str, before: int, header: int) -> Rows
     """
     end = "\x04end of file\x04"
     csv.field_size_limit(LONGEST_LINE)
-    records = itertools.chain(itertools.islice(_lines(path, text), before, None), ["\n", end])
+    lines = (match[0] for match in LINE.finditer(text))  # one at a time, as a copy of the text in UCS-4 is large
+    records = itertools.chain(itertools.islice(lines, before, None), ["\n", end])
     reader = csv.reader(records, delimiter=sign, skipinitialspace=not sign.isspace())
     line, width = before + 1, 0
     try:
@@ -59,10 +60,11 @@ def _records(path: Path, text: str, sign: str, before: int, header: int) -> Rows
                     "of the text"
                 )
             if row != [end] and any(cell.strip() for cell in row):
-                if not width or line <= header:
-                    width = max(width, len(row))
-                while len(row) > width and not row[-1].strip():
-                    row.pop()
+                if len(row) > width:
+                    if not width or line <= header:
+                        width = len(row)
+                    while len(row) > width and not row[-1].strip():
+                        row.pop()
                 yield line, [unguarded(cell) for cell in row]
             line = before + reader.line_num + 1
     except csv.Error as error:
@@ -72,16 +74,18 @@ def _records(path: Path, text: str, sign: str, before: int, header: int) -> Rows
         ) from None
 
 
-def _lines(path: Path, text: str) -> Iterator[str]:
-    """The lines, one at a time, as a copy of the text in UCS-4 is large."""
-    for match in LINE.finditer(text):
-        if match.end() - match.start() > LONGEST_LINE:
-            number = len(LINE.findall(text[: match.start()])) + 1
+def _check_lines(path: Path, text: str) -> None:
+    """Raises RecordError for a line that is too long, found by leaps of such a length."""
+    start = 0
+    while start + LONGEST_LINE < len(text):
+        end = max(text.rfind(sign, start, start + LONGEST_LINE + 1) for sign in "\r\n")
+        if end < 0:
+            number = len(LINE.findall(text[:start])) + 1
+            length = len(LINE.match(text, start)[0])  # type: ignore[index]  # there is at least one character
             raise RecordError(
-                f"{path}: line {number} has {match.end() - match.start():,} characters; a line of a table has at most "
-                f"{LONGEST_LINE:,}"
+                f"{path}: line {number} has {length:,} characters; a line of a table has at most {LONGEST_LINE:,}"
             )
-        yield match[0]
+        start = end + 1
 
 
 def _delimiter(path: Path, text: str, stated: str) -> tuple[str, int]:

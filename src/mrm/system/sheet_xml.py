@@ -62,29 +62,33 @@ def cell_name(row: int, column: int) -> str:
 
 def xlsx_facts(sheet: bytes, padded: Mapping[int, int]) -> SheetFacts:
     """The facts of a sheet of Excel. `padded` are the digits of each style that shows leading zeros (`xlsx_padded`)."""
-    height = width = 1
-    for letters, number in _XLSX_POSITION.findall(sheet):
-        height, width = max(height, int(number)), max(width, _column(letters) + 1)
+    positions = _XLSX_POSITION.findall(sheet)
+    height = max(map(int, {number for _, number in positions}), default=1)
+    width = max(map(_column, {letters for letters, _ in positions}), default=0) + 1
     errors: dict[tuple[int, int], str] = {}
-    if re.search(rb"""\bt=["']e["']""", sheet):
+    if _holds(sheet, b't="e"', b"t='e'"):
         errors = {at: text.decode() for tag, text in _XLSX_ERROR.findall(sheet) if (at := _position(tag))}
-    formulas = _XLSX_UNCOMPUTED.findall(sheet) if re.search(rb"<%sf\b" % _P, sheet) else []
+    formulas = _XLSX_UNCOMPUTED.findall(sheet) if _holds(sheet, b"<f>", b"<f ", b"<f/", b":f>", b":f ", b":f/") else []
     uncomputed = [tag for tag in formulas if not re.search(rb"""\bt=["']str["']""", tag)]  # that is an empty text
     digits = {}
-    if padded:
+    if any(_holds(sheet, b's="%d"' % style, b"s='%d'" % style) for style in padded):
         styled = ((_position(tag), padded.get(int(style), 0)) for tag, style in _XLSX_STYLED.findall(sheet))
         digits = {at: count for at, count in styled if at and count}
+    merged = _XLSX_MERGE.findall(sheet) if b"mergeCell" in sheet else []
     return SheetFacts(
         height,
         width,
         errors,
         tuple(at for tag in uncomputed if (at := _position(tag))),
         tuple(
-            Range(int(top) - 1, _column(left), int(bottom) - 1, _column(right))
-            for left, top, right, bottom in _XLSX_MERGE.findall(sheet)
+            Range(int(top) - 1, _column(left), int(bottom) - 1, _column(right)) for left, top, right, bottom in merged
         ),
         digits,
     )
+
+
+def _holds(sheet: bytes, *parts: bytes) -> bool:
+    return any(part in sheet for part in parts)
 
 
 def xlsx_padded(styles: bytes) -> dict[int, int]:
