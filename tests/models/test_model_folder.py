@@ -188,7 +188,7 @@ def edit_card(folder: Path, **changes) -> None:
 
 def test_an_unknown_kind_is_answered_with_the_kinds_there_are(folder):
     edit_card(folder, kind="diffusion")
-    with pytest.raises(CheckpointError, match=r"unknown kind 'diffusion'; expected one of mrm, classifier"):
+    with pytest.raises(CheckpointError, match=r"unknown kind 'diffusion'; expected one of mrm, ensemble, classifier"):
         mrm.load(folder)
 
 

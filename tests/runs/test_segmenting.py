@@ -12,7 +12,7 @@ import torch
 from mrm import cli, recipes, runs
 from mrm.data import images
 from mrm.models import model_folder
-from mrm.system.errors import MaskError, RunError, SegmenterError
+from mrm.system.errors import ConfigError, MaskError, RunError
 from mrm.training.trainer import Stopped
 from tests.support.commands import run_ranks
 from tests.support.configs import segment_config
@@ -96,7 +96,7 @@ def test_no_positive_image(discs, disc_encoder, tmp_path):
 
 
 def test_a_size_that_the_patch_does_not_divide(discs, disc_encoder, tmp_path, capsys):
-    with pytest.raises(SegmenterError, match=r"64 x 50 does not divide"):
+    with pytest.raises(ConfigError, match=r"64 x 50 does not divide"):
         runs.segment(segment_config(discs, disc_encoder, tmp_path / "run", image_size=(64, 50)))
     (tmp_path / "bad.yaml").write_text(
         recipes.to_yaml(segment_config(discs, disc_encoder, tmp_path / "b", image_size=(64, 50)))

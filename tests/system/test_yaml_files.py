@@ -93,7 +93,8 @@ def test_differences_are_named_by_their_place_with_both_values():
     [
         ("trian: a", "unknown setting 'trian'; did you mean train?"),
         ("on-error: skip", "did you mean on_error?"),
-        ("lr: 0.1", "unknown setting 'lr'; did you mean training.lr?"),  # right, but in another part
+        ("steps: 9", "unknown setting 'steps'; did you mean training.steps?"),  # right, but in another part
+        ("lr: 0.1", "unknown value 0.1; choose from recipe, auto @ $.lr"),
         ("training.lr: 0.1", "unknown setting 'training.lr'; in a file it is lr below training @ $"),
         ("crop: {aera: [0.2, 1.0]}", "unknown setting 'aera'; did you mean area? @ $.crop"),
         ("training: {warmup-steps: 5}", "did you mean warmup_steps?"),

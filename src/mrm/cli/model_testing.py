@@ -81,7 +81,7 @@ def calibrate(
     precision: Precision = "fp32",
     device: Device = "auto",
 ) -> None:
-    """Fit temperatures, thresholds, sets and an outlier reference on validation records.
+    """Fit temperatures, thresholds, sets and outliers to validation records.
 
     They are stored in the model folder of the classifier. `mrm evaluate` then reports their effect on a test set, and
     `mrm predict` uses them. The threshold of a finding is the one that reaches the sensitivity or specificity asked

@@ -153,7 +153,7 @@ def select(
     precision: Precision = "fp32",
     device: Device = "auto",
 ) -> None:
-    """Choose images to label next: those that a model doubts, and that differ from each other.
+    """Choose what to label next: images that a model doubts and that differ.
 
     A classifier doubts an image whose probabilities are near 0.5; a pre-trained model chooses by features alone. Of each
     patient one image is chosen. The same pool gives the same choice.
@@ -184,7 +184,7 @@ def export(
     *,
     hub: Publication = Publication(),
 ) -> None:
-    """Write a model as the published MRM.pth, as ONNX, as a Hugging Face hub folder, or as a MONAI bundle.
+    """Write a model as MRM.pth, ONNX, a Hugging Face hub folder or a MONAI bundle.
 
     An ONNX file is compared with PyTorch before it is kept, a hub folder and the network of a bundle with what timm makes
     of them. timm, transformers and mrm open a hub folder. The model card,
@@ -351,7 +351,7 @@ def zero_shot(
     precision: Precision = "fp32",
     device: Device = "auto",
 ) -> None:
-    """Score findings without labels, by how likely a pre-trained model finds sentences about them.
+    """Score findings without labels, by how likely sentences about them are.
 
     Each finding has sentences that state it and sentences that deny it. Its score is what the image adds to the likelihood
     of the former, less what it adds to that of the latter, in nats a word: an order of the images, not a probability. With

@@ -68,6 +68,10 @@ class Tokenizer:
                 raise ReportError(f"{source}: {token} has id {inner.token_to_id(token)}, expected {expected}")
         inner.no_padding()  # a file may set either; `encode` does not pad, and truncates at its own length
         inner.no_truncation()
+        if inner.model.token_to_id(inner.model.unk_token) is None:
+            raise ReportError(
+                f"{source}: its vocabulary has no {inner.model.unk_token!r}, the piece for what is unknown"
+            )
         self.inner = inner
         vocabulary = inner.get_vocab()
         self.size = max(vocabulary.values()) + 1

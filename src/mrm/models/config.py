@@ -38,9 +38,7 @@ class ModelConfig:
     report_heads: int = 6  # attention heads of the report decoder
     report_mlp: int = 1536  # width of the report decoder's MLP
     report_dropout: float = 0.1  # of the report decoder
-    report_sees: Literal["mean", "patches"] = (
-        "mean"  # of the image: its mean, as published; or words attend to patches too
-    )
+    report_sees: Literal["mean", "patches"] = "mean"  # of the image; patches: words attend to them, beside the mean
     context_gain: float | None = None  # normalise the image's mean and scale it by a learnt gain that starts here
     tied_words: bool = False  # use the word embeddings as output weights; the published model has separate ones
     start: Literal["xavier", "normal"] = "xavier"  # of the report decoder's layers: as published, or as in BERT

@@ -8,7 +8,6 @@ from typing import Any
 
 from mrm.audit.fingerprints import Fingerprints
 from mrm.data.records import Records
-from mrm.evaluation.classifier_test import overlaps
 from mrm.models import known_weights, model_folder
 from mrm.models.card import Card
 from mrm.models.init_paths import init_path
@@ -75,6 +74,8 @@ def trained_on(path: Path) -> str:
 
 def seen_of_test(models: Mapping[str, Path | None], test: Records, prints: Fingerprints) -> Sequence[str]:
     """Lines on what each encoder has seen of the test records: by fingerprints where it has some, else what is known."""
+    from mrm.evaluation.classifier_test import overlaps  # imports scipy.stats, which other commands need not
+
     lines = []
     for name, path in models.items():
         if path is None:
