@@ -90,3 +90,9 @@ def test_a_nul_byte_in_a_list_of_paths_is_named(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"a.png\0\n")
     with pytest.raises(RecordError, match="NUL byte"):
         finding_files.records_at([tmp_path / "list.txt"])
+
+
+def test_a_path_that_is_too_long_for_a_file_is_not_found_like_any_other(tmp_path):
+    (tmp_path / "paths.txt").write_text(f"folder/{'9' * 5000}.png\n")
+    with pytest.raises(RecordError, match="none of its 1 images was found"):
+        finding_files.records_at([tmp_path / "paths.txt"])

@@ -259,6 +259,14 @@ def test_an_index_that_is_none_is_refused(copy, text):
         Records.load(copy)
 
 
+@pytest.mark.parametrize(("name", "value"), [("format", "gif"), ("format", {"jpeg": 1}), ("kind", ["records"])])
+def test_an_index_with_another_format_or_kind_is_refused(copy, name, value):
+    index = json.loads((copy / "shards.json").read_text())
+    (copy / "shards.json").write_text(json.dumps({**index, name: value}))
+    with pytest.raises(ShardError, match=rf"shards\.json: not the index of a shard folder.*{name} is"):
+        Records.load(copy)
+
+
 def test_an_index_cannot_name_files_elsewhere(copy):
     index = json.loads((copy / "shards.json").read_text())
     index["files"][0]["name"] = "../elsewhere.arrow"

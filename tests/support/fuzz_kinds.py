@@ -262,7 +262,7 @@ def _foreign_folders(folder: Path, with_valid: Callable[..., Callable[[Path], No
         **{f"layernorm.{part}": (8,) for part in ("weight", "bias")},
     }
     source, contents = folder / "vit", {"config.json": config, "preprocessor_config.json": prepared}
-    source.mkdir()
+    source.mkdir(exist_ok=True)  # a worker that is started anew finds it
     save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, source / "model.safetensors")
     for name, content in contents.items():
         (source / name).write_text(json.dumps(content))

@@ -26,7 +26,7 @@ from mrm.data.headers import StoredImage
 from mrm.data.patients import Patients, patients_of
 from mrm.system import object_store
 from mrm.system.errors import RecordError, printable
-from mrm.system.files import write_csv, write_whole
+from mrm.system.files import is_file, write_csv, write_whole
 from mrm.system.table_files import write_parquet
 from mrm.system.tables import read_rows, stated
 from mrm.system.text_files import read_text
@@ -293,7 +293,7 @@ def find_images(names: Sequence[str], beside: Path, images: Path | None = None, 
 
     def find(name: str) -> Path | None:
         nested = "/" in name  # a name with folders needs access to the disk, a plain one only the listing
-        return next((p / name for p in places if (nested and (p / name).is_file()) or name in listed[p]), None)
+        return next((p / name for p in places if (nested and is_file(p / name)) or name in listed[p]), None)
 
     files = [find(name) for name in names]
     if must_exist and names and not any(files):

@@ -82,6 +82,9 @@ class Index:
                     f"{where}: shards of version {values['version']}, but this mrm reads version {VERSION}; "
                     "pack the records again, or use the mrm that packed them"
                 )
+            for name, known in (("format", tuple(MAGIC)), ("kind", ("records", "masks"))):
+                if values[name] not in known:
+                    raise ValueError(f"{name} is {str(values[name])[:40]!r}; expected {' or '.join(known)}")
             values["table"] = File(**values["table"])
             values["files"] = tuple(File(**f) for f in values["files"])
             return Index(**{**values, "columns": tuple(values["columns"]), "classes": tuple(values["classes"])})

@@ -21,7 +21,7 @@ from mrm.models.mrm import MRM
 from mrm.runs.output_lock import alone_on
 from mrm.runs.reading_options import device_named
 from mrm.system.errors import ImageError, ReportError, RunError
-from mrm.system.files import write_json
+from mrm.system.files import is_file, write_json
 
 MAX_OTHERS = 64  # images of other patients that are compared with
 MAX_BYTES = 1_000_000  # of a report file
@@ -96,14 +96,6 @@ def report_text(report: str) -> str:
         return Path(report).read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise ReportError(f"{report}: not a text file in UTF-8 ({error})") from error
-
-
-def is_file(report: str) -> bool:
-    """Whether there is a file of that name; a text may be too long for a name, or have characters that none has."""
-    try:
-        return Path(report).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def other_images(paths: Sequence[Path], image: Path) -> list[np.ndarray]:

@@ -27,6 +27,14 @@ Row = (
 )  # by column name, where a missing value is empty; or in the order of the columns
 
 
+def is_file(path: Path | str) -> bool:
+    """Whether there is a file of that name; a text may be too long for a name, or have characters that none has."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def write_by(path: Path, write: Callable[[Path], object]) -> Path:
     """Write a file by calling `write` with a temporary path, which is then renamed to `path`. Returns `path`."""
     temporary = path.with_name(f".{path.name}.tmp")
