@@ -2,12 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow fuzz notebooks lint types docs check clean
+.PHONY: demo test test-slow fuzz notebooks test-notebooks lint types docs check clean
 
 demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on a CPU; open demo/index.html
 	$(BIN)/mrm demo --out demo
 
-test: .venv/tested  ## the test suite, under six minutes on two quiet cores
+test: .venv/tested  ## the test suite, about eight minutes on two quiet cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: .venv/tested  ## also the tests that take minutes
@@ -20,6 +20,9 @@ notebooks: .venv/tested  ## execute the notebooks of examples/ anew and keep wha
 	$(BIN)/python -m tests.support.notebooks
 	$(BIN)/ruff format -q examples/notebooks
 
+test-notebooks: .venv/tested  ## execute the notebooks of examples/, three minutes
+	$(BIN)/python -m pytest -q --runslow tests/examples/test_notebooks.py
+
 lint: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,7 +33,7 @@ types: .venv/tested
 docs: .venv/tested  ## the pages of docs/, in docs/_build
 	$(BIN)/sphinx-build -W -q docs docs/_build
 
-check: lint types docs test  ## what CI runs
+check: lint types docs test-notebooks test  ## what CI runs
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
