@@ -64,7 +64,7 @@ def zero_shot(
     reference = records_at(others, reading.images) if others else None
     told = tuple(asked.findings)
     if test:
-        reference = Records.load(test, _tested_classes(asked, test, reading), images=reading.images)
+        reference = _labelled(asked, test, reading)
     reference_NS = likelihoods(network, reference, asked, compute, reading) if reference else None
     if test and reference and reference_NS is not None:
         told = told_findings(asked, reference, reference_NS)
@@ -120,15 +120,15 @@ def likelihoods(
     return likelihoods_NS
 
 
-def _tested_classes(asked: Findings, test: Path, reading: Reading) -> tuple[str, ...]:
-    """The findings that the labelled records know. Raises RecordError if they know none."""
-    known = Records.load(test, None, images=reading.images).classes
-    if tested := tuple(name for name in asked.findings if name in known):
-        return tested
-    raise RecordError(
-        f"{test}: has labels of {', '.join(known) or 'nothing'}, and of none of the findings {', '.join(asked.findings)}; "
-        "name the findings as the columns are named"
-    )
+def _labelled(asked: Findings, test: Path, reading: Reading) -> Records:
+    """The labelled records of the test. Raises RecordError if they know none of the findings."""
+    records = Records.load(test, None, images=reading.images)
+    if set(asked.findings).isdisjoint(records.classes):
+        raise RecordError(
+            f"{test}: has labels of {', '.join(records.classes) or 'nothing'}, and of none of the findings "
+            f"{', '.join(asked.findings)}; name the findings as the columns are named"
+        )
+    return records
 
 
 def told_findings(asked: Findings, tested: Records, likelihoods_NS: np.ndarray) -> tuple[str, ...]:
