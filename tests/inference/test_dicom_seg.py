@@ -6,11 +6,23 @@ import numpy as np
 import pydicom
 import pytest
 
-from mrm.inference import dicom_seg
+from mrm.data import images
+from mrm.inference import dicom_objects, dicom_seg
+from mrm.inference.dicom_objects import Origin
 from mrm.system.errors import MaskError
 from tests.support.dicom_files import write_dicom
 
 hd = pytest.importorskip("highdicom")
+
+
+ORIGIN = Origin("a segmenter", "0123456789abcdef")
+
+
+def write(file: Path, source: Path, mask_HW, classes, settings: str = "") -> Path:
+    """Write the segmentation of a radiograph."""
+    dataset = images.open_image(source).dataset
+    dicom_seg.segmentation(dataset, str(source), mask_HW, classes, ORIGIN, settings).save_as(file)
+    return file
 
 
 @pytest.fixture
@@ -27,7 +39,7 @@ def radiograph(tmp_path):
 def test_an_asymmetric_mask_of_two_classes_comes_back_as_it_was(radiograph, tmp_path):
     mask_HW = np.zeros((48, 30), np.uint8)
     mask_HW[2:9, 20:29], mask_HW[30:47, 1:4] = 1, 2
-    file = dicom_seg.write(tmp_path / "a.seg.dcm", radiograph, mask_HW, ("left lung", "nodule"), "1")
+    file = write(tmp_path / "a.seg.dcm", radiograph, mask_HW, ("left lung", "nodule"))
     made, source = hd.seg.segread(file), pydicom.dcmread(radiograph)
     back_1HW = made.get_pixels_by_source_instance([source.SOPInstanceUID], combine_segments=True)
     assert (back_1HW[0] == mask_HW).all()
@@ -41,7 +53,7 @@ MASK_HW = np.pad(np.ones((10, 10), np.uint8), ((4, 10), (3, 7)))
 
 def segmented(source: Path) -> pydicom.Dataset:
     """The segmentation of a radiograph of 24 x 20 pixels, read back by highdicom."""
-    file = dicom_seg.write(source.with_suffix(".seg.dcm"), source, MASK_HW, ("lung",), "1")
+    file = write(source.with_suffix(".seg.dcm"), source, MASK_HW, ("lung",))
     made = hd.seg.segread(file)
     back_1HW = made.get_pixels_by_source_instance(
         [pydicom.dcmread(source, force=True).SOPInstanceUID], combine_segments=True
@@ -57,7 +69,7 @@ def test_what_de_identification_removed_is_written_as_empty(tmp_path):
     """Every type 2 element of the patient and the study is absent."""
     write_dicom(tmp_path / "bare.dcm", 1, **UIDS)
     made = segmented(tmp_path / "bare.dcm")
-    for keyword in dicom_seg.TYPE_2:
+    for keyword in dicom_objects.TYPE_2:
         assert keyword in made
         assert not made[keyword].value
 
@@ -70,7 +82,7 @@ def test_each_type_2_element_may_be_absent_and_the_others_stay(tmp_path):
         "StudyTime": "101010",
         "ReferringPhysicianName": "C^D",
     }
-    assert known.keys() == set(dicom_seg.TYPE_2)
+    assert known.keys() == set(dicom_objects.TYPE_2)
     for absent in known:
         write_dicom(tmp_path / "a.dcm", 1, **UIDS, **{key: value for key, value in known.items() if key != absent})
         made = segmented(tmp_path / "a.dcm")
@@ -100,6 +112,15 @@ def test_a_source_without_preamble(tmp_path):
 
 def test_a_radiograph_without_a_study_is_named(tmp_path):
     write_dicom(tmp_path / "bare.dcm", 1)
-    with pytest.raises(MaskError, match=r"bare.dcm: no DICOM Segmentation can refer to it"):
-        dicom_seg.write(tmp_path / "x.seg.dcm", tmp_path / "bare.dcm", np.ones((24, 20), np.uint8), ("a",), "1")
+    with pytest.raises(MaskError, match=r"bare.dcm: no DICOM Segmentation can refer to it, because it has no Series"):
+        write(tmp_path / "x.seg.dcm", tmp_path / "bare.dcm", np.ones((24, 20), np.uint8), ("a",))
     assert not (tmp_path / "x.seg.dcm").exists()
+
+
+def test_identifiers_follow_from_the_radiograph_the_model_and_the_settings(radiograph, tmp_path):
+    mask_HW = np.zeros((48, 30), np.uint8)
+    made = [write(tmp_path / f"{i}.dcm", radiograph, mask_HW, ("lung",), s) for i, s in enumerate(("", "", "slide"))]
+    first, again, slide = map(pydicom.dcmread, made)
+    assert first.SOPInstanceUID == again.SOPInstanceUID != slide.SOPInstanceUID
+    assert first.SeriesInstanceUID == slide.SeriesInstanceUID
+    assert "not for clinical use" in first.SeriesDescription

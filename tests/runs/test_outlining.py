@@ -43,6 +43,11 @@ def test_masks_never_overwrite_images_and_want_a_folder(disc_segmenter, discs, t
         assert runs.outline(disc_segmenter, [tmp_path], tmp_path / "masks").n == 1
 
 
+def test_findings_of_a_segmenter_cannot_be_reported(disc_segmenter, discs, tmp_path):
+    with pytest.raises(RunError, match=r"is a segmenter, which writes DICOM Segmentations; leave out --dicom-sr"):
+        runs.predict(disc_segmenter, [discs / "images" / "test"], tmp_path / "out", dicom_sr=tmp_path / "sr")
+
+
 def test_dicom_gets_a_segmentation_that_refers_to_it(disc_segmenter, shared_data, tmp_path):
     highdicom = pytest.importorskip("highdicom")
     import pydicom

@@ -27,6 +27,7 @@ def predict(
     flip: Flip = False,
     slide: bool = False,
     dicom_seg: bool = True,
+    dicom_sr: Path | None = None,
     batch: Batch = 64,
     workers: Workers = None,
     precision: Precision = "fp32",
@@ -52,12 +53,16 @@ def predict(
     Segmenters:
         slide: outline with sliding windows, finer and slower than the whole image at once.
         dicom_seg: write DICOM Segmentations for DICOM images; needs the extra `seg`.
+
+    Classifiers:
+        dicom_sr: a folder for a DICOM structured report of each DICOM image, or of each study with --by-study; needs the
+            extra `seg`.
     """
     from mrm import runs
 
     require_inputs(paths)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
-    written = runs.predict(model, paths, out, reading, slide, dicom_seg)
+    written = runs.predict(model, paths, out, reading, slide, dicom_seg, dicom_sr)
     say(f"wrote {written}")
     end(written.unreadable)
 
@@ -229,6 +234,7 @@ def explain(
     finding: tuple[str, ...] = (),
     method: Literal["gradcam", "rollout", "attention"] = "gradcam",
     opacity: float = 0.5,
+    dicom: bool = False,
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:
@@ -249,10 +255,11 @@ def explain(
         method: gradcam (by gradient, different for each finding; needs the extra `explain`), rollout (attention of all
             blocks, the same for all findings) or attention (of the head, where it was trained with --pooling class).
         opacity: of the hottest regions, from 0 to 1.
+        dicom: also write NAME.FINDING.dcm for DICOM images, a Secondary Capture; needs the extra `seg`.
     """
     from mrm import runs
 
-    written = runs.explain(model, paths, out, finding, method, opacity, images, device, workers)
+    written = runs.explain(model, paths, out, finding, method, opacity, images, device, workers, dicom)
     print(f"wrote {written}; look at {out}/*.sheet.png")
     end(written.unreadable)
 

@@ -17,6 +17,7 @@ from mrm.system.errors import ConfigError
 
 WRITTEN = (
     "out",
+    "dicom_sr",
     "json",
     "write_description",
 )  # paths of these names are written; every other path is read, so it has to exist

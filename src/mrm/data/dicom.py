@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -59,6 +60,15 @@ def parse(data: Bytes, name: str, header_only: bool = False) -> pydicom.Dataset:
         if header_only:
             return dicom_limits.read(data, name, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
         return _read_whole(data, name)
+
+
+def header(source: Path | bytes | headers.StoredImage, name: str) -> pydicom.Dataset | None:
+    """All that a file states before its pixels; None for a file of another format. Raises `ImageError`."""
+    data = headers.load(source)
+    if kind_of(data, name) != "dicom":
+        return None
+    with _as_image_error(name):
+        return dicom_limits.read(data, name, stop_before_pixels=True)
 
 
 def size(dataset: pydicom.Dataset, name: str) -> tuple[int, int]:

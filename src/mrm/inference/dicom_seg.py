@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrm.system.errors import MaskError
+from mrm.inference import dicom_objects
+from mrm.inference.dicom_objects import Origin
 
 if TYPE_CHECKING:
     import pydicom
@@ -23,80 +22,44 @@ CODES = {
     "": (("49755003", "Morphologically Abnormal Structure"), ("52988006", "Lesion")),
 }
 
-# Elements of the patient and the study that a segmentation repeats, which must be present but may be empty
-TYPE_2 = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
-    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
-)
+WHAT = "DICOM Segmentation"
+SERIES = 1000
 
 
-def require_highdicom() -> None:
-    """Raises MaskError, with how to install it, where highdicom is missing."""
-    if importlib.util.find_spec("highdicom") is None:
-        raise MaskError(
-            "DICOM Segmentations need highdicom, which is not installed: pip install 'mrm-radiograph[seg]', "
-            "or write PNG only with --no-dicom-seg"
-        )
+def segmentation(
+    source: pydicom.Dataset | None,
+    name: str,
+    mask_HW: np.ndarray,
+    classes: Sequence[str],
+    origin: Origin,
+    settings: str,
+) -> pydicom.Dataset:
+    """Class numbers (H, W) as a segmentation of the radiograph `source`, a segment for each class.
 
-
-def write(path: Path, source: Path, mask_HW: np.ndarray, classes: Sequence[str], version: str) -> Path:
-    """Write class numbers (H, W) as a segmentation of the DICOM file `source`, a segment for each class.
-
-    Raises MaskError where highdicom is missing, or cannot refer to this file, and ImageError if it is not an image.
+    `name` is that of the radiograph in messages; `settings` say how the mask was computed, beyond the model. Raises
+    MaskError where highdicom is missing, or cannot refer to this radiograph.
     """
-    require_highdicom()
+    dicom_objects.require_highdicom("write PNG only with --no-dicom-seg")
     import highdicom as hd
 
+    known = dicom_objects.source_of(source, name, WHAT)
     masks_1HWC = np.stack([mask_HW == k for k in range(1, len(classes) + 1)], axis=-1)[None].astype(np.uint8)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about patient names, which are passed on unchanged
-            segmentation = hd.seg.Segmentation(
-                source_images=[_source(source)],
-                pixel_array=masks_1HWC,
-                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[_segment(i, name, version) for i, name in enumerate(classes, 1)],
-                series_instance_uid=hd.UID(),
-                series_number=1000,
-                sop_instance_uid=hd.UID(),
-                instance_number=1,
-                manufacturer="mrm",
-                manufacturer_model_name="mrm segmenter",
-                software_versions=version,
-                device_serial_number="0",
-                omit_empty_frames=False,
-            )
-            _drop_measures_without_thickness(segmentation)
-            segmentation.save_as(path)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MaskError(
-            f"{source}: no DICOM Segmentation can refer to it ({error}); only the PNG is written"
-        ) from error
-    return path
-
-
-def _source(path: Path) -> pydicom.Dataset:
-    """The parsed radiograph, with empty values for what de-identification has removed or made unreadable.
-
-    The standard wants type 2 elements present, if empty (PS3.5, 7.4.3). Raises ImageError.
-    """
-    from pydicom.valuerep import DA, TM
-
-    from mrm.data import dicom, images
-
-    dataset = images.open_image(path).dataset
-    if dataset is None:
-        raise MaskError(f"{path}: not DICOM, so no DICOM Segmentation can refer to it; only the PNG is written")
-    dicom.transfer_syntax(dataset)
-    for keyword in TYPE_2:
-        if keyword not in dataset:
-            setattr(dataset, keyword, "")
-    for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
-        try:
-            kind(dataset[keyword].value or None)
-        except ValueError:
-            setattr(dataset, keyword, "")
-    return dataset
+    with dicom_objects.named_failures(name, WHAT), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about patient names, which are passed on unchanged
+        made = hd.seg.Segmentation(
+            source_images=[known],
+            pixel_array=masks_1HWC,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_segment(i, name, origin.version) for i, name in enumerate(classes, 1)],
+            series_instance_uid=origin.uid("segmentation series", str(known.StudyInstanceUID)),
+            series_number=SERIES,
+            sop_instance_uid=origin.uid("segmentation", str(known.SOPInstanceUID), settings),
+            instance_number=1,
+            omit_empty_frames=False,
+            **origin.equipment("segmenter"),
+        )
+        _drop_measures_without_thickness(made)
+    return dicom_objects.finish(made, "mrm outlines")
 
 
 def _segment(number: int, name: str, version: str):

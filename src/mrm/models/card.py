@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -28,6 +30,8 @@ ORIGIN: dict[str, Any] = {  # types of what a card says about where a model come
     "audit": dict[str, bool | list[str]] | None,
 }
 MEASURES = dict[str, dict[str, dict[str, float | str | None]]]  # class: measure: estimate
+# Fields that results depend on
+DECIDING = ("thresholds", "temperatures", "outline_thresholds", "outliers", "sets")
 ESTIMATE = ("value", "low", "high", "n", "positives")  # of an estimate, those that are numbers
 
 
@@ -175,6 +179,12 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change with every field that results depend on."""
+        content = self.to_dict()
+        text = json.dumps([content[name] for name in DECIDING])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _check_calibration(calibration: Mapping[str, Any]) -> None:

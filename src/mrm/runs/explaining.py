@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from mrm.data.dicom import header as read_header
 from mrm.data.eval_view import EvalView
 from mrm.data.finding_files import records_at
 from mrm.data.records import Record
+from mrm.inference import dicom_capture, dicom_objects
 from mrm.inference import heat_maps as maps
+from mrm.inference.dicom_objects import Origin
 from mrm.inference.heat_maps import Method
 from mrm.inference.predictor import Predictor
 from mrm.models import model_folder
@@ -23,8 +28,8 @@ from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import output_names, plain, spare_inputs
 from mrm.runs.written import Written
-from mrm.system.errors import RunError
-from mrm.system.files import write_whole
+from mrm.system.errors import ImageError, RunError
+from mrm.system.files import write_by, write_whole
 from mrm.system.output_folder import make_folder, writing
 
 COLUMNS = ("image", "finding", "probability", "method", "overlay", "array", "sheet", "error")
@@ -41,20 +46,27 @@ def explain(
     folder: Path | None = None,
     device: str = "auto",
     workers: int | None = None,
+    dicom: bool = False,
 ) -> Written:
     """Write heat maps of images: for each finding an overlay and an array, for each image a sheet of all.
 
     `maps.csv` has a row for each map and for each image that could not be read. Relative paths in lists start
-    from `folder`; `workers` read images ahead. Raises RunError for a finding that the model does not have, or where no image can be read.
+    from `folder`; `workers` read images ahead. With `dicom` each overlay of a DICOM image is also a Secondary Capture.
+    Raises RunError for a finding that the model does not have, or where no image can be read, MaskError where
+    DICOM is asked for but highdicom is not installed.
     """
     predictor = Predictor(model_folder.load_as(model, Classifier).to(device_named(device)))
     check_findings(predictor, findings)
+    if dicom:
+        dicom_objects.require_highdicom("leave out --dicom")
     records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
+    captures = Captures(Origin.of(model, predictor.model.card), out, method, opacity) if dicom else None
     table, names = out / "maps.csv", output_names([r.name for r in records])
     spare_inputs(paths, records, [table])
 
     def draw(record: Record, name: str, image_HW: np.ndarray) -> Rows:
-        return explain_one(predictor, record, name, image_HW, out, findings or predictor.classes, method, opacity)
+        shown = findings or predictor.classes
+        return explain_one(predictor, record, name, image_HW, out, shown, method, opacity, captures)
 
     return write_rows(table, COLUMNS, "explaining", records, names, draw, workers, method=method)
 
@@ -68,6 +80,7 @@ def explain_one(
     findings: Sequence[str],
     method: Method,
     opacity: float,
+    captures: Captures | None = None,
 ) -> Rows:
     """Write the heat maps of one image. Returns a row for each. Raises OutputError."""
     view_BHW = EvalView.of(predictor.model.config).image(image_HW)[None]
@@ -87,11 +100,37 @@ def explain_one(
         }
         row |= {"overlay": f"{file}.png", "array": f"{file}.npy", "sheet": f"{name}.sheet.png"}
         rows.append(row)
+    if captures:
+        captures.write(record, name, overlays, rows)
     titles = [f"{row['finding']}  {float(row['probability']):.2f}" for row in rows]
     heading = f"{Path(record.name).name}: {method} and probabilities. Research software, not for clinical use"
     with writing(out):
         write_whole(out / f"{name}.sheet.png", sheets.heat_sheet(image_HW, overlays, titles, heading, opacity))
     return rows
+
+
+@dataclass(frozen=True)
+class Captures:
+    """The heat maps of DICOM images as Secondary Captures, written as NAME.FINDING.dcm into `out`."""
+
+    origin: Origin
+    out: Path
+    method: str
+    opacity: float
+
+    def write(self, record: Record, name: str, overlays: Sequence[np.ndarray], rows: Rows) -> None:
+        """Write one for each overlay. Warns, and writes none, where the image is not DICOM. Raises OutputError."""
+        try:
+            source = read_header(record.image, record.name)
+            for number, (overlay_HW3, row) in enumerate(zip(overlays, rows, strict=True), 1):
+                finding = row["finding"]
+                title = f"{finding} {100 * float(row['probability']):.0f} %, {self.method}"
+                settings = finding, self.method, f"{self.opacity:g}"
+                made = dicom_capture.capture(source, record.name, overlay_HW3, title, self.origin, settings, number)
+                with writing(self.out):
+                    write_by(self.out / f"{name}.{plain(finding)}.dcm", made.save_as)
+        except ImageError as error:  # the overlays have been written, and are worth keeping
+            warnings.warn(f"{error}; only PNG is written", stacklevel=4)
 
 
 def check_findings(predictor: Predictor, findings: Sequence[str]) -> None:

@@ -17,7 +17,8 @@ from mrm.data.display import class_colour
 from mrm.data.finding_files import records_at
 from mrm.data.headers import kind_of, load
 from mrm.data.records import Record, Records
-from mrm.inference import dicom_seg
+from mrm.inference import dicom_objects, dicom_seg
+from mrm.inference.dicom_objects import Origin
 from mrm.inference.prediction_table import KNOWN, NOTES
 from mrm.inference.predictor import Predictor
 from mrm.models import model_folder
@@ -55,24 +56,25 @@ def outline(
     names = mask_names(records)
     spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
     if dicom and any(is_dicom(r) for r in records):
-        dicom_seg.require_highdicom()
+        dicom_objects.require_highdicom("write PNG only with --no-dicom-seg")
     network = model_folder.load_as(model, Segmenter).to(device_of(reading))
     predictor = Predictor(network, precision=reading.precision)
     settings = {"slide": slide, "dicom_seg": dicom}
     work = Work("outlining", network, model, records, make_folder(Path(out)), reading, settings)
-    work.run_singly(lambda index: outline_one(predictor, records[index], work.out / names[index], slide, dicom))
+    origin = Origin.of(model, network.card) if dicom else None
+    work.run_singly(lambda index: outline_one(predictor, records[index], work.out / names[index], slide, origin))
     columns = {**KNOWN, "mask": str, **{f"{c} area": float for c in predictor.classes}, **NOTES}
     return work.finish(lambda rows: write_table(work.out / "masks.csv", columns, rows()))
 
 
 def outline_one(
-    predictor: Predictor, record: Record, stem: Path, slide: bool, dicom: bool
+    predictor: Predictor, record: Record, stem: Path, slide: bool, origin: Origin | None
 ) -> tuple[dict[str, str], Row]:
-    """Write STEM.png, and STEM.seg.dcm for a DICOM file.
+    """Write STEM.png, and for a DICOM file STEM.seg.dcm, if the `origin` of segmentations is given.
 
     Returns what the header says of patient and study, and the row of the image. Raises ImageError, OSError.
     """
-    classes, card = predictor.classes, predictor.model.card
+    classes = predictor.classes
     opened = images.open_image(record.image)
     image_HW = images.read(opened)
     warn_of_blank(image_HW, record.name)
@@ -80,12 +82,15 @@ def outline_one(
     file = stem.with_name(f"{stem.name}.png")
     with writing(stem.parent):  # so that a full disk stops the run, and is not noted as an unreadable image
         write_by(file, partial(write_mask, mask_HW))
-    if dicom and isinstance(record.image, Path) and is_dicom(record):
-        version = str(card.origin.get("versions", {}).get("mrm", "unknown"))
+    if origin and opened.dataset is not None:
+        settings = "sliding windows" if slide else ""
         try:
-            dicom_seg.write(stem.with_name(f"{stem.name}.seg.dcm"), record.image, mask_HW, classes, version)
+            made = dicom_seg.segmentation(opened.dataset, record.name, mask_HW, classes, origin, settings)
         except MaskError as error:  # the mask has been written, and is worth keeping
-            warnings.warn(str(error), stacklevel=1)
+            warnings.warn(f"{error}; only the PNG is written", stacklevel=1)
+        else:
+            with writing(stem.parent):
+                write_by(stem.with_name(f"{stem.name}.seg.dcm"), made.save_as)
     areas = {f"{c} area": float((mask_HW == k).mean()) for k, c in enumerate(classes, 1)}
     return images.identity(opened), {"mask": file.name, **areas}
 

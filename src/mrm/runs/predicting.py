@@ -3,7 +3,7 @@
 # Shapes: B images of a batch, K values of an image
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from mrm.data.finding_files import records_at
+from mrm.data.records import Records
 from mrm.inference.decisions import DecisionRules
+from mrm.inference.dicom_objects import Origin
 from mrm.inference.predict import feature_shape, with_mirrored
 from mrm.inference.prediction_table import KNOWN, NOTES, finding_columns, finding_row
 from mrm.inference.predictor import Predictor
 from mrm.inference.studies import Pool
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
-from mrm.runs.output_lock import alone_on
+from mrm.runs.dicom_delivery import Delivery, Reports
+from mrm.runs.output_lock import alone_in, alone_on
 from mrm.runs.reading_options import Reading, device_of, require_single_images
 from mrm.runs.run_folder import spare_inputs, warn_of
 from mrm.runs.study_rows import frontal_row, study_columns, study_rows
@@ -38,25 +41,36 @@ def predict(
     reading: Reading = Reading(),
     slide: bool = False,
     dicom_seg: bool = True,
+    dicom_sr: Path | None = None,
 ) -> Written:
     """Predict images: with a classifier a table of findings, with a segmenter a folder of masks."""
     if model_folder.kind_at(model) == "segmenter":
         from mrm.runs.outlining import outline
 
         require_single_images(reading, model)
+        if dicom_sr:
+            raise RunError(f"{model}: is a segmenter, which writes DICOM Segmentations; leave out --dicom-sr")
         return outline(model, paths, out, slide, dicom_seg, reading)
     if slide:
         raise RunError(
             f"{model}: is a classifier, which sees the whole image at once; --slide is for segmenters, leave it out"
         )
-    return predict_table(model, paths, out, reading)
+    return predict_table(model, paths, out, reading, dicom_sr)
 
 
 @alone_on("out")
-def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: Reading = Reading()) -> Written:
+@alone_in("dicom_sr")
+def predict_table(
+    model: Path,
+    paths: Sequence[Path | str],
+    out: Path,
+    reading: Reading = Reading(),
+    dicom_sr: Path | None = None,
+) -> Written:
     """Probabilities, thresholds and decisions, a row for each image, as CSV, JSON, JSON lines or Parquet.
 
-    Raises RunError for another kind of model or where no image can be read, PredictError for classes that cannot be
+    `dicom_sr` is a folder for a DICOM report of each DICOM image, or of each study. A row counts as done when its report
+    is there. Raises RunError for another kind of model or where no image can be read, PredictError for classes that cannot be
     columns, RecordError for paths and tables that cannot be used.
     """
     check_suffix(Path(out))
@@ -69,21 +83,40 @@ def predict_table(model: Path, paths: Sequence[Path | str], out: Path, reading: 
     if processes().is_main_process:
         warn_of(uncertain_thresholds(predictor.model.card.calibration))
         warn_of(other_unit(predictor.model.card.calibration, reading))
-    columns = {**KNOWN, **finding_columns(rules), **NOTES}
     records = records_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out)])
-    settings = {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
+    options = {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
     width = len(rules.classes) + feature_width(predictor) if reading.by_study else 0
+    finding_columns(rules)  # refuses names of classes before the work
+    delivery = Delivery(dicom_sr and Path(dicom_sr))
+    reports = reports_of(predictor, model, records, reading, delivery) if delivery else None
+    settings = {**options, "dicom_sr": dicom_sr and str(dicom_sr)}
     work = Work("predicting", predictor.model, model, records, Path(out), reading, settings, width)
     compute = with_mirrored(predictor.compute) if reading.flip else predictor.compute
-    work.run(partial(add_findings, rules), compute)
+    work.run(partial(add_findings, rules), compute, reports.of_image if reports and not reading.by_study else None)
     if reading.by_study:
-        return work.finish(lambda rows: write_studies(work, list(rows()), rules, reading.by_study or "mean"))
-    return work.finish(
-        lambda rows: write_table(
-            Path(out), columns, (frontal_row(row, row.get(VIEW, ""), reading.views) for row in rows()), work.facts()
-        )
-    )
+        pool = reading.by_study
+        return work.finish(lambda rows: write_studies(work, list(rows()), rules, pool, reports))
+    return work.finish(lambda rows: write_images(work, rows(), rules))
+
+
+def reports_of(predictor: Predictor, model: Path, records: Records, reading: Reading, delivery: Delivery) -> Reports:
+    """How the DICOM reports of a prediction are made, and where they go. Raises MaskError where highdicom is missing."""
+    settings = {
+        "pooled by study": reading.by_study,
+        "averaged with mirror images": reading.flip,
+        "crop borders": reading.crop_borders,
+        "precision": None if reading.precision == "fp32" else reading.precision,
+    }
+    origin = Origin.of(model, predictor.model.card)
+    return Reports(records, predictor.rules, origin, settings, delivery, reading.views)
+
+
+def write_images(work: Work, rows: Iterator[Row], rules: DecisionRules) -> Path:
+    """Write the table by image."""
+    columns = {**KNOWN, **finding_columns(rules), **NOTES}
+    views = work.reading.views
+    return write_table(work.out, columns, (frontal_row(row, row.get(VIEW, ""), views) for row in rows), work.facts())
 
 
 def other_unit(calibration: Mapping[str, Any], reading: Reading) -> list[str]:
@@ -103,13 +136,19 @@ def feature_width(predictor: Predictor) -> int:
     return feature_shape(predictor.model, "pooled")[0] if predictor.rules.outliers else 0
 
 
-def write_studies(work: Work, rows: Sequence[Row], rules: DecisionRules, pool: Pool) -> None:
-    """Write the table by study. Warns of images that state no study, each of which is one of its own."""
+def write_studies(
+    work: Work, rows: Sequence[Row], rules: DecisionRules, pool: Pool, reports: Reports | None = None
+) -> None:
+    """Write the table by study, and the reports. Warns of images that state no study, each of which is one of its own."""
     if alone := sum(not row["study_id"] for row in rows):
         warn_of([f"{alone:,} of {len(rows):,} images state no study, so each of these counts as a study of its own"])
     values_NK = np.stack(list(work.values()))
     views = [row.get(VIEW, "") for row in rows]
-    made = list(study_rows(rows, values_NK, views, rules, pool, work.reading.views))
+    made = []
+    for study, row in study_rows(rows, values_NK, views, rules, pool, work.reading.views):
+        if reports and study.used and (reason := reports.of_study(row, study.used)):
+            row["warning"] = "; ".join(filter(None, [row["warning"], reason]))
+        made.append(row)
     warn_of([f"left out {row['error']}" for row in made if row.get("error")])
     write_table(work.out, study_columns(rules), made, work.facts())
 

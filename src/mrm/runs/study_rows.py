@@ -24,8 +24,8 @@ def study_columns(rules: DecisionRules) -> dict[str, type]:
 
 def study_rows(
     rows: Sequence[Row], values_NK: np.ndarray, views: Sequence[str], rules: DecisionRules, pool: Pool, keep: Views
-) -> Iterator[Row]:
-    """A row for each study. One whose images cannot be read, or are all left out as lateral, has the reason as its error."""
+) -> Iterator[tuple[Study, Row]]:
+    """Each study with its row. One whose images cannot be read, or are all left out as lateral, has the reason as its error."""
     keys = [study_key(row["patient_id"], row["study_id"], row["path"]) for row in rows]
     for study in studies_of(keys, views, ["error" not in row for row in rows], keep):
         first = rows[study.images[0]]
@@ -35,10 +35,10 @@ def study_rows(
         row["warning"] = "; ".join(dict.fromkeys(w for n in study.used if (w := rows[n].get("warning")))) or None
         if study.used:
             values_K = pooled(values_NK[list(study.used)], len(rules.classes), pool)
-            yield row | finding_row(rules, rules.decide(values_K[None]), 0)
+            yield study, row | finding_row(rules, rules.decide(values_K[None]), 0)
         else:
             reason = rows[study.unreadable[0]]["error"] if study.unreadable else ONLY_LATERAL
-            yield row | {"error": f"study {first['study_id'] or first['path']}: {reason}"}
+            yield study, row | {"error": f"study {first['study_id'] or first['path']}: {reason}"}
 
 
 def frontal_row(row: Row, view: str, keep: Views) -> Row:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,13 +31,6 @@ from mrm.system.partial_results import AGAIN, Partial, Row
 from mrm.system.progress import Progress
 from mrm.training.trainer import processes
 
-DECIDING = (
-    "thresholds",
-    "temperatures",
-    "outline_thresholds",
-    "outliers",
-    "sets",
-)  # fields of a card that results depend on
 VIEW = "view"  # kept with a row, though no column of the table
 NO_HEADERS: Mapping[int, Mapping[str, str]] = {}
 SHOWN = 5  # warnings about images that are printed; the table has all of them
@@ -67,7 +59,7 @@ class Work:
         self.settings = {
             "command": what,
             "model": model_folder.weights_digest(source),
-            "card": _digest(json.dumps([model.card.to_dict()[name] for name in DECIDING])),
+            "card": model.card.digest(),
             "precision": reading.precision,
             "crop_borders": reading.crop_borders,
             **(settings or {}),
@@ -98,19 +90,25 @@ class Work:
         return [[sampling.Sample(0, index) for index in indices] for indices in mine]
 
     def run(
-        self, fill: Callable[[list[Row], np.ndarray], object], compute: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        fill: Callable[[list[Row], np.ndarray], object],
+        compute: Callable[[torch.Tensor], torch.Tensor],
+        deliver: Callable[[Row, int], str] | None = None,
     ) -> None:
-        """Compute this rank's images batch by batch; `fill` gets a batch's rows and values, and completes the rows."""
+        """Compute this rank's images batch by batch; `fill` gets a batch's rows and values, and completes the rows.
+
+        `deliver` gets each row and the number of its image before the row counts as done, and returns a warning or nothing.
+        """
         batches, reading = self._mine(self.reading.batch), self.reading
         with Progress(self.what, sum(map(len, batches))) as progress, named_failures(reading):
             options = reading.workers, reading.precision, reading.crop_borders
             for computed in predict.compute_over(self.model, self.records, compute, iter(batches), *options):
                 rows = [self._row(i, computed.identities) for i in computed.index_B.tolist()]
                 fill(rows, computed.values)
-                self._add(computed, rows)
+                self._add(computed, rows, deliver)
                 progress.add(len(computed.index_B) + len(computed.skipped))
 
-    def _add(self, computed: Computed, rows: list[Row]) -> None:
+    def _add(self, computed: Computed, rows: list[Row], deliver: Callable[[Row, int], str] | None = None) -> None:
         """Append a batch's rows, those of unreadable images last; the table puts them in order."""
         by_index = dict(zip(computed.index_B.tolist(), rows, strict=True))
         for s in computed.skipped:
@@ -122,11 +120,20 @@ class Work:
         for warned in computed.warned:
             by_index[warned.index]["warning"] = warned.reason
         self._show([f"left out {s.reason}" for s in computed.skipped] + [w.reason for w in computed.warned])
+        if deliver:
+            self._deliver(by_index, deliver)
         values = None
         if self.width:
             values = np.full((len(by_index), self.width), np.nan, np.float32)
             values[: len(rows)] = computed.values.reshape(len(rows), self.width)
         self.partial.add(self.processes.process_index, [(self.keys[i], row) for i, row in by_index.items()], values)
+
+    def _deliver(self, by_index: Mapping[int, Row], deliver: Callable[[Row, int], str]) -> None:
+        """Deliver the rows of images that could be read; what `deliver` returns becomes a warning."""
+        for index, row in by_index.items():
+            if "error" not in row and (reason := deliver(row, index)):
+                row["warning"] = "; ".join(filter(None, [row.get("warning"), reason]))
+                self._show([reason])
 
     def run_singly(self, make: Callable[[int], tuple[dict[str, str], Row]]) -> None:
         """Make this rank's rows image by image; an ImageError becomes the row's error.

@@ -1,0 +1,81 @@
+"""Where the DICOM objects of a command go: into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mrm.data import dicom
+from mrm.data.records import Record, Records
+from mrm.inference import dicom_objects, dicom_sr
+from mrm.inference.decisions import DecisionRules
+from mrm.inference.dicom_objects import Origin
+from mrm.inference.studies import Views, is_lateral
+from mrm.runs.run_folder import output_names
+from mrm.runs.work import VIEW
+from mrm.system.errors import ImageError
+from mrm.system.files import write_by
+from mrm.system.output_folder import writing
+from mrm.system.partial_results import Row
+
+if TYPE_CHECKING:
+    import pydicom
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Where objects go. By default nowhere."""
+
+    folder: Path | None = None
+
+    def __bool__(self) -> bool:
+        return self.folder is not None
+
+    def send(self, made: pydicom.Dataset, file: str) -> None:
+        """Write an object as `file` into the folder. Raises OutputError."""
+        if self.folder:
+            with writing(self.folder):
+                write_by(self.folder / file, made.save_as)
+
+
+class Reports:
+    """The structured reports of a command: one for each image, or for each study."""
+
+    def __init__(
+        self,
+        records: Records,
+        rules: DecisionRules,
+        origin: Origin,
+        settings: Mapping[str, Any],
+        delivery: Delivery,
+        views: Views = "all",
+    ) -> None:
+        dicom_objects.require_highdicom("leave out --dicom-sr")
+        self.records, self.rules, self.origin, self.delivery, self.views = records, rules, origin, delivery, views
+        chosen = {name: value for name, value in settings.items() if value}
+        self.settings = ", ".join(name if value is True else f"{name}: {value}" for name, value in chosen.items())
+        self.names = output_names([record.name for record in records])
+
+    def of_image(self, row: Row, number: int) -> str:
+        """Send the report of an image, unless its view is left out; returns why there is none, or nothing."""
+        if self.views == "frontal" and is_lateral(row.get(VIEW) or ""):
+            return ""
+        return self.of_study(row, [number])
+
+    def of_study(self, row: Row, numbers: Sequence[int]) -> str:
+        """Send the report of the images of these numbers, which are one study; returns why there is none, or nothing."""
+        try:
+            sources = [dicom_source(self.records[number]) for number in numbers]
+            made = dicom_sr.report(sources, self.rules, row, self.origin, self.settings)
+        except ImageError as error:  # the findings have been computed, and are worth keeping
+            return str(error)
+        self.delivery.send(made, f"{self.names[numbers[0]]}.sr.dcm")
+        return ""
+
+
+def dicom_source(record: Record) -> pydicom.Dataset:
+    """What the DICOM file of a record states before its pixels. Raises ImageError, MaskError for another format."""
+    header = dicom.header(record.image, record.name)
+    return dicom_objects.source_of(header, record.name, dicom_sr.WHAT)
