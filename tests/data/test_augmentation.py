@@ -94,9 +94,53 @@ def test_erasing_takes_one_rectangle_of_a_fiftieth_to_a_fifth(image):
     assert 45 < sum(left) < 75
 
 
+def test_equalising_spreads_the_greys_of_the_share_of_images_that_is_asked_for(image):
+    dull = (60 + image // 8).astype(np.uint8)
+    changed = [augmentation.equalise(dull, rng(seed), 1.0) for seed in range(40)]
+    assert min(c.std() for c in changed) >= dull.std() - 1
+    assert max(c.std() for c in changed) > 4 * dull.std()  # equalised as a whole, nearly all of it
+    same = [np.array_equal(augmentation.equalise(dull, rng(seed), 0.25), dull) for seed in range(80)]
+    assert 45 < sum(same) < 75
+
+
+def test_a_frame_is_black_or_white_and_the_whole_image_is_within(image):
+    bright = np.full((100, 80), 128, np.uint8)
+    sides, greys = [], []
+    for seed in range(60):
+        framed = augmentation.add_frame(bright, rng(seed), 1.0)
+        inside = framed == 128
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        assert inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        sides += [rows[0] / 100, 1 - (rows[-1] + 1) / 100, columns[0] / 80, 1 - (columns[-1] + 1) / 80]
+        greys += set(framed[~inside].tolist())
+    assert 0.09 < max(sides) <= 0.12
+    assert set(greys) == {0, 255}
+    assert greys.count(0) > greys.count(255)
+
+
+def test_letters_are_few_bright_pixels_in_the_outer_parts():
+    dark = np.zeros((128, 128), np.uint8)
+    for seed in range(60):
+        marked = augmentation.add_letters(dark, rng(seed), 1.0)
+        rows, columns = np.nonzero(marked)
+        assert 5 < len(rows) < 0.05 * dark.size
+        assert marked.max() >= 150
+        assert not ((columns > 0.35 * 128) & (columns < 0.74 * 128)).any()
+        assert rows.max() <= 0.55 * 128
+    assert np.array_equal(augmentation.add_letters(dark, rng(), 0.0), dark)
+
+
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"rotate": -1}, "rotate"), ({"erase": 1.5}, "erase"), ({"noise": 2}, "noise"), ({"blur": float("nan")}, "blur")],
+    [
+        ({"rotate": -1}, "rotate"),
+        ({"erase": 1.5}, "erase"),
+        ({"noise": 2}, "noise"),
+        ({"blur": float("nan")}, "blur"),
+        ({"frame": -0.1}, "frame"),
+        ({"letters": 2}, "letters"),
+        ({"equalise": 1.1}, "equal"),
+    ],
 )
 def test_amounts_that_make_no_sense_are_refused(wrong, told):
     with pytest.raises(AugmentError, match=told):

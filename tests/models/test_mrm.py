@@ -307,7 +307,7 @@ def test_the_image_loss_counts_the_patches_asked_for(phantoms, decoder, predicte
     with noise.seeded(0):
         model = MRM(config.model)
     data = pretrain_data(config, records, model, tokenizer)
-    batch = StepBench(model, config, data).batch(3)
+    batch = StepBench(PretrainTask(model), config.training, data).batch(3)
     task = PretrainTask(model).eval()
     terms = task(batch)
     assert batch.hidden_BM.shape == (3, count)

@@ -51,7 +51,7 @@ def test_fine_tuning_has_the_published_numbers(name):
 
 def test_every_published_fine_tuning_is_there_and_small_ones_are_named_small():
     plain = {name.removesuffix("-modern").removesuffix("-lora") for name in FINETUNE}
-    assert plain - set(FINETUNINGS) <= {"tiny", "small"}
+    assert plain - set(FINETUNINGS) <= {"tiny", "small", "cpu"}
     assert set(PRETRAIN) - {"mimic", "mimic-modern"} <= {"tiny", "small"}
     assert "tiny" in FINETUNE
     assert "tiny" in PRETRAIN
@@ -101,11 +101,14 @@ def test_every_setting_of_the_method_is_in_the_published_table():
         "uncertain",
         "uncertain_by_class",
         "scratch",
+        "encoder",
+        "encoder_options",
+        "budget",
         "only",
     }
     bookkeeping = {
         "steps", "epochs", "warmup_steps", "warmup_epochs", "lr", "betas", "momentum", "bad_steps", "micro_batch",
-        "precision", "compile", "sharding", "checkpointing", "workers", "log_every", "validate_every",
+        "precision", "compile", "sharding", "checkpointing", "workers", "threads", "log_every", "validate_every",
         "validate_epochs", "save_every", "keep", "trackers",
     }  # fmt: skip
     tables = {PretrainConfig: PRETRAINING, FinetuneConfig: FINETUNING, SegmentConfig: SEGMENTATION}

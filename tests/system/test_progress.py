@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mrm.system import progress
-from mrm.system.progress import Progress, duration
+from mrm.system.progress import Progress
 
 
 @pytest.fixture
@@ -105,7 +105,3 @@ def test_batches_count_all_their_items(clock, capsys):
         progress.add(3)
         progress.add(2)
     assert capsys.readouterr().err.rstrip() == "testing: 5 of 5"
-
-
-def test_a_duration_has_hours_minutes_and_seconds():
-    assert [duration(seconds) for seconds in (0.4, 59.6, 3723)] == ["0:00:00", "0:01:00", "1:02:03"]

@@ -200,8 +200,8 @@ def crossval(
     recipe: str,
     /,
     records: Path,
-    init: Path,
     out: Path,
+    init: Path | None = None,
     folds: int = 5,
     repeats: int = 2,
     val_share: float = 0.2,
@@ -210,6 +210,7 @@ def crossval(
     uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
     settings: Path | None = None,
     scratch: bool = False,
+    budget: str | None = None,
     max_steps: int | None = None,
     ensemble: bool = False,
     floors: bool = True,
@@ -220,9 +221,8 @@ def crossval(
     """Measure what a recipe reaches on your own records, by cross-validation.
 
     The patients are divided into folds, stratified by finding and anew for every repeat; each fold is tested by a model
-    that was fine-tuned on the others. All folds give one AUROC with one interval, which accounts for patients and folds,
-    beside logistic regressions on pixels and on oriented gradients (HOG). Run the same command again to resume, or to add
-    repeats. The exit status is 3 if some images could not be read; crossval.json names them.
+    that was fine-tuned on the others. All folds give one AUROC with one interval, beside logistic regressions on pixels
+    and on HOG. Run the same command again to resume, or to add repeats. Exit status 3: some images could not be read.
 
     Example:
         mrm crossval tiny --records labels.csv --init runs/mimic --out crossval
@@ -230,7 +230,7 @@ def crossval(
     Data:
         recipe: a recipe of `mrm finetune`.
         records: records with labels and patients.
-        init: the model that every fine-tuning starts from.
+        init: the model that every fine-tuning starts from; without it random weights of the recipe's encoder.
         out: the folder to write: crossval.json, index.html, predictions.csv, folds.csv and the scores of every fold.
         classes: label columns; by default all numeric columns of --records.
         uncertain: what labels of -1 become.
@@ -244,6 +244,7 @@ def crossval(
     What is trained:
         settings: a YAML file of fine-tuning settings that override the recipe.
         scratch: start from random weights, for comparison.
+        budget: time of each fine-tuning, such as 5m; there are folds x repeats of them, all by one plan.
         max_steps: shorten each fine-tuning to this many steps.
         ensemble: keep the models of all folds, in OUT/runs, and write them as one model, OUT/ensemble.
         floors: fit logistic regressions on pixels and HOG beside, on the same records.
@@ -252,9 +253,8 @@ def crossval(
     from mrm import runs
 
     config = runs.CrossvalConfig(
-        recipe, records, init, out, folds, repeats, val_share, classes, images, uncertain, settings, scratch, max_steps,
-        floors, ensemble, seed, workers, device,
-    )  # fmt: skip
+        recipe, records, init, out, folds, repeats, val_share, classes, images, uncertain, settings, scratch, budget,
+        max_steps, floors, ensemble, seed, workers, device)  # fmt: skip
     end(len(runs.crossval(config)["unreadable"]))
 
 

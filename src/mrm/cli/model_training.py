@@ -7,7 +7,7 @@ from typing import Literal
 
 from mrm.cli.command import commands
 from mrm.cli.output import say
-from mrm.cli.recipe_options import PLACE, places
+from mrm.cli.recipe_options import places
 from mrm.models import known_weights
 from mrm.recipes import FINETUNE, PRETRAIN, SEGMENT, FinetuneConfig, PretrainConfig, Recipe, SegmentConfig
 from mrm.system.errors import ConfigError
@@ -68,7 +68,7 @@ def _settings(kind: type, recipe: Recipe) -> str:
     """All settings of a recipe as YAML."""
     from mrm.recipes import to_yaml
 
-    return to_yaml(recipe.make(**dict.fromkeys(places(kind), PLACE)))
+    return to_yaml(recipe.make(**places(kind)))
 
 
 def weights(action: Literal["list", "get"] = "list", name: str = "", /, out: Path | None = None) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from mrm.cli import help_text, options, parsing
 from mrm.cli.options import REQUIRED, Docstring, Option
@@ -38,16 +38,18 @@ def configuration(function: Callable[..., Any], recipes: Mapping[str, Recipe], w
 def base_of(kind: type, recipes: Mapping[str, Recipe], recipe: str | None, file: Path | None) -> Any:
     """The settings of the recipe (the defaults without one) under those of the file; REQUIRED where neither says."""
     make: Callable[..., Any] = kind if recipe is None else find(recipes, recipe).make  # type: ignore[arg-type]
-    base = make(**dict.fromkeys(places(kind), Path(PLACE)))
+    base = make(**places(kind))
     if file is not None:
         base = read_yaml(kind, file, f"--config {file}", base)
     absent = {name: REQUIRED for name in places(kind) if getattr(base, name) == Path(PLACE)}
     return dataclasses.replace(base, **absent)
 
 
-def places(kind: type) -> list[str]:
-    """The settings without a default: where the data, the model and the run are."""
-    return [field.name for field in dataclasses.fields(kind) if options.default_of(field) is REQUIRED]
+def places(kind: type) -> dict[str, Path | None]:
+    """Stand-ins for the settings without a default, where the data, the model and the run are; None if one may be left out."""
+    hints = get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind) if options.default_of(field) is REQUIRED]
+    return {name: None if type(None) in get_args(hints[name]) else Path(PLACE) for name in names}
 
 
 def kind_of(function: Callable[..., Any]) -> type:

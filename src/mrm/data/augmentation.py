@@ -13,17 +13,24 @@ import numpy as np
 from mrm.data.config import AugmentConfig
 
 LEVELS = np.arange(256, dtype=np.float32) / 255
+LETTERS = "LRAPE"  # of markers: left, right, anteroposterior, erect
 
 
 def augment(image_HW: np.ndarray, rng: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """The image rotated, re-exposed, blurred, with noise and partly erased, as the configuration says.
+    """The image rotated, equalised, re-exposed, marked, framed, blurred, with noise and partly erased, as configured.
 
     Nothing is drawn from `rng` for a change that is switched off.
     """
     if config.rotate:
         image_HW = rotate(image_HW, rng, config.rotate)
+    if config.equalise:
+        image_HW = equalise(image_HW, rng, config.equalise)
     if config.brightness or config.contrast or config.gamma:
         image_HW = expose(image_HW, rng, config.brightness, config.contrast, config.gamma)
+    if config.letters:
+        image_HW = add_letters(image_HW, rng, config.letters)
+    if config.frame:
+        image_HW = add_frame(image_HW, rng, config.frame)
     if config.blur:
         image_HW = blur(image_HW, rng, config.blur)
     if config.noise:
@@ -88,3 +95,42 @@ def erase(image_HW: np.ndarray, rng: np.random.Generator, probability: float) ->
     erased_HW = image_HW.copy()
     erased_HW[top : top + rows, left : left + columns] = rng.integers(0, 256, (rows, columns), dtype=np.uint8)
     return erased_HW
+
+
+def equalise(image_HW: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
+    """With this probability, a mixture of the image with its histogram equalised, as a whole or in 4 x 4 tiles.
+
+    In tiles the contrast is limited (CLAHE, Zuiderveld 1994): devices differ in how far they post-process so.
+    """
+    if rng.random() >= probability:
+        return image_HW
+    share, in_tiles, limit = rng.random(), rng.random() < 0.5, rng.uniform(1, 4)
+    equal_HW = cv2.createCLAHE(limit, (4, 4)).apply(image_HW) if in_tiles else cv2.equalizeHist(image_HW)
+    return cv2.addWeighted(image_HW, 1 - share, equal_HW, share, 0)
+
+
+def add_frame(image_HW: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
+    """With this probability, the image smaller within a frame, black three times in four, else white."""
+    if rng.random() >= probability:
+        return image_HW
+    height, width = image_HW.shape
+    top, bottom = (int(side) for side in rng.uniform(0, 0.12, 2) * height)
+    left, right = (int(side) for side in rng.uniform(0, 0.12, 2) * width)
+    framed_HW = np.full_like(image_HW, 0 if rng.random() < 0.75 else 255)
+    inner = (width - left - right, height - top - bottom)
+    framed_HW[top : height - bottom, left : width - right] = cv2.resize(image_HW, inner, interpolation=cv2.INTER_AREA)
+    return framed_HW
+
+
+def add_letters(image_HW: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
+    """With this probability, one or two bright letters in the outer fifths of the upper half."""
+    if rng.random() >= probability:
+        return image_HW
+    height, width = image_HW.shape
+    marked_HW = image_HW.copy()
+    for _ in range(int(rng.integers(1, 3))):
+        column = int(width * (rng.uniform(0.02, 0.2) if rng.random() < 0.5 else rng.uniform(0.75, 0.93)))
+        row, size, grey = int(height * rng.uniform(0.1, 0.5)), rng.uniform(0.05, 0.12) * height, rng.integers(150, 256)
+        letter, thickness = LETTERS[int(rng.integers(len(LETTERS)))], max(1, round(size / 8))
+        cv2.putText(marked_HW, letter, (column, row), cv2.FONT_HERSHEY_SIMPLEX, size / 22, int(grey), thickness)
+    return marked_HW

@@ -43,6 +43,9 @@ class ReportConfig:
             raise ReportError(f"report.unit must be one of word, phrase, sentence, not {self.unit!r}")
 
 
+PROBABILITIES = (("erase", 1.0), ("equalise", 1.0), ("frame", 1.0), ("letters", 1.0))  # and the largest of each
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
     """How much images are changed. Amounts are the largest that are drawn; 0 switches a change off."""
@@ -54,9 +57,12 @@ class AugmentConfig:
     blur: float = 0.0  # standard deviation in pixels; on half of the images
     noise: float = 0.0  # standard deviation as a share of the grey scale; on half of the images
     erase: float = 0.0  # probability of a rectangle of noise that covers 2 to 20 % of the image
+    equalise: float = 0.0  # probability of a share of histogram equalisation, global or local, as devices post-process
+    frame: float = 0.0  # probability of a black or white frame of up to 12 % on each side
+    letters: float = 0.0  # probability of one or two bright letters near a side, as markers are
 
     def __post_init__(self) -> None:
-        for name, limit in (("rotate", 180.0), ("brightness", 1.0), ("noise", 1.0), ("erase", 1.0)):
+        for name, limit in (("rotate", 180.0), ("brightness", 1.0), ("noise", 1.0), *PROBABILITIES):
             if not 0 <= getattr(self, name) <= limit:
                 raise AugmentError(f"augmentation: {name} must be from 0 to {limit:g}, not {getattr(self, name):g}")
         for name in ("contrast", "gamma", "blur"):

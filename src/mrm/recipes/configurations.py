@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mrm.data.config import FINETUNE_CROP, AugmentConfig, CropConfig, OnError, ReportConfig, Resize
 from mrm.models.config import LoraConfig, ModelConfig, Pooling
+from mrm.system.durations import seconds_of
 from mrm.system.errors import ConfigError
 from mrm.training.config import LabelLossName, TrainConfig, check_patience, last_blocks
 
@@ -68,7 +69,7 @@ class FinetuneConfig:
     # Data
     train: Path  # a published label list or a CSV with class columns
     val: Path  # the same for validation, which chooses the best checkpoint
-    init: Path  # a model folder, a run, MRM.pth, or an encoder of another program: a folder, a file or timm:NAME=PATH
+    init: Path | None  # a model folder, a run, MRM.pth, or another program's encoder; without it random weights
     out: Path  # the folder of the run
     classes: tuple[str, ...] = ()  # label columns; by default all numeric columns of --train
     list_classes: tuple[str, ...] = ()  # names of the labels in a label list, unless --classes gives them
@@ -83,7 +84,9 @@ class FinetuneConfig:
     # What is trained
     tune: str = "full"  # full, lora, head or last-N (blocks): how much is trained; the rest is frozen
     lora: LoraConfig = field(default_factory=LoraConfig)
-    scratch: bool = False  # train the same architecture from random weights, for comparison
+    scratch: bool = False  # train the architecture of --init from random weights, for comparison
+    encoder: str = "vit_base_patch16_224"  # timm's name of the encoder that starts from random weights without --init
+    encoder_options: dict[str, Any] = field(default_factory=dict)  # of that encoder: depth=6,embed_dim=192
     probe_first: bool = False  # start from a linear probe instead of a random head; helps with few labels or steps
     pooling: Pooling = "mean"  # of the patches; attention learns where to look, class does so for each class
     image_size: int | None = None  # side of the images in pixels; by default that of --init
@@ -98,6 +101,9 @@ class FinetuneConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # after crop and flip; the published recipe has none
 
     # Schedule
+    budget: str | None = (
+        None  # time for training, such as 15m or 2h: image size, batch and steps are planned to fill it
+    )
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
     extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
     lr: Literal["recipe", "auto"] = "recipe"  # auto tries five rates in short runs; --training.lr sets one
@@ -109,6 +115,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         last_blocks(self.tune)
         check_patience(self.patience, self.patience_gain)
+        if self.budget is not None:
+            seconds_of(self.budget, "--budget")
 
 
 @dataclass(frozen=True)

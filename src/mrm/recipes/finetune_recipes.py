@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mrm.corpora import class_names
-from mrm.data.config import STRONG, CropConfig
+from mrm.data.config import STRONG, AugmentConfig, CropConfig
 from mrm.models.config import LoraConfig
 from mrm.recipes.configurations import FinetuneConfig
 from mrm.recipes.recipe import Recipe
@@ -48,7 +48,7 @@ def _classes(name: str) -> dict[str, Any]:
 def _published(name: str) -> Callable[..., FinetuneConfig]:
     steps, lr, warmup, _ = PUBLISHED[name]
 
-    def make(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+    def make(train: Path, val: Path, init: Path | None, out: Path, **where: Any) -> FinetuneConfig:
         """The published fine-tuning of this data set and share of labels."""
         training = published_training(steps, lr, warmup)
         settings = {"training": training, "resize": "bilinear", **_classes(name), **where}
@@ -57,7 +57,7 @@ def _published(name: str) -> Callable[..., FinetuneConfig]:
     return make
 
 
-def tiny_finetune(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+def tiny_finetune(train: Path, val: Path, init: Path | None, out: Path, **where: Any) -> FinetuneConfig:
     """AdamW with layer decay and an average of weights, 300 steps of batch 32: minutes on two CPU cores."""
     training = TrainConfig(
         epochs=None, steps=300, warmup_steps=30, global_batch=32, lr=1e-3, lr_batch=None, betas=(0.9, 0.999),
@@ -65,6 +65,20 @@ def tiny_finetune(train: Path, val: Path, init: Path, out: Path, **where: Any) -
     )  # fmt: skip
     crop = CropConfig(area=(0.5, 1.0))
     return FinetuneConfig(train, val, init, out, crop=crop, training=training, **where)
+
+
+ENCODER = "convnext_atto"  # learns from few images what a ViT needs many for
+# What a scanner and its operator change, and a finding does not: exposure, contrast, post-processing, frame and markers.
+OTHER_DEVICES = AugmentConfig(rotate=10, brightness=0.1, contrast=0.3, gamma=0.3, equalise=0.3, frame=0.2, letters=0.2)
+
+
+def cpu_finetune(train: Path, val: Path, init: Path | None, out: Path, **where: Any) -> FinetuneConfig:
+    """The recipe `tiny` as long as there is time: size, batch and steps are measured and planned to fill 15 minutes.
+
+    Without `init`, ENCODER starts from random weights. Augmentation is that of other devices.
+    """
+    plain = tiny_finetune(train, val, init, out)
+    return replace(plain, budget="15m", encoder=ENCODER, augment=OTHER_DEVICES, **where)
 
 
 # The modern recipes. Image-only work on chest radiographs (Xiao et al., WACV 2023, arXiv:2210.12843) found that layer decay
@@ -86,7 +100,7 @@ def modern_training(steps: int, batch: int = 96) -> TrainConfig:
 def _modern(name: str) -> Callable[..., FinetuneConfig]:
     steps = PUBLISHED[name].steps
 
-    def make(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+    def make(train: Path, val: Path, init: Path | None, out: Path, **where: Any) -> FinetuneConfig:
         """The modern fine-tuning of this data set and share of labels."""
         settings = {
             "training": modern_training(steps), "crop": CropConfig(area=(0.5, 1.0)), "augment": STRONG, "drop_path": 0.2,
@@ -97,7 +111,7 @@ def _modern(name: str) -> Callable[..., FinetuneConfig]:
     return make
 
 
-def tiny_modern(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+def tiny_modern(train: Path, val: Path, init: Path | None, out: Path, **where: Any) -> FinetuneConfig:
     """The recipe `tiny` with strong augmentation and more drop path."""
     return replace(tiny_finetune(train, val, init, out), augment=STRONG, drop_path=0.2, **where)
 
@@ -116,7 +130,7 @@ def lora_training(lr: float) -> TrainConfig:
 def _lora(name: str) -> Callable[..., FinetuneConfig]:
     rank, lr = LORA[name]
 
-    def make(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+    def make(train: Path, val: Path, init: Path | None, out: Path, **where: Any) -> FinetuneConfig:
         """The published fine-tuning by LoRA of this data set and share of labels."""
         settings = {
             "training": lora_training(lr), "tune": "lora", "lora": LoraConfig(rank, alpha=32, dropout=0.1),
@@ -127,7 +141,7 @@ def _lora(name: str) -> Callable[..., FinetuneConfig]:
     return make
 
 
-def tiny_lora(train: Path, val: Path, init: Path, out: Path, **where: Any) -> FinetuneConfig:
+def tiny_lora(train: Path, val: Path, init: Path | None, out: Path, **where: Any) -> FinetuneConfig:
     """The recipe `tiny` by LoRA, whose few weights learn at three times its rate."""
     plain = tiny_finetune(train, val, init, out)
     return replace(plain, tune="lora", training=replace(plain.training, lr=3 * plain.training.lr), **where)
@@ -198,6 +212,7 @@ def _lora_recipe(name: str) -> Recipe:
 
 FINETUNE = {
     **{name: _published_recipe(name) for name in PUBLISHED},
+    "cpu": Recipe(cpu_finetune, "as much as 15 minutes on this machine allow (--budget)", "none published"),
     "tiny": Recipe(tiny_finetune, "AdamW for a small ViT on a CPU", "none published"),
     **{f"{name}-modern": _modern_recipe(name) for name in PUBLISHED},
     **{f"{name}-lora": _lora_recipe(name) for name in LORA},

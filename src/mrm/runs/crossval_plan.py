@@ -18,7 +18,7 @@ class CrossvalConfig:
 
     recipe: str  # of `mrm finetune`
     records: Path
-    init: Path
+    init: Path | None  # without it random weights of the recipe's encoder
     out: Path
     folds: int = 5
     repeats: int = 2
@@ -28,6 +28,7 @@ class CrossvalConfig:
     uncertain: str = "ignore"  # what labels of -1 become: ones, zeros, ignore
     settings: Path | None = None  # a YAML file of fine-tuning settings that override the recipe
     scratch: bool = False
+    budget: str | None = None  # time of each fine-tuning, planned once for all folds
     max_steps: int | None = None
     floors: bool = True
     ensemble: bool = False  # keep the models of all folds in `runs/`, and write them as one in `ensemble/`

@@ -30,15 +30,19 @@ from mrm.runs.crossval_folds import run_of, scores_of
 from mrm.runs.crossval_plan import CrossvalConfig, Fold, Parts
 from mrm.runs.crossval_results import pooled, summarise, table, write_tables
 from mrm.runs.ensembling import ensemble
+from mrm.runs.finetuning import start_of
 from mrm.runs.kept_models import read_arrays, write_arrays
 from mrm.runs.output_lock import alone_in
 from mrm.runs.probe_plan import one_label_only
 from mrm.runs.run_folder import warn_of
+from mrm.runs.time_budget import keep_plan, within_budget
 from mrm.system.errors import RecordError, RunError
-from mrm.system.files import read_json, write_json
+from mrm.system.files import read_json, write_json, write_whole
 from mrm.system.output_folder import json_settings, open_folder
 from mrm.system.progress import Progress
 from mrm.system.yaml_files import to_dict
+
+PLANNED = "fine-tuning.yaml"  # the settings of every fine-tuning, once a budget has been planned
 
 
 @alone_in("config.out")
@@ -53,6 +57,7 @@ def crossval(config: CrossvalConfig) -> dict[str, Any]:
     folds = [Fold(repeat, fold) for repeat in range(config.repeats) for fold in range(config.folds)]
     require_both_labels(config, folds, records, folds_RN)
     open_crossval(config, settings, records)
+    settings = planned(config, settings, records, folds_RN)
     warnings = doubts(config, records)
     warn_of(warnings)
     floor_features = read_floors(config, records) if config.floors else {}
@@ -83,9 +88,23 @@ def fine_tuning(config: CrossvalConfig) -> FinetuneConfig:
     if not 0 < config.val_share < 1:
         raise RunError(f"--val-share is a share of the records, above 0 and below 1, not {config.val_share:g}")
     made = recipes.find(recipes.FINETUNE, config.recipe).make(config.records, config.records, config.init, config.out)
-    if config.settings is None:
-        return made
-    return recipes.read_yaml(FinetuneConfig, config.settings, f"--settings {config.settings}", made)
+    if config.settings is not None:
+        made = recipes.read_yaml(FinetuneConfig, config.settings, f"--settings {config.settings}", made)
+    return made if config.budget is None else replace(made, budget=config.budget)
+
+
+def planned(config: CrossvalConfig, settings: FinetuneConfig, records: Records, folds_RN: np.ndarray) -> FinetuneConfig:
+    """The settings that fill the budget of each fine-tuning: planned once, on the first fold, and kept in PLANNED."""
+    if settings.budget is None:
+        return settings
+    parts, file = Parts.of(config, Fold(0, 0), records, folds_RN).records(records), Path(config.out) / PLANNED
+    training = replace(settings.training, workers=config.workers) if config.workers is not None else settings.training
+    settings = replace(settings, init=config.init, training=training)
+    filled, plan = within_budget(settings, start_of(settings), parts["train"], len(parts["val"]), file)
+    if plan:
+        keep_plan(plan, config.out)
+        write_whole(file, recipes.to_yaml(filled).encode())
+    return replace(filled, budget=None)
 
 
 def labelled_records(config: CrossvalConfig) -> Records:
@@ -124,7 +143,7 @@ def require_both_labels(config: CrossvalConfig, folds: Sequence[Fold], records: 
 def open_crossval(config: CrossvalConfig, settings: FinetuneConfig, records: Records) -> None:
     """Make the folder, or resume what it holds. Raises OutputError if it holds something else."""
     facts: Mapping[str, Any] = {
-        "model": model_folder.weights_digest(config.init),
+        "model": model_folder.weights_digest(config.init) if config.init else None,
         "records": records.fingerprint(),
         "recipe": to_dict(replace(settings, images=None)) | dict.fromkeys(("out", "init", "train", "val")),
         "folds": config.folds,
@@ -144,7 +163,7 @@ def doubts(config: CrossvalConfig, records: Records) -> list[str]:
     with Progress("fingerprinting the records") as progress:
         prints = fingerprint(records, progress=progress, kept=True)
     lines = repeats(records, prints, "the records")
-    if not config.scratch and (seen := model_folder.seen_at(config.init)):
+    if config.init and not config.scratch and (seen := model_folder.seen_at(config.init)):
         lines += [f"{Path(config.init).name}: {line}" for line in overlaps(seen, records, "records", prints=prints)]
     write_json(file, lines)
     return lines

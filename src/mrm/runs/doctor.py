@@ -20,12 +20,12 @@ from mrm.data.reports import Tokenizer
 from mrm.data.sections import select_sections
 from mrm.models.flops import flops_of_step
 from mrm.recipes import PRETRAIN, PretrainConfig, find, read_yaml
-from mrm.runs.pretraining import initial_tokenizer, new_model, pretrain_data
+from mrm.runs.pretraining import initial_tokenizer, new_model, pretrain_data, pretrain_task
 from mrm.runs.stage_times import READING, Stage, StepBench, loader_stages, rate_of
 from mrm.system import hardware
+from mrm.system.durations import duration
 from mrm.system.errors import RunError
 from mrm.system.hardware import best_device
-from mrm.system.progress import duration
 
 SAMPLE, STEPS = 32, 3  # images and steps that are measured by default
 TEXTS = 2000  # reports that a stand-in vocabulary is learned from
@@ -106,7 +106,8 @@ def examine(
     readable = readable_of(tried, unreadable, records)
     hardware.share_cores(device)
     hardware.keep_freed_memory(device)
-    bench = StepBench(model.to(device).train(), config, pretrain_data(config, readable, model, tokenizer))
+    task = pretrain_task(config, model.to(device)).train()
+    bench = StepBench(task, config.training, pretrain_data(config, readable, model, tokenizer))
     diagnosis = diagnose(bench, reading, batch or micro_batch(config, device), steps)
     diagnosis = in_time(diagnosis, config.training.plan(len(loaded))[0] * config.training.global_batch, price)
     diagnosis = replace(diagnosis, unreadable=unreadable)
@@ -124,7 +125,7 @@ def readable_of(tried: Sequence[Record], unreadable: dict[str, str], path: Path)
 
 def diagnose(bench: StepBench, reading: Sequence[Stage], size: int, steps: int) -> Diagnosis:
     """Time `steps` steps with `size` images, also in the other precision and with half of the images."""
-    training, device = bench.config.training, bench.device
+    training, device = bench.training, bench.device
     precision, best = hardware.settled(training.precision, device), hardware.best_precision(device)
     stages = bench.stages(size, precision, steps)
     half = rate_of(bench.stages(size // 2, precision, steps)) if size > 1 else None
@@ -132,7 +133,7 @@ def diagnose(bench: StepBench, reading: Sequence[Stage], size: int, steps: int) 
     other_rate = rate_of(stages) if other == precision else rate_of(bench.stages(size, other, steps))
     workers = hardware.default_workers(device.type) if training.workers is None else training.workers
     loader, step = max(workers, 1) * rate_of(reading), rate_of(stages)
-    name, flops = hardware.device_name(device), flops_of_step(bench.model, bench.batch(size))
+    name, flops = hardware.device_name(device), flops_of_step(bench.task.model, bench.batch(size))
     return Diagnosis(
         stages=(*reading, *stages),
         device=name,

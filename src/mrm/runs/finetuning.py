@@ -21,6 +21,7 @@ from mrm.evaluation.classifier_test import overlaps
 from mrm.evaluation.repeats import repeats
 from mrm.inference import linear_head, predict
 from mrm.models import model_folder
+from mrm.models.bare_encoder import BareEncoderConfig
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.limits import as_levels
@@ -29,10 +30,11 @@ from mrm.runs.learning_rates import with_best_rate
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
 from mrm.runs.same_records import require_same_records
+from mrm.runs.time_budget import keep_plan, within_budget
 from mrm.statistics import ranking
 from mrm.statistics.few_labels import few_labels
 from mrm.system import hardware
-from mrm.system.errors import ImageError, ProbeError, RunError
+from mrm.system.errors import ConfigError, ImageError, ProbeError, RunError
 from mrm.training.losses import LabelLoss
 from mrm.training.patience import Patience
 from mrm.training.tasks import ClassifyTask
@@ -50,9 +52,12 @@ def finetune(config: FinetuneConfig) -> Path:
     train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
     require_both_values(val, config.val)
     warn_of(few_labels(val.labels_NC, val.classes, str(config.val)))
+    config, plan = within_budget(config, start_of(config), train, len(val), Path(config.out) / "config.yaml")
     model = classifier(config, train.classes, policy)
     print(choose_trained(model, config.tune, config.lora, config.seed))
     config = open_run(config)  # from here on it writes
+    if plan:
+        keep_plan(plan, config.out)
     require_same_records(config.out, {"training": (config.train, stated[0]), "validation": (config.val, stated[1])})
     data = LabelData(
         train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment,
@@ -156,9 +161,23 @@ def require_both_values(val: Records, path: Path) -> None:
         )
 
 
+def start_of(config: FinetuneConfig) -> Any:
+    """The architecture of the model at `--init`; without one, that of `--encoder` with random weights.
+
+    Raises ConfigError where random weights are not to be trained as a whole.
+    """
+    if config.init is not None:
+        return model_folder.architecture(config.init)
+    if config.tune != "full" or config.probe_first:
+        raise ConfigError(
+            "without --init all weights are random and have to be trained: give --init, or leave out --tune and --probe-first"
+        )
+    return BareEncoderConfig(config.encoder, config.encoder_options)
+
+
 def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[str, str]) -> Classifier:
-    """A classifier with the encoder of `--init`; its weights are loaded unless `--scratch` is given."""
-    source = model_folder.architecture(config.init)
+    """A classifier with the encoder of `--init` and its weights; with `--scratch` or without `--init` they are random."""
+    source = start_of(config)
     shape = ClassifierConfig(
         classes=classes,
         encoder=source.encoder,

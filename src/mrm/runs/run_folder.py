@@ -165,11 +165,11 @@ def audit_beside(path: Path) -> dict[str, Any] | None:
 
 
 def on_encoder(kind: type[Model], shape: Any, config: FinetuneConfig | SegmentConfig) -> Model:
-    """A model initialised from the run's seed; its encoder's weights are those of `--init` unless `--scratch` is given."""
+    """A model initialised from the run's seed; its encoder's weights are those of `--init`, if given without `--scratch`."""
     with noise.seeded(config.seed):
         model = kind(shape)
     model.get_submodule("encoder").set_grad_checkpointing(config.training.checkpointing)  # type: ignore[operator]
-    if not config.scratch:
+    if config.init and not config.scratch:
         print(f"{config.init}: {model_folder.start_from(model, config.init)}")
     return model
 

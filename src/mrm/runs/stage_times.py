@@ -18,13 +18,12 @@ import numpy as np
 import torch
 
 from mrm.data import headers, images
-from mrm.data.samples import PretrainBatch, PretrainData
-from mrm.models.mrm import MRM
-from mrm.recipes import PretrainConfig
-from mrm.runs.pretraining import pretrain_task
+from mrm.data.samples import LabelData, PretrainData
 from mrm.system import hardware
 from mrm.system.errors import ImageError
+from mrm.training.config import TrainConfig
 from mrm.training.optimization import build_optimizer
+from mrm.training.tasks import Task
 
 READING, STEP = ("read", "decode", "augment", "words and masks"), ("transfer", "forward", "backward", "optimiser")
 
@@ -95,14 +94,13 @@ def sample_times(data: PretrainData, index: int) -> tuple[float, float, float, f
 class StepBench:
     """Forward, backward and optimiser of a task, timed one by one on the model's device."""
 
-    def __init__(self, model: MRM, config: PretrainConfig, data: PretrainData) -> None:
-        self.task = pretrain_task(config, model).train()
-        self.model, self.config, self.data = model, config, data
-        self.device = next(model.parameters()).device
-        self.optimizer = build_optimizer(model, config.training)
-        if config.training.compile:
+    def __init__(self, task: Task, training: TrainConfig, data: PretrainData | LabelData) -> None:
+        self.task, self.training, self.data = task, training, data
+        self.device = next(task.parameters()).device
+        self.optimizer = build_optimizer(task.model, training)
+        if training.compile:
             self.task.compile(dynamic=False)
-        self.share = config.training.global_batch  # images that one update of the weights serves
+        self.share = training.global_batch  # images that one update of the weights serves
 
     def stages(self, size: int, precision: hardware.Precision, steps: int) -> list[Stage]:
         """Seconds an image of `steps` steps with `size` images, after one to warm up."""
@@ -111,12 +109,12 @@ class StepBench:
         divided = [size, size, size, max(size, self.share)]
         return [stage_of(name, [lap[i] / divided[i] for lap in laps]) for i, name in enumerate(STEP)]
 
-    def batch(self, size: int) -> PretrainBatch:
+    def batch(self, size: int) -> Any:
         """So many samples, over again where there are fewer records."""
         samples = [self.data.sample(0, i % len(self.data)) for i in range(size)]
         return self.data.collate(samples, [])
 
-    def _step(self, batch: PretrainBatch, precision: hardware.Precision) -> tuple[float, ...]:
+    def _step(self, batch: Any, precision: hardware.Precision) -> tuple[float, ...]:
         counts = self.task.counts(batch)
         clock = Stopwatch(self.device)
         moved = (batch.pin_memory() if self.device.type == "cuda" else batch).to(self.device)

@@ -44,14 +44,14 @@ def default_workers(device: str) -> int:
     return min(16, cores() - 1) if device == "cuda" else min(cores() - 1, max(1, cores() // 8))
 
 
-def share_cores(device: torch.device) -> None:
+def share_cores(device: torch.device, threads: int | None = None) -> None:
     """On a CPU, leave cores for the worker processes: compute threads that compete with them stall the training step.
 
-    The number of threads depends on the machine alone and not on `--workers`, so that the number of workers does not
-    change the results of a run. `OMP_NUM_THREADS` takes precedence.
+    Without `threads` their number depends on the machine alone and not on `--workers`, so that the number of workers does
+    not change the results of a run. `OMP_NUM_THREADS` takes precedence.
     """
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, cores() - default_workers("cpu")))
+        torch.set_num_threads(threads or max(1, cores() - default_workers("cpu")))
 
 
 def keep_freed_memory(device: torch.device) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from mrm.system.durations import duration
+
 Item = TypeVar("Item")
 REDRAW = 0.2  # seconds between two updates of the line on a terminal
 LOG = 30.0  # seconds between two lines anywhere else
@@ -80,9 +82,3 @@ class Progress:
             return ""
         rate = count / max(1e-9, now - self.start)
         return f", {rate:,.1f}/s, {duration((self.total - self.done) / rate)} left"
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds: 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

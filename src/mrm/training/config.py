@@ -45,6 +45,7 @@ class TrainConfig:
     sharding: Literal["none", "full"] = "none"  # full spreads weights and optimiser state over the ranks (FSDP2)
     checkpointing: bool = False  # recompute activations in the backward pass: less memory, slower
     workers: int | None = None  # processes that read images; by default chosen for this machine
+    threads: int | None = None  # of a step on a CPU; by default all cores that read no images
 
     # Logging and checkpoints
     log_every: int = 20  # steps
@@ -55,7 +56,16 @@ class TrainConfig:
     trackers: tuple[str, ...] = ("tensorboard",)  # any of Accelerate's
 
     def __post_init__(self) -> None:
-        for name in ("steps", "global_batch", "micro_batch", "log_every", "validate_every", "save_every", "keep"):
+        for name in (
+            "steps",
+            "global_batch",
+            "micro_batch",
+            "threads",
+            "log_every",
+            "validate_every",
+            "save_every",
+            "keep",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainingError(f"{name} must be at least 1, not {value}")

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from mrm.data import loader, samples, sampling
 from mrm.models import lora, model_folder, noise
 from mrm.system import hardware
+from mrm.system.durations import duration
 from mrm.system.errors import TrainingError, first_line
 from mrm.system.permissions import restricted
-from mrm.system.progress import duration
 from mrm.system.spreadsheet_cells import guarded
 from mrm.training import parallel
 from mrm.training.checkpoints import STATE, Checkpoints
@@ -146,7 +146,7 @@ class Trainer:
 
     def _prepare_hardware(self) -> None:
         device = self.accelerator.device
-        hardware.share_cores(device)
+        hardware.share_cores(device, self.config.threads)
         hardware.keep_freed_memory(device)
 
     def stream(self) -> Iterator[Any]:
