@@ -1,12 +1,8 @@
 """The page of the service in headless Chromium: what a person sees and does, with the mouse, the keys and bad files."""
 
-import base64
 import csv
 import json
 import re
-import shutil
-import time
-from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -20,105 +16,13 @@ from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.serve.server import application
 from mrm.system.spreadsheet_cells import guarded
 from tests.support.image_files import png_of_size
-from tests.support.service import SMALL, TOKEN, ask, dicom, running, write_models
-
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-EXPECTED_STATUS = ("422", "413", "401")  # a refusal is shown in the page; Chromium notes it in its console too
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def address(folder):
-    with running(application(folder / "classifier", folder / "pretrained")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+from tests.support.service import SMALL, TOKEN, ask, dicom, running
+from tests.support.service_page import canvas, drop, findings_of, no_overflow, opened, overlaid, slide, until
 
 
 @pytest.fixture
-def page(browser, address):
-    with opened(browser, address) as page:
-        yield page
-
-
-@contextmanager
-def opened(browser, address, **settings):
-    """The page, which must send requests to its own service only and leave nothing in the console."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
-    context.set_default_timeout(15_000)
-    page = context.new_page()
-    messages, errors, addresses = [], [], []
-    page.on("console", lambda message: messages.append((message.type, message.text)))
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda request: addresses.append(request.url))
-    page.goto(address)
-    until(page, "service.about || !document.getElementById('token').hidden")
-    yield page
-    context.close()
-    errors += [text for kind, text in messages if kind in ("error", "warning")]
-    assert [text for text in errors if not any(status in text for status in EXPECTED_STATUS)] == []
-    assert [url for url in addresses if not url.startswith((address, "data:", "blob:"))] == []
-
-
-@pytest.fixture(scope="module")
-def image(phantoms):
-    return images.read(sorted((phantoms / "images").iterdir())[0])
-
-
-def drop(page, data: bytes, name: str):
-    """Drop a file on the page, as a person does."""
-    page.evaluate(
-        """([base64, name]) => {
-            const carried = new DataTransfer();
-            carried.items.add(new File([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], name));
-            document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
-        }""",
-        [base64.b64encode(data).decode(), name],
-    )
-
-
-def findings_of(page) -> dict[str, str]:
-    """Each finding of the page with its number."""
-    page.wait_for_selector(".finding")
-    return {
-        row.get_attribute("data-finding"): row.query_selector(".number").inner_text()
-        for row in page.query_selector_all(".finding")
-    }
-
-
-def canvas(page) -> np.ndarray:
-    """What the canvas shows, once drawn: (H, W, 3) uint8."""
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    drawn = page.evaluate("document.getElementById('canvas').toDataURL('image/png')").split(",")[1]
-    return cv2.imdecode(np.frombuffer(base64.b64decode(drawn), np.uint8), cv2.IMREAD_COLOR_RGB)
-
-
-def until(page, true: str, seconds=15.0):
-    """Wait for something to be true in the page, whose own policy forbids what Playwright would wait with."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(true):
-        assert time.monotonic() < end, f"it did not happen in time: {true}"
-        time.sleep(0.03)
-
-
-def slide(page, name, value):
-    page.locator(f"#{name}").fill(str(value))
-
-
-def no_overflow(page):
-    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+def image(radiographs):
+    return radiographs[0]
 
 
 @pytest.mark.parametrize("kind", ["png", "dicom"])
@@ -128,7 +32,7 @@ def test_drop_an_image_and_read_the_findings(page, address, image, kind):
     data = images.encode_png(image) if kind == "png" else dicom(255 - image, PhotometricInterpretation="MONOCHROME1")
     with httpx2.Client(base_url=address) as client:
         expected = {f["finding"]: f for f in ask(client, "/predict", data).json()["findings"]}
-    drop(page, data, f"radiograph.{kind}")
+    drop(page, (f"radiograph.{kind}", data))
     assert findings_of(page) == {name: f"{f['probability']:.3f}" for name, f in expected.items()}
     np.testing.assert_array_equal(canvas(page)[..., 0], image)
     for row in page.query_selector_all(".finding"):
@@ -147,18 +51,18 @@ def test_drop_an_image_and_read_the_findings(page, address, image, kind):
 
 
 def test_a_ct_slice_is_shown_with_its_warning(page, image):
-    drop(page, dicom(image, Modality="CT"), "slice.dcm")
+    drop(page, ("slice.dcm", dicom(image, Modality="CT")))
     findings_of(page)
     assert "Modality is CT" in page.inner_text("#warnings")
 
 
-def test_heat_map_opacity_window_and_level_change_the_image(page, folder, image):
-    drop(page, images.encode_png(image), "a.png")
+def test_heat_map_opacity_window_and_level_change_the_image(page, page_models, image):
+    drop(page, ("a.png", images.encode_png(image)))
     findings_of(page)
     plain = canvas(page)
     page.locator(f'.finding[data-finding="{FINDINGS[0]}"]').click()
-    until(page, "current.overlay")
-    heat = heat_maps.heat_map(model_folder.load(folder / "classifier"), image, 0)
+    overlaid(page, "heat map")
+    heat = heat_maps.heat_map(model_folder.load(page_models / "classifier"), image, 0)
     slide(page, "opacity", 100)
     full = canvas(page)
     np.testing.assert_allclose(full.astype(int), heat_maps.overlay(image, heat, 1.0), atol=3)
@@ -166,8 +70,9 @@ def test_heat_map_opacity_window_and_level_change_the_image(page, folder, image)
     faint = canvas(page)
     changes = [np.abs(drawn.astype(int) - plain).sum() for drawn in (faint, full)]
     assert 0 < changes[0] < changes[1]
-    page.locator("#method").select_option("rollout")
-    until(page, "current.overlay && current.heatMaps.size === 2")
+    with page.expect_response("**/explain"):
+        page.locator("#method").select_option("rollout")
+    overlaid(page, "heat map")
     assert not np.array_equal(canvas(page), faint)
     page.get_by_label("No overlay").click()
     np.testing.assert_array_equal(canvas(page), plain)
@@ -180,7 +85,7 @@ def test_heat_map_opacity_window_and_level_change_the_image(page, folder, image)
 
 
 def test_fill_in_blanks_and_restore(page, image):
-    drop(page, images.encode_png(image), "a.png")
+    drop(page, ("a.png", images.encode_png(image)))
     findings_of(page)
     page.get_by_label("Report with blanks").fill("The heart is ____.\nNo 🫁 ____.")
     page.get_by_role("button", name="Fill in").click()
@@ -209,14 +114,14 @@ def test_fill_in_blanks_and_restore(page, image):
     ids=["text", "100 megapixels"],
 )
 def test_a_bad_file_is_refused_in_place_and_the_next_one_is_read(page, image, make, reason):
-    drop(page, images.encode_png(image), "good.png")
+    drop(page, ("good.png", images.encode_png(image)))
     findings_of(page)
-    drop(page, make(), "bad.png")
+    drop(page, ("bad.png", make()))
     page.wait_for_selector("#problem:not([hidden])")
     assert reason in page.inner_text("#problem")
     assert page.locator("#work").is_hidden()  # nothing of the image before may be taken for an answer
     assert page.inner_text("#status") == ""
-    drop(page, images.encode_png(image), "good.png")
+    drop(page, ("good.png", images.encode_png(image)))
     assert len(findings_of(page)) == 8
     assert page.locator("#problem").is_hidden()
 
@@ -224,13 +129,20 @@ def test_a_bad_file_is_refused_in_place_and_the_next_one_is_read(page, image, ma
 def test_a_file_that_is_too_large_is_not_even_sent(page):
     sent = []
     page.on("request", lambda request: sent.append(request.url))
-    page.evaluate("openFile(new File([new Uint8Array(65e6)], 'large.dcm'))")
+    page.evaluate(
+        """() => {
+            const carried = new DataTransfer();
+            carried.items.add(new File([new Uint8Array(65e6)], "large.dcm"));
+            document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
+        }"""
+    )
+    page.wait_for_selector("#problem:not([hidden])")
     assert "65 MB, and this service accepts at most 64 MB" in page.inner_text("#problem")
     assert sent == []
 
 
 def test_results_are_saved(page, image):
-    drop(page, images.encode_png(image), "a.png")
+    drop(page, ("a.png", images.encode_png(image)))
     numbers = findings_of(page)
 
     def saved(name):
@@ -258,7 +170,7 @@ def test_everything_is_within_reach_of_the_keys(page, tmp_path, image):
     findings_of(page)
     reached = set()
     page.locator("#file").focus()
-    for _ in range(25):
+    for _ in range(45):
         page.keyboard.press("Tab")
         reached.add(
             page.evaluate(
@@ -266,9 +178,15 @@ def test_everything_is_within_reach_of_the_keys(page, tmp_path, image):
             )
         )
     assert {
+        "file",
+        "prior-file",
         "window",
         "level",
         "opacity",
+        "drag",
+        "zoom-in",
+        "zoom-out",
+        "invert",
         "reset",
         "finding",
         "method",
@@ -280,7 +198,7 @@ def test_everything_is_within_reach_of_the_keys(page, tmp_path, image):
     } <= reached
     page.locator('input[name="finding"]:checked').focus()
     page.keyboard.press("ArrowUp")
-    until(page, "current.overlay")
+    overlaid(page, "heat map")
     before = canvas(page)
     page.locator("#opacity").focus()
     page.keyboard.press("ArrowRight")
@@ -294,14 +212,14 @@ def test_everything_is_within_reach_of_the_keys(page, tmp_path, image):
 
 def test_no_cell_of_the_table_to_save_is_computed_by_a_spreadsheet(page):
     texts = ["=1+1", "'=1", "+1+1", "-0.5", "-x", "@a", "\t=1", " =1", "＝1", 'Pleural "effusion"', "- no", "", None]
-    quoted = page.evaluate("texts => texts.map(quoted)", texts)
+    quoted = page.evaluate("async (texts) => texts.map((await import('/downloads.js')).quoted)", texts)
     assert quoted == ['"' + guarded(text or "").replace('"', '""') + '"' for text in texts]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_small_and_large_screens_in_light_and_dark(browser, address, image, scheme):
     with opened(browser, address, color_scheme=scheme) as page:
-        drop(page, images.encode_png(image), "a.png")
+        drop(page, ("a.png", images.encode_png(image)))
         findings_of(page)
         page.get_by_role("button", name="Fill in").click()
         page.wait_for_selector("#filled table")
@@ -317,16 +235,16 @@ def test_small_and_large_screens_in_light_and_dark(browser, address, image, sche
         assert (light[0] > light[1]) == (scheme == "light")
 
 
-def test_it_asks_for_the_token(browser, folder, image):
-    app = application(folder / "classifier", token=TOKEN)
+def test_it_asks_for_the_token(browser, page_models, image):
+    app = application(page_models / "classifier", token=TOKEN)
     with running(app) as address, opened(browser, address) as page:
         assert page.locator("#token-problem").is_hidden()  # before any token has been given
         for token, good in (("wrong", False), (TOKEN, True)):
             page.get_by_label("Enter the bearer token of this service").fill(token)
             page.get_by_role("button", name="Continue").click()
             until(page, f"document.getElementById('token-problem').hidden === {str(good).lower()}")
-            until(page, f"Boolean(service.about) === {str(good).lower()}")
-        drop(page, images.encode_png(image), "a.png")
+            until(page, f"document.getElementById('drop').hidden !== {str(good).lower()}")
+        drop(page, ("a.png", images.encode_png(image)))
         assert len(findings_of(page)) == 8
         assert page.locator("#fill").is_hidden()  # no pre-trained model, so nothing is offered that cannot be done
         assert page.locator("#restore").is_hidden()
@@ -347,11 +265,11 @@ def test_a_segmenter_shows_its_outline(browser, tmp_path):
         ).eval()
     model_folder.save(tmp_path / "segmenter", model)
     with running(application(tmp_path / "segmenter")) as address, opened(browser, address) as page:
-        drop(page, images.encode_png(SMALL), "a.png")
+        drop(page, ("a.png", images.encode_png(SMALL)))
         findings_of(page)
         plain = canvas(page)
         page.locator('.finding[data-finding="lung"]').click()
-        until(page, "current.overlay")
-        outlined = page.evaluate("current.overlay.cover.some((v) => v)")
+        overlaid(page, "outline")
+        outlined = "▲" in page.inner_text(".decision")
         assert np.array_equal(canvas(page), plain) == (not outlined)
         assert "outlined" in page.inner_text(".decision")

@@ -2,6 +2,7 @@
 
 # Shapes: H W pixels
 import base64
+import hashlib
 import io
 import json
 import logging
@@ -228,6 +229,55 @@ def test_a_preview_is_what_the_reader_sees(client, image):
     assert (answer["height"], answer["width"]) == image.shape
 
 
+def test_a_preview_with_values_has_their_depth_and_the_window_of_the_file(client, image):
+    deep = image.astype(np.uint16) * 16 + 7
+    data = dicom(
+        deep, BitsStored=12, HighBit=11, WindowCenter=900, WindowWidth=400, ViewPosition="PA", StudyDate="20240229"
+    )
+    answer = ask(client, "/preview", data, format="values").json()
+    values = answer["values"]
+    levels = np.frombuffer(base64.b64decode(values["levels"]), "<u2").reshape(values["height"], values["width"])
+    np.testing.assert_array_equal(values["low"] + values["step"] * (levels.astype(float) - 1), deep)
+    first = np.frombuffer(base64.b64decode(values["shown"]), np.uint8)[levels]
+    np.testing.assert_array_equal(first, images.read(data))
+    assert (values["center"], values["window_width"], values["function"]) == (900, 400, "LINEAR")
+    assert not values["inverted"]
+    assert (answer["image"], answer["is_dicom"], answer["view"], answer["date"]) == (None, True, "PA", "2024-02-29")
+    small = ask(client, "/preview", data, format="values", side="32").json()["values"]
+    assert max(small["height"], small["width"]) == 32
+    assert ask(client, "/preview", data, format="raw").status_code == 422
+
+
+def test_a_preview_tells_patients_apart_without_their_ids(client, folder, image):
+    def patient(client, number):
+        return ask(client, "/preview", dicom(image, PatientID=number)).json()["patient"]
+
+    assert patient(client, "4711") == patient(client, "4711") != patient(client, "4712")
+    assert ask(client, "/preview", images.encode_png(image)).json()["patient"] == ""
+    guessed = {hashlib.sha256(str(number).encode()).hexdigest()[:16] for number in range(5000)}
+    assert patient(client, "4711") not in guessed
+    with fastapi_testclient.TestClient(server.application(folder / "classifier"), BASE) as another:
+        assert patient(another, "4711") != patient(client, "4711")  # the key is that of one run
+
+
+@pytest.mark.parametrize(
+    ("tag", "values", "warning"),
+    [
+        ("PatientID", "AB", "the images state 2 different patients; check that they belong together"),
+        (
+            "StudyInstanceUID",
+            ("1.2.3", "1.2.4"),
+            "the images state 2 different studies; check that they belong together",
+        ),
+        ("PatientID", "AA", None),
+        ("PatientID", ("A", ""), None),
+    ],
+)
+def test_images_that_state_several_patients_or_studies_give_a_warning(client, image, tag, values, warning):
+    sent = [("image", ("a", dicom(image, **{tag: value}))) for value in values]
+    assert client.post("/predict-study", files=sent).json()["warnings"] == ([warning] if warning else [])
+
+
 def test_a_segmenter_answers_with_its_mask(tmp_path, image):
     with noise.seeded(0):
         config = SegmenterConfig(
@@ -273,7 +323,8 @@ def test_it_describes_itself_without_the_internet(client):
 
 def test_the_page_draws_in_the_colours_of_the_package(client):
     heat, classes = (
-        json.loads(line.split(" = ")[1].rstrip(";")) for line in client.get("/palette.js").text.splitlines()
+        json.loads(line.removeprefix("export ").split(" = ")[1].rstrip(";"))
+        for line in client.get("/palette.js").text.splitlines()
     )
     shades_HW = np.linspace(0, 1, 256, dtype=np.float32)[None]
     np.testing.assert_array_equal(heat, heat_maps.colours(shades_HW)[0])
@@ -438,7 +489,14 @@ def test_a_bad_request_has_a_reason(client, request_, status, reason):
 def test_other_paths_and_methods_say_so_in_the_same_shape(client):
     assert client.get("/predict").status_code == 405
     assert client.get("/predict").json()["error"]
-    for path in ("/page.html", "/static/page.js", "/..%2f..%2fetc/passwd", "//etc/passwd", "/page.js/../app.py"):
+    for path in (
+        "/page.html",
+        "/page/page.js",
+        "/static/page.js",
+        "/..%2f..%2fetc/passwd",
+        "//etc/passwd",
+        "/page.js/../app.py",
+    ):
         answer = client.get(path)
         assert answer.status_code in (404, 200)
         if answer.status_code == 200:  # a client that resolves `..` itself

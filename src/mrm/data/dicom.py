@@ -39,6 +39,7 @@ from mrm.data import (
     jpeg_files,
     lookup_tables,
 )
+from mrm.data.grey_levels import GreyLevels, of_bytes
 from mrm.data.headers import Bytes, kind_of
 from mrm.system.errors import ImageError
 
@@ -116,8 +117,22 @@ def decode(dataset: pydicom.Dataset, name: str) -> np.ndarray:
         pixels = _pixels(dataset, name)
         if pixels.ndim == 3:
             return _luma(dataset, pixels)
-        raw = not transfer_syntax(dataset).is_compressed or transfer_syntax(dataset) == RLELossless
-        return grayscale.to_uint8(dataset, pixels, name, raw)
+        return grayscale.to_uint8(dataset, pixels, name, _has_all_bits(dataset))
+
+
+def grey_levels(dataset: pydicom.Dataset, name: str) -> GreyLevels:
+    """The only frame of a parsed file with its values and its window; colour as 8-bit luma. Raises `ImageError`."""
+    with _as_image_error(name):
+        _check(dataset, name)
+        pixels = _pixels(dataset, name)
+        if pixels.ndim == 3:
+            return of_bytes(_luma(dataset, pixels))
+        return grayscale.levels(dataset, pixels, name, _has_all_bits(dataset))
+
+
+def _has_all_bits(dataset: pydicom.Dataset) -> bool:
+    """Whether the decoded pixels have the unused bits of the file, which may hold overlays."""
+    return not transfer_syntax(dataset).is_compressed or transfer_syntax(dataset) == RLELossless
 
 
 # ---- checks of the header ---------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ import base64
 import cv2
 import numpy as np
 
-from mrm.data import images
+from mrm.data import grey_levels, images
+from mrm.data.grey_levels import GreyLevels
+from mrm.data.images import ImageFile
 from mrm.system.errors import ImageError
 
 Colour = tuple[int, int, int]  # red, green, blue
@@ -34,6 +36,21 @@ SERIES = (  # first model, second model, ...
 def class_colour(number: int) -> Colour:
     """The colour of class `number`, counted from 1; colours repeat after the sixth class."""
     return CLASS_COLOURS[(number - 1) % len(CLASS_COLOURS)]
+
+
+def levels_of(image: ImageFile) -> GreyLevels:
+    """The values of an image at its own depth, for a viewer that sets window and level. Raises ImageError."""
+    images.check_size(image)
+    if image.dataset is not None:
+        from mrm.data import dicom
+
+        return dicom.grey_levels(image.dataset, image.name)
+    stored = images.stored(image)
+    grey = stored[..., 0] if stored.ndim == 3 and stored.shape[2] < 3 else stored
+    shown_HW = images.grey_array(stored, image.name, image.header.inverted)  # also refuses values that are not finite
+    if grey.ndim == 3 or grey.dtype in (np.uint8, bool):
+        return grey_levels.of_bytes(shown_HW)
+    return grey_levels.of_range(grey, image.header.inverted)
 
 
 def shrink(image: np.ndarray, longer_side: int) -> np.ndarray:

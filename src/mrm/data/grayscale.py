@@ -16,6 +16,7 @@ import pydicom
 from pydicom.uid import ExplicitVRBigEndian
 
 from mrm.data import lookup_tables
+from mrm.data.grey_levels import MOST_LEVELS, GreyLevels, Window, numbered
 from mrm.system.errors import ImageError
 
 ROWS = 64  # that are looked up at a time
@@ -51,6 +52,41 @@ def _by_level(dataset: pydicom.Dataset, stored: np.ndarray, padding: np.ndarray,
     for at in range(0, len(index), ROWS):
         grey[at : at + ROWS] = shown[index[at : at + ROWS]]
     return grey
+
+
+def levels(dataset: pydicom.Dataset, pixels: np.ndarray, name: str, raw: bool) -> GreyLevels:
+    """The values after the modality step, and the window that `to_uint8` shows them with; its arguments and errors."""
+    stored = _used_bits(dataset, pixels, raw)
+    padding = _padding(dataset, pixels, stored)
+    if padding.all():
+        return GreyLevels(np.zeros(stored.shape, np.uint16), 0, 1, np.zeros(1, np.uint8), Window.of_range(0, 1))
+    by_table = bool(dataset.get("ModalityLUTSequence"))
+    if stored.dtype.itemsize > 2 or by_table:
+        values = _modality(dataset, stored, name)
+        low, high = float(values[~padding].min()), float(values[~padding].max())
+        levels_HW, step = numbered(values, low, high, whole=by_table)
+    else:
+        slope, intercept = _rescale(dataset, name)
+        valid = stored[~padding] if padding.any() else stored
+        lowest, highest = int(valid.min()), int(valid.max())
+        stride = -(-(highest - lowest + 1) // MOST_LEVELS)  # 2 where all 16 bits are used
+        levels_HW = (stored - stored.dtype.type(lowest)).view(f"u{stored.dtype.itemsize}").astype(np.uint16)
+        levels_HW //= stride
+        levels_HW += 1
+        low, step = lowest * slope + intercept, stride * slope
+    levels_HW[padding] = 0
+    values = low + step * np.arange(int(levels_HW.max()))
+    shown = _voi(dataset, values, np.zeros(len(values), bool), name)
+    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+    shown = np.concatenate([np.zeros(1, np.uint8), 255 - shown if inverted else shown])
+    return GreyLevels(levels_HW, low, step, shown, _first_window(dataset, values, name), inverted)
+
+
+def _first_window(dataset: pydicom.Dataset, values: np.ndarray, name: str) -> Window:
+    """The window of the file; where it has none, or a VOI table, one that shows the whole range."""
+    if _voi_table(dataset, name) is None and (window := _window(dataset, name)) is not None:
+        return Window(*window)
+    return Window.of_range(*_shown_range(dataset, values, name))
 
 
 def bits(dataset: pydicom.Dataset) -> int:
@@ -172,13 +208,17 @@ def _voi(dataset: pydicom.Dataset, values: np.ndarray, padding: np.ndarray, name
         return to_bytes(table.apply(np.rint(values)) / table.largest_output)
     if (window := _window(dataset, name)) is not None:
         return to_bytes(_windowed(values, *window))
-    if bits(dataset) <= 8 and not dataset.get("ModalityLUTSequence"):
-        low, high = _range(dataset, name)
-    elif padding.all():
+    if padding.all():
         return np.zeros(values.shape, np.uint8)
-    else:
-        low, high = values[~padding].min(), values[~padding].max()
+    low, high = _shown_range(dataset, values[~padding], name)
     return to_bytes((values - low) / (high - low or 1))
+
+
+def _shown_range(dataset: pydicom.Dataset, values: np.ndarray, name: str) -> tuple[float, float]:
+    """The values that are black and white without a table or window: 8 bits in full, deeper ones as far as they are used."""
+    if bits(dataset) <= 8 and not dataset.get("ModalityLUTSequence"):
+        return _range(dataset, name)
+    return float(values.min()), float(values.max())
 
 
 def _voi_table(dataset: pydicom.Dataset, name: str) -> lookup_tables.LookupTable | None:

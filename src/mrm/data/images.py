@@ -212,16 +212,27 @@ def _encoded_size(data: Bytes, name: str) -> tuple[int, int]:
 
 def _decode(image: ImageFile, factor: int) -> np.ndarray:
     """The pixels as (H, W) uint8; those of a JPEG at 1 / `factor` of its size."""
-    header, name = image.header, image.name
-    if header.height * header.width > MAX_PIXELS:
-        raise ImageError(
-            f"{name}: the header says {header.height} x {header.width} pixels, more than {MAX_PIXELS:,}; "
-            "shrink the image first, or raise mrm.data.images.MAX_PIXELS if it is genuine"
-        )
+    check_size(image)
     if image.dataset is not None:
         from mrm.data import dicom
 
-        return dicom.decode(image.dataset, name)
+        return dicom.decode(image.dataset, image.name)
+    return grey_array(stored(image, factor), image.name, image.header.inverted)
+
+
+def check_size(image: ImageFile) -> None:
+    """Raises `ImageError` for an image of more than `MAX_PIXELS`."""
+    header = image.header
+    if header.height * header.width > MAX_PIXELS:
+        raise ImageError(
+            f"{image.name}: the header says {header.height} x {header.width} pixels, more than {MAX_PIXELS:,}; "
+            "shrink the image first, or raise mrm.data.images.MAX_PIXELS if it is genuine"
+        )
+
+
+def stored(image: ImageFile, factor: int = 1) -> np.ndarray:
+    """The pixels of a file that is no DICOM, of any depth and number of channels; a JPEG is luma. Raises `ImageError`."""
+    header, name = image.header, image.name
     data = decodable(image.data, header, name)
     if header.kind == "jpeg":
         return jpeg_files.decode(data, header, factor, name)
@@ -234,7 +245,7 @@ def _decode(image: ImageFile, factor: int) -> np.ndarray:
             f"{name}: damaged, or a kind of {header.kind.upper()} that OpenCV cannot decode; download or copy the file "
             "again, or save it as an ordinary 8-bit JPEG or 8- or 16-bit PNG"
         )
-    return grey_array(pixels, name, header.inverted)
+    return pixels
 
 
 def _png(data: Bytes) -> np.ndarray | None:

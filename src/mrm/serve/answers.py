@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrm.data import display
+from mrm.data.grey_levels import GreyLevels
 
 NOTICE = "Research software, not for clinical use. Do not use anything in this answer to guide patient care."
 
@@ -114,13 +115,43 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class Preview:
-    """The image as decoded for the model, a grey PNG of at most `side` pixels, and the size of the original."""
+class Values:
+    """The values of an image at its own depth, from which the client sets window and level. Both arrays are base64.
 
-    image: str
+    `levels` (uint16, little-endian, row by row): 0 is padding, level k stands for the value `low` + `step` * (k - 1).
+    `shown` (uint8): for each level the grey it is shown in first. `center`, `width` and `function` (LINEAR, LINEAR_EXACT
+    or SIGMOID, as DICOM defines them) are the window of the file, else one of the whole range. With `inverted`, low values are white.
+    """
+
+    levels: str
+    height: int
+    width: int
+    low: float
+    step: float
+    shown: str
+    center: float
+    window_width: float
+    function: str
+    inverted: bool
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The image at most `side` pixels large, the size of the original, and what the header of a DICOM file states.
+
+    Either `image`, as decoded for the model (grey PNG, base64), or `values`. `patient` tells patients apart as long as this
+    service runs: it is a keyed hash of the id, not the id.
+    """
+
+    image: str | None
+    values: Values | None
     height: int
     width: int
     warnings: list[str]
+    is_dicom: bool = False
+    view: str = ""
+    date: str = ""
+    patient: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,6 +166,7 @@ class About:
     thresholds: dict[str, float]
     methods: list[str]
     limits: dict[str, float]
+    study_images: int  # the maximum number of images of one study
     version: str
     notice: str = NOTICE
 
@@ -142,3 +174,14 @@ class About:
 def png(image: np.ndarray) -> str:
     """(H, W) or (H, W, 3) uint8 as PNG, in base64."""
     return base64.b64encode(display.encode_png(image)).decode()
+
+
+def values(grey: GreyLevels) -> Values:
+    """The levels of an image with its first window."""
+    height, width = grey.levels_HW.shape
+    return Values(
+        base64.b64encode(grey.levels_HW.astype("<u2").tobytes()).decode(),
+        *(height, width, grey.low, grey.step),
+        base64.b64encode(grey.shown.tobytes()).decode(),
+        *(grey.window.center, grey.window.width, grey.window.function, grey.inverted),
+    )

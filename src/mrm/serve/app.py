@@ -1,11 +1,11 @@
-"""The application: its state, its routes, and the page."""
+"""The application: its state and its routes."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
@@ -14,9 +14,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 import mrm
-from mrm.data import display
 from mrm.data.eval_view import EvalView
-from mrm.inference import heat_maps
 from mrm.inference.heat_maps import METHODS
 from mrm.inference.studies import Pool
 from mrm.serve import uploads
@@ -29,15 +27,11 @@ from mrm.serve.log import Log
 from mrm.serve.metrics import Metric, RequestMetrics
 from mrm.serve.middleware import AccessPolicy, LimitsMiddleware, error_answer
 from mrm.serve.models import Models
+from mrm.serve.page_files import page_files
 from mrm.serve.uploads import DecodedImage
 from mrm.serve.worker import ModelWorker
 
 T = TypeVar("T")
-PAGE = {
-    "/": ("page.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-}
 ERROR_MEANINGS = {
     400: "the form is incomplete",
     401: "the bearer token is missing or wrong",
@@ -66,6 +60,7 @@ class AppState:
     log: Log
     worker: ModelWorker | None = None
     decoders: DecodeProcesses | None = None
+    patient_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @asynccontextmanager
     async def run(self, _: FastAPI) -> AsyncIterator[None]:
@@ -236,11 +231,21 @@ def _add_pretrained(app: FastAPI, state: AppState) -> None:
 
 
 def _add_preview(app: FastAPI, state: AppState) -> None:
-    @app.post("/preview", responses=ERRORS, openapi_extra=describe_form(side=SIDE))
+    format_field = {
+        "type": "string",
+        "enum": ["png", "values"],
+        "default": "png",
+        "description": "8 bits as decoded for the model, or values with a window",
+    }
+
+    @app.post("/preview", responses=ERRORS, openapi_extra=describe_form(format=format_field, side=SIDE))
     async def preview(request: Request) -> Preview:
-        """The image as decoded for the model: a browser shows neither DICOM nor 16-bit images."""
+        """The image for a viewer, and what its header states: a browser shows neither DICOM nor 16-bit images."""
         form = await read_form(request, state.limits)
-        return await state.in_decoder(uploads.preview, form.data, state.limits, form.side)
+        with_values = form.choice("format", ("png", "values"), "png") == "values"
+        return await state.in_decoder(
+            uploads.preview, form.data, state.limits, form.side, with_values, state.patient_key
+        )
 
 
 def _add_status(app: FastAPI, state: AppState) -> None:
@@ -259,6 +264,7 @@ def _add_status(app: FastAPI, state: AppState) -> None:
             thresholds=models.thresholds,
             methods=models.methods,
             limits=asdict(state.limits),
+            study_images=MAX_IMAGES,
             version=mrm.__version__,
         )
 
@@ -288,17 +294,8 @@ def _current_metrics(state: AppState) -> list[Metric]:
 
 
 def _add_page(app: FastAPI) -> None:
-    folder = Path(__file__).parent
-    files = {path: ((folder / name).read_text(), media_type) for path, (name, media_type) in PAGE.items()}
-    files["/palette.js"] = (palette_script(), "text/javascript")
-    for path, (content, media_type) in files.items():  # read once at the start: no request names a file
+    for path, (content, media_type) in page_files().items():
         app.add_route(path, _fixed(content, media_type), methods=["GET"], include_in_schema=False)
-
-
-def palette_script() -> str:
-    """The colours of heat maps and classes for the page, so that it draws as the rest of the package does."""
-    class_colours = [list(colour) for colour in display.CLASS_COLOURS]
-    return f"const HEAT_COLOURS = {heat_maps.palette().tolist()};\nconst CLASS_COLOURS = {class_colours};\n"
 
 
 def _fixed(content: str, media_type: str) -> Callable[[Request], Response]:

@@ -17,10 +17,11 @@ from mrm.serve.admission import Admission, Refused, Reservation
 from mrm.serve.limits import Limits
 from mrm.serve.log import Log
 from mrm.serve.metrics import RequestMetrics
+from mrm.serve.page_files import PATHS
 
 PIECE_BYTES = 1 << 16  # of a long answer
 # What needs no token: nothing of the model is in it
-PUBLIC_PATHS = ("/", "/page.css", "/page.js", "/palette.js", "/health")
+PUBLIC_PATHS = frozenset({"/health", *PATHS})
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "

@@ -120,6 +120,9 @@ class Models:
         """
         whole = self.prediction(pooled(values_NK, len(self.classes), pool), replace(sent[0], warnings=[]))
         said = [f"image {number}: {text}" for number, upload in enumerate(sent, 1) for text in upload.warnings]
+        for what, ids in (("patients", {u.patient for u in sent}), ("studies", {u.study for u in sent})):
+            if len(ids - {""}) > 1:
+                said.insert(0, f"the images state {len(ids - {''})} different {what}; check that they belong together")
         return replace(whole, warnings=[*said, *whole.warnings], images=len(sent))
 
     def outline(self, upload: DecodedImage, side: int) -> Prediction:

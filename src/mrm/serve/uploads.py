@@ -6,6 +6,7 @@ This runs in the processes that decode (`mrm.serve.decoding`), so nothing here i
 # Shapes: H W pixels
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,7 +18,7 @@ from mrm.data.blank_images import BLANK, is_blank
 from mrm.data.eval_view import EvalView
 from mrm.data.images import ImageFile
 from mrm.serve.admission import Refused
-from mrm.serve.answers import Preview, png
+from mrm.serve.answers import Preview, png, values
 from mrm.serve.limits import Limits
 from mrm.system.errors import ImageError
 
@@ -26,12 +27,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An image (H, W) uint8, the size of the original, and warnings: what the file says of itself, and whether it is blank."""
+    """An image (H, W) uint8, the size of the original, and warnings: what the file says of itself, and whether it is blank.
+
+    `patient` and `study` are the ids that the header of a DICOM file states, else empty.
+    """
 
     image_HW: np.ndarray
     height: int
     width: int
     warnings: list[str]
+    patient: str = ""
+    study: str = ""
 
 
 def decode(data: bytes, limits: Limits, eval_view: EvalView | None = None) -> DecodedImage:
@@ -39,13 +45,32 @@ def decode(data: bytes, limits: Limits, eval_view: EvalView | None = None) -> De
     image = _open(data, limits)
     image_HW = refuse_if_unreadable(lambda: eval_view.image(image) if eval_view else images.read(image))
     said = refuse_if_unreadable(lambda: images.doubts(image)) + [BLANK] * is_blank(image_HW)
-    return DecodedImage(image_HW, *images.size(image), said)
+    whose = images.identity(image)
+    return DecodedImage(image_HW, *images.size(image), said, whose.get("patient_id", ""), whose.get("study_id", ""))
 
 
-def preview(data: bytes, limits: Limits, side: int) -> Preview:
-    """An upload as decoded for the model, at most `side` pixels large. Raises Refused (422)."""
-    upload = decode(data, limits)
-    return Preview(png(display.shrink(upload.image_HW, side)), upload.height, upload.width, upload.warnings)
+def preview(data: bytes, limits: Limits, side: int, with_values: bool, key: bytes) -> Preview:
+    """An upload for a viewer, at most `side` pixels large; `key` hides the id of its patient. Raises Refused (422)."""
+    image = _open(data, limits)
+    grey = refuse_if_unreadable(lambda: display.levels_of(image)) if with_values else None
+    image_HW = grey.image_HW if grey else refuse_if_unreadable(lambda: images.read(image))
+    said = refuse_if_unreadable(lambda: images.doubts(image)) + [BLANK] * is_blank(image_HW)
+    whose = images.identity(image)
+    return Preview(
+        None if grey else png(display.shrink(image_HW, side)),
+        values(grey.shrunk(side)) if grey else None,
+        *images.size(image),
+        said,
+        image.dataset is not None,
+        whose.get("view", ""),
+        whose.get("date", ""),
+        _hidden(whose.get("patient_id", ""), key),
+    )
+
+
+def _hidden(patient: str, key: bytes) -> str:
+    """A keyed hash of a patient's id; none for no id."""
+    return hmac.new(key, patient.encode(), "sha256").hexdigest()[:16] if patient else ""
 
 
 def _open(data: bytes, limits: Limits) -> ImageFile:
