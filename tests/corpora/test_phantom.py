@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mrm.corpora.phantoms import phantom_files
-from mrm.corpora.phantoms.phantom import FINDINGS, phantom
+from mrm.corpora.phantoms.phantom import FINDINGS, Kinds, phantom
 from mrm.system.errors import RecordError
 
 TERMS = {
@@ -82,6 +82,35 @@ def test_bad_arguments_are_refused(arguments):
 def test_files_that_cannot_be_drawn_are_refused(tmp_path, wrong, message):
     with pytest.raises(RecordError, match=message):
         phantom_files.write(**{"out": tmp_path, "count": 2, "size": 64, **wrong})
+
+
+def test_only_chosen_findings_occur_and_none_that_is_slighter_than_asked(tmp_path):
+    """Severities from 0.5 on are the upper two of the four sizes that a report can state."""
+    kinds = Kinds(("cardiomegaly", "effusion", "oedema"), 0.5)
+    records = phantom_files.write(tmp_path, 60, seed=5, size=32, workers=1, kinds=kinds)
+    assert records.classes == kinds.findings
+    assert (np.nanmean(records.labels_NC, axis=0) > 0.05).all()
+    slight = re.compile(r"\b(trace|small|minimal|mild|faint)\b")
+    for record in records:
+        assert affirmed(record.report) == {n for n, label in zip(kinds.findings, record.labels, strict=True) if label}
+        assert not slight.search(record.report.lower().replace("mild to moderate", ""))
+    one = [phantom(5, i, 32, Kinds(("effusion",))) for i in range(30)]
+    assert {name for p in one for name in p.regions} == {"effusion"}
+
+
+@pytest.mark.parametrize(
+    ("findings", "severity", "message"),
+    [
+        (("effusion", "hernia"), 0.0, "unknown finding hernia; choose from atelectasis, "),
+        ((), 0.0, "names at least one"),
+        (("effusion", "effusion"), 0.0, "each once"),
+        (FINDINGS, 1.0, "at least 0 and below 1, not 1"),
+        (FINDINGS, float("nan"), "at least 0 and below 1, not nan"),
+    ],
+)
+def test_findings_that_cannot_be_drawn_are_refused(findings, severity, message):
+    with pytest.raises(RecordError, match=message):
+        Kinds(findings, severity)
 
 
 def test_labels_are_the_regions_and_lie_in_the_image(studies):

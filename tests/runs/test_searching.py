@@ -1,6 +1,7 @@
-"""The command `similar`: the nearest images of an index."""
+"""The command `similar`: the nearest images of an index, to an image or to a text."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 
 import mrm
 from mrm import runs
-from mrm.data import finding_files
+from mrm.cli import main
+from mrm.data import finding_files, images
 from mrm.inference import predict
-from mrm.system.errors import RecordError, RunError
+from mrm.models import model_folder
+from mrm.system.errors import MRMError, RecordError, ReportError, RunError
+from tests.support.bright_and_dark import TEXTS, bright_or_dark, with_contrast
 from tests.support.predictions import IN_PROCESS
 
 
@@ -62,3 +66,35 @@ def test_searches_that_cannot_be_answered_are_refused(index, model, pretrained, 
     for name in ("no.parquet", "gone.npy", "index.csv"):
         with pytest.raises(RecordError, match=r"not an index written|an index ends in"):
             search([image], tmp_path / name, pretrained)
+
+
+def test_a_text_finds_the_images_that_it_describes(bright_and_dark_model, tmp_path, capsys):
+    """Ten bright and ten dark images, and one that cannot be read: the first ten of either text are all right."""
+    model, index = model_folder.save(tmp_path / "model", with_contrast(bright_and_dark_model)), tmp_path / "f.parquet"
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        (tmp_path / "images" / f"{i:02}.png").write_bytes(images.encode_png(bright_or_dark(i % 2 == 0, 500 + i)))
+    (tmp_path / "images" / "bad.png").write_bytes(b"")
+    runs.embed(model, [tmp_path / "images"], index, "pooled", IN_PROCESS)
+    answers = runs.similar([], index, model, 10, IN_PROCESS, TEXTS)
+    for parity, text in enumerate(TEXTS):
+        rows = [a for a in answers if a["query"] == text]
+        assert {int(Path(a["path"]).stem) % 2 for a in rows} == {parity}
+        assert [a["rank"] for a in rows] == list(range(1, 11))
+        assert [a["cosine"] for a in rows] == sorted((a["cosine"] for a in rows), reverse=True)
+    assert len(runs.similar([], index, model, 500, IN_PROCESS, TEXTS[:1])) == 20  # not the one unreadable
+    main(["similar", "--text", TEXTS[1], "--index", str(index), "--model", str(model), "--top", "1"])
+    assert capsys.readouterr().out.startswith(TEXTS[1] + "\n    1  ")
+
+
+def test_a_text_needs_the_model_of_the_index_and_contrast(index, model, pretrained, awkward):
+    search = partial(runs.similar, [], index, reading=IN_PROCESS, texts=["bright"])
+    with pytest.raises(RunError, match="to search with a text, give the model that made it"):
+        search()
+    with pytest.raises(ReportError, match="pre-trained without contrast"):
+        search(model=pretrained)
+    with pytest.raises(MRMError, match="expected"):
+        search(model=model)  # a classifier
+    for queries, texts in (([], []), ([awkward / "00-good.jpg"], ["bright"])):
+        with pytest.raises(RunError, match="either images to search for, or a text"):
+            runs.similar(queries, index, pretrained, 5, IN_PROCESS, texts)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from mrm.data import images
 from mrm.data.config import CropConfig
@@ -13,7 +14,7 @@ from mrm.data.reports import Tokenizer
 from mrm.data.samples import PretrainData
 from mrm.data.sampling import in_order
 from mrm.models import model_folder, noise
-from mrm.models.mrm import MRM
+from mrm.models.mrm import MRM, normalise
 from mrm.training.tasks import PretrainTask
 from tests.support.configs import MICRO
 
@@ -71,3 +72,27 @@ def write_model_and_images(folder: Path, model: MRM) -> Path:
     (folder / "radiograph.png").write_bytes(images.encode_png(bright_or_dark(True, 50)))
     (folder / "report.txt").write_text(BLANKED)
     return folder
+
+
+def with_contrast(model: MRM) -> MRM:
+    """A copy of `model` with heads that have learnt which of TEXTS goes with an image: the rest is left as it is."""
+    with noise.seeded(0):
+        network = MRM(replace(model.config, contrast_width=16)).eval()
+    network.load_state_dict(model.state_dict(), strict=False)
+    network.tokenizer = tokenizer = model.tokenizer
+    config, bright_B = network.config, torch.arange(16) % 2
+    image_BHW = torch.from_numpy(np.stack([bright_or_dark(i % 2 == 0, 300 + i) for i in range(16)]))
+    tokens = [torch.from_numpy(ids.astype(np.int64))[None] for ids in tokenizer.encode(TEXTS, config.report_length)]
+    with torch.no_grad():
+        pooled_BD = network.encode(normalise(image_BHW, config.mean, config.std))[:, network.prefix :].mean(1)
+        text_2R = torch.cat([network.report_decoder.summary(t, torch.ones_like(t), network._run) for t in tokens])
+    optimizer = torch.optim.AdamW(network.contrast.parameters(), lr=1e-2)
+    for _ in range(60):
+        image_BE, report_2E = (
+            F.normalize(network.contrast.image(pooled_BD)),
+            F.normalize(network.contrast.report(text_2R)),
+        )
+        optimizer.zero_grad()
+        F.cross_entropy(image_BE @ report_2E.T / 0.1, bright_B).backward()
+        optimizer.step()
+    return network.requires_grad_(False)

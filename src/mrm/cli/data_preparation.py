@@ -57,32 +57,47 @@ def prepare(
 
 
 def phantoms(
-    out: Path, count: int = 1000, size: int = 512, seed: int = 0, masks: tuple[str, ...] = (), export: bool = False
+    out: Path,
+    count: int = 1000,
+    size: int = 512,
+    seed: int = 0,
+    findings: tuple[str, ...] = (),
+    least_severity: float = 0.0,
+    masks: tuple[str, ...] = (),
+    export: bool = False,
 ) -> None:
     """Draw phantom radiographs with reports, labels and masks.
 
     Example:
         mrm phantoms --out phantoms --count 200 --size 256 --masks lungs
+        mrm phantoms --out phantoms --size 128 --findings effusion cardiomegaly --least-severity 0.5
 
     Phantoms:
         out: the folder to write: records.csv, images/ and a folder for each kind of mask.
         count: studies; a patient has one to three of them.
         size: side of an image in pixels.
         seed: a different seed draws different patients.
+        findings: the findings that occur; by default atelectasis, cardiomegaly, consolidation, devices, effusion, nodule,
+            oedema and pneumothorax.
+        least_severity: of every finding, from 0 to 1; in small images the slight ones cannot be seen.
         masks: kinds of masks to write: lungs, pneumothorax.
         export: write them as a hospital exports them: DICOM files without suffix, and ris.csv of a radiology system.
     """
-    if export and masks:
-        raise ConfigError("--export writes no masks; leave out --masks")
+    if export and (masks or findings or least_severity):
+        raise ConfigError(
+            "--export writes no masks, and all findings; leave out --masks, --findings and --least-severity"
+        )
     from mrm.corpora.phantoms import hospital_export, phantom_files
+    from mrm.corpora.phantoms.phantom import FINDINGS, Kinds
     from mrm.runs.output_lock import held_folder
 
+    kinds = Kinds(findings or FINDINGS, least_severity)
     with held_folder(out):
         if export:
             print(f"{hospital_export.write(out, count, seed, size)}: a table of {count} phantoms")
             print(f"next: mrm prepare custom --source {out} --classes {hospital_export.FINDING} --preview")
             return
-        print(f"{out / 'records.csv'}: {len(phantom_files.write(out, count, seed, size, masks))} phantoms")
+        print(f"{out / 'records.csv'}: {len(phantom_files.write(out, count, seed, size, masks, kinds=kinds))} phantoms")
     print(f"next: mrm pretrain tiny --records {out / 'records.csv'} --out runs/tiny")
 
 

@@ -102,9 +102,11 @@ def embed(
 
 
 def similar(
-    queries: tuple[str, ...],
+    queries: tuple[str, ...] = (),
     /,
+    *,
     index: Path,
+    text: tuple[str, ...] = (),
     model: Path | None = None,
     top: int = 5,
     out: Path | None = None,
@@ -112,18 +114,20 @@ def similar(
     precision: Precision = "fp32",
     device: Device = "auto",
 ) -> None:
-    """Find the images of an index that are nearest to others.
+    """Find the images of an index that are nearest to others, or to a text.
 
     Nearness is the cosine of the pooled features. Give --precision and --crop-borders as they were when the index was
-    made.
+    made. A text is compared by the vectors that contrast trains, so it needs a model pre-trained with --contrast-weight.
 
     Example:
         mrm similar new/chest.png --index index.parquet --model runs/mimic
+        mrm similar --text "left pleural effusion" --index index.parquet --model runs/contrast
 
     Data:
         queries: images (or folders, patterns, lists of them), or rows of the index by their path in it.
         index: what `mrm embed` wrote, .parquet or .npy.
-        model: the model that made the index; needed for images that are not in it.
+        text: texts to search for instead of images, in the language of the reports.
+        model: the model that made the index; needed for images that are not in it, and for texts.
         top: neighbours of each query.
         out: a table to write (.csv, .parquet, .json, .jsonl) instead of printing.
     """
@@ -134,7 +138,7 @@ def similar(
     from mrm.system import table_files
 
     reading = runs.Reading(precision=precision, device=device, crop_borders=crop_borders)
-    answers = runs.similar(queries, index, model, top, reading)
+    answers = runs.similar(queries, index, model, top, reading, text)
     if out:
         with output_lock.held_files([out]):
             print(f"wrote {table_files.write_table(out, searching.SIMILAR, answers)}: {len(answers):,} neighbours")

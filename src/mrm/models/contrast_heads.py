@@ -1,6 +1,6 @@
 """Image and report as two vectors that can be compared: what contrast trains, and what a text search uses."""
 
-# Shapes: B studies, S tokens of the encoder, D encoder width, R report width, T report tokens, E width of the vectors
+# Shapes: B studies, D encoder width, R report width, T report tokens, E width of the vectors
 from __future__ import annotations
 
 from typing import Any
@@ -19,9 +19,9 @@ class ContrastHeads(nn.Module):
         self.image, self.report = nn.Linear(image_width, width), nn.Linear(report_width, width)
         start_linear_layers(self)
 
-    def of_image(self, features_BSD: Tensor, prefix: int) -> Tensor:
+    def of_image(self, pooled_BD: Tensor) -> Tensor:
         """Vectors (B, E) of length 1, from the mean of the patches."""
-        return F.normalize(self.image(features_BSD[:, prefix:].mean(dim=1)), dim=-1)
+        return F.normalize(self.image(pooled_BD), dim=-1)
 
     def of_report(self, decoder: Any, tokens_BT: Tensor, attention_BT: Tensor, run: Any) -> Tensor:
         """Vectors (B, E) of length 1, from the mean of what the report decoder makes of the words without an image."""

@@ -180,7 +180,7 @@ class MRM(nn.Module):
     def image_vector(self, features_BSD: Tensor) -> Tensor:
         """Images as vectors (B, E) of length 1. Needs `contrast_width`."""
         assert self.contrast is not None
-        return self.contrast.of_image(features_BSD, self.prefix)
+        return self.contrast.of_image(features_BSD[:, self.prefix :].mean(dim=1))
 
     def report_vector(self, tokens_BT: Tensor, attention_BT: Tensor) -> Tensor:
         """Reports as vectors (B, E) of length 1, whose product with an image's says how well they fit."""

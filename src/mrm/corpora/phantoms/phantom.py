@@ -26,8 +26,32 @@ FINDINGS = (
     "oedema",
     "pneumothorax",
 )
+LARGE_HEART = (0.555, 0.67)  # cardiothoracic ratio in a PA view, from the mildest to the most severe
 BLOCK = (1, 2, 3)  # studies of the patients in one block, in shuffled order
 OTHER = {"right": "left", "left": "right"}
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Which findings occur, and how severe they are at least: at few pixels, the slight ones cannot be seen."""
+
+    findings: tuple[str, ...] = FINDINGS
+    least_severity: float = 0.0
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.findings) - set(FINDINGS)):
+            raise RecordError(f"unknown finding {', '.join(unknown)}; choose from {', '.join(FINDINGS)}")
+        if not self.findings or len(set(self.findings)) < len(self.findings):
+            raise RecordError(f"a list of findings names at least one, and each once, not {list(self.findings)}")
+        if not 0 <= self.least_severity < 1:
+            raise RecordError(f"the least severity must be at least 0 and below 1, not {self.least_severity:g}")
+
+    def severity(self, draw: float) -> float:
+        """A severity from the least to 1, for a number from 0 to 1."""
+        return self.least_severity + (1 - self.least_severity) * draw
+
+
+ALL = Kinds()
 
 
 @dataclass(frozen=True)
@@ -47,7 +71,7 @@ class Phantom:
     view: str  # PA or AP
 
 
-def phantom(seed: int, index: int, size: int = 512) -> Phantom:
+def phantom(seed: int, index: int, size: int = 512, kinds: Kinds = ALL) -> Phantom:
     """Study `index` of the corpus `seed`; equal arguments give equal bytes, other sizes the same study.
 
     Raises RecordError for a negative seed or index, or a size below 32.
@@ -55,10 +79,10 @@ def phantom(seed: int, index: int, size: int = 512) -> Phantom:
     if seed < 0 or index < 0 or size < 32:
         raise RecordError(f"phantom needs seed >= 0, index >= 0 and size >= 32, not {seed}, {index} and {size}")
     number, visit = patient_of(seed, index)
-    patient = _patient(np.random.default_rng([seed, number, 1]))
+    patient = _with_heart(_patient(np.random.default_rng([seed, number, 1])), kinds)
     rng = np.random.default_rng([seed, index])
     view = "AP" if rng.random() < 0.36 else "PA"
-    findings = _findings(patient, view, rng)
+    findings = _findings(patient, view, kinds, rng)
     words, brush = rng.spawn(2)
     drawing = draw(_breathing(patient, view, rng), findings, view, size, brush)
     found = {f.name for f in findings}
@@ -104,7 +128,7 @@ def _patient(rng: np.random.Generator) -> Anatomy:
         left_drop=rng.uniform(0.010, 0.032),
         wall=0.025 + 0.065 * stout,
         thickness=16.5 + 6.5 * stout + rng.normal(0, 0.6),
-        ctr=rng.uniform(0.555, 0.67) if enlarged else rng.uniform(0.40, 0.475),
+        ctr=rng.uniform(*LARGE_HEART) if enlarged else rng.uniform(0.40, 0.475),
         knob=0.006 + 0.020 * (age - 18) / 74 + rng.uniform(0, 0.006),
         rib_drop=rng.uniform(0.17, 0.23),
         rib_width=rng.uniform(0.022, 0.028),
@@ -112,6 +136,24 @@ def _patient(rng: np.random.Generator) -> Anatomy:
         breast=rng.uniform(0.25, 0.7) + 0.4 * stout if sex == "F" else 0.0,
         vessels=int(rng.integers(2**31)),
     )
+
+
+def _with_heart(patient: Anatomy, kinds: Kinds) -> Anatomy:
+    """The patient with an enlarged heart as severe as it has to be, or with a normal one where none may be enlarged."""
+    if patient.ctr <= 0.5:
+        return patient
+    if "cardiomegaly" not in kinds.findings:
+        return replace(patient, ctr=0.40 + 0.075 * _enlargement(patient))
+    if kinds.least_severity:
+        low, high = LARGE_HEART
+        return replace(patient, ctr=low + (high - low) * kinds.severity(_enlargement(patient)))
+    return patient
+
+
+def _enlargement(patient: Anatomy) -> float:
+    """How severe an enlarged heart is, 0 to 1."""
+    low, high = LARGE_HEART
+    return (patient.ctr - low) / (high - low)
 
 
 def _breathing(patient: Anatomy, view: str, rng: np.random.Generator) -> Anatomy:
@@ -137,29 +179,31 @@ KINDS = {
 DEVICE_SIDES = {"central line": "right", "pacemaker": "left"}
 
 
-def _findings(patient: Anatomy, view: str, rng: np.random.Generator) -> list[Finding]:
+def _findings(patient: Anatomy, view: str, kinds: Kinds, rng: np.random.Generator) -> list[Finding]:
     """What is found, in an order that lets pneumothorax claim its side first. A quarter has nothing."""
     enlarged = patient.ctr > 0.5
-    found = [Finding("cardiomegaly", severity=(patient.ctr - 0.555) / 0.115)] if enlarged else []
-    if rng.random() < 0.33:
-        return found
+    found = [Finding("cardiomegaly", severity=_enlargement(patient))] if enlarged else []
     weights = {**WEIGHTS, "devices": 1.9 if view == "AP" else 0.75}
     if enlarged:
         weights["oedema"] *= 1.7
+    weights = {name: weight for name, weight in weights.items() if name in kinds.findings}
+    if rng.random() < 0.33 or not weights:
+        return found
     p = np.array(list(weights.values()))
-    names = rng.choice(list(weights), size=rng.choice((1, 2, 3), p=(0.40, 0.38, 0.22)), replace=False, p=p / p.sum())
+    count = min(rng.choice((1, 2, 3), p=(0.40, 0.38, 0.22)), len(weights))
+    names = rng.choice(list(weights), size=count, replace=False, p=p / p.sum())
     placed: dict[str, Finding] = {}
     for name in ("pneumothorax", "effusion", "atelectasis", "consolidation", "nodule", "oedema"):
         if name in names:
-            placed[name] = _place(name, placed, set(names), rng)
+            placed[name] = _place(name, placed, set(names), kinds, rng)
     if "devices" in names:
         found += _devices(view, rng)
     return found + list(placed.values())
 
 
-def _place(name: str, placed: dict[str, Finding], names: set[str], rng: np.random.Generator) -> Finding:
+def _place(name: str, placed: dict[str, Finding], names: set[str], kinds: Kinds, rng: np.random.Generator) -> Finding:
     """Side, zone and severity such that none hides another: what the report says can be seen."""
-    severity, side = float(rng.uniform(0, 1)), str(rng.choice(["right", "left"]))
+    severity, side = kinds.severity(float(rng.uniform(0, 1))), str(rng.choice(["right", "left"]))
     both = rng.random() < 0.3
     if name == "oedema":
         return Finding(name, "bilateral", severity)

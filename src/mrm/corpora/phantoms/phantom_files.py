@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrm.corpora.phantoms.phantom import FINDINGS, phantom
+from mrm.corpora.phantoms.phantom import ALL, FINDINGS, Kinds, phantom
 from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
@@ -19,26 +19,32 @@ MASKS = ("lungs", "pneumothorax")
 
 
 def write(
-    out: Path, count: int, seed: int = 0, size: int = 512, masks: Sequence[str] = (), workers: int | None = None
+    out: Path,
+    count: int,
+    seed: int = 0,
+    size: int = 512,
+    masks: Sequence[str] = (),
+    workers: int | None = None,
+    kinds: Kinds = ALL,
 ) -> Records:
     """Draw `count` phantoms and write them under `out`.
 
-    `records.csv` has image_path, report_content, patient, study, view, a 0/1 column for each of FINDINGS, sex
+    `records.csv` has image_path, report_content, patient, study, view, a 0/1 column for each finding of `kinds`, sex
     and age. `masks` names what is also written as PNG (0 and 255) under a folder of that name.
     """
     if unknown := set(masks) - set(MASKS):
         raise RecordError(f"no phantom mask {', '.join(sorted(unknown))}; there are {', '.join(MASKS)}")
     if count < 1:
         raise RecordError(f"{count} phantoms: at least one can be drawn")
-    draw = partial(_write_one, Path(out), seed, size, tuple(masks))
+    draw = partial(_write_one, Path(out), seed, size, tuple(masks), kinds)
     rows = list(each(draw, range(count), workers or 0, "drawing phantoms", SLOW))
-    records = Records(rows, FINDINGS, f"phantoms, seed {seed}")
+    records = Records(rows, kinds.findings, f"phantoms, seed {seed}")
     records.to_csv(Path(out) / "records.csv")
     return records
 
 
-def _write_one(out: Path, seed: int, size: int, masks: tuple[str, ...], index: int) -> Record:
-    p = phantom(seed, index, size)
+def _write_one(out: Path, seed: int, size: int, masks: tuple[str, ...], kinds: Kinds, index: int) -> Record:
+    p = phantom(seed, index, size, kinds)
     name = f"images/{p.study}.jpg"
     write_whole(out / name, images.encode_jpeg(p.image, quality=95))
     for kind in masks:
@@ -49,7 +55,7 @@ def _write_one(out: Path, seed: int, size: int, masks: tuple[str, ...], index: i
         patient=p.patient,
         study=p.study,
         view=p.view,
-        labels=p.labels,
+        labels=tuple(p.labels[FINDINGS.index(name)] for name in kinds.findings),
         extra={"sex": p.sex, "age": str(p.age)},
         name=name,
     )
