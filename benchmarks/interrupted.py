@@ -29,6 +29,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import torch
 from failures import MODEL
 
 import mrm
@@ -69,6 +70,7 @@ def lay_out(folder: Path) -> None:
         validate_every=4, save_every=2, workers=0, trackers=(),
     )  # fmt: skip
     records = folder / "phantoms" / "records.csv"
+    (folder / "findings.yaml").write_text(FINDINGS)
     base = recipes.PretrainConfig(records, folder / "pretrained", model=MODEL, training=training)
     (folder / "pretrain.yaml").write_text(recipes.to_yaml(base))
     run = runs.pretrain(base)
@@ -87,6 +89,7 @@ def lay_out(folder: Path) -> None:
     shutil.copytree((folder / "tuned" / "best").resolve(), folder / "model")
 
 
+FINDINGS = "findings: {effusion: {present: [There is an effusion.], absent: [There is no effusion.]}}\n"
 READ = ["--batch", "4", "--workers", "0"]
 FEW = [*READ, "--draws", "20"]
 SHORT = ["--max-steps", "6", "--training.workers", "0", "--training.save-every", "2"]
@@ -141,6 +144,21 @@ def cases(folder: Path) -> list[Case]:
         Case("similar", lambda o: ["similar", *some, "--index", str(folder / "index.npy"), "--model", tuned, "--out", str(o)], ("",), ".csv"),
         Case("export", lambda o: ["export", run, "--out", str(o)], (), ".pth"),
         Case("export hub", lambda o: ["export", run, "--format", "hub", "--out", str(o)], ("config.json", "model.safetensors")),
+        Case("export onnx", lambda o: ["export", tuned, "--format", "onnx", "--out", str(o)], ("",), ".onnx"),
+        Case("export monai", lambda o: ["export", tuned, "--format", "monai", "--out", str(o)], ("configs/inference.json", "models/model.pt")),
+        Case(
+            "crossval",
+            lambda o: ["crossval", "tiny", "--records", records, "--init", run, "--out", str(o), "--folds", "2", "--repeats", "1",
+                       "--max-steps", "2", "--workers", "0"],
+            ("crossval.json", "predictions.csv", "folds.csv"),
+        ),
+        Case("ensemble", lambda o: ["ensemble", model, tuned, "--out", str(o)], ("config.json", "model.safetensors")),
+        Case("select", lambda o: ["select", model, pictures, "--n", "5", "--out", str(o), *READ], ("",), ".csv"),
+        Case(
+            "zero-shot",
+            lambda o: ["zero-shot", run, *some, "--findings", str(folder / "findings.yaml"), "--out", str(o), *READ],
+            ("",), ".csv",
+        ),
     ]  # fmt: skip
 
 
@@ -213,6 +231,9 @@ def same(a: Path, b: Path) -> bool:
         import pyarrow.parquet
 
         return alike(pyarrow.parquet.read_table(a).to_pylist(), pyarrow.parquet.read_table(b).to_pylist())
+    if a.suffix == ".pt":
+        first, second = (torch.load(path, weights_only=True) for path in (a, b))
+        return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     if a.suffix == ".json":
         return alike(json.loads(a.read_bytes()), json.loads(b.read_bytes()))
     if a.suffix == ".csv":

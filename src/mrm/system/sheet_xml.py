@@ -21,6 +21,7 @@ _XLSX_UNCOMPUTED = re.compile(
 )
 _XLSX_MERGE = re.compile(rb"""<%smergeCell\b[^>]*\bref=["']([A-Z]{1,3})(\d{1,9}):([A-Z]{1,3})(\d{1,9})["']""" % _P)
 _XLSX_STYLED = re.compile(rb"""<%sc\b([^>]*\bs=["'](\d{1,6})["'][^>]*)><%sv>\d{1,15}<""" % (_P, _P))
+_ODS_TABLE = re.compile(rb"<table:table\b(?!-)")
 _ODS_ROW = re.compile(rb"<table:table-row\b")
 _ODS_CELL = re.compile(rb"<table:(?:covered-)?table-cell\b")
 _ODS_ERROR = re.compile(rb"(#[A-Z0-9/!?]{1,10}|Err:\d{3})<")
@@ -123,11 +124,12 @@ def xlsx_parts(workbook: bytes, relations: bytes) -> dict[str, str]:
 
 def ods_facts(content: bytes) -> dict[str, SheetFacts]:
     """The facts of each sheet of LibreOffice, by its name."""
-    _, *tables = re.split(rb"<table:table\b(?!-)", content)
-    return {
-        _attributes(table.partition(b">")[0]).get("table:name", ""): _ods_sheet(table.partition(b"</table:table>")[0])
-        for table in tables
-    }
+    facts = {}
+    for start in _ODS_TABLE.finditer(content):
+        end = content.find(b"</table:table>", start.end())
+        table = content[start.end() : end if end >= 0 else None]
+        facts[_attributes(table.partition(b">")[0]).get("table:name", "")] = _ods_sheet(table)
+    return facts
 
 
 def _ods_sheet(table: bytes) -> SheetFacts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 import zlib
@@ -46,13 +47,11 @@ def check(unpacked: int, packed: int) -> None:
 
 def read_bounded(file: Readable, packed: int) -> bytes:
     """All that an opened packed file holds. Raises TooLargeError once it is more than a file of that size may hold."""
-    parts: list[bytes] = []
-    size = 0
+    content = io.BytesIO()  # which grows in place and gives its bytes without a copy
     while block := file.read(BLOCK):
-        size += len(block)
-        check(size, packed)
-        parts.append(block)
-    return b"".join(parts)
+        content.write(block)
+        check(content.tell(), packed)
+    return content.getvalue()
 
 
 def read_member(archive: zipfile.ZipFile, name: str, packed: int) -> bytes:
