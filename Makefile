@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow fuzz notebooks test-notebooks lint types docs check clean
+.PHONY: demo test test-slow fuzz mutants notebooks test-notebooks lint types docs check clean
 
 demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on a CPU; open demo/index.html
 	$(BIN)/mrm demo --out demo
@@ -16,11 +16,19 @@ test-slow: .venv/tested  ## also the tests that take minutes
 fuzz: .venv/tested  ## 6,000 damaged files through all readers, about ten minutes; prints what went wrong
 	$(BIN)/python -m tests.support.fuzzing 6000
 
+mutants: .venv/tested  ## small changes to the code, one at a time, and whether a test notices; hours, goes on where it was stopped
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[mutants]'
+	$(BIN)/python -m tests.support.mutants --changes 60
+
 notebooks: .venv/tested  ## execute the notebooks of examples/ anew and keep what they print and draw
 	$(BIN)/python -m tests.support.notebooks
 	$(BIN)/ruff format -q examples/notebooks
 
-test-notebooks: .venv/tested  ## execute the notebooks of examples/, three minutes
+test-mutants: .venv/tested  ## small changes to the code, one at a time, and whether a test notices; hours, goes on where it was stopped
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[mutants]'
+	$(BIN)/python -m tests.support.mutants --changes 60
+
+notebooks: .venv/tested  ## execute the notebooks of examples/, three minutes
 	$(BIN)/python -m pytest -q --runslow tests/examples/test_notebooks.py
 
 lint: .venv/tested

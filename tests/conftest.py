@@ -8,8 +8,12 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads: two test processes share two cores
 
 import pytest
+from hypothesis import settings
 
 from tests.support.paths import SHARED
+
+settings.register_profile("tests", deadline=None)  # a machine that others use too may be slow for a moment
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser):

@@ -140,7 +140,7 @@ def test_search_is_exact(threshold):
     assert (found[:, 2] == table[found[:, 0], found[:, 1]]).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 255), min_size=0, max_size=36, unique=True), st.booleans(), st.integers(0, 2**32))
 def test_no_pattern_of_changed_bits_escapes(bits, inverted, seed):
     first = random_hashes(1, np.random.default_rng(seed))

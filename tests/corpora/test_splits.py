@@ -57,7 +57,7 @@ def test_rare_classes_are_in_the_smallest_set(many, seed):
     assert smallest.labels_NC.max(axis=0).tolist() == [1, 1, 1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 99), st.lists(st.integers(1, 99), unique=True, min_size=2, max_size=4))
 def test_smaller_sets_lie_in_larger_ones(seed, percents):
     parts = list(fractions(made(60, seed), percents, seed).values())
@@ -65,7 +65,7 @@ def test_smaller_sets_lie_in_larger_ones(seed, percents):
         assert people(small) <= people(large)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 999), st.floats(0.01, 0.9))
 def test_a_class_with_a_handful_of_patients_is_in_every_share(seed, share):
     records = made(80, seed)

@@ -123,7 +123,7 @@ def test_options_that_do_not_fit_each_other_are_refused(options, message):
         Options(**options)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_no_patient_is_in_two_sets_and_every_test_image_is_late(seed):
     rng = np.random.default_rng(seed)

@@ -98,7 +98,7 @@ def test_the_real_label_file_has_5216_records_of_one_class(shared_data):
 TEXT = st.text(max_size=40)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(TEXT, TEXT, TEXT, st.sampled_from([1.0, 0.0, -1.0, NAN])), min_size=1, max_size=4))
 @example(rows=[("cut\rhere", ' a "quoted", word', "\n", 1.0)])
 @example(rows=[("\ufefffirst", "=1+1", "0", NAN), ("\x00", "\u2028x\u0085", '"', 0.0)])

@@ -216,7 +216,7 @@ def test_decoding_shows_masks_and_survives_numbers_outside_the_vocabulary(tokeni
     assert tokenizer.decode([]) == ""
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=3))
 def test_any_text_is_encoded_and_decoded_without_a_crash(tokenizer_once, reports):
     for ids in tokenizer_once.encode(reports, 20):

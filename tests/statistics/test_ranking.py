@@ -111,7 +111,7 @@ def test_unit_weights_give_the_plain_metrics(rows):
     assert found == pytest.approx([auroc(labels, scores), average_precision(labels, scores)], abs=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(BOTH, st.integers(1, 8), st.integers(0, 99))
 def test_weighted_draws_equal_repeated_records(rows, patients, seed):
     labels, scores = split(rows)

@@ -20,7 +20,7 @@ from mrm.system.text_files import read_text
 CELL = st.text(max_size=20).map(str.strip)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(CELL.filter(bool), CELL), max_size=5))
 @pytest.mark.parametrize(("write", "read"), [(write_csv, read_csv_rows), (write_parquet, read_parquet_rows)])
 def test_a_table_comes_back_as_it_was_written(tmp_path, write, read, rows):

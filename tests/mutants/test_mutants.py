@@ -1,0 +1,69 @@
+"""The changes that `make mutants` makes: sampled by a seed, with an effect, of files that exist."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("cosmic_ray", reason="the extra `mutants` is not installed")
+
+from tests.support import mutants
+from tests.support.mutant_sites import Change, mutated, sample
+
+TEXT = '''
+def area(width: int | None, height: int = 3) -> int | None:
+    """Width times height."""
+    if width < 0 or height < 0:
+        return 0
+    for side in (width, height):
+        print(side)
+    return width * height
+'''
+
+
+def all_changes(text: str) -> list[Change]:
+    return [c for seed in range(60) for c in sample({"a.py": text}, 100, str(seed))]
+
+
+def test_a_seed_names_the_same_changes_for_good():
+    assert sample({"a.py": TEXT}, 4, "0") == sample({"a.py": TEXT}, 4, "0")
+    assert len({tuple(sample({"a.py": TEXT}, 4, str(seed))) for seed in range(5)}) > 1
+
+
+def test_each_place_is_changed_at_most_once_and_no_annotation():
+    changes = sample({"a.py": TEXT}, 100, "0")
+    assert len({(c.line, c.column) for c in changes}) == len(changes) > 6
+    assert all("int | None" in c.after for c in all_changes(TEXT) if c.line == 2)
+
+
+def test_comparisons_signs_constants_and_results_are_changed():
+    after = {c.after.strip() for c in all_changes(TEXT)}
+    assert {"if width <= 0 or height < 0:", "if width < 0 and height < 0:"} <= after
+    assert {"return width / height", "return None", "for side in []:"} <= after
+    assert "def area(width: int | None, height: int = 4) -> int | None:" in after
+
+
+def test_a_change_is_made_where_it_says():
+    for change in sample({"a.py": TEXT}, 100, "1"):
+        before, after = TEXT.splitlines(), mutated(TEXT, change).splitlines()
+        differing = [(a, b) for a, b in zip(before, after, strict=False) if a != b]
+        assert differing[0] == (change.before, change.after)
+        ast.parse(mutated(TEXT, change))
+
+
+def test_a_change_without_effect_is_known_wherever_its_line_stands():
+    change = Change("a.py", "Number", 0, 7, 4, "    x = f(1, strict=True)", "    x = f(1, strict=False)")
+    named = {"file": "a.py", "before": "x = f(1, strict=True)", "after": "x = f(1, strict=False)", "reason": ""}
+    anywhere = {"before": "strict=True", "after": "strict=False", "reason": ""}
+    assert mutants.is_without_effect(change, [named])
+    assert mutants.is_without_effect(change, [anywhere])
+    assert not mutants.is_without_effect(change, [{**named, "file": "b.py"}])
+    assert not mutants.is_without_effect(change._replace(after="    x = f(2, strict=True)"), [anywhere])
+
+
+def test_the_list_of_packages_names_files_and_each_change_without_effect_has_a_reason():
+    assert len(mutants.packages()) >= 14
+    for each in mutants.known_without_effect():
+        assert len(each["reason"]) > 20
+        if "file" in each:
+            assert each["before"] in Path(mutants.ROOT, each["file"]).read_text()
