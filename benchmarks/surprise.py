@@ -40,6 +40,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import phantom_encoder
@@ -273,9 +274,19 @@ def features_of(model: MRM, record: Record) -> Tensor:
 # Scores -------------------------------------------------------------------------------------------------
 
 
-def measure(model: MRM, train: Records, test: Records, options: argparse.Namespace) -> dict:
-    """Score the test reports with their own and with other images."""
-    rng = np.random.default_rng([options.seed, 7])
+class PairScores(NamedTuple):
+    """Mean ln p a word of each test report (N), with its own image, the images of P partners, none, and others."""
+
+    own_N: np.ndarray
+    other_NP: np.ndarray
+    none_N: np.ndarray
+    mean_N: np.ndarray  # over training images, which stand for others
+    partners_NP: np.ndarray  # which test images the partners are
+
+
+def score(model: MRM, train: Records, test: Records, parts: int = 2, rounds: int = 2, seed: int = 0) -> PairScores:
+    """The test reports, scored with their own and with other images; the pairs follow from the seed."""
+    rng = np.random.default_rng([seed, 7])
     references_CIR = contexts_of(model, train.select(rng.permutation(len(train))[:REFERENCES]))
     contexts_NIR = contexts_of(model, test)
     partners_NP = np.stack([partners(test, i, rng) for i in range(len(test))])
@@ -284,12 +295,18 @@ def measure(model: MRM, train: Records, test: Records, options: argparse.Namespa
     other_NP = np.zeros(partners_NP.shape)
     for i, record in enumerate(test):
         contexts_CIR = torch.cat([contexts_NIR[[i, *partners_NP[i].tolist()]], none_1IR, references_CIR])
-        scores_CW = report_filling.read_words(
-            model, contexts_CIR, record.report, options.parts, options.rounds, options.seed
-        ).scores_CW
-        mean_C = scores_CW.mean(axis=1)
+        mean_C = report_filling.read_words(model, contexts_CIR, record.report, parts, rounds, seed).scores_CW.mean(
+            axis=1
+        )
         own_N[i], other_NP[i], none_N[i] = mean_C[0], mean_C[1 : 1 + PARTNERS], mean_C[1 + PARTNERS]
         mean_N[i] = mean_C[2 + PARTNERS :].mean()
+    return PairScores(own_N, other_NP, none_N, mean_N, partners_NP)
+
+
+def measure(model: MRM, train: Records, test: Records, options: argparse.Namespace) -> dict:
+    """How well test reports are told from those of others, and what the image is worth a word."""
+    scores = score(model, train, test, options.parts, options.rounds, options.seed)
+    own_N, other_NP, none_N, mean_N, partners_NP = scores
     differ_NP = np.array(
         [[test[i].labels != test[j].labels for j in row] for i, row in enumerate(partners_NP)], dtype=bool
     )

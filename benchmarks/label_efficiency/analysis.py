@@ -13,7 +13,7 @@ import arms
 import numpy as np
 import phantoms
 import real
-from measuring import CELLS, Task, mean_auroc, percent
+from measuring import CELLS, PAIRS, Task, mean_auroc, percent
 from scipy.stats import t as student
 from units import Study
 
@@ -24,9 +24,10 @@ from mrm.system.files import write_json, write_whole
 
 MEASURES = (*CELLS, *(f"finetune/{style}" for style in arms.STYLES))
 FLOORS = ("pixels", "hog")
-DRAWS = 1000  # of patients, for an interval
+REPORTS = "reports"  # the key of the pairs' scores
+DRAWS = 500  # of patients, for an interval
 STYLE_PAIRS = (("modern", "published"), ("tiny", "published"), ("modern", "tiny"))
-PAIRS = (("both", "none"), ("both", "image"), ("both", "report"), ("image", "none"), ("report", "none"))
+QUESTIONS = (("both", "image"), ("both", "none"), ("image", "none"), ("together", "image"))
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,14 @@ class Scores:
 
     def __init__(self, study: Study, task: Task, measure: str) -> None:
         self.study, self.task, self.measure = study, task, measure
-        self.test = task.load(study, "test")
-        self.labels_NC, self.patients = self.test.labels_NC, self.test.patients
+        if measure == PAIRS:
+            done = [u for u in finished(study) if u["unit"].startswith(task.unit(PAIRS, ""))]
+            people = done[0]["people"] if done else []  # the same pairs for every encoder
+            self.labels_NC, self.patients = np.repeat([[1.0], [0.0]], len(people), axis=0), [*people, *people]
+            self.people = set(people)
+        else:
+            test = task.load(study, "test")
+            self.labels_NC, self.patients, self.people = test.labels_NC, test.patients, set(test.people)
 
     def runs(self, arm: str, key: str) -> np.ndarray | None:
         """Scores (P, D, N, C) of an arm at a share of labels. None without any."""
@@ -86,7 +93,7 @@ class Scores:
         return np.stack([s[:subsets] for s in runs]) if runs else None
 
     def _of(self, encoder: str, key: str) -> np.ndarray | None:
-        if self.measure in CELLS:
+        if self.measure in (*CELLS, PAIRS):
             name = self.task.unit(self.measure, encoder)
             return self.study.arrays(name)[key] if self.study.done(name) else None
         style = self.measure.removeprefix("finetune/")
@@ -101,7 +108,7 @@ class Scores:
         """Mean AUROC over classes and runs."""
         labels, scores, classes = self._flat(scores_PDNC)
         report = ranking.classification_report(labels, scores, classes, groups=self.patients, draws=DRAWS)
-        return across(report["mean"]["auroc"], self._count(), self._each(scores_PDNC))
+        return across(report["mean"]["auroc"], len(self.people), self._each(scores_PDNC))
 
     def difference(self, first_PDNC: np.ndarray, second_PDNC: np.ndarray) -> Result:
         """Mean AUROC of the first less that of the second, run by run and patient by patient."""
@@ -110,7 +117,7 @@ class Scores:
         labels, first, classes = self._flat(first_PDNC)
         second = self._flat(second_PDNC)[1]
         compared = comparison.compare(labels, first, second, classes, groups=self.patients, draws=DRAWS)["mean"]
-        return across(compared.difference, self._count(), self._each(first_PDNC) - self._each(second_PDNC))
+        return across(compared.difference, len(self.people), self._each(first_PDNC) - self._each(second_PDNC))
 
     def _flat(self, scores_PDNC: np.ndarray):
         """Every class of every run as a class of its own: their mean is drawn jointly, patient by patient."""
@@ -121,9 +128,6 @@ class Scores:
 
     def _each(self, scores_PDNC: np.ndarray) -> np.ndarray:
         return np.array([[mean_auroc(self.labels_NC, s) for s in row] for row in scores_PDNC])
-
-    def _count(self) -> int:
-        return len(set(self.test.people))
 
 
 # Tables -------------------------------------------------------------------------------------------------
@@ -149,12 +153,12 @@ def summarise(study: Study) -> dict[str, Any]:
         "pretraining": {n: {k: u[k] for k in ("held_out", "seconds") if k in u} for n, u in pretraining.items()},
         "tasks": {
             task.name: {
-                "sets": {s: counted(task.load(study, s)) for s in arms.SETS[1:]},
+                "sets": {s: counted(task.load(study, s)) for s in arms.SETS[1:] if task.file(study, s).is_file()},
                 **compared({measure: Scores(study, task, measure) for measure in MEASURES}, keys),
+                PAIRS: measured(Scores(study, task, PAIRS), [REPORTS]),
             }
             for task in tasks
         },
-        "other": {u["unit"]: u for u in finished(study) if u["unit"].startswith("lungs/")},
         "seconds": sum(u["seconds"] for u in finished(study)),
         "processor_seconds": sum(u["processor_seconds"] for u in finished(study)),
     }
@@ -177,13 +181,13 @@ def counted(records: Records) -> dict[str, Any]:
 
 
 def measured(scores: Scores, keys: list[str]) -> dict[str, Any]:
-    """Means of every arm, and differences of the pairs that answer a question."""
-    ablations = tuple((arm, "both") for arm in arms.ABLATIONS)
+    """Means of every arm, and differences: of each arm from both losses, and of the pairs that answer a question."""
+    changes = tuple((arm, "both") for arm in arms.ARMS if arm not in ("both", "image", "none"))
     results: dict[str, Any] = {"means": {}, "differences": {}}
     for key in keys:
         runs = {arm: s for arm in arms.SAYS if (s := scores.runs(arm, key)) is not None}
         results["means"][key] = {arm: scores.mean(s).to_dict() for arm, s in runs.items()}
-        pairs = [(a, b) for a, b in (*PAIRS, *ablations) if a in runs and b in runs]
+        pairs = [(a, b) for a, b in (*QUESTIONS, *changes) if a in runs and b in runs]
         differences = {f"{a} - {b}": scores.difference(runs[a], runs[b]).to_dict() for a, b in pairs}
         results["differences"][key] = corrected(differences)
     return results
@@ -248,9 +252,8 @@ def table(report: dict[str, Any]) -> str:
         lines[-1] += ", ".join(f"{c} {n:,}" for c, n in test["positives"].items()) + "."
         for measure, results in task["measures"].items():
             lines += _measure_table(measure, results)
+        lines += _measure_table(PAIRS, task[PAIRS])
         lines += _differences(task["styles"], "style of fine-tuning")
-    for name, one in report["other"].items():
-        lines += ["", f"## {name}", "", "```", one["table"], "```"]
     hours = report["seconds"] / 3600
     return "\n".join(
         [*lines, "", f"Time: {hours:.2f} hours of one process. `study.json` has every number in full.", ""]
@@ -261,7 +264,7 @@ def _measure_table(measure: str, results: dict[str, Any]) -> list[str]:
     keys = [k for k, means in results["means"].items() if means]
     if not keys:
         return []
-    head = " | ".join(f"{k} % of labels" for k in keys)
+    head = " | ".join(map(_share, keys))
     lines = ["", f"### {measure}", "", f"| encoder | {head} |", "| --- |" + " --- |" * len(keys)]
     for arm, says in arms.SAYS.items():
         if any(arm in results["means"][k] for k in keys):
@@ -273,12 +276,16 @@ def _differences(by_share: dict[str, Any], title: str) -> list[str]:
     keys = [k for k, differences in by_share.items() if differences]
     if not keys:
         return []
-    head = " | ".join(f"{k} % of labels" for k in keys)
+    head = " | ".join(map(_share, keys))
     lines = ["", f"| {title} | {head} |", "| --- |" + " --- |" * len(keys)]
     pairs = dict.fromkeys(p for k in keys for p in by_share[k])
     return lines + [
         f"| {pair} | " + " | ".join(with_interval(by_share[k].get(pair), "+") for k in keys) + " |" for pair in pairs
     ]
+
+
+def _share(key: str) -> str:
+    return "true report against another's" if key == REPORTS else f"{key} % of labels"
 
 
 def with_interval(one: dict[str, Any] | None, sign: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import arms
 import numpy as np
 import probes
-from units import Study, Unit, require_finished
+from units import Study, Unit, beside, require_finished
 
 from mrm import runs
 from mrm.data.records import Records
@@ -21,6 +21,7 @@ from mrm.inference import predict
 from mrm.models import model_folder
 from mrm.statistics import ranking
 
+PAIRS = "pairs"  # the measure of true reports against those of others
 CELLS = {"probe": 1, "probe-places": 4}  # of each side: one mean of all patches, or means that keep their places
 
 
@@ -42,6 +43,11 @@ class Task:
     def unit(self, kind: str, name: str) -> str:
         """What a unit of this task is called."""
         return f"{self.name}/{kind}/{name}"
+
+
+def without_texts(records: Records) -> Records:
+    """The same images, so that only the image loss is trained."""
+    return replace(records, rows=[replace(r, report="") for r in records])
 
 
 def percent(fraction: float) -> str:
@@ -74,13 +80,13 @@ def probe_unit(study: Study, task: Task, encoder: str, needs: tuple[str, ...], k
         task.unit(kind, encoder),
         partial(probe, task=task, encoder=encoder, kind=kind),
         (*needs, *task.needs),
-        sum(task.images) / 300 + 60,
+        sum(task.images) / 400 + 30,
     )
 
 
 def probe(study: Study, task: Task, encoder: str, kind: str = "probe") -> dict[str, Any]:
     """Probe every label subset; keeps the scores of the test images."""
-    sets = {s: task.load(study, s) for s in arms.SETS[1:]}
+    sets = {s: task.load(study, s) for s in ("train", "test")}
     if encoder in probes.FLOORS:
         table = {s: probes.FLOORS[encoder](records) for s, records in sets.items()}
     else:
@@ -100,6 +106,31 @@ def probe(study: Study, task: Task, encoder: str, kind: str = "probe") -> dict[s
     study.keep_arrays(task.unit(kind, encoder), **scores)
     says = ", ".join(f"{k} %: {np.mean(v):.3f}" for k, v in aurocs.items())
     return {"auroc": aurocs, "regularisation": strengths, "features": table["test"].shape[1], "says": says}
+
+
+# Pairs of image and report -------------------------------------------------------------------------------
+
+
+def pairs_unit(study: Study, task: Task, encoder: str, train: Path, test: Path, needs: tuple[str, ...]) -> Unit:
+    """How well an encoder's report decoder tells a held-out report from another patient's, by surprise."""
+    do = partial(tell_pairs, task=task, encoder=encoder, train=train, test=test)
+    return Unit(task.unit(PAIRS, encoder), do, (*needs, *task.needs), 0.04 * study.size.pairs)
+
+
+def tell_pairs(study: Study, task: Task, encoder: str, train: Path, test: Path) -> dict[str, Any]:
+    """Surprise of the true reports, then of as many shuffled ones; the same pairs for every encoder."""
+    surprise, model = beside("surprise"), model_folder.load(encoder_folder(study, encoder))
+    sections = (study.size.real if task.prefix else study.size.phantom).report.sections
+    held_out = surprise.of_sections(Records.load(test), sections)
+    held_out = held_out.select(np.arange(min(study.size.pairs, len(held_out))))
+    scores = surprise.score(model, Records.load(train), held_out)
+    true_N, shuffled_N = scores.own_N - scores.mean_N, scores.other_NP[:, 0] - scores.mean_N
+    study.keep_arrays(
+        task.unit(PAIRS, encoder), reports=np.concatenate([true_N, shuffled_N])[None, :, None].astype(np.float32)
+    )
+    labels = np.repeat([1.0, 0.0], len(held_out))
+    auroc = float(ranking.auroc(labels, np.concatenate([true_N, shuffled_N])))
+    return {"auroc": auroc, "people": [*held_out.people], "says": f"{auroc:.3f}"}
 
 
 # Fine-tuning --------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import arms
 import numpy as np
 import torch
-from measuring import Task, encoder_folder, finetune_unit, probe_unit
+from measuring import CELLS, Task, encoder_folder, finetune_unit, pairs_unit, probe_unit, without_texts
 from units import Study, Unit, require_finished
 
 from mrm import runs
@@ -24,6 +24,7 @@ from mrm.data.reports import Tokenizer
 from mrm.data.sections import select_sections
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
+from mrm.recipes import PretrainConfig
 from mrm.runs.pretraining import pretrain_data
 from mrm.system.files import write_whole
 from mrm.training.tasks import PretrainTask
@@ -31,45 +32,33 @@ from mrm.training.tasks import PretrainTask
 ROLL = 8  # images on, another patient: a patient has at most three studies
 
 
-def main_units(study: Study) -> list[Unit]:
-    """Both losses, image only, report only, none: pre-training, probe, fine-tuning; and two floors."""
+def units(study: Study) -> list[Unit]:
+    """Every arm pre-trained, probed and asked whose report is whose, run by run; and two floors."""
     size, task = study.size, labelled(study)
-    units = [Unit(f"draw/{name}", partial(draw, name=name), seconds=0.009 * size.phantoms[name]) for name in arms.SETS]
-    units.append(Unit("tokenizer", learn_words, ("draw/pretrain",), 5))
+    plan = [Unit(f"draw/{name}", partial(draw, name=name), seconds=0.02 * size.phantoms[name]) for name in arms.SETS]
+    plan.append(Unit("tokenizer", learn_words, ("draw/pretrain",), 5))
+    plan += [probe_unit(study, task, floor, ()) for floor in ("pixels", "hog")]
     for run in range(study.pretrainings):
-        units += [unit for arm in arms.MAIN if arm in study.arms for unit in encoder_units(study, arm, run)]
-    units += [probe_unit(study, task, floor, ()) for floor in ("pixels", "hog")]
-    units += [
-        probe_unit(study, task, f"{arm}-{run}", (f"pretrain/{arm}-{run}",), "probe-places")
-        for run in range(study.pretrainings)
-        for arm in arms.MAIN
-        if arm in study.arms
-    ]
-    return units + [
-        finetune_unit(study, task, f"{arm}-{run}", "tiny", fraction, number, (f"pretrain/{arm}-{run}",))
-        for number in range(size.finetune_draws)
-        for run in range(study.pretrainings)
-        for fraction in size.fractions
-        for arm in arms.MAIN
-        if arm in study.arms
-    ]
+        plan += [unit for arm in arms.MAIN if arm in study.arms for unit in encoder_units(study, arm, run)]
+        if run < arms.ABLATION_RUNS:
+            plan += [unit for arm in arms.ABLATIONS if arm in study.arms for unit in encoder_units(study, arm, run)]
+    return plan
 
 
-def ablation_units(study: Study) -> list[Unit]:
-    """One change each against both losses, by the probe; and styles of fine-tuning at equal steps."""
+def finetune_units(study: Study) -> list[Unit]:
+    """A few arms fine-tuned, and styles of fine-tuning at equal steps."""
     size, task = study.size, labelled(study)
-    main = main_units(study)
-    tuned = [unit for unit in main if "/finetune/" in unit.name]
-    units = [unit for unit in main if unit not in tuned]
-    units += [unit for arm in arms.ABLATIONS if arm in study.arms for unit in encoder_units(study, arm, 0)]
-    units += [
-        finetune_unit(study, task, f"{arm}-0", style, fraction, number, (f"pretrain/{arm}-0",))
-        for number in range(size.finetune_draws)
-        for fraction in size.fractions
-        for arm in ("both", "none")
-        for style in ("published", "modern")
-    ]
-    return units + tuned
+    plan = units(study)
+    for number in range(size.finetune_draws):
+        for run in range(study.pretrainings):
+            for fraction in size.fractions:
+                plan += [
+                    finetune_unit(study, task, f"{arm}-{run}", style, fraction, number, (f"pretrain/{arm}-{run}",))
+                    for arm in arms.FINETUNED
+                    if arm in study.arms
+                    for style in (arms.STYLES if run == 0 and arm != "image" else ("tiny",))
+                ]
+    return plan
 
 
 def labelled(study: Study) -> Task:
@@ -79,12 +68,21 @@ def labelled(study: Study) -> Task:
 
 
 def encoder_units(study: Study, arm: str, run: int) -> list[Unit]:
-    """An encoder and its probe."""
-    size, name = study.size, f"{arm}-{run}"
-    seconds = 5.0 if arm == "none" else size.steps * size.batch / 240
+    """An encoder, its probes, and its report decoder on held-out pairs."""
+    task, name, common = labelled(study), f"{arm}-{run}", study.size.phantom
+    seconds = 5.0 if arm == "none" else common.steps * common.batch / 190
     make = partial(pretrain, arm=arm, run=run)
     first = Unit(f"pretrain/{name}", make, ("draw/pretrain", "draw/test", "tokenizer"), seconds)
-    return [first, probe_unit(study, labelled(study), name, (first.name,))]
+    train, test = records_file(study, "pretrain"), records_file(study, "test")
+    return [
+        first,
+        pairs_unit(study, task, name, train, test, (first.name,)),
+        *(
+            probe_unit(study, task, name, (first.name,), kind)
+            for kind in CELLS
+            if kind == "probe" or arm in arms.PLACED
+        ),
+    ]
 
 
 # Data ---------------------------------------------------------------------------------------------------
@@ -99,6 +97,8 @@ def draw(study: Study, name: str) -> dict[str, Any]:
     """Draw a set, once; the place in SETS is the seed."""
     folder, count = records_file(study, name).parent, study.size.phantoms[name]
     phantoms = phantom_files.write(folder, count, 1 + arms.SETS.index(name), study.size.image, workers=1)
+    if name == "pretrain":
+        without_texts(phantoms).to_csv(folder / f"{arms.IMAGES}.csv")
     positives = {c: int(n) for c, n in zip(FINDINGS, np.nansum(phantoms.labels_NC, axis=0), strict=True)}
     patients = phantoms.known_patients.count
     return {"n": count, "patients": patients, "positives": positives, "fingerprint": phantoms.fingerprint()}
@@ -112,8 +112,8 @@ def load(study: Study, name: str) -> Records:
 def learn_words(study: Study) -> dict[str, Any]:
     """One vocabulary for all arms, from the pre-training reports."""
     records = load(study, "pretrain")
-    texts = [select_sections(r.report, study.size.report.sections) for r in records]
-    tokenizer = Tokenizer.train(texts, study.size.model.vocabulary)
+    texts = [select_sections(r.report, study.size.phantom.report.sections) for r in records]
+    tokenizer = Tokenizer.train(texts, study.size.phantom.model.vocabulary)
     write_whole(study.out / "tokenizer.json", tokenizer.to_json().encode())
     return {"pieces": tokenizer.size}
 
@@ -123,30 +123,41 @@ def learn_words(study: Study) -> dict[str, Any]:
 
 def pretrain(study: Study, arm: str, run: int) -> dict[str, Any]:
     """Pre-train an arm, or save its random weights; every arm of one run has one seed, data order and first weights."""
-    folder, tokenizer = encoder_folder(study, f"{arm}-{run}"), study.out / "tokenizer.json"
-    config = arms.pretraining(study.size, records_file(study, "pretrain"), tokenizer, folder, run)
-    change = (arms.MAIN | arms.ABLATIONS)[arm]
+    tokenizer = study.out / "tokenizer.json"
+    config = arms.pretraining(
+        study.size.phantom, records_file(study, "pretrain"), tokenizer, encoder_folder(study, f"{arm}-{run}"), run
+    )
+    return pretrained(arm, run, config, load(study, "test"))
+
+
+def pretrained(arm: str, run: int, config: PretrainConfig, test: Records) -> dict[str, Any]:
+    """Pre-train an arm, or save its random weights; what it says of held-out reports."""
+    change = arms.ARMS[arm]
     if change is None:
+        tokenizer = Tokenizer.load(config.tokenizer)
         with noise.seeded(run):
-            model = MRM(replace(config.model, vocabulary=Tokenizer.load(tokenizer).size))
-        model_folder.save(folder, model, tokenizer=Tokenizer.load(tokenizer))
+            model = MRM(replace(config.model, vocabulary=tokenizer.size))
+        model_folder.save(config.out, model, tokenizer=tokenizer)
         return {"arm": arm, "run": run, "says": "random weights"}
     config = change(config)
     runs.pretrain(config)
-    require_finished(folder, study.size.steps)
-    words = report_losses(study, config)
+    require_finished(config.out, config.training.steps)
+    words = report_losses(config, test)
     says = "report loss {right:.3f} with the image, {wrong:.3f} with another's, {unigram:.3f} by frequency".format(
         **words
     )
-    return {"arm": arm, "run": run, "curve": read_curve(folder / "log.csv"), "held_out": words, "says": says}
+    return {"arm": arm, "run": run, "curve": read_curve(config.out / "log.csv"), "held_out": words, "says": says}
 
 
-def report_losses(study: Study, config) -> dict[str, float]:
-    """Nats a masked word of the test reports: with its image, with another patient's, and by frequency of words alone."""
+def report_losses(config: PretrainConfig, test: Records) -> dict[str, float]:
+    """Nats a masked word of the test reports: with its image, with another patient's, and by frequency of words alone.
+
+    Half of the words are masked, whatever the arm was trained with, so that arms can be compared.
+    """
     model = model_folder.load(config.out)
-    config = replace(config, report=replace(config.report, loss="masked"))
-    data = pretrain_data(config, load(study, "test"), model, model.tokenizer)
-    learnt = pretrain_data(config, load(study, "pretrain"), model, model.tokenizer).tokens
+    config = replace(config, report=replace(config.report, loss="masked", mask=0.5, unit="word"))
+    data = pretrain_data(config, test, model, model.tokenizer)
+    learnt = pretrain_data(config, Records.load(config.records), model, model.tokenizer).tokens
     frequency_V = np.log(
         (1 + np.bincount(learnt, minlength=model.tokenizer.size)) / (len(learnt) + model.tokenizer.size)
     )

@@ -1,9 +1,10 @@
 """Features of images, and logistic regressions on them."""
 
-# Shapes: N records, C classes, F features of a probe, L patches, D encoder width
+# Shapes: N records (M others), C classes, F features of a probe, R their rank, S strengths, L patches, D encoder width
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -17,7 +18,9 @@ from mrm.inference import predict
 from mrm.models.mrm import MRM
 from mrm.statistics import ranking
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: weak ones fit few labels better
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: the small ones regularise more
+NARROW = 200  # features up to which Newton's method is the faster solver
+FOLDS = 3  # of the labelled records, to choose among them
 
 
 def encoder_features(model: MRM, records: Records, cells: int = 1) -> np.ndarray:
@@ -48,28 +51,62 @@ FLOORS = {"pixels": pixels, "hog": hog}
 
 
 def fit(table: dict[str, np.ndarray], labels: dict[str, np.ndarray], chosen: np.ndarray) -> tuple[np.ndarray, float]:
-    """Logits (N, C) of the test images from the labels of the chosen training ones, and the strength that
-    ranked the validation images best. A class with one value among the chosen scores 0 throughout."""
-    known, known_labels = table["train"][chosen], labels["train"][chosen]
+    """Logits (N, C) of the test images from the labels of the chosen training ones, and the strength of the regression.
+
+    As a user must who has no other labels, the strength is chosen by cross-validation within the chosen ones: the best
+    mean AUROC of the records left out, over the classes with a positive and a negative in each of the folds; the weakest
+    where there is no such class. A class with one value among the chosen scores 0 throughout.
+    """
+    known, labels_NC = table["train"][chosen].astype(np.float32), labels["train"][chosen]
     mean, deviation = known.mean(0), known.std(0) + 1e-6
-    standard = {name: (values - mean) / deviation for name, values in table.items()}
-    best, answer, strength = -1.0, np.zeros(0), 0.0
-    for c in STRENGTHS:
-        val_NC, test_NC = _logits(standard, standard["train"][chosen], known_labels, c)
-        auroc = float(np.nanmean([ranking.auroc(y, s) for y, s in zip(labels["val"].T, val_NC.T, strict=True)]))
-        if auroc > best:
-            best, answer, strength = auroc, test_NC, c
-    return answer, strength
+    known, test = (known - mean) / deviation, (table["test"] - mean) / deviation
+    strength = _strength(known, labels_NC)
+    return _logits(known, labels_NC, test, (strength,))[0], strength
 
 
-def _logits(standard, known_NF, labels_NC, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    logits = {s: np.zeros((len(standard[s]), labels_NC.shape[1])) for s in ("val", "test")}
+def _strength(known_NF: np.ndarray, labels_NC: np.ndarray) -> float:
+    fold_N = np.random.default_rng(0).permutation(len(known_NF)) % FOLDS
+    left_out_SNC = np.zeros((len(STRENGTHS), *labels_NC.shape))
+    usable = np.ones(labels_NC.shape[1], dtype=bool)
+    for fold in range(FOLDS):
+        inside, outside = fold_N != fold, fold_N == fold
+        usable &= [_has_both(labels_N[inside]) and _has_both(labels_N[outside]) for labels_N in labels_NC.T]
+        left_out_SNC[:, outside] = _logits(known_NF[inside], labels_NC[inside], known_NF[outside], STRENGTHS)
+    if not usable.any():
+        return STRENGTHS[0]
+    cells = [(fold_N == fold, c) for fold in range(FOLDS) for c in np.flatnonzero(usable)]
+    aurocs = [np.mean([ranking.auroc(labels_NC[i, c], one_NC[i, c]) for i, c in cells]) for one_NC in left_out_SNC]
+    return STRENGTHS[int(np.argmax(aurocs))]
+
+
+def _has_both(labels_N: np.ndarray) -> bool:
+    return len(np.unique(labels_N[~np.isnan(labels_N)])) == 2
+
+
+def _logits(
+    known_NF: np.ndarray, labels_NC: np.ndarray, other_MF: np.ndarray, strengths: Sequence[float]
+) -> np.ndarray:
+    """Logits (S, M, C) of other records for each strength, the most regularised first and each the start of the next."""
+    known_NR, other_MR = _within_span(known_NF, other_MF)
+    logits_SMC = np.zeros((len(strengths), len(other_MF), labels_NC.shape[1]))
     for c, labels_N in enumerate(labels_NC.T):
         stated_N = ~np.isnan(labels_N)
-        if len(np.unique(labels_N[stated_N])) == 2:
+        if not _has_both(labels_N):
+            continue
+        solver = "newton-cholesky" if known_NR.shape[1] <= NARROW else "lbfgs"
+        model = LogisticRegression(max_iter=300, warm_start=True, solver=solver)
+        for s, strength in enumerate(strengths):
+            model.C = strength
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                model = LogisticRegression(C=strength, max_iter=300).fit(known_NF[stated_N], labels_N[stated_N])
-            for s, logits_NC in logits.items():
-                logits_NC[:, c] = model.decision_function(standard[s])
-    return logits["val"], logits["test"]
+                model.fit(known_NR[stated_N], labels_N[stated_N])
+            logits_SMC[s, :, c] = model.decision_function(other_MR)
+    return logits_SMC
+
+
+def _within_span(known_NF: np.ndarray, other_MF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in an orthonormal basis of what the known records span: the weights lie in it, and few records make it small."""
+    if len(known_NF) >= known_NF.shape[1]:
+        return known_NF, other_MF
+    basis_RF = np.linalg.svd(known_NF, full_matrices=False)[2]
+    return known_NF @ basis_RF.T, other_MF @ basis_RF.T

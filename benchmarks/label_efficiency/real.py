@@ -1,69 +1,78 @@
-"""The part on real images: pre-train on two small public sets together, test on patients held out of both.
+"""The part on real images: pre-train on all public pairs and images that lie beside, test on what was held out.
 
-Pre-training sees every image of the COVID-19 Image Data Collection (350 with a text, the others without) and the
-training patients of the pneumonia set, but none of `iscovid_val` nor of the test patients of the lungs benchmark.
+| set | in pre-training | tested on |
+| --- | --- | --- |
+| ROCOv2, chest | pairs of nine tenths of the figures | findings that captions of the held-out tenth name; their pairs |
+| COVID-19 Image Data Collection | with a text where there is one; without `iscovid_val` and the test patients of `benchmarks/lungs.py` | |
+| pneumonia in children | training and validation patients, images alone | pneumonia; virus or bacteria, of other patients |
+| Shenzhen tuberculosis | all images, without labels or texts: the encoder has seen those it is tested on | tuberculosis |
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import arms
-from measuring import Task, encoder_folder, finetune_unit, probe_unit
-from units import Study, StudyError, Unit, require_finished
+import numpy as np
+from measuring import Task, encoder_folder, pairs_unit, probe_unit, without_texts
+from phantoms import pretrained
+from units import Study, StudyError, Unit, beside
 
-from mrm import runs
-from mrm.data.config import CropConfig, ReportConfig
+from mrm.audit.fingerprints import fingerprint
+from mrm.audit.perceptual_hashes import near_pairs
+from mrm.data.config import PackConfig
+from mrm.data.packing import of_records, pack
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
-from mrm.models import model_folder, noise
-from mrm.models.mrm import MRM
 from mrm.system.files import write_whole
 
-LUNGS = Path(__file__).parents[1] / "lungs.py"
-LUNG_STEPS = 300
-ARMS = ("both", "image", "none")
+NEEDED = ("rocov2-cxr/training.csv", "covid-cxr/training.csv", "pneumonia-cxr/labels.csv", "tuberculosis/records.csv")
+ARMS = ("both", "image", "together", "none")
+RUNS = 2  # pre-trainings of an arm
+PACKED = 160  # pixels of the shorter side of the images to pre-train on
 PREFIX = "real-"  # of the encoders
+# Findings by the words of a caption. A word does not count in a phrase that begins with a negation or says that it is gone.
+CAPTIONED = {
+    "effusion": r"effusions?|h(?:a?e?mo|ydro)thorax",
+    "pneumothorax": r"pneumothora\w+",
+    "opacity": r"opaci\w+|consolidat\w+|infiltrat\w+|ground.glass",
+    "cardiomegaly": r"cardiomegaly|enlarge\w+ (?:of the )?(?:heart|cardiac)|(?:heart|cardiac)\w* (?:silhouette )?(?:is )?enlarge\w+",
+    "nodule or mass": r"nodul\w+|mass(?:es)?",
+    "device": r"tubes?|catheters?|pacemaker\w*|leads?|wires?|stents?|drains?|valves?|electrodes?",
+}
+ABSENT = re.compile(r"\b(?:no|not|without|absence|resolution|resolved|removal|removed|negative|clear(?:ed|ing)?)\b")
 
 
 def units(study: Study) -> list[Unit]:
-    """Pre-training, probes and fine-tunings of three tasks, lungs, and two floors."""
+    """Pre-trainings, run by run, with their probes and pairs; and two floors."""
     if study.data is None:
-        raise StudyError("the part `real` needs --data DIR, with covid-cxr/ and pneumonia-cxr/ in it")
-    if absent := [d for d in ("covid-cxr/training.csv", "pneumonia-cxr/labels.csv") if not (study.data / d).is_file()]:
+        raise StudyError(f"the part `real` needs --data DIR, with {', '.join(NEEDED)} in it")
+    if absent := [name for name in NEEDED if not (study.data / name).is_file()]:
         raise StudyError(f"{study.data}: no {', '.join(absent)} in it")
-    size, first = study.size, Unit("real/prepare", prepare, seconds=60)
+    first, common = Unit("real/prepare", prepare, seconds=90), study.size.real
     plan = [first]
-    for arm in ARMS:
-        seconds = 5.0 if arm == "none" else size.steps * size.batch / 200
-        plan.append(Unit(f"real/pretrain/{arm}-0", partial(pretrain, arm=arm), (first.name,), seconds))
-        plan += [probe_unit(study, task, f"{PREFIX}{arm}-0", (f"real/pretrain/{arm}-0",)) for task in tasks()]
     plan += [probe_unit(study, task, floor, (first.name,)) for task in tasks() for floor in ("pixels", "hog")]
-    plan += [
-        finetune_unit(study, task, f"{PREFIX}{arm}-0", "tiny", fraction, number, (f"real/pretrain/{arm}-0",))
-        for number in range(size.finetune_draws)
-        for task in tasks()
-        for fraction in size.fractions
-        for arm in ARMS
-        if round(fraction * task.images[0]) >= size.finetune_batch
-    ]
-    lungs = [Unit(f"lungs/{arm}-0", partial(outline, arm=arm), (f"real/pretrain/{arm}-0",), 900) for arm in ARMS[:2]]
-    return plan + lungs
+    for run in range(min(RUNS, study.pretrainings)):
+        for arm in (arm for arm in ARMS if arm in study.arms):
+            name = f"{PREFIX}{arm}-{run}"
+            seconds = 5.0 if arm == "none" else common.steps * common.batch / 130
+            trained = Unit(f"real/pretrain/{arm}-{run}", partial(pretrain, arm=arm, run=run), (first.name,), seconds)
+            plan += [trained, pairs_unit(study, tasks()[0], name, *_rocov2(study), (trained.name,))]
+            plan += [probe_unit(study, task, name, (trained.name,)) for task in tasks()]
+    return plan
 
 
 def tasks() -> tuple[Task, ...]:
-    """Pneumonia or not, virus or bacteria, COVID-19 or not."""
+    """What the encoders of real images are tested on."""
     return (
-        Task("pneumonia", ("pneumonia",), partial(_file, "pneumonia"), (), (3700, 500, 1000), PREFIX),
-        Task("virus", ("virus",), partial(_file, "virus"), (), (2700, 400, 780), PREFIX),
-        Task("iscovid", ("covid19",), partial(_file, "iscovid"), (), (212, 53, 44), PREFIX),
+        Task("captions", tuple(CAPTIONED), partial(_file, "captions"), (), (3150, 0, 366), PREFIX),
+        Task("tuberculosis", ("tuberculosis",), partial(_file, "tuberculosis"), (), (397, 0, 265), PREFIX),
+        Task("pneumonia", ("pneumonia",), partial(_file, "pneumonia"), (), (4143, 0, 1073), PREFIX),
+        Task("virus", ("virus",), partial(_file, "virus"), (), (3100, 0, 816), PREFIX),
     )
 
 
@@ -71,42 +80,83 @@ def _file(task: str, study: Study, name: str) -> Path:
     return study.out / "real" / task / f"{name}.csv"
 
 
+def _rocov2(study: Study) -> tuple[Path, Path]:
+    return _file("captions", study, "train"), _file("captions", study, "test")
+
+
 # Data ---------------------------------------------------------------------------------------------------
 
 
 def prepare(study: Study) -> dict[str, Any]:
-    """Lists of the three tasks, cut by patient, and what to pre-train on."""
+    """Lists of the tasks, cut by patient or figure, and what to pre-train on, packed."""
     assert study.data
-    covid, pneumonia = study.data.absolute() / "covid-cxr", study.data.absolute() / "pneumonia-cxr"
-    pneumonia_sets = Records.load(pneumonia / "labels.csv", ("pneumonia",)).split(
-        {"train": 0.7, "val": 0.1, "test": 0.2}, 0
-    )
-    cut = {"pneumonia": pneumonia_sets}
-    cut["virus"] = {name: virus_or_bacteria(records) for name, records in pneumonia_sets.items()}
-    listed = Records.load(covid / "splits" / "iscovid_train.txt", ("covid19",), images=covid / "images")
-    test = Records.load(covid / "splits" / "iscovid_val.txt", ("covid19",), images=covid / "images")
-    cut["iscovid"] = {
-        **with_patients(listed, covid).split({"train": 0.8, "val": 0.2}, 0),
-        "test": with_patients(test, covid),
-    }
+    data, folder = study.data.absolute(), study.out / "real"
+    pneumonia = thirds(Records.load(data / "pneumonia-cxr" / "labels.csv", ("pneumonia",)))
+    rocov2 = Records.load(data / "rocov2-cxr" / "training.csv")
+    captions = with_findings(with_figures(rocov2)).split({"train": 0.9, "test": 0.1}, 0)
+    tuberculosis = Records.load(data / "tuberculosis" / "records.csv", ("tuberculosis",))
+    cut = {"captions": captions, "pneumonia": pneumonia}
+    cut["virus"] = {name: virus_or_bacteria(records) for name, records in pneumonia.items()}
+    cut["tuberculosis"] = tuberculosis.split({"train": 0.6, "test": 0.4}, 0)
     counts: dict[str, Any] = {}
     for task, sets in cut.items():
         for name, records in sets.items():
             records.to_csv(_file(task, study, name))
             counts[f"{task} {name}"] = len(records)
-    held_out = {r.name.split("/")[-1] for r in test} | lung_test_images(study)
-    texts = {Path(r.name).name: r.report for r in Records.load(covid / "training.csv")}
-    rows = [
-        Record(p, report=texts.get(p.name, ""), name=p.name)
-        for p in sorted((covid / "images").iterdir())
-        if p.name not in held_out
-    ]
-    rows += [replace(r, labels=()) for r in pneumonia_sets["train"]]
-    Records(rows).to_csv(study.out / "real" / "pretraining.csv")
+    silent = [*tuberculosis, *pneumonia["train"]]
+    rows = [replace(r, labels=()) for r in captions["train"]] + covid_records(data / "covid-cxr")
+    rows += [replace(r, labels=(), report="") for r in silent]
+    records = Records([Record(r.image, report=r.report, name=r.name, patient=r.patient) for r in rows])
+    for name, these in (("records", records), (arms.IMAGES, without_texts(records))):
+        pack(of_records(these), folder / name, PackConfig(PACKED), workers=1)
     counts |= {"pre-training": len(rows), "with a text": sum(bool(r.report) for r in rows)}
-    tokenizer = Tokenizer.train([r.report for r in rows if r.report], 2000)
-    write_whole(study.out / "real" / "tokenizer.json", tokenizer.to_json().encode())
+    tokenizer = Tokenizer.train([r.report for r in rows if r.report], study.size.real.model.vocabulary)
+    write_whole(folder / "tokenizer.json", tokenizer.to_json().encode())
     return {"counts": counts, "says": str(counts)}
+
+
+def thirds(records: Records) -> dict[str, Records]:
+    """Four fifths of the patients to train on, a fifth to test on."""
+    cut = records.split({"train": 0.7, "val": 0.1, "test": 0.2}, 0)
+    return {"train": replace(records, rows=[*cut["train"], *cut["val"]]), "test": cut["test"]}
+
+
+def with_figures(records: Records) -> Records:
+    """The records with a group in place of the patient, whom ROCOv2 does not name: equal captions, or images that look alike."""
+    group = list(range(len(records)))
+
+    def of(i: int) -> int:
+        while group[i] != i:
+            i = group[i]
+        return i
+
+    def join(pairs: Any) -> None:
+        for i, j in pairs:
+            group[of(i)] = of(j)
+
+    by_text: dict[str, int] = {}
+    for i, record in enumerate(records):
+        join([(i, by_text.setdefault(" ".join(re.findall(r"\w+", record.report.lower())), i))])
+    hashes = fingerprint(records).perceptual.reshape(-1, 4)  # two of each record
+    rows = np.flatnonzero(hashes.any(axis=1))
+    distinct, first, which = np.unique(hashes[rows], axis=0, return_index=True, return_inverse=True)
+    owner = rows[first] // 2
+    join(zip(rows // 2, owner[which.reshape(-1)], strict=True))
+    join((owner[i], owner[j]) for i, j, _ in near_pairs(distinct, None, workers=1))
+    return replace(records, rows=[replace(r, patient=f"figure-{of(i)}") for i, r in enumerate(records)])
+
+
+def with_findings(records: Records) -> Records:
+    """The records with what their captions name as classes."""
+    rows = [replace(r, labels=tuple(float(named(r.report, words)) for words in CAPTIONED.values())) for r in records]
+    return replace(records, rows=rows, classes=tuple(CAPTIONED))
+
+
+def named(caption: str, words: str) -> bool:
+    """Whether a caption names a finding in a phrase that does not deny it."""
+    phrases = re.split(r"[.;,:()]|\bbut\b|\bwith\b", caption.lower())
+    hits = ((phrase, re.search(rf"\b(?:{words})\b", phrase)) for phrase in phrases)
+    return any(hit and not ABSENT.search(phrase[: hit.start()]) for phrase, hit in hits)
 
 
 def virus_or_bacteria(records: Records) -> Records:
@@ -116,64 +166,32 @@ def virus_or_bacteria(records: Records) -> Records:
     return replace(known, rows=rows, classes=("virus",))
 
 
-def with_patients(records: Records, covid: Path) -> Records:
-    """The same records with the patients of `metadata.csv`."""
-    patients = _lungs().patients_of(covid)
-    return replace(
-        records, rows=[replace(r, patient=patients.get(Path(r.name).stem, "") or Path(r.name).stem) for r in records]
-    )
-
-
-def lung_test_images(study: Study) -> set[str]:
-    """Images of the lungs benchmark's test patients, by file name."""
-    assert study.data
-    covid, lungs = study.data / "covid-cxr", _lungs()
-    test, patients = lungs.split_images(covid, 0)[0]["test"], lungs.patients_of(covid)
-    people, names = {r.patient for r in test if r.patient}, {r.name for r in test}
-    return {p.name for p in (covid / "images").iterdir() if p.name in names or patients.get(p.stem, "") in people}
-
-
-def _lungs() -> Any:
-    sys.path.insert(0, str(LUNGS.parent))
-    import lungs
-
-    return lungs
+def covid_records(covid: Path) -> list[Record]:
+    """Images of the collection, with their texts; without the test patients of other benchmarks."""
+    lungs = beside("lungs")
+    patients = lungs.patients_of(covid)
+    listed = Records.load(covid / "splits" / "iscovid_val.txt", ("covid19",), images=covid / "images")
+    names = {Path(r.name).name for r in (*listed, *lungs.split_images(covid, 0)[0]["test"])}
+    people = {patients.get(Path(name).stem, "") for name in names} - {""}
+    texts = {Path(r.name).name: r.report for r in Records.load(covid / "training.csv")}
+    return [
+        Record(p, report=texts.get(p.name, ""), name=p.name, patient=f"covid-{patients.get(p.stem) or p.stem}")
+        for p in sorted((covid / "images").iterdir())
+        if p.name not in names and patients.get(p.stem, "") not in people
+    ]
 
 
 # Training -----------------------------------------------------------------------------------------------
 
 
-def pretrain(study: Study, arm: str) -> dict[str, Any]:
-    """Pre-train an arm on both sets; texts of cases are long and free, so words are cut at the recipe's length."""
-    folder, tokenizer = encoder_folder(study, f"{PREFIX}{arm}-0"), study.out / "real" / "tokenizer.json"
-    config = arms.pretraining(study.size, study.out / "real" / "pretraining.csv", tokenizer, folder, 0)
-    config = replace(
-        config, model=replace(config.model, report_length=100), crop=CropConfig(area=(0.5, 1.0)), report=ReportConfig()
+def pretrain(study: Study, arm: str, run: int) -> dict[str, Any]:
+    """Pre-train an arm on all sets together; words of captions are cut at the length of the model."""
+    folder = study.out / "real"
+    config = arms.pretraining(
+        study.size.real,
+        folder / "records",
+        folder / "tokenizer.json",
+        encoder_folder(study, f"{PREFIX}{arm}-{run}"),
+        run,
     )
-    change = arms.MAIN[arm]
-    if change is None:
-        with noise.seeded(0):
-            model = MRM(replace(config.model, vocabulary=Tokenizer.load(tokenizer).size))
-        model_folder.save(folder, model, tokenizer=Tokenizer.load(tokenizer))
-        return {"arm": arm, "says": "random weights"}
-    runs.pretrain(change(config))
-    require_finished(folder, study.size.steps)
-    return {"arm": arm, "steps": study.size.steps}
-
-
-def outline(study: Study, arm: str) -> dict[str, Any]:
-    """`benchmarks/lungs.py` from this encoder and from a random one."""
-    assert study.data
-    out = study.out / "lungs" / arm
-    command = [sys.executable, str(LUNGS), "--data", str(study.data / "covid-cxr"), "--out", str(out)]
-    command += ["--init", str(encoder_folder(study, f"{PREFIX}{arm}-0")), "--steps", str(LUNG_STEPS), "--workers", "0"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if done.returncode:
-        raise RuntimeError(done.stderr[-500:])
-    report = json.loads((out / "lungs.json").read_bytes())
-    return {
-        "arm": arm,
-        "results": report["results"],
-        "difference": report.get("difference"),
-        "table": done.stdout.strip(),
-    }
+    return pretrained(arm, run, config, Records.load(_rocov2(study)[1]))

@@ -2,8 +2,8 @@
 
     python benchmarks/label_efficiency/study.py --out study --part phantoms --dry-run
     python benchmarks/label_efficiency/study.py --out study --part phantoms --hours 1.5
-    python benchmarks/label_efficiency/study.py --out study --part ablations
     python benchmarks/label_efficiency/study.py --out study --part real --data DATA
+    python benchmarks/label_efficiency/study.py --out study --part finetune
     python benchmarks/label_efficiency/study.py --out study --part tables
 
 The study is a list of units of work; each leaves `units/NAME.json` (and `.npz`: scores of every test image) when
@@ -28,14 +28,14 @@ import analysis
 import phantoms
 import real
 import torch
-from arms import ABLATIONS, MAIN, SIZES
+from arms import ARMS, SIZES
 from units import Study, StudyError, Unit
 
 from mrm.system.errors import OutputError
 from mrm.system.lock import trying
 from mrm.system.output_folder import json_settings, open_folder
 
-PARTS = {"phantoms": phantoms.main_units, "ablations": phantoms.ablation_units, "real": real.units}
+PARTS = {"phantoms": phantoms.units, "real": real.units, "finetune": phantoms.finetune_units}
 
 
 def main() -> None:
@@ -63,12 +63,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
     parser.add_argument("--part", choices=[*PARTS, "all", "tables"], default="all")
     parser.add_argument("--size", choices=list(SIZES), default="small")
-    parser.add_argument("--data", type=Path, help="folder with covid-cxr/ and pneumonia-cxr/, for the part `real`")
+    parser.add_argument("--data", type=Path, help="folder of the public sets, for the part `real`")
     parser.add_argument("--hours", type=float, default=float("inf"), help="start no unit after this time")
     parser.add_argument(
-        "--pretrainings", type=int, default=1, help="runs of each main arm, each with a seed of its own"
+        "--pretrainings", type=int, default=3, help="runs of each main arm, each with a seed of its own"
     )
-    arms = [*MAIN, *ABLATIONS]
+    arms = list(ARMS)
     parser.add_argument(
         "--arms", nargs="+", choices=arms, default=arms, help="only these arms of what --part pre-trains"
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import ABLATIONS, MAIN, Size
+from arms import ARMS, Size
 
 from mrm.models import model_folder
 from mrm.system.files import write_json, write_whole
@@ -38,8 +40,8 @@ class Study:
     size_name: str
     size: Size
     data: Path | None = None
-    pretrainings: int = 1
-    arms: tuple[str, ...] = (*MAIN, *ABLATIONS)
+    pretrainings: int = 3
+    arms: tuple[str, ...] = tuple(ARMS)
 
     def file(self, kind: str, name: str, ending: str) -> Path:
         """The path of a unit's file of some kind."""
@@ -67,6 +69,14 @@ class Study:
         """The arrays of a finished unit."""
         with np.load(self.file("units", name, ".npz")) as file:
             return dict(file)
+
+
+def beside(name: str) -> Any:
+    """Another benchmark, as a module."""
+    folder = str(Path(__file__).parents[1])
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
 
 
 def require_finished(run: Path, steps: int) -> None:

@@ -78,7 +78,9 @@ def test_the_baseline_reads_what_we_read(speed, tmp_path):
     assert speed.baseline.load(file, transform).shape == (3, 64, 64)
 
 
-@pytest.mark.parametrize("changes", [{}, {"image_decoder": "cross"}, {"decoder_depth": 3, "predicted": 5}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"image_decoder": "cross"}, {"image_decoder": "cross-blocks"}, {"decoder_depth": 3, "predicted": 5}]
+)
 def test_flops_are_those_that_pytorch_counts(speed, changes):
     model = micro(**changes)
     batch = speed.batch_for(model, 4)

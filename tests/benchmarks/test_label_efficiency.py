@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "label_efficiency"
-COMMAND = [sys.executable, str(FOLDER / "study.py"), "--size", "quick", "--part", "phantoms", "--arms", "both", "none"]
+COMMAND = [sys.executable, str(FOLDER / "study.py"), "--size", "quick", "--part", "phantoms"]
+COMMAND += ["--arms", "both", "none", "--pretrainings", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -42,35 +43,50 @@ def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, 
     before = {p: p.stat().st_mtime_ns for p in (out / "units").rglob("*.json")}
     assert {p.stem for p in before} >= {"pretrain", "train", "val", "test"}
 
-    run(study, monkeypatch, "--part", "phantoms", "--arms", "both", "none", "--out", str(out))
+    run(study, monkeypatch, *COMMAND[4:], "--out", str(out))
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())  # nothing was done twice
     assert not list((out / "failed").rglob("*.json"))
     report = json.loads((out / "study.json").read_text())
     found = report["tasks"]["phantoms"]["measures"]
     assert report["tasks"]["phantoms"]["sets"]["test"]["n"] == 80
-    for measure, arms in (("probe", {"both", "none", "pixels", "hog"}), ("finetune/tiny", {"both", "none"})):
-        for key in ("50", "100"):
-            assert set(found[measure]["means"][key]) == arms
-            gap, means = found[measure]["differences"][key]["both - none"], found[measure]["means"][key]
+    pairs = report["tasks"]["phantoms"]["pairs"]
+    for measured, keys, arms, size in (
+        (found["probe"], ("50", "100"), {"both", "none", "pixels", "hog"}, (80, 40)),
+        (found["probe-places"], ("50", "100"), {"both", "none"}, (80, 40)),
+        (pairs, ("reports",), {"both", "none"}, (80, 21)),  # 40 true and 40 shuffled reports, of the first 21 patients
+    ):
+        for key in keys:
+            assert set(measured["means"][key]) == arms
+            gap, means = measured["differences"][key]["both - none"], measured["means"][key]
             assert gap["value"] == pytest.approx(means["both"]["value"] - means["none"]["value"], abs=1e-6)
             assert gap["low"] < gap["value"] < gap["high"]
-            assert (gap["n"], gap["patients"]) == (80, 40)
+            assert (gap["n"], gap["patients"]) == size
     assert found["probe"]["means"]["50"]["both"]["subsets"] == 2
     assert found["probe"]["means"]["100"]["both"]["subsets"] == 1
     table = (out / "table.md").read_text()
     assert "both losses" in table
     assert "80 images (40 patients)" in table
     assert "both - none" in table
+    assert "true report against another's" in table
     assert (out / "phantoms-probe-main.png").stat().st_size > 10_000
     learnt = report["pretraining"]["pretrain/both-0"]["held_out"]
     assert learnt["words"] > 100
     assert all(0 < learnt[k] < 10 for k in ("right", "wrong", "unigram"))
 
     capsys.readouterr()
-    run(study, monkeypatch, "--part", "phantoms", "--arms", "both", "none", "--out", str(out), "--dry-run")
+    run(study, monkeypatch, *COMMAND[4:], "--out", str(out), "--dry-run")
     listed = capsys.readouterr().out.splitlines()
     assert all(line.startswith("done") for line in listed[:-1])
     assert listed[-1].startswith("0.0 hours")
+
+    from arms import SIZES
+    from phantoms import finetune_units
+    from units import Study
+
+    here = Study(out, "quick", SIZES["quick"], None, 1, ("both", "none"))
+    tuned = next(u for u in finetune_units(here) if "/finetune/both-0/published-50-0" in u.name)
+    assert study.attempt(here, tuned)
+    assert 0 <= here.read(tuned.name)["auroc"] <= 1
 
 
 def test_a_unit_that_fails_is_noted_and_tried_again(study_modules, tmp_path, monkeypatch, capsys):
@@ -168,7 +184,10 @@ def test_styles_of_fine_tuning_are_compared_on_the_same_labels(study_modules, tm
     ("arguments", "told"),
     [
         (("--part", "real"), "needs --data DIR"),
-        (("--part", "real", "--data", "nowhere"), "no covid-cxr/training.csv, pneumonia-cxr/labels.csv in it"),
+        (
+            ("--part", "real", "--data", "nowhere"),
+            "no rocov2-cxr/training.csv, covid-cxr/training.csv, pneumonia-cxr/labels.csv, tuberculosis/records.csv in it",
+        ),
     ],
 )
 def test_what_is_missing_is_named(study_modules, tmp_path, monkeypatch, arguments, told):
@@ -186,3 +205,94 @@ def test_a_folder_of_something_else_or_of_another_study_is_refused(study_modules
     run(study, monkeypatch, "--out", str(tmp_path / "one"), "--part", "phantoms", "--dry-run")
     with pytest.raises(SystemExit, match=r"holds another study \(.*steps: .*\)"):
         run(study, monkeypatch, "--out", str(tmp_path / "one"), "--part", "phantoms", "--dry-run", "--size", "small")
+
+
+def test_the_probe_chooses_its_strength_among_the_labels_it_is_trained_on(study_modules):
+    """Two informative features among many: the strength that wins on records left out, found by fitting each in full."""
+    from probes import FOLDS, STRENGTHS, fit
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(3)
+    features = {name: rng.normal(size=(n, 80)) for name, n in (("train", 90), ("test", 500))}
+    labels = {n: (x[:, :2] + rng.normal(0, 1, (len(x), 2)) > 0).astype(float) for n, x in features.items()}
+    chosen = np.arange(0, 90, 2)  # 45 labels, fewer than features
+    logits_NC, strength = fit(features, labels, chosen)  # and no other labels are there to choose by
+
+    x, y = features["train"][chosen], labels["train"][chosen]
+    x, test = (x - x.mean(0)) / x.std(0), (features["test"] - x.mean(0)) / x.std(0)
+    fold = np.random.default_rng(0).permutation(len(x)) % FOLDS
+
+    def left_out(c: float) -> float:
+        aurocs = []
+        for k in range(FOLDS):
+            for label in y.T:
+                model = LogisticRegression(C=c, max_iter=1000).fit(x[fold != k], label[fold != k])
+                aurocs.append(roc_auc_score(label[fold == k], model.decision_function(x[fold == k])))
+        return np.mean(aurocs)
+
+    assert strength == max(STRENGTHS, key=left_out)
+    for logits, label in zip(logits_NC.T, y.T, strict=True):
+        whole = LogisticRegression(C=strength, max_iter=1000, tol=1e-6).fit(x, label).decision_function(test)
+        assert np.corrcoef(logits, whole)[0, 1] > 0.999
+    assert fit(features, {k: np.ones_like(v) for k, v in labels.items()}, chosen)[1] == STRENGTHS[0]
+
+
+@pytest.mark.parametrize(
+    ("caption", "finding", "named"),
+    [
+        ("Chest radiograph showing a left pleural effusion.", "effusion", True),
+        ("No pneumothorax or pleural effusion was seen.", "effusion", False),
+        ("Resolution of the effusion; enlarged heart.", "effusion", False),
+        ("Resolution of the effusion; enlarged heart.", "cardiomegaly", True),
+        ("Clear lungs, but a tube in the right main bronchus", "device", True),
+        ("Massive consolidation", "nodule or mass", False),
+        ("Bilateral ground-glass opacities without hemothorax", "opacity", True),
+        ("Bilateral ground-glass opacities without hemothorax", "effusion", False),
+    ],
+)
+def test_findings_are_read_from_captions(study_modules, caption, finding, named):
+    import real
+
+    assert real.named(caption, real.CAPTIONED[finding]) is named
+
+
+def test_figures_that_look_alike_or_have_one_caption_stay_together(study_modules, tmp_path):
+    """Of six images two are one at another size and two share a caption: four groups, so four figures to cut by."""
+    import cv2
+    import real
+
+    from mrm.data.records import Record, Records
+
+    rng, rows = np.random.default_rng(0), []
+    for i in range(5):
+        image = cv2.GaussianBlur(rng.integers(0, 255, (128, 128)).astype(np.uint8), (0, 0), 8)
+        cv2.imwrite(str(tmp_path / f"{i}.png"), image)
+        rows.append(Record(tmp_path / f"{i}.png", report="Same words." if i in (1, 3) else f"Words {i}", name=str(i)))
+    cv2.imwrite(str(tmp_path / "5.png"), cv2.resize(cv2.imread(str(tmp_path / "0.png")), (96, 96)))
+    rows.append(Record(tmp_path / "5.png", report="Words 5", name="5"))
+    groups = [r.patient for r in real.with_figures(Records(rows))]
+    assert groups[0] == groups[5]
+    assert groups[1] == groups[3]
+    assert len(set(groups)) == 4
+
+
+@pytest.mark.slow
+def test_the_real_part_at_toy_size(study_modules, tmp_path, monkeypatch):
+    """Lists cut by patient or figure; nothing that is tested on, but Shenzhen's images, is in pre-training."""
+    _, study = study_modules
+    data = Path(os.environ.get("MRM_SHARED", FOLDER.parents[2] / "shared")) / "data"
+    if not (data / "rocov2-cxr").is_dir():
+        pytest.skip("no real data beside the checkout")
+    out = tmp_path / "study"
+    run(study, monkeypatch, "--part", "real", "--data", str(data), "--arms", "none", "--out", str(out))
+    assert not list((out / "failed").rglob("*.json"))
+    from mrm.data.records import Records
+
+    seen = {Path(r.name).name for r in Records.load(out / "real" / "records")}
+    for task, overlap in (("captions", 0), ("pneumonia", 0), ("virus", 0), ("tuberculosis", 265)):
+        test = Records.load(out / "real" / task / "test.csv")
+        assert sum(Path(r.name).name in seen for r in test) == pytest.approx(overlap, abs=10)
+        assert not {r.patient for r in test} & {r.patient for r in Records.load(out / "real" / task / "train.csv")}
+    report = json.loads((out / "study.json").read_text())
+    assert report["tasks"]["captions"]["pairs"]["means"]["reports"]["none"]["n"] == 80

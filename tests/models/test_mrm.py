@@ -271,6 +271,27 @@ def test_the_cross_decoder_sees_visible_patches_and_knows_where_they_are():
     assert not torch.allclose(before[:, 0], before[:, 1])  # and which patch is asked for
 
 
+def test_blocks_of_the_decoder_mix_the_blocks_of_the_encoder():
+    """At the start the mix is the last block, so the losses are those of `cross`; another mix is what the formula says."""
+    image, kept = torch.randn(3, 3, 64, 64), small_batch()[-1]
+    hidden = complement(kept, 16)
+    mixing, plain = small_model(image_decoder="cross-blocks"), small_model(image_decoder="cross")
+    plain.load_state_dict({k: v for k, v in mixing.state_dict().items() if k != "image_decoder.mix"})
+    passed = []
+    with torch.no_grad():
+        features = mixing.encode(image, kept, passed)
+        torch.testing.assert_close(
+            mixing.restore(features, kept, hidden, passed), plain.restore(features, kept, hidden)
+        )
+        assert torch.equal(mixing.encoder.norm(passed[-1]), features)
+        mixing.image_decoder.mix.zero_()[:, 0] = 2.0  # twice the first block's features, for all blocks of the decoder
+        expected = plain.restore(2 * torch.nn.functional.layer_norm(passed[0], (48,), eps=1e-6), kept, hidden)
+        torch.testing.assert_close(mixing.restore(features, kept, hidden, passed), expected)
+    mixing.train()
+    mixing.restore(mixing.encode(image, kept, fresh := []), kept, hidden, fresh).square().sum().backward()
+    assert mixing.image_decoder.mix.grad.abs().min() > 0  # every block may be drawn upon
+
+
 def pretrain_config(phantoms, out, **model):
     training = TrainConfig(
         epochs=None, steps=80, warmup_steps=3, global_batch=8, lr=3e-3, lr_batch=None, precision="fp32",
@@ -295,7 +316,9 @@ def test_a_cross_run_asks_for_a_part_of_the_patches_and_learns(phantoms, tmp_pat
     assert same.sum() == 4  # the visible patches; all twelve others are restored, asked for in training or not
 
 
-@pytest.mark.parametrize(("decoder", "predicted", "count"), [("full", None, 12), ("cross", None, 4), ("cross", 7, 7)])
+@pytest.mark.parametrize(
+    ("decoder", "predicted", "count"), [("full", None, 12), ("cross", None, 4), ("cross-blocks", 7, 7)]
+)
 def test_the_image_loss_counts_the_patches_asked_for(phantoms, decoder, predicted, count):
     from mrm.runs.doctor import with_tokenizer
     from mrm.runs.pretraining import pretrain_data
@@ -325,8 +348,9 @@ def test_a_grey_channel_seen_three_times_is_shrunk_as_three():
     torch.testing.assert_close(model.shrink(crop), model.shrink(crop.contiguous()), rtol=0, atol=0)
 
 
-def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path):
-    model = small_model(image_decoder="cross")
+@pytest.mark.parametrize("decoder", ["cross", "cross-blocks"])
+def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path, decoder):
+    model = small_model(image_decoder=decoder)
     back = mrm.load(model_folder.export_published(model, tmp_path / "MRM.pth"))
     assert back.config == model.config
     for name, value in model.state_dict().items():
@@ -341,7 +365,7 @@ def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_decoder": "crossed"}, "image_decoder must be one of full, cross, not 'crossed'"),
+        ({"image_decoder": "crossed"}, "image_decoder must be one of full, cross, cross-blocks, not 'crossed'"),
         ({"predicted": 13}, "predicted must be between 1 and the 12 hidden patches, not 13"),
         ({"image_decoder": "cross", "predicted": 0}, "predicted must be a whole number from 1 to .*, not 0"),
         ({"decoder_depth": 0}, "decoder_depth must be a whole number from 1 to 128, not 0"),

@@ -85,10 +85,11 @@ def test_reports_are_whole_again_and_known_by_their_words_alone():
 
 
 def contrast_config(phantoms, out, **changes):
-    return pretrain_config(phantoms, out, contrast_weight=0.5, model=replace(MICRO, contrast_width=16), **changes)
+    model = replace(MICRO, contrast_width=16, image_decoder="cross-blocks")  # two variants at once
+    return pretrain_config(phantoms, out, contrast_weight=0.5, model=model, **changes)
 
 
-def test_a_run_with_contrast_resumes_to_the_same_bits_and_no_division_changes_it(phantoms, tmp_path):
+def test_a_run_with_contrast_and_mixed_blocks_resumes_to_the_same_bits_and_no_division_changes_it(phantoms, tmp_path):
     whole = runs.pretrain(contrast_config(phantoms, tmp_path / "whole"))
     config = contrast_config(phantoms, tmp_path / "stopped")
     with sigterm_after(7), pytest.raises(SystemExit):

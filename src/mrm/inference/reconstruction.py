@@ -38,7 +38,9 @@ def reconstruct(model: MRM, image_HW: np.ndarray, seed: int = 0, keep: int | Non
     order = np.random.default_rng(seed).permutation(model.patches)
     kept = torch.from_numpy(np.sort(order[: keep or config.keep]))[None].to(device)
     hidden = complement(kept, model.patches)
-    restored_BMP = model.restore(model.encode(model.shrink(crop), kept), kept, hidden).float()
+    passed: list[torch.Tensor] = []
+    features_BSD = model.encode(model.shrink(crop), kept, passed)
+    restored_BMP = model.restore(features_BSD, kept, hidden, passed).float()
     patches_BLP = patchify(crop, side)
     true_BMP = take(patches_BLP, hidden)
     if config.norm_pix:

@@ -29,8 +29,9 @@ def flops_per_sample(model: MRM, tokens: float, words: float, batch: int = 1, le
     embedding = 2 * patches * encoder.patch_embed.proj.weight.numel()
     encoding = sum(2 * seen * _weights(block) + 4 * seen * seen * width for block in encoder.blocks)
     decoder: Any = model.image_decoder
-    restoring = 2 * seen * _weights(decoder.embed) + 2 * asked * _weights(decoder.pixels)
-    if config.image_decoder == "cross":
+    embedded = len(decoder.blocks) if config.image_decoder == "cross-blocks" else 1
+    restoring = 2 * seen * embedded * _weights(decoder.embed) + 2 * asked * _weights(decoder.pixels)
+    if config.image_decoder != "full":
         for block in decoder.blocks:
             keys = _weights(block.key_value)
             restoring += 2 * seen * keys + 2 * asked * (_weights(block) - keys) + 4 * asked * seen * inner

@@ -18,6 +18,7 @@ Nothing here draws random numbers: what is masked comes in as indices, dropout f
 # V vocabulary
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -81,8 +82,7 @@ class MRM(nn.Module):
         self.predicted = _predicted(config, self.patches - config.keep)
         self.prefix = self.encoder.num_prefix_tokens
         width = self.encoder.embed_dim
-        decoder = IMAGE_DECODERS[config.image_decoder]
-        self.image_decoder = decoder(config, width, self.prefix, self.patches, patch * config.target_scale)
+        self.image_decoder = IMAGE_DECODERS[config.image_decoder](config, self.encoder)
         self.report_decoder = ReportDecoder(config, width)
         contrast = config.contrast_width
         self.contrast = ContrastHeads(width, config.report_width, contrast) if contrast else None
@@ -112,10 +112,11 @@ class MRM(nn.Module):
         small = F.interpolate(crop_BCHW, size=(size, size), mode="bicubic", antialias=self.config.antialias)
         return small.expand(-1, channels, -1, -1)
 
-    def encode(self, image_BCHW: Tensor, kept_BK: Tensor | None = None) -> Tensor:
+    def encode(self, image_BCHW: Tensor, kept_BK: Tensor | None = None, passed: list[Tensor] | None = None) -> Tensor:
         """Prefix tokens, then features of the kept patches (all without `kept_BK`): (B, S, D), after the last norm.
 
-        `image_BCHW` is normalised and of the encoder's size. MAE section 3, arXiv:2111.06377.
+        `image_BCHW` is normalised and of the encoder's size. MAE section 3, arXiv:2111.06377. The list `passed`, if there
+        is one, receives what each block passes on, (B, S, D), before any norm.
         """
         encoder = self.encoder
         x_BLD = encoder._pos_embed(encoder.patch_embed(image_BCHW))  # prefix tokens and positions, any timm ViT
@@ -124,11 +125,18 @@ class MRM(nn.Module):
         x_BSD = encoder.norm_pre(x_BLD)
         for block in encoder.blocks:
             x_BSD = self._run(block, x_BSD)
+            if passed is not None:
+                passed.append(x_BSD)
         return encoder.norm(x_BSD)
 
-    def restore(self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor) -> Tensor:
-        """Pixels of the hidden patches, (B, M, P): a patch's rows, its columns, three channels."""
-        return self.image_decoder(features_BSD, kept_BK, hidden_BM, self._run)
+    def restore(
+        self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, passed: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Pixels of the hidden patches, (B, M, P): a patch's rows, its columns, three channels.
+
+        `passed` is what `encode` gave of each block; the decoder "cross-blocks" needs it.
+        """
+        return self.image_decoder(features_BSD, kept_BK, hidden_BM, self._run, passed)
 
     def context(self, features_BSD: Tensor) -> Tensor:
         """The image as the report decoder sees it, (B, I, R): its mean, and its patches where words attend to them."""
@@ -168,10 +176,11 @@ class MRM(nn.Module):
         `report_to_encoder` scales the gradient of the words on its way into the encoder, and nothing else. `whole_BT`, the
         tokens without masks, asks for vectors to contrast images and reports.
         """
-        features_BSD = self.encode(image_BCHW, kept_BK)
+        passed: list[Tensor] = []
+        features_BSD = self.encode(image_BCHW, kept_BK, passed)
         context_BIR = self.context(scale_gradient(features_BSD, report_to_encoder))
         return MRMOutput(
-            self.restore(features_BSD, kept_BK, hidden_BM),
+            self.restore(features_BSD, kept_BK, hidden_BM, passed),
             self.name_words(context_BIR, tokens_BT, attention_BT, words_W, keys_B, rows_N),
             None if whole_BT is None else self.image_vector(features_BSD),
             None if whole_BT is None else self.report_vector(whole_BT, attention_BT),
@@ -243,18 +252,20 @@ class ImageDecoder(nn.Module):
     positions_LE: Tensor
     block: type[nn.Module] = DecoderBlock
 
-    def __init__(self, config: ModelConfig, width: int, prefix: int, patches: int, target_patch: int) -> None:
+    def __init__(self, config: ModelConfig, encoder: Any) -> None:
         super().__init__()
-        inner = config.decoder_width
-        self.prefix = prefix  # the encoder's class token and registers, which the hidden patches may attend to
-        self.embed = nn.Linear(width, inner)
+        inner, target_patch = config.decoder_width, encoder.patch_embed.patch_size[0] * config.target_scale
+        self.prefix = encoder.num_prefix_tokens  # class token and registers, which the hidden patches may attend to
+        self.embed = nn.Linear(encoder.embed_dim, inner)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, inner).normal_(std=0.02))
-        self.register_buffer("positions_LE", sine_cosine(inner, int(patches**0.5)), persistent=False)
+        self.register_buffer("positions_LE", sine_cosine(inner, encoder.patch_embed.grid_size[0]), persistent=False)
         self.blocks = nn.ModuleList(self.block(inner, config.decoder_heads) for _ in range(config.decoder_depth))
         self.norm = LayerNorm(inner)
         self.pixels = nn.Linear(inner, target_patch**2 * 3)
 
-    def forward(self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run) -> Tensor:
+    def forward(
+        self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run, passed: Sequence[Tensor] = ()
+    ) -> Tensor:
         """Pixels (B, M, P) of the hidden patches.
 
         Two savings do not change the result: before the first block a hidden patch is the same in every image, so its
@@ -286,22 +297,52 @@ class ImageDecoder(nn.Module):
 class CrossDecoder(ImageDecoder):
     """The efficient one: mask tokens of the patches asked for attend to the visible features. arXiv:2401.14391.
 
-    A patch is restored alike whichever others are asked for, so training may ask for a part of them. The paper weighs
-    the feature maps of all encoder blocks; here all decoder blocks see the last one.
+    A patch is restored alike whichever others are asked for, so training may ask for a part of them. All decoder blocks
+    see the encoder's last features.
     """
 
     block = CrossBlock
 
-    def forward(self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run) -> Tensor:
+    def forward(
+        self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run, passed: Sequence[Tensor] = ()
+    ) -> Tensor:
         """Pixels (B, M, P) of the hidden patches."""
-        seen_BSE = self.seen(features_BSD, kept_BK)
         x_BME = self.mask_token + self.positions_LE[hidden_BM]
-        for block in self.blocks:
+        for block, seen_BSE in zip(self.blocks, self.seen_by_blocks(features_BSD, kept_BK, passed), strict=True):
             x_BME = run(block, x_BME, seen_BSE)
         return self.pixels(self.norm(x_BME))
 
+    def seen_by_blocks(self, features_BSD: Tensor, kept_BK: Tensor, passed: Sequence[Tensor]) -> list[Tensor]:
+        """What each block of the decoder sees, (B, S, E)."""
+        return [self.seen(features_BSD, kept_BK)] * len(self.blocks)
 
-IMAGE_DECODERS: dict[str, type[ImageDecoder]] = {"full": ImageDecoder, "cross": CrossDecoder}
+
+class CrossBlocksDecoder(CrossDecoder):
+    """The same with inter-block attention: each block sees its own mix of the features of all encoder blocks.
+
+    CrossMAE section 3.3, arXiv:2401.14391. The mix starts at the last features, as `CrossDecoder` has them. Those of
+    earlier blocks are normalised without weights, since their scale grows from block to block.
+    """
+
+    def __init__(self, config: ModelConfig, encoder: Any) -> None:
+        super().__init__(config, encoder)
+        start = torch.zeros(config.decoder_depth, len(encoder.blocks))
+        start[:, -1] = 1.0
+        self.mix = nn.Parameter(start)  # of encoder blocks, for each block of the decoder
+
+    def seen_by_blocks(self, features_BSD: Tensor, kept_BK: Tensor, passed: Sequence[Tensor]) -> list[Tensor]:
+        """What each block of the decoder sees, (B, S, E)."""
+        earlier = [F.layer_norm(x_BSD, x_BSD.shape[-1:], eps=1e-6) for x_BSD in passed[:-1]]
+        every = [*earlier, features_BSD]
+        mixed = [torch.stack([w * x_BSD for w, x_BSD in zip(row, every, strict=True)]).sum(dim=0) for row in self.mix]
+        return [self.seen(one_BSD, kept_BK) for one_BSD in mixed]
+
+
+IMAGE_DECODERS: dict[str, type[ImageDecoder]] = {
+    "full": ImageDecoder,
+    "cross": CrossDecoder,
+    "cross-blocks": CrossBlocksDecoder,
+}
 
 
 class _ScaledGradient(torch.autograd.Function):
