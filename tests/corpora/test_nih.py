@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from mrm.corpora import nih, prepare, splits
+from mrm.corpora import prepare, splits
+from mrm.corpora.class_names import NIH as CLASSES
 from mrm.corpora.contract import Options, Release
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
@@ -29,7 +30,7 @@ def test_the_download_becomes_records_sets_and_lists(source, tmp_path, capsys):
         "train_50": 26,
     }
     read = Records.load(tmp_path / "out/train.csv", None)  # as fine-tuning does
-    assert read.classes == nih.CLASSES
+    assert read.classes == CLASSES
     assert [r.labels for r in read] == [r.labels for r in corpus.splits["train"]]
     assert all(r.image.is_file() for r in read)
     assert read[0].extra["age"] == "58"
@@ -39,7 +40,7 @@ def test_the_download_becomes_records_sets_and_lists(source, tmp_path, capsys):
 def test_lists_are_read_back_with_the_source_as_their_images(source, tmp_path):
     corpus = prepare("nih", source, tmp_path / "out")
     for file, split in (("train_list.txt", "train"), ("test_list.txt", "test"), ("train_10.txt", "train_10")):
-        listed = Records.load(tmp_path / "out" / file, nih.CLASSES, images=source)
+        listed = Records.load(tmp_path / "out" / file, CLASSES, images=source)
         assert [(r.image, r.labels) for r in listed] == [(r.image, r.labels) for r in corpus.splits[split]]
 
 
@@ -129,7 +130,7 @@ def test_an_unknown_finding_is_refused_with_its_line(source, tmp_path):
 def real(shared_data, tmp_path_factory) -> Release:
     """The real table, as if every image were there."""
     folder, file = tmp_path_factory.mktemp("nih"), "Data_Entry_2017_v2020.csv.gz"
-    return read_as_if_complete(nih, folder, file, shared_data / "official" / file, lambda row: row["Image Index"])
+    return read_as_if_complete("nih", folder, file, shared_data / "official" / file, lambda row: row["Image Index"])
 
 
 def test_the_real_table_has_the_publishers_counts(real):
@@ -137,7 +138,7 @@ def test_the_real_table_has_the_publishers_counts(real):
     assert len(set(real.records.patients)) == 30_805
     assert len(real.records.classes) == 14
     assert real.excluded == []
-    positives = dict(zip(nih.CLASSES, real.records.labels_NC.sum(axis=0).astype(int), strict=True))
+    positives = dict(zip(CLASSES, real.records.labels_NC.sum(axis=0).astype(int), strict=True))
     assert positives == {
         **{"Atelectasis": 11559, "Cardiomegaly": 2776, "Effusion": 13317, "Infiltration": 19894, "Mass": 5782},
         **{"Nodule": 6331, "Pneumonia": 1431, "Pneumothorax": 5302, "Consolidation": 4667, "Edema": 2303},

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from mrm import corpora, runs
+from mrm import runs
 from mrm.audit import fingerprints
-from mrm.corpora import inspection, nih, prepare
+from mrm.corpora import catalogue, description, inspection, prepare
+from mrm.corpora import preparing as corpus_preparing
 from mrm.corpora.contract import Options, Release, find_table, inside, list_images, read_table
 from mrm.data.records import Record, Records
 from mrm.runs import preparing
@@ -46,12 +47,15 @@ def release_of(source, labels: str = "01" * 15, **fields) -> Release:
 @pytest.fixture
 def use(monkeypatch):
     """A function that makes `nih` return a given release."""
-    return lambda release: monkeypatch.setattr(nih, "read", lambda source, options: release)
+    return lambda release: monkeypatch.setattr(corpus_preparing, "read", lambda *_, **__: release)
 
 
-def test_every_corpus_has_its_module_and_is_named_for_an_unknown_one(tmp_path):
-    for name in corpora.CORPORA:
-        assert callable(__import__(f"mrm.corpora.{name}", fromlist=["read"]).read)
+def test_every_corpus_has_its_description_or_module_and_is_named_for_an_unknown_one(tmp_path):
+    for name, title in catalogue.CORPORA.items():
+        if name in (*corpus_preparing.PROGRAMS, "custom"):
+            assert callable(__import__(f"mrm.corpora.{name}", fromlist=["read"]).read)
+        else:
+            assert description.load(name).corpus == title
     with pytest.raises(RecordError, match=r"unknown corpus 'imagenet'; choose from nih, chexpert, rsna"):
         prepare("imagenet", tmp_path, tmp_path / "out")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mrm.corpora import chexpert, class_names, mimic
+from mrm.corpora import class_names, description, mimic
 from mrm.corpora.phantoms import phantom
 from mrm.interop import finding_names
 from mrm.interop.finding_names import names_of, translate
@@ -16,7 +16,7 @@ XRV = (  # the order in which TorchXRayVision documents its 18 pathologies
 PUBLISHED = {
     "mrm": phantom.FINDINGS,
     "nih": class_names.NIH,
-    "chexpert": chexpert.OBSERVATIONS,
+    "chexpert": description.load("chexpert").labels.classes,
     "mimic": mimic.CLASSES,
     "torchxrayvision": XRV,
 }

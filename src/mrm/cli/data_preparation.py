@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
 
 from mrm.cli.command import commands
 from mrm.cli.shared_options import Images, Workers
@@ -12,11 +11,9 @@ from mrm.corpora.options import Options
 from mrm.data.config import OnError, PackConfig
 from mrm.system.errors import ConfigError, PackError, RecordError
 
-CorpusName = Literal["nih", "chexpert", "rsna", "siim", "mimic", "openi", "covid", "custom"]
-
 
 def prepare(
-    corpus: CorpusName,
+    corpus: str,
     /,
     source: Path,
     options: Options,
@@ -26,15 +23,17 @@ def prepare(
 ) -> None:
     """Make audited records of a public corpus, from the folder it was downloaded to.
 
-    CORPUS is nih, chexpert, rsna, siim, mimic, openi, covid or custom (your own images and reports). The download is
-    only read. Run the same command again to resume it after an interruption. Of your own tables, --preview shows how
-    they are understood before anything is written.
+    CORPUS is nih, chexpert, rsna, siim, mimic, openi, covid, chexpert-test, chexpert-plus, padchest, rexgradient,
+    brax, rocov2, vindr, vinbigdata, chestx-det, object-cxr, ranzcr, candid-ptx, ms-cxr, covidx-cxr4, covidx-cxr3,
+    tbx11k, shenzhen, montgomery or jsrt; custom for your own images and reports; or a YAML file that describes a
+    corpus or an export. The download is only read. Run the same command again to resume it after an interruption.
+    Of your own tables, --preview shows how they are understood before anything is written.
 
     Example:
         mrm prepare nih --source downloads/ChestX-ray14 --out data/nih
 
     Data:
-        corpus: nih, chexpert, rsna, siim, mimic, openi, covid or custom.
+        corpus: the name of a corpus, custom, or a YAML file.
         source: the folder of the download.
         out: the folder to write: records, label lists, corpus.json and audit.json.
 

@@ -45,6 +45,20 @@ class Exclusion:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Box:
+    """A box on an image, in pixels of the stored image; x and y of its upper left corner. `where` is the place of its row."""
+
+    name: str  # of the class
+    x: float
+    y: float
+    width: float
+    height: float
+    reader: str = ""
+    text: str = ""  # a phrase that describes what is in it
+    where: str = ""
+
+
 def file_stem(name: str) -> str:
     """`stage_2_train_images/abc.dcm` -> `abc`. Images are identified without folder and format."""
     stem, dot, suffix = PurePosixPath(name).name.rpartition(".")
@@ -89,6 +103,7 @@ class Release:
     understood: str = ""  # how the tables were understood, for people
     files: Mapping[str, str] = field(default_factory=dict)  # further files of the output folder: name -> text
     advice: str = ""  # what to do where no record is left
+    boxes: Mapping[str, Sequence[Box]] = field(default_factory=dict)  # of findings, by the names of their images
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mrm.corpora import custom, inspection, splits, temporal, writing
+from mrm.corpora import boxes, custom, description, inspection, splits, temporal, writing
+from mrm.corpora import described as described_corpus
+from mrm.corpora.catalogue import CORPORA
 from mrm.corpora.contract import ABSENT, UNNAMED, Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.corpora.writing import Corpus
@@ -22,16 +24,7 @@ from mrm.system import output_folder
 from mrm.system.errors import RecordError
 
 ADVICE = {ABSENT: "Unpack the images and keep them where the publisher puts them"}  # by the largest reason
-CORPORA = {  # name -> what it is; `mrm.corpora.NAME` reads it
-    "nih": "NIH ChestX-ray14",
-    "chexpert": "CheXpert v1.0, full size or small",
-    "rsna": "RSNA Pneumonia Detection Challenge, stage 2",
-    "siim": "SIIM-ACR Pneumothorax Segmentation",
-    "mimic": "MIMIC-CXR-JPG 2.0.0 with the reports of MIMIC-CXR",
-    "openi": "Open-i, Indiana University chest X-rays",
-    "covid": "COVID-19 Image Data Collection",
-    "custom": "your own images and reports, by a table or a folder",
-}
+PROGRAMS = ("rsna", "siim", "mimic", "openi", "covid")  # read by `mrm.corpora.NAME`; the others by a description
 
 
 def prepare(name: str, source: Path | str, out: Path | str, options: Options | None = None) -> Corpus:
@@ -53,6 +46,7 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
         records, unreadable = inspection.inspect(release.records, out, options, release.headers)
     release = _narrowed(release, records, unreadable, options)
     _require_records(name, release, source, out)
+    release = boxes.inside_images(release)
     release, sets = _divided(release, options)
     if release.finish:
         with output_folder.writing(out):
@@ -89,9 +83,14 @@ def preview(
 
 def read(name: str, source: Path, options: Options, kept: Path | None = None, keeps: bool = True) -> Release:
     """What the module of the corpus reads from `source`. Headers that `custom` reads are kept in `kept`, if it `keeps`."""
-    if name == "custom":
-        return custom.read(source, options, HeaderIndex(kept, keeps))
-    return import_module(f"mrm.corpora.{name}").read(source, options)
+    if name in PROGRAMS:
+        return import_module(f"mrm.corpora.{name}").read(source, options)
+    described = None if name == "custom" else description.load(name)
+    if described:
+        return described_corpus.read(described, source, options)
+    if name != "custom":
+        options = replace(options, config=Path(name))
+    return custom.read(source, options, HeaderIndex(kept, keeps))
 
 
 def _require_records(name: str, release: Release, source: Path, out: Path) -> None:
@@ -102,7 +101,9 @@ def _require_records(name: str, release: Release, source: Path, out: Path) -> No
     of_rows = [e for e in release.excluded if not e.reason.startswith(UNNAMED)]
     reasons = Counter(e.reason for e in of_rows or release.excluded).most_common()
     if not reasons:
-        raise RecordError(f"{source}: has the tables of {CORPORA[name]} but none of its images. {ADVICE[ABSENT]}")
+        raise RecordError(
+            f"{source}: has the tables of {CORPORA.get(name, name)} but none of its images. {ADVICE[ABSENT]}"
+        )
     reason, count = reasons[0]
     example = next(e for e in release.excluded if e.reason == reason)
     advice = ADVICE.get(reason, "") if not release.advice else release.advice
@@ -147,8 +148,10 @@ def _patient_notes(release: Release, options: Options) -> list[str]:
 
 
 def _require_corpus(name: str) -> None:
-    if name not in CORPORA:
-        raise RecordError(f"unknown corpus {name!r}; choose from {', '.join(CORPORA)}")
+    if name not in CORPORA and not description.is_description(name):
+        raise RecordError(
+            f"unknown corpus {name!r}; choose from {', '.join(CORPORA)}, or give a description (FILE.yaml)"
+        )
 
 
 def _require_source(source: Path) -> None:

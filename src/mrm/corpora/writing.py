@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pydicom
 
+from mrm.corpora import boxes
 from mrm.corpora.contract import Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.corpora.splits import LISTS, as_listed
@@ -59,10 +60,14 @@ def write(
     files = [EXCLUDED, *(f"{stem}{suffix}" for stem in tables for suffix in (".csv", ".parquet"))]
     with writing(out):
         _remove_previous(out)
+        if any(release.boxes.values()):
+            files.append(boxes.FILE)
         write_json(out / PLANNED, {"files": [*files, *release.files, *lists]})
         for stem, records in tables.items():
             records.to_csv(out / f"{stem}.csv")
             records.to_parquet(out / f"{stem}.parquet")
+        if boxes.FILE in files:
+            write_csv(out / boxes.FILE, boxes.HEADER, boxes.rows(release.boxes, release.records, out))
         for file, text in release.files.items():
             write_whole(out / file, text.encode())
         notes = list(release.notes)

@@ -46,7 +46,7 @@ def _records(path: Path, text: str, sign: str, before: int, header: int) -> Rows
     A quote that is never closed would silently swallow the rest of the file; an end mark shows whether one is open. Excel
     appends empty fields; those beyond the header, whose last line is `header` or the first, are cut off.
     """
-    end = "\x04end of file\x04"
+    end = "\x04end-of-file\x04"  # without a sign that may separate columns
     csv.field_size_limit(LONGEST_LINE)
     lines = (match[0] for match in LINE.finditer(text))  # one at a time, as a copy of the text in UCS-4 is large
     records = itertools.chain(itertools.islice(lines, before, None), ["\n", end])

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from mrm.corpora import chexpert
+from mrm.corpora import description
 from tests.support.image_files import write_image
 
-HEADER = ",".join(chexpert.COLUMNS)
+OBSERVATIONS = description.load("chexpert").labels.classes
+HEADER = ",".join(["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *OBSERVATIONS])
 CELLS = {"Cardiomegaly": "1.0", "Atelectasis": "-1.0", "Consolidation": "-1.0", "Edema": "0.0", "Fracture": "-1.0"}
 
 
@@ -13,7 +14,7 @@ def row(prefix: str, patient: int, view: str = "frontal", split: str = "train") 
     path = f"{prefix}/{split}/patient{patient:05}/study1/view1_{view}.jpg"
     projection = "AP" if view == "frontal" else ""
     stated = {**CELLS, **({"Pleural Effusion": "1.0"} if view == "lateral" else {})}
-    labels = [stated.get(c, "") for c in chexpert.OBSERVATIONS]
+    labels = [stated.get(c, "") for c in OBSERVATIONS]
     return ",".join([path, "Female", "68", view.capitalize(), projection, *labels])
 
 

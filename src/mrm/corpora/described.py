@@ -1,0 +1,243 @@
+"""Reads a corpus as its description says (`mrm.corpora.description`): rows to images, columns to labels, boxes and sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from mrm.corpora.boxes import boxes_of
+from mrm.corpora.contract import (
+    ABSENT,
+    DUPLICATE,
+    IMAGES,
+    TWICE,
+    UNLABELLED,
+    Box,
+    Exclusion,
+    Options,
+    Release,
+    Row,
+    by_key,
+    file_stem,
+    image_key,
+    inside,
+    list_images,
+    plain_age,
+    unique_rows,
+)
+from mrm.corpora.described_tables import Opened, folder_of, open_tables
+from mrm.corpora.description import BOX, FACTS, SPLITS, CorpusDescription, Table, value, values
+from mrm.corpora.languages import language_notes
+from mrm.corpora.stated_labels import StatedLabels
+from mrm.data.records import Record, Records
+from mrm.data.sections import select_sections
+from mrm.system.errors import RecordError
+from mrm.system.text_files import read_text
+
+
+class Files:
+    """The images of a download, by path or by name, as the description says."""
+
+    def __init__(self, corpus: CorpusDescription, source: Path, root: Path, excluded: list[Exclusion]) -> None:
+        self.by_name, self.source, self.root = corpus.images.by == "name", source, root
+        key = file_stem if self.by_name else image_key
+        listed = list_images(root, *corpus.images.folders, suffixes=("",) if corpus.images.any_suffix else IMAGES)
+        self.known = by_key(listed, key, excluded, first=corpus.images.first)
+        self.excluded = excluded
+
+    def keys(self, table: Table, row: Row) -> tuple[str, ...]:
+        """What the image of a row may be found by. Raises RecordError for a path that leads out of the folder."""
+        paths = [inside(self.root, text, row.where) for text in values(table.columns["image_path"], row.cells)]
+        if not paths:
+            raise RecordError(f"{row.where}: names no image in {table.columns['image_path']}")
+        return tuple(file_stem(path) if self.by_name else image_key(path) for path in paths)
+
+    def find(self, keys: Sequence[str]) -> tuple[str, Path] | None:
+        """Name and file of the first of the keys that is there; copies in other folders or formats are excluded."""
+        there = [self.known[key] for key in dict.fromkeys(keys) if key in self.known]
+        self.excluded += [Exclusion(name, TWICE, there[0][0]) for name, _ in there[1:]]
+        return (there[0][1].relative_to(self.source).as_posix(), there[0][1]) if there else None
+
+
+def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
+    """The records of a described corpus, with its sets and boxes. Raises RecordError for tables that do not fit."""
+    root = folder_of(corpus, source)
+    excluded: list[Exclusion] = []
+    corpus, opened, notes = open_tables(corpus, root, excluded)
+    files = Files(corpus, source, root, excluded)
+    of_records = [one for one in opened if one.table.holds == "records"]
+    groups = _grouped(corpus, files, of_records, excluded)
+    reader = StatedLabels(corpus.labels, (row for group in groups.values() for _, row in group))
+    records, boxes = list[Record](), dict[str, list[Box]]()
+    for key, group in groups.items():
+        labels = reader([row for _, row in group], [_fact("reader", *one) for one in group])
+        if place := files.find(key):
+            records.append(_record(corpus, root, *place, *group[0], labels, options))
+            if own := [box for table, row in group for box in boxes_of(row, table.columns, corpus)]:
+                boxes[place[0]] = own
+        else:
+            excluded.append(Exclusion(_image_of(*group[0]), ABSENT))
+    _add_boxes(corpus, files, opened, {record.name for record in records}, boxes)
+    mentioned = {key for one in of_records for row in one.rows for key in files.keys(one.table, row)}
+    excluded += [Exclusion(name, UNLABELLED) for key, (name, _) in files.known.items() if key not in mentioned]
+    every = Records(records, reader.classes, str(of_records[0].path))
+    sets, lists, missing = _sets(corpus, root, every)
+    return Release(
+        records=every,
+        inputs=[*(one.path for one in opened if one.path.is_file()), *lists.values()],
+        version=corpus.version,
+        splits=sets,
+        excluded=excluded,
+        expected={k: v for k, v in corpus.expected.items() if k not in corpus.sets.values() or (root / k).is_file()},
+        counts=_counts(of_records, lists) | _studies(corpus, records),
+        purpose=corpus.purpose,
+        key=file_stem if files.by_name else partial(_list_key, corpus),
+        list_classes=corpus.labels.listed or reader.classes,
+        uncertain=corpus.labels.uncertain,
+        unstated_absent=corpus.labels.unstated_absent,
+        notes=[*corpus.notes, *notes, *missing, *language_notes(records, corpus.language)],
+        boxes=boxes,
+    )
+
+
+# Rows and records -------------------------------------------------------------------------------------------
+
+
+def _fact(name: str, table: Table, row: Row) -> str:
+    """What a row states of one of our names."""
+    return value(table.columns[name], row.cells) if name in table.columns else ""
+
+
+def _image_of(table: Table, row: Row) -> str:
+    """The image as the row names it."""
+    return _fact("image_path", table, row)
+
+
+def _grouped(
+    corpus: CorpusDescription, files: Files, opened: Sequence[Opened], excluded: list[Exclusion]
+) -> dict[tuple[str, ...], list[tuple[Table, Row]]]:
+    """The rows of each image, by what it may be found by. Repeated rows are excluded; where a row is an image, also
+    rows that contradict each other."""
+    groups: dict[tuple[str, ...], list[tuple[Table, Row]]] = {}
+    for one in opened:
+        rows: Iterable[Row] = one.rows
+        if corpus.labels.rows == "image":
+            named = unique_rows(rows, lambda row, table=one.table: _image_of(table, row), excluded)  # type: ignore[misc]
+            rows = (row for _, row in named)
+        else:
+            rows = _different(one, excluded)
+        for row in rows:
+            groups.setdefault(files.keys(one.table, row), []).append((one.table, row))
+    return groups
+
+
+def _different(opened: Opened, excluded: list[Exclusion]) -> Iterator[Row]:
+    """The rows of a table, each once."""
+    seen = set[tuple[str, ...]]()
+    for row in opened.rows:
+        cells = tuple(row.cells.values())
+        if cells in seen:
+            excluded.append(Exclusion(_image_of(opened.table, row), DUPLICATE, f"line {row.line}"))
+        else:
+            yield row
+        seen.add(cells)
+
+
+def _record(
+    corpus: CorpusDescription,
+    root: Path,
+    name: str,
+    file: Path,
+    table: Table,
+    row: Row,
+    labels: tuple[float, ...],
+    options: Options,
+) -> Record:
+    parts = [f"{title}: {text}" for title, rule in corpus.report.items() if (text := value(rule, row.cells))]
+    report = "\n".join(parts) or _fact("report_content", table, row)
+    extra = {c: _fact(c, table, row) for c in table.columns if c not in (*FACTS, *BOX)}
+    if "age" in extra:
+        extra["age"] = plain_age(extra["age"])
+    for column in (c for c in extra if c.endswith("mask_path")):
+        masks = (root / inside(root, path, row.where) for path in values(table.columns[column], row.cells))
+        extra[column] = next((str(mask.absolute()) for mask in masks if mask.is_file()), "")
+    return Record(
+        image=file,
+        report=select_sections(report, options.sections) if report else "",
+        patient=_fact("patient_id", table, row),
+        study=_fact("study_id", table, row),
+        view=_fact("view", table, row),
+        labels=labels,
+        extra={c: text for c, text in {**extra, "split": _set_of(table, row)}.items() if text},
+        name=name,
+    )
+
+
+def _set_of(table: Table, row: Row) -> str:
+    """The publisher's set of a row: train, val, test, or nothing."""
+    text = table.split or _fact("split", table, row)
+    if text and text.lower() not in SPLITS:
+        raise RecordError(f"{row.where}: unknown set {text!r}; known are {', '.join(SPLITS)}")
+    return SPLITS[text.lower()] if text else ""
+
+
+def _add_boxes(
+    corpus: CorpusDescription, files: Files, opened: Sequence[Opened], names: set[str], boxes: dict[str, list[Box]]
+) -> None:
+    """Add the boxes of tables that hold nothing else; those of images that are no records are not counted."""
+    for one in (one for one in opened if one.table.holds == "boxes"):
+        for row in one.rows:
+            place = files.find(files.keys(one.table, row))
+            if place and place[0] in names:
+                boxes.setdefault(place[0], []).extend(boxes_of(row, one.table.columns, corpus))
+
+
+# Sets -------------------------------------------------------------------------------------------------------
+
+
+def _sets(
+    corpus: CorpusDescription, root: Path, records: Records
+) -> tuple[dict[str, Records], dict[str, Path], list[str]]:
+    """The publisher's sets, by the tables or by lists of names; the lists, and notes on those that are missing."""
+    if corpus.sets:
+        lists = {file: root / file for file in corpus.sets.values() if (root / file).is_file()}
+        if missing := [file for file in corpus.sets.values() if file not in lists]:
+            return {}, {}, [f"{' and '.join(missing)} not in the source: the official test set is unknown"]
+        names = {split: {_plain(corpus, name) for name in _names(lists[file])} for split, file in corpus.sets.items()}
+        chosen = {split: records.where(lambda r, n=n: _plain(corpus, r.name) in n) for split, n in names.items()}  # type: ignore[misc]
+        return chosen, lists, []
+    stated = dict.fromkeys(SPLITS.values())
+    sets = {split: records.where(lambda r, s=split: r.extra.get("split") == s) for split in stated}  # type: ignore[misc]
+    return {split: part for split, part in sets.items() if part}, {}, []
+
+
+def _names(path: Path) -> list[str]:
+    """The image names in a publisher's list. Raises RecordError for a list without any."""
+    names = read_text(path).split()
+    if not any(name.lower().endswith(IMAGES) for name in names):
+        raise RecordError(f"{path}: has no image names; download the publisher's list, or remove this one")
+    return names
+
+
+def _plain(corpus: CorpusDescription, name: str) -> str:
+    """What a name in a list and that of a record have in common."""
+    return file_stem(name) if corpus.images.by == "name" else _list_key(corpus, name)
+
+
+def _list_key(corpus: CorpusDescription, name: str) -> str:
+    """`CheXpert-v1.0/train/p/s/v.jpg` -> `train/p/s/v`: without the folder of the corpus, and the format."""
+    folder = next((f for f in corpus.folders if name.startswith(f"{f}/")), "")
+    return image_key(name.removeprefix(f"{folder}/"))
+
+
+def _counts(opened: Sequence[Opened], lists: Mapping[str, Path]) -> dict[str, int]:
+    """Rows of each table, and names in each list."""
+    rows = {f"rows of {one.table.name}": one.total for one in opened}
+    counts = {"rows": sum(rows.values())} if len(rows) == 1 else rows
+    return counts | {file: len(_names(path)) for file, path in lists.items()}
+
+
+def _studies(corpus: CorpusDescription, records: Sequence[Record]) -> dict[str, int]:
+    """The number of studies, where the publisher states one."""
+    return {"studies": len({r.study for r in records})} if "studies" in corpus.expected else {}

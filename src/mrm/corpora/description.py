@@ -1,0 +1,208 @@
+"""A corpus as a description: its tables, columns, labels, sets and counts, in a YAML file (`descriptions/`, or a user's own).
+
+The words are those of the description of an export (`mrm.corpora.custom.description`): `tables` with `columns` by our names,
+`labels`. What a file says is exact, nothing is found out: another release's columns are refused.
+
+A column is named by a rule: `PatientID`; several separated by ` | `, of which the first that is stated counts; a
+template such as `{ImageDir}/{ImageID}`; a text such as `=Nodule`; a name in parentheses may be missing. `match` takes columns out of a column: the
+named groups of a pattern.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mrm.corpora.contract import Purpose
+from mrm.corpora.custom import description as exports
+from mrm.corpora.custom.values import declared
+from mrm.data.records import RESERVED
+from mrm.system.errors import ConfigError, RecordError
+from mrm.system.yaml_files import read_yaml
+
+FACTS = (*RESERVED, "split", "reader", "text_file")  # columns with a meaning; others are kept with the record
+BOX = ("class", "x", "y", "width", "height", "x2", "y2", "box", "text")  # columns of a box
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
+          "dev": "val", "test": "test"}  # fmt: skip
+Form = Literal["xywh", "xyxy", "shapes"]
+_PART = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True)
+class Table(exports.Table):
+    """A table: `file` names it, with other releases' names after ` | `; `scans/*.png` are files, whose column is `file`.
+
+    Rows are records, or boxes of their images, or facts whose columns are joined to the records by a `key` of both.
+    """
+
+    holds: Literal["records", "boxes", "facts"] = "records"
+    header: tuple[str, ...] = ()  # names of the columns, where the file has none
+    match: dict[str, str] = field(default_factory=dict)  # column: a pattern whose named groups are columns
+    only: dict[str, str] = field(default_factory=dict)  # column, also of facts: a pattern; rows without it are left out
+    key: str = ""  # of facts
+    split: str = ""  # train, val or test, of all rows
+    optional: bool = False
+
+    @property
+    def name(self) -> str:
+        """The first name of its file, without folders."""
+        return Path(self.file.split(" | ")[0]).name
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How labels are stated: in a column for each class, or in one `column` that names the findings of a row.
+
+    `values` adds words to 1, 0, -1 and nothing; `*` is any other word. A row is that of an `image`, or one `finding` of several, or what one
+    `reader` says of an image. Of several readers the majority counts, and a tie is uncertain.
+    """
+
+    classes: tuple[str, ...] = ()  # in their order; of one column, by default the names that occur
+    columns: dict[str, str] = field(default_factory=dict)  # class: its column, if of another name
+    values: dict[str, str] = field(default_factory=dict)  # word: 1 present, 0 absent, -1 uncertain, empty not stated
+    column: str = ""  # the column that names the findings
+    separator: str = ""  # between findings in one cell; `list` for a list in brackets
+    rows: Literal["image", "finding", "reader"] = "image"
+    normal: tuple[str, ...] = ()  # names that are no finding
+    names: dict[str, str] = field(default_factory=dict)  # as written: the class, or nothing for a name that is left out
+    listed: tuple[str, ...] = ()  # the classes of the sets and label lists, by default all
+    uncertain: dict[str, str] = field(default_factory=dict)  # class: ones, zeros or ignore, in label lists
+    absent: tuple[str, ...] = ()  # classes of which an empty cell means 0, in the records too
+    unstated_absent: bool = False  # an empty cell is 0 in label lists
+
+    def __post_init__(self) -> None:
+        declared(self.values)
+
+    @property
+    def needed(self) -> list[str]:
+        """The rules of the columns that hold labels: of each class, or of the one that names findings."""
+        return [self.column] if self.column else [self.columns.get(c, c) for c in self.classes]
+
+
+@dataclass(frozen=True)
+class Images:
+    """How rows find their images: by the path below the corpus's folder, or by a name that is unique in it."""
+
+    by: Literal["path", "name"] = "path"
+    folders: tuple[str, ...] = ()  # where they are sought, by default everywhere
+    first: str = ".png"  # the format that is taken where an image is there in two
+    any_suffix: bool = False  # also files without the suffix of an image
+
+
+@dataclass(frozen=True)
+class CorpusDescription:
+    """A corpus, see the top of this file."""
+
+    corpus: str  # its title
+    tables: tuple[Table, ...]
+    version: str
+    folders: tuple[str, ...] = (".",)  # the corpus's folder below the source, the first that has a table
+    images: Images = field(default_factory=Images)
+    labels: Labels = field(default_factory=Labels)
+    report: dict[str, str] = field(default_factory=dict)  # title of a section: its column
+    language: str = "en"  # of the reports
+    box: Form = "xywh"  # what the column `box` states
+    sets: dict[str, str] = field(default_factory=dict)  # train, val or test: a list of image names
+    purpose: Purpose = "labels"
+    expected: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not any(table.holds == "records" for table in self.tables):
+            raise RecordError("tables: none holds records")
+        for table in self.tables:
+            _check(table)
+        named = [*self.sets, *(table.split for table in self.tables if table.split)]
+        if unknown := sorted(set(named) - set(SPLITS.values())):
+            raise RecordError(f"unknown set {', '.join(unknown)}; choose from train, val, test")
+
+    @property
+    def needed(self) -> set[str]:
+        """The columns that any rule names."""
+        tables = [rule for t in self.tables for rule in (*t.columns.values(), *t.match, *t.only, t.key)]
+        rules = [*tables, *self.report.values(), *self.labels.needed]
+        return {r.strip("()") for rule in rules for part in alternatives(rule) for r in (_parts(part) or [part])}
+
+
+def _check(table: Table) -> None:
+    """Raises RecordError for a table whose columns say too little, and for a pattern that is none."""
+    needed = {"records": ("image_path",), "boxes": ("image_path", "class"), "facts": ()}[table.holds]
+    if missing := [name for name in needed if name not in table.columns]:
+        raise RecordError(f"table {table.name}: columns: no {', '.join(missing)}")
+    if bool(table.key) != (table.holds == "facts"):
+        raise RecordError(f"table {table.name}: `key` is needed for facts, and for nothing else")
+    for column, pattern in [*table.match.items(), *table.only.items()]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise RecordError(f"table {table.name}: {column}: {pattern!r} is not a pattern ({error})") from error
+
+
+def is_description(name: str) -> bool:
+    """Whether the name of a corpus is that of a user's YAML file."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def load(name: str) -> CorpusDescription | None:
+    """The description of a corpus of that name or in that YAML file; None if a file describes an export, as for `custom`.
+
+    Raises ConfigError that names the setting that is wrong.
+    """
+    if not is_description(name):
+        with resources.as_file(resources.files("mrm.corpora") / "descriptions" / f"{name}.yaml") as file:
+            return read_yaml(CorpusDescription, file, f"the description of {name}")
+    try:
+        settings: Any = yaml.safe_load(Path(name).read_bytes())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{name}: is no YAML file that can be read ({' '.join(str(error).split())})") from error
+    if isinstance(settings, dict) and "corpus" not in settings:
+        return None
+    return read_yaml(CorpusDescription, Path(name))
+
+
+# Rules ------------------------------------------------------------------------------------------------------
+
+
+@cache
+def alternatives(rule: str) -> tuple[str, ...]:
+    """The rules of which the first that is stated counts."""
+    return tuple(part.strip() for part in rule.split(" | "))
+
+
+@cache
+def _parts(rule: str) -> tuple[str, ...]:
+    """The columns of a template; none for the name of a column."""
+    return tuple(_PART.findall(rule))
+
+
+def columns_of(rule: str) -> list[set[str]]:
+    """For each alternative of a rule, the columns that a table must have for it."""
+    return [set() if r[0] in "(=" else set(_parts(r) or [r]) for r in alternatives(rule)]
+
+
+def values(rule: str, cells: Mapping[str, str]) -> list[str]:
+    """What each alternative of a rule states in a row, without those that state nothing."""
+    return [text for r in alternatives(rule) if (text := _value(r, cells))]
+
+
+def value(rule: str, cells: Mapping[str, str]) -> str:
+    """What a rule states in a row; empty if nothing is stated."""
+    if text := cells.get(rule):  # the name of a column, as most rules are
+        return text
+    return next((text for r in alternatives(rule) if (text := _value(r, cells))), "")
+
+
+def _value(rule: str, cells: Mapping[str, str]) -> str:
+    if rule.startswith("="):
+        return rule[1:]
+    if names := _parts(rule):
+        parts = {name: cells.get(name, "") for name in names}
+        return _PART.sub(lambda m: parts[m[1]], rule) if all(parts.values()) else ""
+    return cells.get(rule.strip("()"), "")
