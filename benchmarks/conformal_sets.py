@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm.corpora.folds import folds_of
+from mrm.data.folds import folds_of
 from mrm.data.records import Records
 from mrm.evaluation import floors, probes
 from mrm.evaluation.probes import Labelled

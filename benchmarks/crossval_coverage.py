@@ -26,7 +26,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import norm
 
-from mrm.corpora.folds import folds_of
+from mrm.data.folds import folds_of
 from mrm.data.records import Record, Records
 from mrm.statistics import intervals
 from mrm.statistics.comparison import delong_interval

@@ -8,8 +8,8 @@ import pytest
 
 from mrm.corpora import prepare
 from mrm.corpora.contract import Options
-from mrm.corpora.languages import language_of
 from mrm.data import images
+from mrm.data.report_languages import language_of
 from mrm.system.errors import ConfigError, MRMError, RecordError
 from tests.support.image_files import write_image
 

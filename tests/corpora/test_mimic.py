@@ -197,3 +197,47 @@ def test_a_missing_table_is_named(source, tmp_path):
     (source / "mimic-cxr-2.0.0-split.csv.gz").unlink()
     with pytest.raises(RecordError, match=r"no mimic-cxr-2\.0\.0-split\.csv"):
         prepare("mimic", source, tmp_path / "out")
+
+
+# The test set labelled by a radiologist -----------------------------------------------------------------------
+
+HAND_LABELLED = "mimic-cxr-2.1.0-test-set-labeled.csv"
+
+
+def write_hand_labels(source: Path, *rows: str, opacity: str = "Airspace Opacity") -> None:
+    columns = sorted(opacity if c == "Lung Opacity" else c for c in CLASSES)
+    (source / HAND_LABELLED).write_text("\n".join([",".join(["study_id", *columns]), *rows]) + "\n")
+
+
+def test_labels_of_a_radiologist_are_a_set_of_their_own(source, tmp_path):
+    write_hand_labels(source, "51967845,1.0,,,,,,,0.0,,,,,-1.0,", "59999999,1.0,,,,,,,,,,,,,")
+    corpus = prepare("mimic", source, tmp_path / "out")
+    (record,) = Records.load(tmp_path / "out/test_labeled.csv", CLASSES)
+    assert record.study == "51967845"
+    stated = {c: v for c, v in zip(CLASSES, record.labels, strict=True) if v == v}
+    assert stated == {"Lung Opacity": 1.0, "Lung Lesion": 0.0, "Pneumothorax": -1.0}
+    assert {name: len(part) for name, part in corpus.splits.items()} == {
+        "train": 4,
+        "val": 1,
+        "test": 1,
+        "test_labeled": 1,
+    }
+    assert HAND_LABELLED in {i["file"] for i in corpus.facts["inputs"]}
+
+
+@pytest.mark.parametrize(
+    ("row", "opacity", "message"),
+    [
+        ("51967845,1.0,,,,,,,0.0,,,,,-1.0,", "Lung Opacity", "no column Airspace Opacity"),
+        (
+            "51967845,yes,,,,,,,0.0,,,,,-1.0,",
+            "Airspace Opacity",
+            f"{HAND_LABELLED}, line 2: .*yes.*; a label is 1.0, 0.0",
+        ),
+        ("51967845,1.0", "Airspace Opacity", "line 2 has 2 fields"),
+    ],
+)
+def test_a_damaged_table_of_a_radiologist_is_refused(source, tmp_path, row, opacity, message):
+    write_hand_labels(source, row, opacity=opacity)
+    with pytest.raises(RecordError, match=message):
+        prepare("mimic", source, tmp_path / "out")

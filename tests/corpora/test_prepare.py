@@ -17,7 +17,8 @@ from mrm import runs
 from mrm.audit import fingerprints
 from mrm.corpora import catalogue, description, inspection, prepare
 from mrm.corpora import preparing as corpus_preparing
-from mrm.corpora.contract import Options, Release, find_table, inside, list_images, read_table
+from mrm.corpora.contract import Options, Release, find_table, inside, read_table
+from mrm.data.folders import list_images
 from mrm.data.records import Record, Records
 from mrm.runs import preparing
 from mrm.system.errors import OutputError, RecordError, UnreachableError

@@ -2,10 +2,12 @@
 
 import pytest
 
-from mrm.corpora import inspection, prepare, rsna, splits
-from mrm.corpora.contract import Options, Release, read_table
+from mrm.corpora import inspection, prepare, splits
+from mrm.corpora.contract import Release, read_table
+from mrm.corpora.options import Options
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
+from tests.support.corpora.official import read_with_images
 from tests.support.corpora.rsna import write_tree
 from tests.support.image_files import contents, write_image
 
@@ -22,8 +24,10 @@ def test_the_download_becomes_records_sets_and_lists(source, tmp_path):
     assert {k: len(v) for k, v in corpus.splits.items()} == {"train": 14, "val": 2, "test": 4, "train_50": 7}
     first = next(r for r in corpus.records if r.patient == "p00")
     assert (first.labels, first.view, first.extra["sex"], first.extra["age"]) == ((1,), "AP", "F", "51")
-    assert first.extra["boxes"] == "264 152 213 379; 562 152 256 453"
     assert first.extra["detail"] == "Lung Opacity"
+    boxes = [line.rpartition("/")[2] for line in (tmp_path / "out/boxes.csv").read_text().splitlines()]
+    assert boxes[1:3] == ["p00.dcm,Pneumonia,2,3,5,6,,", "p00.dcm,Pneumonia,9,8,6,12,,"]
+    assert len(boxes) == 1 + 5 * 2
     assert corpus.facts["classes"]["Pneumonia"] == {
         "positive": 5,
         "negative": 15,
@@ -58,7 +62,7 @@ def test_a_dicom_that_is_cut_off_is_left_out_and_counted(source, tmp_path, cut):
 
 def test_repeated_and_contradictory_rows_are_counted(source, tmp_path):
     table = source / "stage_2_train_labels.csv"
-    table.write_text(table.read_text() + "p01,,,,,0\np00,264.0,152.0,213.0,379.0,1\np04,,,,,0\n")
+    table.write_text(table.read_text() + "p01,,,,,0\np00,2.0,3.0,5.0,6.0,1\np04,,,,,0\n")
     corpus = prepare("rsna", source, tmp_path / "out")
     assert corpus.facts["excluded"] == {"duplicate row": 2, "rows contradict each other": 1}
     assert corpus.facts["found"]["boxes"] == 8
@@ -68,9 +72,9 @@ def test_repeated_and_contradictory_rows_are_counted(source, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("p09,,,,,2", r"line 27: Target '2' is not 0 or 1"),
-        ("p09,1.0,,3.0,4.0,1", r"line 27: Target 1 without a box"),
-        ("../../p09,,,,,0", r"patientId ../../p09: the path .* leads out of the source folder"),
+        ("p09,,,,,2", r"line 27: label '2' in column Target is none of"),
+        ("p00,1.0,,3.0,4.0,1", r"line 27: the box has no y; it needs four numbers"),
+        ("../../p09,,,,,0", r"line 27: the path .* leads out of the source folder"),
         ("p09,0", r"line 27 has 2 fields, but the header has 6"),
     ],
 )
@@ -112,16 +116,14 @@ def real(shared_data, tmp_path_factory) -> Release:
     folder = tmp_path_factory.mktemp("rsna")
     table = folder / "stage_2_train_labels.csv.zip"
     table.write_bytes((shared_data / "official/kaggle_stage_2_train_labels.csv.zip").read_bytes())
-    train = {f"{rsna.TRAIN}/{r['patientId']}.dcm" for r in read_table(table, ("Target",))}
+    train = {f"stage_2_train_images/{r['patientId']}.dcm" for r in read_table(table, ("Target",))}
     listed = (shared_data / "reference-splits/RSNA_Pneumonia/test_list.txt").read_text().split()[::2]
-    found = {rsna.TRAIN: train, rsna.TEST: listed}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rsna, "list_images", lambda _, part, **__: {n: folder / n for n in found[part]})
-        return rsna.read(folder, Options())
+    return read_with_images("rsna", folder, [*sorted(train), *listed])
 
 
 def test_the_real_table_has_the_publishers_counts(real):
-    assert real.counts == {"rows": 30_227, "boxes": 9_555, "labelled patients": 26_684}
+    assert real.counts["rows of stage_2_train_labels.csv"] == 30_227
+    assert sum(map(len, real.boxes.values())) == 9_555
     labels = real.records.labels_NC
     assert ((labels == 1).sum(), (labels == 0).sum(), len(labels)) == (6_012, 20_672, 29_684)
     assert real.excluded == []

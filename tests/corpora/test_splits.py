@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrm.corpora.contract import Options, Release
-from mrm.corpora.splits import HANDFUL, as_listed, choose, cut, divide, fractions, patients_in, published, with_classes
+from mrm.corpora.splits import as_listed, cut, published
+from mrm.data.dividing import HANDFUL, choose, divide, fractions, patients_in, with_classes
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 
@@ -165,7 +166,7 @@ def test_uncertain_and_unstated_labels_follow_the_corpus():
     strict = replace(release, unstated_absent=False)
     assert str(as_listed(records, strict).rows[0].labels) == "(1.0, nan, nan)"
     assert as_listed(records, release, "zeros").rows[0].labels == (0, 0, 0)
-    with pytest.raises(RecordError, match=r"unknown policy maybe for uncertain labels"):
+    with pytest.raises(RecordError, match=r"uncertain labels: unknown policy \['maybe'\]"):
         as_listed(records, release, "maybe")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mrm.audit.fingerprints import DEPTH, Fingerprints, comparable, fingerprint
 from mrm.audit.perceptual_hashes import THRESHOLD, near_pairs
+from mrm.audit.related_corpora import related
 from mrm.data.records import Records
 from mrm.system import hardware
 from mrm.system.errors import RecordError
@@ -208,6 +209,7 @@ class AuditReport:
     overlaps: tuple[Overlap, ...]
     sets: Mapping[str, Coverage] = field(default_factory=dict)
     compared: bool = True  # False for a single set that was not searched for duplicates
+    related: tuple[str, ...] = ()  # sentences on corpora of which one took its images from the other
 
     @property
     def clean(self) -> bool:
@@ -222,7 +224,8 @@ class AuditReport:
             for sentence, count in _notes(coverage):
                 sets_by_note.setdefault(sentence, []).append(f"{name} ({count:,})" if count else name)
         unreadable = [f"{name}: {reason}" for name, c in self.sets.items() for reason in c.unreadable]
-        return [f"{sentence}: {', '.join(names)}" for sentence, names in sets_by_note.items()] + unreadable
+        limits = [f"{sentence}: {', '.join(names)}" for sentence, names in sets_by_note.items()]
+        return [*self.related, *limits, *unreadable]
 
     def between(self, first: str, second: str) -> list[Overlap]:
         """The overlaps of two sets, named in either order."""
@@ -266,7 +269,8 @@ class AuditReport:
         try:
             content = parse_json(text)
             sets = {name: Coverage(**c | {"unreadable": tuple(c["unreadable"])}) for name, c in content["sets"].items()}
-            return AuditReport(tuple(_overlap(o) for o in content["overlaps"]), sets, content.get("compared", True))
+            overlaps = tuple(_overlap(o) for o in content["overlaps"])
+            return AuditReport(overlaps, sets, content.get("compared", True), tuple(content.get("related", ())))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"not an audit report, or damaged ({error!r}); run mrm audit again") from None
 
@@ -309,7 +313,9 @@ def audit_fingerprints(
         overlaps += compare(prints[a], prints[b], (a, b), kinds, threshold, examples)
     for name in prints if within else ():
         overlaps += repeats(prints[name], name, kinds, threshold, examples)
-    return AuditReport(tuple(overlaps), {name: _coverage(p) for name, p in prints.items()}, within or len(prints) > 1)
+    covered = {name: _coverage(p) for name, p in prints.items()}
+    told = tuple(related({name: p.plain_names for name, p in prints.items()}))
+    return AuditReport(tuple(overlaps), covered, within or len(prints) > 1, told)
 
 
 def _coverage(prints: Fingerprints) -> Coverage:

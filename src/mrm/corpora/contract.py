@@ -7,7 +7,6 @@ nothing; `mrm.corpora.prepare` inspects the images, creates the splits and write
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections import Counter
@@ -17,7 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from mrm.corpora.options import Options
-from mrm.data.folders import is_system_file
+from mrm.data.boxes import Box
+from mrm.data.folders import IMAGES
 from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
@@ -25,7 +25,6 @@ from mrm.system.table_form import Rows
 from mrm.system.tables import read_rows, stated
 
 Purpose = Literal["labels", "reports", "masks"]
-IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima", ".tif", ".tiff")
 
 ABSENT = "image absent"  # the reasons that several corpora share
 UNNAMED = "image without "  # how the reasons begin for images that no row names; others are those of rows
@@ -43,20 +42,6 @@ class Exclusion:
     name: str
     reason: str
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box on an image, in pixels of the stored image; x and y of its upper left corner. `where` is the place of its row."""
-
-    name: str  # of the class
-    x: float
-    y: float
-    width: float
-    height: float
-    reader: str = ""
-    text: str = ""  # a phrase that describes what is in it
-    where: str = ""
 
 
 def file_stem(name: str) -> str:
@@ -175,39 +160,6 @@ def inside(source: Path, name: str, where: str) -> str:
     if plain == ".." or plain.startswith("../"):
         raise RecordError(f"{where}: the path {name!r} leads out of the source folder; correct the table")
     return plain
-
-
-def list_images(source: Path, *folders: str, suffixes: Sequence[str] = IMAGES) -> dict[str, Path]:
-    """Every image under `folders` of the source (all of it unless given): relative path -> file, sorted.
-
-    The folders are listed once, because testing for each of 100,000 files in a table would be slow. Links are
-    followed; a folder that is reached twice is listed once.
-    """
-    every = every_file(source, *folders)
-    return {name: file for name, file in every.items() if name.lower().endswith(tuple(suffixes)) and not _left(name)}
-
-
-def _left(name: str) -> bool:
-    """Whether a system left the file, or it is hidden."""
-    path = PurePosixPath(name)
-    return path.name.startswith(".") or is_system_file(path)
-
-
-def every_file(source: Path, *folders: str) -> dict[str, Path]:
-    """Every file under `folders` of the source, whatever it is: relative path -> file, sorted."""
-    found: dict[str, Path] = {}
-    seen: set[tuple[int, int]] = set()
-    for folder in folders or (".",):
-        for base, below, files in os.walk(source / folder, followlinks=True):
-            state = os.stat(base)
-            if (state.st_dev, state.st_ino) in seen:
-                below.clear()
-                continue
-            seen.add((state.st_dev, state.st_ino))
-            below.sort()
-            relative = Path(base).relative_to(source)
-            found.update({(relative / f).as_posix(): Path(base) / f for f in sorted(files)})
-    return found
 
 
 def image_key(name: str) -> str:

@@ -27,12 +27,13 @@ from mrm.corpora.contract import (
     Row,
     file_stem,
     inside,
-    list_images,
     read_table,
     unique_rows,
     without_label,
 )
-from mrm.corpora.splits import LISTS, divide
+from mrm.corpora.splits import LISTS
+from mrm.data.dividing import divide
+from mrm.data.folders import list_images
 from mrm.data.records import Record, Records, read_list
 from mrm.system.errors import RecordError
 

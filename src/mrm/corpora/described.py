@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from mrm.corpora.boxes import boxes_of
 from mrm.corpora.contract import (
     ABSENT,
+    CONTRADICTORY,
     DUPLICATE,
-    IMAGES,
     TWICE,
     UNLABELLED,
-    Box,
     Exclusion,
     Options,
     Release,
@@ -22,15 +20,17 @@ from mrm.corpora.contract import (
     file_stem,
     image_key,
     inside,
-    list_images,
     plain_age,
     unique_rows,
 )
 from mrm.corpora.described_tables import Opened, folder_of, open_tables
 from mrm.corpora.description import BOX, FACTS, SPLITS, CorpusDescription, Table, value, values
-from mrm.corpora.languages import language_notes
+from mrm.corpora.stated_boxes import boxes_of
 from mrm.corpora.stated_labels import StatedLabels
+from mrm.data.boxes import Box
+from mrm.data.folders import IMAGES, list_images
 from mrm.data.records import Record, Records
+from mrm.data.report_languages import language_notes
 from mrm.data.sections import select_sections
 from mrm.system.errors import RecordError
 from mrm.system.text_files import read_text
@@ -72,7 +72,9 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
     records, boxes = list[Record](), dict[str, list[Box]]()
     for key, group in groups.items():
         labels = reader([row for _, row in group], [_fact("reader", *one) for one in group])
-        if place := files.find(key):
+        if labels is None:
+            excluded.append(Exclusion(_image_of(*group[0]), CONTRADICTORY, _lines(group)))
+        elif place := files.find(key):
             records.append(_record(corpus, root, *place, *group[0], labels, options))
             if own := [box for table, row in group for box in boxes_of(row, table.columns, corpus)]:
                 boxes[place[0]] = own
@@ -92,7 +94,7 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
         expected={k: v for k, v in corpus.expected.items() if k not in corpus.sets.values() or (root / k).is_file()},
         counts=_counts(of_records, lists) | _studies(corpus, records),
         purpose=corpus.purpose,
-        key=file_stem if files.by_name else partial(_list_key, corpus),
+        key=partial(_plain, corpus),
         list_classes=corpus.labels.listed or reader.classes,
         uncertain=corpus.labels.uncertain,
         unstated_absent=corpus.labels.unstated_absent,
@@ -112,6 +114,10 @@ def _fact(name: str, table: Table, row: Row) -> str:
 def _image_of(table: Table, row: Row) -> str:
     """The image as the row names it."""
     return _fact("image_path", table, row)
+
+
+def _lines(group: Sequence[tuple[Table, Row]]) -> str:
+    return f"lines {', '.join(str(row.line) for _, row in group)}"
 
 
 def _grouped(
@@ -222,7 +228,7 @@ def _names(path: Path) -> list[str]:
 
 def _plain(corpus: CorpusDescription, name: str) -> str:
     """What a name in a list and that of a record have in common."""
-    return file_stem(name) if corpus.images.by == "name" else _list_key(corpus, name)
+    return file_stem(name) if "name" in (corpus.images.by, corpus.lists_by) else _list_key(corpus, name)
 
 
 def _list_key(corpus: CorpusDescription, name: str) -> str:

@@ -9,8 +9,9 @@ from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
-from mrm.corpora.contract import IMAGES, Exclusion, Row, every_file, file_stem, find_table, inside, rows_of, unique_rows
+from mrm.corpora.contract import Exclusion, Row, file_stem, find_table, inside, rows_of, unique_rows
 from mrm.corpora.description import CorpusDescription, Labels, Table, alternatives, columns_of, value
+from mrm.data.folders import list_images
 from mrm.system.errors import RecordError
 from mrm.system.json_tables import read_json_rows
 from mrm.system.table_form import Rows
@@ -81,15 +82,15 @@ def _has(header: Collection[str], rule: str) -> bool:
 def _open(root: Path, table: Table) -> Iterator[Opened]:
     """The table's file, or each file that its name stands for; nothing for an optional table that is not there."""
     names = alternatives(table.file)
-    name = next((name for name in names if _files(root, name)), "")
+    name = names[0] if names[0].endswith("*") else next((name for name in names if _files(root, name)), "")
+    listed = _named(root, name) if name.endswith("*") else []
+    if listed:
+        rows = [Row(root / name, n, {"file": file, "stem": file_stem(file)}) for n, file in enumerate(listed, 1)]
+        yield _completed(root, Opened(table, root, ("file", "stem"), rows))
+    if name.endswith("*"):
+        return
     if not name and not table.optional:
         find_table(root, *names)  # raises
-    if name.lower().endswith(IMAGES):
-        rows = [
-            Row(root / name, n, {"file": file, "stem": file_stem(file)}) for n, file in enumerate(_named(root, name), 1)
-        ]
-        yield _completed(root, Opened(table, root, ("file", "stem"), rows))
-        return
     for path in _files(root, name) if name else []:
         header, lines = read_json_rows(path) if path.suffix == ".json" else read_rows(path, table.form)
         if table.header:
@@ -114,7 +115,9 @@ def _files(root: Path, name: str) -> list[Path]:
 
 
 def _named(root: Path, pattern: str) -> list[str]:
-    return [name for name in every_file(root) if fnmatch(name, pattern)]
+    """The images of a pattern such as `scans/*`, whatever their format."""
+    folder = pattern.partition("*")[0].rpartition("/")[0]
+    return [name for name in list_images(root, folder) if fnmatch(name, pattern)]
 
 
 def _completed(root: Path, opened: Opened) -> Opened:
@@ -180,7 +183,7 @@ def _require_columns(corpus: CorpusDescription, opened: Opened) -> None:
     """Raises RecordError for a table without a column that its rules need."""
     rules = [*opened.table.columns.values(), *opened.table.only, *([opened.table.key] if opened.table.key else [])]
     if opened.table.holds == "records":
-        rules += [*corpus.report.values(), *corpus.labels.needed]
+        rules += [*corpus.report.values(), *(corpus.labels.needed if not opened.table.file.endswith("*") else [])]
     lacking = [rule for rule in rules if not _has(opened.header, rule)]
     if lacking:
         raise RecordError(f"{_lacking(opened, lacking)} ({corpus.corpus}, {corpus.version})")

@@ -37,7 +37,7 @@ _PART = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True)
 class Table(exports.Table):
-    """A table: `file` names it, with other releases' names after ` | `; `scans/*.png` are files, whose column is `file`.
+    """A table: `file` names it, with other releases' names after ` | `; `scans/*` are images, with the columns `file` and `stem`.
 
     Rows are records, or boxes of their images, or facts whose columns are joined to the records by a `key` of both.
     """
@@ -110,6 +110,7 @@ class CorpusDescription:
     language: str = "en"  # of the reports
     box: Form = "xywh"  # what the column `box` states
     sets: dict[str, str] = field(default_factory=dict)  # train, val or test: a list of image names
+    lists_by: Literal["path", "name"] = "path"  # how published lists name the images
     purpose: Purpose = "labels"
     expected: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,11 +24,11 @@ from mrm.corpora.contract import (
     Row,
     find_table,
     inside,
-    list_images,
     read_table,
     unique_rows,
     without_label,
 )
+from mrm.data.folders import list_images
 from mrm.data.records import Record, Records
 from mrm.data.sections import sections, select_sections
 from mrm.system.errors import RecordError
@@ -44,6 +44,8 @@ EXPECTED = {
     **{"images": 377_110, "studies": 227_835, "patients": 65_379, "reports": 227_835},
     **{"train": 368_960, "val": 2_991, "test": 5_159},
 }
+HAND_LABELLED = "mimic-cxr-2.1.0-test-set-labeled.csv"  # 687 studies
+RENAMED = {"Lung Opacity": "Airspace Opacity"}  # class: its column there
 _NOT_STATED = (float("nan"),) * len(CLASSES)
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
 NO_SPLIT = "image without split"
@@ -67,6 +69,7 @@ def read(source: Path, options: Options) -> Release:
         [_record(source, name, row, texts, labels, split_of) for name, row in rows], CLASSES, "MIMIC-CXR-JPG"
     )
     splits = {part: records.where(partial(_is_in, part)) for part in SPLITS.values()}
+    splits |= _labelled_by_hand(source, records, tables, excluded)
     return Release(
         records=records,
         inputs=[*tables.values(), *reports.inputs],
@@ -139,13 +142,31 @@ def _labels(
     except RecordError:
         return {}, ["mimic-cxr-2.0.0-chexpert.csv is missing: no labels"]
     tables["chexpert"] = path
+    return _labels_in(path, CLASSES, excluded), []
+
+
+def _labels_in(path: Path, columns: Sequence[str], excluded: list[Exclusion]) -> dict[str, tuple[float, ...]]:
+    """The labels of each study in a table. Raises RecordError for a cell that is none."""
     labels = {}
-    for study, row in unique_rows(read_table(path, ("study_id", *CLASSES)), lambda r: r["study_id"], excluded):
+    for study, row in unique_rows(read_table(path, ("study_id", *columns)), lambda r: r["study_id"], excluded):
         try:
-            labels[study] = tuple(float(row[c] or "nan") for c in CLASSES)
+            labels[study] = tuple(float(row[c] or "nan") for c in columns)
         except ValueError as error:
             raise RecordError(f"{row.where}: {error}; a label is 1.0, 0.0, -1.0 or empty") from error
-    return labels, []
+    return labels
+
+
+def _labelled_by_hand(
+    source: Path, records: Records, tables: dict[str, Path], excluded: list[Exclusion]
+) -> dict[str, Records]:
+    """`test_labeled`: the test images of the studies that a radiologist labelled, with these labels, if their table is there."""
+    path = source / HAND_LABELLED
+    if not path.is_file():
+        return {}
+    tables["test-set-labeled"] = path
+    labels = _labels_in(path, [RENAMED.get(c, c) for c in CLASSES], excluded)
+    rows = [replace(r, labels=labels[r.study]) for r in records if r.study in labels]
+    return {"test_labeled": replace(records, rows=rows)}
 
 
 # Reports ----------------------------------------------------------------------------------------------------

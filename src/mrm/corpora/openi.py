@@ -13,16 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mrm.corpora.contract import (
-    ABSENT,
-    DUPLICATE,
-    Exclusion,
-    Options,
-    Release,
-    file_stem,
-    inside,
-    list_images,
-)
+from mrm.corpora.contract import ABSENT, DUPLICATE, Exclusion, Options, Release, file_stem, inside
+from mrm.data.folders import list_images
 from mrm.data.records import Record, Records
 from mrm.data.sections import select_sections
 from mrm.system.errors import RecordError

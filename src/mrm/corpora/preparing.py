@@ -12,19 +12,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mrm.corpora import boxes, custom, description, inspection, splits, temporal, writing
+from mrm.corpora import custom, description, inspection, splits, temporal, writing
 from mrm.corpora import described as described_corpus
 from mrm.corpora.catalogue import CORPORA
 from mrm.corpora.contract import ABSENT, UNNAMED, Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.corpora.writing import Corpus
+from mrm.data import boxes
+from mrm.data.dividing import with_classes
 from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Record, Records
 from mrm.system import output_folder
 from mrm.system.errors import RecordError
 
 ADVICE = {ABSENT: "Unpack the images and keep them where the publisher puts them"}  # by the largest reason
-PROGRAMS = ("rsna", "siim", "mimic", "openi", "covid")  # read by `mrm.corpora.NAME`; the others by a description
+PROGRAMS = ("siim", "mimic", "openi", "covid")  # read by `mrm.corpora.NAME`; the others by a description
 
 
 def prepare(name: str, source: Path | str, out: Path | str, options: Options | None = None) -> Corpus:
@@ -46,7 +48,7 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
         records, unreadable = inspection.inspect(release.records, out, options, release.headers)
     release = _narrowed(release, records, unreadable, options)
     _require_records(name, release, source, out)
-    release = boxes.inside_images(release)
+    release = _with_boxes(release)
     release, sets = _divided(release, options)
     if release.finish:
         with output_folder.writing(out):
@@ -114,13 +116,22 @@ def _require_records(name: str, release: Release, source: Path, out: Path) -> No
     )
 
 
+def _with_boxes(release: Release) -> Release:
+    """The release with the boxes of its records that lie in their images, and an exclusion for each other."""
+    if not release.boxes:
+        return release
+    kept, refused = boxes.inside_images(release.boxes, release.records)
+    counts = {**release.counts, "boxes": sum(map(len, kept.values()))}
+    return replace(release, boxes=kept, excluded=[*release.excluded, *(Exclusion(*r) for r in refused)], counts=counts)
+
+
 def _divided(release: Release, options: Options) -> tuple[Release, Mapping[str, Records]]:
     """The release with notes on patients and sets, and its sets with the classes that are written."""
     if options.split_by == "file":
         release = splits.without_placeholder(release)
     release = replace(release, notes=[*release.notes, *_patient_notes(release, options)])
     release, sets = _sets(release, options)
-    return release, {split: splits.with_classes(part, _classes(part, release, options)) for split, part in sets.items()}
+    return release, {split: with_classes(part, _classes(part, release, options)) for split, part in sets.items()}
 
 
 def _sets(release: Release, options: Options) -> tuple[Release, Mapping[str, Records]]:

@@ -32,11 +32,11 @@ from mrm.corpora.contract import (
     file_stem,
     find_table,
     inside,
-    list_images,
     read_table,
     without_label,
 )
 from mrm.data import images
+from mrm.data.folders import list_images
 from mrm.data.masks import decode
 from mrm.data.patients import PATIENTS
 from mrm.data.records import Record, Records

@@ -32,13 +32,20 @@ class StatedLabels:
         self.columns = () if labels.column else tuple(zip(labels.needed, self.empty, strict=True))
         self.places = {plain(c): i for i, c in enumerate(self.classes)}
 
-    def __call__(self, rows: Sequence[Row], readers: Sequence[str]) -> tuple[float, ...]:
-        """The labels of an image, from its rows and the reader of each. Raises RecordError for a cell of another kind."""
+    def __call__(self, rows: Sequence[Row], readers: Sequence[str]) -> tuple[float, ...] | None:
+        """The labels of an image, from its rows and the reader of each; None where rows of a reader contradict each other.
+
+        Raises RecordError for a cell of another kind.
+        """
         if len(rows) == 1:
             return self._of_row(rows[0])
         stated: dict[str, list[tuple[float, ...]]] = {}
         for row, reader in zip(rows, readers, strict=True):
             stated.setdefault(reader, []).append(self._of_row(row))
+        if not self.labels.column and any(
+            {0.0, 1.0} <= set(of_class) for v in stated.values() for of_class in zip(*v, strict=True)
+        ):
+            return None
         votes = [tuple(map(_any, zip(*labels, strict=True))) for labels in stated.values()]
         return votes[0] if len(votes) == 1 else tuple(map(_majority, zip(*votes, strict=True)))
 

@@ -15,6 +15,7 @@ from mrm.corpora import splits
 from mrm.corpora.contract import Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.data.dates import day_of, span
+from mrm.data.dividing import divide, fractions, is_stated, require_patients
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 
@@ -42,18 +43,18 @@ def cut_by_date(release: Release, options: Options) -> tuple[Release, dict[str, 
             f"--split-by date: no image of {release.records.source} has a date, neither in a table nor in its header; name the "
             "column with --columns date=COLUMN if a table has one, or split by patient"
         )
-    splits.require_patients(release.records)
+    require_patients(release.records)
     parts, notes = _by_first_day(release.records, days, _bounds(options), whole)
     if release.purpose != "reports":
-        parts["train"] = parts["train"].where(splits.is_stated)
+        parts["train"] = parts["train"].where(is_stated)
     if "val" not in parts and options.val:
-        parts["val"], parts["train"] = splits.divide(parts["train"], options.val, options.seed, "val")
+        parts["val"], parts["train"] = divide(parts["train"], options.val, options.seed, "val")
         notes.append(
             f"val is {options.val:.0%} of the earlier images, by patient; --val-from DAY takes the latest of them"
         )
     _require_all(parts, options, whole)
     if release.purpose != "reports":
-        parts |= splits.fractions(parts["train"], options.fractions, options.seed)
+        parts |= fractions(parts["train"], options.fractions, options.seed)
     undated = [Exclusion(r.name, UNDATED) for r, known in zip(release.records, days, strict=True) if not known]
     if undated:
         notes.append(f"{len(undated):,} images have no date, so they are in no set and in records.csv only")

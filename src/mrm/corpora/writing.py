@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 import pydicom
 
-from mrm.corpora import boxes
 from mrm.corpora.contract import Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.corpora.splits import LISTS, as_listed
+from mrm.data import boxes
 from mrm.data.dates import day_of, span
 from mrm.data.records import UNCERTAIN, Records
 from mrm.system.files import write_csv, write_json, write_whole

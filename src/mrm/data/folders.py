@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
 from mrm.data.headers import kind_of, load
 from mrm.system import tables
@@ -21,6 +22,7 @@ SYSTEM_FOLDERS = frozenset(  # of the macOS archiver, of Synology and QNAP stora
         *(".trashes", ".fseventsd", ".spotlight-v100", ".appledouble"),
     )
 )
+IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima", ".tif", ".tiff")
 LISTS = (".txt",)
 OTHER_SUFFIXES = (  # of files that are no images; DICOM often has no suffix or a number, so the others may be some
     *(*tables.SUFFIXES, *LISTS),
@@ -58,3 +60,36 @@ def system_note(left_out: Sequence[str]) -> str:
     more = ", ..." if len(names) > 3 else ""
     files = "1 system file is" if len(left_out) == 1 else f"{len(left_out):,} system files are"
     return f"{files} left out ({', '.join(names[:3])}{more})"
+
+
+def list_images(source: Path, *folders: str, suffixes: Sequence[str] = IMAGES) -> dict[str, Path]:
+    """Every image under `folders` of the source (all of it unless given): relative path -> file, sorted.
+
+    The folders are listed once, because testing for each of 100,000 files in a table would be slow. Links are
+    followed; a folder that is reached twice is listed once.
+    """
+    every = every_file(source, *folders)
+    return {name: file for name, file in every.items() if name.lower().endswith(tuple(suffixes)) and not _left(name)}
+
+
+def _left(name: str) -> bool:
+    """Whether a system left the file, or it is hidden."""
+    path = PurePosixPath(name)
+    return path.name.startswith(".") or is_system_file(path)
+
+
+def every_file(source: Path, *folders: str) -> dict[str, Path]:
+    """Every file under `folders` of the source, whatever it is: relative path -> file, sorted."""
+    found: dict[str, Path] = {}
+    seen: set[tuple[int, int]] = set()
+    for folder in folders or (".",):
+        for base, below, files in os.walk(source / folder, followlinks=True):
+            state = os.stat(base)
+            if (state.st_dev, state.st_ino) in seen:
+                below.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            below.sort()
+            relative = Path(base).relative_to(source)
+            found.update({(relative / f).as_posix(): Path(base) / f for f in sorted(files)})
+    return found

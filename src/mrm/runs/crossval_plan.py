@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mrm.corpora.folds import validation_part
+from mrm.data.folds import validation_part
 from mrm.data.records import Records
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from mrm import recipes
 from mrm.audit.fingerprints import fingerprint
-from mrm.corpora.folds import folds_of
+from mrm.data.folds import folds_of
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import floors
 from mrm.evaluation.classifier_test import overlaps

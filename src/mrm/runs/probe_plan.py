@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from mrm import recipes
-from mrm.corpora import splits
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import floors, probes
 from mrm.models.init_paths import init_path
@@ -123,7 +122,7 @@ def subsets(train: Records, fractions: Sequence[float], seed: int) -> dict[float
         replace(r, patient=person, name=str(i)) for i, (r, person) in enumerate(zip(train, train.people, strict=True))
     ]
     percents = [100 * f for f in fractions if f < 1]
-    shares = splits.fractions(replace(train, rows=rows), percents, seed)
+    shares = dividing.fractions(replace(train, rows=rows), percents, seed)
     indices = {}
     for fraction in fractions:
         if fraction < 1:

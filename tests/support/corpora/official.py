@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mrm.corpora import described, description
+from mrm.corpora import described, described_tables, description
 from mrm.corpora.contract import Release, read_table
 from mrm.corpora.options import Options
 
@@ -20,6 +20,12 @@ def read_as_if_complete(
 
 def read_with_images(corpus: str, folder: Path, names: list[str]) -> Release:
     """What the description of a corpus makes of the tables in a folder, as if images of these names were there."""
+
+    def listed(root: Path, *folders: str, **_: object) -> dict[str, Path]:
+        inside = tuple(f"{f}/" for f in folders) or ("",)
+        return {name: root / name for name in names if name.startswith(inside)}
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(described, "list_images", lambda *_, **__: {name: folder / name for name in names})
+        patch.setattr(described, "list_images", lambda *_, **__: listed(folder))
+        patch.setattr(described_tables, "list_images", listed)
         return described.read(description.load(corpus), folder, Options())

@@ -13,7 +13,7 @@ def write_tree(root: Path) -> Path:
     for number in range(20):
         patient = f"p{number:02}"
         positive = number % 4 == 0
-        boxes = ["264.0,152.0,213.0,379.0,1", "562.0,152.0,256.0,453.0,1"] if positive else [",,,,0"]
+        boxes = ["2.0,3.0,5.0,6.0,1", "9.0,8.0,6.0,12.0,1"] if positive else [",,,,0"]
         rows += [f"{patient},{box}" for box in boxes]
         details += [f"{patient},{'Lung Opacity' if positive else 'Normal'}" for _ in boxes]
         tags = {"PatientID": patient, "ViewPosition": "AP", "PatientSex": "F", "PatientAge": "051Y"}

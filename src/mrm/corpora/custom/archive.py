@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from mrm.corpora.contract import IMAGES, UNNAMED, Exclusion, every_file, file_stem, inside, plain_age
-from mrm.data.folders import is_image, is_system_file, may_be_image, system_note
+from mrm.corpora.contract import UNNAMED, Exclusion, file_stem, inside, plain_age
+from mrm.data.folders import IMAGES, every_file, is_image, is_system_file, may_be_image, system_note
 from mrm.data.header_index import Header, HeaderIndex, identity
 from mrm.system.errors import RecordError
 

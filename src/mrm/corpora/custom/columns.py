@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from mrm.corpora.contract import IMAGES
 from mrm.corpora.custom.description import COLUMNS
 from mrm.corpora.custom.values import SIGNS, SPLITS, value_of
 from mrm.data.dates import looks_like_date
+from mrm.data.folders import IMAGES
 
 SAMPLE = 500  # different values of a column that are looked at
 FEWEST = 5  # different values that a key column has; numbers such as 0 and 1 may be ids of patients by chance

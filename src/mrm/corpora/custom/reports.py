@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from mrm.corpora.contract import Exclusion, every_file, file_stem, list_images
+from mrm.corpora.contract import Exclusion, file_stem
 from mrm.corpora.custom.description import Reports
 from mrm.corpora.custom.nearest import Nearest
 from mrm.data import report_files
+from mrm.data.folders import every_file, list_images
 from mrm.data.hl7 import Report
 from mrm.data.patients import normalized_id
 from mrm.data.records import Records

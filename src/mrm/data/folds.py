@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mrm.corpora.splits import Patient, patients_in
+from mrm.data.dividing import Patient, patients_in
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mrm.corpora.folds import folds_of, validation_part
+from mrm.data.folds import folds_of, validation_part
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 
