@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mrm import recipes
+from mrm.data import dividing
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import floors, probes
 from mrm.models.init_paths import init_path
