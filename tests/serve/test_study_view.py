@@ -6,6 +6,7 @@ import re
 import cv2
 import httpx2
 import numpy as np
+import pydicom
 import pytest
 
 from mrm.data import images
@@ -210,6 +211,27 @@ def test_a_prior_study_stands_beside_the_current_one(browser, address, radiograp
         findings_of(page)
         assert tiles(page).count() == 1
         assert page.locator("#warnings").is_hidden()
+
+
+def test_the_answer_about_dicom_images_is_saved_as_a_report(page, radiographs):
+    pytest.importorskip("highdicom")
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.1"}
+    drop(page, *[(f"{n}.dcm", deep(radiographs[n], SOPInstanceUID=f"1.2.3.1.{n}", **uids)) for n in (1, 2)])
+    findings_of(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="DICOM report").click()
+    made = pydicom.dcmread(download.value.path())
+    assert made.Modality == "SR"
+    (series,) = made.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert [item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence] == ["1.2.3.1.1", "1.2.3.1.2"]
+    drop(page, ("no-ids.dcm", deep(radiographs[0])))
+    findings_of(page)
+    page.get_by_role("button", name="DICOM report").click()
+    page.wait_for_selector("#save-problem:not([hidden])")
+    assert "it has no" in page.inner_text("#save-problem")
+    drop(page, ("a.png", images.encode_png(radiographs[0])))
+    page.wait_for_selector(".finding")
+    assert page.locator("#save-dicom").is_hidden()
 
 
 def test_images_of_two_patients_are_no_study_without_a_word(page, radiographs):

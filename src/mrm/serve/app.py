@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
+import pydicom
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
@@ -17,7 +18,7 @@ import mrm
 from mrm.data.eval_view import EvalView
 from mrm.inference.heat_maps import METHODS
 from mrm.inference.studies import Pool
-from mrm.serve import uploads
+from mrm.serve import dicom_answers, uploads
 from mrm.serve.admission import Admission, Refused
 from mrm.serve.answers import NOTICE, About, Explanation, FilledReport, Prediction, Preview, Reconstruction
 from mrm.serve.decoding import DecodeProcesses
@@ -46,6 +47,14 @@ ERROR_MEANINGS = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": meaning, "content": {"application/json": {"example": {"error": "the reason"}}}}
     for status, meaning in ERROR_MEANINGS.items()
+}
+
+
+POOL = {
+    "type": "string",
+    "enum": list(get_args(Pool)),
+    "default": "mean",
+    "description": "the mean or the largest of the logits of the images",
 }
 
 
@@ -83,6 +92,12 @@ class AppState:
         form.reservation.add(upload.image_HW.nbytes)
         return upload
 
+    async def decode_dicom(self, form: Form, eval_view: EvalView | None) -> tuple[DecodedImage, pydicom.Dataset]:
+        """The same of a DICOM image, with its header."""
+        upload, header = await self.in_decoder(uploads.decode_dicom, form.data, self.limits, eval_view)
+        form.reservation.add(upload.image_HW.nbytes)
+        return upload, header
+
     async def in_decoder(self, work: Callable[..., T], *arguments: Any) -> T:
         """What `work` returns, called in a decoding process."""
         assert self.decoders is not None
@@ -98,12 +113,20 @@ class AppState:
         assert self.worker is not None
         return await self.worker.classify(image_HW)
 
+    @property
+    def capabilities(self) -> list[str]:
+        """What the models can do, and whether their answers can be DICOM objects."""
+        can = self.models.capabilities
+        return [*can, "dicom"] if "predict" in can and dicom_answers.is_available() else can
+
     def require(self, capability: str) -> None:
         """Raises Refused (404) for what these models cannot do."""
-        capabilities = self.models.capabilities
+        capabilities = self.capabilities
         if capability in capabilities:
             return
         advice = "; start it with --mrm PRETRAINED" if capability in ("fill-in", "reconstruct") else ""
+        if capability == "dicom" and not dicom_answers.is_available():
+            advice = "; install mrm-radiograph[seg]"
         raise Refused(404, f"no model for {capability}; this service can {', '.join(capabilities)}{advice}")
 
 
@@ -121,6 +144,7 @@ def create(models: Models, limits: Limits, policy: AccessPolicy) -> FastAPI:
     )
     app.state.service = state
     _add_findings(app, state)
+    _add_dicom(app, state)
     _add_pretrained(app, state)
     _add_preview(app, state)
     _add_status(app, state)
@@ -151,14 +175,7 @@ def _add_findings(app: FastAPI, state: AppState) -> None:
             return await state.in_worker(lambda: models.outline(upload, side))
         return models.prediction(await state.classify(upload.image_HW), upload)
 
-    pool_field = {
-        "type": "string",
-        "enum": list(get_args(Pool)),
-        "default": "mean",
-        "description": "the mean or the largest of the logits of the images",
-    }
-
-    @app.post("/predict-study", responses=ERRORS, openapi_extra=describe_form(MAX_IMAGES, pool=pool_field))
+    @app.post("/predict-study", responses=ERRORS, openapi_extra=describe_form(MAX_IMAGES, pool=POOL))
     async def predict_study(request: Request) -> Prediction:
         """One answer for all images of a study, as `mrm predict --by-study` gives it; the sender chooses the views."""
         form = await read_form(request, limits, MAX_IMAGES)
@@ -197,6 +214,36 @@ def _add_findings(app: FastAPI, state: AppState) -> None:
         array, side = form.choice("format", ("png", "array"), "png") == "array", form.side
         upload = await state.decode(form)
         return await state.in_worker(lambda: models.explain(upload, finding, method, side, array))
+
+
+def _add_dicom(app: FastAPI, state: AppState) -> None:
+    models, limits = state.models, state.limits
+    content = {"description": "the file", "content": {dicom_answers.MEDIA_TYPE: {}}}
+
+    @app.post(
+        "/dicom",
+        response_class=Response,
+        responses={**ERRORS, 200: content},
+        openapi_extra=describe_form(MAX_IMAGES, pool=POOL),
+    )
+    async def as_dicom(request: Request) -> Response:
+        """The answer as a DICOM object: a structured report of a study, or the segmentation of one image."""
+        form = await read_form(request, limits, MAX_IMAGES)
+        state.require("dicom")
+        pool, eval_view = form.choice("pool", get_args(Pool), "mean"), models.eval_view
+        if eval_view is None:
+            if form.others:
+                raise Refused(422, "a segmenter outlines one image at a time; send each by itself")
+            upload, header = await state.decode_dicom(form, None)
+            made = await state.in_worker(lambda: dicom_answers.segmentation(models, upload, header))
+            return Response(made, media_type=dicom_answers.MEDIA_TYPE)
+        sent = [await state.decode_dicom(one, eval_view) for one in form.single_images]
+        uploads_sent, headers = [upload for upload, _ in sent], [header for _, header in sent]
+        values_NK = np.stack([await state.classify(upload.image_HW) for upload in uploads_sent])
+        made = await state.in_worker(
+            lambda: dicom_answers.report(models, values_NK, uploads_sent, headers, cast(Pool, pool))
+        )
+        return Response(made, media_type=dicom_answers.MEDIA_TYPE)
 
 
 def _add_pretrained(app: FastAPI, state: AppState) -> None:
@@ -254,12 +301,11 @@ def _add_status(app: FastAPI, state: AppState) -> None:
     @app.get("/model")
     async def model() -> About:
         """Which models the service runs, what it can do, and its limits."""
-        capabilities = models.capabilities
         return About(
             model=models.name,
             kind=models.kind,
             pretrained=models.pretrained_name,
-            capabilities=capabilities,
+            capabilities=state.capabilities,
             findings=list(models.classes),
             thresholds=models.thresholds,
             methods=models.methods,

@@ -16,6 +16,7 @@ import torch
 from mrm.data import display, images
 from mrm.data.eval_view import EvalView
 from mrm.inference import heat_maps, outlines, reconstruction, report_filling
+from mrm.inference.dicom_objects import Origin
 from mrm.inference.predictor import Predictor
 from mrm.inference.studies import Pool, pooled
 from mrm.models import model_folder
@@ -44,6 +45,7 @@ class Models:
 
     name: str
     predictor: Predictor  # of a classifier, a segmenter or a pre-trained MRM
+    origin: Origin  # what names it in DICOM objects
     pretrained: MRM | None = None
     pretrained_name: str | None = None
 
@@ -198,7 +200,10 @@ def load(model: Path, pretrained: Path | None, device: torch.device) -> Models:
     if isinstance(main, MRM) and mrm is not None:
         raise RunError(f"{model}: is itself a pre-trained model; leave out --mrm, or give a classifier as MODEL")
     pretrained_name = pretrained.resolve().name if pretrained else None
-    models = Models(model.resolve().name, Predictor(main), main if isinstance(main, MRM) else mrm, pretrained_name)
+    origin = Origin.of(model, main.card)
+    models = Models(
+        model.resolve().name, Predictor(main), origin, main if isinstance(main, MRM) else mrm, pretrained_name
+    )
     _check_weights(models, model)
     return models
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import pydicom
 
-from mrm.data import display, images
+from mrm.data import dicom, display, images
 from mrm.data.blank_images import BLANK, is_blank
 from mrm.data.eval_view import EvalView
 from mrm.data.images import ImageFile
@@ -47,6 +48,16 @@ def decode(data: bytes, limits: Limits, eval_view: EvalView | None = None) -> De
     said = refuse_if_unreadable(lambda: images.doubts(image)) + [BLANK] * is_blank(image_HW)
     whose = images.identity(image)
     return DecodedImage(image_HW, *images.size(image), said, whose.get("patient_id", ""), whose.get("study_id", ""))
+
+
+def decode_dicom(
+    data: bytes, limits: Limits, eval_view: EvalView | None = None
+) -> tuple[DecodedImage, pydicom.Dataset]:
+    """Decode an upload that is DICOM, with what it states beside its pixels. Raises Refused (422) for another format."""
+    header = refuse_if_unreadable(lambda: dicom.header(data, "image in memory"))
+    if header is None:
+        raise Refused(422, "a DICOM object can only be about DICOM images; take the answer of /predict for others")
+    return decode(data, limits, eval_view), header
 
 
 def preview(data: bytes, limits: Limits, side: int, with_values: bool, key: bytes) -> Preview:

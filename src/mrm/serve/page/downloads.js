@@ -2,7 +2,7 @@
 
 import { $, element } from "./elements.js";
 import { selection } from "./findings.js";
-import { service } from "./requests.js";
+import { request, service } from "./requests.js";
 import { studies } from "./study.js";
 import { viewer } from "./viewer.js";
 
@@ -38,6 +38,14 @@ export function saveCsv() {
   ].join(",")));
   const text = ["model,study,images,finding,probability,threshold,decision,notice", ...lines, ""].join("\n");
   save("findings.csv", new Blob([text], { type: "text/csv" }));
+}
+
+/** The answer about the current study as a DICOM object: a structured report, or from a segmenter a segmentation. */
+export async function saveDicom() {
+  const { current } = studies;
+  const image = current.used.map((tile) => tile.file);
+  const blob = await request("/dicom", { image, pool: $("pool").value }, { signal: current.stops.answer.signal, as: "blob" });
+  save(current.mask ? "outlines.seg.dcm" : "findings.sr.dcm", blob);
 }
 
 /** The visible part of the selected image, with a line below that says what it is. */

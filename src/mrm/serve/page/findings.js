@@ -22,8 +22,11 @@ export function showAnswer() {
   $("answer-problem").hidden = true;
   $("pool-line").hidden = !Object.values(studies).some((study) => study.used.length > 1);
   for (const id of ["save-json", "save-csv"]) $(id).disabled = !prediction;
+  const { used } = studies.current;
+  $("save-dicom").hidden = !can("dicom") || !prediction || !used.every((tile) => tile.sent.is_dicom);
+  $("save-dicom").textContent = prediction?.mask ? "DICOM segmentation" : "DICOM report";
   if (!prediction) {
-    showMessage("findings-about", can("predict") && !studies.current.used.length ? "Tick at least one image of the current study." : "");
+    showMessage("findings-about", can("predict") && !used.length ? "Tick at least one image of the current study." : "");
     return;
   }
   listFindings(prediction);

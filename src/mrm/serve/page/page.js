@@ -1,8 +1,8 @@
 // The page of the service. It uses no library, sends requests to its own service only, and keeps only what is on screen.
 
-import { $, showMessage, showStatus } from "./elements.js";
+import { $, element, showMessage, showStatus } from "./elements.js";
 import { METHODS, selectFinding, selection, showAnswer } from "./findings.js";
-import { saveCsv, saveJson, savePng } from "./downloads.js";
+import { saveCsv, saveDicom, saveJson, savePng } from "./downloads.js";
 import { clearReport, fillIn, restore } from "./report.js";
 import { attempt, can, onceAtATime, request, service } from "./requests.js";
 import { studies } from "./study.js";
@@ -24,7 +24,7 @@ async function openImages(study, files) {
 }
 
 function clear(study) {
-  for (const place of ["problem", "answer-problem", "heat-problem", "fill-problem", "restore-problem"]) showMessage(place, "");
+  for (const place of ["problem", "answer-problem", "heat-problem", "fill-problem", "restore-problem", "save-problem"]) showMessage(place, "");
   study.clear();
   if (study === studies.current) {
     studies.prior.clear();
@@ -117,6 +117,7 @@ function connectAnswer() {
   $("restore-go").addEventListener("click", onceAtATime($("restore-go"), "restore-problem", restore));
   $("save-json").addEventListener("click", saveJson);
   $("save-csv").addEventListener("click", saveCsv);
+  $("save-dicom").addEventListener("click", onceAtATime($("save-dicom"), "save-problem", saveDicom));
   $("save-png").addEventListener("click", savePng);
 }
 

@@ -1,0 +1,73 @@
+"""Answers as DICOM objects, as `mrm predict` writes them: a structured report of a study, a segmentation of an image.
+
+Their identifiers are those that the command gives them, so that an archive holds no answer twice. Extra `seg`.
+"""
+
+# Shapes: N images, K values of an image, H W pixels
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mrm.inference import dicom_seg, dicom_sr
+from mrm.inference.prediction_table import finding_row
+from mrm.inference.studies import Pool, pooled
+from mrm.serve.admission import Refused
+from mrm.serve.models import Models
+from mrm.serve.uploads import DecodedImage
+from mrm.system.errors import MaskError
+
+if TYPE_CHECKING:
+    import pydicom
+
+MEDIA_TYPE = "application/dicom"
+
+
+def is_available() -> bool:
+    """Whether the library that makes them is installed."""
+    return importlib.util.find_spec("highdicom") is not None
+
+
+def report(
+    models: Models,
+    values_NK: np.ndarray,
+    sent: Sequence[DecodedImage],
+    headers: Sequence[pydicom.Dataset],
+    pool: Pool,
+) -> bytes:
+    """The report of a study from what `classify` returned for its images. Raises Refused (422).
+
+    `headers` are what the files of the images state beside their pixels.
+    """
+    studies = {str(header.get("StudyInstanceUID")) for header in headers}
+    if len(studies) > 1:
+        raise Refused(
+            422, f"the images are of {len(studies)} studies, and a report is about one; send those of one study"
+        )
+    rules = models.predictor.rules
+    decisions = rules.decide(pooled(values_NK, len(rules.classes), pool)[None])
+    row = finding_row(rules, decisions, 0)
+    row["warning"] = "; ".join(dict.fromkeys(text for upload in sent for text in upload.warnings)) or None
+    settings = f"pooled by study: {pool}" if len(sent) > 1 else ""
+    return _file(lambda: dicom_sr.report(headers, rules, row, models.origin, settings))
+
+
+def segmentation(models: Models, upload: DecodedImage, header: pydicom.Dataset) -> bytes:
+    """The outlines of a segmenter as a segmentation of the image. Raises Refused (422)."""
+    mask_HW = models.predictor.outline(upload.image_HW).mask_HW
+    return _file(lambda: dicom_seg.segmentation(header, "the image", mask_HW, models.classes, models.origin, ""))
+
+
+def _file(make: Callable[[], pydicom.Dataset]) -> bytes:
+    """The file of the object that `make` returns."""
+    try:
+        made = make()
+    except MaskError as error:
+        raise Refused(422, str(error)) from None
+    file = io.BytesIO()
+    made.save_as(file, enforce_file_format=True)
+    return file.getvalue()
