@@ -9,6 +9,7 @@ import pytest
 from mrm.corpora import CORPORA, described, description, prepare
 from mrm.corpora.contract import Options, file_stem
 from mrm.corpora.preparing import PROGRAMS
+from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from tests.support.corpora.downloads import BOXES, DOWNLOADS, EXCLUDED, RECORDS, cells, write_download
 
@@ -35,6 +36,8 @@ def test_every_cell_of_a_download_is_that_written_by_hand(name, tmp_path):
         rest = row.pop("*", None)
         assert {c: found[path].get(c, "") for c in row} == row
         assert {found[path][c] for c in classes if c not in row} <= {rest}
+    if classes:  # what fine-tuning takes for classes, where none are named
+        assert set(Records.load(out / "records.csv", None).classes) <= set(classes)
     boxes = rows_of(out / "boxes.csv", source) if (out / "boxes.csv").exists() else []
     assert boxes == cells(BOXES.get(name, "image_path"))
     assert corpus.facts["excluded"] == EXCLUDED.get(name, {})

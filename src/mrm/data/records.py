@@ -42,6 +42,7 @@ ATTRIBUTES = (
     "site",
     "offset",
     "mask_path",
+    *("birth", "run_lengths", "subtlety", "nodule_mm", "nodule_x", "nodule_y"),  # of public corpora
 )  # columns that describe a record; never a class unless named as one
 
 
