@@ -19,8 +19,8 @@ other patients, against the mean of 24 training images. Printed, and written to 
 
 A small model trained from random weights for minutes does not use the image at all: AUROC 0.517 (0.461 to 0.573) after 600 steps of
 32 on 3,000 phantoms. Its encoder sees next to nothing yet, its decoder still learns how often words occur, and what it
-sees of two images differs by 0.05 to 0.08 per channel, where word vectors have length 1. After the label-efficiency study's
-10,000 steps of 16 it does: 0.673 (0.642 to 0.703), the third command. For less time than that, three stages come first,
+sees of two images differs by 0.05 to 0.08 per channel, where word vectors have length 1. After 10,000 steps of 16 on
+12,000 phantoms, as the label-efficiency study once trained, it does: 0.673 (0.642 to 0.703), the third command. For less time than that, three stages come first,
 each of which can be left out:
 
 * `--teach`: the encoder is trained on outlines of findings of phantoms (`phantom_encoder.py`);

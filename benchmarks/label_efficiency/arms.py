@@ -87,13 +87,13 @@ SIZES = {
         finetune_steps=4, finetune_batch=8, fractions=(0.5, 1.0), draws=2, finetune_draws=2, pairs=40,
     ),
     "small": Size(
-        Pretraining(small_model(128, 4, 96, 12, 16, 64), 2_500, 32, 1e-3, WHOLE, IMPRESSION),
+        Pretraining(small_model(128, 4, 64, 8, 16, 64), 2_500, 32, 1e-3, WHOLE, IMPRESSION),
         Pretraining(
             small_model(128, 6, 64, 8, 16, 96, decoder_heads=2, vocabulary=2000, report_length=64),
             500, 64, 2e-3, LARGE_PART, ReportConfig(),
         ),
-        {"pretrain": 12_000, "train": 5_000, "val": 1_000, "test": 3_000},
-        finetune_steps=200,
+        {"pretrain": 4_000, "train": 1_500, "val": 500, "test": 1_000},
+        finetune_steps=200, fractions=(0.04, 0.2, 1.0),
     ),
     "large": Size(
         Pretraining(small_model(192, 8, 128, 16, 16, 128), 25_000, 32, 1e-3, WHOLE, IMPRESSION),
@@ -140,19 +140,24 @@ def _all_hidden(config: PretrainConfig) -> PretrainConfig:
     return _model(config, image_decoder="cross", predicted=patches - config.model.keep)
 
 
+def _half_visible(config: PretrainConfig) -> PretrainConfig:
+    patches = (config.model.image_size // config.model.encoder_options["patch_size"]) ** 2
+    return _model(config, keep=patches // 2)
+
+
 def _contrast(config: PretrainConfig) -> PretrainConfig:
     return replace(config, model=replace(config.model, contrast_width=64), contrast_weight=0.3)
 
 
 def _together(config: PretrainConfig) -> PretrainConfig:
     """What makes the report decoder need the image, and lets it see where things are."""
-    return _contrast(_words(_model(config, report_sees="patches"), mask=0.9))
+    return _contrast(_words(_half_visible(_model(config, report_sees="patches")), mask=0.9))
 
 
 MAIN: dict[str, Change | None] = {
+    "together": _together,
     "both": lambda c: c,
     "image": lambda c: replace(c, records=c.records.with_name(IMAGES + c.records.suffix)),
-    "together": _together,
     "patches": lambda c: _model(c, report_sees="patches"),
     "words-90": lambda c: _words(c, mask=0.9),
     "contrast": _contrast,
@@ -165,6 +170,7 @@ ABLATIONS: dict[str, Change] = {
     "words-100": lambda c: _words(c, mask=1.0),
     "phrases": lambda c: _words(c, unit="phrase"),
     "rarity": lambda c: replace(c, word_weights="rarity"),
+    "half-visible": _half_visible,
     "gain": lambda c: _model(c, context_gain=1.0),
     "report-x3": lambda c: replace(c, report_to_encoder=3.0),
     "cross": lambda c: _model(c, image_decoder="cross"),
@@ -180,7 +186,7 @@ FINETUNED = ("both", "image", "none")  # arms that are fine-tuned too
 SAYS = {
     "both": "both losses, as published",
     "image": "image loss only",
-    "together": "both; words see patches, 90 % of words masked, contrast",
+    "together": "both; words see patches, 90 % of words masked, half of the patches visible, contrast",
     "patches": "both; words see patches",
     "words-90": "both; 90 % of words masked instead of 50 %",
     "contrast": "both, and contrast of images and reports",
@@ -191,6 +197,7 @@ SAYS = {
     "words-100": "both; all words masked",
     "phrases": "both; whole phrases masked",
     "rarity": "both; words weighted by rarity",
+    "half-visible": "both; half of the patches visible instead of a quarter",
     "gain": "both; normalised context with a gain",
     "report-x3": "both; report loss three times on the encoder",
     "cross": "both; cross decoder, 16 of 48 hidden patches restored",

@@ -34,12 +34,13 @@ ROLL = 8  # images on, another patient: a patient has at most three studies
 
 def units(study: Study) -> list[Unit]:
     """Every arm pre-trained, probed and asked whose report is whose, run by run; and two floors."""
-    size, task = study.size, labelled(study)
-    plan = [Unit(f"draw/{name}", partial(draw, name=name), seconds=0.02 * size.phantoms[name]) for name in arms.SETS]
+    size, task, drawn = study.size, labelled(study), ("pretrain", "test", "train")
+    plan = [Unit(f"draw/{name}", partial(draw, name=name), seconds=0.015 * size.phantoms[name]) for name in drawn]
     plan.append(Unit("tokenizer", learn_words, ("draw/pretrain",), 5))
-    plan += [probe_unit(study, task, floor, ()) for floor in ("pixels", "hog")]
     for run in range(study.pretrainings):
         plan += [unit for arm in arms.MAIN if arm in study.arms for unit in encoder_units(study, arm, run)]
+        if run == 0:
+            plan += [probe_unit(study, task, floor, ()) for floor in ("pixels", "hog")]
         if run < arms.ABLATION_RUNS:
             plan += [unit for arm in arms.ABLATIONS if arm in study.arms for unit in encoder_units(study, arm, run)]
     return plan
@@ -48,12 +49,14 @@ def units(study: Study) -> list[Unit]:
 def finetune_units(study: Study) -> list[Unit]:
     """A few arms fine-tuned, and styles of fine-tuning at equal steps."""
     size, task = study.size, labelled(study)
-    plan = units(study)
+    plan = [*units(study), Unit("draw/val", partial(draw, name="val"), seconds=0.015 * size.phantoms["val"])]
     for number in range(size.finetune_draws):
         for run in range(study.pretrainings):
             for fraction in size.fractions:
                 plan += [
-                    finetune_unit(study, task, f"{arm}-{run}", style, fraction, number, (f"pretrain/{arm}-{run}",))
+                    finetune_unit(
+                        study, task, f"{arm}-{run}", style, fraction, number, (f"pretrain/{arm}-{run}", "draw/val")
+                    )
                     for arm in arms.FINETUNED
                     if arm in study.arms
                     for style in (arms.STYLES if run == 0 and arm != "image" else ("tiny",))
@@ -64,7 +67,7 @@ def finetune_units(study: Study) -> list[Unit]:
 def labelled(study: Study) -> Task:
     """The phantoms with labels."""
     train, val, test = (study.size.phantoms[s] for s in arms.SETS[1:])
-    return Task("phantoms", FINDINGS, records_file, ("draw/train", "draw/val", "draw/test"), (train, val, test))
+    return Task("phantoms", FINDINGS, records_file, ("draw/train", "draw/test"), (train, val, test))
 
 
 def encoder_units(study: Study, arm: str, run: int) -> list[Unit]:

@@ -143,7 +143,7 @@ def with_figures(records: Records) -> Records:
     owner = rows[first] // 2
     join(zip(rows // 2, owner[which.reshape(-1)], strict=True))
     join((owner[i], owner[j]) for i, j, _ in near_pairs(distinct, None, workers=1))
-    return replace(records, rows=[replace(r, patient=f"figure-{of(i)}") for i, r in enumerate(records)])
+    return replace(records, rows=[replace(r, patient=f"group-{of(i)}") for i, r in enumerate(records)])
 
 
 def with_findings(records: Records) -> Records:
