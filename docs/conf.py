@@ -34,9 +34,9 @@ def section(title, *words):
 def add_what_mrm_prints(app, docname, source):
     """Append the help of every command, or every recipe, to the page of that name."""
     if docname == "commands":
-        for name in re.findall(r"^ +mrm ([a-z-]+) ", printed("--help"), re.MULTILINE):
+        for name in re.findall(r"^ +mrm ([a-z-]+(?: [a-z-]+)?) ", printed("--help"), re.MULTILINE):
             recipe = TRAINING.get(name)
-            source[0] += section(f"mrm {name}", name, *([recipe] if recipe else []), "--help")
+            source[0] += section(f"mrm {name}", *name.split(), *([recipe] if recipe else []), "--help")
     elif docname == "recipes":
         source[0] += section("All recipes", "recipes") + section(
             "The published pre-training in full", "recipes", "mimic"

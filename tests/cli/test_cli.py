@@ -25,9 +25,9 @@ def test_help_lists_every_command(capsys):
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_explains_itself(capsys, command):
-    code, out, _ = run_cli(capsys, command, "--help")
+    code, out, _ = run_cli(capsys, *command.split(), "--help")
     assert code == 0
-    assert "usage" in out
+    assert f"usage: mrm {command}" in out
     for slip in ("{None}", "(default: )", "(default: None)", "type: ignore"):
         assert slip not in out
 
@@ -86,6 +86,12 @@ def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, rec
         (["prepare", "custom", "--columns", "File"], "--columns: expected NAME=VALUE, found 'File'"),
         (["pack", "none.csv", "--out", "b"], "RECORDS none.csv: no such file or folder"),
         (["compare", "a", "b", "c", "--out", "d"], "unexpected argument 'c'"),
+        (["label", "none.csv", "--findings", "english", "--out", "b.csv"], "RECORDS none.csv: no such file or folder"),
+        (
+            ["label", "sample", "none.csv", "--out", "b.csv"],
+            "LABELLED none.csv: no such file or folder (see `mrm label sample",
+        ),
+        (["label", "check", "/", "--out", "b"], "missing: --truth (see `mrm label check --help`)"),
     ],
 )
 def test_errors_are_one_line_and_exit_with_two(capsys, tmp_path, arguments, message):
@@ -251,7 +257,7 @@ AT_ONCE = [
     ["--help"],
     ["recipes"],
     ["recipes", "nih-1"],
-    *([command, "--help"] for command in cli.COMMANDS),
+    *([*command.split(), "--help"] for command in cli.COMMANDS),
     ["pretrain", "tiny", "--help"],
     ["pretrain", "mimik"],
     ["pretrain", "tiny", "--records", "none.csv", "--out", "b"],

@@ -50,13 +50,14 @@ def commands_in(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_recipes_and_options_of_a_page_exist(page, printed):
-    names = re.findall(r"^ +mrm ([a-z-]+) ", printed("--help"), re.MULTILINE)
-    for name, *words in commands_in(page):
+    names = re.findall(r"^ +mrm ([a-z-]+(?: [a-z-]+)?) ", printed("--help"), re.MULTILINE)
+    for line in commands_in(page):
+        name, words = cli.split_name(line)
         assert name in names, f"mrm {name}"
         recipe = [RECIPES[name]] if name in RECIPES else []
         if recipe and words and re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", words[0]):
             assert words[0] in cli.COMMANDS[name].recipes, f"mrm {name} {words[0]}"
-        options = {"--help", "--config", *OPTION.findall(printed(name, *recipe, "--help"))}
+        options = {"--help", "--config", *OPTION.findall(printed(*name.split(), *recipe, "--help"))}
         assert not set(OPTION.findall(" ".join(words))) - options, f"mrm {name}"
 
 
@@ -67,13 +68,14 @@ def test_command_lines_of_code_blocks_are_understood(page):
         for line in block.replace("\\\n", " ").splitlines():
             match = re.match(r"\s*(?:torchrun .*-m )?mrm ([a-z].*)", line)
             words = shlex.split(match[1], comments=True) if match else [""]
-            if words[0] not in cli.COMMANDS or "..." in words:
+            name, rest = cli.split_name(words)
+            if name not in cli.COMMANDS or "..." in words:
                 continue
-            command = cli.COMMANDS[words[0]]
+            command = cli.COMMANDS[name]
             if command.recipes is None:
-                parse(options_of(command.function), words[1:])
+                parse(options_of(command.function), rest)
             else:
-                parse([RECIPE, FILE, *fields_of(kind_of(command.function))], words[1:])
+                parse([RECIPE, FILE, *fields_of(kind_of(command.function))], rest)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

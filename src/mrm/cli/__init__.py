@@ -11,12 +11,12 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from mrm.cli import data_preparation, machine_check, model_testing, model_training, model_use
+from mrm.cli import data_preparation, labelling, machine_check, model_testing, model_training, model_use
 from mrm.system.errors import ConfigError, MRMError
 from mrm.system.permissions import restricted
 
 GROUPS = {
-    "data": data_preparation.COMMANDS,
+    "data": {**data_preparation.COMMANDS, **labelling.COMMANDS},
     "training": model_training.COMMANDS,
     "testing": model_testing.COMMANDS,
     "using a model": model_use.COMMANDS,
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def dispatch(words: Sequence[str]) -> None:
     """Run the command that the first word names. Raises ConfigError for an unknown one."""
-    name, rest = (words[0], words[1:]) if words else ("--help", [])
+    name, rest = split_name(words) if words else ("--help", [])
     if name in ("-h", "--help"):
         print(usage())
     elif name == "--version":
@@ -65,6 +65,12 @@ def dispatch(words: Sequence[str]) -> None:
         nearest = difflib.get_close_matches(name, COMMANDS, n=1)
         advice = f"did you mean {nearest[0]!r}?" if nearest else "`mrm --help` lists the commands"
         raise ConfigError(f"unknown command {name!r}; {advice}")
+
+
+def split_name(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the command that a command line begins with, which may be two words, and the words after it."""
+    length = 2 if " ".join(words[:2]) in COMMANDS else 1
+    return " ".join(words[:length]), list(words[length:])
 
 
 def usage() -> str:

@@ -24,11 +24,12 @@ class Command:
 
     function: Callable[..., None]
     recipes: Mapping[str, Recipe] | None = None
+    under: str = ""  # the word that is typed before its own: `label` of `label check`
 
     @property
     def name(self) -> str:
         """As it is typed, with hyphens."""
-        return self.function.__name__.replace("_", "-")
+        return f"{self.under} {self.function.__name__.replace('_', '-')}".strip()
 
     @property
     def about(self) -> str:
@@ -63,7 +64,9 @@ class Command:
         return help_text.help_text(self.name, docs, options.options_of(self.function))
 
 
-def commands(*functions: Callable[..., None], recipes: Mapping[str, Recipe] | None = None) -> dict[str, Command]:
-    """Functions as commands, by their names."""
-    listed = [Command(function, recipes) for function in functions]
+def commands(
+    *functions: Callable[..., None], recipes: Mapping[str, Recipe] | None = None, under: str = ""
+) -> dict[str, Command]:
+    """Functions as commands, by their names; `under` is a word that is typed before."""
+    listed = [Command(function, recipes, under) for function in functions]
     return {command.name: command for command in listed}

@@ -349,7 +349,7 @@ def zero_shot(
     model: Path,
     paths: tuple[str, ...],
     /,
-    findings: Path,
+    findings: str,
     out: Path,
     test: Path | None = None,
     others: tuple[Path, ...] = (),
@@ -374,7 +374,7 @@ def zero_shot(
     Data:
         model: a run of `mrm pretrain`, its model folder, or MRM.pth.
         paths: images, folders, patterns, lists (.txt), tables of records (.csv, .parquet) and packed folders.
-        findings: a YAML file with the sentences of each finding.
+        findings: a finding file with sentences for each finding, or english or german (docs/label.md).
         out: a table (.csv, .parquet, .json, .jsonl).
         test: labelled records, whose columns are named as the findings.
         others: images that scores are relative to, without a test; by default the scored images themselves.

@@ -8,7 +8,8 @@ A title is one or more words before a colon. Whether words are a title depends o
 * in capitals without a colon, if it has a line to itself or a dash follows.
 
 The vocabulary is that of MIMIC-CXR (Johnson et al. 2019, doi:10.1038/s41597-019-0322-0; its publisher counts
-the spellings in the `txt` folder of github.com/MIT-LCP/mimic-cxr) and of Open-i (Demner-Fushman et al. 2016).
+the spellings in the `txt` folder of github.com/MIT-LCP/mimic-cxr) and of Open-i (Demner-Fushman et al. 2016); and titles of
+German reports.
 Misspelled single words (IMPRESSON, FINDNGS, NDICATION) are matched by similarity. Other words before a colon (`Knee:`)
 remain text. Text between `FINAL REPORT` and the first title is preamble again.
 """
@@ -23,25 +24,27 @@ from mrm.system.errors import ReportError
 
 TITLES = {
     "findings": ("findings", "finding", "report", "observations", "description", "narrative",
-                 "reference findings"),
+                 "reference findings", "befund", "befunde"),
     "impression": ("impression", "impressions", "conclusion", "conclusions", "opinion", "summary",
                    "assessment", "interpretation", "impression and recommendation",
-                   "impression and recommendations"),
+                   "impression and recommendations", "beurteilung", "zusammenfassung"),
     "findings and impression": ("findings and impression", "findings and impressions",
                                 "finding and impression", "impression and findings"),
     "indication": ("indication", "indications", "clinical indication", "clinical indications",
-                   "indication for study", "indication for exam", "indication for examination", "reason"),
+                   "indication for study", "indication for exam", "indication for examination", "reason",
+                   "indikation", "rechtfertigende indikation", "fragestellung", "klinische fragestellung"),
     "history": ("history", "clinical history", "patient history", "medical history", "clinical information",
                 "clinical data", "clinical details", "clinical context", "relevant history",
-                "history and indication", "indication and history"),
+                "history and indication", "indication and history", "klinische angaben", "klinik", "anamnese"),
     "comparison": ("comparison", "comparisons", "comparison exam", "comparison exams",
                    "comparison examination", "comparison study", "comparison studies", "comparison radiograph",
                    "comparison radiographs", "compared to", "reference exam", "reference study", "prior", "priors",
-                   "prior study", "prior studies", "prior exam", "prior exams", "previous studies"),
-    "technique": ("technique", "techniques", "procedure", "view", "views", "protocol"),
+                   "prior study", "prior studies", "prior exam", "prior exams", "previous studies", "vergleich", "voraufnahme",
+                   "voraufnahmen", "voruntersuchung", "voruntersuchungen"),
+    "technique": ("technique", "techniques", "procedure", "view", "views", "protocol", "technik"),
     "examination": ("examination", "examinations", "exam", "exams", "study", "studies", "type of examination",
-                    "type of exam", "exam type", "procedure name", "name of exam"),
-    "recommendation": ("recommendation", "recommendations"),
+                    "type of exam", "exam type", "procedure name", "name of exam", "untersuchung"),
+    "recommendation": ("recommendation", "recommendations", "empfehlung"),
     "notification": ("notification", "notifications", "communication"),
     "wet read": ("wet read", "wetread", "wet reading", "preliminary read", "preliminary report"),
     "addendum": ("addendum", "addenda", "final addendum"),

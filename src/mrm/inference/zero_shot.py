@@ -18,37 +18,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mrm.data.finding_rules import Finding, read_finding_file
 from mrm.inference.report_filling import read_words
 from mrm.models.mrm import MRM
 from mrm.statistics.intervals import Estimate
 from mrm.system.errors import ConfigError, ReportError
-from mrm.system.yaml_files import read_yaml
 
 MOST_SENTENCES = 1_000  # of a file of findings
 PARTS, ROUNDS = 2, 4  # half of the words are hidden at once, as in training; each word four times
 
 
 @dataclass(frozen=True)
-class Wording:
-    """Sentences that state a finding, and sentences that deny it, in the language of the reports."""
-
-    present: tuple[str, ...]
-    absent: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not self.present or not self.absent:
-            raise ConfigError("a finding needs at least one sentence each under present and under absent")
-
-
-@dataclass(frozen=True)
 class Findings:
-    """Findings by name, as a YAML file states them."""
+    """Findings by name, with the sentences that state and deny each."""
 
-    findings: Mapping[str, Wording]
+    findings: Mapping[str, Finding]
 
     def __post_init__(self) -> None:
-        if not self.findings:
-            raise ConfigError("no finding is stated; write at least one name below findings")
+        for name, wording in self.findings.items():
+            if not wording.present or not wording.absent:
+                raise ConfigError(f"{name}: a finding needs at least one sentence each under present and under absent")
         if len(self.sentences) > MOST_SENTENCES:
             raise ConfigError(f"{len(self.sentences):,} sentences, but at most {MOST_SENTENCES:,} are read")
 
@@ -69,9 +58,14 @@ class Findings:
         return np.stack(columns, axis=1)
 
 
-def read_findings(file: Path) -> Findings:
-    """Findings in a YAML file. Raises ConfigError for one that has none, and names the setting that is wrong."""
-    return read_yaml(Findings, Path(file))
+def read_findings(file: Path | str) -> Findings:
+    """Findings in a finding file (`mrm.data.finding_rules`). Raises ConfigError for one that has none, and names the
+    setting that is wrong."""
+    findings = read_finding_file(file).findings
+    try:
+        return Findings(findings)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
 
 
 def sentence_function(model: MRM, sentences: Sequence[str], seed: int = 0) -> Callable[[Tensor], Tensor]:

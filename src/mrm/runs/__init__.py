@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from mrm.runs.fetching_weights import fetch_weights
     from mrm.runs.filling_in import fill_in, surprise
     from mrm.runs.finetuning import finetune
+    from mrm.runs.label_checks import check_labels
+    from mrm.runs.label_samples import sample_labels
+    from mrm.runs.labelling import label
     from mrm.runs.outlining import outline
     from mrm.runs.packing import pack
     from mrm.runs.predicting import predict
@@ -48,6 +51,7 @@ __all__ = [
     "audit",
     "benchmark",
     "calibrate",
+    "check_labels",
     "compare",
     "crossval",
     "demo",
@@ -59,6 +63,7 @@ __all__ = [
     "fetch_weights",
     "fill_in",
     "finetune",
+    "label",
     "outline",
     "pack",
     "predict",
@@ -67,6 +72,7 @@ __all__ = [
     "preview_preparation",
     "probe",
     "reconstruct",
+    "sample_labels",
     "segment",
     "select",
     "similar",
@@ -85,6 +91,7 @@ __getattr__, __dir__ = lazy.exports(
         "audit": "mrm.runs.auditing",
         "benchmark": "mrm.runs.benchmarking",
         "calibrate": "mrm.runs.calibrating",
+        "check_labels": "mrm.runs.label_checks",
         "compare": "mrm.runs.comparing",
         "crossval": "mrm.runs.crossvalidating",
         "demo": "mrm.runs.demonstrating",
@@ -96,6 +103,7 @@ __getattr__, __dir__ = lazy.exports(
         "fetch_weights": "mrm.runs.fetching_weights",
         "fill_in": "mrm.runs.filling_in",
         "finetune": "mrm.runs.finetuning",
+        "label": "mrm.runs.labelling",
         "outline": "mrm.runs.outlining",
         "pack": "mrm.runs.packing",
         "predict": "mrm.runs.predicting",
@@ -104,6 +112,7 @@ __getattr__, __dir__ = lazy.exports(
         "pretrain": "mrm.runs.pretraining",
         "probe": "mrm.runs.probing",
         "reconstruct": "mrm.runs.reconstructing",
+        "sample_labels": "mrm.runs.label_samples",
         "segment": "mrm.runs.segmenting",
         "select": "mrm.runs.selecting",
         "similar": "mrm.runs.searching",

@@ -37,7 +37,7 @@ from mrm.system.text_table import ESTIMATE_HEAD, estimate_cells, text_table
 def zero_shot(
     model: Path,
     paths: Sequence[Path | str],
-    findings: Path,
+    findings: Path | str,
     out: Path,
     test: Path | None = None,
     others: Sequence[Path] = (),

@@ -254,15 +254,23 @@ def proportion(
     return wilson(hits_N, positives, Bootstrap.from_groups(groups, len(hits_N), level=level))
 
 
-def wilson(hits_N: Array, positives: int, bootstrap: Bootstrap) -> Estimate:
-    """`proportion` of hits (N,) by the patients of a bootstrap, which is not drawn from."""
+def wilson(hits_N: Array, positives: int, bootstrap: Bootstrap, weights_N: Array | None = None) -> Estimate:
+    """`proportion` of hits (N,) by the patients of a bootstrap, which is not drawn from.
+
+    Records that were drawn with unequal chances have weights (N,), the inverse of these.
+    """
     n, patient_N = len(hits_N), bootstrap.group_N
     if not n:
         return Estimate.undefined(0, positives, "no records")
-    share, patients = hits_N.mean(), bootstrap.size
+    weights_N = np.ones(n) if weights_N is None else weights_N
+    share, patients = np.average(hits_N, weights=weights_N), bootstrap.size
     correction = (patients / max(patients - 1, 1)) / (n / max(n - 1, 1))  # 1 where each record is a patient
-    spread = (np.bincount(patient_N, hits_N - share) ** 2).sum() / n**2 * correction
-    effective_n = min(n, share * (1 - share) / spread) if patients > 1 and spread > 1e-15 else patients
+    spread = (np.bincount(patient_N, weights_N * (hits_N - share)) ** 2).sum() / weights_N.sum() ** 2 * correction
+    mean_weight_G = np.bincount(patient_N, weights_N) / np.bincount(patient_N)
+    unanimous_n = (
+        mean_weight_G.sum() ** 2 / (mean_weight_G**2).sum()
+    )  # Kish 1965: one per patient, less for unequal weights
+    effective_n = min(n, share * (1 - share) / spread) if patients > 1 and spread > 1e-15 else unanimous_n
     z = ndtri((1 + bootstrap.level) / 2)
     middle = (share + z * z / (2 * effective_n)) / (1 + z * z / effective_n)
     half = z / (1 + z * z / effective_n) * math.sqrt(share * (1 - share) / effective_n + z * z / (4 * effective_n**2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -49,6 +49,16 @@ def _finite(value: Any, _: Any) -> float:
     return number
 
 
+def _texts(value: Any, _: Any) -> tuple[str, ...]:
+    """A list of texts. One text is none, and `no` without quotes is the truth value False to YAML."""
+    if not isinstance(value, list):
+        raise ConfigError(f"expected a list, found {value!r}")
+    if wrong := [item for item in value if not isinstance(item, str)]:
+        raise ConfigError(f"expected a list of texts, found {wrong[0]!r} in it; put it in quotes")
+    return tuple(value)
+
+
+_converter.register_structure_hook_func(lambda kind: kind == tuple[str, ...], _texts)
 _converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _choice)
 _converter.register_structure_hook(float, _finite)
 for _kind in (bool, int):
@@ -82,6 +92,9 @@ def from_yaml(kind: type, text: str, source: str = "configuration", base: Any = 
         raise ConfigError(f"{source}: {'; '.join(reasons)}") from error
     except MRMError:
         raise
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{source}: line {line}: is not YAML ({error.problem}); correct it") from error
     except (yaml.YAMLError, TypeError, ValueError, OverflowError) as error:  # ValueError: a date or number out of range
         raise ConfigError(f"{source}: {error}") from error
     except RecursionError:
@@ -122,6 +135,25 @@ def _loaded(text: str) -> Any:
         return loader.construct_document(root)
     finally:
         loader.dispose()
+
+
+def composed(text: str) -> yaml.Node:
+    """The nodes of a YAML text that `from_yaml` has read, for `line_of`."""
+    return yaml.compose(text, yaml.SafeLoader)
+
+
+def line_of(node: yaml.Node, place: Sequence[str | int]) -> int:
+    """The line, counted from 1, on which the value at a place below a node stands; the nearest one above if it is absent."""
+    line = 1
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value == step), None)
+        else:
+            pair = (node.value[step],) * 2 if isinstance(node, yaml.SequenceNode) else None
+        if pair is None:
+            break
+        line, node = pair[0].start_mark.line + 1, pair[1]
+    return line
 
 
 def _values(node: yaml.Node, counted: dict[int, int]) -> int:
