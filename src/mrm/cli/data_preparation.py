@@ -164,7 +164,7 @@ def pack(
     Each image is decoded, shrunk, made grey and encoded once. Every command takes the packed folder in place of the
     records. Run the same command again to resume it after an interruption. Damaged images are left out and listed in
     OUT/failures.csv. If images cannot be reached, because a share is gone or they do not exist, the exit status is 3 and
-    the same command tries them again.
+    the same command tries them again. With --deidentified, images that may name a person are left out and listed too.
 
     Example:
         mrm pack training.csv --out shards --size 512

@@ -82,6 +82,7 @@ class PackConfig:
     size: int = 512  # shorter side in pixels, at least the size that models train at; smaller images keep their size
     format: Literal["jpeg", "png"] = "jpeg"  # png is lossless and takes about three times the space
     quality: int = 90  # of JPEG, 1 to 100
+    deidentified: bool = False  # leave out images that may name a person, and key ids and file names (docs/privacy.md)
     rows: int | None = None  # images in a file; by default 2048, fewer where a file might grow beyond 1 GB
 
     def __post_init__(self) -> None:

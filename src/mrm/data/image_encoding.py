@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from mrm.data import images, masks
+from mrm.data import images, masks, personal_marks
 from mrm.data.config import PackConfig
 from mrm.system.errors import ImageError, MaskError, UnreachableError
 from mrm.system.worker_pool import named_faults, worker_pool
@@ -34,6 +34,8 @@ def encode(item: Any, config: PackConfig) -> Encoded:
     has_mask = hasattr(item, "mask")
     try:
         image = images.open_image(item.image if has_mask else item)
+        if config.deidentified and (marks := personal_marks.marks(image)):
+            return Encoded(reason=f"{image.name}: may name a person: {'; '.join(marks)}")
         height, width = images.size(image)
         packed_size = shrunk(height, width, config.size)
         image_HW = images.resize(images.read(image, min_side=min(packed_size)), *packed_size)

@@ -63,12 +63,16 @@ class ReportLabeller:
         decisions = dict.fromkeys(self.rules.file.findings, SILENT)
         for sentence in self.sentences(report):
             if sentence not in self._known:
-                self._known[sentence] = dict(_sentence(self.rules, sentence))
+                self._known[sentence] = self.decisions(sentence)
             for finding, decision in self._known[sentence].items():
-                decisions[finding] = _weightier(decisions[finding], decision)
+                decisions[finding] = weightier(decisions[finding], decision)
         if self.rules.file.no_finding:
             decisions[self.rules.file.no_finding.name] = _no_finding(self.rules, decisions)
         return decisions
+
+    def decisions(self, sentence: str) -> dict[str, Decision]:
+        """The decisions that a sentence makes, by finding."""
+        return _sentence(self.rules, sentence)
 
     def sentences(self, report: str) -> list[str]:
         """The sentences that are read: those of sections that speak of what the image shows."""
@@ -92,7 +96,8 @@ class ReportLabeller:
         return ""
 
 
-def _weightier(one: Decision, other: Decision) -> Decision:
+def weightier(one: Decision, other: Decision) -> Decision:
+    """Of two decisions on a finding the one that counts in its report: present, then uncertain, then absent."""
     return other if _RANK.get(other.value, 0) > _RANK.get(one.value, 0) else one
 
 
@@ -112,22 +117,22 @@ def _no_finding(rules: Rules, decisions: Mapping[str, Decision]) -> Decision:
 
 def _sentence(rules: Rules, sentence: str) -> dict[str, Decision]:
     """The decisions that a sentence makes, by finding."""
-    mentions = {finding: _mentions(rules, finding, sentence) for finding in rules.file.findings}
-    if not any(mentions.values()):
+    named = {finding: mentions(rules, finding, sentence) for finding in rules.file.findings}
+    if not any(named.values()):
         return {}
-    taken = [span for spans in mentions.values() for span, _ in spans]
+    taken = [span for spans in named.values() for span, _ in spans]
     cues = _cues(rules, sentence, taken)
     ends = _ends(rules, sentence, cues)
     decisions: dict[str, Decision] = {}
-    for finding, spans in mentions.items():
+    for finding, spans in named.items():
         for span, normal in spans:
             decision = _decision(sentence, span, normal, cues, ends)
             if decision:
-                decisions[finding] = _weightier(decisions.get(finding, SILENT), decision)
+                decisions[finding] = weightier(decisions.get(finding, SILENT), decision)
     return decisions
 
 
-def _mentions(rules: Rules, finding: str, sentence: str) -> list[tuple[Span, bool]]:
+def mentions(rules: Rules, finding: str, sentence: str) -> list[tuple[Span, bool]]:
     """Where a finding is named (False) or denied by itself (True); of two that overlap the longer."""
     named = [(span, False) for span in rules.words[finding].spans(sentence)]
     normal = [(span, True) for span in rules.normal[finding].spans(sentence)]

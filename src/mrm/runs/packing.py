@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from mrm.audit import site_key
+from mrm.audit.site_key import SiteKey
 from mrm.data import shards
 from mrm.data.config import OnError, PackConfig
-from mrm.data.packing import Packing, open_source
+from mrm.data.packing import Packing, Source, open_source
 from mrm.data.packing import pack as pack_source
+from mrm.data.patients import normalized_id
 from mrm.data.shards import FAILURES
 from mrm.system.errors import ShardError
 from mrm.system.progress import Progress
+
+KEYED = ("patient_id", "study_id", "accession")
+DATES = ("date", "offset")
+PLAIN = ("view", "sex", "age", "split")  # columns that name nobody
 
 
 def pack(
@@ -24,8 +32,13 @@ def pack(
     workers: int | None = None,
     on_error: OnError = "stop",
 ) -> Packing:
-    """Pack records or a segmentation folder into `out`, and print a summary."""
+    """Pack records or a segmentation folder into `out`, and print a summary.
+
+    With `config.deidentified` images that may name a person are left out, and ids and file names are keyed.
+    """
     source = open_source(records, images, classes, on_error)
+    if config.deidentified:
+        source = keyed(source, site_key.load_or_make())
     with Progress("packing") as progress:
         packing = pack_source(source, out, config, workers, progress, on_error)
     index = packing.index
@@ -41,6 +54,31 @@ def pack(
             stacklevel=2,
         )
     return packing
+
+
+def keyed(source: Source, key: SiteKey) -> Source:
+    """The source with pseudonyms in place of ids and of the names of files, and without dates.
+
+    An id has the same pseudonym wherever this site's key is used. Reports and other columns stay; a warning names them.
+    """
+    place = {name: column for column, name in enumerate(source.header)}
+    kept = [name for name in source.header if name not in (*KEYED, *DATES, *source.classes, *PLAIN, "image_path")]
+    if stated := [name for name in kept if any(row[place[name]] for row in source.rows)]:
+        warnings.warn(
+            f"these columns are packed as they are; look through them before you share: {', '.join(stated)}",
+            stacklevel=3,
+        )
+    rows = [list(row) for row in source.rows]
+    for row in rows:
+        for name in KEYED:
+            if name in place and row[place[name]]:
+                row[place[name]] = key.pseudonym(normalized_id(row[place[name]]))
+        for name in DATES:
+            if name in place:
+                row[place[name]] = ""
+        path = row[place["image_path"]]
+        row[place["image_path"]] = f"{key.pseudonym(path)}{Path(path).suffix}"
+    return replace(source, rows=rows)
 
 
 def check_shards(folder: Path | str) -> int:
