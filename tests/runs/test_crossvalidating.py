@@ -210,3 +210,13 @@ def test_settings_of_a_file_override_the_recipe(model, phantoms, tmp_path):
     assert results["fine_tuning"]["training"]["steps"] == 1
     assert results["fine_tuning"]["training"]["optimizer"] == "adamw"  # the recipe's
     assert results["classes"]["mean"]["floors"] == {}
+
+
+def test_an_image_size_is_that_of_every_fine_tuning_and_one_that_patches_do_not_divide_is_refused(
+    model, phantoms, tmp_path
+):
+    from mrm.runs.crossvalidating import fine_tuning
+
+    assert fine_tuning(config(model, phantoms, tmp_path / "out", image_size=96)).image_size == 96
+    with pytest.raises(ConfigError, match=r"image_size 100 x 100 does not divide"):
+        runs.crossval(config(model, phantoms, tmp_path / "out", image_size=100, floors=False))

@@ -7,10 +7,13 @@ import pytest
 
 from mrm import cli, recipes
 from mrm.data.records import Record
+from mrm.models.mrm import MRM
 from mrm.runs import doctor
 from mrm.runs.doctor import Diagnosis
 from mrm.runs.stage_times import READING, STEP, Stage
+from mrm.runs.step_memory import StepMemory, memory_advice
 from mrm.system.errors import ConfigError, RunError
+from mrm.training.config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def diagnosis(reading: float, step: float, **changes) -> Diagnosis:
     empty = Diagnosis(
         tuple(stages), "NVIDIA H200", 64, "bf16", 2, loader=2 / reading, step=1 / step, other_precision=0.1,
         half_batch=None, flops=1e9, peak_share=0.4, bound="loader" if 2 / reading < 1 / step else "step",
-        images=100, seconds=1.0, cost=None, unreadable={}, advice=(),
+        memory=StepMemory(10**9, 10**8, 10**11), images=100, seconds=1.0, cost=None, unreadable={}, advice=(),
     )  # fmt: skip
     return replace(empty, **changes)
 
@@ -83,6 +86,47 @@ def test_the_faster_precision_and_a_larger_batch_are_advised_if_measured_faster(
     assert "fp32: this machine computes it 2.0 times" in advice(replace(slow, other_precision=20.0), tmp_path)
     assert "--training.micro-batch" in advice(replace(slow, half_batch=7.0), tmp_path)
     assert "a GPU" in advice(replace(slow, device="CPU of some make, 2 threads"), tmp_path)
+
+
+def test_memory_counts_weights_and_what_a_step_keeps_of_an_image(found):
+    """`tiny` keeps no average: its weights are there four times, as weights, gradients and two moments of AdamW."""
+    weights = sum(p.numel() for p in MRM(recipes.TINY_MODEL).parameters())
+    assert found.memory.fixed == pytest.approx(16 * weights, rel=0.25)  # the vocabulary is that of the records
+    assert found.memory.image > 0
+    assert f"about {found.memory.fits():,} images fit" in found.table()
+
+
+def test_a_step_that_does_not_fit_is_told_to_be_computed_in_parts():
+    """Of 10 GB 8 can be used; 2 are for the weights, so 6 images of 1 GB fit in parts of 4, which divides 64."""
+    training = TrainConfig(global_batch=64)
+    memory = StepMemory(2 * 10**9, 10**9, 10**10)
+    assert memory.fits() == 6
+    assert memory_advice(memory, training) == [
+        "a step of 64 images needs about 66.0 GB, and 8.0 GB can be used: --training.micro-batch 4 computes it in parts, "
+        "with the same result"
+    ]
+    assert memory_advice(memory, replace(training, micro_batch=4)) == []
+    assert "not even one image fits" in memory_advice(StepMemory(2 * 10**9, 7 * 10**9, 10**10), training)[0]
+
+
+def test_a_fine_tuning_is_measured_at_the_size_that_is_asked_for(phantoms, pretrained_run):
+    """Four times the patches keep about four times as much, and compute four times as much and more in attention."""
+    small, large = (
+        doctor.examine(
+            phantoms / "records.csv", init=pretrained_run, batch=2, sample=2, steps=1, finetune="tiny", image_size=side
+        )
+        for side in (64, 128)
+    )
+    assert 3.2 < large.memory.image / small.memory.image < 8
+    assert 3.5 < large.flops / small.flops < 8
+    assert [s.name for s in large.stages] == [*READING, *STEP]
+    assert large.images == 300 * 32
+    with pytest.raises(
+        ConfigError, match=r"image_size 100 x 100 does not divide.*the nearest size that does is 96 x 96"
+    ):
+        doctor.examine(phantoms / "records.csv", init=pretrained_run, finetune="tiny", image_size=100)
+    with pytest.raises(RunError, match=r"--image-size is that of --finetune RECIPE"):
+        doctor.examine(phantoms / "records.csv", "tiny", image_size=64)
 
 
 def test_images_that_cannot_be_read_are_left_out_and_named(phantoms, tmp_path):

@@ -12,9 +12,10 @@ import mrm
 from mrm import runs
 from mrm.data import finding_files
 from mrm.inference import predict
+from mrm.models.image_sizes import at_size
 from mrm.runs import embedding
 from mrm.system import files
-from mrm.system.errors import OutputError
+from mrm.system.errors import ConfigError, OutputError
 from tests.support.predictions import IN_PROCESS, Stopped, stop_after
 from tests.support.run_files import table
 
@@ -41,6 +42,21 @@ def test_features_are_those_of_the_encoder_as_npy_and_as_parquet(pretrained, pha
     column = stored.column("feature").to_pylist()
     assert column[48] is None
     np.testing.assert_array_equal(np.array(column[:48], np.float32).reshape(array[:48].shape), array[:48])
+
+
+def test_an_index_of_larger_images_is_searched_at_its_size(pretrained, phantoms, tmp_path):
+    images = sorted((phantoms / "images").iterdir())[:6]
+    runs.embed(pretrained, images, tmp_path / "f.npy", "pooled", IN_PROCESS, image_size=96)
+    assert json.loads((tmp_path / "f.json").read_text())["image_size"] == 96
+    expected = predict.features(at_size(mrm.load(pretrained), 96), finding_files.records_at(images), workers=0)[0]
+    np.testing.assert_allclose(np.load(tmp_path / "f.npy"), expected, rtol=1e-4, atol=1e-5)
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(images[3].read_bytes())
+    (nearest,) = runs.similar([copy], tmp_path / "f.npy", pretrained, top=1, reading=IN_PROCESS)
+    assert nearest["path"] == str(images[3])
+    assert nearest["cosine"] == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(ConfigError, match=r"image_size 90 x 90 does not divide"):
+        runs.embed(pretrained, images, tmp_path / "g.npy", "pooled", IN_PROCESS, image_size=90)
 
 
 def test_embedding_goes_on_too(pretrained, phantoms, tmp_path, monkeypatch):

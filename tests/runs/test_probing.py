@@ -12,7 +12,7 @@ from mrm.data.records import Record, Records
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.runs import probe_units
-from mrm.runs.probe_plan import ProbeConfig, short_names, subsets
+from mrm.runs.probe_plan import ProbeConfig, Unit, short_names, subsets
 from mrm.system.errors import RunError, UnreachableError
 from tests.support.configs import MICRO
 from tests.support.foreign_encoders import write_timm, write_transformers
@@ -156,6 +156,17 @@ def test_fine_tuning_is_a_method_too(model, sets, tmp_path):
     row = next(r for r in runs.probe(given)["rows"] if r["method"] == "fine-tuning")
     assert row["auroc"]["mean"]["value"] is not None
     assert row["notes"] == [f"batch of {row['records'][0]} in place of 32"]
+
+
+def test_an_image_size_is_that_of_all_encoders_and_of_fine_tuning(model, sets, tmp_path):
+    given = replace(config(model, sets, tmp_path / "out"), image_size=96)
+    for path in (Path(model), None):  # also of random weights
+        assert probe_units.load_or_randomise(given, path).config.image_size == 96
+    records = Records.load(sets["train"], CLASSES)
+    settings, _ = probe_units.fine_tuning(
+        replace(given, finetune="tiny"), Unit("m", "fine-tuning", 1.0, 0), None, records, records
+    )
+    assert settings.image_size == 96
 
 
 def test_of_a_fine_tuning_the_tested_model_is_kept_and_nothing_else(model, sets, tmp_path, monkeypatch):

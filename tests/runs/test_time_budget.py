@@ -139,7 +139,7 @@ def test_a_run_without_a_model_starts_from_random_weights_of_an_encoder(phantoms
 
 
 def test_sizes_grow_from_that_of_the_encoder_to_that_of_the_images(phantoms, pretrained_run, tmp_path, monkeypatch):
-    """These phantoms have 128 pixels; the encoder sees 64 in patches of 16, a random one starts from 96."""
+    """These phantoms have 128 pixels; the encoder sees 64 in patches of 16, a random one starts from 64."""
     monkeypatch.setattr(time_budget, "STEPS", 1)
     monkeypatch.setattr(time_budget, "SAMPLE", 2)
     monkeypatch.setattr(time_budget, "PASSES", 0)
@@ -155,7 +155,7 @@ def test_sizes_grow_from_that_of_the_encoder_to_that_of_the_images(phantoms, pre
     random = replace(
         config, init=None, encoder="convnext_atto", encoder_options={"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
     )
-    assert time_budget.sizes_of(random, start_of(random), train) == [96, 128]
+    assert time_budget.sizes_of(random, start_of(random), train) == [64, 96, 128]
 
 
 def test_all_folds_of_a_cross_validation_follow_one_plan(phantoms, tmp_path, measured):

@@ -8,7 +8,19 @@ from typing import Literal
 
 from mrm.cli.command import commands
 from mrm.cli.output import end
-from mrm.cli.shared_options import Batch, ByStudy, CropBorders, Device, Draws, Flip, Images, Precision, Views, Workers
+from mrm.cli.shared_options import (
+    Batch,
+    ByStudy,
+    CropBorders,
+    Device,
+    Draws,
+    Flip,
+    Images,
+    ImageSize,
+    Precision,
+    Views,
+    Workers,
+)
 from mrm.recipes import FINETUNE, find, suites
 from mrm.system.errors import RunError
 
@@ -148,6 +160,7 @@ def probe(
     out: Path,
     classes: tuple[str, ...] = (),
     images: Images = None,
+    image_size: ImageSize = None,
     uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
     fractions: tuple[float, ...] = (0.01, 0.1, 1.0),
     seeds: int = 3,
@@ -190,7 +203,7 @@ def probe(
 
     config = runs.ProbeConfig(
         init, train, val, test, out, classes, images, uncertain, fractions, seeds, finetune, max_steps, draws,
-        workers, device, floors,
+        workers, device, floors, image_size,
     )  # fmt: skip
     runs.probe(config)
     print(f"open {out / 'index.html'}")
@@ -207,6 +220,7 @@ def crossval(
     val_share: float = 0.2,
     classes: tuple[str, ...] = (),
     images: Images = None,
+    image_size: ImageSize = None,
     uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
     settings: Path | None = None,
     scratch: bool = False,
@@ -253,8 +267,8 @@ def crossval(
     from mrm import runs
 
     config = runs.CrossvalConfig(
-        recipe, records, init, out, folds, repeats, val_share, classes, images, uncertain, settings, scratch, budget,
-        max_steps, floors, ensemble, seed, workers, device)  # fmt: skip
+        recipe, records, init, out, folds, repeats, val_share, classes, images, uncertain, settings, scratch, image_size,
+        budget, max_steps, floors, ensemble, seed, workers, device)  # fmt: skip
     end(len(runs.crossval(config)["unreadable"]))
 
 

@@ -9,7 +9,18 @@ from typing import Literal
 from mrm.cli.command import commands
 from mrm.cli.output import end, say
 from mrm.cli.parsing import require_file
-from mrm.cli.shared_options import Batch, ByStudy, CropBorders, Device, Flip, Images, Precision, Views, Workers
+from mrm.cli.shared_options import (
+    Batch,
+    ByStudy,
+    CropBorders,
+    Device,
+    Flip,
+    Images,
+    ImageSize,
+    Precision,
+    Views,
+    Workers,
+)
 from mrm.interop.publication import Publication
 from mrm.serve.limits import Limits
 from mrm.system.table_files import FEATURE_SUFFIXES, check_suffix
@@ -74,6 +85,7 @@ def embed(
     out: Path,
     kind: Literal["pooled", "patches"] = "pooled",
     images: Images = None,
+    image_size: ImageSize = None,
     crop_borders: CropBorders = False,
     batch: Batch = 64,
     workers: Workers = None,
@@ -96,7 +108,7 @@ def embed(
     from mrm import runs
 
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
-    written = runs.embed(model, paths, out, kind, reading)
+    written = runs.embed(model, paths, out, kind, reading, image_size)
     say(f"wrote {written}", f"next: mrm similar IMAGE --index {out} --model {model}")
     end(written.unreadable)
 

@@ -11,6 +11,10 @@ Images = Annotated[
     Path | None,
     Shared("Data", "the folder that relative image paths start from; by default the folder of the records"),
 ]
+ImageSize = Annotated[
+    int | None,
+    Shared("Data", "side of the images in pixels, such as 384: positions are resampled; by default that of the model"),
+]
 Batch = Annotated[int, Shared("Machine", "images computed at once")]
 Workers = Annotated[
     int | None,

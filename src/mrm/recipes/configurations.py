@@ -101,9 +101,7 @@ class FinetuneConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # after crop and flip; the published recipe has none
 
     # Schedule
-    budget: str | None = (
-        None  # time for training, such as 15m or 2h: image size, batch and steps are planned to fill it
-    )
+    budget: str | None = None  # time for training, such as 15m: image size, batch and steps are planned to fill it
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
     extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
     lr: Literal["recipe", "auto"] = "recipe"  # auto tries five rates in short runs; --training.lr sets one

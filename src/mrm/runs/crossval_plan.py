@@ -28,6 +28,7 @@ class CrossvalConfig:
     uncertain: str = "ignore"  # what labels of -1 become: ones, zeros, ignore
     settings: Path | None = None  # a YAML file of fine-tuning settings that override the recipe
     scratch: bool = False
+    image_size: int | None = None  # by default that of the initial model
     budget: str | None = None  # time of each fine-tuning, planned once for all folds
     max_steps: int | None = None
     floors: bool = True

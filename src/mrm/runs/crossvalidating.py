@@ -90,7 +90,8 @@ def fine_tuning(config: CrossvalConfig) -> FinetuneConfig:
     made = recipes.find(recipes.FINETUNE, config.recipe).make(config.records, config.records, config.init, config.out)
     if config.settings is not None:
         made = recipes.read_yaml(FinetuneConfig, config.settings, f"--settings {config.settings}", made)
-    return made if config.budget is None else replace(made, budget=config.budget)
+    stated = {"budget": config.budget, "image_size": config.image_size}
+    return replace(made, **{name: value for name, value in stated.items() if value is not None})
 
 
 def planned(config: CrossvalConfig, settings: FinetuneConfig, records: Records, folds_RN: np.ndarray) -> FinetuneConfig:

@@ -1,4 +1,4 @@
-"""What bounds a pre-training run on this machine: each stage of a sample and of a step measured by itself.
+"""What bounds a training run on this machine: each stage of a sample and of a step measured by itself.
 
 The loader's stages are timed on one thread, as one worker runs them; the step's with the threads a run would use.
 """
@@ -6,7 +6,7 @@ The loader's stages are timed on one thread, as one worker runs them; the step's
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -14,18 +14,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
+from mrm.data.samples import LabelData, PretrainData
 from mrm.data.sections import select_sections
 from mrm.models.flops import flops_of_step
-from mrm.recipes import PRETRAIN, PretrainConfig, find, read_yaml
+from mrm.models.mrm import MRM
+from mrm.recipes import FINETUNE, PRETRAIN, PretrainConfig, Recipe, find, read_yaml
+from mrm.runs.finetuning import classifier
 from mrm.runs.pretraining import initial_tokenizer, new_model, pretrain_data, pretrain_task
 from mrm.runs.stage_times import READING, Stage, StepBench, loader_stages, rate_of
+from mrm.runs.step_memory import StepMemory, memory_advice, memory_of
 from mrm.system import hardware
 from mrm.system.durations import duration
 from mrm.system.errors import RunError
 from mrm.system.hardware import best_device
+from mrm.training.config import TrainConfig
+from mrm.training.tasks import ClassifyTask, Task
+from mrm.training.tuning import choose_trained
 
 SAMPLE, STEPS = 32, 3  # images and steps that are measured by default
 TEXTS = 2000  # reports that a stand-in vocabulary is learned from
@@ -47,6 +55,7 @@ class Diagnosis:
     flops: float  # for one image, forward and backward
     peak_share: float | None  # of the device's bf16 rate; None: for a device that `hardware` has no peak of
     bound: str  # "loader" or "step"
+    memory: StepMemory
     best: str = "bf16"  # the precision that should be fastest on the device
     images: int = 0  # that the recipe trains on, over all epochs
     seconds: float = 0.0  # that the recipe would take
@@ -66,6 +75,7 @@ class Diagnosis:
             f"loader: {self.loader:.2f} images/s with {max(self.workers, 1)} of {hardware.cores()} cores",
             f"step:   {self.step:.2f} images/s on {self.device}, {self.precision}, batches of {self.batch}"
             f" ({self.flops * self.step / 1e9:.0f} GFLOP/s{share})",
+            self.memory.line(),
             f"the {self.bound} bounds the run; the recipe's {self.images:,} images would take "
             f"{duration(self.seconds)} (hours:minutes:seconds){cost}",
         ]
@@ -76,7 +86,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return asdict(self) | {"memory": self.memory.to_dict()}
 
 
 def examine(
@@ -88,36 +98,76 @@ def examine(
     sample: int = SAMPLE,
     steps: int = STEPS,
     price: float | None = None,
+    finetune: str = "",
+    image_size: int | None = None,
 ) -> Diagnosis:
     """Measure a pre-training recipe, or the configuration in a YAML file, with these records on this machine.
 
-    Reads `sample` images, whose relative paths start from `folder`; `price` is that of one hour of this machine. Raises
-    RunError if none of these images can be read, ConfigError for an unknown recipe.
+    Reads `sample` images, whose relative paths start from `folder`; `price` is that of one hour of this machine. With
+    `finetune` a recipe of that name is measured instead, from `init`, at `image_size`. Raises RunError if none of these
+    images can be read, ConfigError for an unknown recipe, and for a size that the encoder's patches do not divide.
     """
     if min(sample, steps, batch or 1) < 1:
         raise RunError(f"sample, steps and batch must be at least 1, not {sample}, {steps}, {batch}")
-    config = configuration(recipe, Path(records), init)
-    config = replace(config, on_error="stop")  # so that no other image is timed in place of an unreadable one
-    loaded, device = Records.load(records, images=folder, on_error="skip"), best_device()
-    tokenizer, config = with_tokenizer(config, loaded)
-    model = new_model(config)
-    tried = spread(loaded, sample)
-    reading, unreadable = loader_stages(pretrain_data(config, tried, model, tokenizer))
-    readable = readable_of(tried, unreadable, records)
+    if image_size is not None and not finetune:
+        raise RunError("--image-size is that of --finetune RECIPE; a pre-training has its own, in its configuration")
+    loaded = Records.load(records, None if finetune else (), folder, on_error="skip")
+    device = best_device()
     hardware.share_cores(device)
     hardware.keep_freed_memory(device)
-    task = pretrain_task(config, model.to(device)).train()
-    bench = StepBench(task, config.training, pretrain_data(config, readable, model, tokenizer))
-    diagnosis = diagnose(bench, reading, batch or micro_batch(config, device), steps)
-    diagnosis = in_time(diagnosis, config.training.plan(len(loaded))[0] * config.training.global_batch, price)
-    diagnosis = replace(diagnosis, unreadable=unreadable)
-    return replace(diagnosis, advice=tuple(advice(diagnosis, readable)))
+    if finetune:
+        subject = of_finetuning(find(FINETUNE, finetune), Path(records), init, image_size, loaded.classes)
+    else:
+        subject = of_pretraining(configuration(recipe, Path(records), init), loaded)
+    tried = spread(loaded, sample)
+    reading, unreadable = loader_stages(subject.data(tried))
+    readable = readable_of(tried, unreadable, records)
+    bench = StepBench(subject.task.to(device).train(), subject.training, subject.data(readable))
+    diagnosis = diagnose(bench, reading, batch or micro_batch(subject.training, device), steps)
+    diagnosis = in_time(diagnosis, subject.training.plan(len(loaded))[0] * subject.training.global_batch, price)
+    lines = [*advice(diagnosis, readable), *memory_advice(diagnosis.memory, subject.training)]
+    return replace(diagnosis, unreadable=unreadable, advice=tuple(lines))
 
 
-def readable_of(tried: Sequence[Record], unreadable: dict[str, str], path: Path) -> list[Record]:
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a task, how it is trained, and how records become its data."""
+
+    task: Task
+    training: TrainConfig
+    data: Callable[[Records], PretrainData | LabelData]
+
+
+def of_pretraining(config: PretrainConfig, loaded: Records) -> Subject:
+    """A pre-training of these records."""
+    config = replace(config, on_error="stop")  # so that no other image is timed in place of an unreadable one
+    tokenizer, config = with_tokenizer(config, loaded)
+    model = new_model(config)
+    return Subject(
+        pretrain_task(config, model), config.training, lambda part: pretrain_data(config, part, model, tokenizer)
+    )
+
+
+def of_finetuning(
+    recipe: Recipe, records: Path, init: Path | None, image_size: int | None, classes: tuple[str, ...]
+) -> Subject:
+    """A fine-tuning by this recipe. Raises RunError for records without labels, ConfigError as `mrm finetune` does."""
+    if not classes:
+        raise RunError(f"{records}: has no label columns, which a fine-tuning needs")
+    config = recipe.make(records, records, init, Path("doctor"), image_size=image_size)  # nothing is written
+    model = classifier(config, classes, {})
+    choose_trained(model, config.tune, config.lora, config.seed)
+
+    def data(part: Records) -> LabelData:
+        return LabelData(part, model.config.image_size, config.crop, augment=config.augment, resize=config.resize)
+
+    return Subject(ClassifyTask(model), config.training, data)
+
+
+def readable_of(tried: Records, unreadable: dict[str, str], path: Path) -> Records:
     """The records whose image could be read. Raises RunError if there is none."""
-    readable = [r for r in tried if r.name not in unreadable]
-    if not readable:
+    readable = tried.select(np.flatnonzero([record.name not in unreadable for record in tried]))
+    if not len(readable):
         name, reason = next(iter(unreadable.items()))
         raise RunError(f"{path}: none of the {len(tried)} images tried could be read; first error: {name}: {reason}")
     return readable
@@ -133,7 +183,7 @@ def diagnose(bench: StepBench, reading: Sequence[Stage], size: int, steps: int) 
     other_rate = rate_of(stages) if other == precision else rate_of(bench.stages(size, other, steps))
     workers = hardware.default_workers(device.type) if training.workers is None else training.workers
     loader, step = max(workers, 1) * rate_of(reading), rate_of(stages)
-    name, flops = hardware.device_name(device), flops_of_step(bench.task.model, bench.batch(size))
+    name, flops = hardware.device_name(device), flops_of(bench, size)
     return Diagnosis(
         stages=(*reading, *stages),
         device=name,
@@ -146,9 +196,19 @@ def diagnose(bench: StepBench, reading: Sequence[Stage], size: int, steps: int) 
         best=best,
         half_batch=half,
         flops=flops,
+        memory=memory_of(bench, precision),
         peak_share=hardware.share_of_peak(flops * step, name),
         bound="loader" if loader < step else "step",
     )
+
+
+def flops_of(bench: StepBench, size: int) -> float:
+    """Floating-point operations of a training step for an image: three times those of its forward pass."""
+    if isinstance(bench.task.model, MRM):
+        return flops_of_step(bench.task.model, bench.batch(size))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        bench.task(bench.batch(1).to(bench.device))
+    return 3.0 * counter.get_total_flops()
 
 
 def in_time(diagnosis: Diagnosis, images: int, price: float | None) -> Diagnosis:
@@ -215,15 +275,14 @@ def step_advice(diagnosis: Diagnosis) -> list[str]:
 # What is measured -------------------------------------------------------------------------------------
 
 
-def spread(records: Records, count: int) -> list[Record]:
+def spread(records: Records, count: int) -> Records:
     """So many records, spread evenly from the first to the last."""
-    chosen = np.unique(np.linspace(0, len(records) - 1, count).round().astype(int))
-    return [records[int(i)] for i in chosen]
+    return records.select(np.unique(np.linspace(0, len(records) - 1, count).round().astype(int)))
 
 
-def micro_batch(config: PretrainConfig, device: torch.device) -> int:
+def micro_batch(training: TrainConfig, device: torch.device) -> int:
     """The recipe's micro-batch, but at most 8 on a CPU, where larger batches take as long for each image."""
-    share = config.training.micro_batch or config.training.global_batch
+    share = training.micro_batch or training.global_batch
     return share if device.type == "cuda" else min(share, 8)
 
 

@@ -17,6 +17,7 @@ from mrm.inference.prediction_table import KNOWN, NOTES
 from mrm.models import model_folder
 from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
+from mrm.models.image_sizes import at_size
 from mrm.models.mrm import MRM
 from mrm.runs.output_lock import alone_on
 from mrm.runs.reading_options import Reading, device_of
@@ -33,21 +34,26 @@ BESIDE = {".npy": (".csv", ".json")}  # the suffixes of the files that are writt
 
 @alone_on("out", BESIDE)
 def embed(
-    model: Path, paths: Sequence[Path | str], out: Path, kind: Kind = "pooled", reading: Reading = Reading()
+    model: Path,
+    paths: Sequence[Path | str],
+    out: Path,
+    kind: Kind = "pooled",
+    reading: Reading = Reading(),
+    image_size: int | None = None,
 ) -> Written:
     """Features of images as NPY, with their names in a CSV and the facts in a JSON beside it, or as Parquet.
 
-    Row i of the array is row i of the CSV; an image that could not be read is NaN (null in Parquet). Raises as
-    `predict_table` does.
+    Row i of the array is row i of the CSV; an image that could not be read is NaN (null in Parquet). `image_size` is another
+    one than the model was trained at. Raises as `predict_table` does, and ConfigError for a size that the model cannot take.
     """
     suffix = check_suffix(Path(out), FEATURE_SUFFIXES)
-    network = model_folder.load_as(model, MRM, Classifier, BareEncoder)
+    network = at_size(model_folder.load_as(model, MRM, Classifier, BareEncoder), image_size)
     if isinstance(network, BareEncoder):
         print(f"{model}: {network.card.origin['keys']}")
     network.to(device_of(reading))
     shape = predict.feature_shape(network, kind)
     compute = predict.feature_function(network, kind)
-    settings = {"kind": kind, "shape": list(shape)}
+    settings = {"kind": kind, "shape": list(shape), "image_size": network.config.image_size}
     records = records_at(paths, reading.images)
     spare_inputs(paths, records, [Path(out).with_suffix(s) for s in (suffix, *BESIDE.get(suffix, ()))])
     work = Work("embedding", network, model, records, Path(out), reading, settings, int(np.prod(shape)))

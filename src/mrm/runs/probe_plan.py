@@ -45,6 +45,7 @@ class ProbeConfig:
     workers: int | None = None
     device: str = "auto"
     floors: bool = True  # logistic regressions on pixels and HOG beside
+    image_size: int | None = None  # of every encoder; by default each sees images as it was trained
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from mrm.inference import predict
 from mrm.models import model_folder, noise
 from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
+from mrm.models.image_sizes import at_size
 from mrm.models.mrm import MRM
 from mrm.recipes import FinetuneConfig
 from mrm.runs.finetuning import finetune
@@ -72,7 +73,7 @@ def floors_of(config: ProbeConfig, records: Mapping[str, Records]) -> dict[str, 
 
 def load_or_randomise(config: ProbeConfig, path: Path | None) -> MRM | Classifier | BareEncoder:
     """The encoder at `path`; for None the architecture of the first one with random weights."""
-    model = model_folder.load_as(path or Path(config.init[0]), MRM, Classifier, BareEncoder)
+    model = at_size(model_folder.load_as(path or Path(config.init[0]), MRM, Classifier, BareEncoder), config.image_size)
     if path is None:
         with noise.seeded(0):
             model = type(model)(model.config).eval()  # type: ignore[arg-type]
@@ -145,6 +146,7 @@ def fine_tuning(
         on_error="skip",
         floors=False,
         max_steps=config.max_steps,
+        image_size=config.image_size,
     )
     return with_small_batch(settings, len(train), config.workers)
 

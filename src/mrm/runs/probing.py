@@ -73,6 +73,7 @@ def open_probe(config: ProbeConfig, records: Mapping[str, Records], models: Mapp
         "records": {name: part.fingerprint() for name, part in records.items()},
         "finetune": config.finetune,
         "max_steps": config.max_steps,
+        "image_size": config.image_size,
     }
     open_folder(Path(config.out), json_settings("probe", "probing.json", settings))
 

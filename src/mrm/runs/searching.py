@@ -14,6 +14,7 @@ from mrm.inference.prediction_table import KNOWN
 from mrm.models import model_folder
 from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
+from mrm.models.image_sizes import at_size
 from mrm.models.mrm import MRM
 from mrm.runs.reading_options import Reading, device_of
 from mrm.system.errors import RunError
@@ -94,7 +95,7 @@ def image_features(
     """Features (Q, D) of images computed as those of the index were, and the names of the images. Raises RunError."""
     if model is None:
         raise RunError(f"{images[0]}: not a row of {index.path}; to search for an image, give its --model too")
-    network = model_folder.load_as(model, MRM, Classifier, BareEncoder)
+    network = at_size(model_folder.load_as(model, MRM, Classifier, BareEncoder), index.facts.get("image_size"))
     require_maker(index, model)
     for key, value in (("precision", reading.precision), ("crop_borders", reading.crop_borders)):
         if index.facts[key] != value:

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 import torch
 
-from mrm.data import headers, images
+from mrm.data import augmentation, headers, images
+from mrm.data.config import CropConfig
 from mrm.data.samples import LabelData, PretrainData
 from mrm.system import hardware
 from mrm.system.errors import ImageError
@@ -52,7 +53,7 @@ def rate_of(stages: Sequence[Stage]) -> float:
 # Reading ----------------------------------------------------------------------------------------------
 
 
-def loader_stages(data: PretrainData) -> tuple[list[Stage], dict[str, str]]:
+def loader_stages(data: PretrainData | LabelData) -> tuple[list[Stage], dict[str, str]]:
     """Read, decode and crop each image once, on one thread. Returns the stages, and why images could not be read."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -68,24 +69,28 @@ def loader_stages(data: PretrainData) -> tuple[list[Stage], dict[str, str]]:
     return [stage_of(name, values) for name, values in zip(READING, zip(*times, strict=True), strict=False)], unreadable
 
 
-def sample_times(data: PretrainData, index: int) -> tuple[float, float, float, float]:
-    """Seconds to read, decode, crop and resize an image, and to mask its words: the parts of `data.sample`."""
+def sample_times(data: PretrainData | LabelData, index: int) -> tuple[float, float, float, float]:
+    """Seconds to read, decode, and crop, resize and augment an image, and to mask its words: the parts of `data.sample`."""
     rng = np.random.default_rng([data.seed, 0, index])
     clock = Stopwatch()
     content = headers.load(data.records[index].image)
     read = clock.lap()
     height, width = images.size(content)
-    box = images.random_resized_box(height, width, rng, data.crop.area, data.crop.aspect)
+    crop = data.crop or CropConfig()
+    box = images.random_resized_box(height, width, rng, crop.area, crop.aspect)
     least = math.ceil(data.size * min(height, width) / min(box.height, box.width))  # as read_crop may reduce a JPEG
     image = images.read(content, min_side=least if data.resize == "area" else None)
     decode = clock.lap()
     scale = image.shape[0] / height, image.shape[1] / width
     top, left = int(box.top * scale[0]), int(box.left * scale[1])
     part = image[top : top + math.ceil(box.height * scale[0]), left : left + math.ceil(box.width * scale[1])]
-    images.flip(images.resize(part, data.size, data.size, data.resize))
-    augment = clock.lap()
-    data.masks(index, rng)
-    return read, decode, augment, clock.lap()
+    resized = images.flip(images.resize(part, data.size, data.size, data.resize))
+    if isinstance(data, LabelData):
+        augmentation.augment(resized, rng, data.augment)
+    augmented = clock.lap()
+    if isinstance(data, PretrainData):
+        data.masks(index, rng)
+    return read, decode, augmented, clock.lap()
 
 
 # The step ---------------------------------------------------------------------------------------------

@@ -39,6 +39,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def memory(device: torch.device) -> int:
+    """Bytes of the GPU's memory; of the CPU's, those that the machine has, or that this process's group may use."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else ""
+    return min(physical, int(text)) if text.isdigit() else physical
+
+
 def default_workers(device: str) -> int:
     """Worker processes that read images: all cores but one, at most 16, for a GPU; one core in eight, at least one, on a CPU."""
     return min(16, cores() - 1) if device == "cuda" else min(cores() - 1, max(1, cores() // 8))
