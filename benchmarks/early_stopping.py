@@ -1,10 +1,11 @@
-"""What `--patience` saves, and what it costs: one run that ends early, and the same run to its last step.
+"""What `--patience` saves, and what it costs: runs that end early, and the same runs to their last step.
 
     python benchmarks/early_stopping.py --data DIR --out early_stopping.json
 
 DIR has `pneumonia-cxr`, as tests use it. The recipe `tiny` from random weights learns pneumonia in children; patients are held
 out for validation and for the test. A run with patience ends; then it is prolonged to all of its steps, which is the run
-that it would have been without patience, bit for bit. The best checkpoint of either is tested on the same images.
+that it would have been without patience, bit for bit. The best checkpoint of either is tested on the same images. Every
+seed starts from other random weights and draws other training images; a seed that is in the file already is not repeated.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from resizing import split
 
-import mrm
 from mrm import recipes, runs
 from mrm.data.records import Records
-from mrm.models import model_folder, noise
-from mrm.models.mrm import MRM
+from mrm.models import model_folder
 from mrm.training.patience import Patience
 
 
@@ -39,22 +39,37 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=None, help="training images; by default all")
     parser.add_argument("--validation", type=int, default=None, help="validation images; by default all")
     parser.add_argument("--gain", type=float, default=0.001, help="in validation AUROC")
-    parser.add_argument("--folder", type=Path, default=None, help="where the run is kept; by default nowhere")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        report = measured(options, options.folder or Path(temporary))
+    settings = {k: v for k, v in vars(options).items() if k not in ("data", "out", "seeds")}
+    report = json.loads(options.out.read_text()) if options.out.is_file() else {"settings": settings, "seeds": {}}
+    if report["settings"] != settings:
+        parser.error(f"{options.out} was measured with other settings: {report['settings']}")
+    for seed in options.seeds:
+        if str(seed) not in report["seeds"]:
+            with tempfile.TemporaryDirectory() as folder:
+                report["seeds"][str(seed)] = measured(options, Path(folder), seed)
+            report["mean"] = mean_of([*report["seeds"].values()])
+            options.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Both runs, tested."""
-    folder.mkdir(parents=True, exist_ok=True)
+def mean_of(reports: list[dict[str, Any]]) -> dict[str, float]:
+    """What was saved and what it cost, on average over the seeds."""
+    names = ("steps saved", "difference in AUROC, early less whole")
+    values = [[report[names[0]], report[names[1]]["difference"]["value"]] for report in reports]
+    return {
+        name: round(sum(column) / len(values), 4) for name, column in zip(names, zip(*values, strict=True), strict=True)
+    }
+
+
+def measured(options: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any]:
+    """Both runs of a seed, tested."""
     train, val, test = split(options.data / "pneumonia-cxr" / "labels.csv", folder, None)
-    train, val = first_of(train, options.labels), first_of(val, options.validation)
-    with noise.seeded(0):
-        start = model_folder.save(folder / "start", MRM(recipes.TINY_MODEL))
-    config = recipes.tiny_finetune(train, val, start, folder / "run", scratch=True, audit="names")
+    train, val = part_of(train, options.labels, seed), part_of(val, options.validation, 0)
+    config = recipes.tiny_finetune(train, val, None, folder / "run", audit="names", floors=False, seed=seed)
+    config = replace(config, encoder=recipes.TINY_MODEL.encoder, encoder_options=recipes.TINY_MODEL.encoder_options)
+    config = replace(config, image_size=recipes.TINY_MODEL.image_size)
     training = replace(config.training, steps=options.steps, global_batch=options.batch, validate_every=options.every)
     config = replace(config, training=training)
     runs.finetune(replace(config, patience=options.patience, patience_gain=options.gain))
@@ -64,16 +79,11 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     difference = runs.compare(folder / "early", folder / "whole", folder / "compared")["pneumonia"]["auroc"].to_dict()
     return {
         "records": {path.stem.removesuffix("-used"): len(Records.load(path)) for path in (train, val, test)},
-        "batch": options.batch,
-        "validate_every": options.every,
-        "patience": options.patience,
-        "patience_gain": options.gain,
         "early": early,
         "whole": whole,
         "by patience": by_patience(folder / "run" / "validation.csv", whole["last step"], options),
         "steps saved": round(1 - early["last step"] / whole["last step"], 3),
         "difference in AUROC, early less whole": difference,
-        "mrm": mrm.__version__,
     }
 
 
@@ -93,10 +103,11 @@ def by_patience(validation: Path, total: int, options: argparse.Namespace) -> di
     return ends
 
 
-def first_of(records: Path, count: int | None) -> Path:
-    """The first records of a table, which are in random order, in a file of their own."""
+def part_of(records: Path, count: int | None, seed: int) -> Path:
+    """So many records of a table, drawn by the seed, in a file of their own."""
     loaded = Records.load(records, ("pneumonia",))
-    return replace(loaded, rows=list(loaded)[:count]).to_csv(records.with_name(f"{records.stem}-used.csv"))
+    chosen = np.random.default_rng(seed).permutation(len(loaded))[:count]
+    return loaded.select(np.sort(chosen)).to_csv(records.with_name(f"{records.stem}-used.csv"))
 
 
 def tested(run: Path, test: Path, out: Path) -> dict[str, Any]:

@@ -75,10 +75,12 @@ OTHER_DEVICES = AugmentConfig(rotate=10, brightness=0.1, contrast=0.3, gamma=0.3
 def cpu_finetune(train: Path, val: Path, init: Path | None, out: Path, **where: Any) -> FinetuneConfig:
     """The recipe `tiny` as long as there is time: size, batch and steps are measured and planned to fill 15 minutes.
 
-    Without `init`, ENCODER starts from random weights. Augmentation is that of other devices.
+    Without `init`, ENCODER starts from random weights. Augmentation is that of other devices; crops are large, since small
+    ones slow down how fast a short run learns.
     """
     plain = tiny_finetune(train, val, init, out)
-    return replace(plain, budget="15m", encoder=ENCODER, augment=OTHER_DEVICES, **where)
+    settings = {"budget": "15m", "encoder": ENCODER, "augment": OTHER_DEVICES, "crop": CropConfig(area=(0.8, 1.0))}
+    return replace(plain, **{**settings, **where})
 
 
 # The modern recipes. Image-only work on chest radiographs (Xiao et al., WACV 2023, arXiv:2210.12843) found that layer decay
