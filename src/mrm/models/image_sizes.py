@@ -13,7 +13,7 @@ from mrm.models.ensemble import Ensemble
 from mrm.models.mrm import MRM
 from mrm.system.errors import ConfigError
 
-Encoding = TypeVar("Encoding", MRM, Classifier, BareEncoder)
+Encoding = TypeVar("Encoding", bound=MRM | Classifier | BareEncoder)
 ENCODER = "encoder."
 
 
@@ -33,7 +33,8 @@ def at_size(model: Encoding, image_size: int | None) -> Encoding:
         patches = (image_size // model.encoder.patch_embed.patch_size[0]) ** 2
         changes |= {"keep": max(1, min(model.config.keep, patches - 1)), "predicted": None}
     with noise.seeded(0):  # every weight that depends on no size is replaced
-        resized = type(model)(replace(model.config, **changes))
+        config: Any = replace(model.config, **changes)
+        resized: Any = type(model)(config)
     own, weights = resized.state_dict(), model.state_dict()
     encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
     fitted = {f"{ENCODER}{name}": value for name, value in fit_positions(resized.encoder, encoder).items()}
