@@ -10,6 +10,7 @@ from mrm.cli.command import commands
 from mrm.cli.output import end
 from mrm.cli.shared_options import (
     Batch,
+    Budget,
     ByStudy,
     CropBorders,
     Device,
@@ -224,7 +225,7 @@ def crossval(
     uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
     settings: Path | None = None,
     scratch: bool = False,
-    budget: str | None = None,
+    budget: Budget = None,
     max_steps: int | None = None,
     ensemble: bool = False,
     floors: bool = True,
@@ -258,7 +259,6 @@ def crossval(
     What is trained:
         settings: a YAML file of fine-tuning settings that override the recipe.
         scratch: start from random weights, for comparison.
-        budget: time of each fine-tuning, such as 5m; there are folds x repeats of them, all by one plan.
         max_steps: shorten each fine-tuning to this many steps.
         ensemble: keep the models of all folds, in OUT/runs, and write them as one model, OUT/ensemble.
         floors: fit logistic regressions on pixels and HOG beside, on the same records.

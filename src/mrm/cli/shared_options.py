@@ -15,6 +15,12 @@ ImageSize = Annotated[
     int | None,
     Shared("Data", "side of the images in pixels, such as 384: positions are resampled; by default that of the model"),
 ]
+Budget = Annotated[
+    str | None,
+    Shared(
+        "What is trained", "time of each fine-tuning, such as 5m; there are folds x repeats of them, all by one plan"
+    ),
+]
 Batch = Annotated[int, Shared("Machine", "images computed at once")]
 Workers = Annotated[
     int | None,
