@@ -1,4 +1,4 @@
-"""Commands that get data ready: prepare, phantoms, audit, tokenizer, pack."""
+"""Commands that get data ready: prepare, merge, phantoms, audit, tokenizer, pack."""
 
 from __future__ import annotations
 
@@ -53,6 +53,29 @@ def prepare(
         raise RecordError("missing: --out; give the folder to write, or --preview to write nothing")
     else:
         runs.prepare(corpus, source, out, options)
+
+
+def merge(folders: tuple[Path, ...], /, out: Path, harmonize: bool = False, vocabulary: Path | None = None) -> None:
+    """Join the sets of several prepared corpora, to train on all of them at once.
+
+    Sets of the same name are joined: what one corpus holds out for the test stays held out. A class that a corpus does not
+    state is not stated for its records, which then do not train it. The column site says where a record is from.
+    The joined sets are audited against each other.
+
+    Example:
+        mrm merge prepared/nih prepared/vindr --out prepared/both --harmonize
+
+    Data:
+        folders: folders that mrm prepare has written, two or more.
+        out: the folder to write: train.csv, val.csv, test.csv, merged.json and audit.json.
+
+    Classes:
+        harmonize: give classes that mean the same finding one name, such as Effusion and Pleural Effusion.
+        vocabulary: a table of findings in place of the package's own: a column finding, and names in any others.
+    """
+    from mrm import runs
+
+    runs.merge(folders, out, harmonize, vocabulary)
 
 
 def phantoms(
@@ -189,4 +212,4 @@ def pack(
         raise PackError("give RECORDS and --out DIR to pack, or --check DIR alone")
 
 
-COMMANDS = commands(prepare, phantoms, audit, tokenizer, pack)
+COMMANDS = commands(prepare, merge, phantoms, audit, tokenizer, pack)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mrm.runs.label_checks import check_labels
     from mrm.runs.label_samples import sample_labels
     from mrm.runs.labelling import label
+    from mrm.runs.merging import merge
     from mrm.runs.outlining import outline
     from mrm.runs.packing import pack
     from mrm.runs.predicting import predict
@@ -64,6 +65,7 @@ __all__ = [
     "fill_in",
     "finetune",
     "label",
+    "merge",
     "outline",
     "pack",
     "predict",
@@ -104,6 +106,7 @@ __getattr__, __dir__ = lazy.exports(
         "fill_in": "mrm.runs.filling_in",
         "finetune": "mrm.runs.finetuning",
         "label": "mrm.runs.labelling",
+        "merge": "mrm.runs.merging",
         "outline": "mrm.runs.outlining",
         "pack": "mrm.runs.packing",
         "predict": "mrm.runs.predicting",
