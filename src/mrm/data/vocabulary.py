@@ -7,7 +7,7 @@ is more than thickening: these have rows of their own, and nothing is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -30,7 +30,9 @@ def read_table(file: Path) -> list[Mapping[str, str]]:
     header, lines = read_rows(file)
     if FINDING not in header:
         raise RecordError(f"{file}: no column {FINDING}; the columns found are {', '.join(header)}")
-    rows = [dict(zip(header, (cell.strip() for cell in cells), strict=False)) for _, cells in lines]
+    rows: list[Mapping[str, str]] = [
+        dict(zip(header, (cell.strip() for cell in cells), strict=False)) for _, cells in lines
+    ]
     of_name: dict[str, str] = {}
     for row in rows:
         for name in names_in(row):
@@ -46,7 +48,7 @@ def names_in(row: Mapping[str, str]) -> list[str]:
     return [name.strip() for cell in row.values() for name in cell.split(";") if name.strip()]
 
 
-def finding_of(rows: tuple[Mapping[str, str], ...] | list[Mapping[str, str]]) -> dict[str, str]:
+def finding_of(rows: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Plain name -> finding, of all names in a table."""
     return {plain(name): row[FINDING] for row in rows for name in names_in(row)}
 

@@ -48,7 +48,7 @@ def merge(folders: Sequence[Path], out: Path, harmonize: bool = False, vocabular
     if repeated := sorted({p.corpus for p in prepared if [q.corpus for q in prepared].count(p.corpus) > 1}):
         raise RecordError(f"merge: {', '.join(repeated)} is named twice; name each corpus once")
     rows = read_table(vocabulary) if vocabulary else table()
-    names = finding_of(list(rows)) if harmonize else {}
+    names = finding_of(rows) if harmonize else {}
     names_of_sets = dict.fromkeys(name for p in prepared for name in p.sets)
     sets = {name: _joined(name, prepared, names) for name in names_of_sets}
     with writing(out):
