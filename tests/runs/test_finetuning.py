@@ -276,8 +276,15 @@ def test_a_fine_tuning_ends_with_what_needs_no_network_on_the_same_validation_re
     assert "fitted on the same records" in printed
 
 
+def test_the_closing_line_says_whether_the_network_beats_the_floors(phantoms):
+    records = Records.load(phantoms / "records.csv", FINDINGS)
+    lines = [finetuning.floors_beside(records, records, seed=0, workers=0, network=value) for value in (0.0, 1.01)]
+    assert "The network reaches 0.000: it does not beat pixels and HOG: give it more time" in lines[0]
+    assert "The network reaches 1.010: it beats them." in lines[1]
+
+
 def test_floors_that_cannot_be_fitted_cost_the_run_nothing(phantoms):
     records = Records.load(phantoms / "records.csv", FINDINGS)
     one = replace(records, rows=[replace(r, labels=(1.0,) * len(FINDINGS)) for r in records])
-    line = finetuning.floors_beside(one, records, seed=0, workers=0)
+    line = finetuning.floors_beside(one, records, seed=0, workers=0, network=0.5)
     assert "could not be fitted to compare with: the training records have no class with both" in line

@@ -76,7 +76,7 @@ def finetune(config: FinetuneConfig) -> Path:
         writer = model_writer(card, seen)
         training = with_best_rate(training, task, data, Path(config.out), validate, order, writer, config.seed)
     card = replace(card, origin=facts | {"lr": training.peak()})
-    run = Trainer(
+    trainer = Trainer(
         task,
         data,
         training,
@@ -86,17 +86,18 @@ def finetune(config: FinetuneConfig) -> Path:
         validate=validate,
         order=order,
         patience=Patience(config.patience, config.patience_gain),
-    ).fit()
+    )
+    run = trainer.fit()
     print_best(run, len(val), int((val.labels_NC == 1).sum()))
     if config.floors and processes().is_main_process:
-        print(floors_beside(train, val, config.seed, config.training.workers))
+        print(floors_beside(train, val, config.seed, config.training.workers, trainer.best))
     return run
 
 
-def floors_beside(train: Records, val: Records, seed: int, workers: int | None) -> str:
-    """What logistic regressions without a network reach on the same validation records, in a line.
+def floors_beside(train: Records, val: Records, seed: int, workers: int | None, network: float) -> str:
+    """What logistic regressions without a network reach on the same validation records, and whether the network beats them.
 
-    Of a large training set `FLOOR_RECORDS` records are used. What goes wrong here costs the run nothing: the line says it.
+    `network` is the best validation AUROC of the run. Of a large training set `FLOOR_RECORDS` records are used. What goes wrong here costs the run nothing: the line says it.
     """
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(train))[:FLOOR_RECORDS])
@@ -106,18 +107,25 @@ def floors_beside(train: Records, val: Records, seed: int, workers: int | None) 
     )
     try:
         features = {name: floors.features(part, workers)[0] for name, part in used.items()}
-        texts = []
+        reached = {}
         for floor in floors.FLOORS:
             readable = {name: ~np.isnan(values[floor]).any(axis=1) for name, values in features.items()}
             rows = {name: features[name][floor][readable[name]] for name in used}
             parts = {name: part.select(np.flatnonzero(readable[name])) for name, part in used.items()}
             fitted = floors.fitted(rows | {"test": rows["val"]}, parts | {"test": parts["val"]})
-            texts.append(f"{floor} {fitted.val_auroc:.3f}")
+            reached[floor] = fitted.val_auroc
     except (ImageError, ProbeError) as error:
         return f"Logistic regressions without a network could not be fitted to compare with: {error}"
+    texts = [f"{floor} {auroc:.3f}" for floor, auroc in reached.items()]
+    better = [floor for floor, auroc in reached.items() if auroc >= network]
+    verdict = (
+        f"it does not beat {' and '.join(better)}: give it more time, more labels or a pre-trained start, or use no network"
+        if better
+        else "it beats them"
+    )
     return (
         f"Logistic regressions without a network, fitted on {fitted_on}, reach a validation AUROC of {', '.join(texts)} "
-        "there. Leave this out with --no-floors."
+        f"there. The network reaches {network:.3f}: {verdict}. Leave this out with --no-floors."
     )
 
 
