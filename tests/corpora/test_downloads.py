@@ -47,7 +47,7 @@ def test_every_cell_of_a_download_is_that_written_by_hand(name, tmp_path):
 
 
 def test_every_described_corpus_has_a_download_and_a_table_of_cells():
-    assert DESCRIBED - {"nih", "chexpert", "rsna"} == set(DOWNLOADS) == set(RECORDS)
+    assert DESCRIBED - {"nih", "chexpert", "rsna", "siim"} == set(DOWNLOADS) == set(RECORDS)
 
 
 LISTED = {"chexpert-test", "shenzhen", "montgomery"}  # whose images are found by listing a folder

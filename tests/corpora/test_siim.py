@@ -4,11 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mrm.corpora import prepare, siim, splits
-from mrm.corpora.contract import Exclusion, Options, Release, read_table
+from mrm.corpora import mask_folders, prepare, splits
+from mrm.corpora.contract import Options, Release, file_stem, read_table
 from mrm.data import masks
 from mrm.data.masks import decode
 from mrm.system.errors import RecordError
+from tests.support.corpora.official import read_with_images
 from tests.support.corpora.siim import HEIGHT, ID, WIDTH, write_tree
 from tests.support.dicom_files import write_dicom
 from tests.support.image_files import contents, random_image, write_image
@@ -27,8 +28,8 @@ def test_the_download_becomes_segmentation_folders(source, tmp_path):
     corpus = prepare("siim", source, tmp_path / "out", Options(val=0.2))
     assert contents(source) == before
     assert sum(len(corpus.splits[k]) for k in ("train", "val", "test")) == 24
-    for split, folder in siim.FOLDERS.items():
-        names = {siim.file_stem(r.name) for r in corpus.splits[split]}
+    for split, folder in mask_folders.FOLDERS.items():
+        names = {file_stem(r.name) for r in corpus.splits[split]}
         assert {p.stem for p in (tmp_path / "out/images" / folder).iterdir()} == names
         assert {p.stem for p in (tmp_path / "out/annotations" / folder).iterdir()} == names
     loaded = masks.load(tmp_path / "out", "training")
@@ -68,7 +69,7 @@ def test_flat_converted_images_do_as_well(source, tmp_path, suffix):
 
 def test_an_interrupted_preparation_goes_on_and_redoes_nothing(source, tmp_path, monkeypatch):
     done = []
-    write_pair = siim.write_pair
+    write_pair = mask_folders.write_pair
 
     def interrupted(job):
         if len(done) == 10:
@@ -76,7 +77,7 @@ def test_an_interrupted_preparation_goes_on_and_redoes_nothing(source, tmp_path,
         done.append(job.name)
         return write_pair(job)
 
-    monkeypatch.setattr(siim, "write_pair", interrupted)
+    monkeypatch.setattr(mask_folders, "write_pair", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare("siim", source, tmp_path / "out")
     assert not (tmp_path / "out/corpus.json").exists()
@@ -99,7 +100,7 @@ def test_other_splits_leave_no_image_where_it_was(source, tmp_path):
     prepare("siim", source, tmp_path / "out", Options(seed=0))
     corpus = prepare("siim", source, tmp_path / "out", Options(seed=1))
     written = {p.stem for p in (tmp_path / "out/images/training").iterdir()}
-    assert written == {siim.file_stem(r.name) for r in corpus.splits["train"]}
+    assert written == {file_stem(r.name) for r in corpus.splits["train"]}
 
 
 def test_published_lists_may_have_an_image_in_two_sets(source, tmp_path):
@@ -161,18 +162,16 @@ def real(shared_data, tmp_path_factory) -> tuple[Release, dict[str, list[str]]]:
     """The real table, as if every image were there, and its run lengths."""
     table = tmp_path_factory.mktemp("siim") / "train-rle.csv.gz"
     table.write_bytes((shared_data / "official/siim-pneumothorax-train-rle.csv.gz").read_bytes())
-    rows = read_table(table, ("ImageId", "EncodedPixels"))
-    excluded: list[Exclusion] = []
-    runs = siim.join_rows(rows, excluded)
-    assert excluded == []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(siim, "list_images", lambda root: {f"{n}.dcm": root / f"{n}.dcm" for n in runs})
-        return siim.read(table.parent, Options()), runs
+    names = {row["ImageId"] for row in read_table(table, ("ImageId", "EncodedPixels"))}
+    release = read_with_images("siim", table.parent, [f"{name}.dcm" for name in sorted(names)])
+    return release, release.finish.args[0]
 
 
 def test_the_real_table_has_the_publishers_counts(real):
     release, runs = real
-    assert release.counts == {"rows": 12_954, "labelled images": 12_047}
+    assert release.counts == {"rows": 12_954}
+    assert len(release.records) == len(runs) == 12_047
+    assert release.excluded == []
     assert release.records.labels_NC.sum() == 2_669
     assert sum(len(lesions) for lesions in runs.values()) == 3_576
     assert max(len(lesions) for lesions in runs.values()) > 1

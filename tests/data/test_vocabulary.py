@@ -2,13 +2,13 @@
 
 import pytest
 
-from mrm.corpora import CORPORA, covid, description, mimic, siim
+from mrm.corpora import CORPORA, covid, description, mimic
 from mrm.corpora.preparing import PROGRAMS
 from mrm.data import vocabulary
 from mrm.data.vocabulary import finding_of, plain
 from mrm.system.errors import RecordError
 
-BY_PROGRAM = {"covid": covid.CLASSES, "mimic": mimic.CLASSES, "siim": siim.CLASSES, "openi": ()}
+BY_PROGRAM = {"covid": covid.CLASSES, "mimic": mimic.CLASSES, "openi": ()}
 
 
 @pytest.mark.parametrize("corpus", [name for name in CORPORA if name != "custom"])

@@ -25,6 +25,7 @@ from mrm.corpora.contract import (
 )
 from mrm.corpora.described_tables import Opened, folder_of, open_tables
 from mrm.corpora.description import BOX, FACTS, SPLITS, CorpusDescription, Table, value, values
+from mrm.corpora.mask_folders import run_lengths, write_folders
 from mrm.corpora.stated_boxes import boxes_of
 from mrm.corpora.stated_labels import StatedLabels
 from mrm.data.boxes import Box
@@ -69,13 +70,15 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
     of_records = [one for one in opened if one.table.holds == "records"]
     groups = _grouped(corpus, files, of_records, excluded)
     reader = StatedLabels(corpus.labels, (row for group in groups.values() for _, row in group))
-    records, boxes = list[Record](), dict[str, list[Box]]()
+    records, boxes, runs = list[Record](), dict[str, list[Box]](), dict[str, list[str]]()
     for key, group in groups.items():
+        lesions = run_lengths((row for _, row in group), corpus.masks) if corpus.masks else []
         labels = reader([row for _, row in group], [_fact("reader", *one) for one in group])
         if labels is None:
             excluded.append(Exclusion(_image_of(*group[0]), CONTRADICTORY, _lines(group)))
         elif place := files.find(key):
             records.append(_record(corpus, root, *place, *group[0], labels, options))
+            runs[file_stem(place[0])] = lesions
             if own := [box for table, row in group for box in boxes_of(row, table.columns, corpus)]:
                 boxes[place[0]] = own
         else:
@@ -95,11 +98,12 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
         counts=_counts(of_records, lists) | _studies(corpus, records),
         purpose=corpus.purpose,
         key=partial(_plain, corpus),
-        list_classes=corpus.labels.listed or reader.classes,
+        list_classes=corpus.labels.listed or (reader.classes if corpus.purpose != "masks" else ()),
         uncertain=corpus.labels.uncertain,
         unstated_absent=corpus.labels.unstated_absent,
         notes=[*corpus.notes, *notes, *missing, *language_notes(records, corpus.language)],
         boxes=boxes,
+        finish=partial(write_folders, runs) if corpus.masks else None,
     )
 
 

@@ -109,6 +109,7 @@ class CorpusDescription:
     report: dict[str, str] = field(default_factory=dict)  # title of a section: its column
     language: str = "en"  # of the reports
     box: Form = "xywh"  # what the column `box` states
+    masks: str = ""  # the column of run lengths, from which segmentation folders are written
     sets: dict[str, str] = field(default_factory=dict)  # train, val or test: a list of image names
     lists_by: Literal["path", "name"] = "path"  # how published lists name the images
     purpose: Purpose = "labels"
@@ -120,6 +121,8 @@ class CorpusDescription:
             raise RecordError("tables: none holds records")
         for table in self.tables:
             _check(table)
+        if bool(self.masks) != (self.purpose == "masks"):
+            raise RecordError("purpose: masks needs the column of run lengths (masks), and the other way round")
         named = [*self.sets, *(table.split for table in self.tables if table.split)]
         if unknown := sorted(set(named) - set(SPLITS.values())):
             raise RecordError(f"unknown set {', '.join(unknown)}; choose from train, val, test")

@@ -26,7 +26,7 @@ from mrm.system import output_folder
 from mrm.system.errors import RecordError
 
 ADVICE = {ABSENT: "Unpack the images and keep them where the publisher puts them"}  # by the largest reason
-PROGRAMS = ("siim", "mimic", "openi", "covid")  # read by `mrm.corpora.NAME`; the others by a description
+PROGRAMS = ("mimic", "openi", "covid")  # read by `mrm.corpora.NAME`; the others by a description
 
 
 def prepare(name: str, source: Path | str, out: Path | str, options: Options | None = None) -> Corpus:

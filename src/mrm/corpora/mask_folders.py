@@ -1,111 +1,41 @@
-"""SIIM-ACR Pneumothorax Segmentation: 12,047 DICOM with run-length masks, 2,669 of them with a pneumothorax.
+"""Segmentation folders from run lengths: `images/{training,validation,test}` and `annotations/{...}`, as PNG of the same names.
 
-The download has `train-rle.csv` (`ImageId, EncodedPixels`; one row for each lesion, -1 for none) and images
-as `dicom-images-train/<study>/<series>/<ImageId>.dcm`, or flat, or as PNG or JPEG under the same name. Run
-lengths are pairs of numbers, the first counted from the end of the previous run ("pixels-relative"), over the
-pixels column by column from the top left. Counts are those of the publisher's table.
-
-The output is the segmentation folders `images/{training,validation,test}` and `annotations/{...}`, as PNG files of
-the same names; a mask is 1 in the lesion and 0 elsewhere. Patient, view, sex and age are in the DICOM headers.
+Run lengths are pairs of numbers, the first counted from the end of the previous run ("pixels-relative", as SIIM writes them),
+over the pixels column by column from the top left. A mask is 1 in the lesion and 0 elsewhere.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mrm.corpora.contract import (
-    ABSENT,
-    CONTRADICTORY,
-    DUPLICATE,
-    TWICE,
-    UNREADABLE,
-    Exclusion,
-    Options,
-    Release,
-    Row,
-    file_stem,
-    find_table,
-    inside,
-    read_table,
-    without_label,
-)
+from mrm.corpora.contract import UNREADABLE, Exclusion, Options, Row, file_stem
 from mrm.data import images
-from mrm.data.folders import list_images
 from mrm.data.masks import decode
 from mrm.data.patients import PATIENTS
-from mrm.data.records import Record, Records
+from mrm.data.records import Records
 from mrm.system.errors import ImageError, RecordError
 from mrm.system.files import write_csv, write_whole
 from mrm.system.worker_pool import SLOW, each
 
-CLASSES = ("Pneumothorax",)
 FOLDERS = {"train": "training", "val": "validation", "test": "test"}  # split -> folder
-EXPECTED = {"images": 12_047, "rows": 12_954, "labelled images": 12_047, "positive Pneumothorax": 2_669}
 BAD_MASK = "mask does not fit the image"
+NO_LESION = "-1"
 
 
-def read(source: Path, options: Options) -> Release:
-    """Records with a label for the presence of a lesion; the masks are written with the segmentation folders."""
-    table = find_table(source, "train-rle.csv", "siim-pneumothorax-train-rle.csv", "stage_2_train.csv")
-    rows = read_table(table, ("ImageId", "EncodedPixels"))
-    excluded: list[Exclusion] = []
-    runs = join_rows(rows, excluded)
-    by_stem: dict[str, Path] = {}
-    for relative, file in list_images(source).items():
-        if file_stem(relative) in by_stem:
-            excluded.append(Exclusion(relative, TWICE))
-        by_stem.setdefault(file_stem(relative), file)
-    records = []
-    for name, lesions in runs.items():
-        if name in by_stem:
-            records.append(_record(source, by_stem[name], bool(lesions)))
-        else:
-            excluded.append(Exclusion(name, ABSENT))
-    excluded += without_label(by_stem, (row["ImageId"] for row in rows))
-    return Release(
-        records=Records(records, CLASSES, str(table)),
-        inputs=[table],
-        version="stage 2",
-        excluded=excluded,
-        expected=EXPECTED,
-        counts={"rows": len(rows), "labelled images": len(runs)},
-        purpose="masks",
-        finish=partial(write_folders, runs),
-    )
-
-
-def _record(source: Path, file: Path, positive: bool) -> Record:
-    return Record(file, labels=(float(positive),), name=file.relative_to(source).as_posix())
-
-
-def join_rows(rows: Sequence[Row], excluded: list[Exclusion]) -> dict[str, list[str]]:
-    """The run lengths of each image's lesions, an empty list for none.
-
-    A repeated row counts once; an image with both a lesion and -1 is left out. Raises RecordError for text
-    that is not a run length.
-    """
-    runs: dict[str, list[str]] = {}
+def run_lengths(rows: Iterable[Row], column: str) -> list[str]:
+    """The run lengths of an image's lesions, none for -1. Raises RecordError for text that is not run lengths."""
+    runs = []
     for row in rows:
-        name, text = inside(row.path.parent, row["ImageId"], row.where), row["EncodedPixels"]
-        if (not all(number.isdigit() for number in text.split()) and text != "-1") or not text:
-            raise RecordError(f"{row.where}: {text[:40]!r} is not a run length, nor -1 for no lesion")
-        known = runs.setdefault(name, [])
-        if text in known:
-            excluded.append(Exclusion(name, DUPLICATE, f"line {row.line}"))
-        else:
-            known.append(text)
-    both = {name for name, known in runs.items() if "-1" in known and len(known) > 1}
-    excluded += [Exclusion(name, CONTRADICTORY) for name in both]
-    return {name: [t for t in known if t != "-1"] for name, known in runs.items() if name not in both}
-
-
-# ---- segmentation folders ----------------------------------------------------------------------------------
+        text = row[column]
+        if (not all(number.isdigit() for number in text.split()) and text != NO_LESION) or not text:
+            raise RecordError(f"{row.where}: {text[:40]!r} is not a run length, nor {NO_LESION} for no lesion")
+        runs += [text] if text != NO_LESION else []
+    return runs
 
 
 class Job(NamedTuple):
