@@ -26,8 +26,8 @@ from mrm.corpora.contract import (
 from mrm.corpora.described_tables import Opened, folder_of, open_tables
 from mrm.corpora.description import BOX, FACTS, SPLITS, CorpusDescription, Table, value, values
 from mrm.corpora.mask_folders import run_lengths, write_folders
-from mrm.corpora.stated_boxes import boxes_of
 from mrm.corpora.stated_labels import StatedLabels
+from mrm.data.box_cells import boxes_in
 from mrm.data.boxes import Box
 from mrm.data.folders import IMAGES, list_images
 from mrm.data.records import Record, Records
@@ -79,7 +79,7 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
         elif place := files.find(key):
             records.append(_record(corpus, root, *place, *group[0], labels, options))
             runs[file_stem(place[0])] = lesions
-            if own := [box for table, row in group for box in boxes_of(row, table.columns, corpus)]:
+            if own := [box for table, row in group for box in _boxes_of(table, row, corpus)]:
                 boxes[place[0]] = own
         else:
             excluded.append(Exclusion(_image_of(*group[0]), ABSENT))
@@ -192,6 +192,15 @@ def _set_of(table: Table, row: Row) -> str:
     return SPLITS[text.lower()] if text else ""
 
 
+def _boxes_of(table: Table, row: Row, corpus: CorpusDescription) -> Iterator[Box]:
+    """The boxes that a row states, under the names of the classes."""
+    if not {"box", "x"} & table.columns.keys():
+        return
+    cells = {name: value(rule, row.cells) for name, rule in table.columns.items() if name in (*BOX, "reader")}
+    cells["class"] = corpus.labels.names.get(cells["class"], cells["class"])
+    yield from boxes_in(cells, corpus.box, row.where)
+
+
 def _add_boxes(
     corpus: CorpusDescription, files: Files, opened: Sequence[Opened], names: set[str], boxes: dict[str, list[Box]]
 ) -> None:
@@ -200,7 +209,7 @@ def _add_boxes(
         for row in one.rows:
             place = files.find(files.keys(one.table, row))
             if place and place[0] in names:
-                boxes.setdefault(place[0], []).extend(boxes_of(row, one.table.columns, corpus))
+                boxes.setdefault(place[0], []).extend(_boxes_of(one.table, row, corpus))
 
 
 # Sets -------------------------------------------------------------------------------------------------------

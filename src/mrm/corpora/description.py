@@ -23,6 +23,7 @@ import yaml
 from mrm.corpora.contract import Purpose
 from mrm.corpora.custom import description as exports
 from mrm.corpora.custom.values import declared
+from mrm.data.box_cells import Form
 from mrm.data.records import RESERVED
 from mrm.system.errors import ConfigError, RecordError
 from mrm.system.yaml_files import read_yaml
@@ -31,7 +32,6 @@ FACTS = (*RESERVED, "split", "reader", "text_file")  # columns with a meaning; o
 BOX = ("class", "x", "y", "width", "height", "x2", "y2", "box", "text")  # columns of a box
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
           "dev": "val", "test": "test"}  # fmt: skip
-Form = Literal["xywh", "xyxy", "shapes"]
 _PART = re.compile(r"\{([^{}]+)\}")
 
 
@@ -137,7 +137,8 @@ class CorpusDescription:
 
 def _check(table: Table) -> None:
     """Raises RecordError for a table whose columns say too little, and for a pattern that is none."""
-    needed = {"records": ("image_path",), "boxes": ("image_path", "class"), "facts": ()}[table.holds]
+    needed = {"records": ["image_path"], "boxes": ["image_path"], "facts": []}[table.holds]
+    needed += ["class"] if table.holds == "boxes" or {"box", "x"} & table.columns.keys() else []
     if missing := [name for name in needed if name not in table.columns]:
         raise RecordError(f"table {table.name}: columns: no {', '.join(missing)}")
     if bool(table.key) != (table.holds == "facts"):
