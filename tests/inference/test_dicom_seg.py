@@ -11,6 +11,7 @@ from mrm.inference import dicom_objects, dicom_seg
 from mrm.inference.dicom_objects import Origin
 from mrm.system.errors import MaskError
 from tests.support.dicom_files import write_dicom
+from tests.support.dicom_tools import faults
 
 hd = pytest.importorskip("highdicom")
 
@@ -46,6 +47,7 @@ def test_an_asymmetric_mask_of_two_classes_comes_back_as_it_was(radiograph, tmp_
     assert [made.get_segment_description(k).segment_label for k in (1, 2)] == ["left lung", "nodule"]
     assert [made.get_segment_description(k).segmented_property_type.meaning for k in (1, 2)] == ["Lung", "Lesion"]
     assert (made.PatientID, made.StudyInstanceUID) == ("p1", source.StudyInstanceUID)
+    assert faults(file) == []
 
 
 MASK_HW = np.pad(np.ones((10, 10), np.uint8), ((4, 10), (3, 7)))

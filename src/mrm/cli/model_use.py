@@ -39,6 +39,7 @@ def predict(
     slide: bool = False,
     dicom_seg: bool = True,
     dicom_sr: Path | None = None,
+    store: bool = False,
     batch: Batch = 64,
     workers: Workers = None,
     precision: Precision = "fp32",
@@ -54,12 +55,18 @@ def predict(
 
     Example:
         mrm predict runs/nih-1 images/ --out predictions.csv
+        mrm predict runs/nih-1 "dicomweb://pacs/dicom-web?StudyDate=20240101-" --out p.csv --store
 
     Data:
         model: a model folder or a run.
-        paths: images, folders, patterns, lists (.txt), tables of records (.csv, .parquet) and packed folders.
+        paths: images, folders, patterns, lists (.txt), tables of records (.csv, .parquet), packed folders, and addresses of
+            archives (dicomweb://HOST/PATH?FILTERS).
         out: a table (.csv, .parquet, .json, .jsonl); for a segmenter a folder, which gets NAME.png (class numbers, in
             colours), NAME.seg.dcm and masks.csv.
+
+    Archives:
+        store: store the DICOM reports or Segmentations in the archive that the images come from, unless it has them; needs
+            the extras `archive` and `seg`.
 
     Segmenters:
         slide: outline with sliding windows, finer and slower than the whole image at once.
@@ -73,7 +80,7 @@ def predict(
 
     require_inputs(paths)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
-    written = runs.predict(model, paths, out, reading, slide, dicom_seg, dicom_sr)
+    written = runs.predict(model, paths, out, reading, slide, dicom_seg, dicom_sr, store)
     say(f"wrote {written}")
     end(written.unreadable)
 
@@ -251,6 +258,7 @@ def explain(
     method: Literal["gradcam", "rollout", "attention"] = "gradcam",
     opacity: float = 0.5,
     dicom: bool = False,
+    store: bool = False,
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:
@@ -272,10 +280,11 @@ def explain(
             blocks, the same for all findings) or attention (of the head, where it was trained with --pooling class).
         opacity: of the hottest regions, from 0 to 1.
         dicom: also write NAME.FINDING.dcm for DICOM images, a Secondary Capture; needs the extra `seg`.
+        store: store these in the archive that the images come from (dicomweb://HOST/PATH), unless it has them.
     """
     from mrm import runs
 
-    written = runs.explain(model, paths, out, finding, method, opacity, images, device, workers, dicom)
+    written = runs.explain(model, paths, out, finding, method, opacity, images, device, workers, dicom, store)
     print(f"wrote {written}; look at {out}/*.sheet.png")
     end(written.unreadable)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from mrm.cli.options import REQUIRED, Option, is_mapping
+from mrm.data import archive_address
 from mrm.models.init_paths import init_path
 from mrm.system import object_store
 from mrm.system.errors import ConfigError
@@ -60,11 +61,13 @@ def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
 
 
 def require_file(path: Path | str, flag: str) -> None:
-    """Raises ConfigError for a path that does not exist; addresses of object stores and patterns are not checked.
+    """Raises ConfigError for a path that does not exist, ArchiveError for an address of an archive that is none.
 
-    Of `timm:NAME=PATH` the path has to exist.
+    Addresses of object stores and patterns are not checked. Of `timm:NAME=PATH` the path has to exist.
     """
-    if not (PATTERN.search(str(path)) or object_store.address(path) or init_path(path).path.exists()):
+    if archive_address.is_archive(path):
+        archive_address.parse(path)
+    elif not (PATTERN.search(str(path)) or object_store.address(path) or init_path(path).path.exists()):
         raise ConfigError(f"{flag} {path}: no such file or folder")
 
 

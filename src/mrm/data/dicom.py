@@ -39,6 +39,7 @@ from mrm.data import (
     jpeg_files,
     lookup_tables,
 )
+from mrm.data.archive import ArchivedImage
 from mrm.data.grey_levels import GreyLevels, of_bytes
 from mrm.data.headers import Bytes, kind_of
 from mrm.system.errors import ImageError
@@ -65,6 +66,8 @@ def parse(data: Bytes, name: str, header_only: bool = False) -> pydicom.Dataset:
 
 def header(source: Path | bytes | headers.StoredImage, name: str) -> pydicom.Dataset | None:
     """All that a file states before its pixels; None for a file of another format. Raises `ImageError`."""
+    if isinstance(source, ArchivedImage):
+        return source.header()
     data = headers.load(source)
     if kind_of(data, name) != "dicom":
         return None

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mrm.data import shards
+from mrm.data.archive_address import is_archive
 from mrm.data.folders import LISTS, is_image, is_system_file, may_be_image, system_note
 from mrm.data.records import Record, Records, find_images
 from mrm.system.errors import RecordError
@@ -25,13 +26,18 @@ from mrm.system.text_files import read_text
 def records_at(paths: Sequence[Path | str], images: Path | None = None, out: Path | None = None) -> Records:
     """Records of all images at `paths`, in their order and without labels; the files of a folder are sorted.
 
-    A path is an image, a folder (searched recursively), a shard folder, a glob, a table of records (`Records.load`), or
+    A path is an address of an archive (`mrm.data.archive_address`), an image, a folder (searched recursively), a shard folder, a glob, a table of records (`Records.load`), or
     a list: one path a line, or `name 0 1 ...` lines. Relative names in tables and lists are looked up in `images`.
     `out` is where results are written: if it lies in a folder that is searched, its files are ignored. Raises
     RecordError for a path that does not exist, a folder without images, and a list or table that cannot be used.
     """
     rows: list[Record] = []
     for path in paths:
+        if is_archive(path):
+            from mrm.data.archived_images import records_of
+
+            rows += records_of(path)
+            continue
         if shards.is_shard_folder(path):
             rows += Records.load(path).rows
             continue

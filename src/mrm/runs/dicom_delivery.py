@@ -1,4 +1,4 @@
-"""Where the DICOM objects of a command go: into a folder."""
+"""Where the DICOM objects of a command go: into a folder, and into the archive that the images come from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrm.data import dicom
+from mrm.data.archive import ArchivedImage, connected
 from mrm.data.records import Record, Records
 from mrm.inference import dicom_objects, dicom_sr
 from mrm.inference.decisions import DecisionRules
@@ -15,7 +16,7 @@ from mrm.inference.dicom_objects import Origin
 from mrm.inference.studies import Views, is_lateral
 from mrm.runs.run_folder import output_names
 from mrm.runs.work import VIEW
-from mrm.system.errors import ImageError
+from mrm.system.errors import ImageError, RunError, UnreachableError
 from mrm.system.files import write_by
 from mrm.system.output_folder import writing
 from mrm.system.partial_results import Row
@@ -26,18 +27,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Delivery:
-    """Where objects go. By default nowhere."""
+    """Where objects go: into a folder, and with `store` into the archive that their images come from. By default nowhere."""
 
     folder: Path | None = None
+    store: bool = False
 
     def __bool__(self) -> bool:
-        return self.folder is not None
+        return self.folder is not None or self.store
 
-    def send(self, made: pydicom.Dataset, file: str) -> None:
-        """Write an object as `file` into the folder. Raises OutputError."""
+    def check(self, records: Records) -> None:
+        """Raises RunError where results are to be stored in an archive, and images come from elsewhere."""
+        other = next((r.name for r in records if not isinstance(r.image, ArchivedImage)), None) if self.store else None
+        if other:
+            raise RunError(
+                f"{other}: comes from no archive, so there is nowhere to store results; leave out --store, or name images by "
+                "dicomweb://HOST/PATH"
+            )
+
+    def send(self, made: pydicom.Dataset, file: str, record: Record) -> None:
+        """Write an object as `file`, and store it unless the archive of the record has it. Raises OutputError, ArchiveError."""
         if self.folder:
             with writing(self.folder):
                 write_by(self.folder / file, made.save_as)
+        if self.store:
+            assert isinstance(record.image, ArchivedImage)
+            connected(record.image.place).store(made)
 
 
 class Reports:
@@ -52,7 +66,8 @@ class Reports:
         delivery: Delivery,
         views: Views = "all",
     ) -> None:
-        dicom_objects.require_highdicom("leave out --dicom-sr")
+        dicom_objects.require_highdicom("leave out --dicom-sr and --store")
+        delivery.check(records)
         self.records, self.rules, self.origin, self.delivery, self.views = records, rules, origin, delivery, views
         chosen = {name: value for name, value in settings.items() if value}
         self.settings = ", ".join(name if value is True else f"{name}: {value}" for name, value in chosen.items())
@@ -69,9 +84,11 @@ class Reports:
         try:
             sources = [dicom_source(self.records[number]) for number in numbers]
             made = dicom_sr.report(sources, self.rules, row, self.origin, self.settings)
+        except UnreachableError:
+            raise
         except ImageError as error:  # the findings have been computed, and are worth keeping
             return str(error)
-        self.delivery.send(made, f"{self.names[numbers[0]]}.sr.dcm")
+        self.delivery.send(made, f"{self.names[numbers[0]]}.sr.dcm", self.records[numbers[0]])
         return ""
 
 

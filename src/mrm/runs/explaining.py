@@ -23,13 +23,14 @@ from mrm.inference.predictor import Predictor
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.pages import sheets
+from mrm.runs.dicom_delivery import Delivery
 from mrm.runs.one_by_one import Rows, write_rows
 from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import output_names, plain, spare_inputs
 from mrm.runs.written import Written
-from mrm.system.errors import ImageError, RunError
-from mrm.system.files import write_by, write_whole
+from mrm.system.errors import ImageError, RunError, UnreachableError
+from mrm.system.files import write_whole
 from mrm.system.output_folder import make_folder, writing
 
 COLUMNS = ("image", "finding", "probability", "method", "overlay", "array", "sheet", "error")
@@ -47,20 +48,24 @@ def explain(
     device: str = "auto",
     workers: int | None = None,
     dicom: bool = False,
+    store: bool = False,
 ) -> Written:
     """Write heat maps of images: for each finding an overlay and an array, for each image a sheet of all.
 
     `maps.csv` has a row for each map and for each image that could not be read. Relative paths in lists start
-    from `folder`; `workers` read images ahead. With `dicom` each overlay of a DICOM image is also a Secondary Capture.
+    from `folder`; `workers` read images ahead. With `dicom` each overlay of a DICOM image is also a Secondary Capture,
+    which `store` puts into the archive that the images come from.
     Raises RunError for a finding that the model does not have, or where no image can be read, MaskError where
     DICOM is asked for but highdicom is not installed.
     """
     predictor = Predictor(model_folder.load_as(model, Classifier).to(device_named(device)))
     check_findings(predictor, findings)
-    if dicom:
+    if dicom or store:
         dicom_objects.require_highdicom("leave out --dicom")
     records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
-    captures = Captures(Origin.of(model, predictor.model.card), out, method, opacity) if dicom else None
+    delivery = Delivery(out if dicom else None, store)
+    delivery.check(records)
+    captures = Captures(Origin.of(model, predictor.model.card), delivery, method, opacity) if delivery else None
     table, names = out / "maps.csv", output_names([r.name for r in records])
     spare_inputs(paths, records, [table])
 
@@ -101,7 +106,7 @@ def explain_one(
         row |= {"overlay": f"{file}.png", "array": f"{file}.npy", "sheet": f"{name}.sheet.png"}
         rows.append(row)
     if captures:
-        captures.write(record, name, overlays, rows)
+        captures.send(record, name, overlays, rows)
     titles = [f"{row['finding']}  {float(row['probability']):.2f}" for row in rows]
     heading = f"{Path(record.name).name}: {method} and probabilities. Research software, not for clinical use"
     with writing(out):
@@ -111,15 +116,15 @@ def explain_one(
 
 @dataclass(frozen=True)
 class Captures:
-    """The heat maps of DICOM images as Secondary Captures, written as NAME.FINDING.dcm into `out`."""
+    """The heat maps of DICOM images as Secondary Captures, called NAME.FINDING.dcm."""
 
     origin: Origin
-    out: Path
+    delivery: Delivery
     method: str
     opacity: float
 
-    def write(self, record: Record, name: str, overlays: Sequence[np.ndarray], rows: Rows) -> None:
-        """Write one for each overlay. Warns, and writes none, where the image is not DICOM. Raises OutputError."""
+    def send(self, record: Record, name: str, overlays: Sequence[np.ndarray], rows: Rows) -> None:
+        """Send one for each overlay. Warns, and sends none, where the image is not DICOM. Raises OutputError, ArchiveError."""
         try:
             source = read_header(record.image, record.name)
             for number, (overlay_HW3, row) in enumerate(zip(overlays, rows, strict=True), 1):
@@ -127,8 +132,9 @@ class Captures:
                 title = f"{finding} {100 * float(row['probability']):.0f} %, {self.method}"
                 settings = finding, self.method, f"{self.opacity:g}"
                 made = dicom_capture.capture(source, record.name, overlay_HW3, title, self.origin, settings, number)
-                with writing(self.out):
-                    write_by(self.out / f"{name}.{plain(finding)}.dcm", made.save_as)
+                self.delivery.send(made, f"{name}.{plain(finding)}.dcm", record)
+        except UnreachableError:
+            raise
         except ImageError as error:  # the overlays have been written, and are worth keeping
             warnings.warn(f"{error}; only PNG is written", stacklevel=4)
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mrm.data import images, masks
+from mrm.data.archive import ArchivedImage
 from mrm.data.blank_images import warn_of_blank
 from mrm.data.display import class_colour
 from mrm.data.finding_files import records_at
@@ -23,6 +24,7 @@ from mrm.inference.prediction_table import KNOWN, NOTES
 from mrm.inference.predictor import Predictor
 from mrm.models import model_folder
 from mrm.models.segmenter import Segmenter
+from mrm.runs.dicom_delivery import Delivery
 from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import spare_inputs
@@ -43,10 +45,12 @@ def outline(
     slide: bool = False,
     dicom: bool = True,
     reading: Reading = Reading(),
+    store: bool = False,
 ) -> Written:
     """Write NAME.png for each image, with class numbers at the image's size and a palette; for DICOM also NAME.seg.dcm.
 
-    `masks.csv` in the same folder has a row for each image, with the share of it that each class covers. Raises
+    `masks.csv` in the same folder has a row for each image, with the share of it that each class covers. With `store` the
+    DICOM Segmentations also go into the archive that the images come from. Raises
     RunError for another kind of model, names that collide, or where no image could be outlined; MaskError where
     DICOM Segmentations are asked for but highdicom is not installed.
     """
@@ -55,22 +59,28 @@ def outline(
     records = records_at(paths, reading.images, Path(out))
     names = mask_names(records)
     spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
+    delivery = Delivery(Path(out), store)
+    delivery.check(records)
+    if store and not dicom:
+        raise RunError("--store is for DICOM Segmentations, which --no-dicom-seg leaves out; give one of the two")
     if dicom and any(is_dicom(r) for r in records):
         dicom_objects.require_highdicom("write PNG only with --no-dicom-seg")
     network = model_folder.load_as(model, Segmenter).to(device_of(reading))
     predictor = Predictor(network, precision=reading.precision)
-    settings = {"slide": slide, "dicom_seg": dicom}
+    settings = {"slide": slide, "dicom_seg": dicom, "store": store}
     work = Work("outlining", network, model, records, make_folder(Path(out)), reading, settings)
     origin = Origin.of(model, network.card) if dicom else None
-    work.run_singly(lambda index: outline_one(predictor, records[index], work.out / names[index], slide, origin))
+    work.run_singly(
+        lambda index: outline_one(predictor, records[index], work.out / names[index], slide, delivery, origin)
+    )
     columns = {**KNOWN, "mask": str, **{f"{c} area": float for c in predictor.classes}, **NOTES}
     return work.finish(lambda rows: write_table(work.out / "masks.csv", columns, rows()))
 
 
 def outline_one(
-    predictor: Predictor, record: Record, stem: Path, slide: bool, origin: Origin | None
+    predictor: Predictor, record: Record, stem: Path, slide: bool, delivery: Delivery, origin: Origin | None
 ) -> tuple[dict[str, str], Row]:
-    """Write STEM.png, and for a DICOM file STEM.seg.dcm, if the `origin` of segmentations is given.
+    """Write STEM.png, and for a DICOM file deliver STEM.seg.dcm, if the `origin` of segmentations is given.
 
     Returns what the header says of patient and study, and the row of the image. Raises ImageError, OSError.
     """
@@ -89,8 +99,7 @@ def outline_one(
         except MaskError as error:  # the mask has been written, and is worth keeping
             warnings.warn(f"{error}; only the PNG is written", stacklevel=1)
         else:
-            with writing(stem.parent):
-                write_by(stem.with_name(f"{stem.name}.seg.dcm"), made.save_as)
+            delivery.send(made, f"{stem.name}.seg.dcm", record)
     areas = {f"{c} area": float((mask_HW == k).mean()) for k, c in enumerate(classes, 1)}
     return images.identity(opened), {"mask": file.name, **areas}
 
@@ -109,7 +118,9 @@ def mask_names(records: Records) -> list[str]:
 
 
 def is_dicom(record: Record) -> bool:
-    """Whether a record's image is a DICOM file, by its first bytes."""
+    """Whether a record's image is a DICOM file, by its first bytes; an image in an archive is one."""
+    if isinstance(record.image, ArchivedImage):
+        return True
     try:
         return isinstance(record.image, Path) and kind_of(load(record.image, 1024), record.name) == "dicom"
     except ImageError:

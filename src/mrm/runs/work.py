@@ -121,17 +121,33 @@ class Work:
             by_index[warned.index]["warning"] = warned.reason
         self._show([f"left out {s.reason}" for s in computed.skipped] + [w.reason for w in computed.warned])
         if deliver:
-            self._deliver(by_index, deliver)
+            self._deliver(by_index, computed.identities, deliver)
         values = None
         if self.width:
             values = np.full((len(by_index), self.width), np.nan, np.float32)
             values[: len(rows)] = computed.values.reshape(len(rows), self.width)
         self.partial.add(self.processes.process_index, [(self.keys[i], row) for i, row in by_index.items()], values)
 
-    def _deliver(self, by_index: Mapping[int, Row], deliver: Callable[[Row, int], str]) -> None:
-        """Deliver the rows of images that could be read; what `deliver` returns becomes a warning."""
-        for index, row in by_index.items():
-            if "error" not in row and (reason := deliver(row, index)):
+    def _deliver(
+        self,
+        by_index: dict[int, Row],
+        identities: Mapping[int, Mapping[str, str]],
+        deliver: Callable[[Row, int], str],
+    ) -> None:
+        """Deliver the rows of images that could be read; what `deliver` returns becomes a warning.
+
+        A row that could not be delivered because something was out of reach is tried again by the same command.
+        """
+        for index, row in list(by_index.items()):
+            if "error" in row:
+                continue
+            try:
+                reason = deliver(row, index)
+            except UnreachableError as error:
+                by_index[index] = {**self._row(index, identities), "error": str(error), AGAIN: True}
+                self._show([str(error)])
+                continue
+            if reason:
                 row["warning"] = "; ".join(filter(None, [row.get("warning"), reason]))
                 self._show([reason])
 

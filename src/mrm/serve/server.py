@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import ipaddress
 import logging
 import socket
 import warnings
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mrm.serve.limits import Limits
 from mrm.system.errors import ConfigError, RunError
+from mrm.system.hosts import is_loopback
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -113,14 +113,6 @@ def address_of(host: str, listener: socket.socket) -> str:
     """The address to open in a browser."""
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the address can be reached from this machine only."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_token(token: str | None) -> None:

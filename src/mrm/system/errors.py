@@ -32,6 +32,16 @@ class StoreError(MRMError):
     """A file in an object store, or the cache of such files, that cannot be used."""
 
 
+class ArchiveError(MRMError):
+    """An archive (DICOMweb) that cannot be searched, read or written to as it was asked."""
+
+
+class LostArchiveError(ArchiveError):
+    """An archive that does not answer: what is done is kept, and the same command resumes."""
+
+    status = UNREAD
+
+
 class RecordError(MRMError):
     """A table or a file of records that cannot be used as it is."""
 
