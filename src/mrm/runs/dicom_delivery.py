@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrm.data import dicom
 from mrm.data.archive import ArchivedImage, connected
 from mrm.data.records import Record, Records
 from mrm.inference import dicom_objects, dicom_sr
@@ -94,5 +93,7 @@ class Reports:
 
 def dicom_source(record: Record) -> pydicom.Dataset:
     """What the DICOM file of a record states before its pixels. Raises ImageError, MaskError for another format."""
+    from mrm.data import dicom
+
     header = dicom.header(record.image, record.name)
     return dicom_objects.source_of(header, record.name, dicom_sr.WHAT)

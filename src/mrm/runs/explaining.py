@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mrm.data.dicom import header as read_header
 from mrm.data.eval_view import EvalView
 from mrm.data.finding_files import records_at
 from mrm.data.records import Record
@@ -125,6 +124,8 @@ class Captures:
 
     def send(self, record: Record, name: str, overlays: Sequence[np.ndarray], rows: Rows) -> None:
         """Send one for each overlay. Warns, and sends none, where the image is not DICOM. Raises OutputError, ArchiveError."""
+        from mrm.data.dicom import header as read_header
+
         try:
             source = read_header(record.image, record.name)
             for number, (overlay_HW3, row) in enumerate(zip(overlays, rows, strict=True), 1):
