@@ -6,6 +6,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -124,6 +125,7 @@ class Served:
     instead: Callable[[BaseHTTPRequestHandler, str], bool] | None = None  # whether it has answered
     asked: list[str] = field(default_factory=list)
     stored: list[bytes] = field(default_factory=list)
+    keeps: bool = False  # whether what is stored is held from then on
     page: int = 1000
     untold: tuple[str, ...] = ()  # elements that answers to searches leave out
     address: str = ""
@@ -135,7 +137,8 @@ class Served:
         import pydicom
 
         dataset = pydicom.dcmread(io.BytesIO(content))
-        del dataset.PixelData
+        if "PixelData" in dataset:
+            del dataset.PixelData
         self.instances[str(dataset.SOPInstanceUID)] = dataset.to_json_dict(), content
         return str(dataset.SOPInstanceUID)
 
@@ -155,6 +158,8 @@ def serving(served: Served) -> Iterator[Served]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if not (served.instead and served.instead(self, self.path)):
                 served.stored.append(body)
+                if served.keeps:
+                    served.add(body[body.index(b"\r\n\r\n") + 4 : body.rindex(b"\r\n--")])
                 send(self, 200, b"{}", "application/dicom+json")
 
         def log_message(self, *_) -> None:
@@ -199,7 +204,9 @@ def answer(handler: BaseHTTPRequestHandler, served: Served) -> None:
     if len(parts) == 7:
         found = [served.instances[parts[5]][0]]
     elif len(parts) == 1:
-        found = list({one["0020000D"]["Value"][0]: one for one in tags}.values())
+        count = Counter(one["0020000D"]["Value"][0] for one in tags)
+        studies = {one["0020000D"]["Value"][0]: one for one in tags}
+        found = [one | {"00201208": {"vr": "IS", "Value": [count[uid]]}} for uid, one in studies.items()]
         wanted = query.get("StudyInstanceUID")
         found = [one for one in found if not wanted or one["0020000D"]["Value"] == wanted]
     else:

@@ -422,6 +422,8 @@ def serve(
     port: int = 8000,
     token: str | None = None,
     without_token: bool = False,
+    watch: str | None = None,
+    watch_seconds: float = 30.0,
     limits: Limits,
 ) -> None:
     """Serve a model on this machine: a page for people and an API for programs.
@@ -436,6 +438,11 @@ def serve(
         model: a classifier, a segmenter or a pre-trained MRM: a model folder or a run.
         mrm: the pre-trained model that fills in reports and restores images.
 
+    Archive:
+        watch: the address of an archive (dicomweb://HOST/PATH?FILTERS); a report of each new study of today and yesterday,
+            or of StudyDate=..., is stored in it. Needs the extras `archive` and `seg`.
+        watch_seconds: between two searches; a study is complete when it has not grown from one to the next.
+
     Access:
         host: the address to listen on. By default only this machine can connect; any other address needs a token.
         port: of the address; 0 takes a free one and prints it.
@@ -445,7 +452,9 @@ def serve(
     """
     from mrm.serve import server
 
-    server.serve(model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits)
+    server.serve(
+        model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits, watch, watch_seconds
+    )
 
 
 def require_inputs(paths: tuple[str, ...]) -> None:

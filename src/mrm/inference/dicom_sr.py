@@ -60,7 +60,7 @@ def report(
 
     name = str(sources[0].get("SOPInstanceUID", ""))
     used = [dicom_objects.source_of(source, str(source.get("SOPInstanceUID", "")), WHAT) for source in sources]
-    study, images = str(used[0].StudyInstanceUID), sorted(str(source.SOPInstanceUID) for source in used)
+    study = str(used[0].StudyInstanceUID)
     with dicom_objects.named_failures(name, WHAT), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about patient names, which are passed on unchanged
         (content,) = hd.sr.MeasurementReport(
@@ -77,13 +77,18 @@ def report(
             content=content,
             series_instance_uid=origin.uid("report series", study),
             series_number=SERIES,
-            sop_instance_uid=origin.uid("report", settings, *images),
+            sop_instance_uid=identifier(origin, settings, used),
             instance_number=1,
             is_complete=True,
             specific_character_set="ISO_IR 192",  # names of models and findings may be in any script
             **origin.equipment("classifier"),
         )
     return dicom_objects.finish(made, "mrm findings")
+
+
+def identifier(origin: Origin, settings: str, sources: Sequence[pydicom.Dataset]) -> str:
+    """The identifier of the report of these radiographs, in any order."""
+    return origin.uid("report", settings, *sorted(str(source.get("SOPInstanceUID", "")) for source in sources))
 
 
 def finding_code(name: str) -> tuple[str, str, str]:

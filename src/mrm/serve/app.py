@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from mrm.serve.middleware import AccessPolicy, LimitsMiddleware, error_answer
 from mrm.serve.models import Models
 from mrm.serve.page_files import page_files
 from mrm.serve.uploads import DecodedImage
+from mrm.serve.watching import Watch, ended
 from mrm.serve.worker import ModelWorker
 
 T = TypeVar("T")
@@ -69,6 +71,7 @@ class AppState:
     log: Log
     worker: ModelWorker | None = None
     decoders: DecodeProcesses | None = None
+    watch: Watch | None = None
     patient_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @asynccontextmanager
@@ -79,10 +82,14 @@ class AppState:
             limits.decode_processes, limits.decode_seconds, limits.decode_memory_bytes, self.log
         )
         self.worker = ModelWorker(self.models.classify, limits.batch_size, limits.batch_wait_ms / 1000)
+        watching = None
         try:
             await self.decoders.start()
+            watching = asyncio.create_task(self.watch.run(self)) if self.watch else None
             yield
         finally:
+            if watching:
+                await ended(watching)
             await self.decoders.close()
             self.worker.close()
 
@@ -130,9 +137,9 @@ class AppState:
         raise Refused(404, f"no model for {capability}; this service can {', '.join(capabilities)}{advice}")
 
 
-def create(models: Models, limits: Limits, policy: AccessPolicy) -> FastAPI:
+def create(models: Models, limits: Limits, policy: AccessPolicy, watch: Watch | None = None) -> FastAPI:
     """The application. Its routes are described by their docstrings, and at /openapi.json."""
-    state = AppState(models, limits, Admission(limits), RequestMetrics(), Log())
+    state = AppState(models, limits, Admission(limits), RequestMetrics(), Log(), watch=watch)
     app = FastAPI(
         title="mrm",
         version=mrm.__version__,
@@ -328,7 +335,13 @@ def _add_status(app: FastAPI, state: AppState) -> None:
 
 def _current_metrics(state: AppState) -> list[Metric]:
     assert state.worker is not None and state.decoders is not None
+    watch = state.watch
+    watched = [
+        Metric("mrm_watch_reports_total", "counter", "Reports stored in the archive.", watch.stored),
+        Metric("mrm_watch_failures_total", "counter", "Failures of the archive.", watch.failures),
+    ] if watch else []  # fmt: skip
     return [
+        *watched,
         Metric("mrm_requests_in_progress", "gauge", "Requests in progress.", state.admission.in_progress),
         Metric("mrm_reserved_bytes", "gauge", "Bytes held by requests and images.", state.admission.reserved_bytes),
         Metric("mrm_decoders_replaced_total", "counter", "Decoding processes replaced.", state.decoders.replaced),

@@ -30,8 +30,13 @@ def serve(
     token: str | None = None,
     without_token: bool = False,
     limits: Limits | None = None,
+    watch: str | None = None,
+    watch_seconds: float = 30.0,
 ) -> None:
-    """Serve until stopped (Ctrl-C or SIGTERM), then finish the requests in progress. Raises as `application` does."""
+    """Serve until stopped (Ctrl-C or SIGTERM), then finish the requests in progress. Raises as `application` does.
+
+    `watch` is the address of an archive whose new studies get a report (see `mrm.serve.watching`).
+    """
     require_extra()
     import uvicorn
 
@@ -44,7 +49,7 @@ def serve(
             "--without-token if something in front of this service already controls access"
         )
     host_names = frozenset({"127.0.0.1", "localhost", "[::1]", host}) if local else frozenset()
-    app = application(model, mrm, token, limits, host_names)
+    app = application(model, mrm, token, limits, host_names, watch, watch_seconds)
     listener = listen(host, port)
     silence_libraries()
     app.state.service.log.take_over()
@@ -64,8 +69,10 @@ def application(
     token: str | None = None,
     limits: Limits | None = None,
     hosts: frozenset[str] = frozenset(),
+    watch: str | None = None,
+    watch_seconds: float = 30.0,
 ) -> FastAPI:
-    """The service as an ASGI application. Raises CheckpointError, RunError, ConfigError."""
+    """The service as an ASGI application. Raises CheckpointError, RunError, ConfigError, ArchiveError."""
     require_extra()
     check_token(token)
     from mrm.serve import decoding
@@ -74,9 +81,12 @@ def application(
     from mrm.serve.app import create
     from mrm.serve.middleware import AccessPolicy
     from mrm.serve.models import load
+    from mrm.serve.watching import Watch
     from mrm.system.hardware import best_device
 
-    return create(load(model, mrm, best_device()), limits or Limits(), AccessPolicy(token, hosts))
+    models = load(model, mrm, best_device())
+    watching = Watch.of(watch, watch_seconds, model, models) if watch else None
+    return create(models, limits or Limits(), AccessPolicy(token, hosts), watching)
 
 
 def server_config(app: FastAPI, limits: Limits):

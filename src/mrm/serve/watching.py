@@ -1,0 +1,212 @@
+"""New studies in an archive: the service reads each once it is complete, and stores a report of its frontal images in it.
+
+    search every few seconds -> a study that no longer grows -> headers, images one by one -> the model -> report -> the archive
+
+Requests of people come first: the watch is admitted like one more request, holds one image at a time, and waits while the
+service is busy. It remembers nothing on a disk: whether a study has its report is asked of the archive, by the identifier that
+follows from its images and the model. So it may be stopped at any moment, and no report is stored twice.
+"""
+
+# Shapes: K values of an image
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from mrm.data import archive_address
+from mrm.data.archive import STUDY_COUNT, STUDY_UID, ArchivedImage, Found, connected, require_client, value_of
+from mrm.data.archive_address import Address
+from mrm.data.archived_images import Search
+from mrm.inference import dicom_objects, dicom_sr
+from mrm.inference.dicom_objects import Origin
+from mrm.inference.prediction_table import finding_row
+from mrm.inference.studies import Pool, is_lateral, pooled
+from mrm.models.classifier import Classifier
+from mrm.serve import uploads
+from mrm.serve.admission import Refused
+from mrm.system.errors import ArchiveError, ConfigError, ImageError, LostArchiveError, UnreachableError
+
+if TYPE_CHECKING:
+    import pydicom
+
+    from mrm.serve.app import AppState
+    from mrm.serve.models import Models
+
+T = TypeVar("T")
+DAYS = 1  # without a filter by StudyDate, studies of today and of so many days before it are watched
+MOST_IMAGES = 16  # of a study; more are no radiographs of one examination
+BUSY_SECONDS = 1.0  # to wait before asking again whether the service has room
+
+
+@dataclass
+class Watch:
+    """The watch over an archive: what it looks for, by which model, and what it has done since the start."""
+
+    address: Address
+    seconds: float  # between two searches; a study is complete when it has not grown from one to the next
+    origin: Origin
+    pool: Pool
+    stored: int = 0
+    failures: int = 0
+    counts: dict[str, str] = field(default_factory=dict)  # images of each study at the last search
+    done: dict[str, str] = field(default_factory=dict)  # the same, when the study was finished
+
+    @classmethod
+    def of(cls, address: str, seconds: float, path: Path, models: Models) -> Watch:
+        """The watch of a service, after one search, so that a wrong address or password is known at the start.
+
+        Raises ArchiveError, ConfigError, MaskError.
+        """
+        if not isinstance(models.model, Classifier):
+            raise ConfigError(f"--watch is for classifiers, and {path} is a {models.kind}; leave it out")
+        if not 1e-3 <= seconds < 1e6:
+            raise ConfigError(f"--watch-seconds must be a number above 0, not {seconds}")
+        require_client()
+        dicom_objects.require_highdicom("leave out --watch")
+        card = models.model.card
+        pool: Pool = "max" if card.calibration.get("by_study") == "max" else "mean"
+        watch = cls(archive_address.parse(address), seconds, Origin.of(path, card), pool)
+        next(iter(Search(watch.now()).archive.studies()), None)
+        return watch
+
+    @property
+    def settings(self) -> str:
+        """How answers are computed, as reports say it."""
+        return f"pooled by study: {self.pool}, frontal images"
+
+    def now(self) -> Address:
+        """What is searched: the address, without a StudyDate from yesterday on."""
+        if self.address.study or any(name == "StudyDate" for name, _ in self.address.filters):
+            return self.address
+        first = date.today() - timedelta(days=DAYS)
+        return replace(self.address, filters=(*self.address.filters, ("StudyDate", f"{first:%Y%m%d}-")))
+
+    async def run(self, state: AppState) -> None:
+        """Watch until cancelled. Nothing that an archive does ends the watch."""
+        threads = ThreadPoolExecutor(1, thread_name_prefix="mrm-archive")  # a connection belongs to one thread
+        try:
+            while True:
+                try:
+                    await _Round(self, state, threads).run()
+                except (ArchiveError, ImageError) as error:
+                    self._failed(state, error)
+                except Exception as error:  # a fault costs this round, and is logged without its message
+                    self.failures += 1
+                    state.log.failure(error)
+                await asyncio.sleep(self.seconds)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _failed(self, state: AppState, error: Exception) -> None:
+        """Log a failure without the identifiers in its message."""
+        self.failures += 1
+        state.log.write(f"warning: watch: {re.sub('/(studies|series|instances)/[^ :]*', '/...', str(error))}")
+
+
+@dataclass
+class _Round:
+    """One search, and the studies that it finds complete."""
+
+    watch: Watch
+    state: AppState
+    threads: ThreadPoolExecutor
+
+    async def run(self) -> None:
+        watch = self.watch
+        studies = await self._in_thread(lambda: list(Search(watch.now()).archive.studies()))
+        before, watch.counts = watch.counts, {value_of(s, STUDY_UID): value_of(s, STUDY_COUNT) for s in studies}
+        watch.done = {uid: count for uid, count in watch.done.items() if uid in watch.counts}
+        for study in studies:
+            uid = value_of(study, STUDY_UID)
+            count = watch.counts[uid]
+            if before.get(uid) != count or watch.done.get(uid) == count:
+                continue  # it still grows, or is finished
+            try:
+                await self._study(study)
+                watch.done[uid] = count
+            except (LostArchiveError, ArchiveError):
+                raise
+            except UnreachableError as error:  # tried again in the next round
+                watch._failed(self.state, error)
+            except ImageError as error:  # deleted meanwhile, or without identifiers
+                watch.done[uid] = count
+                watch._failed(self.state, error)
+
+    async def _study(self, study: Found) -> None:
+        """Store the report of a study, unless it has no frontal radiograph, or the archive has the report."""
+        watch = self.watch
+        found = await self._in_thread(lambda: [record.image for record in Search(watch.now()).of_study(study)])
+        images = [image for image in found if isinstance(image, ArchivedImage)][:MOST_IMAGES]
+        headers = [await self._in_thread(image.header) for image in images]
+        used = [
+            number for number, header in enumerate(headers) if not is_lateral(str(header.get("ViewPosition") or ""))
+        ]
+        if not used:
+            return
+        sources = [headers[number] for number in used]
+        if await self._holds(sources):
+            return
+        read, values, said = [], [], list[str]()
+        for number in used:
+            values_K, warnings = await self._values(images[number])
+            said += warnings
+            if values_K is not None:
+                read.append(headers[number])
+                values.append(values_K)
+        if not read:
+            raise ImageError(f"{watch.address}: no image of a study can be read: {said[0]}")
+        await self._report(read, np.stack(values), "; ".join(dict.fromkeys(said)))
+
+    async def _holds(self, sources: Sequence[pydicom.Dataset]) -> bool:
+        uid = dicom_sr.identifier(self.watch.origin, self.watch.settings, sources)
+        study = str(sources[0].StudyInstanceUID)
+        return await self._in_thread(lambda: connected(self.watch.address).holds(study, uid))
+
+    async def _values(self, image: ArchivedImage) -> tuple[np.ndarray | None, list[str]]:
+        """What the model computes of an image, and warnings; None, and the reason, where it cannot be read."""
+        state, limits = self.state, self.state.limits
+        while True:
+            try:
+                with state.admission.admit("archive") as reservation:
+                    data = await self._in_thread(image.read_bytes)
+                    if len(data) > limits.body_bytes:
+                        return None, [f"an image of {len(data):,} bytes is left out"]
+                    reservation.add(len(data))
+                    upload = await state.in_decoder(uploads.decode, data, limits, state.models.eval_view)
+                    return await state.classify(upload.image_HW), upload.warnings
+            except Refused as error:
+                if error.status != 503:
+                    return None, [f"an image is left out: {error.reason}"]
+            await asyncio.sleep(BUSY_SECONDS)
+
+    async def _report(self, sources: Sequence[pydicom.Dataset], values_NK: np.ndarray, warnings: str) -> None:
+        watch, rules = self.watch, self.state.models.predictor.rules
+        row: dict[str, Any] = finding_row(
+            rules, rules.decide(pooled(values_NK, len(rules.classes), watch.pool)[None]), 0
+        )
+
+        def store() -> bool:
+            made = dicom_sr.report(sources, rules, row | {"warning": warnings}, watch.origin, watch.settings)
+            return connected(watch.address).store(made)
+
+        if await self._in_thread(store):
+            watch.stored += 1
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for its end."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
