@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from mrm.cli import data_preparation, labelling, machine_check, model_testing, model_training, model_use
+from mrm.cli import data_preparation, labelling, machine_check, model_testing, model_training, model_use, service
 from mrm.system.errors import ConfigError, MRMError
 from mrm.system.permissions import restricted
 
@@ -19,7 +19,7 @@ GROUPS = {
     "data": {**data_preparation.COMMANDS, **labelling.COMMANDS},
     "training": model_training.COMMANDS,
     "testing": model_testing.COMMANDS,
-    "using a model": model_use.COMMANDS,
+    "using a model": {**model_use.COMMANDS, **service.COMMANDS},
     "this machine": machine_check.COMMANDS,
 }
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}

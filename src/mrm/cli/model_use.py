@@ -1,8 +1,7 @@
-"""Commands that use a model: predict, embed, similar, select, export, explain, reconstruct, fill-in, zero-shot, serve."""
+"""Commands that use a model: predict, embed, similar, select, export, explain, reconstruct, fill-in, zero-shot."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +21,6 @@ from mrm.cli.shared_options import (
     Workers,
 )
 from mrm.interop.publication import Publication
-from mrm.serve.limits import Limits
 from mrm.system.table_files import FEATURE_SUFFIXES, check_suffix
 
 
@@ -413,54 +411,10 @@ def zero_shot(
     end(written.unreadable)
 
 
-def serve(
-    model: Path,
-    /,
-    mrm: Path | None = None,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    token: str | None = None,
-    without_token: bool = False,
-    watch: str | None = None,
-    watch_seconds: float = 30.0,
-    limits: Limits,
-) -> None:
-    """Serve a model on this machine: a page for people and an API for programs.
-
-    Research software, not for clinical use. Open the address it prints; /openapi.json describes the API. Nothing is
-    stored, and nothing of an image or a report is logged.
-
-    Example:
-        mrm serve runs/nih-1 --mrm runs/mimic
-
-    Models:
-        model: a classifier, a segmenter or a pre-trained MRM: a model folder or a run.
-        mrm: the pre-trained model that fills in reports and restores images.
-
-    Archive:
-        watch: the address of an archive (dicomweb://HOST/PATH?FILTERS); a report of each new study of today and yesterday,
-            or of StudyDate=..., is stored in it. Needs the extras `archive` and `seg`.
-        watch_seconds: between two searches; a study is complete when it has not grown from one to the next.
-
-    Access:
-        host: the address to listen on. By default only this machine can connect; any other address needs a token.
-        port: of the address; 0 takes a free one and prints it.
-        token: the bearer token that requests need (Authorization: Bearer TOKEN); by default that of the environment
-            variable MRM_TOKEN.
-        without_token: listen without a token on an address that others can reach, because something else protects it.
-    """
-    from mrm.serve import server
-
-    server.serve(
-        model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits, watch, watch_seconds
-    )
-
-
 def require_inputs(paths: tuple[str, ...]) -> None:
     """Raises ConfigError for the first path that does not exist, before anything heavy is imported."""
     for path in paths:
         require_file(path, "PATHS")
 
 
-COMMANDS = commands(predict, embed, similar, select, export, explain, reconstruct, fill_in, zero_shot, serve)
+COMMANDS = commands(predict, embed, similar, select, export, explain, reconstruct, fill_in, zero_shot)

@@ -85,7 +85,7 @@ def application(
     from mrm.system.hardware import best_device
 
     models = load(model, mrm, best_device())
-    watching = Watch.of(watch, watch_seconds, model, models) if watch else None
+    watching = Watch.of(watch, watch_seconds, models) if watch else None
     return create(models, limits or Limits(), AccessPolicy(token, hosts), watching)
 
 

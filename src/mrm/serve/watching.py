@@ -17,7 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -61,20 +60,19 @@ class Watch:
     done: dict[str, str] = field(default_factory=dict)  # the same, when the study was finished
 
     @classmethod
-    def of(cls, address: str, seconds: float, path: Path, models: Models) -> Watch:
+    def of(cls, address: str, seconds: float, models: Models) -> Watch:
         """The watch of a service, after one search, so that a wrong address or password is known at the start.
 
         Raises ArchiveError, ConfigError, MaskError.
         """
         if not isinstance(models.model, Classifier):
-            raise ConfigError(f"--watch is for classifiers, and {path} is a {models.kind}; leave it out")
+            raise ConfigError(f"--watch is for classifiers, and {models.name} is a {models.kind}; leave it out")
         if not 1e-3 <= seconds < 1e6:
             raise ConfigError(f"--watch-seconds must be a number above 0, not {seconds}")
         require_client()
         dicom_objects.require_highdicom("leave out --watch")
-        card = models.model.card
-        pool: Pool = "max" if card.calibration.get("by_study") == "max" else "mean"
-        watch = cls(archive_address.parse(address), seconds, Origin.of(path, card), pool)
+        pool: Pool = "max" if models.model.card.calibration.get("by_study") == "max" else "mean"
+        watch = cls(archive_address.parse(address), seconds, models.origin, pool)
         next(iter(Search(watch.now()).archive.studies()), None)
         return watch
 
