@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -31,19 +31,32 @@ from mrm.inference.prediction_table import finding_row
 from mrm.inference.studies import Pool, is_lateral, pooled
 from mrm.models.classifier import Classifier
 from mrm.serve import uploads
-from mrm.serve.admission import Refused
+from mrm.serve.admission import Admission, Refused
+from mrm.serve.limits import Limits
+from mrm.serve.log import Log
 from mrm.system.errors import ArchiveError, ConfigError, ImageError, LostArchiveError, UnreachableError
 
 if TYPE_CHECKING:
     import pydicom
 
-    from mrm.serve.app import AppState
     from mrm.serve.models import Models
 
 T = TypeVar("T")
 DAYS = 1  # without a filter by StudyDate, studies of today and of so many days before it are watched
 MOST_IMAGES = 16  # of a study; more are no radiographs of one examination
 BUSY_SECONDS = 1.0  # to wait before asking again whether the service has room
+
+
+class Service(Protocol):
+    """What a watch needs of the service (`mrm.serve.app.AppState`)."""
+
+    models: Models
+    limits: Limits
+    admission: Admission
+    log: Log
+
+    async def in_decoder(self, work: Callable[..., T], *arguments: Any) -> T: ...
+    async def classify(self, image_HW: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass
@@ -88,7 +101,7 @@ class Watch:
         first = date.today() - timedelta(days=DAYS)
         return replace(self.address, filters=(*self.address.filters, ("StudyDate", f"{first:%Y%m%d}-")))
 
-    async def run(self, state: AppState) -> None:
+    async def run(self, state: Service) -> None:
         """Watch until cancelled. Nothing that an archive does ends the watch."""
         threads = ThreadPoolExecutor(1, thread_name_prefix="mrm-archive")  # a connection belongs to one thread
         try:
@@ -104,7 +117,7 @@ class Watch:
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def _failed(self, state: AppState, error: Exception) -> None:
+    def _failed(self, state: Service, error: Exception) -> None:
         """Log a failure without the identifiers in its message."""
         self.failures += 1
         state.log.write(f"warning: watch: {re.sub('/(studies|series|instances)/[^ :]*', '/...', str(error))}")
@@ -115,7 +128,7 @@ class _Round:
     """One search, and the studies that it finds complete."""
 
     watch: Watch
-    state: AppState
+    state: Service
     threads: ThreadPoolExecutor
 
     async def run(self) -> None:
