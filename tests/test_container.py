@@ -60,7 +60,8 @@ def test_what_it_copies_is_there_and_let_through():
 
 def test_the_last_stage_is_the_service_as_a_user_without_rights():
     assert list(stages())[-1] == "mrm"
-    assert json.loads(only("mrm", "ENTRYPOINT")) == [next(iter(PROJECT["scripts"]))]
+    assert json.loads(only("mrm", "ENTRYPOINT")) == ["tini", "--", next(iter(PROJECT["scripts"]))]
+    assert any(word == "RUN" and " tini " in rest for word, rest in stages()["mrm"])
     for stage in ("mrm", "orthanc"):
         user, group = only(stage, "USER").split(":")
         assert int(user) == int(group) >= 10_000

@@ -116,9 +116,15 @@ def test_a_damaged_report_is_counted_and_its_image_kept(source, tmp_path):
     assert len(corpus.records) == 6
 
 
-def test_an_archive_cut_short_is_named(source, tmp_path):
+@pytest.mark.parametrize("damage", ["cut short", "of a later version"])
+def test_an_archive_cut_short_or_of_a_later_version_is_named(source, tmp_path, damage):
     archive = source / "mimic-cxr-reports.zip"
-    archive.write_bytes(archive.read_bytes()[:300])
+    raw = bytearray(archive.read_bytes())
+    if damage == "cut short":
+        raw = raw[:300]
+    else:  # the version that is needed to unpack the first file of the directory (APPNOTE 4.3.12)
+        raw[raw.index(b"PK\x01\x02") + 6] = 255
+    archive.write_bytes(raw)
     with pytest.raises(RecordError, match=r"mimic-cxr-reports\.zip: not a complete ZIP archive"):
         prepare("mimic", source, tmp_path / "out")
     assert not (tmp_path / "out" / "corpus.json").exists()

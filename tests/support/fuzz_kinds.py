@@ -23,7 +23,7 @@ from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.audit.overlaps import AuditReport, audit, audit_fingerprints
 from mrm.corpora import openi
 from mrm.corpora.mimic import read_reports
-from mrm.data import images, masks, packing, shards
+from mrm.data import display, images, masks, packing, shards
 from mrm.data.config import PackConfig
 from mrm.data.finding_files import records_at
 from mrm.data.header_index import read_header
@@ -78,6 +78,9 @@ def _images() -> list[Kind]:
         images.size(path)
         images.read(image, min_side=8)
 
+    def read_values(path: Path) -> None:
+        display.levels_of(images.open_image(path)).shrunk(16)
+
     progressive = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     palette = io.BytesIO()
     Image.fromarray(grey % 3).convert("P").save(palette, "PNG")
@@ -91,6 +94,7 @@ def _images() -> list[Kind]:
         Kind("a.tif", [encoded(".tif", i) for i in (grey, deep, colour, deep.astype(np.float32))], read),
         Kind("a.dcm", [*dicoms, dicom_bytes(grey, JPEGBaseline8Bit, frame=jpeg)], read),
         Kind("b.dcm", [dicoms[0][132:], dicoms[1][132:], dicoms[2][132:]], read),
+        Kind("values.dcm", [*dicoms, encoded(".png", deep), encoded(".tif", deep.astype(np.float32))], read_values),
         Kind("header.dcm", [*dicoms, dicoms[0][132:]], read_header),
         Kind("mask.png", [encoded(".png", grey % 3), palette.getvalue()], _read_mask),
         Kind("mask.tif", [encoded(".tif", grey % 3)], _read_mask),

@@ -232,7 +232,7 @@ def _report_files(place: Path, studies: set[str]) -> Iterator[tuple[str, str, by
         return
     try:
         archive = zipfile.ZipFile(place)
-    except (zipfile.BadZipFile, OSError) as error:
+    except ARCHIVE_ERRORS as error:
         raise RecordError(f"{place}: not a complete ZIP archive ({error}); download it again, or unpack it") from error
     with archive:
         for member in archive.infolist():
