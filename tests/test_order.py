@@ -13,6 +13,7 @@ ORDER = """
 system
 data
 corpora  audit  statistics  models
+targets
 training  inference
 evaluation  interop  recipes  serve
 pages

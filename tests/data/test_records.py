@@ -268,7 +268,7 @@ def test_records_with_other_labels_than_classes_cannot_be_made(tmp_path):
     with pytest.raises(RecordError, match=r"b\.png has 1 labels, expected 2 \(effusion, mass\)"):
         Records([Record(Path("a.png"), labels=(0, 1)), Record(Path("b.png"), labels=(1,))], ("effusion", "mass"))
     with pytest.raises(RecordError, match=r"a\.png: label 2 is not 1, 0"):
-        Record(Path("a.png"), labels=(2.0,))
+        Records([Record(Path("a.png"), labels=(2.0,))], ("effusion",))
 
 
 def uncertain() -> Records:

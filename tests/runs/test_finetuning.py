@@ -14,6 +14,7 @@ from mrm.evaluation import floors
 from mrm.models import model_folder
 from mrm.runs import finetuning
 from mrm.system.errors import ConfigError, RecordError, RunError
+from mrm.targets.target import Multilabel
 from mrm.training.tasks import ClassifyTask
 from tests.support.configs import finetune_config
 from tests.support.run_files import sigterm_after, table, trace, weights
@@ -27,8 +28,8 @@ def tuned(phantoms, pretrained_run, tmp_path_factory):
 def test_the_encoder_is_the_pretrained_one_and_scratch_is_not(phantoms, pretrained_run, tmp_path):
     cfg = finetune_config(phantoms, pretrained_run, tmp_path / "a")
     start = model_folder.load(pretrained_run).encoder.state_dict()
-    tuned = finetuning.classifier(cfg, FINDINGS, {}).encoder.state_dict()
-    scratch = finetuning.classifier(replace(cfg, scratch=True), FINDINGS, {}).encoder.state_dict()
+    tuned = finetuning.classifier(cfg, Multilabel(FINDINGS), {}).encoder.state_dict()
+    scratch = finetuning.classifier(replace(cfg, scratch=True), Multilabel(FINDINGS), {}).encoder.state_dict()
     assert torch.equal(tuned["blocks.1.mlp.fc1.weight"], start["blocks.1.mlp.fc1.weight"])
     assert not torch.equal(scratch["blocks.1.mlp.fc1.weight"], start["blocks.1.mlp.fc1.weight"])
     assert tuned.keys() == scratch.keys()
@@ -38,7 +39,7 @@ def test_checkpointing_computes_blocks_twice_and_changes_no_gradient(phantoms, p
     gradients = []
     for checkpointing in (False, True):
         cfg = finetune_config(phantoms, pretrained_run, tmp_path / "a", drop_path=0.5, checkpointing=checkpointing)
-        task, calls = ClassifyTask(finetuning.classifier(cfg, FINDINGS, {})).train(), []
+        task, calls = ClassifyTask(finetuning.classifier(cfg, Multilabel(FINDINGS), {})).train(), []
         block, size = task.model.encoder.blocks[0], task.model.config.image_size
         block.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         task.sample_keys.keys_B = torch.arange(4)  # dropped paths must be the same ones when computed again
@@ -103,7 +104,7 @@ def test_a_refused_setting_leaves_no_run_behind(phantoms, pretrained_run, tmp_pa
 def scripted(monkeypatch):
     """Fine-tunings whose validation AUROC is written down: the best is that of step 4, which step 8 only equals."""
     scores = {2: 0.6, 4: 0.7, 6: 0.65, 8: 0.7, 10: 0.8, 12: 0.5}
-    monkeypatch.setattr(finetuning, "auroc_validation", lambda *_: lambda model, step, state: {"score": scores[step]})
+    monkeypatch.setattr(finetuning, "validation", lambda *_: lambda model, step, state: {"score": scores[step]})
     return {"validate_every": 2, "save_every": 3, "log_every": 1}
 
 
@@ -133,7 +134,7 @@ def test_a_better_validation_by_less_than_the_gain_is_the_best_but_prolongs_noth
     phantoms, pretrained_run, tmp_path, scripted, monkeypatch
 ):
     scores = {2: 0.7, 4: 0.7004, 6: 0.7008}
-    monkeypatch.setattr(finetuning, "auroc_validation", lambda *_: lambda model, step, state: {"score": scores[step]})
+    monkeypatch.setattr(finetuning, "validation", lambda *_: lambda model, step, state: {"score": scores[step]})
     run = runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run", patience=2, **scripted))
     assert trace(run)[-1]["step"] == "6"
     assert model_folder.read_card(run / "best").origin["step"] == 6

@@ -22,7 +22,7 @@ def scored(monkeypatch):
 
     def script(*scores: float) -> None:
         left = iter(scores)
-        monkeypatch.setattr(finetuning, "auroc_validation", lambda *_: lambda *_: {"score": next(left)})
+        monkeypatch.setattr(finetuning, "validation", lambda *_: lambda *_: {"score": next(left)})
 
     return script
 

@@ -123,6 +123,8 @@ def test_a_study_gets_one_answer_as_predict_gives_it(client, folder, phantoms, t
     assert answer.json()["images"] == 3
     for f in answer.json()["findings"]:
         assert f["probability"] == pytest.approx(row[f["finding"]], abs=1e-6)
+        assert f["set"] == row.get(f"{f['finding']} set")
+    assert [f["set"] for f in answer.json()["findings"]][:2] == ["either", None]
 
 
 def test_a_study_is_refused_whole_where_an_image_cannot_be_read_or_there_are_too_many(client, image):

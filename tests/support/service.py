@@ -12,7 +12,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder, noise
-from mrm.models.card import Card
+from mrm.models.card import Card, SetCuts
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.mrm import MRM
 from mrm.serve.limits import Limits
@@ -25,14 +25,15 @@ SMALL = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
 
 
 def write_models(folder):
-    """A classifier with temperatures and two thresholds, and a pre-trained MRM with a tokenizer."""
+    """A classifier with temperatures, two thresholds and a set, and a pre-trained MRM with a tokenizer."""
     tokenizer = Tokenizer.train(["the heart is large. no effusion. the lungs are clear."] * 3, 300)
     with noise.seeded(0):
         config = ClassifierConfig(FINDINGS, MICRO.encoder, MICRO.encoder_options, MICRO.image_size)
         classifier, pretrained = Classifier(config), MRM(replace(MICRO, vocabulary=tokenizer.size))
         torch.nn.init.normal_(classifier.encoder.head.weight)
     card = Card("classifier", vars(config), thresholds={FINDINGS[0]: 0.5, FINDINGS[1]: 0.4})
-    card = replace(card, temperatures={FINDINGS[0]: 1.7, FINDINGS[2]: 0.6})
+    sets = {FINDINGS[0]: SetCuts(0.0, 1.0, 0.9)}  # neither present nor absent is ever ruled out
+    card = replace(card, temperatures={FINDINGS[0]: 1.7, FINDINGS[2]: 0.6}, sets=sets)
     model_folder.save(folder / "classifier", classifier, card)
     model_folder.save(folder / "pretrained", pretrained, tokenizer=tokenizer)
     return folder

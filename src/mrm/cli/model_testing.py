@@ -22,6 +22,7 @@ from mrm.cli.shared_options import (
     Views,
     Workers,
 )
+from mrm.models.config import TargetName
 from mrm.recipes import FINETUNE, find, suites
 from mrm.system.errors import RunError
 
@@ -223,6 +224,7 @@ def crossval(
     images: Images = None,
     image_size: ImageSize = None,
     uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
+    target: TargetName | None = None,
     settings: Path | None = None,
     scratch: bool = False,
     budget: Budget = None,
@@ -257,6 +259,7 @@ def crossval(
         seed: of the folds and of the fine-tunings.
 
     What is trained:
+        target: findings (multilabel), one of several classes (multiclass) or levels (ordinal).
         settings: a YAML file of fine-tuning settings that override the recipe.
         scratch: start from random weights, for comparison.
         max_steps: shorten each fine-tuning to this many steps.
@@ -266,10 +269,8 @@ def crossval(
     find(FINETUNE, recipe)  # refuses an unknown one at once
     from mrm import runs
 
-    config = runs.CrossvalConfig(
-        recipe, records, init, out, folds, repeats, val_share, classes, images, uncertain, settings, scratch, image_size,
-        budget, max_steps, floors, ensemble, seed, workers, device)  # fmt: skip
-    end(len(runs.crossval(config)["unreadable"]))
+    end(len(runs.crossval(runs.CrossvalConfig(recipe, records, init, out, folds, repeats, val_share, classes, images, uncertain,
+        target, settings, scratch, image_size, budget, max_steps, floors, ensemble, seed, workers, device))["unreadable"]))  # fmt: skip
 
 
 def benchmark(

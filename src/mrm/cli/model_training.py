@@ -127,11 +127,11 @@ def pretrain(config: PretrainConfig) -> None:
 
 
 def finetune(config: FinetuneConfig) -> None:
-    """Learn findings from labels, starting from a pre-trained encoder.
+    """Learn findings, classes, numbers or levels, starting from a pre-trained encoder.
 
     The recipe comes first, the settings of --config FILE override it, and options override both; RECIPE and --config
     may each be left out and come in either order. Run the same command again to resume a run that was stopped. The
-    best checkpoint is the one with the highest validation AUROC.
+    best checkpoint is the one with the highest validation AUROC, of a regression with the highest R2.
 
     Example:
         mrm finetune nih-1 --train train_1.csv --val val.csv --init runs/mimic --out runs/nih-1
@@ -142,8 +142,8 @@ def finetune(config: FinetuneConfig) -> None:
     run = runs.finetune(config)
     say(
         f"run {run}",
-        f"next: mrm calibrate {run} --val {config.val}",
-        f"      mrm evaluate {run} --records TEST.csv --out {run}/test",
+        *([] if config.target in ("multiclass", "regression") else [f"next: mrm calibrate {run} --val {config.val}"]),
+        f"next: mrm evaluate {run} --records TEST.csv --out {run}/test",
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from mrm.corpora.contract import Row
 from mrm.corpora.custom.values import declared, plain
 from mrm.corpora.description import Labels, value
-from mrm.data.records import UNCERTAIN
+from mrm.data.label_values import UNCERTAIN
 from mrm.system.errors import RecordError
 
 NAN = float("nan")

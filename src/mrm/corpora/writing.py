@@ -24,7 +24,8 @@ from mrm.corpora.options import Options
 from mrm.corpora.splits import LISTS, as_listed
 from mrm.data import boxes
 from mrm.data.dates import day_of, span
-from mrm.data.records import UNCERTAIN, Records
+from mrm.data.label_values import UNCERTAIN
+from mrm.data.records import Records
 from mrm.system.files import write_csv, write_json, write_whole
 from mrm.system.output_folder import writing
 from mrm.system.text_table import text_table, wrapped

@@ -23,6 +23,7 @@ import numpy as np
 from mrm.data import shards
 from mrm.data.config import OnError
 from mrm.data.headers import StoredImage
+from mrm.data.label_values import ALLOWED, UNCERTAIN, LabelKind, is_label, label_of
 from mrm.data.patients import Patients, patients_of
 from mrm.system import object_store
 from mrm.system.errors import RecordError, printable
@@ -31,7 +32,6 @@ from mrm.system.table_files import write_parquet
 from mrm.system.tables import read_rows, stated
 from mrm.system.text_files import read_text
 
-UNCERTAIN = -1.0  # CheXpert's "may be present"; a policy turns it into 1, 0 or NaN before training
 RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
 ATTRIBUTES = (
     "sex",
@@ -50,8 +50,9 @@ ATTRIBUTES = (
 class Record:
     """One radiograph and what is known about it.
 
-    `image` is a path, the encoded image itself, or its place in a shard. A label is 1 for present, 0 for absent,
-    NaN for not stated, or -1 for uncertain. An empty `patient` means unknown.
+    `image` is a path, the encoded image itself, or its place in a shard. A label of NaN is not stated; what others mean
+    is said by the `kind` of the `Records`: a finding is 1 for present, 0 for absent, or -1 for uncertain. An empty
+    `patient` means unknown.
     """
 
     image: Path | bytes | StoredImage
@@ -66,9 +67,6 @@ class Record:
     def __post_init__(self) -> None:
         name = self.name or (str(self.image) if isinstance(self.image, Path) else "image in memory")
         object.__setattr__(self, "name", printable(name))
-        for value in self.labels:
-            if value not in (0.0, 1.0, UNCERTAIN) and not math.isnan(value):
-                raise RecordError(f"{self.name}: label {value:g} is not 1, 0, -1 (uncertain) or empty (not stated)")
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ class Records(Sequence[Record]):
     rows: Sequence[Record]
     classes: tuple[str, ...] = ()
     source: str = ""
+    kind: LabelKind = "findings"
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -86,6 +85,9 @@ class Records(Sequence[Record]):
                     f"{self.source or 'records'}: {row.name} has {len(row.labels)} labels, "
                     f"expected {len(self.classes)} ({', '.join(self.classes) or 'none'})"
                 )
+            for value in row.labels:
+                if not math.isnan(value) and not is_label(value, self.kind):
+                    raise RecordError(f"{row.name}: label {value:g} is not {ALLOWED[self.kind]} or empty (not stated)")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -162,18 +164,19 @@ class Records(Sequence[Record]):
         on_error: OnError = "stop",
         must_exist: bool = True,
         list_classes: Sequence[str] = (),
+        kind: LabelKind = "findings",
     ) -> Records:
         """Read a table, a published label list (`.txt`), or a shard folder or its address (`mrm.data.shards`).
 
         A table is a CSV, a Parquet file, or the first sheet of an Excel or LibreOffice workbook (`mrm.system.tables`).
 
         `classes` names the label columns; None takes every numeric column that is not an attribute; the
-        default reads no labels. `list_classes` names the labels of a label list if `classes` does not. `images` is the folder of relative image paths, by default that of the file; shards
+        default reads no labels, `kind` says which values they have. `list_classes` names the labels of a label list if `classes` does not. `images` is the folder of relative image paths, by default that of the file; shards
         hold their images. A label list is refused if none of its images exists, unless `must_exist=False`.
         Raises RecordError, or with `on_error="skip"` leaves bad rows out with a warning that counts them.
         """
         if shards.is_shard_folder(path):
-            return _from_shards(path, classes, on_error, list_classes)
+            return _from_shards(path, classes, on_error, list_classes, kind)
         path = Path(path)
         if path.is_dir():
             raise RecordError(f"{path}: a folder without {shards.INDEX}; name the file of records in it")
@@ -182,7 +185,7 @@ class Records(Sequence[Record]):
         if path.suffix == ".txt":
             return read_list(path, classes or list_classes or None, images, on_error, must_exist)
         header, lines = read_rows(path)
-        return _from_table(path, header, lines, classes, images, on_error)
+        return _from_table(path, header, lines, classes, images, on_error, kind=kind)
 
     # Writing ------------------------------------------------------------------------------------
 
@@ -214,7 +217,7 @@ class Records(Sequence[Record]):
             [
                 _relative(r.image, beside, r.name) if beside else r.name,
                 *(r.report, r.patient, r.study, r.view),
-                *("" if math.isnan(v) else f"{v:g}" for v in r.labels),
+                *("" if math.isnan(v) else f"{v:.15g}" for v in r.labels),
                 *(r.extra.get(k, "") for k in extras),
             ]
             for r in self.rows
@@ -222,7 +225,12 @@ class Records(Sequence[Record]):
 
 
 def resolve_uncertain(records: Records, policy: str | Mapping[str, str]) -> Records:
-    """The records with uncertain labels replaced: `ones`, `zeros` or `ignore` (not stated), for all or for each class."""
+    """The records with uncertain labels replaced: `ones`, `zeros` or `ignore` (not stated), for all or for each class.
+
+    Labels of another kind than findings are never uncertain, and stay as they are.
+    """
+    if records.kind != "findings":
+        return records
     values = {"ones": 1.0, "zeros": 0.0, "ignore": float("nan")}
     chosen = policy if isinstance(policy, Mapping) else dict.fromkeys(records.classes, policy)
     if unknown := set(chosen) - set(records.classes):
@@ -305,7 +313,11 @@ def find_images(names: Sequence[str], beside: Path, images: Path | None = None, 
 
 
 def _from_shards(
-    place: Path | str, classes: Sequence[str] | None, on_error: OnError, list_classes: Sequence[str] = ()
+    place: Path | str,
+    classes: Sequence[str] | None,
+    on_error: OnError,
+    list_classes: Sequence[str] = (),
+    kind: LabelKind = "findings",
 ) -> Records:
     """Records whose images lie in shards: those of the file that was packed, without the images that failed."""
     opened = shards.open_folder(place)
@@ -321,10 +333,10 @@ def _from_shards(
         names = dict(zip(opened.index.classes, classes, strict=True))
         header = [names.get(column, column) for column in header]
     at = object_store.address(place) or place
-    return _from_table(at, header, opened.rows(), classes, None, on_error, opened.images)
+    return _from_table(at, header, opened.rows(), classes, None, on_error, opened.images, kind)
 
 
-def _from_table(path, header, lines, classes, images, on_error, stored=None) -> Records:
+def _from_table(path, header, lines, classes, images, on_error, stored=None, kind: LabelKind = "findings") -> Records:
     """Records of the lines of a table. `stored` are the images of lines 1, 2, ... if they are not files of their own."""
     if "image_path" not in header:
         raise RecordError(f"{path}: no column image_path; the columns found are {', '.join(header)}")
@@ -343,16 +355,18 @@ def _from_table(path, header, lines, classes, images, on_error, stored=None) -> 
     for number, row in rows:
         try:
             place = stored[number - 1] if stored else images or path.parent
-            records.append(_record(row, names, place, header))
+            records.append(_record(row, names, place, header, kind))
         except RecordError as error:
             problems.append(f"line {number}: {error}")
     _report(path, problems, on_error, advice="correct them, or leave them out with --on-error skip")
     if not records:
         raise RecordError(f"{path}: has no records")
-    return Records(records, names, str(path))
+    return Records(records, names, str(path), kind)
 
 
-def _record(row: dict[str, str], classes: tuple[str, ...], place: Path | StoredImage, header: Sequence[str]) -> Record:
+def _record(
+    row: dict[str, str], classes: tuple[str, ...], place: Path | StoredImage, header: Sequence[str], kind: LabelKind
+) -> Record:
     """The record of one row. `place` is the folder of the image, or the image itself."""
     name = stated(row["image_path"])
     if not name:
@@ -366,26 +380,10 @@ def _record(row: dict[str, str], classes: tuple[str, ...], place: Path | StoredI
         patient=stated(row.get("patient_id", "")),
         study=stated(row.get("study_id", "")),
         view=stated(row.get("view", "")),
-        labels=tuple(_label(row[c], name, c) for c in classes),
+        labels=tuple(label_of(row[c], name, c, kind) for c in classes),
         extra={k: stated(row[k]) for k in header if k not in known},
         name=name,
     )
-
-
-def _label(text: str, name: str, column: str) -> float:
-    text = stated(text)
-    if not text:
-        return float("nan")
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("inf")
-    if value not in (0.0, 1.0, UNCERTAIN) and not math.isnan(value):
-        raise RecordError(
-            f"{name}: {text!r} in column {column} is not 1, 0, -1 (uncertain) or empty; "
-            "if the column is not a class, name the classes with --classes"
-        )
-    return value
 
 
 def _class_columns(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], classes) -> tuple[str, ...]:

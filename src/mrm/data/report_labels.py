@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mrm.data.finding_rules import Rules
-from mrm.data.records import UNCERTAIN
+from mrm.data.label_values import UNCERTAIN
 from mrm.data.sections import split_report
 from mrm.data.sentences import sentences
 

@@ -16,7 +16,7 @@ from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint
 from mrm.audit.overlaps import compare
 from mrm.data import sampling
 from mrm.data.patients import patients_of
-from mrm.data.records import Records, resolve_uncertain
+from mrm.data.records import Records
 from mrm.evaluation import results
 from mrm.evaluation.predictions import Predictions, write_predictions
 from mrm.inference import predict
@@ -33,14 +33,14 @@ from mrm.system import hardware
 from mrm.system.errors import RunError, UnreachableError
 from mrm.system.files import write_json
 from mrm.system.progress import Progress
+from mrm.targets import target_of
 
 CALIBRATED_ON = "calibrated-on"  # folder of a model: fingerprints of the records that its calibration saw
 
 
 def labelled_records(model: Classifier, path: Path, images: Path | None) -> Records:
-    """The records at `path`, with the model's classes and its policy for uncertain labels."""
-    records = Records.load(path, model.config.classes, images)
-    return resolve_uncertain(records, model.config.uncertain or dict.fromkeys(records.classes, "ignore"))
+    """The records at `path`, with a label for each of the model's outputs and its policy for uncertain labels."""
+    return target_of(model.card.architecture).read(path, images, model.config.uncertain)
 
 
 def overlaps(
@@ -171,20 +171,22 @@ class Evidence:
 def evidence(card: Card, scores: Scored, by: Sequence[str], draws: int, seed: int) -> Evidence:
     """What scored records show: calibration, operating points, groups of the columns `by`, share of outliers.
 
-    Raises RecordError for columns that cannot be grouped by.
+    Of a regression only who was tested, and outliers. Raises RecordError for columns that cannot be grouped by.
     """
     records, patients = scores.records, scores.records.patients
     rules = DecisionRules.of(card, records.classes)
+    outliers, outlier_N = None, rules.outlier_scores(scores.features_ND)
+    if outlier_N is not None:
+        outliers = replace(intervals.proportion(rules.abstains(outlier_N), 0, patients), positives=None)
+    if not rules.target.probabilistic:
+        return Evidence(outliers=outliers, people=people(records))
     p = predictions_of(rules, scores)
-    raw_NC = DecisionRules.of(None, records.classes).probabilities(scores.logits_NC)
+    raw_NC = rules.raw().probabilities(scores.logits_NC)
     points = {
         name: calibration.operating_point(p.labels_NC[:, c], p.probabilities_NC[:, c], rules.thresholds[name], patients)
         for c, name in enumerate(p.classes)
         if name in rules.thresholds
     }
-    outliers, outlier_N = None, rules.outlier_scores(scores.features_ND)
-    if outlier_N is not None:
-        outliers = replace(intervals.proportion(rules.abstains(outlier_N), 0, patients), positives=None)
     groups = tuple(
         subgroups(column, values_of(records, column), p.labels_NC, p.probabilities_NC, p.classes, patients, draws, seed)
         for column in by

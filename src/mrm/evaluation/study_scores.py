@@ -12,13 +12,14 @@ from mrm.data.records import Record
 from mrm.evaluation.classifier_test import Scored
 from mrm.inference.studies import ONLY_LATERAL, Pool, Views, is_lateral, pooled, studies_of, study_key
 from mrm.system.errors import RunError
+from mrm.targets.target import Target
 
 
-def of_studies(scores: Scored, pool: Pool | None, views: Views) -> Scored:
+def of_studies(scores: Scored, pool: Pool | None, views: Views, target: Target) -> Scored:
     """One record for each study of scored images, named by its images; with `pool` None the images, without laterals.
 
-    A study has a finding if any of its images is labelled with it, and lacks it if any is labelled without it and none
-    with it. A study that has only lateral images, with views "frontal", is named as unreadable. Raises RunError where
+    The target says what the label of a study is: it has a finding if any of its images is labelled with it, and lacks it if
+    any is labelled without it and none with it. A study that has only lateral images, with views "frontal", is named as unreadable. Raises RunError where
     nothing is left.
     """
     records = scores.records
@@ -43,7 +44,7 @@ def of_studies(scores: Scored, pool: Pool | None, views: Views) -> Scored:
             continue
         labels_NC = records.labels_NC[list(study.images)]
         name = first.name if len(study.used) == 1 else " + ".join(records[i].name for i in study.used)
-        rows.append(replace(first, labels=tuple(_label(labels_N) for labels_N in labels_NC.T), name=name))
+        rows.append(replace(first, labels=tuple(target.of_study(labels_NC).tolist()), name=name))
         values.append(pooled(values_NK[list(study.used)], len(records.classes), pool))
     for name, reason in lateral_only.items():
         warnings.warn(f"left out {name}: {reason}", stacklevel=3)
@@ -54,12 +55,6 @@ def of_studies(scores: Scored, pool: Pool | None, views: Views) -> Scored:
     return replace(
         scores, records=replace(records, rows=rows), logits_NC=logits_SC, features_ND=features_SD, unreadable=unreadable
     )
-
-
-def _label(labels_N: np.ndarray) -> float:
-    """The label of a study from those of its images; NaN if none states it."""
-    stated_N = labels_N[~np.isnan(labels_N)]
-    return float(stated_N.max()) if len(stated_N) else float("nan")
 
 
 def _select(scores: Scored, kept: list[int]) -> Scored:

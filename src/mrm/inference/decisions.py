@@ -8,7 +8,7 @@ the service agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -17,7 +17,8 @@ from mrm.inference.outliers import outlying
 from mrm.inference.predict import scores_and_features
 from mrm.models.card import Card, OutlierReference, SetCuts
 from mrm.models.classifier import Classifier
-from mrm.statistics.calibration import calibrated_probabilities
+from mrm.targets import target_of
+from mrm.targets.target import Target
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class DecisionRules:
     classes: tuple[str, ...]
     temperature_C: np.ndarray  # 1, which changes nothing, where none was fitted
     threshold_C: np.ndarray  # NaN where none was chosen
+    target: Target  # what the logits mean
     outliers: OutlierReference | None = None  # where the features of known images lie
     sets: Mapping[str, SetCuts] = field(default_factory=dict)  # of classes that have one
 
@@ -48,6 +50,7 @@ class DecisionRules:
             tuple(classes),
             np.array([temperatures.get(name, 1.0) for name in classes]),
             np.array([thresholds.get(name, np.nan) for name in classes]),
+            target_of({**(card.architecture if card else {}), "classes": classes}),
             card.outliers if card else None,
             card.sets if card else {},
         )
@@ -87,8 +90,20 @@ class DecisionRules:
         return Decisions(probability_BC, np.where(abstain_B[:, None], np.nan, decision_BC), outlier_B, abstain_B)
 
     def probabilities(self, logits_BC: np.ndarray) -> np.ndarray:
-        """Probabilities (B, C) at the model's temperatures."""
-        return calibrated_probabilities(logits_BC, self.temperature_C)
+        """Probabilities (B, C) at the model's temperatures; of a regression the numbers."""
+        return self.target.values(self.tempered(logits_BC))
+
+    def tempered(self, logits_BC: np.ndarray) -> np.ndarray:
+        """The logits (B, C) divided by the temperatures. Raises ValueError for one that is not above 0."""
+        if (wrong_C := self.temperature_C <= 0).any():
+            raise ValueError(f"temperatures must be above 0, not {self.temperature_C[wrong_C][0]:g}")
+        return logits_BC / self.temperature_C
+
+    def raw(self) -> DecisionRules:
+        """The rules without temperatures, thresholds and sets: what the network itself says."""
+        return replace(
+            self, temperature_C=np.ones(len(self.classes)), threshold_C=np.full(len(self.classes), np.nan), sets={}
+        )
 
     def outlier_scores(self, features_BD: np.ndarray) -> np.ndarray | None:
         """How unlike known images each one is (B,); None where the model does not know outliers."""

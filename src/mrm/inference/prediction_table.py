@@ -33,9 +33,11 @@ NOTES: dict[str, type] = {"warning": str, "error": str}  # the last columns of e
 def finding_columns(rules: DecisionRules) -> dict[str, type]:
     """The columns of a classifier's findings: probability; threshold and decision, and the set, where it has them.
 
+    Before them the class or level of a model that predicts one; of a regression the numbers alone.
+
     Raises PredictError where a class has the name of another column.
     """
-    columns: dict[str, type] = {}
+    columns: dict[str, type] = dict(rules.target.answer)
     for name in rules.classes:
         columns[name] = float
         if name in rules.thresholds:
@@ -44,7 +46,13 @@ def finding_columns(rules: DecisionRules) -> dict[str, type]:
             columns[f"{name} set"] = str
     if rules.outliers:
         columns |= {"outlier": float, "abstain": int}
-    count = len(rules.classes) + 2 * len(rules.thresholds) + len(rules.sets) + 2 * bool(rules.outliers)
+    count = (
+        len(rules.target.answer)
+        + len(rules.classes)
+        + 2 * len(rules.thresholds)
+        + len(rules.sets)
+        + 2 * bool(rules.outliers)
+    )
     if len(columns) < count or columns.keys() & {*KNOWN, *NOTES}:
         every = ", ".join([*KNOWN, *columns, *NOTES])
         raise PredictError(f"a class of this model has the name of another column; the columns are {every}")
@@ -53,7 +61,8 @@ def finding_columns(rules: DecisionRules) -> dict[str, type]:
 
 def finding_row(rules: DecisionRules, decisions: Decisions, number: int) -> Row:
     """What is said of image `number`, by the columns of `finding_columns`."""
-    row: Row = dict(zip(rules.classes, decisions.probability_BC[number].tolist(), strict=True))
+    row: Row = dict(zip(rules.target.answer, rules.target.answers(decisions.probability_BC[[number]]), strict=False))
+    row |= zip(rules.classes, decisions.probability_BC[number].tolist(), strict=True)
     if decisions.outlier_B is not None and decisions.abstain_B is not None:
         row |= {"outlier": float(decisions.outlier_B[number]), "abstain": int(decisions.abstain_B[number])}
     thresholds = rules.thresholds

@@ -20,6 +20,7 @@ from mrm.models.model_folder import Model
 from mrm.system.errors import CheckpointError, first_line
 from mrm.system.files import write_json, write_whole
 from mrm.system.permissions import restricted
+from mrm.targets import target_of
 
 FILES = Files(
     "hub folder",
@@ -37,6 +38,9 @@ def write_hub_folder(source: Path, out: Path, publication: Publication = Publica
     """
 
     def write(folder: Path, model: Model, card: Card) -> None:
+        target_of(card.architecture).require_independent(
+            f"{source}: a hub folder, which transformers read as findings,", CheckpointError
+        )
         _write_model(folder, model, card, publication)
         write_whole(folder / "README.md", model_card(model, card, out.name, publication).encode())
         if hub_layout.is_native(model):

@@ -34,6 +34,7 @@ from mrm.models.model_folder import Model
 from mrm.models.segmenter import Segmenter
 from mrm.system.errors import CheckpointError, first_line
 from mrm.system.files import as_json, parse_json, write_by, write_json, write_whole
+from mrm.targets import target_of
 
 METADATA, INFERENCE = "configs/metadata.json", "configs/inference.json"
 WEIGHTS, README = "models/model.pt", "docs/README.md"
@@ -57,6 +58,7 @@ def write_bundle(source: Path, out: Path, publication: Publication = Publication
     """
 
     def write(folder: Path, model: Model, card: Card) -> None:
+        target_of(card.architecture).require_independent(f"{source}: a MONAI bundle", CheckpointError)
         try:
             write_by(folder / WEIGHTS, lambda temporary: torch.save(_weights(model), temporary))
         except RuntimeError as error:  # torch reports a full disk so

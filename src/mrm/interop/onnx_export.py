@@ -52,21 +52,25 @@ class OnnxEncoder(nn.Module):
 
 
 class OnnxClassifier(nn.Module):
-    """Grey images (B, H, W) uint8 to logits and probabilities (B, C), these after the card's temperatures."""
+    """Grey images (B, H, W) uint8 to logits and probabilities (B, C), these after the card's temperatures.
 
-    outputs = ("logits", "probabilities")
+    Of a regression the second output is called "values": the numbers.
+    """
+
     temperatures_C: Tensor
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
         rules = DecisionRules.of(model.card, model.config.classes)
+        self.target = rules.target
+        self.outputs = ("logits", "probabilities" if rules.target.probabilistic else "values")
         self.register_buffer("temperatures_C", torch.from_numpy(rules.temperature_C).float())
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         config = self.model.config
         logits_BC = self.model(normalise(image, config.mean, config.std))
-        return logits_BC, (logits_BC / self.temperatures_C).sigmoid()
+        return logits_BC, self.target.activation(logits_BC / self.temperatures_C)
 
 
 class OnnxSegmenter(nn.Module):
@@ -214,7 +218,12 @@ def preparation(model: Model) -> dict[str, Any]:
     }
     if isinstance(model, Classifier):
         rules = DecisionRules.of(model.card, model.config.classes)
-        facts |= {"classes": list(rules.classes), "thresholds": rules.thresholds, "temperatures": rules.temperatures}
+        facts |= {
+            "classes": list(rules.classes),
+            "target": rules.target.name,
+            "thresholds": rules.thresholds,
+            "temperatures": rules.temperatures,
+        }
     if isinstance(model, Segmenter):
         thresholds = {name: asdict(threshold) for name, threshold in model.card.outline_thresholds.items()}
         facts |= {"classes": list(model.config.classes), "thresholds": thresholds}

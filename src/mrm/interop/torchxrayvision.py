@@ -49,6 +49,7 @@ class XRVModel(nn.Module):
         self.targets = targets_of(config.classes)
         self.pathologies = self.targets  # as older code calls it
         rules = DecisionRules.of(self.classifier.card, config.classes)
+        rules.target.require_independent("a model of TorchXRayVision")
         self.register_buffer("temperature_C", torch.from_numpy(rules.temperature_C).float())
         self.register_buffer("op_threshs", torch.from_numpy(rules.threshold_C).float() if rules.thresholds else None)
         self._warned: set[str] = set()

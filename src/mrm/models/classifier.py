@@ -14,8 +14,9 @@ from mrm.data.config import Resize
 from mrm.data.reports import Tokenizer
 from mrm.models import encoder
 from mrm.models.card import Card
-from mrm.models.config import Pooling
+from mrm.models.config import Pooling, TargetName
 from mrm.models.limits import Levels, check_classes, check_encoder, check_fields
+from mrm.system.errors import ConfigError
 
 # Shapes: B images, L patches, D width, C classes
 
@@ -35,11 +36,20 @@ class ClassifierConfig:
     view: Literal["whole", "centre"] = "whole"  # of a radiograph that is not square; the published test cut its sides
     resize: Resize = "area"  # of training and test images; the published one is "bilinear"
     uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
+    target: TargetName = "multilabel"  # what the classes are: see mrm.targets
+    centre: tuple[float, ...] = ()  # of a regression: the mean of the training labels, per class
+    spread: tuple[float, ...] = ()  # of a regression: their standard deviation, which is one unit of a logit
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_encoder(self.encoder, self.encoder_options)
         check_classes(self.classes)
+        scaled = len(self.classes) if self.target == "regression" else 0
+        if (len(self.centre), len(self.spread)) != (scaled, scaled):
+            raise ConfigError(
+                f"centre and spread must have {scaled} numbers each, one for each class of a regression, not "
+                f"{len(self.centre)} and {len(self.spread)}"
+            )
 
 
 class Classifier(nn.Module):

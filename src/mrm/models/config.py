@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mrm.models.limits import check_encoder, check_fields
 from mrm.system.errors import ConfigError
 
+TargetName = Literal["multilabel", "multiclass", "regression", "ordinal"]  # what a classifier predicts (mrm.targets)
 Pooling = Literal["mean", "attention", "class"]  # of a classifier's patches; in class each class has a query of its own
 
 

@@ -1,7 +1,7 @@
 """Several classifiers as one: the mean of their logits.
 
 Each member's logits are divided by its own temperature first, so that none counts more because it is overconfident; the mean
-of logits is a geometric mean of odds. The ensemble is calibrated as a whole afterwards, like any other classifier.
+of logits is a geometric mean of odds. The numbers of a regression are averaged in the unit of its labels. The ensemble is calibrated as a whole afterwards, like any other classifier.
 """
 
 # Shapes: B samples, C classes, H W pixels
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -70,25 +70,31 @@ def ensemble_of(members: Mapping[str, Classifier]) -> Ensemble:
     for name, other in others:
         for field in fields(ClassifierConfig):
             one, two = getattr(first.config, field.name), getattr(other.config, field.name)
-            if field.name != "drop_path" and one != two:
+            if field.name not in ("drop_path", "centre", "spread") and one != two:
                 raise RunError(
                     f"{name} and {first_name} cannot be averaged: {field.name} is {_text(two)} in the first and {_text(one)} "
                     "in the second; an ensemble has models of the same classes, size and preprocessing"
                 )
-    ensemble = Ensemble(EnsembleConfig(**asdict(first.config), members=len(members)))
+    shape = replace(
+        first.config, centre=tuple(0.0 for _ in first.config.centre), spread=tuple(1.0 for _ in first.config.spread)
+    )
+    ensemble = Ensemble(EnsembleConfig(**asdict(shape), members=len(members)))
     for member, model in zip(ensemble.members, members.values(), strict=True):
         member.load_state_dict(copy.deepcopy(model.state_dict()))
         assert isinstance(member, Classifier)
-        _divide_head(member.encoder.get_classifier(), model)
+        _scale_head(member.encoder.get_classifier(), model)
     return ensemble.eval().requires_grad_(False)
 
 
-def _divide_head(head: nn.Linear, model: Classifier) -> None:
-    """Make a temperature part of the head: its logits are then those of the model divided by its temperatures."""
-    temperature_C = torch.tensor([model.card.temperatures.get(name, 1.0) for name in model.config.classes])
+def _scale_head(head: nn.Linear, model: Classifier) -> None:
+    """Make temperatures, and the scale of a regression, part of the head, whose outputs can then be averaged."""
+    config = model.config
+    temperature_C = torch.tensor([model.card.temperatures.get(name, 1.0) for name in config.classes])
+    spread_C, centre_C = torch.tensor(config.spread or 1.0), torch.tensor(config.centre or 0.0)
+    scale_C = spread_C / temperature_C
     with torch.no_grad():
-        head.weight.div_(temperature_C[:, None])
-        head.bias.div_(temperature_C)
+        head.weight.mul_(scale_C[:, None])
+        head.bias.mul_(scale_C).add_(centre_C)
 
 
 def _text(value: Any) -> str:

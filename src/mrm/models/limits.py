@@ -39,6 +39,8 @@ LIMITS: dict[str, tuple[float, float]] = {  # smallest and largest value of a nu
     "contrast_width": (0, 65_536),
     "mean": (-1e6, 1e6),
     "std": (1e-6, 1e6),
+    "centre": (-1e30, 1e30),
+    "spread": (1e-30, 1e30),
     "drop_path": SHARE,
     "head_dropout": SHARE,
     "layer_scale": (0.0, 1e6),

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mrm.evaluation.classifier_test import Evidence
 
 
+WHOLE = {"accuracy": "Accuracy", "kappa": "Kappa", "quadratic_kappa": "Quadratic kappa", "mae": "Mean distance"}
+
+
 def write_evaluation_page(
     out: Path,
     results: dict[str, Any],
@@ -50,6 +53,7 @@ def write_evaluation_page(
         roc=draw_panels(panels, figures.roc, "ROC curve"),
         precision_recall=draw_panels(panels, figures.precision_recall, "Precision-recall curve"),
         listed=MAX_UNREADABLE_LISTED,
+        whole=[(title, mean[name]) for name, title in WHOLE.items() if name in (mean := report["mean"])],
         few=ranking.FEW,
     )
     return write_whole(Path(out) / "index.html", page.encode())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mrm.data.config import FINETUNE_CROP, AugmentConfig, CropConfig, OnError, ReportConfig, Resize
-from mrm.models.config import LoraConfig, ModelConfig, Pooling
+from mrm.models.config import LoraConfig, ModelConfig, Pooling, TargetName
 from mrm.system.durations import seconds_of
 from mrm.system.errors import ConfigError
 from mrm.training.config import LabelLossName, TrainConfig, check_patience, last_blocks
@@ -64,7 +64,7 @@ class PretrainConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Fine-tune an encoder to findings. The best checkpoint is the one with the highest validation AUROC."""
+    """Fine-tune an encoder to findings, classes, numbers or levels. Validation chooses the best checkpoint."""
 
     # Data
     train: Path  # a published label list or a CSV with class columns
@@ -80,6 +80,12 @@ class FinetuneConfig:
     on_error: OnError = "stop"  # when an image cannot be read: stop, or skip it (counted and listed)
     audit: Literal["images", "names"] = "images"  # what is stored of the records for later overlap checks
     floors: bool = True  # compare at the end with logistic regressions on pixels and HOG, which use no network
+
+    # What is learned
+    target: TargetName = "multilabel"  # findings; multiclass (one of several), regression (numbers), ordinal (levels)
+    soft_labels: bool = False  # labels of --train may be shares from 0 to 1, such as those of a vote
+    teacher: tuple[Path, ...] = ()  # trained models of the same classes, whose mean answers are learned too
+    teacher_share: float = 0.5  # of a label; the rest is the label itself. Where none is stated, the teacher's counts
 
     # What is trained
     tune: str = "full"  # full, lora, head or last-N (blocks): how much is trained; the rest is frozen
@@ -115,6 +121,28 @@ class FinetuneConfig:
         check_patience(self.patience, self.patience_gain)
         if self.budget is not None:
             seconds_of(self.budget, "--budget")
+        self._check_target()
+
+    def _check_target(self) -> None:
+        """Raises ConfigError for options that do not go together with the target, or with soft labels."""
+        if not 0 < self.teacher_share <= 1:
+            raise ConfigError(f"--teacher-share must be above 0 and at most 1, not {self.teacher_share:g}")
+        if self.target in ("regression", "ordinal") and self.soft_labels:
+            raise ConfigError(
+                f"--soft-labels are shares of a finding or a class; --target {self.target} has none, leave them out"
+            )
+        if self.target in ("multiclass", "regression") and self.loss != "bce":
+            raise ConfigError(
+                f"--loss {self.loss} is for findings; --target {self.target} has a loss of its own, leave --loss out"
+            )
+        if self.loss in ("focal", "asymmetric") and (self.soft_labels or self.teacher):
+            raise ConfigError(
+                f"--loss {self.loss} is for labels of 0 and 1; with --soft-labels or --teacher choose bce or weighted"
+            )
+        if self.target == "regression" and (self.probe_first or self.lr == "auto"):
+            raise ConfigError(
+                "--probe-first and --lr auto are for findings, classes and levels; leave them out of a regression"
+            )
 
 
 @dataclass(frozen=True)

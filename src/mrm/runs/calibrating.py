@@ -36,6 +36,7 @@ from mrm.system.errors import RunError, UnreachableError
 from mrm.system.output_folder import writing
 from mrm.system.progress import Progress
 from mrm.system.text_table import estimate_cells, text_table
+from mrm.targets import target_of
 
 STAGE = "calibration"
 REDRAWS = 500  # resamples for the interval of a threshold
@@ -84,6 +85,9 @@ def calibrate(
         raise RunError(f"--coverage must be above 0 and below 1, not {coverage:g}")
     device = device_of(reading)
     network, folder = model_folder.load_as(model, Classifier).to(device), model_folder.find_model(model)
+    target_of(network.card.architecture).require_independent(
+        f"{model}: calibrating, with a threshold for each finding,"
+    )
     with held_folder(folder):
         summary, reference = _calibrated(network, folder, val, goal, reading, train, known, outliers, seed, coverage)
     print(table(summary, reference))

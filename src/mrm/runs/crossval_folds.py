@@ -31,6 +31,7 @@ from mrm.runs.reading_options import device_named
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import ranking
 from mrm.system.errors import ProbeError, RunError
+from mrm.targets.target import Target
 
 NETWORK = "network"  # the name of the fine-tuned model's scores
 
@@ -49,6 +50,7 @@ def scores_of(
     config: CrossvalConfig,
     settings: FinetuneConfig,
     fold: Fold,
+    target: Target,
     records: Records,
     folds_RN: np.ndarray,
     features: Mapping[str, np.ndarray],
@@ -58,7 +60,7 @@ def scores_of(
     arrays = read_arrays(file) if file.is_file() else {}
     parts = Parts.of(config, fold, records, folds_RN)
     if NETWORK not in arrays or (config.ensemble and not is_only_model(run_of(config, fold))):
-        arrays |= tested(config, settings, fold, parts.records(records))
+        arrays |= tested(config, settings, fold, target, parts.records(records))
         write_arrays(file, arrays)
     if missing := [name for name in features if name not in arrays]:
         arrays |= {name: of_floor(features[name], parts, records) for name in missing}
@@ -71,18 +73,18 @@ def scores_of(
 
 
 def tested(
-    config: CrossvalConfig, settings: FinetuneConfig, fold: Fold, sets: Mapping[str, Records]
+    config: CrossvalConfig, settings: FinetuneConfig, fold: Fold, target: Target, sets: Mapping[str, Records]
 ) -> dict[str, np.ndarray]:
     """Fine-tune on a fold's training records and test on the fold: logits (N, C), NaN for images that cannot be read."""
     run = run_of(config, fold)
     made, note = with_small_batch(settings, len(sets["train"]), config.workers)
     made = replace(
         made,
-        train=write_list(config.out, f"{fold.name}-train", sets["train"]),
-        val=write_list(config.out, f"{fold.name}-val", sets["val"]),
+        train=write_list(config.out, f"{fold.name}-train", target.as_stated(sets["train"])),
+        val=write_list(config.out, f"{fold.name}-val", target.as_stated(sets["val"])),
         init=config.init,
         out=run,
-        classes=sets["train"].classes,
+        classes=target.columns,
         images=None,
         scratch=config.scratch or settings.scratch,
         max_steps=config.max_steps,
@@ -100,7 +102,7 @@ def tested(
     readable_N = ~np.isnan(logits_NC).any(axis=1)
     if not readable_N.any():
         raise RunError(f"{config.records}: none of the {len(logits_NC)} images of {fold.name} could be read")
-    pairs = zip(sets["test"].labels_NC[readable_N].T, logits_NC[readable_N].T, strict=True)
+    pairs = zip(sets["test"].labels_NC[readable_N].T, target.scores(logits_NC[readable_N]).T, strict=True)
     per_class = np.array([ranking.auroc(*pair) for pair in pairs])
     defined = per_class[~np.isnan(per_class)]
     step = model_folder.read_card(model_folder.find_model(run)).origin.get("step", math.nan)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mrm.data.folds import validation_part
 from mrm.data.records import Records
+from mrm.models.config import TargetName
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class CrossvalConfig:
     classes: tuple[str, ...] = ()  # label columns; by default all numeric ones
     images: Path | None = None
     uncertain: str = "ignore"  # what labels of -1 become: ones, zeros, ignore
+    target: TargetName | None = None  # what is predicted, as in `mrm finetune`; by default as the recipe says
     settings: Path | None = None  # a YAML file of fine-tuning settings that override the recipe
     scratch: bool = False
     image_size: int | None = None  # by default that of the initial model

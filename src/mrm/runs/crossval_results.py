@@ -18,12 +18,12 @@ from mrm.recipes import FinetuneConfig
 from mrm.runs.crossval_folds import NETWORK, unit_file
 from mrm.runs.crossval_plan import CrossvalConfig, Fold, Parts
 from mrm.runs.kept_models import read_arrays
-from mrm.statistics import calibration
 from mrm.statistics.cross_validation import cross_validated_auroc
 from mrm.system.errors import RunError
 from mrm.system.files import write_csv
 from mrm.system.text_table import WIDTH, estimate_cells, text_table
 from mrm.system.yaml_files import to_dict
+from mrm.targets.target import Target
 
 INTERVAL = (
     "95 %, for models trained on so many records and tested on new patients: a positive is compared with the negatives of "
@@ -62,6 +62,7 @@ def pooled(config: CrossvalConfig, folds: Sequence[Fold], records: Records, fold
 def summarise(
     config: CrossvalConfig,
     settings: FinetuneConfig,
+    target: Target,
     records: Records,
     folds_RN: np.ndarray,
     pool: Pooled,
@@ -71,6 +72,7 @@ def summarise(
     tested = records.select(np.flatnonzero(pool.readable_N))
     folds, labels_NC = folds_RN[:, pool.readable_N], tested.labels_NC
     scores = {name: values_RNC[:, pool.readable_N] for name, values_RNC in pool.scores.items()}
+    scores[NETWORK] = np.stack([target.scores(logits_NC) for logits_NC in scores[NETWORK]])
     common = (folds, tested.classes, tested.patients)
     network = cross_validated_auroc(labels_NC, scores[NETWORK], *common)
     classes: dict[str, Any] = {name: {"auroc": e.to_dict(), "floors": {}} for name, e in network.items()}
@@ -128,11 +130,11 @@ def advice(config: CrossvalConfig, results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def write_tables(config: CrossvalConfig, records: Records, folds_RN: np.ndarray, pool: Pooled) -> None:
+def write_tables(config: CrossvalConfig, target: Target, records: Records, folds_RN: np.ndarray, pool: Pooled) -> None:
     """`predictions.csv`, with the network's logits averaged over repeats; and `folds.csv`: who was in which fold."""
     tested = records.select(np.flatnonzero(pool.readable_N))
     logits_NC = pool.scores[NETWORK].mean(axis=0)[pool.readable_N]
-    probabilities_NC = calibration.calibrated_probabilities(logits_NC, np.full(len(records.classes), math.nan))
+    probabilities_NC = target.values(logits_NC)
     names = [record.name for record in tested]
     write_predictions(
         Path(config.out) / "predictions.csv",

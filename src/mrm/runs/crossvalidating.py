@@ -41,6 +41,8 @@ from mrm.system.files import read_json, write_json, write_whole
 from mrm.system.output_folder import json_settings, open_folder
 from mrm.system.progress import Progress
 from mrm.system.yaml_files import to_dict
+from mrm.targets import TARGETS
+from mrm.targets.target import Target
 
 PLANNED = "fine-tuning.yaml"  # the settings of every fine-tuning, once a budget has been planned
 
@@ -52,7 +54,8 @@ def crossval(config: CrossvalConfig) -> dict[str, Any]:
     Writes `crossval.json`, `index.html`, `predictions.csv` (probabilities averaged over repeats), `folds.csv` and `units/`.
     Raises RecordError for records that cannot be divided so, ConfigError for an unknown recipe or setting.
     """
-    settings, records = fine_tuning(config), labelled_records(config)
+    settings = fine_tuning(config)
+    target, records = labelled_records(config, settings)
     folds_RN = folds_of(records, config.folds, config.repeats, config.seed)
     folds = [Fold(repeat, fold) for repeat in range(config.repeats) for fold in range(config.folds)]
     require_both_labels(config, folds, records, folds_RN)
@@ -62,13 +65,13 @@ def crossval(config: CrossvalConfig) -> dict[str, Any]:
     warn_of(warnings)
     floor_features = read_floors(config, records) if config.floors else {}
     for number, fold in enumerate(folds, 1):
-        arrays = scores_of(config, settings, fold, records, folds_RN, floor_features)
+        arrays = scores_of(config, settings, fold, target, records, folds_RN, floor_features)
         print(f"{number}/{len(folds)}: {fold.name}: AUROC {float(arrays['auroc']):.3f}", flush=True)
     if config.ensemble:
         keep_ensemble(config, [run_of(config, fold) for fold in folds])
     scores = pooled(config, folds, records, folds_RN)
-    results = summarise(config, settings, records, folds_RN, scores, warnings)
-    write_tables(config, records, folds_RN, scores)
+    results = summarise(config, settings, target, records, folds_RN, scores, warnings)
+    write_tables(config, target, records, folds_RN, scores)
     write_json(Path(config.out) / "crossval.json", results)
     write_crossval_page(config.out, results)
     print(f"{table(results)}\nopen {Path(config.out) / 'index.html'}")
@@ -90,8 +93,18 @@ def fine_tuning(config: CrossvalConfig) -> FinetuneConfig:
     made = recipes.find(recipes.FINETUNE, config.recipe).make(config.records, config.records, config.init, config.out)
     if config.settings is not None:
         made = recipes.read_yaml(FinetuneConfig, config.settings, f"--settings {config.settings}", made)
-    stated = {"budget": config.budget, "image_size": config.image_size}
-    return replace(made, **{name: value for name, value in stated.items() if value is not None})
+    stated = {"budget": config.budget, "image_size": config.image_size, "target": config.target}
+    made = replace(made, **{name: value for name, value in stated.items() if value is not None})
+    if made.target == "regression":
+        raise RunError(
+            "mrm crossval measures AUROC, which numbers do not have; hold out a test set, and use mrm evaluate"
+        )
+    if made.teacher or made.soft_labels:
+        raise RunError(
+            "mrm crossval tests on the labels that it trains on, which must be those of the table: leave out teacher and "
+            "soft_labels"
+        )
+    return made
 
 
 def planned(config: CrossvalConfig, settings: FinetuneConfig, records: Records, folds_RN: np.ndarray) -> FinetuneConfig:
@@ -108,19 +121,25 @@ def planned(config: CrossvalConfig, settings: FinetuneConfig, records: Records, 
     return replace(filled, budget=None)
 
 
-def labelled_records(config: CrossvalConfig) -> Records:
-    """The records with their classes; those without any stated label are left out, with a warning."""
-    made = fine_tuning(config)
+def labelled_records(config: CrossvalConfig, made: FinetuneConfig) -> tuple[Target, Records]:
+    """The target, and the records with its labels; those without any stated label are left out, with a warning."""
+    kind = TARGETS[made.target]
     loaded = Records.load(
-        config.records, config.classes or made.classes or None, config.images, list_classes=made.list_classes
+        config.records,
+        config.classes or made.classes or None,
+        config.images,
+        list_classes=made.list_classes,
+        kind=kind.kind,
     )
-    records = resolve_uncertain(loaded, config.uncertain)
+    resolved = resolve_uncertain(loaded, config.uncertain)
+    target = kind.of_training(resolved)
+    records = target.labels(resolved)
     stated = records.select(np.flatnonzero(~np.isnan(records.labels_NC).all(axis=1)))
     if len(stated) < len(records):
         warn_of([f"{config.records}: left out {len(records) - len(stated):,} records without a stated label"])
     if not len(stated):
         raise RunError(f"{config.records}: no record has a stated label of {', '.join(records.classes)}")
-    return stated
+    return target, stated
 
 
 def require_both_labels(config: CrossvalConfig, folds: Sequence[Fold], records: Records, folds_RN: np.ndarray) -> None:

@@ -31,6 +31,7 @@ from mrm.system import hardware
 from mrm.system.durations import duration
 from mrm.system.errors import RunError
 from mrm.system.hardware import best_device
+from mrm.targets.target import Multilabel
 from mrm.training.config import TrainConfig
 from mrm.training.tasks import ClassifyTask, Task
 from mrm.training.tuning import choose_trained
@@ -155,7 +156,7 @@ def of_finetuning(
     if not classes:
         raise RunError(f"{records}: has no label columns, which a fine-tuning needs")
     config = recipe.make(records, records, init, Path("doctor"), image_size=image_size)  # nothing is written
-    model = classifier(config, classes, {})
+    model = classifier(config, Multilabel(classes), {})
     choose_trained(model, config.tune, config.lora, config.seed)
 
     def data(part: Records) -> LabelData:

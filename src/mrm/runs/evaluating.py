@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mrm.audit.fingerprints import fingerprint
 from mrm.data import masks
 from mrm.data.masks import MaskedImages
@@ -33,16 +35,17 @@ from mrm.models.card import OutlineThreshold
 from mrm.models.classifier import Classifier
 from mrm.models.segmenter import Segmenter, probabilities
 from mrm.pages.evaluation import write_evaluation_page
+from mrm.pages.numbers import write_numbers_page
 from mrm.pages.segmentation import Case, write_segmentation_page
 from mrm.runs.encoder_facts import seen_by_first_encoder
 from mrm.runs.output_lock import alone_in
-from mrm.runs.reading_options import Reading, autocast, device_of, require_single_images
+from mrm.runs.reading_options import Reading, autocast, device_of, require_single_images, require_target
 from mrm.runs.run_folder import warn_of
 from mrm.runs.segmenting import require_meaning
-from mrm.statistics import ranking
 from mrm.system.errors import RunError
 from mrm.system.output_folder import make_folder
 from mrm.system.text_table import ESTIMATE_HEAD, estimate_cells, text_table
+from mrm.targets import target_of
 
 
 def evaluate(
@@ -75,13 +78,19 @@ def evaluate(
 
 
 def findings_table(results: dict[str, Any]) -> str:
-    """AUROC and average precision of every finding, and their means, as text to print."""
-    rows = []
+    """AUROC and average precision of every finding, and their means, as text to print; else every measure of the whole."""
+    rows, more = [], []
+    if "auroc" not in results["classes"]["mean"]:
+        return masks_table(results)
+    for measure, estimate in results["classes"]["mean"].items():
+        if measure not in ("auroc", "average_precision"):
+            more.append([measure.replace("_", " "), *estimate_cells(estimate)[:3]])
     for name, metrics in results["classes"].items():
         auroc, precision = (estimate_cells(metrics[metric]) for metric in ("auroc", "average_precision"))
         rows.append([name, *auroc[:2], *precision[:2], *auroc[2:]])
     head = ("finding", "AUROC", "95 % interval", "avg. precision", "95 % interval", "n", "positives")
-    return text_table(head, rows)
+    table = text_table(head, rows)
+    return f"{table}\n\n{text_table(('of the whole', *ESTIMATE_HEAD[:3]), more)}" if more else table
 
 
 def masks_table(results: dict[str, Any]) -> str:
@@ -110,6 +119,8 @@ def evaluate_findings(
     """
     device = device_of(reading)
     network, out = model_folder.load_as(model, Classifier).to(device), make_folder(Path(out))
+    target = target_of(network.card.architecture)
+    require_target(target, reading, by, model)
     card, tested = network.card, labelled_records(network, records, reading.images)
     folder = model_folder.find_model(model)
     prints = fingerprint(tested)
@@ -117,39 +128,34 @@ def evaluate_findings(
     twice = repeats(tested, prints, "the test set")
     warn_of([*leaks, *twice])
     scores = score(network, tested, records, reading)
-    predictions = predictions_of(DecisionRules.of(card, tested.classes), scores)
-    report = ranking.classification_report(
-        predictions.labels_NC,
-        predictions.probabilities_NC,
-        predictions.classes,
-        groups=predictions.patients,
-        draws=draws,
-        seed=seed,
-    )
+    rules = DecisionRules.of(card, tested.classes)
+    predictions = predictions_of(rules, scores)
+    compared = predictions.labels_NC, predictions.probabilities_NC
+    report = rules.target.report(*compared, predictions.patients, draws, seed)
     subgroups_and_calibration = evidence(card, scores, by, draws, seed)
     results = summary(
         model, card, records, tested, predictions, report, scores.unreadable, leaks, subgroups_and_calibration
     )
     results |= {"repeats": twice, "precision": reading.precision, "crop_borders": reading.crop_borders}
     results |= {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
+    results |= {"target": rules.target.name, "confusion": confusion_of(rules.target.confusion(*compared))}
     write_results(out, results, predictions)
-    write_evaluation_page(
-        out,
-        results,
-        report,
-        predictions.labels_NC,
-        predictions.probabilities_NC,
-        predictions.classes,
-        subgroups_and_calibration,
-    )
+    write_page = write_evaluation_page if rules.target.probabilistic else write_numbers_page
+    write_page(out, results, report, *compared, predictions.classes, subgroups_and_calibration)
     note_test(model, results)
     return results
+
+
+def confusion_of(table: tuple[tuple[str, ...], np.ndarray] | None) -> dict[str, Any] | None:
+    """How often each true class or level (rows) was called each (columns), as plain values."""
+    return None if table is None else {"names": list(table[0]), "counts": table[1].tolist()}
 
 
 def score(model: Classifier, records: Records, path: Path, reading: Reading) -> Scored:
     """Logits and features of the records, or of their studies, as `reading` says. Raises RunError if nothing is left."""
     options = reading.workers, reading.batch, reading.precision, reading.crop_borders, reading.flip
-    return of_studies(scored(model, records, path, *options), reading.by_study, reading.views)
+    target = target_of(model.card.architecture)
+    return of_studies(scored(model, records, path, *options), reading.by_study, reading.views, target)
 
 
 @alone_in("out")

@@ -13,7 +13,8 @@ import torch
 from accelerate import Accelerator
 
 from mrm.audit.fingerprints import fingerprint
-from mrm.data.records import UNCERTAIN, Records, resolve_uncertain
+from mrm.data.label_values import UNCERTAIN, LabelKind
+from mrm.data.records import Records, resolve_uncertain
 from mrm.data.samples import LabelData
 from mrm.data.sampling import order_of
 from mrm.evaluation import floors
@@ -30,11 +31,13 @@ from mrm.runs.learning_rates import with_best_rate
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
 from mrm.runs.same_records import require_same_records
+from mrm.runs.teaching import taught, teachers_of
 from mrm.runs.time_budget import keep_plan, within_budget
-from mrm.statistics import ranking
 from mrm.statistics.few_labels import few_labels
 from mrm.system import hardware
 from mrm.system.errors import ConfigError, ImageError, ProbeError, RunError
+from mrm.targets import TARGETS
+from mrm.targets.target import Target
 from mrm.training.losses import LabelLoss
 from mrm.training.patience import Patience
 from mrm.training.tasks import ClassifyTask
@@ -49,29 +52,32 @@ def finetune(config: FinetuneConfig) -> Path:
     """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
     stated = train, val = label_records(config)
     policy = uncertain_policy(config, train)
-    train, val = resolve_uncertain(train, policy), resolve_uncertain(val, policy)
-    require_both_values(val, config.val)
-    warn_of(few_labels(val.labels_NC, val.classes, str(config.val)))
+    target = TARGETS[config.target].of_training(resolve_uncertain(train, policy))
+    train, val = (target.labels(resolve_uncertain(records, policy)) for records in stated)
+    require_variety(target, val, config.val)
+    teachers = teachers_of(config, target)
     config, plan = within_budget(config, start_of(config), train, len(val), Path(config.out) / "config.yaml")
-    model = classifier(config, train.classes, policy)
+    model = classifier(config, target, policy)
     print(choose_trained(model, config.tune, config.lora, config.seed))
     config = open_run(config)  # from here on it writes
     if plan:
         keep_plan(plan, config.out)
     require_same_records(config.out, {"training": (config.train, stated[0]), "validation": (config.val, stated[1])})
+    taught_train = taught(config, target, train, teachers)
     data = LabelData(
-        train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment,
+        taught_train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment,
         resize=config.resize,
     )  # fmt: skip
-    facts = origin(config, train, config.train) | {"tune": config.tune, "loss": config.loss}
+    facts = origin(config, train, config.train) | {"tune": config.tune, "loss": config.loss, "target": config.target}
     card = Card("classifier", asdict(model.config), facts)
     seen = note_seen(config, "fine-tuning", train)
     prints = fingerprint(val, config.audit == "images")
     warn_of([*overlaps(seen, val, "validation", prints=prints), *repeats(val, prints, "the validation set")])
     if config.probe_first and not (Path(config.out) / "last").exists():
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
-    task, training = ClassifyTask(model, LabelLoss(config.loss, train.labels_NC)), config.training
-    training, validate, order = training.shortened(config.max_steps), auroc_validation(config, val), order_of(train)
+    error = None if target.independent else target.error
+    task, training = ClassifyTask(model, LabelLoss(config.loss, taught_train.labels_NC, error)), config.training
+    training, validate, order = training.shortened(config.max_steps), validation(config, target, val), order_of(train)
     if config.lr == "auto":
         writer = model_writer(card, seen)
         training = with_best_rate(training, task, data, Path(config.out), validate, order, writer, config.seed)
@@ -88,8 +94,8 @@ def finetune(config: FinetuneConfig) -> Path:
         patience=Patience(config.patience, config.patience_gain),
     )
     run = trainer.fit()
-    print_best(run, len(val), int((val.labels_NC == 1).sum()))
-    if config.floors and processes().is_main_process:
+    print_best(run, len(val), int((val.labels_NC == 1).sum()) if target.probabilistic else None)
+    if config.floors and target.probabilistic and processes().is_main_process:
         print(floors_beside(train, val, config.seed, config.training.workers, trainer.best))
     return run
 
@@ -131,10 +137,17 @@ def floors_beside(train: Records, val: Records, seed: int, workers: int | None, 
 
 def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
     """Training and validation records with the same classes."""
+    kind = TARGETS[config.target].kind
+    soft: LabelKind = "shares" if config.soft_labels else kind
     train = Records.load(
-        config.train, config.classes or None, config.images, config.on_error, list_classes=config.list_classes
+        config.train,
+        config.classes or None,
+        config.images,
+        config.on_error,
+        list_classes=config.list_classes,
+        kind=soft,
     )
-    val = Records.load(config.val, train.classes, config.images, config.on_error)
+    val = Records.load(config.val, train.classes, config.images, config.on_error, kind=kind)
     return train, val
 
 
@@ -147,6 +160,14 @@ def uncertain_policy(config: FinetuneConfig, records: Records) -> dict[str, str]
             f"the classes are {', '.join(records.classes)}"
         )
     return {c: config.uncertain_by_class.get(c, config.uncertain) for c in records.classes}
+
+
+def require_variety(target: Target, val: Records, path: Path) -> None:
+    """Raises RunError where validation cannot choose a checkpoint; warns where it can do so with little certainty only."""
+    target.require_variety(val)
+    if target.probabilistic:
+        require_both_values(val, path)
+        warn_of(few_labels(val.labels_NC, val.classes, str(path)))
 
 
 def require_both_values(val: Records, path: Path) -> None:
@@ -165,7 +186,7 @@ def require_both_values(val: Records, path: Path) -> None:
     if undefined:
         warnings.warn(
             f"{path}: AUROC is undefined for {', '.join(undefined)}; the other classes choose the best checkpoint",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -183,11 +204,11 @@ def start_of(config: FinetuneConfig) -> Any:
     return BareEncoderConfig(config.encoder, config.encoder_options)
 
 
-def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[str, str]) -> Classifier:
+def classifier(config: FinetuneConfig, target: Target, policy: dict[str, str]) -> Classifier:
     """A classifier with the encoder of `--init` and its weights; with `--scratch` or without `--init` they are random."""
     source = start_of(config)
     shape = ClassifierConfig(
-        classes=classes,
+        classes=target.classes,
         encoder=source.encoder,
         encoder_options=source.encoder_options,
         image_size=source.image_size if config.image_size is None else config.image_size,
@@ -197,13 +218,18 @@ def classifier(config: FinetuneConfig, classes: tuple[str, ...], policy: dict[st
         pooling=config.pooling,
         view=config.view,
         resize=config.resize,
-        uncertain=policy,
+        uncertain=policy if target.kind == "findings" else {},
+        target=config.target,
+        centre=target.centre,
+        spread=target.spread,
     )
     return on_encoder(Classifier, shape, config)
 
 
-def auroc_validation(config: FinetuneConfig, val: Records) -> Callable[[Any, int, Accelerator], dict[str, float]]:
-    """The validation of fine-tuning: means over the classes. AUROC chooses the best checkpoint."""
+def validation(
+    config: FinetuneConfig, target: Target, val: Records
+) -> Callable[[Any, int, Accelerator], dict[str, float]]:
+    """The validation of fine-tuning: the measures of the target, whose score chooses the best checkpoint."""
 
     def validate(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         scores = predict.classify(
@@ -221,11 +247,6 @@ def auroc_validation(config: FinetuneConfig, val: Records) -> Callable[[Any, int
             )
         logits = state.reduce(torch.from_numpy(scores.logits_NC).to(state.device), "sum").cpu().numpy()
         readable = ~np.isnan(logits).any(axis=1)
-        pairs = [*zip(val.labels_NC[readable].T, logits[readable].T, strict=True)]
-        auroc, precision = (
-            float(np.nanmean([measure(*pair) for pair in pairs]))
-            for measure in (ranking.auroc, ranking.average_precision)
-        )
-        return {"val_auroc": auroc, "val_average_precision": precision, "score": auroc}
+        return target.validated(val.labels_NC[readable], logits[readable])
 
     return validate

@@ -22,7 +22,7 @@ from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.runs.dicom_delivery import Delivery, Reports
 from mrm.runs.output_lock import alone_in, alone_on
-from mrm.runs.reading_options import Reading, device_of, require_single_images
+from mrm.runs.reading_options import Reading, device_of, require_single_images, require_target
 from mrm.runs.run_folder import spare_inputs, warn_of
 from mrm.runs.study_rows import frontal_row, study_columns, study_rows
 from mrm.runs.work import VIEW, Work
@@ -82,6 +82,7 @@ def predict_table(
         crop_borders=reading.crop_borders,
     )
     rules = predictor.rules
+    require_target(rules.target, reading, (), model)
     if processes().is_main_process:
         warn_of(uncertain_thresholds(predictor.model.card.calibration))
         warn_of(other_unit(predictor.model.card.calibration, reading))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from mrm.inference.studies import Pool, Views
 from mrm.system import hardware
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.hardware import Precision
+from mrm.targets.target import Target
 from mrm.training.trainer import processes
 
 
@@ -35,6 +36,14 @@ def require_single_images(reading: Reading, model: Path) -> None:
     """Raises RunError for options that a segmenter does not have: it outlines one image at a time, the right way round."""
     if reading.by_study or reading.views != "all" or reading.flip:
         raise RunError(f"{model}: is a segmenter; --by-study, --views and --flip are for classifiers, leave them out")
+
+
+def require_target(target: Target, reading: Reading, by: Sequence[str], model: Path) -> None:
+    """Raises RunError for options that need findings, where a model predicts exclusive classes or numbers."""
+    if reading.by_study == "max":
+        target.require_independent(f"{model}: --by-study max, the largest logit of the images,")
+    if by:
+        target.require_probabilities(f"{model}: --by, which compares AUROC between groups,")
 
 
 def device_of(reading: Reading) -> torch.device:

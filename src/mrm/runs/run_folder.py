@@ -214,8 +214,8 @@ def model_writer(
     return write
 
 
-def print_best(run: Path, n: int, positives: int) -> None:
-    """Print how the best checkpoint does on the `n` validation records; `positives` are the positive labels in them."""
+def print_best(run: Path, n: int, positives: int | None) -> None:
+    """Print how the best checkpoint does on the `n` validation records; `positives` are the positive labels in them, if any."""
     file = run / "validation.csv"
     if not (processes().is_main_process and file.is_file()):
         return
@@ -223,7 +223,10 @@ def print_best(run: Path, n: int, positives: int) -> None:
     with open(file, newline="") as text:
         best = next((row for row in csv.DictReader(text) if row["step"] == step), {})
     metrics = [(name, value) for name, value in best.items() if name.startswith("val_")]
-    rows = [[name, step, f"{float(value):.3f}", f"{n:,}", f"{positives:,}"] for name, value in metrics]
+    rows = [
+        [name, step, f"{float(value):.3f}", f"{n:,}", "" if positives is None else f"{positives:,}"]
+        for name, value in metrics
+    ]
     print(text_table(("best checkpoint", "step", "value", "n", "positives"), rows))
     print("It was chosen on these records, so these numbers have no interval; `mrm evaluate` tests on others.")
 

@@ -48,6 +48,7 @@ def select(
     spare_inputs(paths, records, [Path(out)])
     classes = network.config.classes if isinstance(network, Classifier) else ()
     rules = DecisionRules.of(network.card, classes)
+    rules.target.require_probabilities(f"{model}: the doubt of an image")
     compute = (
         predict.scores_and_features(network)
         if isinstance(network, Classifier)

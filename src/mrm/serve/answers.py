@@ -19,7 +19,8 @@ class Finding:
     """One finding of an image. `decision` is whether the probability reaches its threshold.
 
     Threshold and decision are null if the model has no threshold for the finding, the decision also if the model
-    abstains. For a segmenter, `probability` is the greatest of all pixels and `area` the share of the image outlined.
+    abstains. `set` is what is not ruled out: "present", "absent", "either" or "neither"; null if the model has no sets, and if
+    it abstains. For a segmenter, `probability` is the greatest of all pixels and `area` the share of the image outlined.
     """
 
     finding: str
@@ -27,6 +28,7 @@ class Finding:
     threshold: float | None
     decision: bool | None
     area: float | None = None
+    set: str | None = None
 
 
 @dataclass(frozen=True)

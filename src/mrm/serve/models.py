@@ -35,6 +35,7 @@ from mrm.serve.answers import (
 )
 from mrm.serve.uploads import DecodedImage
 from mrm.system.errors import ExplainError, ReportError, RunError
+from mrm.targets import target_of
 
 ABSTAINS = "unlike the images that this model knows, so the model abstains; do not rely on the probabilities"
 
@@ -104,14 +105,20 @@ class Models:
         """The findings of an image, as `mrm predict` writes them, from what `classify` returned for it."""
         rules = self.predictor.rules
         decisions = rules.decide(values_K[None])
+        abstain = None if decisions.abstain_B is None else bool(decisions.abstain_B[0])
         findings = [
-            Finding(name, float(probability), rules.thresholds.get(name), _bool_or_none(decision))
+            Finding(
+                name,
+                float(probability),
+                rules.thresholds.get(name),
+                _bool_or_none(decision),
+                set=None if abstain or name not in rules.sets else rules.set_of(name, float(probability)),
+            )
             for name, probability, decision in zip(
                 rules.classes, decisions.probability_BC[0], decisions.decision_BC[0], strict=True
             )
         ]
         outlier = None if decisions.outlier_B is None else float(decisions.outlier_B[0])
-        abstain = None if decisions.abstain_B is None else bool(decisions.abstain_B[0])
         warnings = [*upload.warnings, ABSTAINS] if abstain else upload.warnings
         return Prediction(self.name, findings, warnings, upload.height, upload.width, outlier=outlier, abstain=abstain)
 
@@ -196,6 +203,8 @@ def _words(pairs: Sequence[tuple[str, float]]) -> list[Word]:
 def load(model: Path, pretrained: Path | None, device: torch.device) -> Models:
     """The models of a service, tried once on a black image. Raises CheckpointError, RunError."""
     main: Any = model_folder.load(model).to(device)
+    if isinstance(main, Classifier):
+        target_of(main.card.architecture).require_probabilities(f"{model}: the service")
     mrm = model_folder.load_as(pretrained, MRM).to(device) if pretrained else None
     if isinstance(main, MRM) and mrm is not None:
         raise RunError(f"{model}: is itself a pre-trained model; leave out --mrm, or give a classifier as MODEL")

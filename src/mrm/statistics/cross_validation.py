@@ -10,7 +10,8 @@ The interval is for the AUROC that models trained on so many records have on new
    Further repeats show the same patients again, so they do not divide it.
 2. Every patient serves twice: to test some models, and to train the others. That links the folds, and makes the first part
    too small (Bates et al. 2023, doi:10.1080/01621459.2023.2197686). How much a patient's contribution depends on the
-   training records shows in how it differs between repeats; `LINKED` times that variance is added. With one repeat it is
+   training records shows in how it differs between repeats; `LINKED` times that variance is added, of a paired difference
+   `LINKED_PAIRED` times. With one repeat it is
    unknown, and the first part is doubled, which is too wide for most models.
 
 `benchmarks/crossval_coverage.py` simulates how often these intervals hold the truth.
@@ -32,7 +33,10 @@ from mrm.statistics.ranking import RankedScores, check_labels, check_scores, che
 
 Folds = NDArray[np.intp]
 
-LINKED = 1.75  # chosen by simulation; the benchmark tests it on other sets
+LINKED, LINKED_PAIRED = (
+    1.75,
+    2.0,
+)  # of an AUROC, of a paired difference: by simulation; the benchmark tests them on other sets
 
 
 def cross_validated_auroc(
@@ -120,7 +124,7 @@ def _contributions(
     return auroc, contribution_G
 
 
-def variance(contribution_RG: Array) -> float:
+def variance(contribution_RG: Array, linked: float = LINKED) -> float:
     """The variance of a cross-validated AUROC from the contributions of patients in each repeat (see the module)."""
     repeats = len(contribution_RG)
     within = float((contribution_RG**2).sum(axis=1).mean())
@@ -128,7 +132,7 @@ def variance(contribution_RG: Array) -> float:
         return 2 * within
     of_mean = float((contribution_RG.mean(axis=0) ** 2).sum())
     between = (within - of_mean) * repeats / (repeats - 1)
-    return within + LINKED * between
+    return within + linked * between
 
 
 def _of_class(one: _Spread, folds_RN: Folds, paired: bool) -> Estimate:
@@ -172,7 +176,7 @@ def _estimate(
 ) -> Estimate:
     """The value with its interval: on the logit scale for an AUROC, so that it stays within 0 to 1."""
     bootstrap, n, low, high = one.ranked.bootstrap, int(used_N.sum()), math.nan, math.nan
-    spread = 0.0 if no_interval else variance(one.contribution_RG)
+    spread = 0.0 if no_interval else variance(one.contribution_RG, LINKED_PAIRED if paired else LINKED)
     error = math.sqrt(spread) if spread > 0 else 0.0
     inside = paired or 0 < one.value < 1
     if not no_interval and (error < NEGLIGIBLE or not inside):

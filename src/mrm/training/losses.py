@@ -71,14 +71,20 @@ class LabelLoss(nn.Module):
     | asymmetric | -log p, and -q^4 log(1 - q) where q = max(p - 0.05, 0) | Ridnik et al. 2021, arXiv:2009.14119, equation 7 |
 
     Weights are those of the training labels: positives and negatives of a class then count alike, and a class as much as
-    without weights. A class with one label value keeps weights of 1.
+    without weights. A class with one label value keeps weights of 1. A label of 0.7 (a soft one) is 0.7 of a positive and
+    0.3 of a negative. `error` is that of a target (`mrm.targets`) whose outputs are no findings of their own, for "bce" alone.
     """
 
     weights_2C: Tensor
 
-    def __init__(self, name: LabelLossName, labels_NC: np.ndarray) -> None:
+    def __init__(
+        self,
+        name: LabelLossName,
+        labels_NC: np.ndarray,
+        error: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.plain = name, error or _cross_entropy
         self.register_buffer("weights_2C", balanced_weights(labels_NC))
 
     def forward(self, logits_BC: Tensor, labels_BC: Tensor) -> Term:
@@ -90,16 +96,15 @@ class LabelLoss(nn.Module):
             return _focal(logits_BC, target_BC)
         if self.name == "asymmetric":
             return _asymmetric(logits_BC, target_BC)
-        error_BC = _cross_entropy(logits_BC, target_BC)
         if self.name == "weighted":
-            return error_BC * torch.where(target_BC == 1, self.weights_2C[1], self.weights_2C[0])
-        return error_BC
+            return _weighted(logits_BC, target_BC, self.weights_2C)
+        return self.plain(logits_BC, target_BC)
 
 
 def balanced_weights(labels_NC: np.ndarray) -> Tensor:
     """For each class the weight of a negative and of a positive, (2, C), with which both count alike."""
-    counts_2C = np.stack([(labels_NC == value).sum(0) for value in (0, 1)]).astype(np.float64)
-    weights_2C = np.where(counts_2C.all(0), counts_2C.sum(0) / (2 * counts_2C.clip(min=1)), 1.0)
+    counts_2C = np.stack([np.nansum(1 - labels_NC, axis=0), np.nansum(labels_NC, axis=0)])
+    weights_2C = np.where((counts_2C > 0).all(0), counts_2C.sum(0) / (2 * np.where(counts_2C > 0, counts_2C, 1.0)), 1.0)
     return torch.from_numpy(weights_2C).float()
 
 
@@ -111,6 +116,11 @@ def _over_stated(loss: Callable[[Tensor, Tensor], Tensor], logits_BC: Tensor, la
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+
+
+def _weighted(logits: Tensor, target: Tensor, weights_2C: Tensor) -> Tensor:
+    """Cross-entropy with a weight for the part of a label that is negative, and one for that which is positive."""
+    return weights_2C[1] * target * F.softplus(-logits) + weights_2C[0] * (1 - target) * F.softplus(logits)
 
 
 def _focal(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float = 0.25) -> Tensor:

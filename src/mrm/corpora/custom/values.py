@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mrm.data.records import UNCERTAIN
+from mrm.data.label_values import UNCERTAIN
 from mrm.system.errors import RecordError
 from mrm.system.tables import stated
 

@@ -1,0 +1,289 @@
+"""What the finished units show: AUROC of every method, and paired differences with intervals over all that could be otherwise.
+
+A difference is taken test patient by test patient, draw by draw and pre-training by pre-training, then averaged over tasks.
+Its variance has three parts: that over test patients (DeLong), that over draws of labels, and that over pre-trainings, with
+Satterthwaite's degrees of freedom. Two pre-trainings have one degree of freedom, so differences of encoders have wide
+intervals. P values are corrected by Holm within a family of comparisons at one number of labels.
+"""
+
+# Shapes: N records, P pre-trainings, D draws
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import t as student
+
+from mrm.data.records import Records
+from mrm.runs.kept_models import read_arrays
+from mrm.statistics.comparison import delong, holm
+from mrm.system.files import write_json, write_whole
+
+SIZES = ("10", "50", "250", "all")
+FLOORS = ("hog", "pixels")
+
+
+class Way(NamedTuple):
+    """A method and the arm of its encoders; of a floor the arm is its own name."""
+
+    arm: str
+    method: str
+
+    def __str__(self) -> str:
+        return self.arm if self.method == "floor" else f"{self.method} ({self.arm})"
+
+
+FULL, PROBE = Way("both", "full"), Way("both", "probe")
+METHOD_FAMILY = [
+    *(Way("both", m) for m in ("probe", "published", "lora", "last-2", "class queries", "probe first", "ensemble")),
+    *(Way("both", m) for m in ("weighted", "focal", "asymmetric")),
+    *(Way(f, "floor") for f in FLOORS),
+]
+FAMILIES: dict[str, list[tuple[Way, Way]]] = {
+    "methods, less full fine-tuning": [(way, FULL) for way in METHOD_FAMILY],
+    "pre-training, by probe": [(PROBE, Way(arm, "probe")) for arm in ("image", "random")],
+    "pre-training, by full fine-tuning": [(FULL, Way(arm, "full")) for arm in ("image", "random")],
+    "floors, less the probe": [(Way(f, "floor"), PROBE) for f in FLOORS],
+}
+
+
+def lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of JSON lines; a line that a kill has cut is left out."""
+    for text in file.read_text(errors="replace").splitlines() if file.is_file() else []:
+        try:
+            row = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row
+
+
+# Differences --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OfTask:
+    """The paired difference of two ways on one task: for each pre-training and draw, and its variance over test patients."""
+
+    gap_PD: np.ndarray
+    patients_variance: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference with its 95 % interval and p value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    tasks: int
+    pretrainings: int
+    draws: int
+
+
+def across(parts: Sequence[OfTask]) -> Difference:
+    """The mean over tasks with its interval (see the module)."""
+    tasks, pretrainings = len(parts), min(part.gap_PD.shape[0] for part in parts)
+    draws = min(part.gap_PD.shape[1] for part in parts)
+    value = float(np.mean([part.gap_PD.mean() for part in parts]))
+    variances = [(sum(part.patients_variance for part in parts) / tasks**2, math.inf)]
+    if pretrainings > 1:
+        of_runs_P = np.mean([part.gap_PD[:pretrainings].mean(axis=1) for part in parts], axis=0)
+        variances.append((float(of_runs_P.var(ddof=1)) / pretrainings, pretrainings - 1))
+    for part in parts:
+        count = part.gap_PD.shape[1]
+        if count > 1:
+            variances.append((float(part.gap_PD.mean(axis=0).var(ddof=1)) / count / tasks**2, count - 1))
+    variance = sum(v for v, _ in variances)
+    if variance <= 0:
+        return Difference(value, math.nan, math.nan, math.nan, tasks, pretrainings, draws)
+    slack = sum(v**2 / df for v, df in variances)
+    df = variance**2 / slack if slack else math.inf
+    error = math.sqrt(variance)
+    half = float(student.ppf(0.975, df)) * error
+    return Difference(
+        value, value - half, value + half, float(2 * student.sf(abs(value) / error, df)), tasks, pretrainings, draws
+    )
+
+
+class Scores:
+    """The scores of all finished units, read when they are asked for."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.rows = list(lines(out / "units.jsonl"))
+        self.units = {tuple(row[f] for f in ("task", "labels", "encoder", "method", "draw")): row for row in self.rows}
+        self.tests: dict[str, Records] = {}
+
+    def tasks(self) -> list[str]:
+        """The tasks of the units, in their order."""
+        return list(dict.fromkeys(row["task"] for row in self.rows))
+
+    def encoders(self, way: Way) -> list[str]:
+        """The encoders of an arm that have a unit of this method."""
+        if way.method == "floor":
+            return [way.arm]
+        names = {row["encoder"] for row in self.rows if row["method"] == way.method}
+        return sorted(name for name in names if name.rpartition("-")[0] == way.arm)
+
+    def test(self, task: str) -> Records:
+        """The test records of a task."""
+        if task not in self.tests:
+            file = self.out / "tasks" / task / "test.csv"
+            with open(file, newline="") as text:
+                name = next(csv.reader(text))[-1]
+            self.tests[task] = Records.load(file, (name,))
+        return self.tests[task]
+
+    def grid(self, way: Way, task: str, size: str) -> dict[tuple[int, int], tuple[Any, ...]]:
+        """The units of a way by pre-training and draw."""
+        cells = {}
+        for number, encoder in enumerate(self.encoders(way)):
+            for draw in range(100):
+                key = (task, size, encoder, way.method, draw)
+                if key in self.units:
+                    cells[number, draw] = key
+        return cells
+
+    def paired(self, first: Way, second: Way, task: str, size: str) -> OfTask | None:
+        """Two ways on one task, by the draws that every encoder of both has; None without any."""
+        grids = [self.grid(way, task, size) for way in (first, second)]
+        runs = [max((p for p, _ in grid), default=-1) + 1 for grid in grids]
+        if not all(runs):
+            return None
+        pretrainings = max(runs) if 1 in runs else min(runs)
+
+        def cell(which: int, run: int, draw: int) -> tuple[Any, ...] | None:
+            return grids[which].get((min(run, runs[which] - 1), draw))
+
+        complete = [d for d in range(100) if all(cell(w, p, d) for w in (0, 1) for p in range(pretrainings))]
+        if not complete:
+            return None
+        keys = [[cell(w, p, d) for p in range(pretrainings) for d in complete] for w in (0, 1)]
+        gap_M = np.array([self.units[a]["auroc"] - self.units[b]["auroc"] for a, b in zip(*keys, strict=True)])  # type: ignore[index]
+        scores_NM = np.stack([self.scores(key) for key in (*keys[0], *keys[1])], axis=1)  # type: ignore[arg-type]
+        test = self.test(task)
+        _, covariance_MM = delong(test.labels_NC[:, 0], scores_NM, test.people)
+        contrast_M = np.repeat([1.0, -1.0], len(gap_M)) / len(gap_M)
+        variance = float(contrast_M @ covariance_MM @ contrast_M)
+        return OfTask(gap_M.reshape(pretrainings, len(complete)), variance)
+
+    def scores(self, key: tuple[Any, ...]) -> np.ndarray:
+        """The scores (N,) of a unit."""
+        task, size, encoder, method, draw = key
+        name = "_".join([task, size, str(draw), encoder, method]).replace(" ", "-")
+        return read_arrays(self.out / "scores" / f"{name}.npz")["scores"].astype(np.float64)
+
+
+# Results ------------------------------------------------------------------------------------------------
+
+
+def summarise(scores: Scores) -> dict[str, Any]:
+    """The content of `results.json`."""
+    compared = []
+    for family, pairs in FAMILIES.items():
+        for size in SIZES:
+            rows = [row for pair in pairs if (row := comparison(scores, *pair, size))]
+            corrected = holm([row["p"] for row in rows])
+            compared += [
+                {"family": family, "labels": size, **row, "p_holm": float(p)}
+                for row, p in zip(rows, corrected, strict=True)
+            ]
+    return {"units": len(scores.rows), "seconds": round(sum(r["seconds"] for r in scores.rows)), "means": means(scores), "comparisons": compared}  # fmt: skip
+
+
+def comparison(scores: Scores, first: Way, second: Way, size: str) -> dict[str, Any] | None:
+    """Two ways over all tasks that have both, and on each."""
+    parts = {task: scores.paired(first, second, task, size) for task in scores.tasks()}
+    known = {task: part for task, part in parts.items() if part is not None}
+    if not known:
+        return None
+    each = {task: vars(across([part])) for task, part in known.items()}
+    return {"first": str(first), "second": str(second), **vars(across(list(known.values()))), "by_task": each}
+
+
+def means(scores: Scores) -> list[dict[str, Any]]:
+    """AUROC of every way by task and number of labels: the mean over pre-trainings and draws, and how many there are."""
+    cells: dict[tuple[str, str, str], list[float]] = {}
+    for row in scores.rows:
+        way = Way(row["encoder"] if row["method"] == "floor" else row["encoder"].rpartition("-")[0], row["method"])
+        cells.setdefault((str(way), row["task"], row["labels"]), []).append(row["auroc"])
+    return [
+        {"way": way, "task": task, "labels": labels, "auroc": round(float(np.mean(values)), 4), "runs": len(values)}
+        for (way, task, labels), values in cells.items()
+    ]
+
+
+def write(out: Path, place: Path) -> str:
+    """`results.json`, `results.md` and the plots in `place`. Returns the tables."""
+    report = summarise(Scores(out))
+    write_json(place / "results.json", report)
+    text = tables(report)
+    write_whole(place / "results.md", text.encode())
+    if report["means"]:
+        plot(report, place / "labels.png")
+    return text
+
+
+def tables(report: Mapping[str, Any]) -> str:
+    """Everything as Markdown."""
+    texts = [f"{report['units']:,} units, {report['seconds'] / 60:.0f} minutes of one core.\n"]
+    tasks = list(dict.fromkeys(row["task"] for row in report["means"]))
+    for size in SIZES:
+        if rows := [row for row in report["means"] if row["labels"] == size]:
+            texts.append(f"### {size} labels\n\n{mean_table(rows, tasks)}")
+            texts += [
+                f"{family}:\n\n{difference_table(chosen)}"
+                for family in FAMILIES
+                if (chosen := [r for r in report["comparisons"] if (r["family"], r["labels"]) == (family, size)])
+            ]
+    return "\n".join(texts)
+
+
+def mean_table(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> str:
+    """Ways down, tasks across; runs are those of the task with fewest."""
+    head = f"| way | {' | '.join(tasks)} | mean | runs |\n|{' --- |' * (len(tasks) + 3)}\n"
+    body = ""
+    for way in dict.fromkeys(row["way"] for row in rows):
+        cells = {row["task"]: row for row in rows if row["way"] == way}
+        values = [f"{cells[task]['auroc']:.3f}" if task in cells else "" for task in tasks]
+        whole = f"{np.mean([c['auroc'] for c in cells.values()]):.3f}" if len(cells) == len(tasks) else ""
+        body += f"| {way} | {' | '.join(values)} | {whole} | {min(c['runs'] for c in cells.values())} |\n"
+    return head + body
+
+
+def difference_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Differences with their intervals."""
+    head = "| first less second | AUROC | 95 % interval | p (Holm) | tasks, pre-trainings, draws |\n| --- | --- | --- | --- | --- |\n"
+    return head + "".join(
+        f"| {row['first']} less {row['second']} | {row['value']:+.3f} | {row['low']:+.3f} to {row['high']:+.3f} | "
+        f"{row['p_holm']:.3g} | {row['tasks']}, {row['pretrainings']}, {row['draws']} |\n"
+        for row in rows
+    )
+
+
+def plot(report: Mapping[str, Any], file: Path) -> None:
+    """Mean AUROC over tasks by the number of labels; only where every task has its cell."""
+    from matplotlib.figure import Figure
+
+    tasks = {row["task"] for row in report["means"]}
+    axes = (figure := Figure(figsize=(7, 4.5), layout="constrained")).subplots()
+    for way in dict.fromkeys(row["way"] for row in report["means"]):
+        points = []
+        for number, size in enumerate(SIZES):
+            cells = [r["auroc"] for r in report["means"] if (r["way"], r["labels"]) == (way, size)]
+            if len(cells) == len(tasks):
+                points.append((number, float(np.mean(cells))))
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=way, linewidth=1)
+    axes.set_xticks(range(len(SIZES)), [f"{size} labels" for size in SIZES])
+    axes.set_ylabel(f"AUROC, mean of {len(tasks)} tasks")
+    axes.legend(fontsize=6, ncols=2)
+    figure.savefig(file, dpi=120)
