@@ -4,6 +4,7 @@ import csv
 import re
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from mrm.corpora import CORPORA, described, description, prepare
@@ -12,6 +13,7 @@ from mrm.corpora.preparing import PROGRAMS
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from tests.support.corpora.downloads import BOXES, DOWNLOADS, EXCLUDED, RECORDS, cells, write_download
+from tests.support.paths import ROOT
 
 DESCRIBED = {name for name in CORPORA if name not in (*PROGRAMS, "custom")}
 FACTS = ("image_path", "report_content", "patient_id", "study_id", "view")
@@ -95,3 +97,29 @@ def test_a_folder_without_the_images_that_make_the_rows_is_refused(name, tmp_pat
     (tmp_path / "CXR_png").mkdir()
     with pytest.raises(RecordError, match=r"has no CXR_png/\*.*check that this is the folder of the download"):
         described.read(description.load(name), tmp_path, Options())
+
+
+def test_rocov2_in_parquet_becomes_the_same_files_by_the_lines_in_the_manual(tmp_path, monkeypatch):
+    source = write_download("rocov2", tmp_path / "folder")
+    (tmp_path / "ROCOv2/data").mkdir(parents=True)
+    for part, name in (("train", "train"), ("valid", "validation"), ("test", "test")):
+        captions, concepts = (rows_of(source / f"{part}_{kind}.csv", source) for kind in ("captions", "concepts"))
+        rows = [
+            {
+                "image": {"bytes": (source / f"{part}/{a['ID']}.jpg").read_bytes(), "path": None},
+                **{"image_id": a["ID"], "caption": a["Caption"], "cui": b["CUIs"].split(";")},
+            }
+            for a, b in zip(captions, concepts, strict=True)
+            if (source / f"{part}/{a['ID']}.jpg").exists()
+        ]
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist(rows), tmp_path / f"ROCOv2/data/{name}-00000-of-00001.parquet"
+        )
+    page = (ROOT / "docs/corpora/image-report.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], {})
+    both = [
+        described.read(description.load("rocov2"), place, Options()).records for place in (source, tmp_path / "ROCOv2")
+    ]
+    assert [(r.name, r.report, r.extra) for r in both[0]] == [(r.name, r.report, r.extra) for r in both[1]]
+    assert all((tmp_path / "ROCOv2" / r.name).read_bytes() == (source / r.name).read_bytes() for r in both[1])

@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 import mrm
 from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.audit.overlaps import AuditReport, audit, audit_fingerprints
-from mrm.corpora import openi
+from mrm.corpora import described, description, openi
 from mrm.corpora.mimic import read_reports
+from mrm.corpora.options import Options
 from mrm.data import display, images, masks, packing, shards
 from mrm.data.config import PackConfig
 from mrm.data.finding_files import records_at
@@ -40,6 +41,7 @@ from mrm.models.weights import read_pickle, read_weights
 from mrm.recipes import PretrainConfig, mimic, read_yaml, to_yaml
 from mrm.system.table_files import write_parquet
 from tests.support.configs import ENCODER, MICRO
+from tests.support.corpora.downloads import DOWNLOADS
 from tests.support.dicom_files import dicom_bytes
 from tests.support.fuzzing import Kind
 from tests.support.image_files import random_image
@@ -62,7 +64,7 @@ REPORTS = ["no effusion", "heart is of normal size", "small nodule in the left l
 def kinds(folder: Path) -> list[Kind]:
     """All kinds of files; valid ones are written under `folder` where a reader needs them."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [*_images(), *_tables(folder), *_models(folder), *_shards(folder), *_results(folder)]
+    return [*_images(), *_tables(folder), *_corpora(), *_models(folder), *_shards(folder), *_results(folder)]
 
 
 def _images() -> list[Kind]:
@@ -162,6 +164,42 @@ def _tables(folder: Path) -> list[Kind]:
         Kind("reports.zip", [reports.getvalue()], lambda p: read_reports(p, p, {"50000001", "50000002"}), archive=True),
         Kind("report.xml", [XML], read_xml, text=True),
         Kind("config.yaml", [to_yaml(_recipe(folder)).encode()], lambda p: read_yaml(PretrainConfig, p), text=True),
+    ]
+
+
+def _corpora() -> list[Kind]:
+    """The first table of described corpora, each among the other files of its download, and descriptions themselves."""
+
+    def reader(name: str, first: str) -> Callable[[Path], object]:
+        corpus = description.load(name)
+
+        def read(path: Path) -> None:
+            root = path.parents[len(Path(first).parts) - 1]
+            for file, text in [*DOWNLOADS[name].tables.items(), *((image, "") for image in DOWNLOADS[name].images)]:
+                if file != first:
+                    (root / file).parent.mkdir(parents=True, exist_ok=True)
+                    (root / file).write_text(text.lstrip("\n"))
+            described.read(corpus, root, Options())
+
+        return read
+
+    firsts = {
+        name: next(iter(DOWNLOADS[name].tables)) for name in ("padchest", "chestx-det", "tbx11k", "object-cxr", "vindr")
+    }
+    yaml = Path(description.__file__).with_name("descriptions")
+    settings = [(yaml / f"{name}.yaml").read_bytes() for name in ("nih", "vindr", "siim")]
+    return [
+        Kind("corpus.yaml", settings, lambda p: description.load(str(p)), text=True),
+        *(
+            Kind(
+                first,
+                [DOWNLOADS[n].tables[first].lstrip("\n").encode()],
+                reader(n, first),
+                True,
+                first.endswith(".json"),
+            )
+            for n, first in firsts.items()
+        ),
     ]
 
 

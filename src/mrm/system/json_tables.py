@@ -23,7 +23,7 @@ def read_json_rows(path: Path) -> tuple[list[str], Rows]:
     """
     try:
         items = _items(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # also an id that is a list, say
         raise RecordError(f"{path}: is not JSON, or was cut off ({error}); download it again") from error
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise RecordError(f"{path}: expected a list of objects; check that this is the publisher's file")
