@@ -41,7 +41,7 @@ def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, 
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = {p: p.stat().st_mtime_ns for p in (out / "units").rglob("*.json")}
-    assert {p.stem for p in before} >= {"pretrain", "train", "val", "test"}
+    assert {p.stem for p in before} >= {"pretrain", "test"}
 
     run(study, monkeypatch, *COMMAND[4:], "--out", str(out))
     assert all(p.stat().st_mtime_ns == t for p, t in before.items())  # nothing was done twice
@@ -84,7 +84,10 @@ def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, 
     from units import Study
 
     here = Study(out, "quick", SIZES["quick"], None, 1, ("both", "none"))
-    tuned = next(u for u in finetune_units(here) if "/finetune/both-0/published-50-0" in u.name)
+    plan = {u.name: u for u in finetune_units(here)}
+    tuned = plan["phantoms/finetune/both-0/published-50-0"]
+    assert set(tuned.needs) == {"pretrain/both-0", "draw/val", "draw/train", "draw/test"}
+    assert study.attempt(here, plan["draw/val"])
     assert study.attempt(here, tuned)
     assert 0 <= here.read(tuned.name)["auroc"] <= 1
 
