@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mrm.cli import model_use
+from mrm.cli import service
 from mrm.serve.page_files import PATHS
 from mrm.serve.server import is_loopback, serve
 
@@ -45,7 +45,7 @@ def test_it_installs_extras_of_the_package_in_pinned_versions():
     (install,) = [rest for word, rest in stages()["build"] if word == "RUN" and '".[' in rest]
     assert "-c constraints.txt" in install
     extras = re.search(r"\.\[([a-z,]+)\]", install)[1].split(",")
-    assert {"dicom", "explain", "seg", "serve"} <= set(extras) <= set(PROJECT["optional-dependencies"])
+    assert {"archive", "dicom", "explain", "seg", "serve"} <= set(extras) <= set(PROJECT["optional-dependencies"])
 
 
 def test_what_it_copies_is_there_and_let_through():
@@ -68,7 +68,7 @@ def test_the_last_stage_is_the_service_as_a_user_without_rights():
     command = json.loads(only("mrm", "CMD"))
     assert command[0] == "serve"
     options = {word.removeprefix("--").replace("-", "_") for word in command if word.startswith("--")}
-    assert options <= set(inspect.signature(model_use.serve).parameters)
+    assert options <= set(inspect.signature(service.serve).parameters)
     assert not is_loopback(command[command.index("--host") + 1])  # so that it demands a token
 
 
