@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mrm.cli.command import commands
 from mrm.cli.shared_options import Images, Workers
+from mrm.corpora.catalogue import require_corpus
 from mrm.corpora.options import Options
 from mrm.data.config import OnError, PackConfig
 from mrm.system.errors import ConfigError, PackError, RecordError
@@ -41,6 +42,7 @@ def prepare(
         preview: show how tables and images are understood and which sets would come, and write nothing.
         write_description: with --preview, the YAML file to write, which --config takes.
     """
+    require_corpus(corpus)
     from mrm import runs
 
     if preview:

@@ -1,5 +1,7 @@
 """The corpora that `mrm prepare` knows. Nothing heavy is imported, so that a command answers at once."""
 
+from mrm.system.errors import RecordError
+
 CORPORA = {  # name -> what it is
     "nih": "NIH ChestX-ray14",
     "chexpert": "CheXpert v1.0, full size or small",
@@ -29,3 +31,12 @@ CORPORA = {  # name -> what it is
     "jsrt": "JSRT",
     "custom": "your own images and reports, by a table or a folder",
 }
+DESCRIPTIONS = (".yaml", ".yml")  # suffixes of files that describe a corpus or an export
+
+
+def require_corpus(name: str) -> None:
+    """Raises RecordError unless this is the name of a corpus, or that of a YAML file."""
+    if name not in CORPORA and not name.endswith(DESCRIPTIONS):
+        raise RecordError(
+            f"unknown corpus {name!r}; choose from {', '.join(CORPORA)}, or give a description (FILE.yaml)"
+        )

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import yaml
 
+from mrm.corpora.catalogue import DESCRIPTIONS
 from mrm.corpora.contract import Purpose
 from mrm.corpora.custom import description as exports
 from mrm.corpora.custom.values import declared
@@ -150,17 +151,12 @@ def _check(table: Table) -> None:
             raise RecordError(f"table {table.name}: {column}: {pattern!r} is not a pattern ({error})") from error
 
 
-def is_description(name: str) -> bool:
-    """Whether the name of a corpus is that of a user's YAML file."""
-    return name.endswith((".yaml", ".yml"))
-
-
 def load(name: str) -> CorpusDescription | None:
     """The description of a corpus of that name or in that YAML file; None if a file describes an export, as for `custom`.
 
     Raises ConfigError that names the setting that is wrong.
     """
-    if not is_description(name):
+    if not name.endswith(DESCRIPTIONS):
         with resources.as_file(resources.files("mrm.corpora") / "descriptions" / f"{name}.yaml") as file:
             return read_yaml(CorpusDescription, file, f"the description of {name}")
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mrm.corpora import custom, description, inspection, splits, temporal, writing
 from mrm.corpora import described as described_corpus
-from mrm.corpora.catalogue import CORPORA
+from mrm.corpora.catalogue import CORPORA, require_corpus
 from mrm.corpora.contract import ABSENT, UNNAMED, Exclusion, Release
 from mrm.corpora.options import Options
 from mrm.corpora.writing import Corpus
@@ -37,7 +37,7 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     cannot be used and for a full disk.
     """
     options = options or Options()
-    _require_corpus(name)
+    require_corpus(name)
     source, out = _folders(Path(source), Path(out))
     release = read(name, source, options, out)
     if release.understood:
@@ -71,7 +71,7 @@ def preview(
     Nothing is written. Headers that an earlier preparation kept in `out` are not read again. Raises RecordError as `prepare` does.
     """
     options = options or Options()
-    _require_corpus(name)
+    require_corpus(name)
     source = Path(source)
     _require_source(source)
     release = read(name, source, options, out, keeps=False)
@@ -156,13 +156,6 @@ def _patient_notes(release: Release, options: Options) -> list[str]:
             f"{patients.unknown:,} images have no patient{unread}, so splits may share patients; {release.patient_advice}"
         )
     return notes
-
-
-def _require_corpus(name: str) -> None:
-    if name not in CORPORA and not description.is_description(name):
-        raise RecordError(
-            f"unknown corpus {name!r}; choose from {', '.join(CORPORA)}, or give a description (FILE.yaml)"
-        )
 
 
 def _require_source(source: Path) -> None:
