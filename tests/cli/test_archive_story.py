@@ -124,7 +124,8 @@ def check_page(sync, chromium, model, orthanc, rows, folder) -> None:
         logits = [[np.log(p / (1 - p)) for p in (float(rows[r.name][name]) for name in PROBED)] for r in study]
         expected = 1 / (1 + np.exp(-np.mean(logits, axis=0)))
         with sync.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            browser.new_page().goto(address, timeout=180_000)  # its first page takes a browser long on a busy machine
             with opened(browser, address) as page:
                 drop(page, *((f"{n}.dcm", r.image.read_bytes()) for n, r in enumerate(study)))
                 shown = findings_of(page)
