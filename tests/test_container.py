@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mrm.cli import service
+from mrm.cli import service as service_command
 from mrm.serve.page_files import PATHS
 from mrm.serve.server import is_loopback, serve
 
@@ -68,7 +68,7 @@ def test_the_last_stage_is_the_service_as_a_user_without_rights():
     command = json.loads(only("mrm", "CMD"))
     assert command[0] == "serve"
     options = {word.removeprefix("--").replace("-", "_") for word in command if word.startswith("--")}
-    assert options <= set(inspect.signature(service.serve).parameters)
+    assert options <= set(inspect.signature(service_command.serve).parameters)
     assert not is_loopback(command[command.index("--host") + 1])  # so that it demands a token
 
 
