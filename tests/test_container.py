@@ -7,6 +7,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -108,7 +109,14 @@ def test_nothing_starts_without_its_secrets_and_the_model_is_read_only():
     assert [stated[name] for name in named] == [""] * 3  # no secret that somebody could keep
     (model,) = SERVICES["mrm"]["volumes"]
     assert model.endswith(":/model:ro")
-    assert SERVICES["mrm"]["command"][:2] == ["serve", "/model"]
+    command = SERVICES["mrm"]["command"]
+    assert command[:2] == ["serve", "/model"]
+    options = {word.removeprefix("--") for word in command if word.startswith("--")}
+    assert options <= set(inspect.signature(service_command.serve).parameters)
+    address = urlsplit(command[command.index("--watch") + 1].removeprefix("dicomweb+"))
+    assert address.hostname in SERVICES
+    assert (address.port, f"{address.path}/") == (ORTHANC["HttpPort"], ORTHANC["DicomWeb"]["Root"])
+    assert SERVICES["mrm"]["environment"]["MRM_DICOMWEB_USER"] in ORTHANC["RegisteredUsers"]
     assert ORTHANC["RegisteredUsers"] == {"mrm": "${ORTHANC_PASSWORD}"}
     assert ORTHANC["AuthenticationEnabled"] is True
     assert ORTHANC["StorageDirectory"] == SERVICES["orthanc"]["volumes"][0].split(":")[1] == "/archive"
