@@ -143,9 +143,10 @@ class Scores:
         return self.tests[task]
 
     def grid(self, way: Way, task: str, size: str) -> dict[tuple[int, int], tuple[Any, ...]]:
-        """The units of a way by pre-training and draw."""
+        """The units of a way by the number of its pre-training and by draw; those of a floor have the number 0."""
         cells = {}
-        for number, encoder in enumerate(self.encoders(way)):
+        for encoder in self.encoders(way):
+            number = 0 if way.method == "floor" else int(encoder.rpartition("-")[2])
             for draw in range(100):
                 key = (task, size, encoder, way.method, draw)
                 if key in self.units:
@@ -153,27 +154,30 @@ class Scores:
         return cells
 
     def paired(self, first: Way, second: Way, task: str, size: str) -> OfTask | None:
-        """Two ways on one task, by the draws that every encoder of both has; None without any."""
+        """Two ways on one task: pre-trainings that both have, and the draws that each of these has; None without any.
+
+        Pre-trainings of one number belong together. A floor has none, and is compared with each of the other's.
+        """
         grids = [self.grid(way, task, size) for way in (first, second)]
-        runs = [max((p for p, _ in grid), default=-1) + 1 for grid in grids]
-        if not all(runs):
-            return None
-        pretrainings = max(runs) if 1 in runs else min(runs)
+        floors = [way.method == "floor" for way in (first, second)]
+        numbers = [{number for number, _ in grid} for grid in grids]
+        of_both = numbers[0] & numbers[1] if floors[0] == floors[1] else numbers[floors.index(False)]
+        runs = sorted(of_both) if all(numbers) else []
 
         def cell(which: int, run: int, draw: int) -> tuple[Any, ...] | None:
-            return grids[which].get((min(run, runs[which] - 1), draw))
+            return grids[which].get((0 if floors[which] else run, draw))
 
-        complete = [d for d in range(100) if all(cell(w, p, d) for w in (0, 1) for p in range(pretrainings))]
-        if not complete:
+        complete = [d for d in range(100) if all(cell(w, p, d) for w in (0, 1) for p in runs)]
+        if not runs or not complete:
             return None
-        keys = [[cell(w, p, d) for p in range(pretrainings) for d in complete] for w in (0, 1)]
+        keys = [[cell(w, p, d) for p in runs for d in complete] for w in (0, 1)]
         gap_M = np.array([self.units[a]["auroc"] - self.units[b]["auroc"] for a, b in zip(*keys, strict=True)])  # type: ignore[index]
         scores_NM = np.stack([self.scores(key) for key in (*keys[0], *keys[1])], axis=1)  # type: ignore[arg-type]
         test = self.test(task)
         _, covariance_MM = delong(test.labels_NC[:, 0], scores_NM, test.people)
         contrast_M = np.repeat([1.0, -1.0], len(gap_M)) / len(gap_M)
         variance = float(contrast_M @ covariance_MM @ contrast_M)
-        return OfTask(gap_M.reshape(pretrainings, len(complete)), variance)
+        return OfTask(gap_M.reshape(len(runs), len(complete)), variance)
 
     def scores(self, key: tuple[Any, ...]) -> np.ndarray:
         """The scores (N,) of a unit."""
@@ -263,10 +267,16 @@ def difference_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Differences with their intervals."""
     head = "| first less second | AUROC | 95 % interval | p (Holm) | tasks, pre-trainings, draws |\n| --- | --- | --- | --- | --- |\n"
     return head + "".join(
-        f"| {row['first']} less {row['second']} | {row['value']:+.3f} | {row['low']:+.3f} to {row['high']:+.3f} | "
-        f"{row['p_holm']:.3g} | {row['tasks']}, {row['pretrainings']}, {row['draws']} |\n"
+        f"| {row['first']} less {row['second']} | {row['value']:+.3f} | {_interval(row)} | {row['tasks']}, {row['pretrainings']}, {row['draws']} |\n"
         for row in rows
     )
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    """The interval and the p value as two cells; without either where the two rank alike."""
+    if not math.isfinite(row["low"]):
+        return "none: equal scores | "
+    return f"{row['low']:+.3f} to {row['high']:+.3f} | {row['p_holm']:.3g}"
 
 
 def plot(report: Mapping[str, Any], file: Path) -> None:
