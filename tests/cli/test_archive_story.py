@@ -125,8 +125,7 @@ def check_page(sync, chromium, model, orthanc, rows, folder) -> None:
         expected = 1 / (1 + np.exp(-np.mean(logits, axis=0)))
         with sync.sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            browser.new_page().goto(address, timeout=180_000)  # its first page takes a browser long on a busy machine
-            with opened(browser, address) as page:
+            with opened(browser, address, seconds=180) as page:  # a busy machine
                 drop(page, *((f"{n}.dcm", r.image.read_bytes()) for n, r in enumerate(study)))
                 shown = findings_of(page)
             browser.close()

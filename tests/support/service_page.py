@@ -11,17 +11,20 @@ EXPECTED_STATUS = ("422", "413", "401")  # a refusal is shown in the page; Chrom
 
 
 @contextmanager
-def opened(browser, address, **settings):
-    """The page, which must send requests to its own service only and leave nothing in the console."""
+def opened(browser, address, seconds=20.0, **settings):
+    """The page, which must send requests to its own service only and leave nothing in the console.
+
+    It may take so many seconds for each step.
+    """
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(1000 * seconds)
     page = context.new_page()
     messages, errors, addresses = [], [], []
     page.on("console", lambda message: messages.append((message.type, message.text)))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("request", lambda request: addresses.append(request.url))
     page.goto(address)
-    until(page, "['drop', 'token'].some((id) => !document.getElementById(id).hidden)")
+    until(page, "['drop', 'token'].some((id) => !document.getElementById(id).hidden)", seconds)
     yield page
     context.close()
     errors += [text for kind, text in messages if kind in ("error", "warning")]
