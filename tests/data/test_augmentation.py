@@ -124,7 +124,7 @@ def test_letters_are_few_bright_pixels_in_the_outer_parts():
         marked = augmentation.add_letters(dark, rng(seed), 1.0)
         rows, columns = np.nonzero(marked)
         assert 5 < len(rows) < 0.05 * dark.size
-        assert marked.max() >= 150
+        assert marked.max() >= 100  # thin strokes are smoothed
         assert not ((columns > 0.35 * 128) & (columns < 0.74 * 128)).any()
         assert rows.max() <= 0.55 * 128
     assert np.array_equal(augmentation.add_letters(dark, rng(), 0.0), dark)
