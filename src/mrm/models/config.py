@@ -30,9 +30,7 @@ class ModelConfig:
     decoder_width: int = 768  # of the image decoder
     decoder_depth: int = 4  # blocks of the image decoder
     decoder_heads: int = 6  # attention heads of the image decoder
-    image_decoder: Literal["full", "cross", "cross-blocks"] = (
-        "full"  # in cross, hidden patches see visible ones only; cross-blocks: of all encoder blocks
-    )
+    image_decoder: Literal["full", "cross", "cross-blocks"] = "full"  # in cross, hidden patches see visible ones only
     predicted: int | None = None  # hidden patches restored in training; by default all, with cross as many as keep
     vocabulary: int = 30_000  # pieces of a new tokenizer
     report_length: int = 100  # tokens, including [CLS]
