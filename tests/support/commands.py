@@ -20,15 +20,10 @@ def run_cli(capsys, *arguments: str) -> tuple[int, str, str]:
 
 
 def start_pretraining(tmp_path: Path, cfg: recipes.PretrainConfig, *launcher: str, env=None) -> subprocess.Popen:
-    """The pre-training as a user starts it, from its YAML file."""
-    return start_training(tmp_path, "pretrain", cfg, *launcher, env=env)
-
-
-def start_training(tmp_path: Path, command: str, cfg, *launcher: str, env=None) -> subprocess.Popen:
-    """The same of any command that trains."""
+    """The run as a user starts it, from its YAML file."""
     file = tmp_path / f"{cfg.out.name}.yaml"
     file.write_text(recipes.to_yaml(cfg))
-    arguments = [sys.executable, *launcher, "-m", "mrm", command, "--config", str(file)]
+    arguments = [sys.executable, *launcher, "-m", "mrm", "pretrain", "--config", str(file)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 

@@ -17,15 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mrm import runs
 from mrm.models import model_folder
-from mrm.models.config import LoraConfig
 from mrm.system.errors import TrainingError
 from mrm.system.hardware import computes_bf16
 from mrm.training import parallel
 from mrm.training.config import TrainConfig
 from mrm.training.optimization import build_optimizer, update
 from mrm.training.trainer import Stopped, Trainer
-from tests.support.commands import start_pretraining, start_training
-from tests.support.configs import MICRO, finetune_config, pretrain_config
+from tests.support.commands import start_pretraining
+from tests.support.configs import MICRO, pretrain_config
 from tests.support.run_files import trace, weights
 
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -134,30 +133,6 @@ def test_bf16_in_parts_follows_bf16_whole(phantoms, tmp_path):
     two = pretrain_config(phantoms, tmp_path / "two", steps=4, precision="bf16", sharding="full")
     launched(tmp_path, two, *TWO)
     assert_same_losses(two.out, one, rel=5e-3)
-
-
-@pytest.mark.slow
-def test_lora_of_two_processes_equals_one(phantoms, tmp_path):
-    start = runs.pretrain(pretrain_config(phantoms, tmp_path / "start", steps=2))
-    done = {}
-    for name, launcher in (("one", ()), ("two", TWO)):
-        cfg = finetune_config(
-            phantoms,
-            start,
-            tmp_path / name,
-            tune="lora",
-            lora=LoraConfig(2, dropout=0.2),
-            pooling="class",
-            audit="names",
-        )
-        output, _ = start_training(tmp_path, "finetune", cfg, *launcher).communicate(timeout=280)
-        assert "--tune lora" in output, output
-        done[name] = cfg.out
-    losses = [[(r["step"], float(r["labels"])) for r in trace(run)] for run in done.values()]
-    assert [step for step, _ in losses[0]] == [step for step, _ in losses[1]]
-    assert [loss for _, loss in losses[0]] == pytest.approx([loss for _, loss in losses[1]], rel=1e-5)
-    for a, b in zip(*(weights(run).values() for run in done.values()), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
