@@ -12,7 +12,7 @@ import pytest
 from mrm import runs
 from mrm.data import archive
 from mrm.models import model_folder
-from mrm.serve import server, watching
+from mrm.serve import server, unattended
 from mrm.serve.limits import Limits
 from mrm.system.errors import ArchiveError, ConfigError, LostArchiveError
 from tests.support.archives import PASSWORD, USER, Served, free_port, running_orthanc, send, serving
@@ -39,7 +39,7 @@ def account(monkeypatch):
     monkeypatch.setenv("MRM_DICOMWEB_USER", USER)
     monkeypatch.setenv("MRM_DICOMWEB_PASSWORD", PASSWORD)
     monkeypatch.setattr(archive, "BACKOFF", 0.0)
-    monkeypatch.setattr(watching, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(unattended, "BUSY_SECONDS", 0.05)
 
 
 def radiograph(number: int, study: int, **tags) -> bytes:

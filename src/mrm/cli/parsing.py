@@ -19,6 +19,7 @@ from mrm.system.errors import ConfigError
 WRITTEN = (
     "out",
     "dicom_sr",
+    "dicom_out",
     "json",
     "write_description",
 )  # paths of these names are written; every other path is read, so it has to exist

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from mrm.cli.command import commands
+from mrm.serve.dicom_options import DicomOptions
 from mrm.serve.limits import Limits
 
 
@@ -20,12 +21,13 @@ def serve(
     without_token: bool = False,
     watch: str | None = None,
     watch_seconds: float = 30.0,
+    dicom: DicomOptions,
     limits: Limits,
 ) -> None:
     """Serve a model on this machine: a page for people and an API for programs.
 
     Research software, not for clinical use. Open the address it prints; /openapi.json describes the API. Nothing is
-    stored, and nothing of an image or a report is logged.
+    stored but the reports that options ask for, and nothing of an image or a report is logged.
 
     Example:
         mrm serve runs/nih-1 --mrm runs/mimic
@@ -49,7 +51,8 @@ def serve(
     from mrm.serve import server
 
     server.serve(
-        model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits, watch, watch_seconds
+        *(model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits, watch, watch_seconds),
+        dicom=dicom,
     )
 
 

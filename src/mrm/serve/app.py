@@ -30,6 +30,7 @@ from mrm.serve.metrics import Metric, RequestMetrics
 from mrm.serve.middleware import AccessPolicy, LimitsMiddleware, error_answer
 from mrm.serve.models import Models
 from mrm.serve.page_files import page_files
+from mrm.serve.receiving import Reception
 from mrm.serve.uploads import DecodedImage
 from mrm.serve.watching import Watch, ended
 from mrm.serve.worker import ModelWorker
@@ -72,6 +73,7 @@ class AppState:
     worker: ModelWorker | None = None
     decoders: DecodeProcesses | None = None
     watch: Watch | None = None
+    reception: Reception | None = None
     patient_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @asynccontextmanager
@@ -82,14 +84,14 @@ class AppState:
             limits.decode_processes, limits.decode_seconds, limits.decode_memory_bytes, self.log
         )
         self.worker = ModelWorker(self.models.classify, limits.batch_size, limits.batch_wait_ms / 1000)
-        watching = None
+        unattended: list[asyncio.Task[None]] = []
         try:
             await self.decoders.start()
-            watching = asyncio.create_task(self.watch.run(self)) if self.watch else None
+            unattended = [asyncio.create_task(one.run(self)) for one in (self.reception, self.watch) if one]
             yield
         finally:
-            if watching:
-                await ended(watching)
+            for task in unattended:
+                await ended(task)
             await self.decoders.close()
             self.worker.close()
 
@@ -137,9 +139,15 @@ class AppState:
         raise Refused(404, f"no model for {capability}; this service can {', '.join(capabilities)}{advice}")
 
 
-def create(models: Models, limits: Limits, policy: AccessPolicy, watch: Watch | None = None) -> FastAPI:
+def create(
+    models: Models,
+    limits: Limits,
+    policy: AccessPolicy,
+    watch: Watch | None = None,
+    reception: Reception | None = None,
+) -> FastAPI:
     """The application. Its routes are described by their docstrings, and at /openapi.json."""
-    state = AppState(models, limits, Admission(limits), RequestMetrics(), Log(), watch=watch)
+    state = AppState(models, limits, Admission(limits), RequestMetrics(), Log(), watch=watch, reception=reception)
     app = FastAPI(
         title="mrm",
         version=mrm.__version__,
@@ -335,13 +343,20 @@ def _add_status(app: FastAPI, state: AppState) -> None:
 
 def _current_metrics(state: AppState) -> list[Metric]:
     assert state.worker is not None and state.decoders is not None
-    watch = state.watch
+    watch, reception = state.watch, state.reception
     watched = [
         Metric("mrm_watch_reports_total", "counter", "Reports stored in the archive.", watch.stored),
         Metric("mrm_watch_failures_total", "counter", "Failures of the archive.", watch.failures),
     ] if watch else []  # fmt: skip
+    received = [
+        Metric("mrm_dicom_received_total", "counter", "Images received (C-STORE).", reception.received),
+        Metric("mrm_dicom_refused_total", "counter", "Images refused (C-STORE).", reception.refused),
+        Metric("mrm_dicom_reports_total", "counter", "Reports of images received.", reception.reports),
+        Metric("mrm_dicom_failures_total", "counter", "Reports that failed.", reception.failures),
+    ] if reception else []  # fmt: skip
     return [
         *watched,
+        *received,
         Metric("mrm_requests_in_progress", "gauge", "Requests in progress.", state.admission.in_progress),
         Metric("mrm_reserved_bytes", "gauge", "Bytes held by requests and images.", state.admission.reserved_bytes),
         Metric("mrm_decoders_replaced_total", "counter", "Decoding processes replaced.", state.decoders.replaced),

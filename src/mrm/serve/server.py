@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mrm.serve.dicom_options import DicomOptions
 from mrm.serve.limits import Limits
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.hosts import is_loopback
@@ -32,10 +33,12 @@ def serve(
     limits: Limits | None = None,
     watch: str | None = None,
     watch_seconds: float = 30.0,
+    dicom: DicomOptions | None = None,
 ) -> None:
     """Serve until stopped (Ctrl-C or SIGTERM), then finish the requests in progress. Raises as `application` does.
 
-    `watch` is the address of an archive whose new studies get a report (see `mrm.serve.watching`).
+    `watch` is the address of an archive whose new studies get a report (see `mrm.serve.watching`); `dicom` says how images
+    are received (see `mrm.serve.receiving`).
     """
     require_extra()
     import uvicorn
@@ -49,12 +52,17 @@ def serve(
             "--without-token if something in front of this service already controls access"
         )
     host_names = frozenset({"127.0.0.1", "localhost", "[::1]", host}) if local else frozenset()
-    app = application(model, mrm, token, limits, host_names, watch, watch_seconds)
+    app = application(model, mrm, token, limits, host_names, watch, watch_seconds, dicom)
     listener = listen(host, port)
     silence_libraries()
     app.state.service.log.take_over()
     allow_open_files(limits.connections + BACKLOG + OTHER_FILES)
     print(f"{address_of(host, listener)} serves {model}; not for clinical use; press Ctrl-C to stop", flush=True)
+    if reception := app.state.service.reception:
+        options = reception.options
+        print(
+            f"{options.dicom_title} receives images at {options.dicom_host} port {reception.port} (C-STORE)", flush=True
+        )
     try:
         uvicorn.Server(server_config(app, limits)).run(sockets=[listener])
     except KeyboardInterrupt:
@@ -71,8 +79,9 @@ def application(
     hosts: frozenset[str] = frozenset(),
     watch: str | None = None,
     watch_seconds: float = 30.0,
+    dicom: DicomOptions | None = None,
 ) -> FastAPI:
-    """The service as an ASGI application. Raises CheckpointError, RunError, ConfigError, ArchiveError."""
+    """The service as an ASGI application. Raises CheckpointError, RunError, ConfigError, ArchiveError, OutputError."""
     require_extra()
     check_token(token)
     from mrm.serve import decoding
@@ -81,12 +90,14 @@ def application(
     from mrm.serve.app import create
     from mrm.serve.middleware import AccessPolicy
     from mrm.serve.models import load
+    from mrm.serve.receiving import Reception
     from mrm.serve.watching import Watch
     from mrm.system.hardware import best_device
 
-    models = load(model, mrm, best_device())
+    limits, models = limits or Limits(), load(model, mrm, best_device())
     watching = Watch.of(watch, watch_seconds, models) if watch else None
-    return create(models, limits or Limits(), AccessPolicy(token, hosts), watching)
+    reception = Reception.of(dicom or DicomOptions(), models, limits, watch)
+    return create(models, limits, AccessPolicy(token, hosts), watching, reception)
 
 
 def server_config(app: FastAPI, limits: Limits):

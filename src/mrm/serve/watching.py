@@ -11,13 +11,12 @@ follows from its images and the model. So it may be stopped at any moment, and n
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -25,15 +24,12 @@ from mrm.data import archive_address
 from mrm.data.archive import STUDY_COUNT, STUDY_UID, ArchivedImage, Found, connected, require_client, value_of
 from mrm.data.archive_address import Address
 from mrm.data.archived_images import Search
-from mrm.inference import dicom_objects, dicom_sr
+from mrm.inference import dicom_sr
 from mrm.inference.dicom_objects import Origin
-from mrm.inference.prediction_table import finding_row
-from mrm.inference.studies import Pool, is_lateral, pooled
-from mrm.models.classifier import Classifier
-from mrm.serve import uploads
-from mrm.serve.admission import Admission, Refused
-from mrm.serve.limits import Limits
-from mrm.serve.log import Log
+from mrm.inference.studies import Pool, is_lateral
+from mrm.serve import unattended, uploads
+from mrm.serve.admission import Refused, Reservation
+from mrm.serve.unattended import Service
 from mrm.system.errors import ArchiveError, ConfigError, ImageError, LostArchiveError, UnreachableError
 
 if TYPE_CHECKING:
@@ -43,20 +39,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DAYS = 1  # without a filter by StudyDate, studies of today and of so many days before it are watched
-MOST_IMAGES = 16  # of a study; more are no radiographs of one examination
-BUSY_SECONDS = 1.0  # to wait before asking again whether the service has room
-
-
-class Service(Protocol):
-    """What a watch needs of the service (`mrm.serve.app.AppState`)."""
-
-    models: Models
-    limits: Limits
-    admission: Admission
-    log: Log
-
-    async def in_decoder(self, work: Callable[..., T], *arguments: Any) -> T: ...
-    async def classify(self, image_HW: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass
@@ -78,13 +60,10 @@ class Watch:
 
         Raises ArchiveError, ConfigError, MaskError.
         """
-        if not isinstance(models.model, Classifier):
-            raise ConfigError(f"--watch is for classifiers, and {models.name} is a {models.kind}; leave it out")
+        pool = unattended.pool_of(models, "--watch")
         if not 1e-3 <= seconds < 1e6:
             raise ConfigError(f"--watch-seconds must be a number above 0, not {seconds}")
         require_client()
-        dicom_objects.require_highdicom("leave out --watch")
-        pool: Pool = "max" if models.model.card.calibration.get("by_study") == "max" else "mean"
         watch = cls(archive_address.parse(address), seconds, models.origin, pool)
         next(iter(Search(watch.now()).archive.studies()), None)
         return watch
@@ -92,7 +71,7 @@ class Watch:
     @property
     def settings(self) -> str:
         """How answers are computed, as reports say it."""
-        return f"pooled by study: {self.pool}, frontal images"
+        return unattended.settings_of(self.pool)
 
     def now(self) -> Address:
         """What is searched: the address, without a StudyDate from yesterday on."""
@@ -120,7 +99,7 @@ class Watch:
     def _failed(self, state: Service, error: Exception) -> None:
         """Log a failure without the identifiers in its message."""
         self.failures += 1
-        state.log.write(f"warning: watch: {re.sub('/(studies|series|instances)/[^ :]*', '/...', str(error))}")
+        state.log.write(f"warning: watch: {unattended.anonymous(error)}")
 
 
 @dataclass
@@ -156,7 +135,7 @@ class _Round:
         """Store the report of a study, unless it has no frontal radiograph, or the archive has the report."""
         watch = self.watch
         found = await self._in_thread(lambda: [record.image for record in Search(watch.now()).of_study(study)])
-        images = [image for image in found if isinstance(image, ArchivedImage)][:MOST_IMAGES]
+        images = [image for image in found if isinstance(image, ArchivedImage)][: unattended.MOST_IMAGES]
         headers = [await self._in_thread(image.header) for image in images]
         used = [
             number for number, header in enumerate(headers) if not is_lateral(str(header.get("ViewPosition") or ""))
@@ -175,7 +154,7 @@ class _Round:
                 values.append(values_K)
         if not read:
             raise ImageError(f"{watch.address}: no image of a study can be read: {said[0]}")
-        await self._report(read, np.stack(values), "; ".join(dict.fromkeys(said)))
+        await self._report(read, np.stack(values), said)
 
     async def _holds(self, sources: Sequence[pydicom.Dataset]) -> bool:
         uid = dicom_sr.identifier(self.watch.origin, self.watch.settings, sources)
@@ -185,28 +164,25 @@ class _Round:
     async def _values(self, image: ArchivedImage) -> tuple[np.ndarray | None, list[str]]:
         """What the model computes of an image, and warnings; None, and the reason, where it cannot be read."""
         state, limits = self.state, self.state.limits
-        while True:
-            try:
-                with state.admission.admit("archive") as reservation:
-                    data = await self._in_thread(image.read_bytes)
-                    if len(data) > limits.body_bytes:
-                        return None, [f"an image of {len(data):,} bytes is left out"]
-                    reservation.add(len(data))
-                    upload = await state.in_decoder(uploads.decode, data, limits, state.models.eval_view)
-                    return await state.classify(upload.image_HW), upload.warnings
-            except Refused as error:
-                if error.status != 503:
-                    return None, [f"an image is left out: {error.reason}"]
-            await asyncio.sleep(BUSY_SECONDS)
 
-    async def _report(self, sources: Sequence[pydicom.Dataset], values_NK: np.ndarray, warnings: str) -> None:
-        watch, rules = self.watch, self.state.models.predictor.rules
-        row: dict[str, Any] = finding_row(
-            rules, rules.decide(pooled(values_NK, len(rules.classes), watch.pool)[None]), 0
-        )
+        async def read(reservation: Reservation) -> tuple[np.ndarray | None, list[str]]:
+            data = await self._in_thread(image.read_bytes)
+            if len(data) > limits.body_bytes:
+                return None, [f"an image of {len(data):,} bytes is left out"]
+            reservation.add(len(data))
+            upload = await state.in_decoder(uploads.decode, data, limits, state.models.eval_view)
+            return await state.classify(upload.image_HW), upload.warnings
+
+        try:
+            return await unattended.admitted(state, "archive", read)
+        except Refused as error:
+            return None, [f"an image is left out: {error.reason}"]
+
+    async def _report(self, sources: Sequence[pydicom.Dataset], values_NK: np.ndarray, said: Sequence[str]) -> None:
+        watch, models = self.watch, self.state.models
 
         def store() -> bool:
-            made = dicom_sr.report(sources, rules, row | {"warning": warnings}, watch.origin, watch.settings)
+            made = unattended.report(models, sources, values_NK, said, watch.pool)
             return connected(watch.address).store(made)
 
         if await self._in_thread(store):
