@@ -3,9 +3,11 @@
 import errno
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from mrm.serve import dicom_connections, receiving, server, unattended
 from mrm.serve.dicom_options import DicomOptions
 from mrm.serve.limits import Limits
 from mrm.system.errors import ConfigError, LostArchiveError, OutputError
-from tests.support.archives import PASSWORD, USER, Served, free_port, serving
+from tests.support.archives import PASSWORD, USER, Served, free_port, running_orthanc, serving
 from tests.support.dicom_files import dicom_bytes
 from tests.support.image_files import random_image
 from tests.support.models import classifier_of, mrm_model
@@ -360,3 +362,26 @@ def test_dcmtk_sends_an_image_and_is_told_that_it_was_taken(reception, tmp_path)
     send_it = ["storescu", *titles, "127.0.0.1", str(reception.port), str(tmp_path / "image.dcm")]
     subprocess.run(send_it, check=True, timeout=30)
     until(lambda: reports_of(reception, 12))
+
+
+@pytest.mark.slow
+def test_orthanc_sends_studies_again_after_a_kill_and_has_each_report_once(model, tmp_path):
+    (tmp_path / "orthanc").mkdir()
+    command = [sys.executable, "-m", "mrm", "serve", str(model), "--port", "0", "--dicom-port", "0"]
+    with running_orthanc(tmp_path / "orthanc") as orthanc:
+        orthanc.add(radiograph(1), radiograph(2), radiograph(1, study=2))
+        images = orthanc.ask("GET", "/instances").json()
+        for seconds, stop in (("600", "kill"), ("0.2", "terminate")):
+            options = ["--dicom-store", orthanc.address, "--dicom-from", "ORTHANC", "--dicom-quiet-seconds", seconds]
+            process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+            assert process.stdout.readline().startswith("http://")
+            port = int(re.search(r"port (\d+)", process.stdout.readline())[1])
+            orthanc.ask("PUT", "/modalities/mrm", json={"AET": "MRM", "Host": "127.0.0.1", "Port": port})
+            assert orthanc.ask("POST", "/modalities/mrm/store", json=images).json()["FailedInstancesCount"] == 0
+            if stop == "terminate":
+                until(lambda: len(orthanc.instances("SR")) == 2)
+            getattr(process, stop)()
+            process.wait(30)
+            process.stdout.close()
+            assert len(orthanc.instances("SR")) == (0 if stop == "kill" else 2)
+        assert {report["StudyInstanceUID"] for report in orthanc.instances("SR")} == {"1.2.1", "1.2.2"}
