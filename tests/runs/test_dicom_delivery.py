@@ -10,7 +10,7 @@ from mrm import cli, runs
 from mrm.data import images
 from mrm.models import model_folder
 from mrm.runs import predicting
-from mrm.system.errors import OutputError
+from mrm.system.errors import OutputError, RunError
 from tests.support.dicom_files import dicom_bytes
 from tests.support.dicom_tools import faults, output_of
 from tests.support.image_files import random_image
@@ -148,3 +148,28 @@ def test_heat_maps_become_captures_of_the_same_pixels(model, radiographs, tmp_pa
     assert made.StudyInstanceUID == "1.2.1"
     assert (tmp_path / "f.nodule.png").exists()
     assert faults(file) == []
+
+
+def test_deidentified_objects_are_made_of_images_that_name_nobody(model, tmp_path):
+    folder = tmp_path / "radiographs"
+    folder.mkdir()
+    for number, name in enumerate(("P-0012", "Meyer^Anna"), 1):
+        tags = {"PatientName": name, "StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.2.{number}.1"}
+        content = dicom_bytes(random_image(number, 40, 32), SOPInstanceUID=f"1.2.{number}.1.1", **tags)
+        (folder / f"{number}.dcm").write_bytes(content)
+    with pytest.warns(UserWarning, match="PatientName looks like a name"):
+        runs.predict(model, [folder], tmp_path / "p.csv", IN_PROCESS, dicom_sr=tmp_path / "sr", deidentified=True)
+    first, second = table(tmp_path / "p.csv")
+    assert sorted(file.name for file in (tmp_path / "sr").iterdir()) == ["1.sr.dcm"]
+    assert "PatientName looks like a name" in second["warning"]
+    assert "Meyer" not in (tmp_path / "p.csv").read_text()
+    assert first["warning"] == ""
+    assert second["effusion"] != ""
+    with pytest.warns(UserWarning, match=r"2\.dcm: may name a person: PatientName looks like a name; only PNG"):
+        runs.explain(model, [folder], tmp_path / "maps", workers=0, dicom=True, deidentified=True, method="rollout")
+    assert {file.name[0] for file in (tmp_path / "maps").glob("*.dcm")} == {"1"}
+
+
+def test_deidentified_without_an_object_is_refused(model, radiographs, tmp_path):
+    with pytest.raises(RunError, match="--deidentified is about DICOM objects, and none is asked for"):
+        runs.predict(model, [radiographs], tmp_path / "p.csv", IN_PROCESS, deidentified=True)

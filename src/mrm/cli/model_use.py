@@ -38,6 +38,7 @@ def predict(
     dicom_seg: bool = True,
     dicom_sr: Path | None = None,
     store: bool = False,
+    deidentified: bool = False,
     batch: Batch = 64,
     workers: Workers = None,
     precision: Precision = "fp32",
@@ -65,6 +66,8 @@ def predict(
     Archives:
         store: store the DICOM reports or Segmentations in the archive that the images come from, unless it has them; needs
             the extras `archive` and `seg`.
+        deidentified: write and store no DICOM object of an image that may name a person, in its tags or in text in its
+            corners; the table says why.
 
     Segmenters:
         slide: outline with sliding windows, finer and slower than the whole image at once.
@@ -78,7 +81,7 @@ def predict(
 
     require_inputs(paths)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
-    written = runs.predict(model, paths, out, reading, slide, dicom_seg, dicom_sr, store)
+    written = runs.predict(model, paths, out, reading, slide, dicom_seg, dicom_sr, store, deidentified)
     say(f"wrote {written}")
     end(written.unreadable)
 
@@ -257,6 +260,7 @@ def explain(
     opacity: float = 0.5,
     dicom: bool = False,
     store: bool = False,
+    deidentified: bool = False,
     workers: Workers = None,
     device: Device = "auto",
 ) -> None:
@@ -279,10 +283,13 @@ def explain(
         opacity: of the hottest regions, from 0 to 1.
         dicom: also write NAME.FINDING.dcm for DICOM images, a Secondary Capture; needs the extra `seg`.
         store: store these in the archive that the images come from (dicomweb://HOST/PATH), unless it has them.
+        deidentified: write and store none of an image that may name a person, in its tags or in text in its corners.
     """
     from mrm import runs
 
-    written = runs.explain(model, paths, out, finding, method, opacity, images, device, workers, dicom, store)
+    written = runs.explain(
+        model, paths, out, finding, method, opacity, images, device, workers, dicom, store, deidentified
+    )
     print(f"wrote {written}; look at {out}/*.sheet.png")
     end(written.unreadable)
 

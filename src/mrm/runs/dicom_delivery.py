@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mrm.data import images, personal_marks
 from mrm.data.archive import ArchivedImage, connected
 from mrm.data.records import Record, Records
 from mrm.inference import dicom_objects, dicom_sr
@@ -15,7 +16,7 @@ from mrm.inference.dicom_objects import Origin
 from mrm.inference.studies import Views, is_lateral
 from mrm.runs.run_folder import output_names
 from mrm.runs.work import VIEW
-from mrm.system.errors import ImageError, RunError, UnreachableError
+from mrm.system.errors import ImageError, MaskError, RunError, UnreachableError
 from mrm.system.files import write_by
 from mrm.system.output_folder import writing
 from mrm.system.partial_results import Row
@@ -26,22 +27,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Delivery:
-    """Where objects go: into a folder, and with `store` into the archive that their images come from. By default nowhere."""
+    """Where objects go: into a folder, and with `store` into the archive that their images come from. By default nowhere.
+
+    With `deidentified` there is no object of an image that may name a person.
+    """
 
     folder: Path | None = None
     store: bool = False
+    deidentified: bool = False
 
     def __bool__(self) -> bool:
         return self.folder is not None or self.store
 
     def check(self, records: Records) -> None:
-        """Raises RunError where results are to be stored in an archive, and images come from elsewhere."""
+        """Raises RunError where results are to be stored in an archive, and images come from elsewhere; and for no object."""
+        if self.deidentified and not self:
+            raise RunError("--deidentified is about DICOM objects, and none is asked for; leave it out")
         other = next((r.name for r in records if not isinstance(r.image, ArchivedImage)), None) if self.store else None
         if other:
             raise RunError(
                 f"{other}: comes from no archive, so there is nowhere to store results; leave out --store, or name images by "
                 "dicomweb://HOST/PATH"
             )
+
+    def refuse_persons(self, record: Record) -> None:
+        """Raises MaskError for an image that may name a person, if results are to be de-identified. Raises ImageError."""
+        if self.deidentified and (marks := personal_marks.marks(images.open_image(record.image))):
+            raise MaskError(f"{record.name}: may name a person: {'; '.join(marks)}")
 
     def send(self, made: pydicom.Dataset, file: str, record: Record) -> None:
         """Write an object as `file`, and store it unless the archive of the record has it. Raises OutputError, ArchiveError."""
@@ -66,7 +78,6 @@ class Reports:
         views: Views = "all",
     ) -> None:
         dicom_objects.require_highdicom("leave out --dicom-sr and --store")
-        delivery.check(records)
         self.records, self.rules, self.origin, self.delivery, self.views = records, rules, origin, delivery, views
         chosen = {name: value for name, value in settings.items() if value}
         self.settings = ", ".join(name if value is True else f"{name}: {value}" for name, value in chosen.items())
@@ -81,6 +92,8 @@ class Reports:
     def of_study(self, row: Row, numbers: Sequence[int]) -> str:
         """Send the report of the images of these numbers, which are one study; returns why there is none, or nothing."""
         try:
+            for number in numbers:
+                self.delivery.refuse_persons(self.records[number])
             sources = [dicom_source(self.records[number]) for number in numbers]
             made = dicom_sr.report(sources, self.rules, row, self.origin, self.settings)
         except UnreachableError:

@@ -48,12 +48,13 @@ def explain(
     workers: int | None = None,
     dicom: bool = False,
     store: bool = False,
+    deidentified: bool = False,
 ) -> Written:
     """Write heat maps of images: for each finding an overlay and an array, for each image a sheet of all.
 
     `maps.csv` has a row for each map and for each image that could not be read. Relative paths in lists start
     from `folder`; `workers` read images ahead. With `dicom` each overlay of a DICOM image is also a Secondary Capture,
-    which `store` puts into the archive that the images come from.
+    which `store` puts into the archive that the images come from; with `deidentified` not of an image that may name a person.
     Raises RunError for a finding that the model does not have, or where no image can be read, MaskError where
     DICOM is asked for but highdicom is not installed.
     """
@@ -62,7 +63,7 @@ def explain(
     if dicom or store:
         dicom_objects.require_highdicom("leave out --dicom")
     records, out = records_at(paths, folder, Path(out)), make_folder(Path(out))
-    delivery = Delivery(out if dicom else None, store)
+    delivery = Delivery(out if dicom else None, store, deidentified)
     delivery.check(records)
     captures = Captures(Origin.of(model, predictor.model.card), delivery, method, opacity) if delivery else None
     table, names = out / "maps.csv", output_names([r.name for r in records])
@@ -127,6 +128,7 @@ class Captures:
         from mrm.data.dicom import header as read_header
 
         try:
+            self.delivery.refuse_persons(record)
             source = read_header(record.image, record.name)
             for number, (overlay_HW3, row) in enumerate(zip(overlays, rows, strict=True), 1):
                 finding = row["finding"]

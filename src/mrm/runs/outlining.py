@@ -46,11 +46,13 @@ def outline(
     dicom: bool = True,
     reading: Reading = Reading(),
     store: bool = False,
+    deidentified: bool = False,
 ) -> Written:
     """Write NAME.png for each image, with class numbers at the image's size and a palette; for DICOM also NAME.seg.dcm.
 
     `masks.csv` in the same folder has a row for each image, with the share of it that each class covers. With `store` the
-    DICOM Segmentations also go into the archive that the images come from. Raises
+    DICOM Segmentations also go into the archive that the images come from; with `deidentified` there is none of an image that
+    may name a person. Raises
     RunError for another kind of model, names that collide, or where no image could be outlined; MaskError where
     DICOM Segmentations are asked for but highdicom is not installed.
     """
@@ -59,7 +61,7 @@ def outline(
     records = records_at(paths, reading.images, Path(out))
     names = mask_names(records)
     spare_inputs(paths, records, [Path(out) / f"{n}{end}" for n in names for end in (".png", ".seg.dcm")])
-    delivery = Delivery(Path(out), store)
+    delivery = Delivery(Path(out), store, deidentified)
     delivery.check(records)
     if store and not dicom:
         raise RunError("--store is for DICOM Segmentations, which --no-dicom-seg leaves out; give one of the two")
@@ -67,7 +69,7 @@ def outline(
         dicom_objects.require_highdicom("write PNG only with --no-dicom-seg")
     network = model_folder.load_as(model, Segmenter).to(device_of(reading))
     predictor = Predictor(network, precision=reading.precision)
-    settings = {"slide": slide, "dicom_seg": dicom, "store": store}
+    settings = {"slide": slide, "dicom_seg": dicom, "store": store, "deidentified": deidentified}
     work = Work("outlining", network, model, records, make_folder(Path(out)), reading, settings)
     origin = Origin.of(model, network.card) if dicom else None
     work.run_singly(
@@ -95,6 +97,7 @@ def outline_one(
     if origin and opened.dataset is not None:
         settings = "sliding windows" if slide else ""
         try:
+            delivery.refuse_persons(record)
             made = dicom_seg.segmentation(opened.dataset, record.name, mask_HW, classes, origin, settings)
         except MaskError as error:  # the mask has been written, and is worth keeping
             warnings.warn(f"{error}; only the PNG is written", stacklevel=1)

@@ -43,6 +43,7 @@ def predict(
     dicom_seg: bool = True,
     dicom_sr: Path | None = None,
     store: bool = False,
+    deidentified: bool = False,
 ) -> Written:
     """Predict images: with a classifier a table of findings, with a segmenter a folder of masks."""
     if model_folder.kind_at(model) == "segmenter":
@@ -51,12 +52,12 @@ def predict(
         require_single_images(reading, model)
         if dicom_sr:
             raise RunError(f"{model}: is a segmenter, which writes DICOM Segmentations; leave out --dicom-sr")
-        return outline(model, paths, out, slide, dicom_seg, reading, store)
+        return outline(model, paths, out, slide, dicom_seg, reading, store, deidentified)
     if slide:
         raise RunError(
             f"{model}: is a classifier, which sees the whole image at once; --slide is for segmenters, leave it out"
         )
-    return predict_table(model, paths, out, reading, dicom_sr, store)
+    return predict_table(model, paths, out, reading, dicom_sr, store, deidentified)
 
 
 @alone_on("out")
@@ -68,12 +69,14 @@ def predict_table(
     reading: Reading = Reading(),
     dicom_sr: Path | None = None,
     store: bool = False,
+    deidentified: bool = False,
 ) -> Written:
     """Probabilities, thresholds and decisions, a row for each image, as CSV, JSON, JSON lines or Parquet.
 
     `dicom_sr` is a folder for a DICOM report of each DICOM image, or of each study; with `store` the reports go into the
-    archive that the images come from. A row counts as done when its report is there. Raises RunError for another kind of model or where no image can be read, PredictError for classes that cannot be
-    columns, RecordError for paths and tables that cannot be used.
+    archive that the images come from, and with `deidentified` there is none of an image that may name a person. A row counts as
+    done when its report is there. Raises RunError for another kind of model or where no image can be read, PredictError for
+    classes that cannot be columns, RecordError for paths and tables that cannot be used.
     """
     check_suffix(Path(out))
     predictor = Predictor(
@@ -91,9 +94,10 @@ def predict_table(
     options = {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
     width = len(rules.classes) + feature_width(predictor) if reading.by_study else 0
     finding_columns(rules)  # refuses names of classes before the work
-    delivery = Delivery(Path(dicom_sr) if dicom_sr else None, store)
+    delivery = Delivery(Path(dicom_sr) if dicom_sr else None, store, deidentified)
+    delivery.check(records)
     reports = reports_of(predictor, model, records, reading, delivery) if delivery else None
-    settings = {**options, "dicom_sr": dicom_sr and str(dicom_sr), "store": store}
+    settings = {**options, "dicom_sr": dicom_sr and str(dicom_sr), "store": store, "deidentified": deidentified}
     work = Work("predicting", predictor.model, model, records, Path(out), reading, settings, width)
     compute = with_mirrored(predictor.compute) if reading.flip else predictor.compute
     work.run(partial(add_findings, rules), compute, reports.of_image if reports and not reading.by_study else None)
