@@ -12,12 +12,14 @@ from mrm.inference import dicom_sr
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.dicom_objects import Origin
 from mrm.system.errors import MaskError
+from mrm.targets.target import Target
 from tests.support.dicom_files import dataset
 from tests.support.dicom_tools import faults, output_of
 
 hd = pytest.importorskip("highdicom")
 
-RULES = DecisionRules(("Effusion", "Ödem, links", "oedema"), np.array([1.5, 1, 1]), np.array([0.4, np.nan, 0.5]))
+CLASSES = ("Effusion", "Ödem, links", "oedema")
+RULES = DecisionRules(CLASSES, np.array([1.5, 1, 1]), np.array([0.4, np.nan, 0.5]), Target(CLASSES))
 ROW = {"Effusion": 0.7312345678, "Effusion decision": 1, "Ödem, links": 0.1, "oedema": 3e-7, "oedema decision": 0}
 ORIGIN = Origin("nih-1", "0123456789abcdef", "val.csv", ("Effusion",))
 

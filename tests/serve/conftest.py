@@ -19,7 +19,7 @@ def address(page_models):
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it runs an event loop, beside which other modules cannot run theirs
 def browser(chromium):
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:

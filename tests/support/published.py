@@ -73,6 +73,10 @@ FINETUNING = {
     "augment.rotate": 0.0,
     "augment.erase": 0.0,
     "pooling": "mean",
+    "target": "multilabel",
+    "soft_labels": False,
+    "teacher": (),
+    "teacher_share": 0.5,  # of no effect
     "tune": "full",
     "loss": "bce",
     "lora": LoraConfig(),  # of no effect
