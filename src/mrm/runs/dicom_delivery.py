@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrm.data import images, personal_marks
 from mrm.data.archive import ArchivedImage, connected
 from mrm.data.records import Record, Records
 from mrm.inference import dicom_objects, dicom_sr
@@ -52,7 +51,11 @@ class Delivery:
 
     def refuse_persons(self, record: Record) -> None:
         """Raises MaskError for an image that may name a person, if results are to be de-identified. Raises ImageError."""
-        if self.deidentified and (marks := personal_marks.marks(images.open_image(record.image))):
+        if not self.deidentified:
+            return
+        from mrm.data import images, personal_marks
+
+        if marks := personal_marks.marks(images.open_image(record.image)):
             raise MaskError(f"{record.name}: may name a person: {'; '.join(marks)}")
 
     def send(self, made: pydicom.Dataset, file: str, record: Record) -> None:
