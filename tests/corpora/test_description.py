@@ -152,7 +152,8 @@ def test_the_language_of_a_report_is_told_by_its_common_words(report, language):
         ("    columns:", "    match: {Nr: '('}\n    columns:", r"table list.csv: Nr: '\(' is not a pattern"),
         ("    columns:", "    split: holdout\n    columns:", "unknown set holdout; choose from train, val, test"),
         ('ja: "1"', 'ja: "2"', "values: 'ja' cannot mean '2'"),
-        ("tables:", "tables: [", "while parsing"),
+        ("tables:", "tables: [", "line 5: is not YAML"),
+        ("tables:", "tables: " + "[" * 3000, "nested too deeply"),
     ],
 )
 def test_a_wrong_description_is_refused_with_the_setting(tmp_path, old, new, message):
@@ -164,10 +165,10 @@ def test_a_wrong_description_is_refused_with_the_setting(tmp_path, old, new, mes
 
 def test_a_description_that_is_not_there_or_no_text_is_refused(tmp_path):
     (tmp_path / "ward").mkdir()
-    with pytest.raises(ConfigError, match=r"ward.yaml: is no YAML file that can be read"):
+    with pytest.raises(ConfigError, match=r"ward.yaml: no such file"):
         prepared(tmp_path / "ward.yaml")
     (tmp_path / "ward.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"ward.yaml: is no YAML file that can be read"):
+    with pytest.raises(ConfigError, match=r"ward.yaml: is not a text file in UTF-8"):
         prepared(tmp_path / "ward.yaml")
 
 

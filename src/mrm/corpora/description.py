@@ -18,15 +18,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from mrm.corpora.catalogue import DESCRIPTIONS
 from mrm.corpora.contract import Purpose
 from mrm.corpora.custom import description as exports
 from mrm.corpora.custom.values import declared
 from mrm.data.box_cells import Form
 from mrm.data.records import RESERVED
-from mrm.system.errors import ConfigError, RecordError
+from mrm.system.errors import RecordError
 from mrm.system.yaml_files import read_yaml
 
 FACTS = (*RESERVED, "split", "reader", "text_file")  # columns with a meaning; others are kept with the record
@@ -159,11 +157,7 @@ def load(name: str) -> CorpusDescription | None:
     if not name.endswith(DESCRIPTIONS):
         with resources.as_file(resources.files("mrm.corpora") / "descriptions" / f"{name}.yaml") as file:
             return read_yaml(CorpusDescription, file, f"the description of {name}")
-    try:
-        settings: Any = yaml.safe_load(Path(name).read_bytes())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{name}: is no YAML file that can be read ({' '.join(str(error).split())})") from error
-    if isinstance(settings, dict) and "corpus" not in settings:
+    if "corpus" not in read_yaml(dict[str, Any], Path(name)):
         return None
     return read_yaml(CorpusDescription, Path(name))
 
