@@ -32,6 +32,7 @@ def run(study, monkeypatch, *arguments: str) -> None:
     study.main()
 
 
+@pytest.mark.slow
 def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, capsys):
     _, study = study_modules
     out = tmp_path / "study"
