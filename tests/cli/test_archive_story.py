@@ -14,12 +14,13 @@ import pytest
 from mrm.data import images
 from mrm.data.archived_images import records_of
 from mrm.data.records import Records
-from tests.support.archives import PASSWORD, USER, running_orthanc
+from tests.support.archives import running_orthanc, use_account
 from tests.support.dicom_files import dicom_bytes
 from tests.support.dicom_tools import faults, output_of
 from tests.support.models import PROBED, probed_classifier
 from tests.support.run_files import table
 from tests.support.service_page import drop, findings_of, opened
+from tests.support.waiting import until
 
 pytest.importorskip("dicomweb_client")
 pytest.importorskip("highdicom")
@@ -56,26 +57,15 @@ def files(phantoms: Path, real: Path) -> list[bytes]:
 @pytest.mark.slow
 def test_from_an_archive_to_its_reports_and_the_page(phantoms, shared_data, tmp_path, monkeypatch, chromium):
     sync = pytest.importorskip("playwright.sync_api")
-    monkeypatch.setenv("MRM_DICOMWEB_USER", USER)
-    monkeypatch.setenv("MRM_DICOMWEB_PASSWORD", PASSWORD)
+    use_account(monkeypatch)
     model = probed_classifier(phantoms, tmp_path / "classifier")
     with running_orthanc(tmp_path) as orthanc:
         orthanc.add(*files(phantoms, shared_data / "tuberculosis"))
         address = f"{orthanc.address}?StudyDate=20240101-20240131&Modality=CR"
-        words = [
-            sys.executable,
-            "-m",
-            "mrm",
-            "predict",
-            str(model),
-            address,
-            "--out",
-            str(tmp_path / "predictions.csv"),
-        ]
-        words += ["--store", "--batch", "8", "--workers", "1"]
-
+        words = [sys.executable, "-m", "mrm", "predict", str(model), address]
+        words += ["--out", str(tmp_path / "predictions.csv"), "--store", "--batch", "8", "--workers", "1"]
         running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait(lambda: stored(orthanc) >= 40, running)
+        until(lambda: stored(orthanc) >= 40, 300, running)
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
         before = {tags["SOPInstanceUID"] for tags in orthanc.instances("SR")}
@@ -135,12 +125,3 @@ def check_page(sync, chromium, model, orthanc, rows, folder) -> None:
     finally:
         service.terminate()
         service.wait(30)
-
-
-def wait(true, running: subprocess.Popen) -> None:
-    """Wait for something to be true while a command runs."""
-    until = time.monotonic() + 300
-    while not true():
-        assert running.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.1)

@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from functools import partial
 
 import numpy as np
 import pydicom
@@ -14,11 +15,13 @@ from mrm.data.archive_address import parse
 from mrm.data.archived_images import records_of
 from mrm.data.dicom import header
 from mrm.system.errors import ArchiveError, ImageError, LostArchiveError, UnreachableError
+from tests.support import archives
 from tests.support.archives import Served, free_port, multipart, send, serving
-from tests.support.dicom_files import dicom_bytes
 from tests.support.image_files import random_image
 
 pytest.importorskip("dicomweb_client")
+
+radiograph = partial(archives.radiograph, ViewPosition="PA")
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +31,6 @@ def quick(monkeypatch):
     monkeypatch.setenv("MRM_DICOMWEB_TIMEOUT", "0.4")
     for name in ("MRM_DICOMWEB_TOKEN", "MRM_DICOMWEB_USER", "MRM_DICOMWEB_PASSWORD"):
         monkeypatch.delenv(name, raising=False)
-
-
-def radiograph(number: int, study: int = 1, **tags) -> bytes:
-    uids = {"StudyInstanceUID": f"1.2.{study}", "SeriesInstanceUID": f"1.2.{study}.1"}
-    uids["SOPInstanceUID"] = f"1.2.{study}.1.{number}"
-    return dicom_bytes(random_image(number, 40, 32), **(uids | {"PatientID": f"p{study}", "ViewPosition": "PA"} | tags))
 
 
 @pytest.fixture

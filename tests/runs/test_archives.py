@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 
 import pydicom
 import pytest
@@ -15,19 +15,21 @@ from mrm.data import archive
 from mrm.models import model_folder
 from mrm.runs import predicting
 from mrm.system.errors import ArchiveError, LostArchiveError, RunError
-from tests.support.archives import PASSWORD, USER, Served, running_orthanc, send, serving
-from tests.support.dicom_files import dicom_bytes
+from tests.support import archives
+from tests.support.archives import Served, running_orthanc, send, serving, use_account
 from tests.support.dicom_tools import faults, output_of
-from tests.support.image_files import random_image
 from tests.support.models import classifier_of, segmenter_of
 from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_after
 from tests.support.run_files import table
+from tests.support.waiting import until
 
 pytest.importorskip("dicomweb_client")
 pytest.importorskip("highdicom")
 
 CLASSES = ("effusion", "nodule")
 ONE_BY_ONE = runs.Reading(batch=1, workers=0)
+NAMED = {"PatientName": "Müller^J", "SpecificCharacterSet": "ISO_IR 100", "ViewPosition": "PA"}
+radiograph = partial(archives.radiograph, **NAMED)
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +40,8 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def account(monkeypatch):
     """The account of the tests' archives, no pauses between attempts, and a short patience."""
-    monkeypatch.delenv("MRM_DICOMWEB_TOKEN", raising=False)
-    monkeypatch.setenv("MRM_DICOMWEB_USER", USER)
-    monkeypatch.setenv("MRM_DICOMWEB_PASSWORD", PASSWORD)
+    use_account(monkeypatch)
     monkeypatch.setattr(archive, "BACKOFF", 0.0)
-
-
-def radiograph(number: int, study: int, **tags) -> bytes:
-    uids = {"StudyInstanceUID": f"1.2.{study}", "SeriesInstanceUID": f"1.2.{study}.1"}
-    uids["SOPInstanceUID"] = f"1.2.{study}.1.{number}"
-    known = {
-        "PatientID": f"p{study}",
-        "PatientName": "Müller^J",
-        "SpecificCharacterSet": "ISO_IR 100",
-        "ViewPosition": "PA",
-    }
-    return dicom_bytes(random_image(number, 40, 32), **(uids | known | {"StudyDate": "20240102"} | tags))
 
 
 @pytest.fixture(scope="module")
@@ -143,25 +131,10 @@ def test_an_archive_that_is_killed_in_the_middle_costs_nothing_but_the_time(mode
 @pytest.mark.slow
 def test_a_command_that_is_killed_in_the_middle_stores_the_rest_alone(model, filled, tmp_path):
     filled.add(*(radiograph(n, n) for n in range(10, 22)))
-    words = [
-        "predict",
-        str(model),
-        filled.address,
-        "--out",
-        str(tmp_path / "a.csv"),
-        "--workers",
-        "0",
-        "--batch",
-        "1",
-        "--store",
-    ]
-    command = [sys.executable, "-m", "mrm", *words]
+    words = ["predict", str(model), filled.address, "--out", str(tmp_path / "a.csv"), "--store"]
+    command = [sys.executable, "-m", "mrm", *words, "--workers", "0", "--batch", "1"]
     running = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while len(filled.instances("SR")) < 3:
-        assert running.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    until(lambda: len(filled.instances("SR")) >= 3, 120, running)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     kept = {tags["SOPInstanceUID"] for tags in filled.instances("SR")}

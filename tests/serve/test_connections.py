@@ -12,6 +12,7 @@ from mrm.data import images
 from mrm.serve import server
 from mrm.serve.limits import Limits
 from tests.support.service import SMALL, ask, running, write_models
+from tests.support.waiting import until
 
 httpx2 = pytest.importorskip("httpx2")
 HEAD = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -82,10 +83,7 @@ def test_a_request_that_does_not_arrive_is_ended(folder, sent, drip):
 def test_more_connections_than_there_are_places_do_not_lock_out_others(folder):
     """1,030 connections that never end their headers, from the same address as the good client."""
     with service(folder, headers_seconds=60) as place, UnfinishedConnections(*place, 1030) as attack:
-        until = time.monotonic() + 30
-        while attack.opened < 1030:
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        until(lambda: attack.opened >= 1030, 30)
         with httpx2.Client(base_url=f"http://{place[0]}:{place[1]}", timeout=20) as client:
             for _ in range(5):
                 assert ask(client, "/predict", images.encode_png(SMALL)).status_code == 200
@@ -124,9 +122,9 @@ def test_an_answer_that_nobody_takes_is_ended_and_frees_its_place(folder):
         connection.sendall(FORM.replace(b"/predict", b"/preview") + b"Content-Length: %d\r\n\r\n" % len(form) + form)
         time.sleep(0.5)
         with httpx2.Client(base_url=f"http://{place[0]}:{place[1]}", timeout=20) as client:
-            until = time.monotonic() + 20
+            end = time.monotonic() + 20
             while (status := ask(client, "/predict", images.encode_png(SMALL)).status_code) == 503:
-                assert time.monotonic() < until
+                assert time.monotonic() < end
                 time.sleep(0.2)
             assert status == 200
         connection.close()

@@ -23,11 +23,12 @@ from mrm.serve import dicom_connections, receiving, server, unattended
 from mrm.serve.dicom_options import DicomOptions
 from mrm.serve.limits import Limits
 from mrm.system.errors import ConfigError, LostArchiveError, OutputError
-from tests.support.archives import PASSWORD, USER, Served, free_port, running_orthanc, serving
+from tests.support.archives import Served, free_port, radiograph, running_orthanc, serving, use_account
 from tests.support.dicom_files import dicom_bytes
 from tests.support.image_files import random_image
 from tests.support.models import classifier_of, mrm_model
 from tests.support.service import running
+from tests.support.waiting import until
 
 pynetdicom = pytest.importorskip("pynetdicom")
 pytest.importorskip("dicomweb_client")
@@ -45,9 +46,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.delenv("MRM_DICOMWEB_TOKEN", raising=False)
-    monkeypatch.setenv("MRM_DICOMWEB_USER", USER)
-    monkeypatch.setenv("MRM_DICOMWEB_PASSWORD", PASSWORD)
+    use_account(monkeypatch)
     monkeypatch.setattr(unattended, "BUSY_SECONDS", 0.05)
     monkeypatch.setattr(receiving, "RETRY_SECONDS", 0.2)
 
@@ -68,14 +67,6 @@ def shared(model, tmp_path_factory):
 @pytest.fixture
 def reception(shared):
     return shared[0]
-
-
-def radiograph(number: int, study: int = 1, **tags) -> bytes:
-    uids = {"StudyInstanceUID": f"1.2.{study}", "SeriesInstanceUID": f"1.2.{study}.1"}
-    uids["SOPInstanceUID"] = f"1.2.{study}.1.{number}"
-    return dicom_bytes(
-        random_image(number, 40, 32), **(uids | {"PatientID": f"p{study}", "StudyDate": "20240102"} | tags)
-    )
 
 
 @contextmanager
@@ -121,13 +112,6 @@ def refusal(reception, content, **options):
     with association(reception, **options) as made:
         answer = made.send_c_store(pydicom.dcmread(io.BytesIO(content)))
         return answer.Status, answer.get("ErrorComment", "")
-
-
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def probabilities(model, files, folder) -> list[float]:

@@ -42,6 +42,7 @@ from mrm.system.errors import MRMError
 from tests.support.configs import MICRO
 from tests.support.image_files import png_of_size
 from tests.support.service import SMALL, TOKEN, ask, dicom, running, write_models
+from tests.support.waiting import until
 
 fastapi_testclient = pytest.importorskip("fastapi.testclient")
 BASE = "http://127.0.0.1"
@@ -561,7 +562,7 @@ def test_too_many_at_once_are_503_and_may_try_again(folder, image, monkeypatch):
         first = pool.submit(ask, client, "/predict", data)
         assert started.wait(10)
         second = pool.submit(ask, client, "/predict", data)
-        wait_until(lambda: service.admission.in_progress == 2)
+        until(lambda: service.admission.in_progress == 2, 10)
         third = ask(client, "/predict", data)
         assert third.status_code == 503
         assert int(third.headers["retry-after"]) >= 1
@@ -593,7 +594,7 @@ def test_too_long_is_504_and_leaves_nothing_behind(folder, image, monkeypatch):
         assert len(service.worker) == 0
         assert (service.admission.in_progress, service.admission.reserved_bytes) == (0, 0)
         released.set()
-        wait_until(lambda: ask(client, "/predict", data).status_code == 200)
+        until(lambda: ask(client, "/predict", data).status_code == 200, 10)
 
 
 def test_requests_in_progress_are_answered_before_the_service_ends(folder, image, monkeypatch):
@@ -684,13 +685,6 @@ def test_the_worker_batches_waiting_images_and_keeps_the_order():
     assert [float(v[0]) for v in values[:10]] == list(range(10))
     assert sizes == [4, 4, 2]
     assert order == [3]
-
-
-def wait_until(true, seconds=10.0):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.02)
 
 
 # Access -------------------------------------------------------------------------------------------------

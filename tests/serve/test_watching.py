@@ -15,11 +15,10 @@ from mrm.models import model_folder
 from mrm.serve import server, unattended
 from mrm.serve.limits import Limits
 from mrm.system.errors import ArchiveError, ConfigError, LostArchiveError
-from tests.support.archives import PASSWORD, USER, Served, free_port, running_orthanc, send, serving
-from tests.support.dicom_files import dicom_bytes
-from tests.support.image_files import random_image
+from tests.support.archives import Served, free_port, radiograph, running_orthanc, send, serving, use_account
 from tests.support.models import classifier_of, mrm_model
 from tests.support.service import running
+from tests.support.waiting import until
 
 pytest.importorskip("dicomweb_client")
 hd = pytest.importorskip("highdicom")
@@ -35,19 +34,9 @@ def model(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def account(monkeypatch):
-    monkeypatch.delenv("MRM_DICOMWEB_TOKEN", raising=False)
-    monkeypatch.setenv("MRM_DICOMWEB_USER", USER)
-    monkeypatch.setenv("MRM_DICOMWEB_PASSWORD", PASSWORD)
+    use_account(monkeypatch)
     monkeypatch.setattr(archive, "BACKOFF", 0.0)
     monkeypatch.setattr(unattended, "BUSY_SECONDS", 0.05)
-
-
-def radiograph(number: int, study: int, **tags) -> bytes:
-    uids = {"StudyInstanceUID": f"1.2.{study}", "SeriesInstanceUID": f"1.2.{study}.1"}
-    uids["SOPInstanceUID"] = f"1.2.{study}.1.{number}"
-    return dicom_bytes(
-        random_image(number, 40, 32), **(uids | {"PatientID": f"p{study}", "StudyDate": "20240102"} | tags)
-    )
 
 
 @contextmanager
@@ -56,13 +45,6 @@ def watched(model, address, limits=None):
     app = server.application(model, limits=limits, watch=f"{address}?StudyDate=20240101-", watch_seconds=SECONDS)
     with running(app, limits):
         yield app.state.service
-
-
-def until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def rounds(state, count=3):

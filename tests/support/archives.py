@@ -17,8 +17,25 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
+from tests.support.dicom_files import dicom_bytes
+from tests.support.image_files import random_image
+
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 USER, PASSWORD = "mrm", "a-password-of-tests"
+
+
+def use_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks an archive gives the account of these, and no token."""
+    monkeypatch.delenv("MRM_DICOMWEB_TOKEN", raising=False)
+    monkeypatch.setenv("MRM_DICOMWEB_USER", USER)
+    monkeypatch.setenv("MRM_DICOMWEB_PASSWORD", PASSWORD)
+
+
+def radiograph(number: int, study: int = 1, **tags) -> bytes:
+    """The DICOM file of image `number`, of patient p1 and study 1.2.1 (where that is `study`); `tags` add or change."""
+    known = {"StudyInstanceUID": f"1.2.{study}", "SeriesInstanceUID": f"1.2.{study}.1", "PatientID": f"p{study}"}
+    known |= {"SOPInstanceUID": f"1.2.{study}.1.{number}", "StudyDate": "20240102"}
+    return dicom_bytes(random_image(number, 40, 32), **(known | tags))
 
 
 @dataclass
