@@ -9,7 +9,6 @@ intervals. P values are corrected by Holm within a family of comparisons at one 
 # Shapes: N records, P pre-trainings, D draws
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import label_tasks
 import numpy as np
 from scipy.stats import t as student
 
@@ -25,8 +25,28 @@ from mrm.runs.kept_models import read_arrays
 from mrm.statistics.comparison import delong, holm
 from mrm.system.files import write_json, write_whole
 
-SIZES = ("10", "50", "250", "all")
+SIZES = {"10": 10, "50": 50, "250": 250, "all": None}  # labels
 FLOORS = ("hog", "pixels")
+
+
+class Unit(NamedTuple):
+    """One measurement; of a floor, which has no encoder, the encoder is its own name."""
+
+    task: str
+    labels: str
+    draw: int
+    encoder: str
+    method: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Unit:
+        """The unit of a line of `units.jsonl`."""
+        return cls(*(row[field] for field in cls._fields))
+
+    @property
+    def name(self) -> str:
+        """The name of its file of scores."""
+        return "_".join([self.task, self.labels, str(self.draw), self.encoder, self.method]).replace(" ", "-")
 
 
 class Way(NamedTuple):
@@ -119,7 +139,7 @@ class Scores:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.rows = list(lines(out / "units.jsonl"))
-        self.units = {tuple(row[f] for f in ("task", "labels", "encoder", "method", "draw")): row for row in self.rows}
+        self.units = {Unit.of(row): row for row in self.rows}
         self.tests: dict[str, Records] = {}
 
     def tasks(self) -> list[str]:
@@ -136,21 +156,18 @@ class Scores:
     def test(self, task: str) -> Records:
         """The test records of a task."""
         if task not in self.tests:
-            file = self.out / "tasks" / task / "test.csv"
-            with open(file, newline="") as text:
-                name = next(csv.reader(text))[-1]
-            self.tests[task] = Records.load(file, (name,))
+            self.tests[task] = label_tasks.loaded(self.out / "tasks" / task / "test.csv")
         return self.tests[task]
 
-    def grid(self, way: Way, task: str, size: str) -> dict[tuple[int, int], tuple[Any, ...]]:
+    def grid(self, way: Way, task: str, size: str) -> dict[tuple[int, int], Unit]:
         """The units of a way by the number of its pre-training and by draw; those of a floor have the number 0."""
         cells = {}
         for encoder in self.encoders(way):
             number = 0 if way.method == "floor" else int(encoder.rpartition("-")[2])
             for draw in range(100):
-                key = (task, size, encoder, way.method, draw)
-                if key in self.units:
-                    cells[number, draw] = key
+                unit = Unit(task, size, draw, encoder, way.method)
+                if unit in self.units:
+                    cells[number, draw] = unit
         return cells
 
     def paired(self, first: Way, second: Way, task: str, size: str) -> OfTask | None:
@@ -164,26 +181,24 @@ class Scores:
         of_both = numbers[0] & numbers[1] if floors[0] == floors[1] else numbers[floors.index(False)]
         runs = sorted(of_both) if all(numbers) else []
 
-        def cell(which: int, run: int, draw: int) -> tuple[Any, ...] | None:
+        def cell(which: int, run: int, draw: int) -> Unit | None:
             return grids[which].get((0 if floors[which] else run, draw))
 
         complete = [d for d in range(100) if all(cell(w, p, d) for w in (0, 1) for p in runs)]
         if not runs or not complete:
             return None
-        keys = [[cell(w, p, d) for p in runs for d in complete] for w in (0, 1)]
-        gap_M = np.array([self.units[a]["auroc"] - self.units[b]["auroc"] for a, b in zip(*keys, strict=True)])  # type: ignore[index]
-        scores_NM = np.stack([self.scores(key) for key in (*keys[0], *keys[1])], axis=1)  # type: ignore[arg-type]
+        units = [[cell(w, p, d) for p in runs for d in complete] for w in (0, 1)]
+        gap_M = np.array([self.units[a]["auroc"] - self.units[b]["auroc"] for a, b in zip(*units, strict=True)])  # type: ignore[index]
+        scores_NM = np.stack([self.scores(unit) for unit in (*units[0], *units[1])], axis=1)  # type: ignore[arg-type]
         test = self.test(task)
         _, covariance_MM = delong(test.labels_NC[:, 0], scores_NM, test.people)
         contrast_M = np.repeat([1.0, -1.0], len(gap_M)) / len(gap_M)
         variance = float(contrast_M @ covariance_MM @ contrast_M)
         return OfTask(gap_M.reshape(len(runs), len(complete)), variance)
 
-    def scores(self, key: tuple[Any, ...]) -> np.ndarray:
+    def scores(self, unit: Unit) -> np.ndarray:
         """The scores (N,) of a unit."""
-        task, size, encoder, method, draw = key
-        name = "_".join([task, size, str(draw), encoder, method]).replace(" ", "-")
-        return read_arrays(self.out / "scores" / f"{name}.npz")["scores"].astype(np.float64)
+        return read_arrays(self.out / "scores" / f"{unit.name}.npz")["scores"].astype(np.float64)
 
 
 # Results ------------------------------------------------------------------------------------------------

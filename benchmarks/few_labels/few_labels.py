@@ -22,15 +22,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import differences
 import label_tasks
 import numpy as np
 import torch
-from label_methods import FLOORS, TRAINED, Place, regression, trained
+from differences import FLOORS, SIZES, Unit
+from label_methods import TRAINED, Place, regression, trained
 
 from mrm.data.records import Records
 from mrm.evaluation import floors
@@ -41,25 +40,9 @@ from mrm.runs.kept_models import read_arrays, write_arrays
 from mrm.statistics import ranking
 from mrm.system.errors import MRMError
 
-SIZES = {"10": 10, "50": 50, "250": 250, "all": None}
 DRAWS, FIRST = 5, "both"  # FIRST: the arm whose encoders try every method
 METHODS = ("probe", *TRAINED, "ensemble")
 MAIN = ("full", "lora", "last-2", "published")
-
-
-class Unit(NamedTuple):
-    """One measurement; of a floor, which has no encoder, the encoder is its own name."""
-
-    task: str
-    labels: str
-    draw: int
-    encoder: str
-    method: str
-
-    @property
-    def name(self) -> str:
-        """The name of its file of scores."""
-        return "_".join([self.task, self.labels, str(self.draw), self.encoder, self.method]).replace(" ", "-")
 
 
 def main() -> None:
@@ -123,7 +106,7 @@ def draws(size: str) -> range:
 
 def finished(out: Path) -> set[Unit]:
     """The units that have their line; a last line that a kill has cut is not one."""
-    return {Unit(*(row[field] for field in Unit._fields)) for row in differences.lines(out / "units.jsonl")}
+    return {Unit.of(row) for row in differences.lines(out / "units.jsonl")}
 
 
 def work(options: argparse.Namespace, encoders: dict[str, Path], plan: list[Unit]) -> None:
@@ -198,7 +181,7 @@ def random_encoder(out: Path, like: Path, number: int) -> Path:
     if not (folder / "config.json").is_file():
         model = model_folder.load_as(like, MRM)
         with noise.seeded(number):
-            model_folder.save(folder, MRM(replace(model.config)), tokenizer=model.tokenizer)
+            model_folder.save(folder, MRM(model.config), tokenizer=model.tokenizer)
     return folder
 
 

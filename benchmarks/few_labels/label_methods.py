@@ -27,7 +27,6 @@ from mrm.recipes.finetune_recipes import published_training, tiny_modern
 from mrm.training.config import TrainConfig
 
 STEPS, BATCH, MEMBERS = 40, 16, 3  # of every fine-tuning; members of an ensemble, which share the steps
-FLOORS = ("hog", "pixels")
 
 
 @dataclass(frozen=True)
