@@ -9,12 +9,7 @@ import pytest
 
 from mrm.corpora import described, description, prepare
 from mrm.corpora.contract import Options
-from tests.support.corpora.official import read_with_images
-
-
-def published_rows(file: Path) -> list[dict[str, str]]:
-    with gzip.open(file, "rt", newline="") as lines:
-        return list(csv.DictReader(lines))
+from tests.support.corpora.official import published_rows, read_with_images
 
 
 @pytest.mark.slow

@@ -1,13 +1,21 @@
 """The tables that publishers distribute, read as if every image of theirs were there."""
 
+import csv
+import gzip
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from mrm.corpora import described, described_tables, description
-from mrm.corpora.contract import Release, read_table
+from mrm.corpora.contract import Release
 from mrm.corpora.options import Options
+
+
+def published_rows(file: Path) -> list[dict[str, str]]:
+    """The rows of a published table, compressed by gzip, as Python's own modules read them."""
+    with gzip.open(file, "rt", newline="") as lines:
+        return list(csv.DictReader(lines))
 
 
 def read_as_if_complete(
@@ -15,7 +23,7 @@ def read_as_if_complete(
 ) -> Release:
     """What `corpus` reads of a published table, copied to `folder` as `table`; `image_of` a row names its image."""
     (folder / table).write_bytes(published.read_bytes())
-    return read_with_images(corpus, folder, [image_of(row) for row in read_table(folder / table, ())])
+    return read_with_images(corpus, folder, [image_of(row) for row in published_rows(published)])
 
 
 def read_with_images(corpus: str, folder: Path, names: list[str]) -> Release:
