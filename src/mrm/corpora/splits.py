@@ -145,5 +145,4 @@ def as_listed(records: Records, release: Release, policy: str = "") -> Records:
     records = resolve_uncertain(records, chosen)
     if not release.unstated_absent:
         return records
-    labels = np.nan_to_num(records.labels_NC).tolist()
-    return replace(records, rows=[replace(r, labels=tuple(own)) for r, own in zip(records, labels, strict=True)])
+    return records.with_labels(np.nan_to_num(records.labels_NC))

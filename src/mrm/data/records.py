@@ -110,6 +110,15 @@ class Records(Sequence[Record]):
         """The records for which `condition` holds."""
         return replace(self, rows=[r for r in self.rows if condition(r)])
 
+    def with_labels(
+        self, labels_NC: np.ndarray, classes: Sequence[str] | None = None, kind: LabelKind | None = None
+    ) -> Records:
+        """The records with other labels (N, C), by default of the same classes and kind."""
+        rows = [replace(r, labels=tuple(own)) for r, own in zip(self.rows, labels_NC.tolist(), strict=True)]
+        return replace(
+            self, rows=rows, classes=self.classes if classes is None else tuple(classes), kind=kind or self.kind
+        )
+
     @property
     def labels_NC(self) -> np.ndarray:
         """(N, C) float64: 1, 0, NaN = not stated, -1 = uncertain."""

@@ -10,7 +10,6 @@ gives a soft label for each class (Hinton et al. 2015, arXiv:1503.02531). A stat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +56,7 @@ def taught(config: FinetuneConfig, target: Target, train: Records, teachers: Seq
     labels_NC, share = train.labels_NC, config.teacher_share
     mixed_NC = share * values_NC + (1 - share) * labels_NC
     soft_NC = np.where(np.isnan(mixed_NC), np.where(np.isnan(labels_NC), values_NC, labels_NC), mixed_NC)
-    rows = [replace(row, labels=tuple(labels_C.tolist())) for row, labels_C in zip(train, soft_NC, strict=True)]
-    return replace(
-        train, rows=rows, kind="numbers" if target.kind == "numbers" and not target.probabilistic else "shares"
-    )
+    return train.with_labels(soft_NC, kind="shares" if target.probabilistic else "numbers")
 
 
 def kept_logits(config: FinetuneConfig, target: Target, train: Records, teachers: Sequence[Classifier]) -> np.ndarray:
