@@ -3,30 +3,27 @@
 # Shapes: N records, B samples, C classes
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 from torch import Tensor
 
 from mrm.data.records import Records
-from mrm.statistics.numbers_and_levels import agreement, confusion
 from mrm.system.errors import RecordError
-from mrm.targets.target import Report, Target, bad_record
+from mrm.targets.target import OneAnswer, Target, bad_record
 
 SUM = 1e-3  # by which shares may miss 1
 
 
-class Multiclass(Target):
+class Multiclass(OneAnswer):
     """One class of several. A table has a column for each class, with 1 for the true one, and 0 or nothing for the others.
 
     Shares (soft labels) are as likely as the classes are, and sum to 1.
     """
 
     name = "multiclass"
-    independent = False
+    independent = ordered = False
 
     @classmethod
     def of_training(cls, records: Records) -> Target:
@@ -57,9 +54,7 @@ class Multiclass(Target):
         if (wrong_N := stated_N & (sums_N < 1 - SUM)).any():
             advice = "give one of them 1, or leave all of them empty"
             raise bad_record(records, wrong_N, f"has labels, but none of the classes {names}", advice)
-        filled_NC = np.where(stated_N[:, None], np.nan_to_num(labels_NC), np.nan)
-        rows = [replace(row, labels=tuple(labels_C.tolist())) for row, labels_C in zip(records, filled_NC, strict=True)]
-        return replace(records, rows=rows)
+        return records.with_labels(np.where(stated_N[:, None], np.nan_to_num(labels_NC), np.nan))
 
     def of_study(self, labels_NC: np.ndarray) -> np.ndarray:
         """Raises RecordError for images of different classes."""
@@ -84,12 +79,9 @@ class Multiclass(Target):
 
     def scores(self, logits_BC: np.ndarray) -> np.ndarray:
         """Log odds of each class against all others."""
-        odds = []
-        for c in range(logits_BC.shape[1]):
-            others_BC = np.delete(logits_BC, c, axis=1).astype(np.float64)
-            largest_B = others_BC.max(axis=1)
-            odds.append(logits_BC[:, c] - largest_B - np.log(np.exp(others_BC - largest_B[:, None]).sum(axis=1)))
-        return np.stack(odds, axis=1)
+        exact_BC = logits_BC.astype(np.float64)
+        others = [np.delete(exact_BC, c, axis=1) for c in range(exact_BC.shape[1])]
+        return exact_BC - np.stack([logsumexp(others_BC, axis=1) for others_BC in others], axis=1)
 
     @property
     def answer(self) -> dict[str, type]:
@@ -107,24 +99,12 @@ class Multiclass(Target):
         accuracy = float(right_N.mean()) if len(right_N) else float("nan")
         return {**super().validated(labels_NC, logits_NC), "val_accuracy": accuracy}
 
-    def report(
-        self,
-        labels_NC: np.ndarray,
-        values_NC: np.ndarray,
-        groups: Sequence[Hashable] | None = None,
-        draws: int = 2000,
-        seed: int = 0,
-    ) -> Report:
-        """AUROC and average precision of each class against the others; of the whole also accuracy and Cohen's kappa."""
-        report = super().report(labels_NC, values_NC, groups, draws, seed)
-        whole = agreement(*self._pairs(labels_NC, values_NC), len(self.classes), False, groups, draws, seed)
-        return {**report, "mean": {**report["mean"], **whole}}
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """The classes."""
+        return self.classes
 
-    def confusion(self, labels_NC: np.ndarray, values_NC: np.ndarray) -> tuple[tuple[str, ...], np.ndarray] | None:
-        """Of the likeliest classes."""
-        return self.classes, confusion(*self._pairs(labels_NC, values_NC), len(self.classes))
-
-    def _pairs(self, labels_NC: np.ndarray, values_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The number of the true class, -1 where it is not stated, and that of the likeliest one."""
+    def called(self, labels_NC: np.ndarray, values_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The true class and the likeliest one."""
         stated_N = ~np.isnan(labels_NC).any(axis=1)
         return np.where(stated_N, np.nan_to_num(labels_NC).argmax(axis=1), -1), values_NC.argmax(axis=1)

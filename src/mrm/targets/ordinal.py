@@ -8,8 +8,6 @@ calibration and sets are those of any finding. Their probabilities are made to f
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,18 +15,17 @@ import torch
 from torch import Tensor
 
 from mrm.data.records import Records
-from mrm.statistics.numbers_and_levels import agreement, confusion
 from mrm.system.errors import RecordError
-from mrm.targets.target import Report, Target, bad_record
+from mrm.targets.target import OneAnswer, Target, bad_record
 
 MOST = 50  # levels
 STEP = re.compile(r"(.+) >= (\d+)")
 
 
-class Ordinal(Target):
+class Ordinal(OneAnswer):
     """Levels 0 to K of one column; `classes` are the K findings "column >= k"."""
 
-    name, kind = "ordinal", "numbers"
+    name, kind, ordered = "ordinal", "numbers", True
 
     @classmethod
     def of_training(cls, records: Records) -> Target:
@@ -77,14 +74,12 @@ class Ordinal(Target):
                 f"the levels are 0 to {top}, in whole numbers",
             )
         steps_NC = np.where(np.isnan(level_N)[:, None], np.nan, level_N[:, None] >= np.arange(1, top + 1))
-        rows = [replace(row, labels=tuple(steps_C.tolist())) for row, steps_C in zip(records, steps_NC, strict=True)]
-        return replace(records, rows=rows, classes=self.classes, kind="findings")
+        return records.with_labels(steps_NC, self.classes, "findings")
 
     def as_stated(self, records: Records) -> Records:
         """The column of levels again."""
-        level_N = records.labels_NC.sum(axis=1)  # NaN where the steps are not stated
-        rows = [replace(row, labels=(float(level),)) for row, level in zip(records, level_N, strict=True)]
-        return replace(records, rows=rows, classes=self.columns, kind=self.kind)
+        level_N1 = records.labels_NC.sum(axis=1, keepdims=True)  # NaN where the steps are not stated
+        return records.with_labels(level_N1, self.columns, self.kind)
 
     def values(self, logits_BC: np.ndarray) -> np.ndarray:
         """Probabilities of each step, none above that of the step before."""
@@ -106,25 +101,12 @@ class Ordinal(Target):
         """The highest level whose probability is at least 0.5; None for an image without probabilities."""
         return [None if np.isnan(values_C).any() else int((values_C >= 0.5).sum()) for values_C in values_BC]
 
-    def report(
-        self,
-        labels_NC: np.ndarray,
-        values_NC: np.ndarray,
-        groups: Sequence[Hashable] | None = None,
-        draws: int = 2000,
-        seed: int = 0,
-    ) -> Report:
-        """AUROC and average precision of each step; of the levels accuracy, quadratic kappa and mean distance."""
-        report = super().report(labels_NC, values_NC, groups, draws, seed)
-        levels = agreement(*self._pairs(labels_NC, values_NC), len(self.classes) + 1, True, groups, draws, seed)
-        return {**report, "mean": {**report["mean"], **levels}}
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """The levels."""
+        return tuple(map(str, range(len(self.classes) + 1)))
 
-    def confusion(self, labels_NC: np.ndarray, values_NC: np.ndarray) -> tuple[tuple[str, ...], np.ndarray] | None:
-        """Of the levels."""
-        levels = len(self.classes) + 1
-        return tuple(map(str, range(levels))), confusion(*self._pairs(labels_NC, values_NC), levels)
-
-    def _pairs(self, labels_NC: np.ndarray, values_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The true level, -1 where it is not stated, and the predicted one."""
+    def called(self, labels_NC: np.ndarray, values_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The true level and the predicted one."""
         stated_N = ~np.isnan(labels_NC).any(axis=1)
         return np.where(stated_N, np.nansum(labels_NC, axis=1), -1), (values_NC >= 0.5).sum(axis=1)

@@ -17,6 +17,7 @@ from mrm.data.records import Records, resolve_uncertain
 from mrm.statistics import ranking
 from mrm.statistics.calibration import calibrated_probabilities
 from mrm.statistics.intervals import Estimate
+from mrm.statistics.numbers_and_levels import agreement, confusion
 from mrm.system.errors import MRMError, RecordError, RunError
 
 Report = dict[str, dict[str, Estimate]]
@@ -145,6 +146,39 @@ class Multilabel(Target):
     """Findings that may be present each for itself."""
 
     name = "multilabel"
+
+
+class OneAnswer(Target):
+    """One of several classes or levels is true of an image, so a test also shows how often each true one was called each."""
+
+    ordered: ClassVar[bool]  # whether a distance between two of them has a meaning
+
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """The names of the classes or levels."""
+        raise NotImplementedError
+
+    def called(self, labels_NC: np.ndarray, values_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The number of the true one (N,), -1 where it is not stated, and of the predicted one (N,)."""
+        raise NotImplementedError
+
+    def report(
+        self,
+        labels_NC: np.ndarray,
+        values_NC: np.ndarray,
+        groups: Sequence[Hashable] | None = None,
+        draws: int = 2000,
+        seed: int = 0,
+    ) -> Report:
+        """AUROC and average precision of each output; of the whole also `mrm.statistics.numbers_and_levels.agreement`."""
+        report = super().report(labels_NC, values_NC, groups, draws, seed)
+        called = self.called(labels_NC, values_NC)
+        whole = agreement(*called, len(self.possible), self.ordered, groups, draws, seed)
+        return {**report, "mean": {**report["mean"], **whole}}
+
+    def confusion(self, labels_NC: np.ndarray, values_NC: np.ndarray) -> tuple[tuple[str, ...], np.ndarray] | None:
+        """Of the classes or levels."""
+        return self.possible, confusion(*self.called(labels_NC, values_NC), len(self.possible))
 
 
 def bad_record(records: Records, wrong_N: np.ndarray, what: str, advice: str) -> RecordError:
