@@ -47,9 +47,9 @@ class Origin:
     temperatures: tuple[str, ...] = ()  # the classes that have one
 
     @classmethod
-    def of(cls, path: Path, card: Card) -> Origin:
-        """That of the model in a folder or a run. Raises CheckpointError."""
-        digest = f"{model_folder.weights_digest(path)}-{card.digest()}"
+    def of(cls, path: Path, card: Card, weights: str = "") -> Origin:
+        """That of the model in a folder or a run, whose weights are read unless their digest is given. Raises CheckpointError."""
+        digest = f"{weights or model_folder.weights_digest(path)}-{card.digest()}"
         calibrated_on = Path(card.calibration.get("records", "")).name
         return cls(Path(path).resolve().name, digest, calibrated_on, tuple(card.temperatures))
 

@@ -23,6 +23,9 @@ from mrm.system.partial_results import Row
 if TYPE_CHECKING:
     import pydicom
 
+    from mrm.data.headers import Bytes, StoredImage
+    from mrm.data.images import ImageFile
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -49,14 +52,17 @@ class Delivery:
                 "dicomweb://HOST/PATH"
             )
 
-    def refuse_persons(self, record: Record) -> None:
-        """Raises MaskError for an image that may name a person, if results are to be de-identified. Raises ImageError."""
+    def refuse_persons(self, image: Path | Bytes | StoredImage | ImageFile, name: str) -> None:
+        """Raises MaskError for an image that may name a person, if results are to be de-identified. Raises ImageError.
+
+        An image that is open already is not fetched again.
+        """
         if not self.deidentified:
             return
         from mrm.data import images, personal_marks
 
-        if marks := personal_marks.marks(images.open_image(record.image)):
-            raise MaskError(f"{record.name}: may name a person: {'; '.join(marks)}")
+        if marks := personal_marks.marks(images.open_image(image)):
+            raise MaskError(f"{name}: may name a person: {'; '.join(marks)}")
 
     def send(self, made: pydicom.Dataset, file: str, record: Record) -> None:
         """Write an object as `file`, and store it unless the archive of the record has it. Raises OutputError, ArchiveError."""
@@ -95,15 +101,16 @@ class Reports:
     def of_study(self, row: Row, numbers: Sequence[int]) -> str:
         """Send the report of the images of these numbers, which are one study; returns why there is none, or nothing."""
         try:
-            for number in numbers:
-                self.delivery.refuse_persons(self.records[number])
-            sources = [dicom_source(self.records[number]) for number in numbers]
+            used = [self.records[number] for number in numbers]
+            for record in used:
+                self.delivery.refuse_persons(record.image, record.name)
+            sources = [dicom_source(record) for record in used]
             made = dicom_sr.report(sources, self.rules, row, self.origin, self.settings)
         except UnreachableError:
             raise
         except ImageError as error:  # the findings have been computed, and are worth keeping
             return str(error)
-        self.delivery.send(made, f"{self.names[numbers[0]]}.sr.dcm", self.records[numbers[0]])
+        self.delivery.send(made, f"{self.names[numbers[0]]}.sr.dcm", used[0])
         return ""
 
 

@@ -128,7 +128,7 @@ class Captures:
         from mrm.data.dicom import header as read_header
 
         try:
-            self.delivery.refuse_persons(record)
+            self.delivery.refuse_persons(record.image, record.name)
             source = read_header(record.image, record.name)
             for number, (overlay_HW3, row) in enumerate(zip(overlays, rows, strict=True), 1):
                 finding = row["finding"]

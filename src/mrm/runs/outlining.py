@@ -71,7 +71,7 @@ def outline(
     predictor = Predictor(network, precision=reading.precision)
     settings = {"slide": slide, "dicom_seg": dicom, "store": store, "deidentified": deidentified}
     work = Work("outlining", network, model, records, make_folder(Path(out)), reading, settings)
-    origin = Origin.of(model, network.card) if dicom else None
+    origin = Origin.of(model, network.card, work.settings["model"]) if dicom else None
     work.run_singly(
         lambda index: outline_one(predictor, records[index], work.out / names[index], slide, delivery, origin)
     )
@@ -97,7 +97,7 @@ def outline_one(
     if origin and opened.dataset is not None:
         settings = "sliding windows" if slide else ""
         try:
-            delivery.refuse_persons(record)
+            delivery.refuse_persons(opened, record.name)
             made = dicom_seg.segmentation(opened.dataset, record.name, mask_HW, classes, origin, settings)
         except MaskError as error:  # the mask has been written, and is worth keeping
             warnings.warn(f"{error}; only the PNG is written", stacklevel=1)
