@@ -45,8 +45,9 @@ def check_labels(
     `sample_labels` writes it, is used. With `out`, writes `agreement.json` and `disagreements.csv` with the sentences that
     decided. Returns the measures of each finding and their means, under "mean". Raises RecordError.
     """
-    classes = _common_classes(labelled, truth)
-    by_machine, by_hand = (Records.load(path, classes) for path in (labelled, truth))
+    tables = [Records.load(path) for path in (labelled, truth)]
+    classes = _common_classes(*tables)
+    by_machine, by_hand = (_with_labels(table, classes) for table in tables)
     filled = by_hand.where(lambda row: any(value == value for value in row.labels))
     if not filled:
         raise RecordError(f"{truth}: none of its {len(by_hand):,} records has a label yet; fill in 1, 0 or -1")
@@ -76,24 +77,29 @@ def check_labels(
 # Two files of labels ------------------------------------------------------------------------------------
 
 
-def _common_classes(labelled: Path, truth: Path) -> tuple[str, ...]:
+def _common_classes(labelled: Records, truth: Records) -> tuple[str, ...]:
     """The columns that hold labels in both files. Raises RecordError if there is none."""
-    columns = [_label_columns(path) for path in (labelled, truth)]
+    columns = [_label_columns(records) for records in (labelled, truth)]
     classes = tuple(name for name in columns[0] if name in columns[1])
     if not classes:
         raise RecordError(
-            f"{truth}: has no column of labels that {labelled} has too; there: {', '.join(columns[0]) or 'none'}; here: "
-            f"{', '.join(columns[1]) or 'none'}"
+            f"{truth.source}: has no column of labels that {labelled.source} has too; there: "
+            f"{', '.join(columns[0]) or 'none'}; here: {', '.join(columns[1]) or 'none'}"
         )
     return classes
 
 
-def _label_columns(path: Path) -> list[str]:
+def _label_columns(records: Records) -> list[str]:
     """The columns of a table whose cells are all 1, 0, -1 or empty."""
-    rows = Records.load(path).rows
-    names = dict.fromkeys(name for row in rows for name in row.extra)
+    names = dict.fromkeys(name for row in records for name in row.extra)
     candidates = [n for n in names if n not in (*RESERVED, WEIGHT) and n.lower() not in ATTRIBUTES]
-    return [n for n in candidates if all(row.extra.get(n, "") in VALUES for row in rows)]
+    return [n for n in candidates if all(row.extra.get(n, "") in VALUES for row in records)]
+
+
+def _with_labels(records: Records, classes: tuple[str, ...]) -> Records:
+    """The records with these columns, which are all 1, 0, -1 or empty, as their labels."""
+    labels = [[float(row.extra.get(name) or "nan") for name in classes] for row in records]
+    return records.with_labels(np.array(labels), classes)
 
 
 def _pairs(by_machine: Records, by_hand: Records) -> list[tuple[Record, Record]]:
@@ -128,8 +134,8 @@ def _warn_of_missing(by_hand: Records, filled: Records, pairs: Sequence[object],
 
 def _values(rows: Sequence[Record], classes: tuple[str, ...], uncertain: str) -> np.ndarray:
     """Labels (N, C): empty is absent, uncertain as asked for."""
-    absent = [replace(row, labels=tuple(0.0 if v != v else v for v in row.labels)) for row in rows]
-    return resolve_uncertain(Records(absent, classes), uncertain).labels_NC
+    stated = Records(rows, classes)
+    return resolve_uncertain(stated.with_labels(np.nan_to_num(stated.labels_NC)), uncertain).labels_NC
 
 
 def _weights(truth: Path, rows: Sequence[Record]) -> np.ndarray | None:

@@ -30,7 +30,7 @@ def sample_labels(labelled: Path, out: Path, count: int = 100, seed: int = 0, cl
     check_suffix(out, SUFFIXES)
     records = Records.load(labelled, classes or None)
     spare_inputs([labelled], records, [out])
-    reports = replace(records, rows=rows_as_reports(records))
+    reports = replace(records, rows=[row for row in rows_as_reports(records) if row.report])
     if count < 1 or len(reports) < count:
         raise RunError(
             f"{labelled}: has {len(reports):,} reports; --n must be from 1 to {len(reports):,}, not {count:,}"

@@ -140,12 +140,7 @@ def _warn_of_notes(records: Records, notes: Mapping[str, str]) -> None:
 
 def _sentence_rows(records: Records, decided: Labelled, notes: Mapping[str, str]) -> Iterator[dict[str, object]]:
     """A row for each decision on each report. The images of a study that share a report have one row between them."""
-    written = set()
-    for row in records:
-        key = (row.patient, row.study or row.name, row.report)
-        if key in written:
-            continue
-        written.add(key)
+    for row in rows_as_reports(records):
         known: dict[str, object] = {"image_path": row.name, "patient_id": row.patient, "study_id": row.study}
         if note := notes[row.report]:
             yield known | {"note": note}
@@ -168,9 +163,8 @@ def _summary(labelled: Records) -> str:
 
 
 def rows_as_reports(records: Records) -> list[Record]:
-    """One record for each report: the first image of each study, or of each record of unknown study."""
+    """One record for each report, which may be empty: the first image of each study, or of each record of unknown study."""
     first: dict[tuple[str, str, str], Record] = {}
     for row in records:
-        if row.report:
-            first.setdefault((row.patient, row.study or row.name, row.report), row)
+        first.setdefault((row.patient, row.study or row.name, row.report), row)
     return list(first.values())
