@@ -25,7 +25,7 @@ from mrm.models.mrm import MRM
 from mrm.recipes import FINETUNE, PRETRAIN, PretrainConfig, Recipe, find, read_yaml
 from mrm.runs.finetuning import classifier
 from mrm.runs.pretraining import initial_tokenizer, new_model, pretrain_data, pretrain_task
-from mrm.runs.stage_times import READING, Stage, StepBench, loader_stages, rate_of
+from mrm.runs.stage_times import READING, Stage, StepBench, loader_stages, rate_of, spread
 from mrm.runs.step_memory import StepMemory, memory_advice, memory_of
 from mrm.system import hardware
 from mrm.system.durations import duration
@@ -274,11 +274,6 @@ def step_advice(diagnosis: Diagnosis) -> list[str]:
 
 
 # What is measured -------------------------------------------------------------------------------------
-
-
-def spread(records: Records, count: int) -> Records:
-    """So many records, spread evenly from the first to the last."""
-    return records.select(np.unique(np.linspace(0, len(records) - 1, count).round().astype(int)))
 
 
 def micro_batch(training: TrainConfig, device: torch.device) -> int:

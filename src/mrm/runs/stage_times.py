@@ -19,6 +19,7 @@ import torch
 
 from mrm.data import augmentation, headers, images
 from mrm.data.config import CropConfig
+from mrm.data.records import Records
 from mrm.data.samples import LabelData, PretrainData
 from mrm.system import hardware
 from mrm.system.errors import ImageError
@@ -51,6 +52,11 @@ def rate_of(stages: Sequence[Stage]) -> float:
 
 
 # Reading ----------------------------------------------------------------------------------------------
+
+
+def spread(records: Records, count: int) -> Records:
+    """So many records, spread evenly from the first to the last."""
+    return records.select(np.unique(np.linspace(0, len(records) - 1, count).round().astype(int)))
 
 
 def loader_stages(data: PretrainData | LabelData) -> tuple[list[Stage], dict[str, str]]:

@@ -27,7 +27,7 @@ from mrm.data.samples import LabelData
 from mrm.models import encoder, noise
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.recipes import FinetuneConfig
-from mrm.runs.stage_times import StepBench, Stopwatch
+from mrm.runs.stage_times import StepBench, Stopwatch, spread
 from mrm.system import hardware
 from mrm.system.durations import duration, seconds_of
 from mrm.system.errors import ImageError, RunError
@@ -240,17 +240,16 @@ def _cost(config: FinetuneConfig, start: Any, tried: Records, size: int, threads
 
 def readable_sample(train: Records, config: FinetuneConfig) -> Records:
     """Some records, spread evenly, whose images can be read. Raises RunError if there is none."""
-    places = np.unique(np.linspace(0, len(train) - 1, SAMPLE).round().astype(int))
-    readable, reason = [], ""
-    for place in places:
+    tried, readable, reason = spread(train, SAMPLE), [], ""
+    for index, record in enumerate(tried):
         try:
-            images.read(train[int(place)].image)
-            readable.append(place)
+            images.read(record.image)
+            readable.append(index)
         except (ImageError, OSError) as error:
             reason = reason or str(error)
     if not readable:
-        raise RunError(f"{config.train}: none of {len(places)} images tried could be read; first error: {reason}")
-    return train.select(np.array(readable))
+        raise RunError(f"{config.train}: none of {len(tried)} images tried could be read; first error: {reason}")
+    return tried.select(readable)
 
 
 def sizes_of(config: FinetuneConfig, start: Any, tried: Records) -> list[int]:
