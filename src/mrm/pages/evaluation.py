@@ -69,6 +69,17 @@ def _write_curves(out: Path, panels: Sequence[Panel], calibrated: bool) -> None:
 
 def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str], n: int) -> Iterator[str]:
     """What a reader must know before the numbers, as sentences."""
+    yield from warnings_of_records(results, n)
+    auroc = {name: report[name]["auroc"] for name in classes}
+    positives = {name: e.positives or 0 for name, e in auroc.items() if e.defined}
+    if rare := [f"{name} ({count})" for name, count in positives.items() if count < FEW_POSITIVES]:
+        yield f"Fewer than {FEW_POSITIVES} positive records of {', '.join(rare)}: the intervals are wide and rough."
+    if auroc and not any(e.defined for e in auroc.values()):
+        yield "No class has both positive and negative records, so nothing could be measured."
+
+
+def warnings_of_records(results: dict[str, Any], n: int) -> Iterator[str]:
+    """Those of the warnings that are about the records, whatever was predicted of them."""
     overlaps = results.get("overlap") or []
     for overlap in [overlaps] if isinstance(overlaps, str) else overlaps:
         other_set = "calibration" if overlap.endswith("with calibration") else "training"
@@ -77,9 +88,3 @@ def warnings_of(results: dict[str, Any], report: Report, classes: Sequence[str],
     yield from results.get("uncertain_thresholds") or []
     if n < FEW_RECORDS:
         yield f"Only {n:,} records were tested. The intervals are wide; read them before the numbers."
-    auroc = {name: report[name]["auroc"] for name in classes}
-    positives = {name: e.positives or 0 for name, e in auroc.items() if e.defined}
-    if rare := [f"{name} ({count})" for name, count in positives.items() if count < FEW_POSITIVES]:
-        yield f"Fewer than {FEW_POSITIVES} positive records of {', '.join(rare)}: the intervals are wide and rough."
-    if auroc and not any(e.defined for e in auroc.values()):
-        yield "No class has both positive and negative records, so nothing could be measured."

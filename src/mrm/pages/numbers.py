@@ -3,7 +3,7 @@
 # Shapes: N records, C columns
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from mrm.data.display import MUTED, SERIES
 from mrm.pages import figures
-from mrm.pages.layout import FEW_RECORDS, MAX_UNREADABLE_LISTED, Report, template
+from mrm.pages.evaluation import warnings_of_records
+from mrm.pages.layout import MAX_UNREADABLE_LISTED, Report, template
 from mrm.system.files import write_whole
 
 if TYPE_CHECKING:
@@ -47,18 +48,10 @@ def write_numbers_page(
         evidence=evidence,
         rows=[(name, [(title, report[name][key]) for key, title in TITLES.items()]) for name in names],
         plots=[(name, scatter_svg(name, true_NC[:, c], predicted_NC[:, c])) for c, name in enumerate(names)],
-        warnings=list(_warnings(results, len(true_NC))),
+        warnings=list(warnings_of_records(results, len(true_NC))),
         listed=MAX_UNREADABLE_LISTED,
     )
     return write_whole(Path(out) / "index.html", page.encode())
-
-
-def _warnings(results: dict[str, Any], n: int) -> Iterator[str]:
-    for overlap in results.get("overlap") or []:
-        yield f"Overlap with training: {overlap}"
-    yield from results.get("repeats") or []
-    if n < FEW_RECORDS:
-        yield f"Only {n:,} records were tested. The intervals are wide; read them before the numbers."
 
 
 def scatter_svg(name: str, true_N: np.ndarray, predicted_N: np.ndarray) -> Markup:
