@@ -181,7 +181,7 @@ def evidence(card: Card, scores: Scored, by: Sequence[str], draws: int, seed: in
     if not rules.target.probabilistic:
         return Evidence(outliers=outliers, people=people(records))
     p = predictions_of(rules, scores)
-    raw_NC = rules.raw().probabilities(scores.logits_NC)
+    raw_NC = rules.target.values(scores.logits_NC)  # without temperatures: what the network itself says
     points = {
         name: calibration.operating_point(p.labels_NC[:, c], p.probabilities_NC[:, c], rules.thresholds[name], patients)
         for c, name in enumerate(p.classes)

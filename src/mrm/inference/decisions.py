@@ -8,7 +8,7 @@ the service agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from torch import Tensor
@@ -98,12 +98,6 @@ class DecisionRules:
         if (wrong_C := self.temperature_C <= 0).any():
             raise ValueError(f"temperatures must be above 0, not {self.temperature_C[wrong_C][0]:g}")
         return logits_BC / self.temperature_C
-
-    def raw(self) -> DecisionRules:
-        """The rules without temperatures, thresholds and sets: what the network itself says."""
-        return replace(
-            self, temperature_C=np.ones(len(self.classes)), threshold_C=np.full(len(self.classes), np.nan), sets={}
-        )
 
     def outlier_scores(self, features_BD: np.ndarray) -> np.ndarray | None:
         """How unlike known images each one is (B,); None where the model does not know outliers."""

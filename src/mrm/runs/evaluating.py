@@ -128,19 +128,18 @@ def evaluate_findings(
     twice = repeats(tested, prints, "the test set")
     warn_of([*leaks, *twice])
     scores = score(network, tested, records, reading)
-    rules = DecisionRules.of(card, tested.classes)
-    predictions = predictions_of(rules, scores)
+    predictions = predictions_of(DecisionRules.of(card, tested.classes), scores)
     compared = predictions.labels_NC, predictions.probabilities_NC
-    report = rules.target.report(*compared, predictions.patients, draws, seed)
+    report = target.report(*compared, predictions.patients, draws, seed)
     subgroups_and_calibration = evidence(card, scores, by, draws, seed)
     results = summary(
         model, card, records, tested, predictions, report, scores.unreadable, leaks, subgroups_and_calibration
     )
     results |= {"repeats": twice, "precision": reading.precision, "crop_borders": reading.crop_borders}
     results |= {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
-    results |= {"target": rules.target.name, "confusion": confusion_of(rules.target.confusion(*compared))}
+    results |= {"target": target.name, "confusion": confusion_of(target.confusion(*compared))}
     write_results(out, results, predictions)
-    write_page = write_evaluation_page if rules.target.probabilistic else write_numbers_page
+    write_page = write_evaluation_page if target.probabilistic else write_numbers_page
     write_page(out, results, report, *compared, predictions.classes, subgroups_and_calibration)
     note_test(model, results)
     return results

@@ -75,8 +75,8 @@ def finetune(config: FinetuneConfig) -> Path:
     warn_of([*overlaps(seen, val, "validation", prints=prints), *repeats(val, prints, "the validation set")])
     if config.probe_first and not (Path(config.out) / "last").exists():
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
-    error = None if target.independent else target.error
-    task, training = ClassifyTask(model, LabelLoss(config.loss, taught_train.labels_NC, error)), config.training
+    loss = LabelLoss(config.loss, taught_train.labels_NC, target.error)
+    task, training = ClassifyTask(model, loss), config.training
     training, validate, order = training.shortened(config.max_steps), validation(config, target, val), order_of(train)
     if config.lr == "auto":
         writer = model_writer(card, seen)

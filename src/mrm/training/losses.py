@@ -72,7 +72,7 @@ class LabelLoss(nn.Module):
 
     Weights are those of the training labels: positives and negatives of a class then count alike, and a class as much as
     without weights. A class with one label value keeps weights of 1. A label of 0.7 (a soft one) is 0.7 of a positive and
-    0.3 of a negative. `error` is that of a target (`mrm.targets`) whose outputs are no findings of their own, for "bce" alone.
+    0.3 of a negative. `error` is that of a target (`mrm.targets`), for "bce" alone; by default that of findings.
     """
 
     weights_2C: Tensor
