@@ -19,8 +19,8 @@ def of_studies(scores: Scored, pool: Pool | None, views: Views, target: Target) 
     """One record for each study of scored images, named by its images; with `pool` None the images, without laterals.
 
     The target says what the label of a study is: it has a finding if any of its images is labelled with it, and lacks it if
-    any is labelled without it and none with it. A study that has only lateral images, with views "frontal", is named as unreadable. Raises RunError where
-    nothing is left.
+    any is labelled without it and none with it. A study that has only lateral images, with views "frontal", is named as
+    unreadable. Raises RunError where nothing is left.
     """
     records = scores.records
     if pool is None:

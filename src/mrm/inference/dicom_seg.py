@@ -59,9 +59,7 @@ def segmentation(
             **origin.equipment("segmenter"),
         )
         _drop_measures_without_thickness(made)
-        if (
-            "PatientOrientation" not in made
-        ):  # wanted where no plane has a position, as in a radiograph (PS3.3, C.7.6.1)
+        if "PatientOrientation" not in made:  # wanted where no plane has a position (PS3.3, C.7.6.1)
             made.PatientOrientation = known.get("PatientOrientation") or None
     return dicom_objects.finish(made, "mrm outlines")
 

@@ -1,7 +1,8 @@
 """Several classifiers as one: the mean of their logits.
 
 Each member's logits are divided by its own temperature first, so that none counts more because it is overconfident; the mean
-of logits is a geometric mean of odds. The numbers of a regression are averaged in the unit of its labels. The ensemble is calibrated as a whole afterwards, like any other classifier.
+of logits is a geometric mean of odds. The numbers of a regression are averaged in the unit of its labels. The ensemble is
+calibrated as a whole afterwards, like any other classifier.
 """
 
 # Shapes: B samples, C classes, H W pixels
@@ -75,8 +76,8 @@ def ensemble_of(members: Mapping[str, Classifier]) -> Ensemble:
                     f"{name} and {first_name} cannot be averaged: {field.name} is {_text(two)} in the first and {_text(one)} "
                     "in the second; an ensemble has models of the same classes, size and preprocessing"
                 )
-    shape = replace(
-        first.config, centre=tuple(0.0 for _ in first.config.centre), spread=tuple(1.0 for _ in first.config.spread)
+    shape = replace(  # each head gives numbers in the unit of the labels
+        first.config, centre=(0.0,) * len(first.config.centre), spread=(1.0,) * len(first.config.spread)
     )
     ensemble = Ensemble(EnsembleConfig(**asdict(shape), members=len(members)))
     for member, model in zip(ensemble.members, members.values(), strict=True):

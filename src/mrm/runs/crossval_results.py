@@ -118,14 +118,12 @@ def advice(config: CrossvalConfig, results: Mapping[str, Any]) -> list[str]:
             )
         else:
             lines.append(f"These records do not show the network to be better than logistic regression on {floor}.")
-    options = (
-        "--val VAL.csv" + (f" --init {config.init}" if config.init else "") + (" --scratch" if config.scratch else "")
-    )
-    options += f" --budget {config.budget}" if config.budget else ""
-    options += f" --image-size {config.image_size}" if config.image_size else ""
+    options = ["--val VAL.csv", f"--init {config.init}" if config.init else "", "--scratch" if config.scratch else ""]
+    options += [f"--budget {config.budget}" if config.budget else ""]
+    options += [f"--image-size {config.image_size}" if config.image_size else ""]
     lines.append(
-        f"next: mrm finetune {config.recipe} --train {config.records} {options} --out RUN, and test it on records that were "
-        "never used"
+        f"next: mrm finetune {config.recipe} --train {config.records} {' '.join(filter(None, options))} --out RUN, and test "
+        "it on records that were never used"
     )
     return lines
 

@@ -75,5 +75,5 @@ def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) 
         ]
     covered = {name: coverage for report in reports for name, coverage in report.sets.items()}
     overlaps = tuple(overlap for report in reports for overlap in report.overlaps)
-    told = tuple(note for report in reports for note in report.related)
-    return AuditReport(overlaps, covered, any(report.compared for report in reports), told)
+    related = tuple(note for report in reports for note in report.related)
+    return AuditReport(overlaps, covered, any(report.compared for report in reports), related)

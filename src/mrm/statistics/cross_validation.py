@@ -11,8 +11,7 @@ The interval is for the AUROC that models trained on so many records have on new
 2. Every patient serves twice: to test some models, and to train the others. That links the folds, and makes the first part
    too small (Bates et al. 2023, doi:10.1080/01621459.2023.2197686). How much a patient's contribution depends on the
    training records shows in how it differs between repeats; `LINKED` times that variance is added, of a paired difference
-   `LINKED_PAIRED` times. With one repeat it is
-   unknown, and the first part is doubled, which is too wide for most models.
+   `LINKED_PAIRED` times. With one repeat it is unknown, and the first part is doubled, which is too wide for most models.
 
 `benchmarks/crossval_coverage.py` simulates how often these intervals hold the truth.
 
@@ -33,10 +32,9 @@ from mrm.statistics.ranking import RankedScores, check_labels, check_scores, che
 
 Folds = NDArray[np.intp]
 
-LINKED, LINKED_PAIRED = (
-    1.75,
-    2.0,
-)  # of an AUROC, of a paired difference: by simulation; the benchmark tests them on other sets
+# Chosen by simulation; the benchmark tests them on other sets
+LINKED = 1.75  # of an AUROC
+LINKED_PAIRED = 2.0  # of a paired difference
 
 
 def cross_validated_auroc(

@@ -267,9 +267,8 @@ def wilson(hits_N: Array, positives: int, bootstrap: Bootstrap, weights_N: Array
     correction = (patients / max(patients - 1, 1)) / (n / max(n - 1, 1))  # 1 where each record is a patient
     spread = (np.bincount(patient_N, weights_N * (hits_N - share)) ** 2).sum() / weights_N.sum() ** 2 * correction
     mean_weight_G = np.bincount(patient_N, weights_N) / np.bincount(patient_N)
-    unanimous_n = (
-        mean_weight_G.sum() ** 2 / (mean_weight_G**2).sum()
-    )  # Kish 1965: one per patient, less for unequal weights
+    # Kish 1965: one per patient, less for unequal weights
+    unanimous_n = mean_weight_G.sum() ** 2 / (mean_weight_G**2).sum()
     effective_n = min(n, share * (1 - share) / spread) if patients > 1 and spread > 1e-15 else unanimous_n
     z = ndtri((1 + bootstrap.level) / 2)
     middle = (share + z * z / (2 * effective_n)) / (1 + z * z / effective_n)

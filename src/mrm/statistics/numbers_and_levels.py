@@ -75,9 +75,7 @@ def _of_numbers(
     true_N: Array, predicted_N: Array, stated_N: Mask, bootstrap: Bootstrap
 ) -> dict[str, tuple[float, Array]]:
     """Every measure and its draws (D,), NaN where undefined."""
-    middle = (
-        float(true_N[stated_N].mean()) if stated_N.any() else 0.0
-    )  # sums of squares lose no digits about the middle
+    middle = float(true_N[stated_N].mean()) if stated_N.any() else 0.0  # about it, sums of squares lose no digits
     y_N, x_N = np.where(stated_N, true_N - middle, 0.0), np.where(stated_N, predicted_N - middle, 0.0)
     error_N = x_N - y_N
     sums_NK = np.stack([stated_N, y_N, x_N, y_N**2, x_N**2, x_N * y_N, np.abs(error_N), error_N**2], axis=1)

@@ -30,7 +30,6 @@ def chances(labels: ArrayLike, count: int) -> Array:
                 rarity_N += of_value_N / of_value_N.sum()
                 cells += 1
     size_N = np.full(n, 1 / n) + (rarity_N / cells if cells else 1 / n)
-    chance_N = np.zeros(n)
     certain_N = np.zeros(n, dtype=bool)
     while True:  # records whose chance would exceed 1 are in for certain, and the others share the rest
         rest = count - certain_N.sum()
