@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
 
 from mrm.cli.command import commands
 from mrm.cli.output import end
@@ -19,6 +18,7 @@ from mrm.cli.shared_options import (
     Images,
     ImageSize,
     Precision,
+    Uncertain,
     Views,
     Workers,
 )
@@ -163,7 +163,7 @@ def probe(
     classes: tuple[str, ...] = (),
     images: Images = None,
     image_size: ImageSize = None,
-    uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
+    uncertain: Uncertain = "ignore",
     fractions: tuple[float, ...] = (0.01, 0.1, 1.0),
     seeds: int = 3,
     finetune: str = "",
@@ -188,7 +188,6 @@ def probe(
         test: records to test on.
         out: the folder to write: probe.json, index.html, label_efficiency.png and the scores of every fit.
         classes: label columns; by default all numeric columns of --train.
-        uncertain: what labels of -1 become.
 
     What is compared:
         init: up to eight encoders: models, classifiers, those of other programs (a folder, a file or timm:NAME=PATH), or
@@ -223,7 +222,7 @@ def crossval(
     classes: tuple[str, ...] = (),
     images: Images = None,
     image_size: ImageSize = None,
-    uncertain: Literal["ones", "zeros", "ignore"] = "ignore",
+    uncertain: Uncertain = "ignore",
     target: TargetName | None = None,
     settings: Path | None = None,
     scratch: bool = False,
@@ -250,7 +249,6 @@ def crossval(
         init: the model that every fine-tuning starts from; without it random weights of the recipe's encoder.
         out: the folder to write: crossval.json, index.html, predictions.csv, folds.csv and the scores of every fold.
         classes: label columns; by default all numeric columns of --records.
-        uncertain: what labels of -1 become.
 
     Folds:
         folds: how many; each class needs as many positive and negative patients.
@@ -269,8 +267,9 @@ def crossval(
     find(FINETUNE, recipe)  # refuses an unknown one at once
     from mrm import runs
 
-    end(len(runs.crossval(runs.CrossvalConfig(recipe, records, init, out, folds, repeats, val_share, classes, images, uncertain,
-        target, settings, scratch, image_size, budget, max_steps, floors, ensemble, seed, workers, device))["unreadable"]))  # fmt: skip
+    config = runs.CrossvalConfig(recipe, records, init, out, folds, repeats, val_share, classes, images, uncertain, target,
+        settings, scratch, image_size, budget, max_steps, floors, ensemble, seed, workers, device)  # fmt: skip
+    end(len(runs.crossval(config)["unreadable"]))
 
 
 def benchmark(

@@ -138,11 +138,12 @@ def finetune(config: FinetuneConfig) -> None:
         mrm finetune nih-1 --config settings.yaml --training.lr 1e-2
     """
     from mrm import runs
+    from mrm.targets import TARGETS
 
     run = runs.finetune(config)
     say(
         f"run {run}",
-        *([] if config.target in ("multiclass", "regression") else [f"next: mrm calibrate {run} --val {config.val}"]),
+        *([f"next: mrm calibrate {run} --val {config.val}"] if TARGETS[config.target].independent else []),
         f"next: mrm evaluate {run} --records TEST.csv --out {run}/test",
     )
 

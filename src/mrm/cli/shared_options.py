@@ -21,6 +21,7 @@ Budget = Annotated[
         "What is trained", "time of each fine-tuning, such as 5m; there are folds x repeats of them, all by one plan"
     ),
 ]
+Uncertain = Annotated[Literal["ones", "zeros", "ignore"], Shared("Data", "what labels of -1 become")]
 Batch = Annotated[int, Shared("Machine", "images computed at once")]
 Workers = Annotated[
     int | None,
