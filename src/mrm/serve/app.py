@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 import pydicom
@@ -18,12 +18,11 @@ from starlette.exceptions import HTTPException
 import mrm
 from mrm.data.eval_view import EvalView
 from mrm.inference.heat_maps import METHODS
-from mrm.inference.studies import Pool
 from mrm.serve import dicom_answers, uploads
 from mrm.serve.admission import Admission, Refused
 from mrm.serve.answers import NOTICE, About, Explanation, FilledReport, Prediction, Preview, Reconstruction
 from mrm.serve.decoding import DecodeProcesses
-from mrm.serve.forms import MAX_IMAGES, MAX_SEED, SIDE, Form, describe_form, read_form
+from mrm.serve.forms import MAX_IMAGES, MAX_SEED, POOL, SIDE, Form, describe_form, read_form
 from mrm.serve.limits import Limits
 from mrm.serve.log import Log
 from mrm.serve.metrics import Metric, RequestMetrics
@@ -50,14 +49,6 @@ ERROR_MEANINGS = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": meaning, "content": {"application/json": {"example": {"error": "the reason"}}}}
     for status, meaning in ERROR_MEANINGS.items()
-}
-
-
-POOL = {
-    "type": "string",
-    "enum": list(get_args(Pool)),
-    "default": "mean",
-    "description": "the mean or the largest of the logits of the images",
 }
 
 
@@ -121,6 +112,10 @@ class AppState:
         """The values of an image at the classifier's size, computed in a batch with others."""
         assert self.worker is not None
         return await self.worker.classify(image_HW)
+
+    async def classify_study(self, sent: Sequence[DecodedImage]) -> np.ndarray:
+        """The values (N, K) of the N images of a study."""
+        return np.stack([await self.classify(upload.image_HW) for upload in sent])
 
     @property
     def capabilities(self) -> list[str]:
@@ -195,12 +190,11 @@ def _add_findings(app: FastAPI, state: AppState) -> None:
         """One answer for all images of a study, as `mrm predict --by-study` gives it; the sender chooses the views."""
         form = await read_form(request, limits, MAX_IMAGES)
         state.require("predict")
-        pool, eval_view = form.choice("pool", get_args(Pool), "mean"), models.eval_view
+        pool, eval_view = form.pool, models.eval_view
         if eval_view is None:
             raise Refused(404, "a segmenter outlines one image at a time; send each to /predict")
         sent = [await state.decode(one, eval_view) for one in form.single_images]
-        values_NK = np.stack([await state.classify(upload.image_HW) for upload in sent])
-        return models.study_prediction(values_NK, sent, cast(Pool, pool))
+        return models.study_prediction(await state.classify_study(sent), sent, pool)
 
     explain_form = describe_form(
         finding={"type": "string", "enum": list(models.classes), "description": "the finding to explain"},
@@ -245,7 +239,7 @@ def _add_dicom(app: FastAPI, state: AppState) -> None:
         """The answer as a DICOM object: a structured report of a study, or the segmentation of one image."""
         form = await read_form(request, limits, MAX_IMAGES)
         state.require("dicom")
-        pool, eval_view = form.choice("pool", get_args(Pool), "mean"), models.eval_view
+        pool, eval_view = form.pool, models.eval_view
         if eval_view is None:
             if form.others:
                 raise Refused(422, "a segmenter outlines one image at a time; send each by itself")
@@ -254,10 +248,8 @@ def _add_dicom(app: FastAPI, state: AppState) -> None:
             return Response(made, media_type=dicom_answers.MEDIA_TYPE)
         sent = [await state.decode_dicom(one, eval_view) for one in form.single_images]
         uploads_sent, headers = [upload for upload, _ in sent], [header for _, header in sent]
-        values_NK = np.stack([await state.classify(upload.image_HW) for upload in uploads_sent])
-        made = await state.in_worker(
-            lambda: dicom_answers.report(models, values_NK, uploads_sent, headers, cast(Pool, pool))
-        )
+        values_NK = await state.classify_study(uploads_sent)
+        made = await state.in_worker(lambda: dicom_answers.report(models, values_NK, uploads_sent, headers, pool))
         return Response(made, media_type=dicom_answers.MEDIA_TYPE)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast, get_args
 
 from fastapi import Request
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from mrm.inference.studies import Pool
 from mrm.serve.admission import Refused, Reservation
 from mrm.serve.limits import Limits
 
@@ -66,6 +67,12 @@ class Form:
     def side(self) -> int:
         """Pixels of the longer side of the images to return."""
         return self.number("side", MIN_SIDE, MAX_SIDE, DEFAULT_SIDE)
+
+
+    @property
+    def pool(self) -> Pool:
+        """How the images of a study give one answer."""
+        return cast(Pool, self.choice("pool", get_args(Pool), "mean"))
 
 
 class _InMemoryParser(MultiPartParser):
@@ -140,6 +147,12 @@ SIDE: dict[str, Any] = {
     "maximum": MAX_SIDE,
     "default": DEFAULT_SIDE,
     "description": "maximum length in pixels of the longer side of the images that are returned",
+}
+POOL: dict[str, Any] = {
+    "type": "string",
+    "enum": list(get_args(Pool)),
+    "default": "mean",
+    "description": "the mean or the largest of the logits of the images",
 }
 
 

@@ -45,8 +45,7 @@ def decode(data: bytes, limits: Limits, eval_view: EvalView | None = None) -> De
     """Decode an upload, whole or as a classifier is evaluated on it. Raises Refused (422)."""
     image = _open(data, limits)
     image_HW = refuse_if_unreadable(lambda: eval_view.image(image) if eval_view else images.read(image))
-    said = refuse_if_unreadable(lambda: images.doubts(image)) + [BLANK] * is_blank(image_HW)
-    whose = images.identity(image)
+    said, whose = _warnings(image, image_HW), images.identity(image)
     return DecodedImage(image_HW, *images.size(image), said, whose.get("patient_id", ""), whose.get("study_id", ""))
 
 
@@ -65,8 +64,7 @@ def preview(data: bytes, limits: Limits, side: int, with_values: bool, key: byte
     image = _open(data, limits)
     grey = refuse_if_unreadable(lambda: display.levels_of(image)) if with_values else None
     image_HW = grey.image_HW if grey else refuse_if_unreadable(lambda: images.read(image))
-    said = refuse_if_unreadable(lambda: images.doubts(image)) + [BLANK] * is_blank(image_HW)
-    whose = images.identity(image)
+    said, whose = _warnings(image, image_HW), images.identity(image)
     return Preview(
         None if grey else png(display.shrink(image_HW, side)),
         values(grey.shrunk(side)) if grey else None,
@@ -77,6 +75,11 @@ def preview(data: bytes, limits: Limits, side: int, with_values: bool, key: byte
         whose.get("date", ""),
         _hidden(whose.get("patient_id", ""), key),
     )
+
+
+def _warnings(image: ImageFile, image_HW: np.ndarray) -> list[str]:
+    """What the file says against itself, and whether the decoded image is blank. Raises Refused (422)."""
+    return refuse_if_unreadable(lambda: images.doubts(image)) + [BLANK] * is_blank(image_HW)
 
 
 def _hidden(patient: str, key: bytes) -> str:
