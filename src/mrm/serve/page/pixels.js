@@ -17,6 +17,12 @@ export class Pixels {
     this.range = Math.max(this.greatest - this.least, this.firstWindow.width, Math.abs(this.step));
   }
 
+  /** The least and the greatest center and width that a window may have. */
+  get windowLimits() {
+    const { center } = this.firstWindow;
+    return { center: [Math.min(this.least, center), Math.max(this.greatest, center)], width: [Math.abs(this.step), 2 * this.range] };
+  }
+
   valueOf(level) {
     return this.low + this.step * (level - 1);
   }

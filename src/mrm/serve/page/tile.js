@@ -1,6 +1,6 @@
 // One image on the page: its canvas, and what the reader has set of window, zoom and overlay.
 
-import { element } from "./elements.js";
+import { $, element } from "./elements.js";
 
 export const MOST_ZOOM = 16;
 const KEYS = "ArrowLeft ArrowRight ArrowUp ArrowDown Plus Minus 0 I H Enter";
@@ -21,7 +21,6 @@ export class Tile {
     this.figure = element("figure", { className: "tile", tabIndex: 0 }, this.box, caption);
     this.figure.setAttribute("role", "group");
     this.figure.setAttribute("aria-keyshortcuts", KEYS);
-    this.opacity = 0.55;
     this.reset();
   }
 
@@ -38,11 +37,9 @@ export class Tile {
   }
 
   setWindow({ center, width }) {
-    const { least, greatest, range, step, firstWindow } = this.pixels;
-    const limited = {
-      center: Math.min(Math.max(center, Math.min(least, firstWindow.center)), Math.max(greatest, firstWindow.center)),
-      width: Math.min(Math.max(width, Math.abs(step)), 2 * range),
-    };
+    const { firstWindow, windowLimits } = this.pixels;
+    const within = (value, [least, greatest]) => Math.min(Math.max(value, least), greatest);
+    const limited = { center: within(center, windowLimits.center), width: within(width, windowLimits.width) };
     const isFirst = limited.center === firstWindow.center && limited.width === firstWindow.width;
     this.window = isFirst ? null : limited;
     this.draw();
@@ -82,7 +79,7 @@ export class Tile {
     const context = this.canvas.getContext("2d");
     this.pixels.paint(context, this.window, this.isInverted);
     if (this.overlay) {
-      context.globalAlpha = this.opacity;
+      context.globalAlpha = Number($("opacity").value) / 100;
       context.imageSmoothingQuality = "high";
       context.drawImage(this.overlay, 0, 0, this.canvas.width, this.canvas.height);
       context.globalAlpha = 1;

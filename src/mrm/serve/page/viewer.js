@@ -26,7 +26,6 @@ export function showTiles() {
   for (const tile of tiles) {
     tile.figure.onfocus = () => activate(tile);
     tile.enlarge.onclick = () => enlarge(tile.figure.classList.contains("enlarged") ? null : tile);
-    tile.opacity = Number($("opacity").value) / 100;
   }
   if (!tiles.includes(viewer.active)) viewer.active = null;
   if (tiles.length && !viewer.active) activate(studies.current.tiles[0] ?? tiles[0]);
@@ -36,9 +35,8 @@ function activate(tile) {
   viewer.active = tile;
   for (const other of allTiles()) other.figure.classList.toggle("active", other === tile);
   const { pixels, sent } = tile;
-  const step = Math.abs(pixels.step);
-  const limits = { window: [step, 2 * pixels.range], level: [Math.min(pixels.least, pixels.firstWindow.center), Math.max(pixels.greatest, pixels.firstWindow.center)] };
-  for (const [id, [min, max]] of Object.entries(limits)) Object.assign($(id), { min, max, step: step / 2 });
+  const { width, center } = pixels.windowLimits;
+  for (const [id, [min, max]] of [["window", width], ["level", center]]) Object.assign($(id), { min, max, step: Math.abs(pixels.step) / 2 });
   const size = `${sent.height.toLocaleString()} × ${sent.width.toLocaleString()} pixels`;
   showMessage("about-image", `${tile.file.name}: ${size}, values from ${shortest(pixels.least)} to ${shortest(pixels.greatest)}.`);
   showSettings();
@@ -198,10 +196,7 @@ export function connectViewer() {
     });
   }
   $("opacity").addEventListener("input", () => {
-    for (const tile of allTiles()) {
-      tile.opacity = Number($("opacity").value) / 100;
-      tile.draw();
-    }
+    for (const tile of allTiles()) tile.draw();
     showSettings();
   });
   $("invert").addEventListener("click", () => invert(viewer.active));
@@ -213,9 +208,6 @@ export function connectViewer() {
 /** All images as they were opened, and the opacity too. */
 export function resetView() {
   $("opacity").value = $("opacity").defaultValue;
-  for (const tile of allTiles()) {
-    tile.opacity = Number($("opacity").value) / 100;
-    tile.reset();
-  }
+  for (const tile of allTiles()) tile.reset();
   if (viewer.active) showSettings();
 }
