@@ -48,12 +48,27 @@ def report(
         raise Refused(
             422, f"the images are of {len(studies)} studies, and a report is about one; send those of one study"
         )
-    rules = models.predictor.rules
-    decisions = rules.decide(pooled(values_NK, len(rules.classes), pool)[None])
-    row = finding_row(rules, decisions, 0)
-    row["warning"] = "; ".join(dict.fromkeys(text for upload in sent for text in upload.warnings)) or None
+    said = [text for upload in sent for text in upload.warnings]
     settings = f"pooled by study: {pool}" if len(sent) > 1 else ""
-    return _file(lambda: dicom_sr.report(headers, rules, row, models.origin, settings))
+    return _file(lambda: study_report(models, values_NK, headers, said, pool, settings))
+
+
+def study_report(
+    models: Models,
+    values_NK: np.ndarray,
+    headers: Sequence[pydicom.Dataset],
+    said: Sequence[str],
+    pool: Pool,
+    settings: str,
+) -> pydicom.Dataset:
+    """The report of a study as a dataset, with the warnings `said` and the `settings` by which it was computed.
+
+    Raises MaskError for images that no report can refer to.
+    """
+    rules = models.predictor.rules
+    row = finding_row(rules, rules.decide(pooled(values_NK, len(rules.classes), pool)[None]), 0)
+    row["warning"] = "; ".join(dict.fromkeys(said))
+    return dicom_sr.report(headers, rules, row, models.origin, settings)
 
 
 def segmentation(models: Models, upload: DecodedImage, header: pydicom.Dataset) -> bytes:

@@ -68,7 +68,6 @@ class Form:
         """Pixels of the longer side of the images to return."""
         return self.number("side", MIN_SIDE, MAX_SIDE, DEFAULT_SIDE)
 
-
     @property
     def pool(self) -> Pool:
         """How the images of a study give one answer."""

@@ -25,20 +25,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mrm.data import archive_address
-from mrm.data.archive import Archive, connected, require_client
+from mrm.data.archive import connected
 from mrm.data.archive_address import Address
 from mrm.data.chest_tags import RADIOGRAPHS
 from mrm.inference import dicom_objects, dicom_sr
-from mrm.inference.studies import Pool, is_lateral
+from mrm.inference.studies import Pool
 from mrm.serve import dicom_connections, unattended, uploads
 from mrm.serve.admission import Refused, Reservation
 from mrm.serve.dicom_options import DicomOptions
 from mrm.serve.limits import Limits
 from mrm.serve.unattended import MOST_IMAGES, Service
 from mrm.system.errors import ArchiveError, ConfigError, MaskError, OutputError, UnreachableError
-from mrm.system.files import write_by
+from mrm.system.files import write_by, write_whole
 from mrm.system.output_folder import writing
-from mrm.system.permissions import restricted
 
 if TYPE_CHECKING:
     import pydicom
@@ -90,7 +89,7 @@ class Reception:
         self.server = dicom_connections.listen(self.options, self.limits, self._received)
 
     @classmethod
-    def of(cls, options: DicomOptions, models: Models, limits: Limits, watched: str | None) -> Reception | None:
+    def of(cls, options: DicomOptions, models: Models, limits: Limits, watched: Address | None) -> Reception | None:
         """The reception of a service, which listens from now on; None without a port. `watched` is the archive of --watch.
 
         Raises ConfigError, MaskError, OutputError, RunError, and ArchiveError for an archive that cannot be asked.
@@ -98,14 +97,14 @@ class Reception:
         if options.dicom_port is None:
             return None
         pool = unattended.pool_of(models, "--dicom-port")
-        to = options.dicom_store or watched
-        if not to and options.dicom_out is None:
+        if not (options.dicom_store or watched or options.dicom_out):
             raise ConfigError(
                 "--dicom-port needs to know where reports go: give --dicom-out DIR, --dicom-store or --watch"
             )
         if options.dicom_out:
             _check_folder(options.dicom_out)
-        return cls(options, limits, pool, _reachable(to) if to else None)
+        archive = _reachable(options.dicom_store) if options.dicom_store else watched  # which has been asked
+        return cls(options, limits, pool, archive)
 
     @property
     def port(self) -> int:
@@ -186,7 +185,7 @@ class Reception:
             modality = str(header.get("Modality") or "")
             if str(header.SOPInstanceUID) != instance or modality not in {"", *RADIOGRAPHS}:
                 return MISMATCH, "its identifier or modality is not that of the radiograph that was announced"
-            if is_lateral(str(header.get("ViewPosition") or "")):
+            if not unattended.is_frontal(header):
                 return SUCCESS, ""
             return self._keep(instance, header, await state.classify(upload.image_HW), upload.warnings)
 
@@ -269,17 +268,12 @@ def _small(header: pydicom.Dataset) -> pydicom.Dataset:
 
 def _check_folder(folder: Path) -> None:
     """Make the folder of reports, and try to write into it. Raises OutputError."""
-    with writing(folder), restricted():
-        folder.mkdir(parents=True, exist_ok=True)
-        trial = folder / ".mrm-trial"
-        trial.write_bytes(b"")
-        trial.unlink()
+    with writing(folder):
+        write_whole(folder / ".mrm-trial", b"").unlink()
 
 
 def _reachable(text: str) -> Address:
-    """An archive, asked once, so that a wrong address or password is known at the start. Raises ArchiveError."""
-    require_client()
+    """The address of an archive that answers a search. Raises ArchiveError."""
     address = archive_address.parse(text)
-    today = replace(address.at(""), filters=(("StudyDate", f"{date.today():%Y%m%d}"),))
-    next(iter(Archive(today).studies()), None)
+    unattended.ask(replace(address.at(""), filters=(("StudyDate", f"{date.today():%Y%m%d}"),)))
     return address

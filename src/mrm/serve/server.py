@@ -96,7 +96,7 @@ def application(
 
     limits, models = limits or Limits(), load(model, mrm, best_device())
     watching = Watch.of(watch, watch_seconds, models) if watch else None
-    reception = Reception.of(dicom or DicomOptions(), models, limits, watch)
+    reception = Reception.of(dicom or DicomOptions(), models, limits, watching.address if watching else None)
     return create(models, limits, AccessPolicy(token, hosts), watching, reception)
 
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from mrm.inference import dicom_objects, dicom_sr
-from mrm.inference.prediction_table import finding_row
-from mrm.inference.studies import Pool, pooled
+from mrm.data.archive import Archive
+from mrm.data.archive_address import Address
+from mrm.inference import dicom_objects
+from mrm.inference.studies import Pool, is_lateral
 from mrm.models.classifier import Classifier
+from mrm.serve import dicom_answers
 from mrm.serve.admission import Admission, Refused, Reservation
 from mrm.serve.limits import Limits
 from mrm.serve.log import Log
@@ -61,6 +63,16 @@ def settings_of(pool: Pool) -> str:
     return f"pooled by study: {pool}, frontal images"
 
 
+def is_frontal(header: pydicom.Dataset) -> bool:
+    """Whether the report is of an image with this header; one that states no view counts as frontal."""
+    return not is_lateral(str(header.get("ViewPosition") or ""))
+
+
+def ask(address: Address) -> None:
+    """Search an archive once, so that a wrong address or password is known at the start. Raises ArchiveError."""
+    next(iter(Archive(address).studies()), None)
+
+
 async def admitted(state: Service, client: str, work: Callable[[Reservation], Awaitable[T]]) -> T:
     """What `work` returns, as one request of the service, as soon as it has room.
 
@@ -83,10 +95,7 @@ def report(
 
     Raises MaskError for images that no report can refer to.
     """
-    rules = models.predictor.rules
-    row: dict[str, Any] = finding_row(rules, rules.decide(pooled(values_NK, len(rules.classes), pool)[None]), 0)
-    row["warning"] = "; ".join(dict.fromkeys(said))
-    return dicom_sr.report(sources, rules, row, models.origin, settings_of(pool))
+    return dicom_answers.study_report(models, values_NK, sources, said, pool, settings_of(pool))
 
 
 def anonymous(error: Exception) -> str:

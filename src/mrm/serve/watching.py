@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from mrm.data import archive_address
-from mrm.data.archive import STUDY_COUNT, STUDY_UID, ArchivedImage, Found, connected, require_client, value_of
+from mrm.data.archive import STUDY_COUNT, STUDY_UID, Archive, ArchivedImage, Found, connected, value_of
 from mrm.data.archive_address import Address
 from mrm.data.archived_images import Search
 from mrm.inference import dicom_sr
 from mrm.inference.dicom_objects import Origin
-from mrm.inference.studies import Pool, is_lateral
+from mrm.inference.studies import Pool
 from mrm.serve import unattended, uploads
 from mrm.serve.admission import Refused, Reservation
 from mrm.serve.unattended import Service
@@ -63,9 +63,8 @@ class Watch:
         pool = unattended.pool_of(models, "--watch")
         if not 1e-3 <= seconds < 1e6:
             raise ConfigError(f"--watch-seconds must be a number above 0, not {seconds}")
-        require_client()
         watch = cls(archive_address.parse(address), seconds, models.origin, pool)
-        next(iter(Search(watch.now()).archive.studies()), None)
+        unattended.ask(watch.now())
         return watch
 
     @property
@@ -112,7 +111,7 @@ class _Round:
 
     async def run(self) -> None:
         watch = self.watch
-        studies = await self._in_thread(lambda: list(Search(watch.now()).archive.studies()))
+        studies = await self._in_thread(lambda: list(Archive(watch.now()).studies()))
         before, watch.counts = watch.counts, {value_of(s, STUDY_UID): value_of(s, STUDY_COUNT) for s in studies}
         watch.done = {uid: count for uid, count in watch.done.items() if uid in watch.counts}
         for study in studies:
@@ -137,9 +136,7 @@ class _Round:
         found = await self._in_thread(lambda: [record.image for record in Search(watch.now()).of_study(study)])
         images = [image for image in found if isinstance(image, ArchivedImage)][: unattended.MOST_IMAGES]
         headers = [await self._in_thread(image.header) for image in images]
-        used = [
-            number for number, header in enumerate(headers) if not is_lateral(str(header.get("ViewPosition") or ""))
-        ]
+        used = [number for number, header in enumerate(headers) if unattended.is_frontal(header)]
         if not used:
             return
         sources = [headers[number] for number in used]
