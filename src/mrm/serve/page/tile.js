@@ -2,7 +2,7 @@
 
 import { $, element } from "./elements.js";
 
-export const MOST_ZOOM = 16;
+const MOST_ZOOM = 16;
 const KEYS = "ArrowLeft ArrowRight ArrowUp ArrowDown Plus Minus 0 I H Enter";
 
 export class Tile {
