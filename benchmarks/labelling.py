@@ -29,6 +29,7 @@ from mrm.corpora.phantoms.phantom import FINDINGS, phantom
 from mrm.data import report_labels
 from mrm.data.finding_rules import Rules, read_rules
 from mrm.data.report_labels import Decision, ReportLabeller
+from mrm.pages.crossval import estimate
 from mrm.statistics.agreement import agreement
 from mrm.system.files import read_json, write_json
 
@@ -229,8 +230,8 @@ def main() -> None:
         whole = read_json(args.out) if args.out.is_file() else {}
         write_json(args.out, {**whole, part: result})
         for name, by in result["test"]["ignore"].items():
-            print(f"{part:10} {name:28} F1 {by['f1']['value']} ({by['f1']['low']} to {by['f1']['high']})")
-        print(f"{part:10} phantoms, mean F1 {result['phantoms']['zeros']['mean']['f1']['value']}")
+            print(f"{part:10} {name:28} F1 {estimate(by['f1'])}")
+        print(f"{part:10} phantoms, mean F1 {estimate(result['phantoms']['zeros']['mean']['f1'])}")
 
 
 if __name__ == "__main__":

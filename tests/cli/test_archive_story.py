@@ -16,7 +16,7 @@ from mrm.data.archived_images import records_of
 from mrm.data.records import Records
 from tests.support.archives import running_orthanc, use_account
 from tests.support.dicom_files import dicom_bytes
-from tests.support.dicom_tools import faults, output_of
+from tests.support.dicom_tools import faults, output_of, shown
 from tests.support.models import PROBED, probed_classifier
 from tests.support.run_files import table
 from tests.support.service_page import drop, findings_of, opened
@@ -95,7 +95,7 @@ def check_report(content: bytes, rows, folder) -> None:
     file = folder / "one.sr.dcm"
     file.write_bytes(content)
     assert faults(file) == []
-    text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", output_of("dsr2html", file)))
+    text = shown(file)
     assert "not for clinical use" in text
     instance = re.search(r"1\.2\.840\.\d+\.1\.\d+", output_of("dcmdump", "+P", "ReferencedSOPInstanceUID", file))[0]
     row = next(row for path, row in rows.items() if path.endswith(f"/{instance}"))

@@ -1,6 +1,5 @@
 """Each corpus that is read by a description: its official layout end to end, cell by cell, and what fails for all of them."""
 
-import csv
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mrm.data.records import Records
 from mrm.system.errors import RecordError
 from tests.support.corpora.downloads import BOXES, DOWNLOADS, EXCLUDED, RECORDS, cells, write_download
 from tests.support.paths import ROOT
+from tests.support.run_files import table
 
 DESCRIBED = {name for name in CORPORA if name not in (*PROGRAMS, "custom")}
 FACTS = ("image_path", "report_content", "patient_id", "study_id", "view")
@@ -21,9 +21,7 @@ FACTS = ("image_path", "report_content", "patient_id", "study_id", "view")
 
 def rows_of(file: Path, source: Path) -> list[dict[str, str]]:
     """The rows of a table that was written, with paths relative to the source."""
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    return [{c: text.removeprefix(f"{source}/") for c, text in row.items()} for row in rows]
+    return [{c: text.removeprefix(f"{source}/") for c, text in row.items()} for row in table(file)]
 
 
 @pytest.mark.parametrize("name", DOWNLOADS)

@@ -10,6 +10,7 @@ import pytest
 from mrm.corpora import described, description, prepare
 from mrm.corpora.contract import Options
 from tests.support.corpora.official import published_rows, read_with_images
+from tests.support.run_files import table
 
 
 @pytest.mark.slow
@@ -82,8 +83,7 @@ def test_the_shenzhen_images_have_the_labels_and_masks_that_others_read_from_the
     (tmp_path / "CXR_png").symlink_to(shared_data / "tuberculosis/images")
     (tmp_path / "masks").symlink_to(shared_data / "tuberculosis/masks")
     release = described.read(description.load("shenzhen"), tmp_path, Options())
-    with (shared_data / "tuberculosis/records.csv").open(newline="") as file:
-        rows = {Path(row["image_path"]).name: row for row in csv.DictReader(file)}
+    rows = {Path(row["image_path"]).name: row for row in table(shared_data / "tuberculosis/records.csv")}
     assert {Path(r.name).name: r.labels[0] for r in release.records} == {
         n: float(row["tuberculosis"]) for n, row in rows.items()
     }

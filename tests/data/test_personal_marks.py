@@ -19,13 +19,7 @@ def dataset_with(**elements) -> pydicom.Dataset:
 
 
 def marks_of(**elements) -> list[str]:
-    content = dicom_bytes(np.full((64, 64), 90, np.uint8))
-    opened = images.open_image(content)
-    for keyword in ("PatientName", "PatientBirthDate"):
-        if keyword in opened.dataset:
-            delattr(opened.dataset, keyword)
-    opened.dataset.update(dataset_with(**elements))
-    return marks(opened)
+    return marks(images.open_image(dicom_bytes(np.full((64, 64), 90, np.uint8), **elements)))
 
 
 @pytest.mark.parametrize(

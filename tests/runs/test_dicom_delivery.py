@@ -1,7 +1,5 @@
 """DICOM objects of the commands: reports of `predict`, captures of `explain`; one for each image or study, made once."""
 
-import csv
-
 import numpy as np
 import pydicom
 import pytest
@@ -77,8 +75,7 @@ def test_by_study_there_is_one_report_of_the_images_that_were_used(model, radiog
     assert sorted(p.name for p in (tmp_path / "sr").glob("*.dcm")) == ["a.sr.dcm", "c.sr.dcm", "e.sr.dcm"]
     assert sources(tmp_path / "sr" / "a.sr.dcm") == ["1.2.1.1.97", "1.2.1.1.98"]
     assert sources(tmp_path / "sr" / "c.sr.dcm") == ["1.2.2.1.99"], "without the lateral image"
-    with open(tmp_path / "p.csv", newline="") as file:
-        row = next(csv.DictReader(file))
+    row = table(tmp_path / "p.csv")[0]
     expected = [100 * float(row[name]) for name in CLASSES]
     assert certainties(tmp_path / "sr" / "a.sr.dcm") == pytest.approx(expected, abs=1e-3)
     assert "pooled by study: mean" in output_of("dsr2html", tmp_path / "sr" / "a.sr.dcm")

@@ -8,6 +8,7 @@ import pytest
 from mrm import runs
 from mrm.data.records import Records
 from mrm.system.errors import ConfigError, RecordError, ReportError, RunError
+from tests.support import run_files
 from tests.support.commands import run_cli
 
 REPORTS = {
@@ -30,16 +31,11 @@ def records(tmp_path):
     return file
 
 
-def rows_of(file):
-    with open(file, newline="", encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))
-
-
 @pytest.mark.filterwarnings("ignore:1 of 6 records have no labels")
 def test_labels_and_the_sentences_that_decided_them(records, tmp_path):
     out = tmp_path / "labelled.csv"
     runs.label(records, "english", out)
-    rows = {row["image_path"]: row for row in rows_of(out)}
+    rows = {row["image_path"]: row for row in run_files.table(out)}
     assert rows["a1.png"]["Pleural Effusion"] == rows["a2.png"]["Pleural Effusion"] == "1"
     assert (rows["a1.png"]["Pneumothorax"], rows["a1.png"]["Pneumonia"], rows["a1.png"]["No Finding"]) == ("0", "", "0")
     assert (rows["b.png"]["Pneumonia"], rows["b.png"]["No Finding"]) == ("-1", "")
@@ -50,7 +46,7 @@ def test_labels_and_the_sentences_that_decided_them(records, tmp_path):
     for name in ("d.png", "e.png"):
         assert all(math.isnan(value) for value in Records.load(out, list(rows["a1.png"])[5:-1]).where(
             lambda row, name=name: row.name == name)[0].labels)  # fmt: skip
-    sentences = rows_of(tmp_path / "labelled.sentences.csv")
+    sentences = run_files.table(tmp_path / "labelled.sentences.csv")
     (effusion,) = [row for row in sentences if row["study_id"] == "s1" and row["finding"] == "Pleural Effusion"]
     assert (effusion["label"], effusion["sentence"], effusion["words"]) == (
         "1", "Small left pleural effusion.", "pleural effusion",
@@ -123,7 +119,7 @@ def labelled(records, tmp_path):
 def test_a_sample_has_one_row_a_report_empty_labels_and_its_weights(labelled, tmp_path):
     sample = runs.sample_labels(labelled, tmp_path / "a.csv", count=3)
     assert len({row.study for row in sample}) == 3
-    rows = rows_of(tmp_path / "a.csv")
+    rows = run_files.table(tmp_path / "a.csv")
     assert all(row["Pneumonia"] == row["Pleural Effusion"] == "" for row in rows)
     assert all(row["report_content"] and float(row["sampling_weight"]) >= 1 for row in rows)
     runs.sample_labels(labelled, tmp_path / "b.csv", count=3)
@@ -134,7 +130,7 @@ def test_a_sample_has_one_row_a_report_empty_labels_and_its_weights(labelled, tm
 
 def fill_in(file, values):
     """Write labels into a sample as a person would, by study and finding."""
-    rows = rows_of(file)
+    rows = run_files.table(file)
     for row in rows:
         row.update(values.get(row["study_id"], {}))
     with open(file, "w", newline="", encoding="utf-8") as opened:
@@ -153,12 +149,12 @@ def test_agreement_with_labels_given_by_hand(labelled, tmp_path, capsys):
         "s3": {"Pleural Effusion": "1"},
     })  # fmt: skip
     report = runs.check_labels(labelled, truth, tmp_path / "agreement", draws=100)
-    weight = {row["study_id"]: float(row["sampling_weight"]) for row in rows_of(truth)}
+    weight = {row["study_id"]: float(row["sampling_weight"]) for row in run_files.table(truth)}
     expected = weight["s1"] / (weight["s1"] + weight["s3"])
     assert report["Pleural Effusion"]["sensitivity"].value == pytest.approx(expected, rel=1e-4)
     assert report["Pleural Effusion"]["precision"].value == 1
     assert not report["Pneumonia"]["f1"].defined  # the uncertain one is left out, and there is no other
-    rows = rows_of(tmp_path / "agreement" / "disagreements.csv")
+    rows = run_files.table(tmp_path / "agreement" / "disagreements.csv")
     assert {(row["study_id"], row["finding"], row["truth"], row["label"]) for row in rows} >= {
         ("s2", "Cardiomegaly", "1", "0"),
         ("s3", "Pleural Effusion", "1", "0"),

@@ -14,6 +14,7 @@ from mrm.data.records import Records
 from mrm.models import model_folder
 from mrm.system.errors import CheckpointError, ConfigError, RecordError, RunError
 from tests.support.configs import finetune_config
+from tests.support.run_files import table
 
 TARGETS = ("multiclass", "regression", "ordinal")
 COLUMNS = {"multiclass": ("none", "small", "large"), "regression": ("size",), "ordinal": ("grade",)}
@@ -101,8 +102,7 @@ def test_a_page_says_what_each_record_was_called(models, discs, tmp_path):
 @pytest.mark.parametrize("target", TARGETS)
 def test_predictions_say_the_class_the_level_or_the_number(target, models, discs, tmp_path):
     runs.predict(models[target], [discs], tmp_path / "p.csv")
-    with open(tmp_path / "p.csv", newline="") as text:
-        rows = list(csv.DictReader(text))
+    rows = table(tmp_path / "p.csv")
     model = mrm.Predictor(models[target])
     values = model([str(discs.parent / f"{n}.png") for n in range(3)]).probabilities_NC
     if target == "multiclass":
@@ -167,9 +167,9 @@ def test_cross_validation_learns_classes_and_levels(target, discs, pretrained_ru
     expected = {"multiclass": COLUMNS["multiclass"], "ordinal": ("grade >= 1", "grade >= 2")}[target]
     assert set(results["classes"]) == {"mean", *expected}
     assert results["tested"] == 48
-    table = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert table[0].endswith(",".join(expected))
-    assert len(table) == 49
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert lines[0].endswith(",".join(expected))
+    assert len(lines) == 49
 
 
 # Refusals -----------------------------------------------------------------------------------------------

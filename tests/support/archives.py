@@ -141,7 +141,7 @@ class Served:
     instances: dict[str, tuple[dict, bytes]] = field(default_factory=dict)  # DICOM JSON and file
     instead: Callable[[BaseHTTPRequestHandler, str], bool] | None = None  # whether it has answered
     asked: list[str] = field(default_factory=list)
-    stored: list[bytes] = field(default_factory=list)
+    stored: list[bytes] = field(default_factory=list)  # DICOM files
     keeps: bool = False  # whether what is stored is held from then on
     page: int = 1000
     untold: tuple[str, ...] = ()  # elements that answers to searches leave out
@@ -174,9 +174,9 @@ def serving(served: Served) -> Iterator[Served]:
             served.asked.append(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if not (served.instead and served.instead(self, self.path)):
-                served.stored.append(body)
+                served.stored.append(body[body.index(b"\r\n\r\n") + 4 : body.rindex(b"\r\n--")])
                 if served.keeps:
-                    served.add(body[body.index(b"\r\n\r\n") + 4 : body.rindex(b"\r\n--")])
+                    served.add(served.stored[-1])
                 send(self, 200, b"{}", "application/dicom+json")
 
         def log_message(self, *_) -> None:

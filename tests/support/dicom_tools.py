@@ -1,5 +1,6 @@
 """Independent readers of DICOM: dcmtk and dicom3tools, where this machine has them."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,11 @@ def output_of(name: str, *arguments: str | Path) -> str:
     text = (done.stdout + done.stderr).decode("utf-8", "replace")
     assert done.returncode == 0, text
     return text
+
+
+def shown(report: Path) -> str:
+    """What dcmtk shows of a structured report, without the marks of HTML, in one line."""
+    return re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", output_of("dsr2html", report)))
 
 
 def faults(file: Path) -> list[str]:

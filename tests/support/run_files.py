@@ -16,7 +16,7 @@ from mrm.training.trainer import Trainer
 
 def table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file."""
-    with open(path, newline="") as text:
+    with open(path, newline="", encoding="utf-8") as text:
         return list(csv.DictReader(text))
 
 
