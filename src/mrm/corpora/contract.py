@@ -174,9 +174,9 @@ def by_key(
     """Key -> (name, file). Of files with the same key the one with the suffix `first` is taken, the others excluded."""
     chosen: dict[str, tuple[str, Path]] = {}
     for name in sorted(files, key=lambda n: not n.lower().endswith(first)):
-        if key(name) in chosen:
-            excluded.append(Exclusion(name, TWICE, chosen[key(name)][0]))
-        chosen.setdefault(key(name), (name, files[name]))
+        kept, _ = chosen.setdefault(key(name), (name, files[name]))
+        if kept != name:
+            excluded.append(Exclusion(name, TWICE, kept))
     return chosen
 
 

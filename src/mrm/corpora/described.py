@@ -24,7 +24,7 @@ from mrm.corpora.contract import (
     unique_rows,
 )
 from mrm.corpora.described_tables import Opened, folder_of, open_tables
-from mrm.corpora.description import BOX, FACTS, SPLITS, CorpusDescription, Table, value, values
+from mrm.corpora.description import BOX, SPLITS, WITH_MEANING, CorpusDescription, Table, value, values
 from mrm.corpora.mask_folders import run_lengths, write_folders
 from mrm.corpora.stated_labels import StatedLabels
 from mrm.data.box_cells import boxes_in
@@ -41,7 +41,8 @@ class Files:
     """The images of a download, by path or by name, as the description says."""
 
     def __init__(self, corpus: CorpusDescription, source: Path, root: Path, excluded: list[Exclusion]) -> None:
-        self.by_name, self.source, self.root = corpus.images.by == "name", source, root
+        self.by_name, self.root = corpus.images.by == "name", root
+        self.below = "" if root == source else f"{root.relative_to(source).as_posix()}/"
         key = file_stem if self.by_name else image_key
         listed = list_images(root, *corpus.images.folders, suffixes=("",) if corpus.images.any_suffix else IMAGES)
         self.known = by_key(listed, key, excluded, first=corpus.images.first)
@@ -58,7 +59,7 @@ class Files:
         """Name and file of the first of the keys that is there; copies in other folders or formats are excluded."""
         there = [self.known[key] for key in dict.fromkeys(keys) if key in self.known]
         self.excluded += [Exclusion(name, TWICE, there[0][0]) for name, _ in there[1:]]
-        return (there[0][1].relative_to(self.source).as_posix(), there[0][1]) if there else None
+        return (f"{self.below}{there[0][0]}", there[0][1]) if there else None
 
 
 def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
@@ -68,29 +69,29 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
     corpus, opened, notes = open_tables(corpus, root, excluded)
     files = Files(corpus, source, root, excluded)
     of_records = [one for one in opened if one.table.holds == "records"]
-    groups = _grouped(corpus, files, of_records, excluded)
+    groups, mentioned = _grouped(corpus, files, of_records, excluded)
     reader = StatedLabels(corpus.labels, (row for group in groups.values() for _, row in group))
     records, boxes, runs = list[Record](), dict[str, list[Box]](), dict[str, list[str]]()
     for key, group in groups.items():
-        lesions = run_lengths((row for _, row in group), corpus.masks) if corpus.masks else []
+        lesions = run_lengths((row for _, row in group), corpus.masks) if corpus.masks else None
         labels = reader([row for _, row in group], [_fact("reader", *one) for one in group])
         if labels is None:
             excluded.append(Exclusion(_image_of(*group[0]), CONTRADICTORY, _lines(group)))
         elif place := files.find(key):
             records.append(_record(corpus, root, *place, *group[0], labels, options))
-            runs[file_stem(place[0])] = lesions
+            if lesions is not None:
+                runs[file_stem(place[0])] = lesions
             if own := [box for table, row in group for box in _boxes_of(table, row, corpus)]:
                 boxes[place[0]] = own
         else:
             excluded.append(Exclusion(_image_of(*group[0]), ABSENT))
     _add_boxes(corpus, files, opened, {record.name for record in records}, boxes)
-    mentioned = {key for one in of_records for row in one.rows for key in files.keys(one.table, row)}
     excluded += [Exclusion(name, UNLABELLED) for key, (name, _) in files.known.items() if key not in mentioned]
     every = Records(records, reader.classes, str(of_records[0].path))
     sets, lists, missing = _sets(corpus, root, every)
     return Release(
         records=every,
-        inputs=[*(one.path for one in opened if one.path.is_file()), *lists.values()],
+        inputs=[*(one.path for one in opened if one.path.is_file()), *(root / file for file in lists)],
         version=corpus.version,
         splits=sets,
         excluded=excluded,
@@ -126,11 +127,14 @@ def _lines(group: Sequence[tuple[Table, Row]]) -> str:
 
 def _grouped(
     corpus: CorpusDescription, files: Files, opened: Sequence[Opened], excluded: list[Exclusion]
-) -> dict[tuple[str, ...], list[tuple[Table, Row]]]:
-    """The rows of each image, by what it may be found by. Repeated rows are excluded; where a row is an image, also
-    rows that contradict each other."""
+) -> tuple[dict[tuple[str, ...], list[tuple[Table, Row]]], set[str]]:
+    """The rows of each image, by what it may be found by; and all that any row may find. Repeated rows are excluded; where a
+    row is an image, also rows that contradict each other."""
     groups: dict[tuple[str, ...], list[tuple[Table, Row]]] = {}
+    mentioned = set[str]()
     for one in opened:
+        keys = {id(row): files.keys(one.table, row) for row in one.rows}
+        mentioned.update(*keys.values())
         rows: Iterable[Row] = one.rows
         if corpus.labels.rows == "image":
             named = unique_rows(rows, lambda row, table=one.table: _image_of(table, row), excluded)  # type: ignore[misc]
@@ -138,8 +142,8 @@ def _grouped(
         else:
             rows = _different(one, excluded)
         for row in rows:
-            groups.setdefault(files.keys(one.table, row), []).append((one.table, row))
-    return groups
+            groups.setdefault(keys[id(row)], []).append((one.table, row))
+    return groups, mentioned
 
 
 def _different(opened: Opened, excluded: list[Exclusion]) -> Iterator[Row]:
@@ -166,7 +170,7 @@ def _record(
 ) -> Record:
     parts = [f"{title}: {text}" for title, rule in corpus.report.items() if (text := value(rule, row.cells))]
     report = "\n".join(parts) or _fact("report_content", table, row)
-    extra = {c: _fact(c, table, row) for c in table.columns if c not in (*FACTS, *BOX)}
+    extra = {c: _fact(c, table, row) for c in table.columns if c not in WITH_MEANING}
     if "age" in extra:
         extra["age"] = plain_age(extra["age"])
     for column in (c for c in extra if c.endswith("mask_path")):
@@ -217,13 +221,13 @@ def _add_boxes(
 
 def _sets(
     corpus: CorpusDescription, root: Path, records: Records
-) -> tuple[dict[str, Records], dict[str, Path], list[str]]:
+) -> tuple[dict[str, Records], dict[str, list[str]], list[str]]:
     """The publisher's sets, by the tables or by lists of names; the lists, and notes on those that are missing."""
     if corpus.sets:
-        lists = {file: root / file for file in corpus.sets.values() if (root / file).is_file()}
-        if missing := [file for file in corpus.sets.values() if file not in lists]:
+        if missing := [file for file in corpus.sets.values() if not (root / file).is_file()]:
             return {}, {}, [f"{' and '.join(missing)} not in the source: the official test set is unknown"]
-        names = {split: {_plain(corpus, name) for name in _names(lists[file])} for split, file in corpus.sets.items()}
+        lists = {file: _names(root / file) for file in corpus.sets.values()}
+        names = {split: {_plain(corpus, name) for name in lists[file]} for split, file in corpus.sets.items()}
         chosen = {split: records.where(lambda r, n=n: _plain(corpus, r.name) in n) for split, n in names.items()}  # type: ignore[misc]
         return chosen, lists, []
     stated = dict.fromkeys(SPLITS.values())
@@ -250,11 +254,11 @@ def _list_key(corpus: CorpusDescription, name: str) -> str:
     return image_key(name.removeprefix(f"{folder}/"))
 
 
-def _counts(opened: Sequence[Opened], lists: Mapping[str, Path]) -> dict[str, int]:
+def _counts(opened: Sequence[Opened], lists: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Rows of each table, and names in each list."""
     rows = {f"rows of {one.table.name}": one.total for one in opened}
     counts = {"rows": sum(rows.values())} if len(rows) == 1 else rows
-    return counts | {file: len(_names(path)) for file, path in lists.items()}
+    return counts | {file: len(names) for file, names in lists.items()}
 
 
 def _studies(corpus: CorpusDescription, records: Sequence[Record]) -> dict[str, int]:

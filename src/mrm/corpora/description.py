@@ -27,8 +27,9 @@ from mrm.data.records import RESERVED
 from mrm.system.errors import RecordError
 from mrm.system.yaml_files import read_yaml
 
-FACTS = (*RESERVED, "split", "reader", "text_file")  # columns with a meaning; others are kept with the record
+FACTS = (*RESERVED, "split", "reader", "text_file")  # columns of a record with a meaning
 BOX = ("class", "x", "y", "width", "height", "x2", "y2", "box", "text")  # columns of a box
+WITH_MEANING = frozenset((*FACTS, *BOX))  # other columns are kept with the record
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
           "dev": "val", "test": "test"}  # fmt: skip
 _PART = re.compile(r"\{([^{}]+)\}")
@@ -177,6 +178,12 @@ def _parts(rule: str) -> tuple[str, ...]:
     return tuple(_PART.findall(rule))
 
 
+@cache
+def _is_column(rule: str) -> bool:
+    """Whether a rule is the name of a column, as most are."""
+    return alternatives(rule) == (rule,) and not rule.startswith(("=", "(")) and not _parts(rule)
+
+
 def columns_of(rule: str) -> list[set[str]]:
     """For each alternative of a rule, the columns that a table must have for it."""
     return [set() if r[0] in "(=" else set(_parts(r) or [r]) for r in alternatives(rule)]
@@ -189,7 +196,7 @@ def values(rule: str, cells: Mapping[str, str]) -> list[str]:
 
 def value(rule: str, cells: Mapping[str, str]) -> str:
     """What a rule states in a row; empty if nothing is stated."""
-    if text := cells.get(rule):  # the name of a column, as most rules are
+    if (text := cells.get(rule, "")) or _is_column(rule):
         return text
     return next((text for r in alternatives(rule) if (text := _value(r, cells))), "")
 

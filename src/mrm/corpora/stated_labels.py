@@ -67,13 +67,13 @@ class StatedLabels:
     def _of_names(self, row: Row) -> tuple[float, ...]:
         if not value(self.labels.column, row.cells):
             return self.empty
-        names = self._names(row)
-        if stray := sorted({name for name in names if plain(name) not in self.places}):
+        places = {name: self.places.get(plain(name)) for name in self._names(row)}
+        if stray := sorted(name for name, place in places.items() if place is None):
             raise RecordError(
                 f"{row.where}: {stray} is none of the {len(self.classes)} findings of this release"
                 f"{', nor ' + repr(self.labels.normal[0]) if self.labels.normal else ''}"
             )
-        found = {self.places[plain(name)] for name in names}
+        found = set(places.values())
         return tuple(float(i in found) for i in range(len(self.classes)))
 
     def _names(self, row: Row) -> list[str]:
