@@ -12,7 +12,7 @@ from mrm.system.errors import OutputError, RunError
 from tests.support.dicom_files import dicom_bytes
 from tests.support.dicom_tools import faults, output_of
 from tests.support.image_files import random_image
-from tests.support.models import classifier_of
+from tests.support.models import classifier_of, segmenter_of
 from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_after
 from tests.support.run_files import table
 
@@ -147,13 +147,19 @@ def test_heat_maps_become_captures_of_the_same_pixels(model, radiographs, tmp_pa
     assert faults(file) == []
 
 
-def test_deidentified_objects_are_made_of_images_that_name_nobody(model, tmp_path):
-    folder = tmp_path / "radiographs"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def two_people(tmp_path_factory):
+    """Radiographs of a pseudonym, 1.dcm, and of a name, 2.dcm."""
+    folder = tmp_path_factory.mktemp("people")
     for number, name in enumerate(("P-0012", "Meyer^Anna"), 1):
         tags = {"PatientName": name, "StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.2.{number}.1"}
         content = dicom_bytes(random_image(number, 40, 32), SOPInstanceUID=f"1.2.{number}.1.1", **tags)
         (folder / f"{number}.dcm").write_bytes(content)
+    return folder
+
+
+def test_deidentified_objects_are_made_of_images_that_name_nobody(model, two_people, tmp_path):
+    folder = two_people
     with pytest.warns(UserWarning, match="PatientName looks like a name"):
         runs.predict(model, [folder], tmp_path / "p.csv", IN_PROCESS, dicom_sr=tmp_path / "sr", deidentified=True)
     first, second = table(tmp_path / "p.csv")
@@ -165,6 +171,25 @@ def test_deidentified_objects_are_made_of_images_that_name_nobody(model, tmp_pat
     with pytest.warns(UserWarning, match=r"2\.dcm: may name a person: PatientName looks like a name; only PNG"):
         runs.explain(model, [folder], tmp_path / "maps", workers=0, dicom=True, deidentified=True, method="rollout")
     assert {file.name[0] for file in (tmp_path / "maps").glob("*.dcm")} == {"1"}
+
+
+def test_deidentified_outlines_are_of_images_that_name_nobody_and_each_is_opened_once(
+    two_people, tmp_path, monkeypatch
+):
+    segmenter = model_folder.save(tmp_path / "segmenter", segmenter_of(("pneumothorax",)))
+    opened = []
+    open_image = images.open_image
+
+    def counted(source):
+        if not isinstance(source, images.ImageFile):
+            opened.append(source.name)
+        return open_image(source)
+
+    monkeypatch.setattr(images, "open_image", counted)
+    with pytest.warns(UserWarning, match=r"2\.dcm: may name a person: PatientName looks like a name; only the PNG"):
+        runs.outline(segmenter, [two_people], tmp_path / "masks", deidentified=True)
+    assert sorted(file.name for file in (tmp_path / "masks").glob("*.dcm")) == ["1.seg.dcm"]
+    assert sorted(opened) == ["1.dcm", "2.dcm"]
 
 
 def test_deidentified_without_an_object_is_refused(model, radiographs, tmp_path):

@@ -64,6 +64,7 @@ def finetune(config: FinetuneConfig) -> Path:
         keep_plan(plan, config.out)
     require_same_records(config.out, {"training": (config.train, stated[0]), "validation": (config.val, stated[1])})
     taught_train = taught(config, target, train, teachers)
+    del teachers  # their memory is for the training
     data = LabelData(
         taught_train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment,
         resize=config.resize,
