@@ -53,8 +53,16 @@ def test_image_and_joined_mask_are_as_in_the_source(source, tmp_path):
 
 def test_both_shrink_together_when_asked(source, tmp_path):
     prepare("siim", source, tmp_path / "out", Options(val=0, test=0, size=12))
-    for kind in ("images", "annotations"):
-        assert cv2.imread(str(tmp_path / f"out/{kind}/training/{ID.format(0)}.png"), 0).shape == (12, 10)
+    image, mask = (
+        cv2.imread(str(tmp_path / f"out/{kind}/training/{ID.format(0)}.png"), cv2.IMREAD_UNCHANGED)
+        for kind in ("images", "annotations")
+    )
+    means = random_image(0).reshape(12, 2, 10, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(image, means, atol=0.51)
+    assert mask.shape == (12, 10)
+    assert set(np.unique(mask)) == {0, 1}
+    assert mask[1, 5] == mask[10, 1] == 1, "inside the lesions at rows 2 to 4 and 20 to 22"
+    assert mask[4:9].sum() == 0
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])

@@ -20,6 +20,12 @@ def test_the_longer_side_is_shrunk_and_never_enlarged(side, shape):
     assert display.shrink(np.stack([IMAGE] * 3, axis=-1), side).shape == (*shape, 3)
 
 
+def test_half_the_size_has_the_means_of_two_by_two_pixels():
+    means = IMAGE.reshape(20, 2, 30, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(display.shrink(IMAGE, 30), means, atol=0.51)
+    np.testing.assert_array_equal(display.shrink(IMAGE, 60), IMAGE)
+
+
 def test_colour_is_shrunk_channel_by_channel():
     colour = np.stack([IMAGE, IMAGE[::-1], IMAGE[:, ::-1]], axis=-1)
     np.testing.assert_array_equal(

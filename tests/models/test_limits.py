@@ -151,7 +151,8 @@ def test_an_image_has_at_most_so_many_patches():
 
 def test_what_models_are_made_of_is_accepted():
     replace(ModelConfig(), predicted=None, encoder_options={"init_values": None, "mlp_ratio": 2, "pos_embed": "none"})
-    replace(ENCODER, classes=["a", "β, left"], std=np.float64(0.3), mean=0)
+    changed = replace(ENCODER, classes=["a", "β, left"], std=np.float64(0.3), mean=0)
+    assert (list(changed.classes), changed.std, changed.mean) == (["a", "β, left"], 0.3, 0)
     Segmenter(
         SegmenterConfig(("a",), ENCODER.encoder, {"depth": 4, "embed_dim": 48, "num_heads": 3}, (32, 48), channels=8)
     )
