@@ -21,6 +21,8 @@ def prepare(
     out: Path | None = None,
     preview: bool = False,
     write_description: Path | None = None,
+    download: bool = False,
+    yes: bool = False,
 ) -> None:
     """Make audited records of a public corpus, from the folder it was downloaded to.
 
@@ -28,10 +30,12 @@ def prepare(
     brax, rocov2, vindr, vinbigdata, chestx-det, object-cxr, ranzcr, candid-ptx, ms-cxr, covidx-cxr4, covidx-cxr3,
     tbx11k, shenzhen, montgomery or jsrt; custom for your own images and reports; or a YAML file that describes a
     corpus or an export. The download is only read. Run the same command again to resume it after an interruption.
-    Of your own tables, --preview shows how they are understood before anything is written.
+    Of your own tables, --preview shows how they are understood before anything is written. --download fetches nih, openi,
+    covid, rocov2, chestx-det, shenzhen or montgomery first; the others need a registration or a signature.
 
     Example:
         mrm prepare nih --source downloads/ChestX-ray14 --out data/nih
+        mrm prepare openi --download --source downloads/openi --out data/openi
 
     Data:
         corpus: the name of a corpus, custom, or a YAML file.
@@ -41,10 +45,22 @@ def prepare(
     Preview:
         preview: show how tables and images are understood and which sets would come, and write nothing.
         write_description: with --preview, the YAML file to write, which --config takes.
+
+    Download:
+        download: first download the corpus into --source, after a question that names licence, size and free disk. What
+            is there is not downloaded again. Without --out and --preview nothing else is done.
+        yes: agree to the licence and the download beforehand, for scripts.
     """
     require_corpus(corpus)
     from mrm import runs
 
+    if download:
+        runs.download(corpus, source, yes)
+        if out is None and not preview:
+            print(f"next: mrm prepare {corpus} --source {source} --out DIR")
+            return
+    elif yes:
+        raise ConfigError("--yes agrees to a download, so it needs --download")
     if preview:
         print(runs.preview_preparation(corpus, source, options, out, write_description))
     elif write_description:

@@ -53,9 +53,10 @@ def require(options: Sequence[Option], values: Mapping[str, Any]) -> None:
     """Raises ConfigError for options that are missing, and for files that do not exist."""
     if missing := [o.flag for o in options if o.default is REQUIRED and o.name not in values]:
         raise ConfigError(f"missing: {', '.join(missing)}")
+    written = {*WRITTEN, "source"} if values.get("download") else WRITTEN  # --download makes the folder of --source
     for option in options:
         value = values.get(option.name, option.default)
-        if option.name not in WRITTEN:
+        if option.name not in written:
             for path in value if isinstance(value, tuple) else (value,):
                 if isinstance(path, Path):
                     require_file(path, option.name.upper() if option.positional else option.flag)

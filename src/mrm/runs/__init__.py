@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mrm.runs.crossvalidating import crossval
     from mrm.runs.demonstrating import demo
     from mrm.runs.doctor import examine
+    from mrm.runs.downloading import download
     from mrm.runs.embedding import embed
     from mrm.runs.ensembling import ensemble
     from mrm.runs.evaluating import evaluate
@@ -56,6 +57,7 @@ __all__ = [
     "compare",
     "crossval",
     "demo",
+    "download",
     "embed",
     "ensemble",
     "evaluate",
@@ -97,6 +99,7 @@ __getattr__, __dir__ = lazy.exports(
         "compare": "mrm.runs.comparing",
         "crossval": "mrm.runs.crossvalidating",
         "demo": "mrm.runs.demonstrating",
+        "download": "mrm.runs.downloading",
         "embed": "mrm.runs.embedding",
         "ensemble": "mrm.runs.ensembling",
         "evaluate": "mrm.runs.evaluating",

@@ -1,6 +1,6 @@
 """`mrm weights get`: published weights from the Hugging Face hub into a cache, with their hash checked.
 
-The one command that fetches anything. What is fetched is not read: `--init` reads it, and runs no code in doing so.
+Fetched by the hub's own library. What is fetched is not read: `--init` reads it, and runs no code in doing so.
 """
 
 from __future__ import annotations

@@ -42,6 +42,16 @@ class LostArchiveError(ArchiveError):
     status = UNREAD
 
 
+class DownloadError(MRMError):
+    """A file that cannot be downloaded, or is another one than expected."""
+
+
+class LostSourceError(DownloadError):
+    """A server that does not answer, or not to the end: what has arrived is kept, and the same command resumes."""
+
+    status = UNREAD
+
+
 class RecordError(MRMError):
     """A table or a file of records that cannot be used as it is."""
 
