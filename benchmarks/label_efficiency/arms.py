@@ -149,6 +149,14 @@ def _contrast(config: PretrainConfig) -> PretrainConfig:
     return replace(config, model=replace(config.model, contrast_width=64), contrast_weight=0.3)
 
 
+def _features(config: PretrainConfig) -> PretrainConfig:
+    """The averaged encoder's features as targets too, from its upper half."""
+    blocks = max(1, config.model.encoder_options["depth"] // 2)
+    return replace(
+        _model(config, feature_blocks=blocks), feature_weight=1.0, training=replace(config.training, ema=0.99)
+    )
+
+
 def _together(config: PretrainConfig) -> PretrainConfig:
     """What makes the report decoder need the image, and lets it see where things are."""
     return _contrast(_words(_half_visible(_model(config, report_sees="patches")), mask=0.9))
@@ -172,6 +180,7 @@ ABLATIONS: dict[str, Change] = {
     "rarity": lambda c: replace(c, word_weights="rarity"),
     "half-visible": _half_visible,
     "gain": lambda c: _model(c, context_gain=1.0),
+    "features": _features,
     "report-x3": lambda c: replace(c, report_to_encoder=3.0),
     "cross": lambda c: _model(c, image_decoder="cross"),
     "cross-all": _all_hidden,
@@ -199,6 +208,7 @@ SAYS = {
     "rarity": "both; words weighted by rarity",
     "half-visible": "both; half of the patches visible instead of a quarter",
     "gain": "both; normalised context with a gain",
+    "features": "both; features of the averaged encoder too",
     "report-x3": "both; report loss three times on the encoder",
     "cross": "both; cross decoder, 16 of 48 hidden patches restored",
     "cross-all": "both; cross decoder, all hidden patches restored",

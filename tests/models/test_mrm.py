@@ -73,11 +73,18 @@ def test_losses_equal_the_published_implementation(golden, published, report_los
 
 
 def test_gradient_norms_equal_the_published_implementation(golden, published):
-    """The reference's embedding gradient leaves the output layer out, so its words are compared untied."""
+    """The reference's embedding gradient leaves the output layer out, so its words are compared untied.
+
+    What contrast and features add to a model changes neither the losses nor their gradients.
+    """
     tied = published[1]
-    untied = MRM(ModelConfig(tied_words=False))
-    untied.load_state_dict({**tied.state_dict(), "report_decoder.word_output": tied.report_decoder.words.weight})
+    untied = MRM(ModelConfig(tied_words=False, contrast_width=128, feature_blocks=6))
+    weights = {**tied.state_dict(), "report_decoder.word_output": tied.report_decoder.words.weight}
+    missing = untied.load_state_dict(weights, strict=False).missing_keys
+    assert {name.rsplit(".", 2)[0] for name in missing} == {"contrast", "image_decoder"}
     losses = golden_losses(golden, untied.eval(), "all", norm_pix=False)
+    assert losses["image"].item() == pytest.approx(golden.expected()["image_loss_norm_pix_False"], rel=1e-4)
+    assert losses["report"].item() == pytest.approx(golden.expected()["report_loss_all_tokens"], rel=1e-4)
     (losses["image"] + losses["report"]).backward()
     theirs = {
         published_layout.their_name(n): p.grad
@@ -348,9 +355,11 @@ def test_a_grey_channel_seen_three_times_is_shrunk_as_three():
     torch.testing.assert_close(model.shrink(crop), model.shrink(crop.contiguous()), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("decoder", ["cross", "cross-blocks"])
-def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path, decoder):
-    model = small_model(image_decoder=decoder)
+@pytest.mark.parametrize(
+    "variant", [{"image_decoder": "cross"}, {"image_decoder": "cross-blocks", "feature_blocks": 2, "contrast_width": 8}]
+)
+def test_a_model_with_variants_is_exported_whole_and_comes_back(tmp_path, variant):
+    model = small_model(**variant)
     back = mrm.load(model_folder.export_published(model, tmp_path / "MRM.pth"))
     assert back.config == model.config
     for name, value in model.state_dict().items():
@@ -368,6 +377,7 @@ def test_a_cross_model_is_exported_whole_and_comes_back(tmp_path, decoder):
         ({"image_decoder": "crossed"}, "image_decoder must be one of full, cross, cross-blocks, not 'crossed'"),
         ({"predicted": 13}, "predicted must be between 1 and the 12 hidden patches, not 13"),
         ({"image_decoder": "cross", "predicted": 0}, "predicted must be a whole number from 1 to .*, not 0"),
+        ({"feature_blocks": 3}, "feature_blocks must be at most the encoder's 2, not 3"),
         ({"decoder_depth": 0}, "decoder_depth must be a whole number from 1 to 128, not 0"),
     ],
 )

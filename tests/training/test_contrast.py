@@ -1,4 +1,4 @@
-"""Contrast of images and reports: the loss by hand, a queue that no division of a step changes, and runs with it."""
+"""Contrast of images and reports: the loss by hand, the same for every division of a step, and runs with it."""
 
 import math
 from dataclasses import replace
@@ -6,68 +6,73 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mrm import runs
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD
 from mrm.system.errors import ConfigError
-from mrm.training.contrast import TEMPERATURE, ContrastQueue, has_words, text_hashes, whole_reports
+from mrm.training.contrast import TEMPERATURE, Pairs, contrast_loss, has_words, text_hashes, whole_reports, whole_step
 from tests.support.configs import MICRO, pretrain_config
 from tests.support.run_files import sigterm_after, trace
 
-ALONE = SimpleNamespace(num_processes=1)
-X, Y = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+ALONE = SimpleNamespace(num_processes=1, process_index=0)
 
 
-def pair(image, report, text, key=0, told=True):
-    return image[None], report[None], torch.tensor([text]), torch.tensor([key]), torch.tensor([told])
+def pairs(images, reports, texts, has_report=None):
+    images, reports, texts = torch.tensor(images), torch.tensor(reports), torch.tensor(texts)
+    return Pairs(images, reports, texts, torch.tensor(has_report or [True] * len(texts)))
 
 
-def test_the_loss_is_the_cross_entropy_of_the_true_pair_among_the_queue():
-    """Queue: (image X, report Y). New: image X, report X. To the report: 1 against 0; to the image: 1 against 1."""
-    queue = ContrastQueue(2, size=3)
-    assert queue.term(*pair(X, Y, text=1)).sum.item() == 0  # nothing to be told apart from
-    queue.end_step(ALONE)
-    term = queue.term(*pair(X, X, text=2))
-    to_report = math.log(1 + math.exp((0 - 1) / TEMPERATURE))
-    to_image = math.log(2)
-    assert term.sum.item() == pytest.approx((to_report + to_image) / 2, rel=1e-5)
-    assert term.count.item() == 1
+def test_the_loss_is_the_cross_entropy_of_the_true_pair_in_both_directions():
+    """Cosines [[1, 0.6], [0, 0.8]]: a softmax of each row, and of each column."""
+    term = contrast_loss(pairs([[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.6, 0.8]], [1, 2]))
+    rows = [math.log(1 + math.exp((0.6 - 1) / TEMPERATURE)), math.log(1 + math.exp((0 - 0.8) / TEMPERATURE))]
+    columns = [math.log(1 + math.exp((0 - 1) / TEMPERATURE)), math.log(1 + math.exp((0.6 - 0.8) / TEMPERATURE))]
+    assert term.sum.item() == pytest.approx((sum(rows) + sum(columns)) / 2, rel=1e-5)
+    assert term.count.item() == 2
 
 
 def test_pairs_of_the_same_report_are_not_told_apart_and_image_only_records_do_not_count():
-    queue = ContrastQueue(2, size=3)
-    queue.term(*pair(X, Y, text=1))
-    queue.term(*pair(Y, Y, text=5, told=False))
-    queue.end_step(ALONE)
-    assert queue.filled.item() == 1
-    assert queue.term(*pair(X, X, text=1)).sum.item() == 0
-    term = queue.term(*pair(X, X, text=7, told=False))
-    assert (term.sum.item(), term.count.item()) == (0, 0)
+    one = [1.0, 0.0]
+    assert contrast_loss(pairs([one], [one], [1])).sum.item() == 0  # nothing to be told apart from
+    assert contrast_loss(pairs([one, one], [one, one], [5, 5])).sum.item() == 0
+    term = contrast_loss(pairs([one, one, one], [one, one, one], [1, 2, 3], [True, False, False]))
+    assert (term.sum.item(), term.count.item()) == (0, 1)
+    term = contrast_loss(pairs([one, one, one], [one, one, one], [1, 2, 3], [True, False, True]))
+    assert (term.sum.item(), term.count.item()) == (pytest.approx(2 * math.log(2)), 2)
+    assert contrast_loss(pairs([one], [one], [1], [False])).count.item() == 0
 
 
-def test_the_queue_is_the_same_however_a_step_is_divided_and_keeps_the_newest():
+def divided(whole: Pairs, ranks: int, micro: int) -> list[Pairs]:
+    """The pairs as the micro-batches of each rank have them, in the order in which ranks are gathered."""
+    size = len(whole.text_N) // (ranks * micro)
+    return [Pairs(*(v[i * size : (i + 1) * size] for v in whole)) for i in range(ranks * micro)]
+
+
+@pytest.mark.parametrize(("ranks", "micro"), [(1, 2), (1, 8), (2, 1), (2, 2), (4, 2)])
+def test_no_division_of_a_step_changes_the_loss_or_its_gradient(ranks, micro):
     generator = torch.Generator().manual_seed(0)
-    images, reports = torch.randn(2, 6, 2, generator=generator)
-    texts, told = torch.arange(6), torch.ones(6, dtype=torch.bool)
-    keys = torch.tensor([4, 2, 9, 1, 7, 3])
-    states = []
-    for parts in ([range(6)], [range(3), range(3, 6)], [[5], [3], [1], [0], [2], [4]]):
-        queue = ContrastQueue(2, size=4)
-        for part in map(list, parts):
-            queue.term(images[part], reports[part], texts[part], keys[part], told[part])
-        queue.end_step(ALONE)
-        states.append((queue.image_QE, queue.report_QE, queue.text_Q, queue.filled))
-    assert states[0][2].tolist() == [3, 1, 5, 0]  # in the order of their keys 1, 2, 3, 4
-    for state in states[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(state, states[0], strict=True))
-
-
-def test_a_step_that_is_not_finite_leaves_the_queue_as_it_is():
-    queue = ContrastQueue(2, size=2)
-    queue.term(*pair(X * math.nan, Y, text=1))
-    queue.end_step(ALONE)
-    assert queue.filled.item() == 0
-    assert queue.image_QE.isfinite().all()
+    vectors = [F.normalize(torch.randn(8, 3, generator=generator), dim=-1).requires_grad_() for _ in range(2)]
+    texts, told = (
+        torch.tensor([0, 1, 2, 3, 4, 2, 6, 0]),
+        torch.tensor([True, True, True, False, True, True, False, True]),
+    )
+    whole = contrast_loss(Pairs(*vectors, texts, told))
+    expected = torch.autograd.grad(whole.sum, vectors)
+    parts = divided(Pairs(*vectors, texts, told), ranks, micro)
+    known = [Pairs(*(v.detach() for v in part)) for part in parts]
+    gathered = Pairs(*(torch.cat(v) for v in zip(*known, strict=True)))
+    terms = []
+    for rank in range(ranks):
+        fields = iter(gathered)  # what `gather` is asked for, in this order
+        state = SimpleNamespace(num_processes=ranks, process_index=rank, gather=lambda _, it=fields: next(it))
+        steps = whole_step(known[rank * micro : (rank + 1) * micro], state)
+        terms += [contrast_loss(p, s) for p, s in zip(parts[rank * micro : (rank + 1) * micro], steps, strict=True)]
+    assert sum(t.sum.item() for t in terms) == pytest.approx(whole.sum.item(), rel=1e-6)
+    assert sum(t.count.item() for t in terms) == whole.count.item() == 6
+    gradients = torch.autograd.grad(sum(t.sum for t in terms), vectors)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_reports_are_whole_again_and_known_by_their_words_alone():
@@ -84,24 +89,30 @@ def test_reports_are_whole_again_and_known_by_their_words_alone():
     assert text_hashes(torch.tensor([[CLS, 5, 9]])) != hashes[0]  # the order does
 
 
-def contrast_config(phantoms, out, **changes):
-    model = replace(MICRO, contrast_width=16, image_decoder="cross-blocks")  # two variants at once
-    return pretrain_config(phantoms, out, contrast_weight=0.5, model=model, **changes)
+def every_variant(phantoms, out, **changes):
+    """Contrast, the averaged encoder's features, and mixed blocks in the image decoder, all at once."""
+    model = replace(MICRO, contrast_width=16, feature_blocks=2, image_decoder="cross-blocks")
+    weights = {"contrast_weight": 0.5, "feature_weight": 1.0}
+    return pretrain_config(phantoms, out, model=model, ema=0.9, **weights, **changes)
 
 
-def test_a_run_with_contrast_and_mixed_blocks_resumes_to_the_same_bits_and_no_division_changes_it(phantoms, tmp_path):
-    whole = runs.pretrain(contrast_config(phantoms, tmp_path / "whole"))
-    config = contrast_config(phantoms, tmp_path / "stopped")
+def test_a_run_with_every_variant_resumes_to_the_same_bits_and_no_division_changes_it(phantoms, tmp_path):
+    whole = runs.pretrain(every_variant(phantoms, tmp_path / "whole"))
+    config = every_variant(phantoms, tmp_path / "stopped")
     with sigterm_after(7), pytest.raises(SystemExit):
         runs.pretrain(config)
     runs.pretrain(config)
-    assert trace(config.out) == trace(whole)
     rows = trace(whole)
-    assert float(rows[0]["contrast"]) == 0  # the queue is empty
-    assert all(float(row["contrast"]) > 0 for row in rows[1:])
-    halves = runs.pretrain(contrast_config(phantoms, tmp_path / "halves", micro_batch=2))
-    for a, b in zip(trace(halves), rows, strict=True):
-        assert float(a["contrast"]) == pytest.approx(float(b["contrast"]), rel=1e-4)
+    assert trace(config.out) == rows
+    for name in ("contrast", "features"):
+        assert all(float(row[name]) > 0 for row in rows)
+    parts = every_variant(phantoms, tmp_path / "parts", micro_batch=2)
+    with sigterm_after(7), pytest.raises(SystemExit):
+        runs.pretrain(parts)
+    runs.pretrain(parts)
+    for a, b in zip(trace(parts.out), rows, strict=True):
+        for name in ("image", "report", "contrast", "features", "gradient"):
+            assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-4), name
 
 
 @pytest.mark.parametrize("changes", [{"contrast_weight": 0.5}, {"model": replace(MICRO, contrast_width=16)}])

@@ -43,7 +43,7 @@ def assert_same_losses(run: Path, other: Path, rel: float = 1e-5) -> None:
     rows, others = trace(run), trace(other)
     assert [r["step"] for r in rows] == [r["step"] for r in others]
     for a, b in zip(rows, others, strict=True):
-        for name in ("image", "report"):
+        for name in {"image", "report", "contrast", "features"} & set(b):
             assert float(a[name]) == pytest.approx(float(b[name]), rel=rel)
         assert float(a["gradient"]) == pytest.approx(float(b["gradient"]), rel=10 * rel)
 
@@ -92,6 +92,30 @@ def test_two_processes_equal_one(whole, halves, sharding):
     moments = torch.load(whole / "last" / "training.pt", weights_only=True)["optimizer"]["state"]
     for number, values in state["optimizer"]["state"].items():
         assert {k: v.shape for k, v in values.items()} == {k: v.shape for k, v in moments[number].items()}
+
+
+VARIANTS = {
+    "model": replace(MICRO, contrast_width=16, feature_blocks=2),
+    "contrast_weight": 0.5,
+    "feature_weight": 1.0,
+    "steps": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def with_variants(phantoms, tmp_path_factory):
+    """A run whose contrast compares all pairs of a step, and whose features come from the average of the weights."""
+    return runs.pretrain(pretrain_config(phantoms, tmp_path_factory.mktemp("variants") / "one", ema=0.9, **VARIANTS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_with_contrast_and_features_equal_one(with_variants, phantoms, tmp_path, sharding):
+    out = tmp_path / "two"
+    launched(
+        tmp_path, pretrain_config(phantoms, out, sharding=sharding, **EVERYTHING | {"clip": None}, **VARIANTS), *TWO
+    )
+    assert_same_losses(out, with_variants)
 
 
 @pytest.mark.slow
@@ -214,7 +238,8 @@ class _Waits(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-def test_the_loop_waits_for_the_device_only_to_log_check_and_save(phantoms, tmp_path, monkeypatch):
+@pytest.mark.parametrize("variants", [{}, VARIANTS | {"steps": 10, "micro_batch": 4}])
+def test_the_loop_waits_for_the_device_only_to_log_check_and_save(variants, phantoms, tmp_path, monkeypatch):
     waits, mode = {}, _Waits(monkeypatch)
     step, after = Trainer._step, Trainer._after_step
 
@@ -230,9 +255,8 @@ def test_the_loop_waits_for_the_device_only_to_log_check_and_save(phantoms, tmp_
 
     for name, replacement in (("_step", counted), ("_after_step", lambda self: None)):
         monkeypatch.setattr(Trainer, name, replacement)
-    runs.pretrain(
-        pretrain_config(phantoms, tmp_path / "run", log_every=5, validate_every=50, save_every=50, ema=0.9, clip=1.0)
-    )
+    rare = {"log_every": 5, "validate_every": 50, "save_every": 50}
+    runs.pretrain(pretrain_config(phantoms, tmp_path / "run", ema=0.9, clip=1.0, **rare, **variants))
     assert {s for s in waits if waits[s]} == {5, 10}, waits
     with mode:
         assert torch.ones(()).isfinite()

@@ -72,6 +72,7 @@ class PretrainBatch(_Batch):
     words_W: Tensor
     targets_W: Tensor
     keys_B: Tensor  # seeds of dropout
+    step_pairs: Any = None  # vectors of all pairs of the step, where contrast needs them (`mrm.training.contrast`)
 
 
 @dataclass

@@ -44,6 +44,7 @@ class ModelConfig:
     tied_words: bool = False  # use the word embeddings as output weights; the published model has separate ones
     start: Literal["xavier", "normal"] = "xavier"  # of the report decoder's layers: as published, or as in BERT
     contrast_width: int = 0  # of the vectors that contrast images and reports; 0 leaves them out
+    feature_blocks: int = 0  # last blocks of the averaged encoder whose mean features are predicted; 0 leaves it out
     mean: float = 0.4978  # of grey values from 0 to 1, over the training radiographs
     std: float = 0.2449  # of grey values from 0 to 1, over the training radiographs
 

@@ -37,6 +37,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # smallest and largest value of a nu
     "report_dropout": SHARE,
     "context_gain": (-1e3, 1e3),
     "contrast_width": (0, 65_536),
+    "feature_blocks": (0, DEPTH[1]),
     "mean": (-1e6, 1e6),
     "std": (1e-6, 1e6),
     "centre": (-1e30, 1e30),

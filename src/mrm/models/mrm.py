@@ -18,7 +18,7 @@ Nothing here draws random numbers: what is masked comes in as indices, dropout f
 # V vocabulary
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, NamedTuple
@@ -51,12 +51,12 @@ def _predicted(config: ModelConfig, hidden: int) -> int:
 
 
 class MRMOutput(NamedTuple):
-    """What a forward pass gives: pixels of the masked patches, and logits of the words asked for."""
+    """What a forward pass gives: pixels of the masked patches, logits of the words asked for, and what it made them from."""
 
     pixels_BMP: Tensor
     logits_WV: Tensor
-    image_BE: Tensor | None = None  # vectors of images and reports to contrast, if they were asked for
-    report_BE: Tensor | None = None
+    encoded_BSD: Tensor  # prefix tokens and visible patches
+    features_BMD: Tensor | None  # of the masked patches, where the decoder predicts them
 
 
 class MRM(nn.Module):
@@ -79,6 +79,10 @@ class MRM(nn.Module):
         self.patches = (config.image_size // patch) ** 2
         if not 0 < config.keep < self.patches:
             raise ValueError(f"keep must be from 1 to {self.patches - 1} of {self.patches} patches, not {config.keep}")
+        if config.feature_blocks > len(self.encoder.blocks):
+            raise ValueError(
+                f"feature_blocks must be at most the encoder's {len(self.encoder.blocks)}, not {config.feature_blocks}"
+            )
         self.predicted = _predicted(config, self.patches - config.keep)
         self.prefix = self.encoder.num_prefix_tokens
         width = self.encoder.embed_dim
@@ -112,10 +116,12 @@ class MRM(nn.Module):
         small = F.interpolate(crop_BCHW, size=(size, size), mode="bicubic", antialias=self.config.antialias)
         return small.expand(-1, channels, -1, -1)
 
-    def encode(self, image_BCHW: Tensor, kept_BK: Tensor | None = None, passed: list[Tensor] | None = None) -> Tensor:
+    def encode(
+        self, image_BCHW: Tensor, kept_BK: Tensor | None = None, passed: MutableSequence[Tensor] | None = None
+    ) -> Tensor:
         """Prefix tokens, then features of the kept patches (all without `kept_BK`): (B, S, D), after the last norm.
 
-        `image_BCHW` is normalised and of the encoder's size. MAE section 3, arXiv:2111.06377. The list `passed`, if there
+        `image_BCHW` is normalised and of the encoder's size. MAE section 3, arXiv:2111.06377. `passed`, if there
         is one, receives what each block passes on, (B, S, D), before any norm.
         """
         encoder = self.encoder
@@ -136,7 +142,7 @@ class MRM(nn.Module):
 
         `passed` is what `encode` gave of each block; the decoder "cross-blocks" needs it.
         """
-        return self.image_decoder(features_BSD, kept_BK, hidden_BM, self._run, passed)
+        return self.image_decoder.pixels(self.image_decoder(features_BSD, kept_BK, hidden_BM, self._run, passed))
 
     def context(self, features_BSD: Tensor) -> Tensor:
         """The image as the report decoder sees it, (B, I, R): its mean, and its patches where words attend to them."""
@@ -169,21 +175,21 @@ class MRM(nn.Module):
         keys_B: Tensor | None = None,
         rows_N: Tensor | None = None,
         report_to_encoder: float = 1.0,
-        whole_BT: Tensor | None = None,
     ) -> MRMOutput:
         """The pre-training pass. Pixels and logits are computed only where the losses need them.
 
-        `report_to_encoder` scales the gradient of the words on its way into the encoder, and nothing else. `whole_BT`, the
-        tokens without masks, asks for vectors to contrast images and reports.
+        `report_to_encoder` scales the gradient of the words on its way into the encoder, and nothing else.
         """
         passed: list[Tensor] = []
         features_BSD = self.encode(image_BCHW, kept_BK, passed)
         context_BIR = self.context(scale_gradient(features_BSD, report_to_encoder))
+        decoder = self.image_decoder
+        rows_BME = decoder(features_BSD, kept_BK, hidden_BM, self._run, passed)
         return MRMOutput(
-            self.restore(features_BSD, kept_BK, hidden_BM, passed),
+            decoder.pixels(rows_BME),
             self.name_words(context_BIR, tokens_BT, attention_BT, words_W, keys_B, rows_N),
-            None if whole_BT is None else self.image_vector(features_BSD),
-            None if whole_BT is None else self.report_vector(whole_BT, attention_BT),
+            features_BSD,
+            None if decoder.features is None else decoder.features(rows_BME),
         )
 
     def image_vector(self, features_BSD: Tensor) -> Tensor:
@@ -262,11 +268,12 @@ class ImageDecoder(nn.Module):
         self.blocks = nn.ModuleList(self.block(inner, config.decoder_heads) for _ in range(config.decoder_depth))
         self.norm = LayerNorm(inner)
         self.pixels = nn.Linear(inner, target_patch**2 * 3)
+        self.features = nn.Linear(inner, encoder.embed_dim) if config.feature_blocks else None
 
     def forward(
         self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run, passed: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Pixels (B, M, P) of the hidden patches.
+        """Rows (B, M, E) of the hidden patches, from which `pixels` restores them.
 
         Two savings do not change the result: before the first block a hidden patch is the same in every image, so its
         queries, keys and values are computed once; and the last block computes only the rows that are asked for.
@@ -279,7 +286,7 @@ class ImageDecoder(nn.Module):
         for number, block in enumerate(self.blocks):
             asked_BM = hidden_BM + self.prefix if number == last else None
             x_BLE = run(block, x_BLE, qkv_BLG if number == 0 else None, asked_BM)
-        return self.pixels(self.norm(x_BLE))
+        return self.norm(x_BLE)
 
     def seen(self, features_BSD: Tensor, kept_BK: Tensor) -> Tensor:
         """The encoder's features in the decoder's width, the patches with their positions: (B, S, E)."""
@@ -306,11 +313,11 @@ class CrossDecoder(ImageDecoder):
     def forward(
         self, features_BSD: Tensor, kept_BK: Tensor, hidden_BM: Tensor, run, passed: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Pixels (B, M, P) of the hidden patches."""
+        """Rows (B, M, E) of the hidden patches, from which `pixels` restores them."""
         x_BME = self.mask_token + self.positions_LE[hidden_BM]
         for block, seen_BSE in zip(self.blocks, self.seen_by_blocks(features_BSD, kept_BK, passed), strict=True):
             x_BME = run(block, x_BME, seen_BSE)
-        return self.pixels(self.norm(x_BME))
+        return self.norm(x_BME)
 
     def seen_by_blocks(self, features_BSD: Tensor, kept_BK: Tensor, passed: Sequence[Tensor]) -> list[Tensor]:
         """What each block of the decoder sees, (B, S, E)."""

@@ -18,7 +18,8 @@ NAMES = {  # ours to theirs, by prefix; the longest wins
     "image_decoder.blocks.": "decoder_blocks.",
     "image_decoder.norm.": "decoder_norm.",
     "image_decoder.pixels.": "decoder_pred.",
-    "image_decoder.mix": "decoder_mix",  # not in the published model
+    "image_decoder.mix": "decoder_mix",  # this and the next are not in the published model
+    "image_decoder.features.": "decoder_features.",
     "report_decoder.from_image.": "bert_mlp.",
     "report_decoder.patches_from_image.": "bert_patches.",  # this and the next three are not in the published model
     "report_decoder.context_gain": "bert_context_gain",

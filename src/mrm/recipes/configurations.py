@@ -37,6 +37,7 @@ class PretrainConfig:
     report_to_encoder: float = 1.0  # weight of that loss on the encoder alone; 0 trains it on images only
     word_weights: Literal["equal", "rarity", "image"] = "equal"  # rare words count more, or those that the image tells
     contrast_weight: float = 0.0  # of the loss that pairs images with their reports; needs --model.contrast-width
+    feature_weight: float = 0.0  # of the loss of the averaged encoder's features; needs --model.feature-blocks
     model: ModelConfig = field(default_factory=ModelConfig)
 
     # Samples
@@ -55,6 +56,13 @@ class PretrainConfig:
             raise ConfigError(
                 f"contrast_weight is {self.contrast_weight:g} and model.contrast_width {self.model.contrast_width}; contrast "
                 "needs both, such as --contrast-weight 0.1 --model.contrast-width 128"
+            )
+        needed = (bool(self.feature_weight), bool(self.model.feature_blocks), self.training.ema is not None)
+        if needed[:2] != (False, False) and not all(needed):
+            raise ConfigError(
+                f"feature_weight is {self.feature_weight:g}, model.feature_blocks {self.model.feature_blocks} and training.ema "
+                f"{self.training.ema}; the features of the averaged encoder need all three, such as --feature-weight 1 "
+                "--model.feature-blocks 6 --training.ema 0.999"
             )
         if self.word_weights != "equal" and self.report.loss == "all":
             raise ConfigError(

@@ -121,6 +121,7 @@ def pretrain_task(config: PretrainConfig, model: MRM, word_weights_V: Tensor | N
         config.report_weight,
         config.report_to_encoder,
         config.contrast_weight,
+        config.feature_weight,
         word_weights_V,
     )
 

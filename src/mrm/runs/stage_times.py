@@ -6,6 +6,7 @@ run would use.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Sequence
@@ -107,6 +108,8 @@ class StepBench:
 
     def __init__(self, task: Task, training: TrainConfig, data: PretrainData | LabelData) -> None:
         self.task, self.training, self.data = task, training, data
+        if training.ema:
+            task.follow(copy.deepcopy(task.model).eval())
         self.device = next(task.parameters()).device
         self.optimizer = build_optimizer(task.model, training)
         if training.compile:

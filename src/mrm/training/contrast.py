@@ -1,94 +1,91 @@
-"""Contrast of images and reports: a pair belongs together more than either does with the pairs of earlier steps.
+"""Contrast of images and reports: a pair belongs together more than either does with the other pairs of its step.
 
-The pairs to tell apart come from a queue of earlier steps alone, never from the batch, so that the loss of a sample does not
-depend on how a step is divided into micro-batches and ranks. Pairs with the same report are not told apart.
+Every pair of the step is told from every other one, over all micro-batches and ranks, so the loss does not depend on how the
+step is divided. A micro-batch of a divided step is given the vectors of the whole step, which were computed before without
+gradients, and takes the gradient of the whole loss by its own vectors; added up, these are the gradient of the undivided
+step (GradCache, arXiv:2101.06983). Pairs with the same report are not told apart.
 
-InfoNCE, arXiv:1807.03748; memory across batches, arXiv:1912.06798.
+The loss is that of CLIP, arXiv:2103.00020, section 2.3: InfoNCE (arXiv:1807.03748) in both directions, at a fixed temperature.
 """
 
-# Shapes: B studies, E width of a vector, Q pairs in the queue, T report tokens
+# Shapes: B pairs of a micro-batch, N pairs compared (those of the step), E width of a vector, T report tokens
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mrm.data.reports import CLS, NO_WORD, PAD
 from mrm.data.samples import PretrainBatch
 from mrm.training.losses import Term
 
-QUEUE = 4096  # pairs
-TEMPERATURE = 0.1
+TEMPERATURE = 0.1  # as ConVIRT has it, arXiv:2010.00747
 MULTIPLIER = 6_364_136_223_846_793_005  # of the hash of a report: Knuth's, for arithmetic modulo 2^64
 
 
-class ContrastQueue(nn.Module):
-    """Vectors of earlier images and reports, equal on all ranks, and the contrast of new ones with them."""
+class Pairs(NamedTuple):
+    """Images and reports as vectors of length 1, with hashes of the reports and whether a record has one."""
 
-    image_QE: Tensor
-    report_QE: Tensor
-    text_Q: Tensor
-    filled: Tensor
+    image_NE: Tensor
+    report_NE: Tensor
+    text_N: Tensor
+    has_report_N: Tensor
 
-    def __init__(self, width: int, size: int = QUEUE) -> None:
-        super().__init__()
-        self.register_buffer("image_QE", torch.zeros(size, width), persistent=False)
-        self.register_buffer("report_QE", torch.zeros(size, width), persistent=False)
-        self.register_buffer("text_Q", torch.zeros(size, dtype=torch.int64), persistent=False)
-        self.register_buffer("filled", torch.zeros(1, dtype=torch.int64), persistent=False)
-        self.new: list[tuple[Tensor, ...]] = []  # pairs of this step's micro-batches, on this rank
 
-    def term(self, image_BE: Tensor, report_BE: Tensor, text_B: Tensor, keys_B: Tensor, told_B: Tensor) -> Term:
-        """Cross-entropy of the true pair among it and the queue, the mean of both directions; counts pairs.
+class Step(NamedTuple):
+    """All pairs of a step, without gradients, and which of them are those of one micro-batch."""
 
-        `text_B` are hashes of the reports, `told_B` whether a record has one, `keys_B` the samples' keys.
-        """
-        image_BE, report_BE = image_BE.float(), report_BE.float()
-        self.new.append((image_BE.detach(), report_BE.detach(), text_B, keys_B, told_B))
-        own_B1 = (image_BE * report_BE).sum(-1, keepdim=True)
-        unknown_Q = torch.arange(len(self.text_Q), device=text_B.device) >= self.filled
-        left_out_BQ = unknown_Q | (text_B[:, None] == self.text_Q)
-        error_B = sum(
-            F.cross_entropy(
-                self._logits(own_B1, each_BE @ queue_QE.T, left_out_BQ), self._first(text_B), reduction="none"
-            )
-            for each_BE, queue_QE in ((image_BE, self.report_QE), (report_BE, self.image_QE))
-        )
-        return Term((error_B * told_B).sum() / 2, told_B.sum().to(image_BE.dtype))
+    pairs: Pairs
+    rows_B: Tensor
 
-    @staticmethod
-    def _logits(own_B1: Tensor, others_BQ: Tensor, left_out_BQ: Tensor) -> Tensor:
-        return torch.cat([own_B1, others_BQ.masked_fill(left_out_BQ, -torch.inf)], dim=1) / TEMPERATURE
 
-    @staticmethod
-    def _first(text_B: Tensor) -> Tensor:
-        return torch.zeros_like(text_B)
+def whole_step(parts: Sequence[Pairs], state: Any) -> list[Step]:
+    """What each micro-batch of this rank is given, from the pairs of all of them; `state` is the Accelerator."""
+    own = [torch.cat(values) for values in zip(*parts, strict=True)]
+    pairs = Pairs(*(state.gather(values) if state.num_processes > 1 else values for values in own))
+    rows_N = torch.arange(len(own[0]), device=own[0].device) + state.process_index * len(own[0])
+    return [Step(pairs, rows_B) for rows_B in rows_N.split([len(part.text_N) for part in parts])]
 
-    @torch.no_grad()
-    def end_step(self, state: Any) -> None:
-        """Put the pairs of this step in front, in the order of their keys, which no division of the step changes."""
-        parts = [torch.cat(p) for p in zip(*self.new, strict=True)]
-        self.new = []
-        image_BE, report_BE, text_B, keys_B, told_B = (state.gather(p) if state.num_processes > 1 else p for p in parts)
-        order = keys_B.argsort(stable=True)
-        order = order[told_B[order]]
-        image_BE, report_BE, text_B = image_BE[order], report_BE[order], text_B[order]
-        if not (image_BE.isfinite().all() and report_BE.isfinite().all()):
-            return  # this step's update is skipped too
-        size = len(self.text_Q)
-        for queue, new in ((self.image_QE, image_BE), (self.report_QE, report_BE), (self.text_Q, text_B)):
-            queue.copy_(torch.cat([new, queue])[:size])
-        self.filled.copy_((self.filled + len(text_B)).clamp(max=size))
+
+def contrast_loss(own: Pairs, step: Step | None = None) -> Term:
+    """Cross-entropy of each true pair of a micro-batch among all pairs of the step, the mean of both directions; counts pairs.
+
+    Its gradient is that of the whole step by the vectors of the micro-batch. Without `step`, the micro-batch is all of it.
+    """
+    count = own.has_report_N.sum().to(torch.float32)
+    if step is None:
+        return Term(_errors(own).sum(), count)
+    image_NE, report_NE = (
+        known_NE.float().index_copy(0, step.rows_B, own_BE.float())
+        for known_NE, own_BE in ((step.pairs.image_NE, own.image_NE), (step.pairs.report_NE, own.report_NE))
+    )
+    error_N = _errors(step.pairs._replace(image_NE=image_NE, report_NE=report_NE))
+    value = error_N[step.rows_B].sum()
+    others = error_N.sum() - value  # the other micro-batches count them, but their gradient reaches these vectors too
+    return Term(value + (others - others.detach()), count)
+
+
+def _errors(pairs: Pairs) -> Tensor:
+    """The error of each pair, (N,): 0 for a record without a report."""
+    image_NE, report_NE, text_N, has_report_N = pairs
+    true_N = torch.arange(len(text_N), device=text_N.device)
+    left_out_NN = ((text_N[:, None] == text_N) | ~has_report_N) & (true_N[:, None] != true_N)
+    logits_NN = image_NE.float() @ report_NE.float().T / TEMPERATURE
+    to_report_N, to_image_N = (
+        F.cross_entropy(each_NN.masked_fill(left_out_NN, -torch.inf), true_N, reduction="none")
+        for each_NN in (logits_NN, logits_NN.T)
+    )
+    return torch.where(has_report_N, (to_report_N + to_image_N) / 2, 0.0)
 
 
 def whole_reports(batch: PretrainBatch) -> Tensor:
-    """The tokens (B, T) of a batch before they were masked."""
-    asked_W = batch.targets_W != NO_WORD
-    whole_L = batch.tokens_BT.flatten().clone()
-    whole_L[batch.words_W[asked_W]] = batch.targets_W[asked_W]
-    return whole_L.view_as(batch.tokens_BT)
+    """The tokens (B, T) of a batch before they were masked. Waits for no device."""
+    tokens_L = batch.tokens_BT.flatten()
+    true_W = torch.where(batch.targets_W == NO_WORD, tokens_L[batch.words_W], batch.targets_W)
+    return tokens_L.scatter(0, batch.words_W, true_W).view_as(batch.tokens_BT)  # padding writes `[CLS]` over itself
 
 
 def text_hashes(whole_BT: Tensor) -> Tensor:

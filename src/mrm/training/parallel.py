@@ -41,7 +41,13 @@ def shard(model: nn.Module, device: torch.device, world_size: int) -> None:
             fully_shard(module, mesh=mesh)
             if hasattr(module, "project"):  # which the image decoder calls before its first block's own forward
                 register_fsdp_forward_method(module, "project")
-    fully_shard(model, mesh=mesh)
+    if hasattr(
+        model, "encode"
+    ):  # of an average, which tasks call; no backward pass follows that would free its weights
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
+        register_fsdp_forward_method(model, "encode")
+    else:
+        fully_shard(model, mesh=mesh)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,8 @@ from mrm.models import noise
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM, complement, normalise, target_patches
 from mrm.models.segmenter import Segmenter
-from mrm.training.contrast import ContrastQueue, has_words, text_hashes, whole_reports
+from mrm.training.contrast import Pairs, contrast_loss, has_words, text_hashes, whole_reports, whole_step
+from mrm.training.feature_targets import hidden_features
 from mrm.training.losses import Term, dice_loss, focal_loss, label_loss, masked_patch_loss, masked_token_loss
 
 
@@ -29,8 +31,15 @@ class Task(nn.Module):
         """How many things each term sums over, known before any forward pass."""
         raise NotImplementedError
 
-    def end_step(self, state: Any) -> None:
-        """What the task keeps of a step for later ones; `state` is the Accelerator."""
+    def follow(self, average: nn.Module) -> None:
+        """Take notice of the average of the weights, which the loop updates after each step."""
+
+    def begin_step(self, micro_batches: list[Any], compute: Callable[..., Any], state: Any) -> list[Any]:
+        """The micro-batches of this rank with what they need of the whole step, before any of them is computed.
+
+        `compute` is `forward` on this rank's device and in its precision; `state` is the Accelerator.
+        """
+        return micro_batches
 
     def memory(self) -> dict[str, Tensor]:
         """What the task itself remembers, apart from its model: its buffers, on the CPU. Checkpoints keep it."""
@@ -47,6 +56,7 @@ class PretrainTask(Task):
     """Restore masked patches at the target size and masked words; the two losses 1:1 unless weighted."""
 
     word_weights_V: Tensor | None
+    average: tuple[MRM] | None = None  # of the weights; in a tuple, since it is no part of what is trained
 
     def __init__(
         self,
@@ -55,28 +65,47 @@ class PretrainTask(Task):
         report_weight: float = 1.0,
         report_to_encoder: float = 1.0,
         contrast_weight: float = 0.0,
+        feature_weight: float = 0.0,
         word_weights_V: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model, self.report_to_encoder = model, report_to_encoder
         self.weights = {"image": image_weight, "report": report_weight}
-        if contrast_weight:
-            self.weights["contrast"] = contrast_weight
-        self.queue = ContrastQueue(model.config.contrast_width) if contrast_weight else None
+        self.weights |= {"contrast": contrast_weight} if contrast_weight else {}
+        self.weights |= {"features": feature_weight} if feature_weight else {}
         self.register_buffer("word_weights_V", word_weights_V, persistent=False)
 
-    def counts(self, batch: PretrainBatch) -> dict[str, int]:
-        """Masked patches, words asked for, and pairs of image and report to contrast."""
-        counts = {"image": batch.hidden_BM.numel(), "report": int((batch.targets_W != NO_WORD).sum())}
-        return counts if self.queue is None else counts | {"contrast": int(has_words(whole_reports(batch)).sum())}
+    def follow(self, average: nn.Module) -> None:
+        """The average of the weights is the teacher of features."""
+        self.average = (average,)  # type: ignore[assignment]
 
-    def forward(self, batch: PretrainBatch) -> dict[str, Term]:
-        """The image and the report term, and that of contrast if it is on."""
+    def counts(self, batch: PretrainBatch) -> dict[str, int]:
+        """Masked patches, words asked for, pairs of image and report to contrast, and patches whose features are asked for."""
+        patches = batch.hidden_BM.numel()
+        counts = {"image": patches, "report": int((batch.targets_W != NO_WORD).sum())}
+        counts |= {"contrast": int(has_words(whole_reports(batch)).sum())} if "contrast" in self.weights else {}
+        return counts | ({"features": patches} if "features" in self.weights else {})
+
+    def begin_step(self, micro_batches: list[PretrainBatch], compute: Callable[..., Any], state: Any) -> list[Any]:
+        """With contrast, the micro-batches of a divided step get the pairs of all of it."""
+        if "contrast" not in self.weights or len(micro_batches) * state.num_processes == 1:
+            return micro_batches
+        with torch.no_grad():
+            steps = whole_step([compute(batch, pairs_alone=True) for batch in micro_batches], state)
+        return [replace(batch, step_pairs=step) for batch, step in zip(micro_batches, steps, strict=True)]
+
+    def forward(self, batch: PretrainBatch, pairs_alone: bool = False) -> dict[str, Term] | Pairs:
+        """The image and the report term, and those of contrast and of features where they are on.
+
+        With `pairs_alone`, only the vectors that contrast compares.
+        """
         model = self.model
-        whole_BT = None if self.queue is None else whole_reports(batch)
         crop_BCHW = normalise(batch.image_BHW, model.config.mean, model.config.std)
+        image_BCHW = model.shrink(crop_BCHW)
+        if pairs_alone:
+            return self._pairs(batch, model.encode(image_BCHW, batch.kept_BK))
         output = model(
-            model.shrink(crop_BCHW),
+            image_BCHW,
             batch.kept_BK,
             batch.hidden_BM,
             batch.tokens_BT,
@@ -85,7 +114,6 @@ class PretrainTask(Task):
             batch.keys_B if self.training else None,
             batch.rows_N,
             self.report_to_encoder,
-            whole_BT,
         )
         side = model.patch_size * model.config.target_scale
         target_BMQ = target_patches(crop_BCHW[:, :1], side, batch.hidden_BM)  # grey
@@ -93,15 +121,22 @@ class PretrainTask(Task):
             "image": masked_patch_loss(output.pixels_BMP, target_BMQ, model.config.norm_pix),
             "report": masked_token_loss(output.logits_WV, batch.targets_W, self.word_weights_V),
         }
-        if self.queue is not None and whole_BT is not None:
-            told_B, texts_B = has_words(whole_BT), text_hashes(whole_BT)
-            terms["contrast"] = self.queue.term(output.image_BE, output.report_BE, texts_B, batch.keys_B, told_B)
+        if "contrast" in self.weights:
+            terms["contrast"] = contrast_loss(self._pairs(batch, output.encoded_BSD), batch.step_pairs)
+        if "features" in self.weights:
+            assert self.average is not None and output.features_BMD is not None
+            target_BMD = hidden_features(self.average[0], image_BCHW, batch.hidden_BM)
+            terms["features"] = masked_patch_loss(output.features_BMD, target_BMD, normalise=False)
         return terms
 
-    def end_step(self, state: Any) -> None:
-        """Pairs of this step join the queue."""
-        if self.queue is not None:
-            self.queue.end_step(state)
+    def _pairs(self, batch: PretrainBatch, encoded_BSD: Tensor) -> Pairs:
+        """Images and reports as vectors, from the features of the visible patches and the words without masks."""
+        whole_BT = whole_reports(batch)
+        image_BE, report_BE = (
+            self.model.image_vector(encoded_BSD),
+            self.model.report_vector(whole_BT, batch.attention_BT),
+        )
+        return Pairs(image_BE, report_BE, text_hashes(whole_BT), has_words(whole_BT))
 
 
 class ClassifyTask(Task):

@@ -82,8 +82,7 @@ class Trainer:
         self.norm: float | None = None  # the last finite one since the last log
         self.totals = Totals()
         self.skipped: dict[str, str] = {}
-        self.stop = False
-        self.stopping = torch.zeros(())  # how many ranks were asked to stop
+        self.stop, self.stopping = False, torch.zeros(())  # whether this rank was asked to, and how many ranks were
         self._place()
 
     def _place(self) -> None:
@@ -93,6 +92,8 @@ class Trainer:
         self.plain = copy.deepcopy(self.task.model) if sharded else None  # gathers the parts, to save and validate
         self.task.to(device)
         self.ema = ModelEmaV3(self.task.model, decay=config.ema) if config.ema else None
+        if self.ema:
+            self.task.follow(self.ema.module)
         self.parallel: nn.Module = self.task
         if sharded:
             for module in [self.task, *([self.ema.module] if self.ema else [])]:
@@ -163,6 +164,7 @@ class Trainer:
     def _step(self, micro_batches: list[Any]) -> None:
         """Gradients of all micro-batches over the counts of the whole step, then one update if they are finite."""
         counts = self._global_counts(micro_batches)
+        micro_batches = self.task.begin_step(micro_batches, self._terms, self.accelerator)
         for number, batch in enumerate(micro_batches, 1):
             self._note_skipped(batch.skipped)
             self._backward(batch, counts, last=number == len(micro_batches))
@@ -174,9 +176,8 @@ class Trainer:
         """Add the gradients of one micro-batch; ranks exchange them with the last one of a step."""
         with contextlib.nullcontext() if last else parallel.gradients_stay(self.parallel):
             terms = self._terms(batch)
-            loss = sum(self.task.weights[k] * t.sum / counts[k] for k, t in terms.items())
-            loss = loss * self.accelerator.num_processes  # gradients are averaged over ranks; undo it
-            self.scaler.scale(loss).backward()
+            loss: Any = sum(self.task.weights[k] * t.sum / counts[k] for k, t in terms.items())
+            self.scaler.scale(loss * self.accelerator.num_processes).backward()  # over ranks, gradients are averaged
         for name, term in terms.items():
             self.totals.add(f"{name}.sum", term.sum.detach())
 
@@ -190,19 +191,18 @@ class Trainer:
         update(self.optimizer, self.lr, self.norms[-1], self.scaler)
         if self.ema:
             self.ema.update(self.task.model, step=self.step)
-        self.task.end_step(self.accelerator)
 
-    def _terms(self, batch: Any) -> dict[str, Any]:
+    def _terms(self, batch: Any, **asked: bool) -> dict[str, Any]:
         batch = batch.to(self.accelerator.device)
         with hardware.autocast(self.accelerator.device, self.precision):
-            return self._compiled(batch) if self.config.compile else self.parallel(batch)
+            return self._compiled(batch, **asked) if self.config.compile else self.parallel(batch, **asked)
 
-    def _compiled(self, batch: Any) -> dict[str, Any]:
+    def _compiled(self, batch: Any, **asked: bool) -> dict[str, Any]:
         """One compiled graph for each length of reports; other lengths that vary stay dynamic in it."""
         for name in batch.varying:
             torch._dynamo.maybe_mark_dynamic(getattr(batch, name), 0)
         try:
-            return self.parallel(batch)
+            return self.parallel(batch, **asked)
         except torch._dynamo.exc.TorchDynamoException as error:
             raise TrainingError(
                 f"the model cannot be compiled on this machine ({first_line(error)}); compiling needs a C++ compiler, "
