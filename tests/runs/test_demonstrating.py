@@ -29,6 +29,6 @@ def test_no_patient_is_in_two_sets(out):
     assert sum(map(len, sets)) == len(set.union(*sets))
 
 
-def test_both_encoders_had_the_same_budget(out):
+def test_both_encoders_had_the_same_settings_but_for_the_layer_decay(out):
     a, b = ((out / name / "config.yaml").read_text().splitlines() for name in ("finetuned", "scratch"))
-    assert {line.split(":")[0].strip() for line in set(a) ^ set(b)} == {"out", "scratch"}
+    assert {line.split(":")[0].strip() for line in set(a) ^ set(b)} == {"out", "scratch", "layer_decay"}

@@ -37,6 +37,32 @@ def test_the_encoder_is_the_pretrained_one_and_scratch_is_not(phantoms, pretrain
 
 def test_checkpointing_computes_blocks_twice_and_changes_no_gradient(phantoms, pretrained_run, tmp_path):
     gradients = []
+def test_random_weights_have_the_full_rate_in_every_block(phantoms, pretrained_run, tmp_path, capsys):
+    """Of `tiny`, whose layer decay of 0.75 is for what was learnt in pre-training; by --scratch and without --init."""
+    small = {"max_steps": 1, "encoder": "vit_tiny_patch16_224", "encoder_options": {"depth": 1}, "image_size": 64}
+    decays, lines = [], []
+    for name, settings in (("given", {}), ("scratch", {"scratch": True}), ("none", {"init": None, **small})):
+        config = replace(finetune_config(phantoms, pretrained_run, tmp_path / name, max_steps=1), **settings)
+        run = runs.finetune(config)
+        decays.append(recipes.read_yaml(recipes.FinetuneConfig, run / "config.yaml").training.layer_decay)
+        lines.append("layer decay 0.75 left out" in capsys.readouterr().out)
+        assert runs.finetune(config) == run  # the same command resumes it
+    assert decays == [0.75, None, None]
+    assert lines == [False, True, True]
+
+
+def test_a_model_remembers_to_cut_borders_off_and_to_match_greys(phantoms, pretrained_run, tmp_path):
+    """Predictions of a framed image with twice the contrast are those of the image, without an option."""
+    config = finetune_config(phantoms, pretrained_run, tmp_path / "run", steps=1, crop_borders=True, greys="matched")
+    run = runs.finetune(config)
+    assert runs.finetune(config) == run
+    predictor = mrm.Predictor(run)
+    image = np.random.default_rng(0).integers(20, 120, (80, 70)).astype(np.uint8)
+    framed = np.pad((image - 10) * 2, ((5, 0), (9, 4)))
+    both = predictor([image, framed]).probabilities
+    np.testing.assert_array_equal(both[0], both[1])
+
+
     for checkpointing in (False, True):
         cfg = finetune_config(phantoms, pretrained_run, tmp_path / "a", drop_path=0.5, checkpointing=checkpointing)
         task, calls = ClassifyTask(finetuning.classifier(cfg, Multilabel(FINDINGS), {})).train(), []

@@ -79,6 +79,7 @@ def test_lighter_heads_train(discs, disc_encoder, tmp_path, head):
 def test_random_weights_for_comparison(discs, disc_encoder, tmp_path):
     run = runs.segment(segment_config(discs, disc_encoder, tmp_path / "run", scratch=True, steps=1))
     assert model_folder.load(run).card.origin["init"] is None
+    assert recipes.read_yaml(recipes.SegmentConfig, run / "config.yaml").training.layer_decay is None
 
 
 def test_no_positive_image(discs, disc_encoder, tmp_path):

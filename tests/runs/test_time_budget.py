@@ -117,16 +117,6 @@ def test_another_budget_is_another_run(phantoms, pretrained_run, tmp_path, measu
         runs.finetune(replace(config, budget="4s"))
 
 
-def test_the_layers_of_random_weights_learn_alike(phantoms, pretrained_run, tmp_path, measured):
-    changes = {"max_steps": 1, "encoder": "vit_tiny_patch16_224", "encoder_options": {"depth": 1}}
-    decays = []
-    for name, settings in (("given", {}), ("scratch", {"scratch": True}), ("none", {"init": None})):
-        config = replace(config_of(phantoms, pretrained_run, tmp_path / name, **changes), **settings)
-        run = runs.finetune(config)
-        decays.append(recipes.read_yaml(FinetuneConfig, run / "config.yaml").training.layer_decay)
-    assert decays == [0.75, None, None]
-
-
 def test_a_run_without_a_model_starts_from_random_weights_of_an_encoder(phantoms, tmp_path, capsys):
     config = finetune_config(phantoms, None, tmp_path / "run", steps=1)
     config = replace(config, encoder="vit_tiny_patch16_224", encoder_options={"depth": 1}, image_size=32)

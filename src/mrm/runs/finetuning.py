@@ -29,7 +29,16 @@ from mrm.models.limits import as_levels
 from mrm.recipes import FinetuneConfig
 from mrm.runs.learning_rates import with_best_rate
 from mrm.runs.output_lock import alone_in
-from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
+from mrm.runs.run_folder import (
+    learning_alike,
+    model_writer,
+    note_seen,
+    on_encoder,
+    open_run,
+    origin,
+    print_best,
+    warn_of,
+)
 from mrm.runs.same_records import require_same_records
 from mrm.runs.teaching import taught, teachers_of
 from mrm.runs.time_budget import keep_plan, within_budget
@@ -56,7 +65,9 @@ def finetune(config: FinetuneConfig) -> Path:
     train, val = (target.labels(resolve_uncertain(records, policy)) for records in stated)
     require_variety(target, val, config.val)
     teachers = teachers_of(config, target)
-    config, plan = within_budget(config, start_of(config), train, len(val), Path(config.out) / "config.yaml")
+    config, plan = within_budget(
+        learning_alike(config), start_of(config), train, len(val), Path(config.out) / "config.yaml"
+    )
     model = classifier(config, target, policy)
     print(choose_trained(model, config.tune, config.lora, config.seed))
     config = open_run(config)  # from here on it writes

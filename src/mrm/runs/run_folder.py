@@ -39,6 +39,7 @@ from mrm.training.checkpoints import Checkpoints
 from mrm.training.trainer import processes
 
 Model = TypeVar("Model", bound=nn.Module)
+TunedConfig = TypeVar("TunedConfig", FinetuneConfig, SegmentConfig)
 FREE = (
     "training.workers",
     "training.micro_batch",
@@ -162,6 +163,21 @@ def audit_beside(path: Path) -> dict[str, Any] | None:
             overlaps = [o for o in report.overlaps if name not in report.sets or name in (o.first, o.second)]
             return {"clean": all(o.series for o in overlaps), "overlaps": [str(o) for o in overlaps]}
     return None
+
+
+def learning_alike(config: TunedConfig) -> TunedConfig:
+    """The settings of a run; without layer decay where all weights start as random ones (`--scratch`, or no `--init`).
+
+    Layer decay lets the first blocks keep what they have learnt in pre-training: random ones have learnt nothing.
+    """
+    decay = config.training.layer_decay
+    if decay is None or (config.init and not config.scratch):
+        return config
+    if processes().is_main_process:
+        print(
+            f"all weights start as random ones, so every block has the full learning rate (layer decay {decay:g} left out)"
+        )
+    return replace(config, training=replace(config.training, layer_decay=None))
 
 
 def on_encoder(kind: type[Model], shape: Any, config: FinetuneConfig | SegmentConfig) -> Model:

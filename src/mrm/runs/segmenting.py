@@ -24,7 +24,16 @@ from mrm.models.limits import as_levels
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.recipes import SegmentConfig
 from mrm.runs.output_lock import alone_in
-from mrm.runs.run_folder import model_writer, note_seen, on_encoder, open_run, origin, print_best, warn_of
+from mrm.runs.run_folder import (
+    learning_alike,
+    model_writer,
+    note_seen,
+    on_encoder,
+    open_run,
+    origin,
+    print_best,
+    warn_of,
+)
 from mrm.runs.same_records import require_same_records
 from mrm.system import hardware
 from mrm.system.errors import RunError
@@ -36,7 +45,7 @@ from mrm.training.trainer import Trainer
 @alone_in("config.out")
 def segment(config: SegmentConfig) -> Path:
     """Learn outlines from masks, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
-    config = open_run(config)
+    config = open_run(learning_alike(config))
     train, val = masked_images(config)
     sets = {"training": (config.train, train.records()), "validation": (config.val, val.records())}
     require_same_records(config.out, sets, {"training": train.areas_NC, "validation": val.areas_NC})

@@ -38,7 +38,7 @@ from mrm.training.trainer import processes
 
 PLANNED = (
     *("epochs", "steps", "warmup_steps", "global_batch", "validate_every", "validate_epochs", "save_every", "ema"),
-    *("layer_decay", "threads", "workers"),
+    *("threads", "workers"),
 )  # settings of the training that a plan decides, besides the image size
 PASSES = 12  # over the training images, at least, before a larger size is worth its time
 MOST_PASSES, MOST_IMAGES = 60, 40_000  # no run is longer than this many passes, or images where they are few
@@ -94,14 +94,9 @@ class Plan:
             config.training, epochs=None, steps=self.steps, warmup_steps=max(1, self.steps // 20),
             global_batch=self.batch, validate_every=self.validate_every, validate_epochs=None,
             save_every=self.validate_every, ema=average_of(config.training, self.steps), threads=self.cost.threads,
-            workers=self.cost.workers, layer_decay=None if is_random(config) else config.training.layer_decay,
+            workers=self.cost.workers,
         )  # fmt: skip
         return replace(config, image_size=self.cost.size, training=training)
-
-
-def is_random(config: FinetuneConfig) -> bool:
-    """Whether all weights start as random ones: then the layers have nothing to keep, and learn alike."""
-    return config.init is None or config.scratch
 
 
 def average_of(training: TrainConfig, steps: int) -> float | None:
