@@ -79,6 +79,12 @@ def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, rec
         (["pretrain", "tiny", "--lr", "1"], "unknown option --lr; did you mean --training.lr?"),
         (["pretrain", "tiny", "--training.lr", "fast"], "--training.lr: expected a number, found 'fast'"),
         (["pretrain", "tiny", "--seed", "0.5"], "--seed: expected a whole number, found '0.5'"),
+        (
+            ["finetune", "tiny", "--lr", "0.1"],
+            "--lr: unknown value '0.1'; choose from recipe, auto; did you mean --training.lr?",
+        ),
+        (["finetune", "tiny", "--training.lr", "auto"], "expected a number, found 'auto'; did you mean --lr?"),
+        (["finetune", "tiny", "--training.lr", "fast"], "--training.lr: expected a number, found 'fast' (see"),
         (["pretrain", "tiny", "--training.precision", "fp64"], "unknown value 'fp64'; choose from auto, fp32, bf16"),
         (["pretrain", "tiny", "--training.betas", "0.9"], "--training.betas: expected 2 arguments"),
         (["pretrain", "tiny", "--out"], "--out: expected one argument"),

@@ -174,6 +174,8 @@ def test_an_augmentation_that_makes_no_sense_is_refused_with_its_name():
         ("patience: 0", "--patience must be at least 1 validation, not 0"),
         ("patience_gain: -0.1", "--patience-gain must be 0 or more, not -0.1"),
         ("loss: dice", "unknown value 'dice'; choose from bce, weighted, focal, asymmetric"),
+        ("lr: 0.1", r"unknown value 0.1; choose from recipe, auto @ \$.lr; did you mean training.lr\?"),
+        ("training: {lr: auto}", r"@ \$.training.lr; did you mean lr\?"),
         ("tune: some", "unknown --tune 'some'; choose from full, lora, head, last-N"),
         ("lora: {rank: 0}", "lora.rank must be at least 1, not 0"),
     ],

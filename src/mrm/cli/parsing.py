@@ -37,7 +37,7 @@ def parse(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any]:
     """The values that the words of a command line give, by the options' names. Raises ConfigError."""
     parser = Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS, usage="")
     for option in options:
-        parser.add_argument(*_names(option), **_settings(option))
+        parser.add_argument(*_names(option), **_settings(option, _namesakes(option, options)))
     namespace, unknown = parser.parse_known_intermixed_args(list(words))
     if unknown:
         raise ConfigError(_unknown(unknown[0], options))
@@ -77,14 +77,20 @@ def _names(option: Option) -> tuple[str, ...]:
     return (option.name,) if option.positional else (option.flag,)
 
 
-def _settings(option: Option) -> dict[str, Any]:
+def _namesakes(option: Option, options: Sequence[Option]) -> list[Option]:
+    """The options of the same name in other groups: `--training.lr` and `--lr`."""
+    last = option.name.rpartition(".")[2]
+    return [other for other in options if other is not option and other.name.rpartition(".")[2] == last]
+
+
+def _settings(option: Option, namesakes: Sequence[Option]) -> dict[str, Any]:
     """What argparse has to know of an option."""
     settings: dict[str, Any] = {}
     if not option.positional:
         settings["dest"] = option.name
     if option.kind is bool:
         return settings | {"action": argparse.BooleanOptionalAction}
-    settings["type"] = partial(_value, option.kind, option.optional)
+    settings["type"] = partial(_value_of, option, namesakes)
     settings["metavar"] = option.flag if option.positional else None
     if option.variadic:
         if option.positional:
@@ -95,6 +101,20 @@ def _settings(option: Option) -> dict[str, Any]:
     if option.positional and option.default is not REQUIRED:
         return settings | {"nargs": "?", "default": None}
     return settings
+
+
+def _value_of(option: Option, namesakes: Sequence[Option], word: str) -> Any:
+    """One word as a value of the option. An error names the option of the same name that takes the word, if there is one."""
+    try:
+        return _value(option.kind, option.optional, word)
+    except argparse.ArgumentTypeError as error:
+        for other in namesakes:
+            try:
+                _value(other.kind, other.optional, word)
+            except argparse.ArgumentTypeError:
+                continue
+            raise argparse.ArgumentTypeError(f"{error}; did you mean {other.flag}?") from None
+        raise
 
 
 def _value(kind: Any, optional: bool, word: str) -> Any:

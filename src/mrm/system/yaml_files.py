@@ -80,6 +80,7 @@ def from_yaml(kind: type, text: str, source: str = "configuration", base: Any = 
 
     Raises ConfigError that names the setting that is wrong.
     """
+    settings: Any = None
     try:
         settings = _loaded(text)
         if not isinstance(settings, dict):
@@ -89,7 +90,7 @@ def from_yaml(kind: type, text: str, source: str = "configuration", base: Any = 
         return _converter.structure(settings, kind)
     except cattrs.BaseValidationError as error:
         reasons = cattrs.transform_error(error, format_exception=lambda error, part: _reason(error, part, kind))
-        raise ConfigError(f"{source}: {'; '.join(reasons)}") from error
+        raise ConfigError(f"{source}: {'; '.join(_with_namesake(r, kind, settings) for r in reasons)}") from error
     except MRMError:
         raise
     except yaml.MarkedYAMLError as error:
@@ -195,6 +196,25 @@ def _reason(error: BaseException, kind: type | None, whole: type) -> str:
     return str(error) if isinstance(error, MRMError) else cattrs.v.format_exception(error, kind)
 
 
+def _with_namesake(reason: str, kind: type, settings: dict[str, Any]) -> str:
+    """The reason why a value is refused, and the setting of the same name in another part that takes it: `training.lr`."""
+    path = reason.rpartition(" @ $.")[2]
+    hints = _paths(kind)
+    if path not in hints:
+        return reason
+    value: Any = settings
+    for name in path.split("."):
+        value = value[name]
+    for other in hints:
+        if other != path and other.rpartition(".")[2] == path.rpartition(".")[2]:
+            try:
+                _converter.structure(value, hints[other])
+            except (cattrs.BaseValidationError, MRMError, TypeError, ValueError):
+                continue
+            return f"{reason}; did you mean {other}?"
+    return reason
+
+
 def _unknown(name: str, kind: type, whole: type) -> str:
     """The message for a setting that `kind`, a part of the configuration `whole`, does not have, with the nearest one."""
     known = [field.name for field in dataclasses.fields(kind)]
@@ -210,12 +230,12 @@ def _unknown(name: str, kind: type, whole: type) -> str:
     return f"unknown setting {name!r}; the nearest is {nearest[0]}, and all are {', '.join(known)}"
 
 
-def _paths(kind: type, prefix: str = "") -> list[str]:
-    """The settings of a configuration and of its parts: `training.lr`."""
-    paths = []
+def _paths(kind: type, prefix: str = "") -> dict[str, Any]:
+    """The settings of a configuration and of its parts, `training.lr`, each with its type."""
+    paths: dict[str, Any] = {}
     for name, part in get_type_hints(kind).items():
         nested = isinstance(part, type) and dataclasses.is_dataclass(part)
-        paths += _paths(part, f"{prefix}{name}.") if nested else [prefix + name]
+        paths |= _paths(part, f"{prefix}{name}.") if nested else {prefix + name: part}
     return paths
 
 
