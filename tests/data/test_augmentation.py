@@ -7,6 +7,7 @@ from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import augmentation as augmentation
 from mrm.data.augmentation import augment
 from mrm.data.config import NONE, STRONG, AugmentConfig, CropConfig
+from mrm.data.eval_view import EvalView
 from mrm.data.records import Records
 from mrm.data.samples import LabelData
 from mrm.system.errors import AugmentError
@@ -149,9 +150,9 @@ def test_amounts_that_make_no_sense_are_refused(wrong, told):
 
 def test_training_samples_are_augmented_and_test_images_are_not(phantoms):
     records = Records.load(phantoms / "records.csv", FINDINGS)
-    plain, strong = (LabelData(records, 64, CropConfig(), seed=3, augment=a) for a in (NONE, STRONG))
+    plain, strong = (LabelData(records, EvalView(64), CropConfig(), seed=3, augment=a) for a in (NONE, STRONG))
     pairs = [(plain.sample(0, i)["image"], strong.sample(0, i)["image"]) for i in range(8)]
     assert all(not np.array_equal(a, b) for a, b in pairs)
     assert all(np.array_equal(strong.sample(0, i)["image"], strong.sample(0, i)["image"]) for i in range(8))
-    whole, same = (LabelData(records, 64, None, seed=3, augment=a).sample(0, 0) for a in (NONE, STRONG))
+    whole, same = (LabelData(records, EvalView(64), None, seed=3, augment=a).sample(0, 0) for a in (NONE, STRONG))
     assert np.array_equal(whole["image"], same["image"])

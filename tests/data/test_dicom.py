@@ -98,7 +98,7 @@ def test_a_file_is_parsed_once_however_much_is_asked_of_it(kind, radiograph, tmp
     once = {"dcmread" if kind == "DICOM" else "parse": 1, "kind_of": 1}
 
     records = Records([Record(path)])
-    for samples in (LabelData(records, 32, CropConfig()), ImageData(records, EvalView(32))):
+    for samples in (LabelData(records, EvalView(32), CropConfig()), ImageData(records, EvalView(32))):
         parses.clear()
         assert samples.sample(0, 0)["image"].shape == (32, 32)
         assert parses == once
@@ -494,15 +494,8 @@ def test_chest_radiographs_and_unstated_ones_give_no_warning(radiograph):
 def test_borders_are_removed_on_request(radiograph):
     framed = np.pad(radiograph.clip(20, 230), ((3, 5), (7, 2)), constant_values=255)
     framed = np.pad(framed, ((4, 0), (0, 6)), constant_values=2)
-    np.testing.assert_array_equal(images.crop_border(framed), radiograph.clip(20, 230))
     assert images.read(dicom_bytes(framed)).shape == framed.shape
     np.testing.assert_array_equal(images.read(dicom_bytes(framed), crop_borders=True), radiograph.clip(20, 230))
-
-
-def test_an_image_without_border_or_of_nothing_else_is_left(radiograph):
-    assert images.crop_border(radiograph.clip(20, 230)).shape == radiograph.shape
-    for value in (0, 255):
-        assert images.crop_border(np.full((5, 6), value, np.uint8)).shape == (5, 6)
 
 
 # ---- real files --------------------------------------------------------------------------------------------

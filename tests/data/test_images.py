@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mrm.data import images
+from mrm.data.borders import Box
 from mrm.data.headers import parse
-from mrm.data.images import Box
 from mrm.system.errors import ImageError
 
 

@@ -133,7 +133,7 @@ def test_many_absent_images_in_a_row_are_not_stepped_over(tmp_path, monkeypatch)
 def test_a_stand_in_brings_its_own_labels(labelled):
     rows = list(labelled)
     rows[1] = Record(b"", labels=rows[1].labels, name="study-1")
-    [batch] = everything(LabelData(Records(rows, labelled.classes), 32, on_error="skip"), 5)
+    [batch] = everything(LabelData(Records(rows, labelled.classes), EvalView(32), on_error="skip"), 5)
     assert batch.index_B.tolist() == [0, 2, 2, 3, 4]
     np.testing.assert_array_equal(batch.labels_BC[1], labelled.labels_NC[2])
 

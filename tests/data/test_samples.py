@@ -9,6 +9,7 @@ from PIL import Image
 
 from mrm.data import images
 from mrm.data.config import CropConfig, ReportConfig
+from mrm.data.eval_view import EvalView
 from mrm.data.records import Records
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, Units
 from mrm.data.samples import LabelData, PretrainData
@@ -212,24 +213,24 @@ def test_a_vocabulary_beyond_16_bits_keeps_its_numbers(records):
 
 
 def test_labels_not_stated_stay_not_a_number(labelled):
-    first, last = everything(LabelData(labelled, 32), 3)
+    first, last = everything(LabelData(labelled, EvalView(32)), 3)
     np.testing.assert_array_equal(torch.cat([first.labels_BC, last.labels_BC]), labelled.labels_NC)
     assert first.labels_BC.dtype == torch.float32
     assert torch.cat([first.index_B, last.index_B]).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_images_for_testing_do_not_change_with_epoch_or_seed(labelled):
-    data, other = LabelData(labelled, 32, seed=0), LabelData(labelled, 32, seed=1)
+    data, other = LabelData(labelled, EvalView(32), seed=0), LabelData(labelled, EvalView(32), seed=1)
     np.testing.assert_array_equal(data.sample(0, 1)["image"], other.sample(7, 1)["image"])
     np.testing.assert_array_equal(data.sample(0, 1)["image"], images.eval_image(labelled[1].image, 32))
 
 
 def test_images_for_training_change_with_epoch_and_seed(labelled):
     crop = CropConfig()
-    data, other = LabelData(labelled, 32, crop, seed=0), LabelData(labelled, 32, crop, seed=1)
+    data, other = LabelData(labelled, EvalView(32), crop, seed=0), LabelData(labelled, EvalView(32), crop, seed=1)
     assert not np.array_equal(data.sample(0, 1)["image"], data.sample(1, 1)["image"])
     assert not np.array_equal(data.sample(0, 1)["image"], other.sample(0, 1)["image"])
-    assert same(data.sample(0, 1), LabelData(labelled, 32, crop, seed=0).sample(0, 1))
+    assert same(data.sample(0, 1), LabelData(labelled, EvalView(32), crop, seed=0).sample(0, 1))
 
 
 @pytest.mark.parametrize("view", ["whole", "centre"])
@@ -246,10 +247,10 @@ def test_a_test_image_by_the_published_filter_is_what_pillow_makes_of_the_whole_
 
 def test_training_samples_are_resized_as_configured(labelled):
     crop = CropConfig(area=(0.08, 1.0), flip=0.0)
-    data = LabelData(labelled, 32, crop, seed=0, resize="bilinear")
+    data = LabelData(labelled, EvalView(32, resize="bilinear"), crop, seed=0)
     expected = images.read_crop(labelled[1].image, np.random.default_rng([0, 3, 1]), 32, crop.area, method="bilinear")
     np.testing.assert_array_equal(data.sample(3, 1)["image"], expected)
-    assert not np.array_equal(LabelData(labelled, 32, crop, seed=0).sample(3, 1)["image"], expected)
+    assert not np.array_equal(LabelData(labelled, EvalView(32), crop, seed=0).sample(3, 1)["image"], expected)
 
 
 def test_the_whole_view_sees_the_sides_of_a_wide_radiograph_and_the_centre_view_cuts_them():

@@ -20,6 +20,7 @@ from mrm.audit.overlaps import audit
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, shards
 from mrm.data.config import CropConfig, PackConfig
+from mrm.data.eval_view import EvalView
 from mrm.data.loader import loader
 from mrm.data.packing import open_source, pack
 from mrm.data.records import Records
@@ -65,7 +66,7 @@ def test_samples_are_the_same_bits(packed, unpacked):
     assert here.fingerprint() == there.fingerprint()
     tokenizer = Tokenizer.train([r.report for r in here], 300)
     make = lambda r: PretrainData(r, tokenizer, size=64, patches=16, keep=4, length=40, seed=3)  # noqa: E731
-    for first, second in ((make(here), make(there)), (LabelData(here, 64), LabelData(there, 64))):
+    for first, second in ((make(here), make(there)), (LabelData(here, EvalView(64)), LabelData(there, EvalView(64)))):
         for index in range(len(here)):
             a, b = first.sample(5, index), second.sample(5, index)
             assert all(np.array_equal(a[key], b[key], equal_nan=key == "labels") for key in b)
@@ -132,7 +133,7 @@ def test_handles_go_to_other_processes(packed, method):
 
 
 def test_workers_give_the_same_batches_as_this_process(packed):
-    data = LabelData(Records.load(packed, FINDINGS), 64, CropConfig())
+    data = LabelData(Records.load(packed, FINDINGS), EvalView(64), CropConfig())
     wanted = [[Sample(1, i), Sample(1, i + 20)] for i in range(6)]
     for a, b in zip(loader(data, iter(wanted), 0), loader(data, iter(wanted), 1), strict=True):
         assert (a.image_BHW == b.image_BHW).all()

@@ -207,3 +207,15 @@ def test_maps_of_phantoms_fall_on_the_finding_far_above_chance_and_those_of_rand
 
 
 SLOW = ["--count", "1000", "--test", "80", "--teach", "800", "--steps", "60", "--image", "128"]
+
+
+def test_a_border_that_the_model_does_not_see_has_no_heat(model):
+    """The map of a framed image is that of the image, within the frame."""
+    image, _ = square_and_ring(np.random.default_rng(4), (1, 1))
+    image = image.clip(10, 240)
+    cropping = Classifier(replace(model.config, crop_borders=True)).eval()
+    cropping.load_state_dict(model.state_dict())
+    framed = np.pad(image, ((8, 3), (0, 5)))
+    heat = heat_maps.heat_map(cropping, framed, 0)
+    np.testing.assert_array_equal(heat[8:-3, :-5], heat_maps.heat_map(model, image, 0))
+    assert heat.sum() == heat[8:-3, :-5].sum() > 0

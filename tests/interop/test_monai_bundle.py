@@ -240,3 +240,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(models, tmp_path, monkeypatc
     with pytest.raises(CheckpointError, match=r"b: cannot be written \(.*PytorchStreamWriter failed"):
         monai_bundle.write_bundle(models["classifier"], tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_classifier_whose_images_are_cropped_or_matched_first_is_refused(classifier, tmp_path):
+    changed = Classifier(replace(classifier.config, greys="matched")).eval()
+    model_folder.save(tmp_path / "model", changed)
+    with pytest.raises(CheckpointError, match=r"greys matched .*which MONAI has no transform for; export it as onnx"):
+        monai_bundle.write_bundle(tmp_path / "model", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()

@@ -1,6 +1,7 @@
 """ONNX agrees with PyTorch or is not kept."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from mrm.inference import predict
-from mrm.interop import onnx_export
+from mrm.interop import loading_page, onnx_export
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import normalise
 from mrm.system.errors import CheckpointError
@@ -75,7 +76,10 @@ def test_the_file_says_how_an_image_is_prepared(exported):
     assert facts["temperatures"] == {"nodule": 2.5, "effusion": 1.0}
     assert facts["input"]["shape"] == ["batch", 64, 64]
     assert "the whole image resized to 64 x 64" in facts["input"]["resize"]
-    assert "in the middle of black" in onnx_export.preparation(segmenter_of(CLASSES, "linear"))["input"]["resize"]
+    assert (
+        "in the middle of black"
+        in onnx_export.onnx_export.preparation(segmenter_of(CLASSES, "linear"))["input"]["resize"]
+    )
 
 
 def test_a_file_that_disagrees_is_not_left_and_what_was_there_stays(classifier, tmp_path, monkeypatch):
@@ -117,3 +121,13 @@ def test_a_folder_and_too_many_weights_are_refused(classifier, tmp_path, monkeyp
     monkeypatch.setattr(onnx_export, "LARGEST", 1000)
     with pytest.raises(CheckpointError, match="bytes of weights; an ONNX file holds at most 1,000"):
         onnx_export.export_onnx(classifier, tmp_path / "a.onnx")
+
+
+def test_it_says_what_is_done_to_an_image_besides_resizing(classifier):
+    """In the metadata, and on the page of a hub folder."""
+    assert onnx_export.preparation(classifier)["input"]["changes"] == ""
+    changed = Classifier(replace(classifier.config, crop_borders=True, greys="matched")).eval()
+    words = "borders cut off and its greys matched"
+    assert words in onnx_export.preparation(changed)["input"]["changes"]
+    assert words in loading_page.images(changed)
+    assert words not in loading_page.images(classifier)

@@ -1,6 +1,7 @@
 """A classifier behind TorchXRayVision's interface: the same numbers as in mrm, in its range and under its names."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,3 +150,9 @@ def test_code_of_torchxrayvision_takes_it_as_its_own(model, grey_BHW):
     assert set(model.targets) <= set(xrv.datasets.default_pathologies)
     probability, thresholds = torch.rand(9, 2), torch.tensor([0.3, 0.8])
     torch.testing.assert_close(at_half(probability, thresholds), xrv.models.op_norm(probability, thresholds))
+
+
+def test_a_classifier_whose_images_are_cropped_or_matched_first_is_refused(classifier):
+    for changes, words in (({"crop_borders": True}, "borders cut off"), ({"greys": "matched"}, "greys matched")):
+        with pytest.raises(RunError, match=f"{words}.*; use mrm.Predictor"):
+            XRVModel(Classifier(replace(classifier.config, **changes)))

@@ -35,8 +35,6 @@ def test_the_encoder_is_the_pretrained_one_and_scratch_is_not(phantoms, pretrain
     assert tuned.keys() == scratch.keys()
 
 
-def test_checkpointing_computes_blocks_twice_and_changes_no_gradient(phantoms, pretrained_run, tmp_path):
-    gradients = []
 def test_random_weights_have_the_full_rate_in_every_block(phantoms, pretrained_run, tmp_path, capsys):
     """Of `tiny`, whose layer decay of 0.75 is for what was learnt in pre-training; by --scratch and without --init."""
     small = {"max_steps": 1, "encoder": "vit_tiny_patch16_224", "encoder_options": {"depth": 1}, "image_size": 64}
@@ -56,13 +54,15 @@ def test_a_model_remembers_to_cut_borders_off_and_to_match_greys(phantoms, pretr
     config = finetune_config(phantoms, pretrained_run, tmp_path / "run", steps=1, crop_borders=True, greys="matched")
     run = runs.finetune(config)
     assert runs.finetune(config) == run
-    predictor = mrm.Predictor(run)
+    predictor = mrm.Predictor(run, batch=1)
     image = np.random.default_rng(0).integers(20, 120, (80, 70)).astype(np.uint8)
     framed = np.pad((image - 10) * 2, ((5, 0), (9, 4)))
-    both = predictor([image, framed]).probabilities
+    both = predictor([image, framed]).probabilities_NC
     np.testing.assert_array_equal(both[0], both[1])
 
 
+def test_checkpointing_computes_blocks_twice_and_changes_no_gradient(phantoms, pretrained_run, tmp_path):
+    gradients = []
     for checkpointing in (False, True):
         cfg = finetune_config(phantoms, pretrained_run, tmp_path / "a", drop_path=0.5, checkpointing=checkpointing)
         task, calls = ClassifyTask(finetuning.classifier(cfg, Multilabel(FINDINGS), {})).train(), []

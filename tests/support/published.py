@@ -72,6 +72,8 @@ FINETUNING = {
     "crop.flip": 0.5,
     "resize": "bilinear",
     "view": "centre",
+    "crop_borders": False,
+    "greys": "stored",
     "augment.rotate": 0.0,
     "augment.erase": 0.0,
     "pooling": "mean",

@@ -17,6 +17,7 @@ from mrm import recipes, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import images, loader, samples, sampling, shards
 from mrm.data.config import PackConfig
+from mrm.data.eval_view import EvalView
 from mrm.data.packing import open_source, pack
 from mrm.data.records import Records
 from mrm.system import lock, object_store
@@ -280,7 +281,7 @@ def test_a_cache_that_cannot_hold_a_file_says_so(files, cache):
 
 def test_a_cache_too_small_for_the_windows_is_refused_at_once(uploaded, monkeypatch):
     monkeypatch.setenv("MRM_CACHE_GB", "0.00001")
-    data = samples.LabelData(Records.load(uploaded, FINDINGS), 64)
+    data = samples.LabelData(Records.load(uploaded, FINDINGS), EvalView(64))
     with pytest.raises(StoreError, match=r"too small for 16 files at once; set MRM_CACHE_GB to at least 0\.1"):
         next(loader.loader(data, sampling.in_order(len(data), 4), workers=0))
 
@@ -318,7 +319,7 @@ def test_the_loader_fetches_what_is_to_come(uploaded, cache, monkeypatch):
     requested: list[str] = []
     monkeypatch.setattr(Fetcher, "request", lambda self, uri, size, sha: requested.append(uri))
     records = Records.load(uploaded, FINDINGS)
-    data = samples.LabelData(records, 64)
+    data = samples.LabelData(records, EvalView(64))
     stream = loader.loader(data, sampling.in_order(len(data), 4), workers=0)
     next(stream)
     assert requested == [r.image.file.place for r in records][: 4 * 9 : 4]

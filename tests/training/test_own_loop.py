@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 import mrm
 from mrm.data import images
 from mrm.data.config import FINETUNE_CROP, STRONG, CropConfig
+from mrm.data.eval_view import EvalView
 from mrm.data.records import Record, Records
 from mrm.data.samples import LabelData
 from mrm.models.classifier import Classifier
@@ -36,13 +37,15 @@ def model_of(**changes) -> Classifier:
 # ---- transforms ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"view": "centre", "resize": "bilinear"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"view": "centre", "resize": "bilinear"}, {"crop_borders": True, "greys": "matched"}]
+)
 @pytest.mark.parametrize("augment", [None, STRONG])
 def test_the_same_seed_gives_the_crop_and_the_augmentation_of_fine_tuning(records, changes, augment):
     model = model_of(**changes)
     options = {"augment": augment} if augment else {}
     train = mrm.transforms(model, **options).train
-    ours = LabelData(records, 64, FINETUNE_CROP, seed=5, resize=model.config.resize, **options)
+    ours = LabelData(records, EvalView.of(model.config), FINETUNE_CROP, seed=5, **options)
     for epoch, index in ((0, 0), (3, 7), (3, 8)):
         expected = normalise(torch.from_numpy(ours.sample(epoch, index)["image"])[None], 0.4, 0.2)[0]
         tensor = train(records[index], np.random.default_rng([5, epoch, index]))
@@ -50,11 +53,13 @@ def test_the_same_seed_gives_the_crop_and_the_augmentation_of_fine_tuning(record
         assert torch.equal(tensor, expected)
 
 
-@pytest.mark.parametrize("changes", [{}, {"view": "centre", "resize": "bilinear"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"view": "centre", "resize": "bilinear"}, {"crop_borders": True, "greys": "matched"}]
+)
 def test_the_test_transform_is_the_view_of_the_tests(records, changes):
     model = model_of(**changes)
     test = mrm.transforms(model).test
-    ours = LabelData(records, 64, view=model.config.view, resize=model.config.resize)
+    ours = LabelData(records, EvalView.of(model.config))
     expected = normalise(torch.from_numpy(ours.sample(0, 3)["image"])[None], 0.4, 0.2)[0]
     assert torch.equal(test(records[3]), expected)
     assert torch.equal(test(str(records[3].image)), expected)
@@ -65,7 +70,7 @@ def test_the_test_transform_is_the_view_of_the_tests(records, changes):
 
 def test_a_folder_says_how_its_model_sees_images(pretrained_run, records):
     train, test = mrm.transforms(pretrained_run, crop=CropConfig(area=(0.5, 1.0), flip=0.0))
-    assert (train.size, train.mean, train.std, train.crop.area) == (64, MICRO.mean, MICRO.std, (0.5, 1.0))
+    assert (train.view.size, train.mean, train.std, train.crop.area) == (64, MICRO.mean, MICRO.std, (0.5, 1.0))
     loaded = mrm.load(pretrained_run)
     with torch.inference_mode():
         tokens = loaded.encode(test(records[0])[None])
@@ -98,7 +103,7 @@ def test_what_has_no_transforms_is_refused(tmp_path):
 
 def test_after_set_epoch_a_sample_is_that_of_fine_tuning(records):
     dataset = mrm.Dataset(records, mrm.transforms(model_of()).train, seed=4)
-    ours = LabelData(records, 64, FINETUNE_CROP, seed=4)
+    ours = LabelData(records, EvalView(64), FINETUNE_CROP, seed=4)
     for epoch in (0, 2):
         dataset.set_epoch(epoch)
         for index in (0, 11, -1):

@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 
 from mrm.data import images
+from mrm.data.borders import content_box
 
 BITS = 256
 THRESHOLD = 36
@@ -56,7 +57,8 @@ def without_border(image: np.ndarray, tolerance: int = 32) -> np.ndarray:
     `tolerance` in grey levels, between the lightest and the darkest pixel of a line, allows for lossy compression, whose
     blocks smear the image into a border. An image that is nothing but border is left whole.
     """
-    return images.trim(image, lambda inner: (np.ptp(inner, axis=1) > tolerance, np.ptp(inner, axis=0) > tolerance))
+    box = content_box(image, lambda part: (np.ptp(part, axis=1) > tolerance, np.ptp(part, axis=0) > tolerance))
+    return np.ascontiguousarray(images.crop(image, box))
 
 
 def perceptual_hashes(image: np.ndarray) -> np.ndarray:

@@ -13,6 +13,9 @@ from mrm.system.errors import AugmentError, PackError, ReportError
 LARGEST_FILE = 1 << 30  # bytes of a file of packed images
 OnError = Literal["stop", "skip"]  # what happens at a record that cannot be used
 Resize = Literal["area", "bilinear", "bicubic"]  # how images get their size; see `mrm.data.images.resize`
+Greys = Literal[
+    "stored", "matched"
+]  # those of the file, or one distribution of them for all (`mrm.data.grey_matching`)
 
 
 @dataclass(frozen=True)

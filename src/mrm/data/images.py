@@ -18,7 +18,6 @@ call `cv2.setNumThreads(0)`: 1 hangs if the parent process has used OpenCV's thr
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ import cv2
 import numpy as np
 
 from mrm.data import jpeg_files, tiff_files
+from mrm.data.borders import Box, border_box
 from mrm.data.config import Resize
 from mrm.data.headers import Bytes, Header, StoredImage, decodable, kind_of, load, parse
 from mrm.system.errors import ImageError
@@ -38,16 +38,6 @@ MAX_PIXELS = 100_000_000  # five times the largest radiograph detector; more is 
 SCALED = 1 << 22  # values that are scaled at a time
 MIN_DECODE_SCALE = 3  # a JPEG decoded at 3 times the target size or more is within 3 grey levels of a full decode
 HEAD_BYTES = 1 << 18  # read first if only the size is needed; enough for nearly every header
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle in pixels; `top` and `left` are its first row and column."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)
@@ -114,11 +104,12 @@ def read(source: Source, min_side: int | None = None, crop_borders: bool = False
 
     With `min_side`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is several times faster, as
     long as the shorter side keeps at least that many pixels. `crop_borders` removes burned-in borders (see
-    `crop_border`). Arrays are (H, W) or (H, W, channels) with colour in the order red, green, blue. Raises
+    `mrm.data.borders`). Arrays are (H, W) or (H, W, channels) with colour in the order red, green, blue. Raises
     `ImageError`.
     """
     if crop_borders:  # of the image at full size: shrinking mixes the edge of a border with its neighbours
-        return crop_border(read(source))
+        image_HW = read(source)
+        return np.ascontiguousarray(crop(image_HW, border_box(image_HW)))
     if isinstance(source, np.ndarray):
         return grey_array(source, _name(source))
     image = open_image(source)
@@ -163,17 +154,15 @@ def read_crop(
     return resize(crop(_decode(image, factor), _scaled(box, factor)), size, size, method)
 
 
-def eval_image(
-    source: Source, size: int, view: str = "whole", crop_borders: bool = False, method: Resize = "area"
-) -> np.ndarray:
+def eval_image(source: Source, size: int, view: str = "whole", method: Resize = "area") -> np.ndarray:
     """The image as a classifier is tested on it, (size, size) uint8. Raises `ImageError`.
 
     The view "whole" resizes the whole radiograph to the square, within the aspect ratios seen in training; "centre" is
-    the published test crop, which cuts the sides of radiographs that are not square. `crop_borders` first removes
-    burned-in borders. With a `method` other than "area" a JPEG is decoded at its full size.
+    the published test crop, which cuts the sides of radiographs that are not square. With a `method` other than "area" a
+    JPEG is decoded at its full size.
     """
     min_side = MIN_DECODE_SCALE * size if method == "area" else None
-    image = read(source, min_side=min_side, crop_borders=crop_borders)
+    image = read(source, min_side=min_side)
     if view == "centre":
         image = crop(image, center_box(*image.shape))
     return resize(image, size, size, method)
@@ -343,38 +332,6 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
     if outside or min(box.height, box.width) < 1:
         raise ValueError(f"{box} does not lie in an image of shape {image.shape}")
     return image[box.top : bottom, box.left : right]
-
-
-def crop_border(image: np.ndarray, tolerance: int = 4) -> np.ndarray:
-    """The image without the rows and columns at its edges that are entirely black or entirely white.
-
-    `tolerance` in grey levels allows for lossy compression. An image that is nothing but border is left whole.
-    """
-
-    def content(inner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        black, white = inner <= tolerance, inner >= 255 - tolerance
-        return ~np.asarray(black.all(1) | white.all(1)), ~np.asarray(black.all(0) | white.all(0))
-
-    return trim(image, content)
-
-
-def trim(image: np.ndarray, content: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """The image (H, W) without the rows and columns at its edges that hold no content, looked for until none is left.
-
-    `content` says of which rows and of which columns of an image that is so, as two bool arrays. An image without any
-    content is left whole.
-    """
-    inner = image
-    while inner.size:
-        rows, columns = content(inner)
-        if not rows.any() or not columns.any():
-            return image
-        top, left = rows.argmax(), columns.argmax()
-        bottom, right = rows.size - rows[::-1].argmax(), columns.size - columns[::-1].argmax()
-        if (bottom - top, right - left) == inner.shape:
-            return np.ascontiguousarray(inner)
-        inner = inner[top:bottom, left:right]
-    return image
 
 
 def flip(image: np.ndarray) -> np.ndarray:

@@ -30,9 +30,9 @@ import numpy as np
 from PIL import Image
 
 from mrm.data import headers, images, shards
+from mrm.data.borders import Box
 from mrm.data.config import OnError
 from mrm.data.folders import is_system_file, system_note
-from mrm.data.images import Box
 from mrm.data.patients import PATIENTS, read_patients
 from mrm.data.records import Record, Records, first_five
 from mrm.data.shards import PackedImage

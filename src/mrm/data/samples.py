@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -137,9 +137,15 @@ class PretrainData:
         predicted: int | None = None,  # number of hidden patches to predict; None: all
         resize: Resize = "area",
     ) -> None:
-        self.records, self.size, self.patches, self.keep, self.length = records, size, patches, keep, length
+        self.records, self.patches, self.keep, self.length = records, patches, keep, length
         self.predicted = patches - keep if predicted is None else predicted
-        self.crop, self.resize, self.report, self.seed, self.on_error = crop, resize, report, seed, on_error
+        self.view, self.crop, self.report, self.seed, self.on_error = (
+            EvalView(size, resize=resize),
+            crop,
+            report,
+            seed,
+            on_error,
+        )
         self.units = tokenizer.units(report.unit)
         ids = tokenizer.encode([select_sections(r.report, report.sections) for r in records], length)
         self.tokens = np.concatenate(ids).astype(np.uint16 if tokenizer.size < 2**16 else np.int32)
@@ -161,7 +167,7 @@ class PretrainData:
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         """One cropped image and one masked report, drawn from (seed, epoch, index)."""
         rng = np.random.default_rng([self.seed, epoch, index])
-        image = train_image(self.records[index].image, rng, self.size, self.crop, self.resize)
+        image = self.view.train_image(self.records[index].image, rng, self.crop)
         return {"image": image, **self.masks(index, rng)}
 
     def masks(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -237,15 +243,13 @@ class LabelData:
     def __init__(
         self,
         records: Records,
-        size: int,
+        view: EvalView,
         crop: CropConfig | None = None,
-        view: Literal["whole", "centre"] = "whole",
         seed: int = 0,
         on_error: OnError = "stop",
         augment: AugmentConfig = NONE,
-        resize: Resize = "area",
     ) -> None:
-        self.records, self.size, self.crop, self.view, self.resize = records, size, crop, view, resize
+        self.records, self.view, self.crop = records, view, crop
         self.seed, self.on_error, self.augment = seed, on_error, augment
         self.labels_NC = records.labels_NC.astype(np.float32)
 
@@ -261,9 +265,9 @@ class LabelData:
         rng = np.random.default_rng([self.seed, epoch, index])
         record = self.records[index]
         if self.crop:
-            image = augment(train_image(record.image, rng, self.size, self.crop, self.resize), rng, self.augment)
+            image = augment(self.view.train_image(record.image, rng, self.crop), rng, self.augment)
         else:
-            image = images.eval_image(record.image, self.size, self.view, method=self.resize)
+            image = self.view.image(record.image)
         return {
             "image": image,
             "labels": self.labels_NC[index],
@@ -361,14 +365,6 @@ class ImageData:
     def collate(self, samples: Sequence[dict[str, Any]], skipped: list[Skipped]) -> ImageBatch:
         """Stack the images that could be read."""
         return image_batch(samples, self.view.size)
-
-
-def train_image(
-    source: images.Source, rng: np.random.Generator, size: int, crop: CropConfig, resize: Resize
-) -> np.ndarray:
-    """A random resized crop of the image, flipped or not: (size, size) uint8. Raises ImageError."""
-    image = images.read_crop(source, rng, size, crop.area, crop.aspect, resize)
-    return images.flip(image) if rng.random() < crop.flip else image
 
 
 def _round_up(count: int, step: int) -> int:

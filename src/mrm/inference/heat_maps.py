@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from mrm.data import images
+from mrm.data.borders import Box
+from mrm.data.eval_view import EvalView
 from mrm.models.classifier import Classifier, ClassQueries
 from mrm.models.encoder import WITH_PATCHES, family_of
 from mrm.models.mrm import normalise
@@ -71,17 +73,15 @@ def check_method(model: Classifier, method: str) -> None:
         )
 
 
-def evaluation_view(model: Classifier, image_HW: np.ndarray) -> tuple[Tensor, images.Box]:
+def evaluation_view(model: Classifier, image_HW: np.ndarray) -> tuple[Tensor, Box]:
     """The image as the classifier is tested on it, (1, 3, size, size) normalised; and which part of it that is."""
-    config = model.config
-    height, width = image_HW.shape
-    box = images.center_box(height, width) if config.view == "centre" else images.Box(0, 0, height, width)
-    view_HW = images.resize(images.crop(image_HW, box), config.image_size, config.image_size, config.resize)
+    config, view = model.config, EvalView.of(model.config)
+    view_HW = torch.from_numpy(view.image(image_HW))
     device = next(model.parameters()).device
-    return normalise(torch.from_numpy(view_HW)[None].to(device), config.mean, config.std), box
+    return normalise(view_HW[None].to(device), config.mean, config.std), view.part(image_HW)
 
 
-def spread(grid_GG: np.ndarray, shape: tuple[int, ...], box: images.Box) -> np.ndarray:
+def spread(grid_GG: np.ndarray, shape: tuple[int, ...], box: Box) -> np.ndarray:
     """A grid of patches over the part of an image that was seen: (H, W) float32 from 0 to 1, 0 elsewhere."""
     heat_HW = np.zeros(shape, np.float32)
     if grid_GG.max() > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mrm.data.eval_view import EvalView
 from mrm.models.classifier import Classifier
 from mrm.models.hub_layout import FILTERS, is_native, timm_config
 from mrm.models.model_folder import Model
@@ -68,6 +69,8 @@ def images(model: Model) -> str:
         )
     else:
         lines.append(f"- They resize by the same filter, {resize}.")
+    if changes := "" if isinstance(model, Segmenter) else EvalView.of(model.config).changes:
+        lines.append(f"- mrm gives the model each image with {changes}; they do not, so do it before.")
     if isinstance(model, MRM):
         lines.append("- Pre-training showed the encoder crops of radiographs, not whole ones.")
     lines += [

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import mrm
+from mrm.data.eval_view import EvalView
 from mrm.interop.export_folder import Files, require_same, write_folder
 from mrm.interop.model_card import ABOUT, USE, WRITTEN, sections
 from mrm.interop.publication import Publication
@@ -59,6 +60,11 @@ def write_bundle(source: Path, out: Path, publication: Publication = Publication
 
     def write(folder: Path, model: Model, card: Card) -> None:
         target_of(card.architecture).require_independent(f"{source}: a MONAI bundle", CheckpointError)
+        if isinstance(model, Classifier) and (changes := EvalView.of(model.config).changes):
+            raise CheckpointError(
+                f"{source}: takes each image with {changes}, which MONAI has no transform for; export it as onnx, whose "
+                "metadata says so"
+            )
         try:
             write_by(folder / WEIGHTS, lambda temporary: torch.save(_weights(model), temporary))
         except RuntimeError as error:  # torch reports a full disk so

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import mrm
+from mrm.data.eval_view import EvalView
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.predict import feature_function
 from mrm.models import model_folder
@@ -249,6 +250,7 @@ def _input(model: Model) -> dict[str, Any]:
         "values": "grey, 0 black to 255 white, bone bright; normalisation is inside the model",
         "view": view,
         "resize": f"{about[view]}; {filters.get(resize, f'by the {resize} filter of Pillow, from the full size')}",
+        "changes": "" if isinstance(model, Segmenter) else EvalView.of(config).changes,
         "mean": config.mean,
         "std": config.std,
     }

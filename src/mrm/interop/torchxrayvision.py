@@ -14,13 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mrm.data.eval_view import EvalView
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.predict import feature_function
 from mrm.interop.finding_names import translate
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import three_channels
-from mrm.system.errors import PredictError
+from mrm.system.errors import PredictError, RunError
 
 FULL = 1024  # the largest absolute value of an image in TorchXRayVision; black is -1024, white 1024
 SLACK = 1  # by which values may pass it
@@ -39,7 +40,8 @@ class XRVModel(nn.Module):
     temperature_C: Tensor
 
     def __init__(self, model: Path | str | Classifier, apply_sigmoid: bool = False) -> None:
-        """`model` is a model folder, a run or a classifier. Raises CheckpointError, and RunError for another kind of model."""
+        """`model` is a model folder, a run or a classifier. Raises CheckpointError, and RunError for another kind of model,
+        and for one whose images are cropped or matched before it sees them."""
         super().__init__()
         self.weights = "" if isinstance(model, Classifier) else str(model)
         self.classifier = model if isinstance(model, Classifier) else model_folder.load_as(model, Classifier)
@@ -50,6 +52,11 @@ class XRVModel(nn.Module):
         self.pathologies = self.targets  # as older code calls it
         rules = DecisionRules.of(self.classifier.card, config.classes)
         rules.target.require_independent("a model of TorchXRayVision")
+        if changes := EvalView.of(config).changes:
+            raise RunError(
+                f"{self.weights or 'the classifier'}: takes each image with {changes}, which a model of TorchXRayVision does not "
+                "do to its tensors; use mrm.Predictor"
+            )
         self.register_buffer("temperature_C", torch.from_numpy(rules.temperature_C).float())
         self.register_buffer("op_threshs", torch.from_numpy(rules.threshold_C).float() if rules.thresholds else None)
         self._warned: set[str] = set()

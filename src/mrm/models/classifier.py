@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mrm.data.config import Resize
+from mrm.data.config import Greys, Resize
 from mrm.data.reports import Tokenizer
 from mrm.models import encoder
 from mrm.models.card import Card
@@ -35,6 +35,8 @@ class ClassifierConfig:
     pooling: Pooling = "mean"  # of the patch features
     view: Literal["whole", "centre"] = "whole"  # of a radiograph that is not square; the published test cut its sides
     resize: Resize = "area"  # of training and test images; the published one is "bilinear"
+    crop_borders: bool = False  # of black and white that was burned in, in training and test images
+    greys: Greys = "stored"  # of training and test images
     uncertain: dict[str, str] = field(default_factory=dict)  # what uncertain labels became, per class
     target: TargetName = "multilabel"  # what the classes are: see mrm.targets
     centre: tuple[float, ...] = ()  # of a regression: the mean of the training labels, per class

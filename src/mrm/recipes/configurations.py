@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mrm.data.config import FINETUNE_CROP, AugmentConfig, CropConfig, OnError, ReportConfig, Resize
+from mrm.data.config import FINETUNE_CROP, AugmentConfig, CropConfig, Greys, OnError, ReportConfig, Resize
 from mrm.models.config import LoraConfig, ModelConfig, Pooling, TargetName
 from mrm.system.durations import seconds_of
 from mrm.system.errors import ConfigError
@@ -112,6 +112,8 @@ class FinetuneConfig:
     # Samples
     crop: CropConfig = FINETUNE_CROP
     resize: Resize = "area"  # of crops and test images: area is fast; bilinear is Pillow's filter, as published
+    crop_borders: bool = False  # cut black and white borders off training and test images; the model remembers it
+    greys: Greys = "stored"  # matched gives all images one distribution of grey values; the model remembers it
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # after crop and flip; the published recipe has none
 
     # Schedule

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from mrm.data.eval_view import EvalView
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import LabelData, PretrainData
@@ -160,7 +161,7 @@ def of_finetuning(
     choose_trained(model, config.tune, config.lora, config.seed)
 
     def data(part: Records) -> LabelData:
-        return LabelData(part, model.config.image_size, config.crop, augment=config.augment, resize=config.resize)
+        return LabelData(part, EvalView.of(model.config), config.crop, augment=config.augment)
 
     return Subject(ClassifyTask(model), config.training, data)
 

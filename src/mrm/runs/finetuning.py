@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from mrm.audit.fingerprints import fingerprint
+from mrm.data.eval_view import EvalView
 from mrm.data.label_values import UNCERTAIN, LabelKind
 from mrm.data.records import Records, resolve_uncertain
 from mrm.data.samples import LabelData
@@ -77,8 +78,7 @@ def finetune(config: FinetuneConfig) -> Path:
     taught_train = taught(config, target, train, teachers)
     del teachers  # their memory is for the training
     data = LabelData(
-        taught_train, model.config.image_size, config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment,
-        resize=config.resize,
+        taught_train, EvalView.of(model.config), config.crop, seed=config.seed, on_error=config.on_error, augment=config.augment
     )  # fmt: skip
     facts = origin(config, train, config.train) | {"tune": config.tune, "loss": config.loss, "target": config.target}
     card = Card("classifier", asdict(model.config), facts)
@@ -230,6 +230,8 @@ def classifier(config: FinetuneConfig, target: Target, policy: dict[str, str]) -
         pooling=config.pooling,
         view=config.view,
         resize=config.resize,
+        crop_borders=config.crop_borders,
+        greys=config.greys,
         uncertain=policy if target.kind == "findings" else {},
         target=config.target,
         centre=target.centre,

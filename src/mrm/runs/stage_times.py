@@ -82,16 +82,17 @@ def sample_times(data: PretrainData | LabelData, index: int) -> tuple[float, flo
     clock = Stopwatch()
     content = headers.load(data.records[index].image)
     read = clock.lap()
-    height, width = images.size(content)
-    crop = data.crop or CropConfig()
+    view, crop = data.view, data.crop or CropConfig()
+    whole = view.whole(content) if view.whole_first else None
+    height, width = images.size(content) if whole is None else whole.shape
     box = images.random_resized_box(height, width, rng, crop.area, crop.aspect)
-    least = math.ceil(data.size * min(height, width) / min(box.height, box.width))  # as read_crop may reduce a JPEG
-    image = images.read(content, min_side=least if data.resize == "area" else None)
+    least = math.ceil(view.size * min(height, width) / min(box.height, box.width))  # as read_crop may reduce a JPEG
+    image = images.read(content, min_side=least if view.resize == "area" else None) if whole is None else whole
     decode = clock.lap()
     scale = image.shape[0] / height, image.shape[1] / width
     top, left = int(box.top * scale[0]), int(box.left * scale[1])
     part = image[top : top + math.ceil(box.height * scale[0]), left : left + math.ceil(box.width * scale[1])]
-    resized = images.flip(images.resize(part, data.size, data.size, data.resize))
+    resized = images.flip(images.resize(part, view.size, view.size, view.resize))
     if isinstance(data, LabelData):
         augmentation.augment(resized, rng, data.augment)
     augmented = clock.lap()

@@ -22,6 +22,7 @@ from accelerate.utils import broadcast_object_list
 
 from mrm import recipes
 from mrm.data import images
+from mrm.data.eval_view import EvalView
 from mrm.data.records import Records
 from mrm.data.samples import LabelData
 from mrm.models import encoder, noise
@@ -218,7 +219,8 @@ def _cost(config: FinetuneConfig, start: Any, tried: Records, size: int, threads
     """What an image of this size costs on each of the ranks: medians of a few steps, after one to warm up."""
     device, share = processes().device, processes().num_processes
     hardware.share_cores(device, threads)
-    data = LabelData(tried, size, config.crop, seed=config.seed, augment=config.augment, resize=config.resize)
+    view = replace(EvalView.of(config), size=size)
+    data = LabelData(tried, view, config.crop, seed=config.seed, augment=config.augment)
     watch = Stopwatch()
     for index in range(SAMPLE):
         data.sample(0, index % len(tried))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -28,7 +29,6 @@ from mrm.data.augmentation import augment
 from mrm.data.config import FINETUNE_CROP, NONE, AugmentConfig, CropConfig, Resize
 from mrm.data.eval_view import EvalView
 from mrm.data.records import Records, resolve_uncertain
-from mrm.data.samples import train_image
 from mrm.models import model_folder
 from mrm.models.limits import Levels
 from mrm.models.model_folder import Model
@@ -64,10 +64,10 @@ def transforms(
             "a segmenter crops an image and its mask together, so it has no transforms of an image; train it with `mrm segment`"
         )
     view = EvalView.of(config)
-    method = resize or view.resize
+    view = replace(view, resize=resize or view.resize)
     return Transforms(
-        TrainTransform(view.size, config.mean, config.std, crop, augment, method, seed),
-        TestTransform(EvalView(view.size, view.view, resize=method), config.mean, config.std),
+        TrainTransform(view, config.mean, config.std, crop, augment, seed),
+        TestTransform(view, config.mean, config.std),
     )
 
 
@@ -81,16 +81,15 @@ class TrainTransform:
 
     def __init__(
         self,
-        size: int,
+        view: EvalView,
         mean: Levels,
         std: Levels,
         crop: CropConfig = FINETUNE_CROP,
         augment: AugmentConfig = NONE,
-        resize: Resize = "area",
         seed: int = 0,
     ) -> None:
-        self.size, self.mean, self.std, self.seed = size, mean, std, seed
-        self.crop, self.augment, self.resize = crop, augment, resize
+        self.view, self.mean, self.std, self.seed = view, mean, std, seed
+        self.crop, self.augment = crop, augment
         self._rng: np.random.Generator | None = None
         self._worker: int | None = None
 
@@ -98,7 +97,7 @@ class TrainTransform:
         """The image as (3, size, size) float32. Raises ImageError where it cannot be read."""
         _use_one_thread(os.getpid())
         rng = self._own_generator() if rng is None else rng
-        cropped_HW = train_image(in_memory.source_of(image, "image"), rng, self.size, self.crop, self.resize)
+        cropped_HW = self.view.train_image(in_memory.source_of(image, "image"), rng, self.crop)
         return _tensor(augment(cropped_HW, rng, self.augment), self.mean, self.std)
 
     def _own_generator(self) -> np.random.Generator:
