@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -33,6 +34,8 @@ DUPLICATE = "duplicate row"
 UNREADABLE = "unreadable image"
 TWICE = "same file name in two folders, or in two formats"
 CONTRADICTORY = "rows contradict each other"
+LONGEST_WORD = 100  # characters of cells that are remembered while a table is read: words and paths, but not reports
+_DIRECT = re.compile(r"(?:[^/\\.:][^/\\:]*/)*[^/\\.:][^/\\:]*")  # a path below a folder, written in the shortest way
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Exclusion:
 
 def file_stem(name: str) -> str:
     """`stage_2_train_images/abc.dcm` -> `abc`. Images are identified without folder and format."""
-    stem, dot, suffix = PurePosixPath(name).name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in IMAGES else PurePosixPath(name).name
+    file = name.rpartition("/")[2]
+    return image_key(PurePosixPath(name).name if file in ("", ".") else file)
 
 
 Finish = Callable[[Mapping[str, Records], Path, Options], list[Exclusion]]
@@ -132,13 +135,25 @@ def rows_of(path: Path, header: Sequence[str], lines: Rows, as_written: Collecti
     """
     if repeated := [c for c, n in Counter(header).items() if c and n > 1]:
         raise RecordError(f"{path}: several columns are called {', '.join(repeated)}; rename all but one")
-    plain = [str.strip if c in as_written else stated for c in header]
+    known = _Stated()
+    plain = [str.strip if c in as_written else known.__getitem__ for c in header]
     rows = []
     for number, cells in lines:
         if len(cells) != len(header):
             raise RecordError(f"{path}: line {number} has {len(cells)} fields, but the header has {len(header)}")
-        rows.append(Row(path, number, {c: read(cell) for c, read, cell in zip(header, plain, cells, strict=True)}))
+        texts = [read(cell) for read, cell in zip(plain, cells, strict=True)]
+        rows.append(Row(path, number, dict(zip(header, texts, strict=True))))
     return rows
+
+
+class _Stated(dict[str, str]):
+    """What the cells of a table state (`mrm.system.tables.stated`), each word once: a table repeats few words often."""
+
+    def __missing__(self, cell: str) -> str:
+        text = stated(cell)
+        if len(cell) <= LONGEST_WORD:
+            self[cell] = text
+        return text
 
 
 def find_table(source: Path, *names: str) -> Path:
@@ -152,6 +167,8 @@ def find_table(source: Path, *names: str) -> Path:
 
 def inside(source: Path, name: str, where: str) -> str:
     """A path from a publisher's table, relative to the source. Raises RecordError if it leads out of it."""
+    if _DIRECT.fullmatch(name):
+        return name
     plain = name.replace("\\", "/")
     if plain.startswith("/") or plain[1:2] == ":":
         base = posixpath.normpath(source.absolute().as_posix())
@@ -180,6 +197,7 @@ def by_key(
     return chosen
 
 
+@lru_cache(1000)
 def plain_age(text: str) -> str:
     """`058Y` -> 58, `000Y` -> 0, `006M` -> 6M, `57,5` -> 57.5: without leading zeros, the unit of years, and decimal commas."""
     match = re.fullmatch(r"0*(\d+)(?:[.,](\d*?)0*)?([YMWD]?)", text.upper())
@@ -193,13 +211,13 @@ def unique_rows(rows: Iterable[Row], key: Callable[[Row], str], excluded: list[E
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
-    for name, group in groups.items():
-        if any(row.cells != group[0].cells for row in group[1:]):
-            lines = ", ".join(str(row.line) for row in group)
+    for name, (first, *others) in groups.items():
+        if others and any(row.cells != first.cells for row in others):
+            lines = ", ".join(str(row.line) for row in (first, *others))
             excluded.append(Exclusion(name, CONTRADICTORY, f"lines {lines}"))
             continue
-        excluded += [Exclusion(name, DUPLICATE, f"line {row.line}") for row in group[1:]]
-        yield name, group[0]
+        excluded += [Exclusion(name, DUPLICATE, f"line {row.line}") for row in others]
+        yield name, first
 
 
 def without_label(files: Iterable[str], labelled: Iterable[str]) -> list[Exclusion]:

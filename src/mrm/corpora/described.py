@@ -24,7 +24,7 @@ from mrm.corpora.contract import (
     unique_rows,
 )
 from mrm.corpora.described_tables import Opened, folder_of, open_tables
-from mrm.corpora.description import BOX, SPLITS, WITH_MEANING, CorpusDescription, Table, value, values
+from mrm.corpora.description import BOX, SPLITS, CorpusDescription, Table, reader, readers
 from mrm.corpora.mask_folders import run_lengths, write_folders
 from mrm.corpora.stated_labels import StatedLabels
 from mrm.data.box_cells import boxes_in
@@ -43,23 +43,27 @@ class Files:
     def __init__(self, corpus: CorpusDescription, source: Path, root: Path, excluded: list[Exclusion]) -> None:
         self.by_name, self.root = corpus.images.by == "name", root
         self.below = "" if root == source else f"{root.relative_to(source).as_posix()}/"
-        key = file_stem if self.by_name else image_key
+        self.key = file_stem if self.by_name else image_key
         listed = list_images(root, *corpus.images.folders, suffixes=("",) if corpus.images.any_suffix else IMAGES)
-        self.known = by_key(listed, key, excluded, first=corpus.images.first)
+        self.known = by_key(listed, self.key, excluded, first=corpus.images.first)
         self.excluded = excluded
 
     def keys(self, table: Table, row: Row) -> tuple[str, ...]:
         """What the image of a row may be found by. Raises RecordError for a path that leads out of the folder."""
-        paths = [inside(self.root, text, row.where) for text in values(table.columns["image_path"], row.cells)]
+        rule = table.columns["image_path"]
+        paths = [inside(self.root, text, row.where) for read in readers(rule) if (text := read(row.cells))]
         if not paths:
-            raise RecordError(f"{row.where}: names no image in {table.columns['image_path']}")
-        return tuple(file_stem(path) if self.by_name else image_key(path) for path in paths)
+            raise RecordError(f"{row.where}: names no image in {rule}")
+        return tuple([self.key(path) for path in paths])
 
     def find(self, keys: Sequence[str]) -> tuple[str, Path] | None:
         """Name and file of the first of the keys that is there; copies in other folders or formats are excluded."""
         there = [self.known[key] for key in dict.fromkeys(keys) if key in self.known]
-        self.excluded += [Exclusion(name, TWICE, there[0][0]) for name, _ in there[1:]]
-        return (f"{self.below}{there[0][0]}", there[0][1]) if there else None
+        if not there:
+            return None
+        (first, file), *others = there
+        self.excluded += [Exclusion(name, TWICE, first) for name, _ in others]
+        return f"{self.below}{first}", file
 
 
 def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
@@ -70,24 +74,24 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
     files = Files(corpus, source, root, excluded)
     of_records = [one for one in opened if one.table.holds == "records"]
     groups, mentioned = _grouped(corpus, files, of_records, excluded)
-    reader = StatedLabels(corpus.labels, (row for group in groups.values() for _, row in group))
+    stated = StatedLabels(corpus.labels, (row for group in groups.values() for _, row in group))
     records, boxes, runs = list[Record](), dict[str, list[Box]](), dict[str, list[str]]()
     for key, group in groups.items():
         lesions = run_lengths((row for _, row in group), corpus.masks) if corpus.masks else None
-        labels = reader([row for _, row in group], [_fact("reader", *one) for one in group])
+        labels = stated([row for _, row in group], [table.states("reader", row.cells) for table, row in group])
         if labels is None:
             excluded.append(Exclusion(_image_of(*group[0]), CONTRADICTORY, _lines(group)))
         elif place := files.find(key):
             records.append(_record(corpus, root, *place, *group[0], labels, options))
             if lesions is not None:
                 runs[file_stem(place[0])] = lesions
-            if own := [box for table, row in group for box in _boxes_of(table, row, corpus)]:
+            if own := [box for table, row in group if table.states_boxes for box in _boxes_of(table, row, corpus)]:
                 boxes[place[0]] = own
         else:
             excluded.append(Exclusion(_image_of(*group[0]), ABSENT))
     _add_boxes(corpus, files, opened, {record.name for record in records}, boxes)
     excluded += [Exclusion(name, UNLABELLED) for key, (name, _) in files.known.items() if key not in mentioned]
-    every = Records(records, reader.classes, str(of_records[0].path))
+    every = Records(records, stated.classes, str(of_records[0].path))
     sets, lists, missing = _sets(corpus, root, every)
     return Release(
         records=every,
@@ -99,7 +103,7 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
         counts=_counts(of_records, lists) | _studies(corpus, records),
         purpose=corpus.purpose,
         key=partial(_plain, corpus),
-        list_classes=corpus.labels.listed or (reader.classes if corpus.purpose != "masks" else ()),
+        list_classes=corpus.labels.listed or (stated.classes if corpus.purpose != "masks" else ()),
         uncertain=corpus.labels.uncertain,
         unstated_absent=corpus.labels.unstated_absent,
         notes=[*corpus.notes, *notes, *missing, *language_notes(records, corpus.language)],
@@ -111,14 +115,9 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
 # Rows and records -------------------------------------------------------------------------------------------
 
 
-def _fact(name: str, table: Table, row: Row) -> str:
-    """What a row states of one of our names."""
-    return value(table.columns[name], row.cells) if name in table.columns else ""
-
-
 def _image_of(table: Table, row: Row) -> str:
     """The image as the row names it."""
-    return _fact("image_path", table, row)
+    return table.states("image_path", row.cells)
 
 
 def _lines(group: Sequence[tuple[Table, Row]]) -> str:
@@ -168,29 +167,31 @@ def _record(
     labels: tuple[float, ...],
     options: Options,
 ) -> Record:
-    parts = [f"{title}: {text}" for title, rule in corpus.report.items() if (text := value(rule, row.cells))]
-    report = "\n".join(parts) or _fact("report_content", table, row)
-    extra = {c: _fact(c, table, row) for c in table.columns if c not in WITH_MEANING}
+    parts = [f"{title}: {text}" for title, rule in corpus.report.items() if (text := reader(rule)(row.cells))]
+    report = "\n".join(parts) or table.states("report_content", row.cells)
+    extra = {c: read(row.cells) for c, read in table.attributes.items()}
     if "age" in extra:
         extra["age"] = plain_age(extra["age"])
-    for column in (c for c in extra if c.endswith("mask_path")):
-        masks = (root / inside(root, path, row.where) for path in values(table.columns[column], row.cells))
+    for column in [c for c in extra if c.endswith("mask_path")]:
+        paths = (text for read in readers(table.columns[column]) if (text := read(row.cells)))
+        masks = (root / inside(root, path, row.where) for path in paths)
         extra[column] = next((str(mask.absolute()) for mask in masks if mask.is_file()), "")
+    extra["split"] = _set_of(table, row)
     return Record(
         image=file,
         report=select_sections(report, options.sections) if report else "",
-        patient=_fact("patient_id", table, row),
-        study=_fact("study_id", table, row),
-        view=_fact("view", table, row),
+        patient=table.states("patient_id", row.cells),
+        study=table.states("study_id", row.cells),
+        view=table.states("view", row.cells),
         labels=labels,
-        extra={c: text for c, text in {**extra, "split": _set_of(table, row)}.items() if text},
+        extra={c: text for c, text in extra.items() if text},
         name=name,
     )
 
 
 def _set_of(table: Table, row: Row) -> str:
     """The publisher's set of a row: train, val, test, or nothing."""
-    text = table.split or _fact("split", table, row)
+    text = table.split or table.states("split", row.cells)
     if text and text.lower() not in SPLITS:
         raise RecordError(f"{row.where}: unknown set {text!r}; known are {', '.join(SPLITS)}")
     return SPLITS[text.lower()] if text else ""
@@ -198,9 +199,7 @@ def _set_of(table: Table, row: Row) -> str:
 
 def _boxes_of(table: Table, row: Row, corpus: CorpusDescription) -> Iterator[Box]:
     """The boxes that a row states, under the names of the classes."""
-    if not {"box", "x"} & table.columns.keys():
-        return
-    cells = {name: value(rule, row.cells) for name, rule in table.columns.items() if name in (*BOX, "reader")}
+    cells = {name: read(row.cells) for name, read in table.readers.items() if name in (*BOX, "reader")}
     cells["class"] = corpus.labels.names.get(cells["class"], cells["class"])
     yield from boxes_in(cells, corpus.box, row.where)
 

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from mrm.corpora.contract import Exclusion, Row, file_stem, find_table, inside, rows_of, unique_rows
-from mrm.corpora.description import CorpusDescription, Labels, Table, alternatives, columns_of, value
+from mrm.corpora.description import CorpusDescription, Labels, Table, alternatives, columns_of, reader
 from mrm.data.folders import list_images
 from mrm.system.errors import RecordError
 from mrm.system.json_tables import read_json_rows
@@ -129,15 +129,16 @@ def _completed(root: Path, opened: Opened) -> Opened:
         header = (*header, "text")
     if lacking := [rule for rule in table.match if not _has(header, rule)]:
         raise RecordError(_lacking(opened, lacking))
+    patterns = [(rule, reader(rule), re.compile(pattern)) for rule, pattern in table.match.items()]
     rows = []
     for row in opened.rows:
         cells = dict(row.cells)
         if "text_file" in table.columns:
-            cells["text"] = _text(root, inside(root, value(table.columns["text_file"], cells), row.where))
-        for rule, pattern in table.match.items():
-            if not (match := re.search(pattern, text := value(rule, cells))):
-                raise RecordError(f"{row.where}: {rule} {text[:80]!r} is not of the form {pattern}")
-            cells |= {name: text or "" for name, text in match.groupdict().items()}
+            cells["text"] = _text(root, inside(root, table.states("text_file", cells), row.where))
+        for rule, read, pattern in patterns:
+            if not (match := pattern.search(text := read(cells))):
+                raise RecordError(f"{row.where}: {rule} {text[:80]!r} is not of the form {pattern.pattern}")
+            cells |= match.groupdict("")
         rows.append(Row(row.path, row.line, cells))
     groups = [name for pattern in table.match.values() for name in _GROUP.findall(pattern)]
     return replace(opened, header=(*header, *groups), rows=rows)
@@ -145,9 +146,9 @@ def _completed(root: Path, opened: Opened) -> Opened:
 
 def _chosen(opened: Opened, excluded: list[Exclusion]) -> Iterator[Row]:
     """The rows of the kind that the description wants."""
-    only = opened.table.only
+    only = {column: re.compile(pattern) for column, pattern in opened.table.only.items()}
     for row in opened.rows:
-        if wrong := next((c for c, pattern in only.items() if not re.search(pattern, row[c])), None):
+        if only and (wrong := next((c for c, pattern in only.items() if not pattern.search(row[c])), None)):
             excluded.append(Exclusion(row.where, OTHER_KIND, f"{wrong}: {row[wrong][:60]!r}"))
         else:
             yield row
@@ -163,15 +164,15 @@ def _with_facts(
     """The records with the columns of each table of facts that a rule names, empty where it has no row for them."""
     needed, own_columns = corpus.needed if facts else set(), records.header
     for one in facts:
-        rule = one.table.key
+        rule, read = one.table.key, reader(one.table.key)
         known_columns = {*own_columns, *chain.from_iterable(columns_of(rule))}
         own = [column for column in one.header if column in needed and column not in known_columns]
-        reduced = {(value(rule, row.cells), *(row[c] for c in own)): row for row in reversed(one.rows)}
+        reduced = {(read(row.cells), *(row[c] for c in own)): row for row in reversed(one.rows)}
         stated = [Row(row.path, row.line, dict(zip(["", *own], cells, strict=True))) for cells, row in reduced.items()]
         known = dict(unique_rows(stated, lambda row: row[""], excluded))
         rows = []
         for row in records.rows:
-            fact = known.get(value(rule, row.cells))
+            fact = known.get(read(row.cells))
             added = {c: fact[c] if fact else row.cells.get(c, "") for c in own}
             rows.append(Row(row.path, row.line, {**row.cells, **added}))
         header = tuple(dict.fromkeys([*records.header, *own]))

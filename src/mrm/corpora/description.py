@@ -11,9 +11,9 @@ named groups of a pattern.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ WITH_MEANING = frozenset((*FACTS, *BOX))  # other columns are kept with the reco
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validate": "val", "validation": "val",
           "dev": "val", "test": "test"}  # fmt: skip
 _PART = re.compile(r"\{([^{}]+)\}")
+Reader = Callable[[Mapping[str, str]], str]  # from the cells of a row to a text, empty if nothing is stated
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,26 @@ class Table(exports.Table):
     def name(self) -> str:
         """The first name of its file, without folders."""
         return Path(self.file.split(" | ")[0]).name
+
+    @cached_property
+    def readers(self) -> dict[str, Reader]:
+        """What reads each of our names from the cells of a row."""
+        return {name: reader(rule) for name, rule in self.columns.items()}
+
+    @cached_property
+    def attributes(self) -> dict[str, Reader]:
+        """The readers of the columns without a meaning, which are kept with the record."""
+        return {name: read for name, read in self.readers.items() if name not in WITH_MEANING}
+
+    @cached_property
+    def states_boxes(self) -> bool:
+        """Whether its rows have the place of a finding."""
+        return not {"box", "x"}.isdisjoint(self.columns)
+
+    def states(self, name: str, cells: Mapping[str, str]) -> str:
+        """What a row states of one of our names; empty if nothing."""
+        read = self.readers.get(name)
+        return read(cells) if read else ""
 
 
 @dataclass(frozen=True)
@@ -138,7 +159,7 @@ class CorpusDescription:
 def _check(table: Table) -> None:
     """Raises RecordError for a table whose columns say too little, and for a pattern that is none."""
     needed = {"records": ["image_path"], "boxes": ["image_path"], "facts": []}[table.holds]
-    needed += ["class"] if table.holds == "boxes" or {"box", "x"} & table.columns.keys() else []
+    needed += ["class"] if table.holds == "boxes" or table.states_boxes else []
     if missing := [name for name in needed if name not in table.columns]:
         raise RecordError(f"table {table.name}: columns: no {', '.join(missing)}")
     if bool(table.key) != (table.holds == "facts"):
@@ -189,22 +210,40 @@ def columns_of(rule: str) -> list[set[str]]:
     return [set() if r[0] in "(=" else set(_parts(r) or [r]) for r in alternatives(rule)]
 
 
-def values(rule: str, cells: Mapping[str, str]) -> list[str]:
-    """What each alternative of a rule states in a row, without those that state nothing."""
-    return [text for r in alternatives(rule) if (text := _value(r, cells))]
+@cache
+def readers(rule: str) -> tuple[Reader, ...]:
+    """What reads each alternative of a rule."""
+    return tuple(_reader(r) for r in alternatives(rule))
 
 
-def value(rule: str, cells: Mapping[str, str]) -> str:
-    """What a rule states in a row; empty if nothing is stated."""
-    if (text := cells.get(rule, "")) or _is_column(rule):
-        return text
-    return next((text for r in alternatives(rule) if (text := _value(r, cells))), "")
+@cache
+def reader(rule: str) -> Reader:
+    """What reads a rule: the first of its alternatives that is stated, or the column of that very name."""
+    if _is_column(rule):
+        return lambda cells: cells.get(rule, "")
+    every = readers(rule)
+
+    def read(cells: Mapping[str, str]) -> str:
+        if text := cells.get(rule, ""):
+            return text
+        for of_alternative in every:
+            if text := of_alternative(cells):
+                return text
+        return ""
+
+    return read
 
 
-def _value(rule: str, cells: Mapping[str, str]) -> str:
+def _reader(rule: str) -> Reader:
     if rule.startswith("="):
-        return rule[1:]
+        return lambda _: rule[1:]
     if names := _parts(rule):
-        parts = {name: cells.get(name, "") for name in names}
-        return _PART.sub(lambda m: parts[m[1]], rule) if all(parts.values()) else ""
-    return cells.get(rule.strip("()"), "")
+        template = "%s".join(text.replace("%", "%%") for text in _PART.split(rule)[::2])
+
+        def read(cells: Mapping[str, str]) -> str:
+            parts = tuple([cells.get(name, "") for name in names])
+            return template % parts if all(parts) else ""
+
+        return read
+    column = rule.strip("()")
+    return lambda cells: cells.get(column, "")

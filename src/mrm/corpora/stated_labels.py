@@ -6,10 +6,11 @@ import ast
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from mrm.corpora.contract import Row
 from mrm.corpora.custom.values import declared, plain
-from mrm.corpora.description import Labels, value
+from mrm.corpora.description import Labels, reader
 from mrm.data.label_values import UNCERTAIN
 from mrm.system.errors import RecordError
 
@@ -23,14 +24,14 @@ class StatedLabels:
     def __init__(self, labels: Labels, rows: Iterable[Row]) -> None:
         self.labels = labels
         self.words: Mapping[str, float] = WORDS | declared(labels.values)
+        self.columns = tuple((rule, reader(rule)) for rule in labels.needed)
         self.normal = frozenset(plain(name) for name in labels.normal)
         self.classes = labels.classes
         if labels.column and not labels.classes:
-            counts = Counter(name for row in rows for name in self._names(row))
-            self.classes = tuple(sorted(counts, key=str.casefold))
+            self.classes = tuple(sorted(self._occurring(rows), key=str.casefold))
         self.empty = tuple(0.0 if c in labels.absent else self.words[""] for c in self.classes)
-        self.columns = () if labels.column else tuple(zip(labels.needed, self.empty, strict=True))
         self.places = {plain(c): i for i, c in enumerate(self.classes)}
+        self.known: dict[tuple[str, ...], tuple[float, ...]] = {}  # the words of a row: its labels
 
     def __call__(self, rows: Sequence[Row], readers: Sequence[str]) -> tuple[float, ...] | None:
         """The labels of an image, from its rows and the reader of each; None where rows of a reader contradict each other.
@@ -40,8 +41,8 @@ class StatedLabels:
         if len(rows) == 1:
             return self._of_row(rows[0])
         stated: dict[str, list[tuple[float, ...]]] = {}
-        for row, reader in zip(rows, readers, strict=True):
-            stated.setdefault(reader, []).append(self._of_row(row))
+        for row, name in zip(rows, readers, strict=True):
+            stated.setdefault(name, []).append(self._of_row(row))
         if not self.labels.column and any(
             {0.0, 1.0} <= set(of_class) for v in stated.values() for of_class in zip(*v, strict=True)
         ):
@@ -49,25 +50,38 @@ class StatedLabels:
         votes = [tuple(map(_any, zip(*labels, strict=True))) for labels in stated.values()]
         return votes[0] if len(votes) == 1 else tuple(map(_majority, zip(*votes, strict=True)))
 
+    def _occurring(self, rows: Iterable[Row]) -> set[str]:
+        """The findings that any row names."""
+        names: dict[str, list[str]] = {}
+        ((_, read),) = self.columns
+        for row in rows:
+            if (text := read(row.cells)) not in names:
+                names[text] = self._names(row, text)
+        return set(chain.from_iterable(names.values()))
+
     def _of_row(self, row: Row) -> tuple[float, ...]:
-        if self.labels.column:
-            return self._of_names(row)
+        """The labels of a row; rows of the same words share them, as there are few such and many rows."""
+        words = tuple([read(row.cells) for _, read in self.columns])
+        labels = self.known.get(words)
+        if labels is None:
+            labels = self.known[words] = (self._of_names if self.labels.column else self._of_words)(row, words)
+        return labels
+
+    def _of_words(self, row: Row, words: Sequence[str]) -> tuple[float, ...]:
         labels = []
-        for column, empty in self.columns:
-            if not (word := value(column, row.cells)):
-                labels.append(empty)
-                continue
-            meaning = self.words.get(word)
+        for (column, _), word, empty in zip(self.columns, words, self.empty, strict=True):
+            meaning = self.words.get(word) if word else empty
             if meaning is None and (meaning := self.words.get(plain(word), self.words.get("*"))) is None:
                 known = ", ".join(repr(w) for w in self.words if w)
                 raise RecordError(f"{row.where}: label {word!r} in column {column} is none of {known}, nor empty")
             labels.append(meaning)
         return tuple(labels)
 
-    def _of_names(self, row: Row) -> tuple[float, ...]:
-        if not value(self.labels.column, row.cells):
+    def _of_names(self, row: Row, words: Sequence[str]) -> tuple[float, ...]:
+        (text,) = words
+        if not text:
             return self.empty
-        places = {name: self.places.get(plain(name)) for name in self._names(row)}
+        places = {name: self.places.get(plain(name)) for name in self._names(row, text)}
         if stray := sorted(name for name, place in places.items() if place is None):
             raise RecordError(
                 f"{row.where}: {stray} is none of the {len(self.classes)} findings of this release"
@@ -76,13 +90,13 @@ class StatedLabels:
         found = set(places.values())
         return tuple(float(i in found) for i in range(len(self.classes)))
 
-    def _names(self, row: Row) -> list[str]:
-        """The findings that a row names, under the names of the classes."""
-        renamed = (self.labels.names.get(name, name) for name in self._parts(row))
+    def _names(self, row: Row, text: str) -> list[str]:
+        """The findings that a row names in `text`, under the names of the classes."""
+        renamed = (self.labels.names.get(name, name) for name in self._parts(row, text))
         return [name for name in renamed if name and plain(name) not in self.normal]
 
-    def _parts(self, row: Row) -> list[str]:
-        text, separator = value(self.labels.column, row.cells), self.labels.separator
+    def _parts(self, row: Row, text: str) -> list[str]:
+        separator = self.labels.separator
         if separator == "list":
             try:
                 parts = ast.literal_eval(text or "[]")

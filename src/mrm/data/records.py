@@ -79,7 +79,11 @@ class Records(Sequence[Record]):
     kind: LabelKind = "findings"
 
     def __post_init__(self) -> None:
+        checked = set[int]()  # ids of labels: rows may share them
         for row in self.rows:
+            if id(row.labels) in checked:
+                continue
+            checked.add(id(row.labels))
             if len(row.labels) != len(self.classes):
                 raise RecordError(
                     f"{self.source or 'records'}: {row.name} has {len(row.labels)} labels, "

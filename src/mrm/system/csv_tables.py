@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mrm.system import unpacking
 from mrm.system.errors import RecordError
-from mrm.system.spreadsheet_cells import unguarded
+from mrm.system.spreadsheet_cells import GUARD, unguarded
 from mrm.system.table_form import DELIMITERS, Rows, TableForm, header_span, sign_of
 from mrm.system.text_files import Decoded, decode
 
@@ -51,7 +51,7 @@ def _records(path: Path, text: str, sign: str, before: int, header: int) -> Rows
     lines = (match[0] for match in LINE.finditer(text))  # one at a time, as a copy of the text in UCS-4 is large
     records = itertools.chain(itertools.islice(lines, before, None), ["\n", end])
     reader = csv.reader(records, delimiter=sign, skipinitialspace=not sign.isspace())
-    line, width = before + 1, 0
+    line, width, guards = before + 1, 0, GUARD in text
     try:
         for row in reader:
             if row and row[-1].endswith(f"\n{end}"):
@@ -65,7 +65,7 @@ def _records(path: Path, text: str, sign: str, before: int, header: int) -> Rows
                         width = len(row)
                     while len(row) > width and not row[-1].strip():
                         row.pop()
-                yield line, [unguarded(cell) for cell in row]
+                yield line, [unguarded(cell) for cell in row] if guards else row
             line = before + reader.line_num + 1
     except csv.Error as error:
         reason = f"a cell has more than {LONGEST_LINE:,} characters" if "limit" in str(error) else str(error)
