@@ -7,7 +7,8 @@
 An encoder is named ARM-NUMBER: `both-0` and `both-1` are two pre-trainings with both losses. `random-0` and `random-1` are
 added: the architecture of the first encoder with random weights. Each unit of work (task, labels, draw, encoder, method)
 adds a line to OUT/units.jsonl and the scores of every test image to OUT/scores, when it is done, and is never done twice;
-start the command again to go on, with more encoders if there are. `--page` (and the end of every call) writes
+start the command again to go on, with more encoders if there are. `--tasks`, `--labels`, `--methods`, `--arms` and `--draws`
+choose what is done first. `--page` (and the end of every call) writes
 OUT/results.json, OUT/results.md and the plots from the finished units. What is measured is in README.md.
 """
 
@@ -41,6 +42,7 @@ from mrm.statistics import ranking
 from mrm.system.errors import MRMError
 
 DRAWS, FIRST = 5, "both"  # FIRST: the arm whose encoders try every method
+ARMS = ("both", "image", "random")
 METHODS = ("probe", *TRAINED, "ensemble")
 MAIN = ("full", "lora", "last-2", "published")
 
@@ -54,7 +56,9 @@ def main() -> None:
         if not encoders or options.data is None:
             sys.exit("few_labels.py: error: give --data and at least one --encoder, or --page to write the page alone")
         done = finished(options.out)
-        plan = [unit for unit in planned([*encoders, "random-0", "random-1"]) if unit not in done]
+        plan = [
+            unit for unit in planned([*encoders, "random-0", "random-1"]) if unit not in done and asked(unit, options)
+        ]
         print(f"{len(done)} units are done, {len(plan)} are left", flush=True)
         if options.dry_run:
             return
@@ -71,6 +75,9 @@ def arguments() -> argparse.Namespace:
         "--encoder", action="append", default=[], metavar="ARM-NUMBER=RUN", help="a pre-trained encoder"
     )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no unit after this time")
+    for field, values in (("tasks", label_tasks.TASKS), ("labels", SIZES), ("methods", METHODS), ("arms", ARMS)):
+        parser.add_argument(f"--{field}", nargs="+", choices=list(values), help=f"only these {field}; by default all")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="so many draws of the labels")
     parser.add_argument("--page", action="store_true", help="write the page from what is there, and do nothing else")
     parser.add_argument("--results", type=Path, help="folder of the page; by default OUT")
     parser.add_argument("--dry-run", action="store_true", help="count what is left")
@@ -97,6 +104,15 @@ def planned(encoders: list[str]) -> Iterator[Unit]:
                 for draw in some:
                     for task in label_tasks.TASKS:
                         yield from (Unit(task, size, draw, name, m) for m in methods for name in names)
+
+
+def asked(unit: Unit, options: argparse.Namespace) -> bool:
+    """Whether the options ask for this unit now."""
+    arm = unit.encoder.rpartition("-")[0]
+    pairs = [
+        (unit.task, options.tasks), (unit.labels, options.labels), (unit.method, options.methods), (arm, options.arms)
+    ]  # fmt: skip
+    return unit.draw < options.draws and all(chosen is None or value in chosen for value, chosen in pairs)
 
 
 def draws(size: str) -> range:
@@ -158,7 +174,8 @@ def scored(out: Path, unit: Unit, sets: dict[str, Records], encoders: dict[str, 
         rows = [places[record.name] for record in train]
         return regression(features["pool"][rows], train.labels_NC[:, 0], features["test"])
     seed = 1_000 * unit.draw + int(unit.encoder.rpartition("-")[2])
-    return trained(unit.method, train, sets["test"], Place(encoders[unit.encoder], out / "run"), seed)
+    place = Place(encoders[unit.encoder], out / "run", pretrained=not unit.encoder.startswith("random-"))
+    return trained(unit.method, train, sets["test"], place, seed)
 
 
 def features_of(out: Path, unit: Unit, sets: dict[str, Records], encoders: dict[str, Path]) -> dict[str, np.ndarray]:

@@ -35,6 +35,7 @@ class Place:
 
     init: Path
     folder: Path
+    pretrained: bool = True  # random weights have nothing that a lower rate of the first layers would keep
 
 
 # Without training an encoder ----------------------------------------------------------------------------
@@ -118,6 +119,8 @@ def _run(
     shutil.rmtree(place.folder, ignore_errors=True)
     file = train.to_csv(place.folder / "train.csv")
     config = change(base(file, place.init, place.folder / "run", seed))
+    if not place.pretrained:
+        config = replace(config, training=replace(config.training, layer_decay=None))
     if len(train) < config.training.global_batch:
         config = replace(config, training=replace(config.training, global_batch=len(train)))
     val = train.select(np.random.default_rng(0).permutation(len(train))[:64])  # is asked for, and chooses nothing
