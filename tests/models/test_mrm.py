@@ -18,6 +18,7 @@ from mrm.models import published_layout as published_layout
 from mrm.models.config import ModelConfig
 from mrm.models.mrm import MRM, complement, normalise, patchify, take, unpatchify
 from mrm.models.start import sine_cosine
+from mrm.system.errors import ConfigError
 from mrm.training.config import TrainConfig
 from mrm.training.tasks import PretrainTask
 from tests.support.configs import SMALL
@@ -382,5 +383,5 @@ def test_a_model_with_variants_is_exported_whole_and_comes_back(tmp_path, varian
     ],
 )
 def test_decoders_that_cannot_be_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         small_model(**changes)

@@ -37,16 +37,17 @@ from mrm.models.contrast_heads import ContrastHeads
 from mrm.models.limits import Levels
 from mrm.models.report_decoder import ReportDecoder
 from mrm.models.start import fix_positions, sine_cosine, start_encoder, start_linear_layers
+from mrm.system.errors import ConfigError
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)  # as in the ViT; BERT keeps its own 1e-12
 
 
 def _predicted(config: ModelConfig, hidden: int) -> int:
-    """How many of the hidden patches training restores. Raises ValueError."""
+    """How many of the hidden patches training restores. Raises ConfigError."""
     default = hidden if config.image_decoder == "full" else min(config.keep, hidden)
     predicted = default if config.predicted is None else config.predicted
     if not 0 < predicted <= hidden:
-        raise ValueError(f"predicted must be between 1 and the {hidden} hidden patches, not {predicted}")
+        raise ConfigError(f"predicted must be between 1 and the {hidden} hidden patches, not {predicted}")
     return predicted
 
 
@@ -78,9 +79,9 @@ class MRM(nn.Module):
         patch = self.encoder.patch_embed.patch_size[0]
         self.patches = (config.image_size // patch) ** 2
         if not 0 < config.keep < self.patches:
-            raise ValueError(f"keep must be from 1 to {self.patches - 1} of {self.patches} patches, not {config.keep}")
+            raise ConfigError(f"keep must be from 1 to {self.patches - 1} of {self.patches} patches, not {config.keep}")
         if config.feature_blocks > len(self.encoder.blocks):
-            raise ValueError(
+            raise ConfigError(
                 f"feature_blocks must be at most the encoder's {len(self.encoder.blocks)}, not {config.feature_blocks}"
             )
         self.predicted = _predicted(config, self.patches - config.keep)
