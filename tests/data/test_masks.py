@@ -11,7 +11,7 @@ from mrm.data import images, masks
 from mrm.data.config import CropConfig
 from mrm.data.masks import IGNORED, decode, encode, fit, fit_mask
 from mrm.data.samples import MaskData
-from mrm.data.sampling import Balanced
+from mrm.data.sampling import balanced
 from mrm.system.errors import MaskError, RecordError
 
 LESION = np.zeros((20, 30), np.uint8)
@@ -285,7 +285,7 @@ def test_crop_and_flip_take_the_mask_along(tmp_path, crop):
 
 def test_every_epoch_has_all_positives_and_some_negatives():
     positive = np.array([True, False, True, False, False, False, False, True, False, True, True, False])
-    order = Balanced(positive, 0.4)
+    order = balanced(positive, 0.4)
     assert len(order) == 5 + 2
     stream = order(0, len(order), 0)
     epochs = [[next(stream).index for _ in range(7)] for _ in range(20)]
@@ -293,11 +293,11 @@ def test_every_epoch_has_all_positives_and_some_negatives():
         assert {i for i in epoch if positive[i]} == set(np.flatnonzero(positive))
         assert len(set(epoch)) == 7
     assert {i for epoch in epochs for i in epoch} == set(range(12))
-    assert len(Balanced(positive, 100)) == 12
+    assert len(balanced(positive, 100)) == 12
 
 
 def test_the_order_goes_on_where_it_was_left():
-    order = Balanced(np.arange(30) % 3 == 0, 0.4)
+    order = balanced(np.arange(30) % 3 == 0, 0.4)
     whole = [s for s, _ in zip(order(1, len(order), 0), range(60), strict=False)]
     for seen in (1, 13, 14, 29):
         assert [s for s, _ in zip(order(1, len(order), seen), range(60 - seen), strict=False)] == whole[seen:]

@@ -1,14 +1,23 @@
 """Joining prepared corpora: sets, classes, patients, provenance, and what is refused."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
-from mrm import runs
+from mrm import recipes, runs
 from mrm.corpora.options import Options
 from mrm.data.records import Records
-from mrm.system.errors import RecordError
+from mrm.models import model_folder
+from mrm.system.errors import ConfigError, RecordError
+from mrm.system.files import write_csv
+from mrm.training.tasks import ClassifyTask
+from mrm.training.trainer import Stopped
+from tests.support.configs import MICRO, finetune_config, pretrain_config
 from tests.support.corpora.downloads import write_download
+from tests.support.run_files import sigterm_after, table, trace, weights
 
 NOT_DRAWN = Options(val=0, test=0, fractions=(), workers=1)
 
@@ -114,3 +123,83 @@ def test_what_is_no_prepared_folder_is_refused(prepared, tmp_path):
     (tmp_path / "bad/corpus.json").write_text('{"corpus": "x"}')
     with pytest.raises(RecordError, match=r"corpus.json: is damaged"):
         runs.merge([prepared / "vindr", tmp_path / "bad"], tmp_path / "out")
+
+
+# Training -----------------------------------------------------------------------------------------------
+
+CHESTX_DET, VINDR = 13, 28  # classes, all of which a corpus states for its images
+NODULES, FRACTURE = "Diffuse Nodules", "Clavicle Fracture"  # each stated by one corpus alone
+
+
+@pytest.fixture(scope="module")
+def merged(prepared, tmp_path_factory):
+    """Two training images of each corpus, under one name for each finding."""
+    out = tmp_path_factory.mktemp("merged") / "both"
+    runs.merge([prepared / "chestx-det", prepared / "vindr"], out, harmonize=True)
+    return out
+
+
+def configuration(merged, out, **changes):
+    """Four steps of three, with the images of ChestX-Det twice in an epoch: six samples, two steps."""
+    usual = {"encoder": MICRO.encoder, "encoder_options": MICRO.encoder_options, "image_size": 64, "steps": 4}
+    usual |= {"global_batch": 3, "save_every": 2, "validate_every": 4, "warmup_steps": 1, "log_every": 1}
+    files = {"train": merged / "train.csv", "val": merged / "test.csv"}
+    return finetune_config(merged, None, out, **usual, **files, site_weights={"chestx-det": 2}, **changes)
+
+
+def test_a_merged_set_is_trained_on_and_unknown_labels_are_left_out_of_the_loss(merged, tmp_path, monkeypatch):
+    steps, forward = [], ClassifyTask.forward
+
+    def watched(self, batch):
+        terms = forward(self, batch)
+        if self.training:
+            self.eval()  # without dropped paths, to compute the loss of these labels again
+            logits_BC = self.logits(batch.image_BHW).detach().double().numpy()
+            self.train()
+            steps.append((batch.labels_BC.double().numpy(), logits_BC, terms["labels"]))
+        return terms
+
+    monkeypatch.setattr(ClassifyTask, "forward", watched)
+    run = runs.finetune(configuration(merged, tmp_path / "run", drop_path=0.0))
+    classes = model_folder.load(run).config.classes
+    labels_SC = np.concatenate([labels for labels, *_ in steps])
+    of_vindr = ~np.isnan(labels_SC[:, classes.index(FRACTURE)])
+    assert len(labels_SC) == 4 * 3
+    assert of_vindr.sum() == 2 * 2  # two epochs of six samples: each image of VinDr once, each of ChestX-Det twice
+    assert (np.isnan(labels_SC[:, classes.index(NODULES)]) == of_vindr).all()
+    assert (~np.isnan(labels_SC)).sum(axis=1).tolist() == np.where(of_vindr, VINDR, CHESTX_DET).tolist()
+    assert sum(int(term.count) for *_, term in steps) == 8 * CHESTX_DET + 4 * VINDR == 216
+    for labels_BC, logits_BC, term in steps:  # the binary cross-entropy of the stated labels, and of no others
+        stated = ~np.isnan(labels_BC)
+        expected = (np.logaddexp(0, logits_BC) - labels_BC * logits_BC)[stated].sum()
+        assert term.sum.item() == pytest.approx(expected, rel=1e-5)
+    assert [float(row["epoch"]) for row in trace(run)] == [0.5, 1.0, 1.5, 2.0]
+
+
+def test_a_run_with_weights_of_sites_resumes_to_the_same_bits(merged, tmp_path):
+    whole = runs.finetune(configuration(merged, tmp_path / "whole"))
+    config = configuration(merged, tmp_path / "stopped")
+    with sigterm_after(3), pytest.raises(Stopped):
+        runs.finetune(config)
+    runs.finetune(config)
+    assert [row["labels"] for row in trace(config.out)] == [row["labels"] for row in trace(whole)]
+    assert all(torch.equal(a, b) for a, b in zip(weights(config.out).values(), weights(whole).values(), strict=True))
+
+
+def test_pretraining_takes_weights_of_sites_too(phantoms, tmp_path):
+    rows = [
+        row | {"site": "a" if number < 16 else "b"} for number, row in enumerate(table(phantoms / "records.csv")[:24])
+    ]
+    file = write_csv(tmp_path / "sites.csv", rows[0], rows)
+    config = pretrain_config(phantoms, tmp_path / "run", steps=2, images=phantoms)
+    config = replace(config, records=file, site_weights={"a": 0.25, "b": 0.5})
+    run = runs.pretrain(config)
+    assert [float(row["epoch"]) for row in trace(run)] == [1.0, 2.0]  # four of each: an epoch is one step of eight
+    with pytest.raises(ConfigError, match="unknown site 'c'; choose from a, b"):
+        runs.pretrain(replace(config, out=tmp_path / "other", site_weights={"c": 1.0}))
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), "much", True])
+def test_a_weight_that_is_no_number_from_0_on_is_refused(weight, tmp_path):
+    with pytest.raises(ConfigError, match="site_weights: the weight of nih must be a number from 0 on"):
+        recipes.tiny_finetune(tmp_path, tmp_path, None, tmp_path, site_weights={"nih": weight})

@@ -5,10 +5,12 @@ Nothing heavy is imported here, so that a command answers at once.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from mrm.system.errors import AugmentError, PackError, ReportError
+from mrm.system.errors import AugmentError, ConfigError, PackError, ReportError
 
 LARGEST_FILE = 1 << 30  # bytes of a file of packed images
 OnError = Literal["stop", "skip"]  # what happens at a record that cannot be used
@@ -16,6 +18,13 @@ Resize = Literal["area", "bilinear", "bicubic"]  # how images get their size; se
 Greys = Literal[
     "stored", "matched"
 ]  # those of the file, or one distribution of them for all (`mrm.data.grey_matching`)
+
+
+def check_site_weights(weights: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a weight that is no number from 0 on."""
+    for site, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise ConfigError(f"site_weights: the weight of {site} must be a number from 0 on, not {weight!r}")
 
 
 @dataclass(frozen=True)

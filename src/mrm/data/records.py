@@ -33,13 +33,14 @@ from mrm.system.tables import read_rows, stated
 from mrm.system.text_files import read_text
 
 RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
+SITE = "site"  # the column that says where a record is from, which `mrm merge` writes
 ATTRIBUTES = (
     "sex",
     "age",
     "date",
     "accession",
     "split",
-    "site",
+    SITE,
     "offset",
     "mask_path",
     *("birth", "run_lengths", "subtlety", "nodule_mm", "nodule_x", "nodule_y"),  # of public corpora

@@ -3,13 +3,16 @@
 # Shapes: N records
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrm.data.records import Records
+from mrm.data.records import SITE, Records
 from mrm.data.shards import WINDOW, PackedImage, ShardFile
+from mrm.system.errors import ConfigError
+
+NO_WEIGHTS: Mapping[str, float] = {}
 
 
 class Sample(NamedTuple):
@@ -17,6 +20,11 @@ class Sample(NamedTuple):
 
     epoch: int
     index: int  # type: ignore[assignment]  # hides a method of tuples
+
+
+Order = Callable[
+    [int, int, int], Iterator[Sample]
+]  # called with the seed, the length of an epoch, and the samples seen
 
 
 def shuffled(seed: int, n: int, seen: int) -> Iterator[Sample]:
@@ -28,26 +36,64 @@ def shuffled(seed: int, n: int, seen: int) -> Iterator[Sample]:
         epoch, at = epoch + 1, 0
 
 
-class Balanced:
-    """An order in which each epoch has all positive records and `negatives` times as many negative ones, drawn again."""
+class Drawn:
+    """An order in which each epoch takes a number of samples from each group of records, in a new order each epoch.
 
-    def __init__(self, positive_N: np.ndarray, negatives: float) -> None:
-        self.positive, self.negative = np.flatnonzero(positive_N), np.flatnonzero(~positive_N)
-        self.drawn = min(len(self.negative), round(negatives * len(self.positive)))
+    A number beyond the size of its group takes all its records as often as it holds them, and draws the rest anew each epoch.
+    A record that an epoch takes twice is another sample each time: the epochs of its samples are numbers of their own.
+    """
+
+    def __init__(self, groups: Sequence[np.ndarray], counts: Sequence[int]) -> None:
+        self.groups, self.counts = groups, counts
+        self.passes = max(
+            (-(-count // len(group)) for group, count in zip(groups, counts, strict=True) if count), default=1
+        )
 
     def __len__(self) -> int:
         """The number of samples in an epoch."""
-        return len(self.positive) + self.drawn
+        return sum(self.counts)
 
     def __call__(self, seed: int, n: int, seen: int) -> Iterator[Sample]:
         """Endless samples from number `seen` on; `n` must be the length of an epoch."""
         epoch, at = divmod(seen, len(self))
         while True:
-            rng = np.random.default_rng([seed, epoch])
-            chosen = np.concatenate([self.positive, rng.permutation(self.negative)[: self.drawn]])
-            for index in rng.permutation(chosen)[at:]:
-                yield Sample(epoch, int(index))
+            for turn, index in self.epoch(seed, epoch)[at:]:
+                yield Sample(epoch * self.passes + int(turn), int(index))
             epoch, at = epoch + 1, 0
+
+    def epoch(self, seed: int, epoch: int) -> np.ndarray:
+        """The samples of an epoch, (S, 2): how often its record was taken before, and the record."""
+        rng, parts = np.random.default_rng([seed, epoch]), list[np.ndarray]()
+        for group, count in zip(self.groups, self.counts, strict=True):
+            times, rest = divmod(count, len(group)) if count else (0, 0)
+            taken = [group] * times + ([rng.permutation(group)[:rest]] if rest else [])
+            parts += [np.stack([np.full(len(part), turn), part], axis=1) for turn, part in enumerate(taken)]
+        samples_S2 = np.concatenate(parts)
+        return samples_S2[rng.permutation(len(samples_S2))]
+
+
+def balanced(positive_N: np.ndarray, negatives: float) -> Drawn:
+    """An order in which each epoch has all positive records and `negatives` times as many negative ones, drawn again."""
+    positive, negative = np.flatnonzero(positive_N), np.flatnonzero(~positive_N)
+    return Drawn([positive, negative], [len(positive), min(len(negative), round(negatives * len(positive)))])
+
+
+def by_site(records: Sequence[Any], weights: Mapping[str, float]) -> Drawn:
+    """An order in which each epoch takes the records of a site as often as its weight says; those of other sites once.
+
+    Raises ConfigError for a site that no record has, and for weights that leave nothing.
+    """
+    site_N = np.array([record.extra.get(SITE, "") for record in records])
+    sites = sorted(set(site_N.tolist()) - {""})
+    if unknown := sorted(set(weights) - set(sites)):
+        known = f"choose from {', '.join(sites)}" if sites else f"no record has a column {SITE}, which mrm merge writes"
+        raise ConfigError(f"site_weights: unknown site {unknown[0]!r}; {known}")
+    groups = [np.flatnonzero(site_N == site) for site in sorted(set(site_N.tolist()))]
+    wanted = [len(group) * weights.get(str(site_N[group[0]]), 1.0) for group in groups]
+    counts = [max(1, round(count)) if count else 0 for count in wanted]
+    if not any(counts):
+        raise ConfigError("site_weights: every site has the weight 0, so nothing is left to train on")
+    return Drawn(groups, counts)
 
 
 class InWindows:
@@ -77,13 +123,28 @@ class InWindows:
         return order_N[np.argsort(turn_F[self.file_N[order_N]] // self.window, kind="stable")]
 
 
-def order_of(records: Records) -> Callable[[int, int, int], Iterator[Sample]]:
-    """The order to shuffle these records in: freely, or in windows of files if their images have to be fetched."""
+def order_of(records: Records, weights: Mapping[str, float] = NO_WEIGHTS) -> Order:
+    """The order to shuffle these records in: by the weights of their sites, freely, or in windows of files that are fetched.
+
+    Raises ConfigError for weights that cannot be used.
+    """
     files = fetched_files(records)
+    if weights and files:
+        raise ConfigError(
+            "site_weights: shards in an object store are read a few files at a time, which no weights can follow; copy them "
+            "to this machine"
+        )
+    if weights:
+        return by_site(records, weights)
     if not files:
         return shuffled
     numbers = {file: number for number, file in enumerate(dict.fromkeys(files))}
     return InWindows(np.array([numbers[file] for file in files]))
+
+
+def epoch_length(order: Order, records: Sized) -> int:
+    """The number of samples in an epoch of an order: every record once, unless the order has a length of its own."""
+    return len(order) if isinstance(order, Sized) else len(records)
 
 
 def fetched_files(records: Sequence[Any]) -> list[ShardFile]:

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mrm.data.config import FINETUNE_CROP, AugmentConfig, CropConfig, Greys, OnError, ReportConfig, Resize
+from mrm.data.config import (
+    FINETUNE_CROP,
+    AugmentConfig,
+    CropConfig,
+    Greys,
+    OnError,
+    ReportConfig,
+    Resize,
+    check_site_weights,
+)
 from mrm.models.config import LoraConfig, ModelConfig, Pooling, TargetName
 from mrm.system.durations import seconds_of
 from mrm.system.errors import ConfigError
@@ -28,6 +37,7 @@ class PretrainConfig:
     val: Path | None = None  # records whose losses choose the best checkpoint
     images: Path | None = None  # the folder that relative image paths start from; by default that of the records
     tokenizer: Path | None = None  # by default the tokenizer of --init, or one trained on the records
+    site_weights: dict[str, float] = field(default_factory=dict)  # times that an epoch takes a record: nih=1,vindr=3
     on_error: OnError = "stop"  # when an image cannot be read: stop, or skip it (counted and listed)
     audit: Literal["images", "names"] = "images"  # what is stored of the records for later overlap checks
 
@@ -52,6 +62,7 @@ class PretrainConfig:
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        check_site_weights(self.site_weights)
         if bool(self.contrast_weight) != bool(self.model.contrast_width):
             raise ConfigError(
                 f"contrast_weight is {self.contrast_weight:g} and model.contrast_width {self.model.contrast_width}; contrast "
@@ -84,6 +95,7 @@ class FinetuneConfig:
     images: Path | None = None  # the folder that relative image paths start from; by default that of the lists
     uncertain: Literal["ones", "zeros", "ignore"] = "ignore"  # what labels of -1 become
     uncertain_by_class: dict[str, str] = field(default_factory=dict)  # the same for single classes: Edema=ones
+    site_weights: dict[str, float] = field(default_factory=dict)  # times that an epoch takes a record: nih=1,vindr=3
     view: Literal["whole", "centre"] = "whole"  # of test images; centre, as published, cuts off the sides
     on_error: OnError = "stop"  # when an image cannot be read: stop, or skip it (counted and listed)
     audit: Literal["images", "names"] = "images"  # what is stored of the records for later overlap checks
@@ -127,6 +139,7 @@ class FinetuneConfig:
     training: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        check_site_weights(self.site_weights)
         last_blocks(self.tune)
         check_patience(self.patience, self.patience_gain)
         if self.budget is not None:

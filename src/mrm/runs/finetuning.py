@@ -89,7 +89,11 @@ def finetune(config: FinetuneConfig) -> Path:
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
     loss = LabelLoss(config.loss, taught_train.labels_NC, target.error)
     task, training = ClassifyTask(model, loss), config.training
-    training, validate, order = training.shortened(config.max_steps), validation(config, target, val), order_of(train)
+    training, validate, order = (
+        training.shortened(config.max_steps),
+        validation(config, target, val),
+        order_of(train, config.site_weights),
+    )
     if config.lr == "auto":
         writer = model_writer(card, seen)
         training = with_best_rate(training, task, data, Path(config.out), validate, order, writer, config.seed)

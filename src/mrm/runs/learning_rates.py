@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def with_best_rate(
     data: Data,
     out: Path,
     validate: Validate,
-    order: Callable[[int, int, int], Iterator[sampling.Sample]],
+    order: sampling.Order,
     write_model: Callable[[Path, Any, int], None],
     seed: int,
 ) -> TrainConfig:
@@ -46,7 +46,7 @@ def with_best_rate(
     """
     file = out / RESULTS
     tried: list[dict[str, Any]] = read_json(file)["tried"] if file.is_file() else []
-    total = training.plan(len(data))[0]
+    total = training.plan(sampling.epoch_length(order, data))[0]
     short = short_run(training, total)
     for factor in FACTORS[len(tried) :]:
         lr, folder = training.lr * factor, make_folder(out / "learning-rates" / f"{factor:g}")

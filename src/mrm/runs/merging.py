@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from mrm.audit.overlaps import AuditReport
 from mrm.corpora.writing import AUDIT, class_counts
 from mrm.data.patients import infer_origin
-from mrm.data.records import Record, Records
+from mrm.data.records import SITE, Record, Records
 from mrm.data.vocabulary import finding_of, plain, read_table, table
 from mrm.runs.output_lock import alone_in
 from mrm.runs.preparing import audit_splits
@@ -109,7 +109,7 @@ def _of(corpus: str, record: Record, own: Sequence[str], classes: Sequence[str])
         labels=tuple(stated.get(c, NAN) for c in classes),
         patient=record.patient if scoped else f"{corpus}:{record.patient}",
         study=record.study if scoped or not record.study else f"{corpus}:{record.study}",
-        extra={**record.extra, "site": corpus},
+        extra={**record.extra, SITE: corpus},
     )
 
 
@@ -126,6 +126,6 @@ def _facts(prepared: Sequence[Prepared], sets: Mapping[str, Records], names: Map
 
 
 def _line(name: str, records: Records) -> str:
-    corpora = dict.fromkeys(r.extra["site"] for r in records)
-    counts = ", ".join(f"{c} {sum(r.extra['site'] == c for r in records):,}" for c in corpora)
+    corpora = dict.fromkeys(r.extra[SITE] for r in records)
+    counts = ", ".join(f"{c} {sum(r.extra[SITE] == c for r in records):,}" for c in corpora)
     return f"{name}: {len(records):,} images ({counts}), {len(records.classes)} classes"

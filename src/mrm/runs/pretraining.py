@@ -57,7 +57,7 @@ def pretrain(config: PretrainConfig) -> Path:
         write_model=model_writer(card, seen, tokenizer),
         seed=config.seed,
         validate=pretraining_validation(config, task, data, tokenizer, val, train),
-        order=order_of(train),
+        order=order_of(train, config.site_weights),
     ).fit()
 
 

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from mrm.data import masks
 from mrm.data.masks import MaskedImages
 from mrm.data.samples import MaskData
-from mrm.data.sampling import Balanced
+from mrm.data.sampling import balanced
 from mrm.evaluation.classifier_test import overlaps
 from mrm.inference import outlines
 from mrm.models import model_folder
@@ -51,7 +51,7 @@ def segment(config: SegmentConfig) -> Path:
     require_same_records(config.out, sets, {"training": train.areas_NC, "validation": val.areas_NC})
     model = segmenter(config)
     data = MaskData(train, config.image_size, config.crop, config.seed, config.on_error)
-    order = Balanced(train.positive_N, config.negatives)
+    order = balanced(train.positive_N, config.negatives)
     records = train.records()
     facts = origin(config, records, config.train) | {"ignores_255": train.ignores_255}
     card = Card("segmenter", asdict(model.config), facts)
@@ -67,7 +67,6 @@ def segment(config: SegmentConfig) -> Path:
         seed=config.seed,
         validate=dice_validation(config, val, thresholds),
         order=order,
-        epoch=len(order),
         patience=Patience(config.patience, config.patience_gain),
     ).fit()
     print_best(run, len(val), int(val.positive_N.sum()))

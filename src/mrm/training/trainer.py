@@ -64,15 +64,14 @@ class Trainer:
         write_model: Callable[[Path, nn.Module, int], None],
         seed: int = 0,
         validate: Validate | None = None,
-        order: Callable[[int, int, int], Iterator[sampling.Sample]] = sampling.shuffled,
-        epoch: int | None = None,  # samples in one, where the order does not take every record once
+        order: sampling.Order = sampling.shuffled,
         patience: Patience | None = None,  # ends the run early
     ) -> None:
         self.task, self.data, self.config, self.run = task, data, config, Path(run)
         self.write_model, self.seed, self.validate, self.order = write_model, seed, validate, order
         self.patience = patience or Patience()
         self.accelerator = _accelerator(config, self.run)
-        self.epoch = len(data) if epoch is None else epoch
+        self.epoch = sampling.epoch_length(order, data)  # samples in one
         self.total, self.warmup = config.plan(self.epoch)
         self.validate_every = config.steps_between_validations(self.epoch)
         self.micro, self.accumulate = self._micro_batches()
