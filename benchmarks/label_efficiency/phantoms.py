@@ -160,7 +160,7 @@ def report_losses(config: PretrainConfig, test: Records) -> dict[str, float]:
     model = model_folder.load(config.out)
     config = replace(config, report=replace(config.report, loss="masked", mask=0.5, unit="word"))
     data = pretrain_data(config, test, model, model.tokenizer)
-    learnt = pretrain_data(config, Records.load(config.records), model, model.tokenizer).tokens
+    learnt = pretrain_data(config, Records.load(config.records), model, model.tokenizer).tokens.flat
     frequency_V = np.log(
         (1 + np.bincount(learnt, minlength=model.tokenizer.size)) / (len(learnt) + model.tokenizer.size)
     )

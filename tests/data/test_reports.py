@@ -6,11 +6,25 @@ import string
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import tokenizers
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mrm.data.config import ReportConfig
-from mrm.data.reports import CLS, MASK, PAD, SPECIAL, UNK, Fit, Tokenizer, Units, mask_words
+from mrm.data.reports import (
+    CLS,
+    MASK,
+    PAD,
+    SPECIAL,
+    UNK,
+    Fit,
+    Tokenizer,
+    Units,
+    _chunks,
+    _pipeline,
+    _words,
+    mask_words,
+)
 from mrm.system.errors import ReportError
 from tests.support.paths import SHARED
 
@@ -112,6 +126,23 @@ def test_how_finely_words_are_split_and_how_many_are_unknown_is_counted():
 
 def test_training_twice_gives_the_same_vocabulary():
     assert Tokenizer.train(TEXTS, 120).to_json() == Tokenizer.train(iter(TEXTS), 120).to_json()
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=4))
+@example(["a\x1cb .\x1c. x\x85y", "\u00a8e\u3000f\u2028g", "2.5\u00a0mm\u200bb"])
+def test_the_words_of_reports_are_those_of_their_parts_between_blanks(texts):
+    inner = _pipeline(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    assert _words(inner, _chunks(texts)) == _words(inner, texts)
+
+
+def test_reports_that_are_made_anew_each_time_give_the_vocabulary_of_the_list():
+    class Anew:
+        """Reports that are in no list."""
+
+        def __iter__(self):
+            return iter(TEXTS)
+
+    assert Tokenizer.train(Anew(), 120).to_json() == Tokenizer.train(TEXTS, 120).to_json()
 
 
 def test_words_split_at_punctuation_and_digits_whatever_case_and_accents(tokenizer):

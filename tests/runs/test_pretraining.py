@@ -9,11 +9,13 @@ import torch
 
 import mrm
 from mrm import recipes, runs
-from mrm.data import images
+from mrm.data import images, record_cache
 from mrm.data.records import Record, Records
+from mrm.data.reports import Tokenizer
 from mrm.models import model_folder
 from mrm.system.errors import ImageError, RecordError
 from tests.support.configs import MICRO, pretrain_config
+from tests.support.image_files import contents
 from tests.support.odd_images import records_with
 from tests.support.permissions import readable_by_others
 from tests.support.run_files import trace
@@ -36,6 +38,19 @@ def test_image_only_records_train_the_image_loss_and_say_so(phantoms, tmp_path):
         run = runs.pretrain(replace(cfg, records=tmp_path / "images.csv"))
     assert all(float(row["report"]) == 0.0 for row in trace(run))
     assert float(trace(run)[-1]["image"]) > 0
+
+
+def test_a_resumed_run_neither_reads_its_table_nor_tokenizes_again(phantoms, tmp_path, monkeypatch):
+    config = pretrain_config(phantoms, tmp_path / "run", val=phantoms / "records.csv", steps=2)
+    monkeypatch.setattr(record_cache, "RECENT", -1.0)  # as if the table were older than it is
+    runs.pretrain(config)
+    before = contents(config.out / "records")
+    monkeypatch.setattr(record_cache, "open_table", lambda *_: pytest.fail("the table was read"))
+    monkeypatch.setattr(Tokenizer, "encode", lambda *_: pytest.fail("reports were tokenized"))
+    monkeypatch.setattr(Tokenizer, "train", lambda *_: pytest.fail("a tokenizer was trained"))
+    runs.pretrain(config)
+    assert contents(config.out / "records") == before
+    assert {name.partition("/")[0] for name in before} == {"training", "validation"}
 
 
 def test_starting_from_weights_is_not_resuming(phantoms, pretrained_run, tmp_path):

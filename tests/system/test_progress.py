@@ -41,6 +41,14 @@ def test_progress_has_count_rate_and_time_left(clock, capsys):
     assert "20.0/s, 0:07:45 left" in lines[0]
 
 
+def test_progress_without_a_total_has_the_count_and_the_rate(clock, capsys):
+    with Progress("converting") as progress:
+        for _ in progress.over(range(900)):
+            clock[0] += 0.125
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert lines == [f"converting: {count}, 8.0/s" for count in (240, 480, 720, 900)]
+
+
 def test_progress_of_short_work_is_its_end_alone(clock, capsys):
     progress = Progress("testing")
     for done in (1, 2, 3):

@@ -23,7 +23,7 @@ from mrm.corpora.contract import Purpose
 from mrm.corpora.custom import description as exports
 from mrm.corpora.custom.values import declared
 from mrm.data.box_cells import Form
-from mrm.data.records import RESERVED
+from mrm.data.record import RESERVED
 from mrm.system.errors import RecordError
 from mrm.system.yaml_files import read_yaml
 

@@ -34,8 +34,9 @@ from mrm.data.borders import Box
 from mrm.data.config import OnError
 from mrm.data.folders import is_system_file, system_note
 from mrm.data.patients import PATIENTS, read_patients
-from mrm.data.records import Record, Records, first_five
+from mrm.data.records import Record, Records
 from mrm.data.shards import PackedImage
+from mrm.data.table_records import first_five
 from mrm.system import hardware
 from mrm.system.errors import ImageError, MaskError, UnreachableError, printable
 from mrm.system.tables import read_rows, stated

@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import overload
@@ -23,51 +22,25 @@ import numpy as np
 from mrm.data import shards
 from mrm.data.config import OnError
 from mrm.data.headers import StoredImage
-from mrm.data.label_values import ALLOWED, UNCERTAIN, LabelKind, is_label, label_of
+from mrm.data.label_values import ALLOWED, UNCERTAIN, LabelKind, is_label
+from mrm.data.mapped_rows import MappedRows
 from mrm.data.patients import Patients, patients_of
+from mrm.data.record import RESERVED, Record
+from mrm.data.record_facts import Facts, fingerprints_of
+from mrm.data.table_records import (
+    check_columns,
+    numeric_columns,
+    records_of,
+    report_bad_lines,
+    require_columns,
+    require_table,
+)
 from mrm.system import object_store
-from mrm.system.errors import RecordError, printable
+from mrm.system.errors import RecordError
 from mrm.system.files import is_file, write_csv, write_whole
 from mrm.system.table_files import write_parquet
-from mrm.system.tables import read_rows, stated
+from mrm.system.tables import read_rows
 from mrm.system.text_files import read_text
-
-RESERVED = ("image_path", "report_content", "patient_id", "study_id", "view")
-SITE = "site"  # the column that says where a record is from, which `mrm merge` writes
-ATTRIBUTES = (
-    "sex",
-    "age",
-    "date",
-    "accession",
-    "split",
-    SITE,
-    "offset",
-    "mask_path",
-    *("birth", "run_lengths", "subtlety", "nodule_mm", "nodule_x", "nodule_y"),  # of public corpora
-)  # columns that describe a record; never a class unless named as one
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One radiograph and what is known about it.
-
-    `image` is a path, the encoded image itself, or its place in a shard. A label of NaN is not stated; what others mean
-    is said by the `kind` of the `Records`: a finding is 1 for present, 0 for absent, or -1 for uncertain. An empty
-    `patient` means unknown.
-    """
-
-    image: Path | bytes | StoredImage
-    report: str = ""
-    patient: str = ""
-    study: str = ""
-    view: str = ""
-    labels: tuple[float, ...] = ()
-    extra: Mapping[str, str] = field(default_factory=dict)
-    name: str = ""  # used in messages: the path as written in the file of records
-
-    def __post_init__(self) -> None:
-        name = self.name or (str(self.image) if isinstance(self.image, Path) else "image in memory")
-        object.__setattr__(self, "name", printable(name))
 
 
 @dataclass(frozen=True)
@@ -80,6 +53,8 @@ class Records(Sequence[Record]):
     kind: LabelKind = "findings"
 
     def __post_init__(self) -> None:
+        if isinstance(self.rows, MappedRows):
+            return  # they were examined when their file was written
         checked = set[int]()  # ids of labels: rows may share them
         for row in self.rows:
             if id(row.labels) in checked:
@@ -109,11 +84,13 @@ class Records(Sequence[Record]):
 
     def select(self, indices: Iterable[int]) -> Records:
         """The records at `indices`, in that order."""
+        if isinstance(self.rows, MappedRows):
+            return replace(self, rows=self.rows.select(indices))
         return replace(self, rows=[self.rows[i] for i in indices])
 
     def where(self, condition: Callable[[Record], bool]) -> Records:
         """The records for which `condition` holds."""
-        return replace(self, rows=[r for r in self.rows if condition(r)])
+        return self.select(i for i, record in enumerate(self.rows) if condition(record))
 
     def with_labels(
         self, labels_NC: np.ndarray, classes: Sequence[str] | None = None, kind: LabelKind | None = None
@@ -144,17 +121,32 @@ class Records(Sequence[Record]):
         """Whose each record is, for splits: its patient's id, or the record's own name if the patient is unknown."""
         return [patient or r.name for patient, r in zip(self.patients, self.rows, strict=True)]
 
+    @property
+    def patient_count(self) -> int | None:
+        """The number of known patients; None if no patient is known."""
+        return self._facts.patients if self._facts else self.known_patients.count
+
+    @property
+    def with_report(self) -> int:
+        """The number of records with a report."""
+        return self._facts.with_report if self._facts else sum(bool(r.report) for r in self.rows)
+
     def fingerprint(self) -> str:
         """Sixteen hex digits that depend on every name, report, patient, study, view, label and class."""
-        return self._fingerprint
+        return self._facts.fingerprint if self._facts else self._fingerprints[0]
+
+    def fingerprint_unordered(self) -> str:
+        """Thirty-two hex digits that depend on the same, but not on the order of the records."""
+        return self._facts.unordered if self._facts else self._fingerprints[1]
+
+    @property
+    def _facts(self) -> Facts | None:
+        """What was noted of the records as a whole when they were converted."""
+        return self.rows.facts if isinstance(self.rows, MappedRows) else None
 
     @cached_property
-    def _fingerprint(self) -> str:
-        digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
-        for r in self.rows:
-            labels = tuple(float(v) + 0.0 for v in r.labels)
-            digest.update(repr((r.name, r.report, r.patient, r.study, r.view, labels)).encode())
-        return digest.hexdigest()
+    def _fingerprints(self) -> tuple[str, str]:
+        return fingerprints_of(self.rows, self.classes)
 
     def split(self, shares: Mapping[str, float], seed: int = 0) -> dict[str, Records]:
         """Patient-disjoint parts, with the names and sizes in `shares`, which sum to at most 1.
@@ -192,10 +184,7 @@ class Records(Sequence[Record]):
         if shards.is_shard_folder(path):
             return _from_shards(path, classes, on_error, list_classes, kind)
         path = Path(path)
-        if path.is_dir():
-            raise RecordError(f"{path}: a folder without {shards.INDEX}; name the file of records in it")
-        if not path.is_file():
-            raise RecordError(f"{path}: no such file of records")
+        require_table(path)
         if path.suffix == ".txt":
             return read_list(path, classes or list_classes or None, images, on_error, must_exist)
         header, lines = read_rows(path)
@@ -293,7 +282,7 @@ def read_list(
             problems.append(f"line {number}: {name} has label {stray[0]!r}; a label list can hold only 0 and 1")
         else:
             valid.append((name, tuple(float(v) for v in labels)))
-    _report(path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip")
+    report_bad_lines(path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip")
     if not valid:
         raise RecordError(f"{path}: has no records")
     files = find_images([name for name, _ in valid], path, images, must_exist)
@@ -352,84 +341,22 @@ def _from_shards(
 
 def _from_table(path, header, lines, classes, images, on_error, stored=None, kind: LabelKind = "findings") -> Records:
     """Records of the lines of a table. `stored` are the images of lines 1, 2, ... if they are not files of their own."""
-    if "image_path" not in header:
-        raise RecordError(f"{path}: no column image_path; the columns found are {', '.join(header)}")
-    if repeated := [name for name, count in Counter(header).items() if name and count > 1]:
-        raise RecordError(f"{path}: more than one column is called {', '.join(repeated)}; rename or remove one")
-    rows, problems = [], []
-    for number, fields in lines:
-        if len(fields) == len(header):
-            rows.append((number, dict(zip(header, fields, strict=True))))
-        else:
-            problems.append(f"line {number}: {len(fields)} fields, but the header has {len(header)}")
-    if not rows and not problems:
-        raise RecordError(f"{path}: has no records")
-    names = _class_columns(path, header, [r for _, r in rows], classes)
-    records = []
-    for number, row in rows:
-        try:
-            place = stored[number - 1] if stored else images or path.parent
-            records.append(_record(row, names, place, header, kind))
-        except RecordError as error:
-            problems.append(f"line {number}: {error}")
-    _report(path, problems, on_error, advice="correct them, or leave them out with --on-error skip")
+    check_columns(path, header)
+    if classes is None:
+        lines = list(lines)  # they are read twice
+        if not lines:
+            raise RecordError(f"{path}: has no records")
+    names = require_columns(path, header, classes) if classes is not None else numeric_columns(path, header, lines)
+    folder, problems = images or Path(path).parent, list[str]()
+
+    def image_of(number: int, name: str) -> Path | StoredImage:
+        return stored[number - 1] if stored else folder / name  # an absolute name stays as it is
+
+    records = list(records_of(header, lines, names, image_of, kind, problems))
+    report_bad_lines(path, problems, on_error)
     if not records:
         raise RecordError(f"{path}: has no records")
     return Records(records, names, str(path), kind)
-
-
-def _record(
-    row: dict[str, str], classes: tuple[str, ...], place: Path | StoredImage, header: Sequence[str], kind: LabelKind
-) -> Record:
-    """The record of one row. `place` is the folder of the image, or the image itself."""
-    name = stated(row["image_path"])
-    if not name:
-        raise RecordError("empty image_path")
-    if "\0" in name:
-        raise RecordError(f"image_path {name!r} has a NUL byte, which no file name has: the table is damaged")
-    known = {*RESERVED, *classes}
-    return Record(
-        image=place / name if isinstance(place, Path) else place,  # an absolute name stays as it is
-        report=stated(row.get("report_content", "")),
-        patient=stated(row.get("patient_id", "")),
-        study=stated(row.get("study_id", "")),
-        view=stated(row.get("view", "")),
-        labels=tuple(label_of(row[c], name, c, kind) for c in classes),
-        extra={k: stated(row[k]) for k in header if k not in known},
-        name=name,
-    )
-
-
-def _class_columns(path: Path, header: Sequence[str], rows: Sequence[Mapping[str, str]], classes) -> tuple[str, ...]:
-    if classes is not None:
-        if missing := [c for c in classes if c not in header]:
-            raise RecordError(f"{path}: no column {', '.join(missing)}; the columns found are {', '.join(header)}")
-        return tuple(classes)
-    candidates = [h for h in header if h not in RESERVED and h.lower() not in ATTRIBUTES]
-    numeric = tuple(c for c in candidates if _is_numeric([r[c] for r in rows]))
-    if not numeric:
-        raise RecordError(f"{path}: no numeric column to use as a class; the columns are {', '.join(header)}")
-    return numeric
-
-
-def _is_numeric(values: Iterable[str]) -> bool:
-    """Whether most stated values are numbers: a single stray word must not hide a class column."""
-    known = [text for v in values if (text := stated(v))]
-    numbers = sum(text.replace(".", "", 1).lstrip("-").isdigit() for text in known)
-    return bool(known) and numbers * 2 > len(known)
-
-
-def _report(path: Path, problems: Sequence[str], on_error: OnError, advice: str) -> None:
-    if not problems:
-        return
-    if on_error == "stop":
-        raise RecordError(f"{path}: {len(problems)} bad lines: {first_five(problems)}; {advice}")
-    warnings.warn(f"{path}: left out {len(problems)} lines: {first_five(problems)}", stacklevel=4)
-
-
-def first_five(problems: Sequence[str]) -> str:
-    """The first five problems in one line, and how many more there are."""
-    return "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
 
 
 def _relative(image: Path | bytes | StoredImage, beside: Path, name: str) -> str:

@@ -7,7 +7,8 @@ piece (`##`) is masked with the piece before it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ PARTS = (  # of a tokenizer file that are accepted: none of them takes a pattern
     *("Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "BertNormalizer"),
     *("Whitespace", "WhitespaceSplit", "Digits", "Punctuation", "BertPreTokenizer"),
     "WordPiece",
+)
+_CHUNK = re.compile(  # signs that are not White_Space in Unicode, as the library splits; Python's has a few more
+    r"[^\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 )
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")
 
@@ -86,12 +90,13 @@ class Tokenizer:
     def train(cls, reports: Iterable[str], size: int = 30_000) -> Tokenizer:
         """Learn a vocabulary of at most `size` pieces from `reports`. The same reports give the same vocabulary.
 
-        The library numbers continuation letters in the order of a hash map and breaks ties by number, so two trainings
-        would differ. Here the letters are numbered beforehand.
+        Reports that can be iterated twice need not be in memory. The library numbers continuation letters in the order of a
+        hash map and breaks ties by number, so two trainings would differ. Here the letters are numbered beforehand.
         """
-        reports = list(reports)
+        if isinstance(reports, Iterator):
+            reports = list(reports)
         inner = _pipeline(models.WordPiece(unk_token="[UNK]"))
-        letters = sorted({f"##{letter}" for word in _words(inner, reports) for letter in word[1:]})
+        letters = sorted({f"##{letter}" for word in _words(inner, _chunks(reports)) for letter in word[1:]})
         trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL, *letters], show_progress=False)
         inner.train_from_iterator(reports, trainer)
         learned = _pipeline(models.WordPiece(inner.get_vocab(), unk_token="[UNK]"))
@@ -218,7 +223,15 @@ def _pipeline(model: models.WordPiece) -> tokenizers.Tokenizer:
     return inner
 
 
-def _words(inner: tokenizers.Tokenizer, reports: Iterable[str]) -> set[str]:
-    """The different words of normalised reports, as the pipeline splits them."""
-    normal = (inner.normalizer.normalize_str(report) for report in reports)
-    return {word for report in normal for word, _ in inner.pre_tokenizer.pre_tokenize_str(report)}
+def _chunks(reports: Iterable[str]) -> set[str]:
+    """The different runs of signs between blanks. No word crosses a blank, and they are far fewer than reports have words."""
+    chunks: set[str] = set()
+    for report in reports:
+        chunks.update(_CHUNK.findall(report))
+    return chunks
+
+
+def _words(inner: tokenizers.Tokenizer, texts: Iterable[str]) -> set[str]:
+    """The different words of normalised texts, as the pipeline splits them."""
+    normal = (inner.normalizer.normalize_str(text) for text in texts)
+    return {word for text in normal for word, _ in inner.pre_tokenizer.pre_tokenize_str(text)}

@@ -22,8 +22,8 @@ from mrm.data.config import NONE, AugmentConfig, CropConfig, OnError, ReportConf
 from mrm.data.eval_view import EvalView
 from mrm.data.masks import MaskedImages, fit, fit_mask
 from mrm.data.records import Record, Records
+from mrm.data.report_tokens import ReportTokens, tokens_of
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD, Tokenizer, mask_words
-from mrm.data.sections import select_sections
 
 Batch = TypeVar("Batch", bound="_Batch")
 
@@ -120,7 +120,7 @@ class Data(Protocol):
 
 
 class PretrainData:
-    """Records as pre-training samples. Reports are tokenized once, here."""
+    """Records as pre-training samples. Reports are tokenized once, here or before."""
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class PretrainData:
         on_error: OnError = "stop",
         predicted: int | None = None,  # number of hidden patches to predict; None: all
         resize: Resize = "area",
+        tokens: ReportTokens | None = None,  # of the reports, if they are known
     ) -> None:
         self.records, self.patches, self.keep, self.length = records, patches, keep, length
         self.predicted = patches - keep if predicted is None else predicted
@@ -147,11 +148,7 @@ class PretrainData:
             on_error,
         )
         self.units = tokenizer.units(report.unit)
-        ids = tokenizer.encode([select_sections(r.report, report.sections) for r in records], length)
-        self.tokens = np.concatenate(ids).astype(np.uint16 if tokenizer.size < 2**16 else np.int32)
-        self.ends = np.cumsum(
-            [len(i) for i in ids]
-        )  # where each report ends in `tokens`: forked workers share one array
+        self.tokens = tokens or tokens_of(records, tokenizer, length, report.sections)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -162,7 +159,7 @@ class PretrainData:
 
     def ids(self, index: int) -> np.ndarray:
         """The token ids of a record's report, `[CLS]` first, unmasked."""
-        return self.tokens[self.ends[index - 1] if index else 0 : self.ends[index]].astype(np.int64)
+        return self.tokens.ids(index)
 
     def sample(self, epoch: int, index: int) -> dict[str, Any]:
         """One cropped image and one masked report, drawn from (seed, epoch, index)."""

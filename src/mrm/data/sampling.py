@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrm.data.records import SITE, Records
+from mrm.data.records import Records
 from mrm.data.shards import WINDOW, PackedImage, ShardFile
+from mrm.data.table_records import SITE
 from mrm.system.errors import ConfigError
 
 NO_WEIGHTS: Mapping[str, float] = {}

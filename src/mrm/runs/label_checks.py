@@ -12,7 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from mrm.data.records import ATTRIBUTES, RESERVED, Record, Records, resolve_uncertain
+from mrm.data.record import RESERVED, Record
+from mrm.data.records import Records, resolve_uncertain
+from mrm.data.table_records import ATTRIBUTES
 from mrm.runs.label_samples import WEIGHT
 from mrm.runs.labelling import sentences_beside
 from mrm.runs.output_lock import alone_in

@@ -13,7 +13,8 @@ from typing import Literal
 from mrm.corpora.writing import class_counts
 from mrm.data import finding_rules
 from mrm.data.finding_rules import Rules, read_rules
-from mrm.data.records import RESERVED, Record, Records
+from mrm.data.record import RESERVED, Record
+from mrm.data.records import Records
 from mrm.data.report_labels import ABSENT, UNREADABLE, Decision, ReportLabeller
 from mrm.runs.output_lock import alone_on
 from mrm.runs.run_folder import spare_inputs

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from mrm.audit.overlaps import AuditReport
 from mrm.corpora.writing import AUDIT, class_counts
 from mrm.data.patients import infer_origin
-from mrm.data.records import SITE, Record, Records
+from mrm.data.records import Record, Records
+from mrm.data.table_records import SITE
 from mrm.data.vocabulary import finding_of, plain, read_table, table
 from mrm.runs.output_lock import alone_in
 from mrm.runs.preparing import audit_splits

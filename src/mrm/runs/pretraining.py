@@ -16,24 +16,28 @@ from torch import Tensor
 
 from mrm.data import images
 from mrm.data.loader import loader
+from mrm.data.record_cache import mapped_records
 from mrm.data.records import Record, Records
+from mrm.data.report_tokens import ReportTokens, mapped_tokens
 from mrm.data.reports import Tokenizer
 from mrm.data.samples import PretrainData
 from mrm.data.sampling import in_order, order_of
-from mrm.data.sections import select_sections
 from mrm.inference import reconstruction
 from mrm.models import model_folder, noise
 from mrm.models.card import Card
 from mrm.models.mrm import MRM
 from mrm.recipes import PretrainConfig
 from mrm.runs import word_weighing
+from mrm.runs.first_rank import first_rank_first
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin
 from mrm.runs.same_records import require_same_records
-from mrm.runs.tokenizing import advice
+from mrm.runs.tokenizing import ReportTexts, advice
 from mrm.system.files import write_whole
 from mrm.training.tasks import PretrainTask
 from mrm.training.trainer import Trainer, processes
+
+FOLDER = "records"  # of a run: its records and their tokens, in the form in which they are mapped
 
 
 @alone_in("config.out")
@@ -45,7 +49,7 @@ def pretrain(config: PretrainConfig) -> Path:
     require_same_records(config.out, sets)
     tokenizer = run_tokenizer(config, train)
     model = pretrain_model(config, tokenizer)
-    data = pretrain_data(config, train, model, tokenizer)
+    data = mapped_data(config, train, model, tokenizer, "training")
     card = Card("mrm", asdict(model.config), origin(config, train, config.records))
     seen = note_seen(config, "pre-training", train)
     task = pretrain_task(config, model, word_weighing.initial_weights(config, data, model.config.vocabulary))
@@ -63,9 +67,25 @@ def pretrain(config: PretrainConfig) -> Path:
 
 def report_records(config: PretrainConfig) -> tuple[Records, Records | None]:
     """Training records, and validation records if `--val` names some."""
-    train = Records.load(config.records, images=config.images, on_error=config.on_error)
-    val = Records.load(config.val, images=config.images, on_error=config.on_error) if config.val else None
+    train = mapped_set(config, config.records, "training")
+    val = mapped_set(config, config.val, "validation") if config.val else None
     return train, val
+
+
+def mapped_set(config: PretrainConfig, table: Path, name: str) -> Records:
+    """The records of a table, mapped from the folder of the run that keeps them, `records/NAME`."""
+    folder, prepares = Path(config.out) / FOLDER / name, processes().is_main_process
+    with first_rank_first(config.out):
+        return mapped_records(table, folder, config.images, config.on_error, prepares)
+
+
+def mapped_data(config: PretrainConfig, records: Records, model: MRM, tokenizer: Tokenizer, name: str) -> PretrainData:
+    """Records as this model's samples, with their tokens mapped from the folder of the run that keeps them."""
+    folder, prepares = Path(config.out) / FOLDER / name, processes().is_main_process
+    with first_rank_first(config.out):
+        length, sections = model.config.report_length, config.report.sections
+        tokens = mapped_tokens(folder, records, tokenizer, length, sections, prepares)
+    return pretrain_data(config, records, model, tokenizer, tokens)
 
 
 def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
@@ -78,10 +98,10 @@ def run_tokenizer(config: PretrainConfig, records: Records) -> Tokenizer:
             warnings.warn(doubt, stacklevel=3)
         return given
     file = Path(config.out) / "tokenizer.json"
-    with processes().main_process_first():
+    with first_rank_first(config.out):
         if not file.is_file():
-            texts = [select_sections(r.report, config.report.sections) for r in records if r.report]
-            if not texts:
+            texts = ReportTexts(records, config.report.sections)
+            if not records.with_report:
                 warnings.warn(
                     f"{config.records}: no record has a report, so only the image loss is trained", stacklevel=3
                 )
@@ -126,8 +146,14 @@ def pretrain_task(config: PretrainConfig, model: MRM, word_weights_V: Tensor | N
     )
 
 
-def pretrain_data(config: PretrainConfig, records: Sequence[Record], model: MRM, tokenizer: Tokenizer) -> PretrainData:
-    """Records as this model's training samples."""
+def pretrain_data(
+    config: PretrainConfig,
+    records: Sequence[Record],
+    model: MRM,
+    tokenizer: Tokenizer,
+    tokens: ReportTokens | None = None,
+) -> PretrainData:
+    """Records as this model's training samples; `tokens` are those of their reports, if they are known."""
     return PretrainData(
         records,
         tokenizer,
@@ -141,6 +167,7 @@ def pretrain_data(config: PretrainConfig, records: Sequence[Record], model: MRM,
         on_error=config.on_error,
         predicted=model.predicted,
         resize=config.resize,
+        tokens=tokens,
     )
 
 
@@ -157,7 +184,7 @@ def pretraining_validation(
     Where words count by what the image tells, it weighs them anew.
     """
     shown_HW = [images.read(r.image, task.model.config.target_size) for r in (val or train)[:4]]
-    data = pretrain_data(config, val, task.model, tokenizer) if val else None
+    data = mapped_data(config, val, task.model, tokenizer, "validation") if val else None
 
     def validate(model: Any, step: int, state: Accelerator) -> dict[str, float]:
         if state.is_main_process:

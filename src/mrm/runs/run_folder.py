@@ -29,6 +29,7 @@ from mrm.models.card import Card, OutlineThreshold
 from mrm.models.init_paths import init_path
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.runs.encoder_facts import init_trained_on
+from mrm.runs.first_rank import first_rank_first
 from mrm.system import hardware
 from mrm.system.errors import RunError
 from mrm.system.files import write_whole
@@ -132,8 +133,8 @@ def origin(config: Any, records: Records, path: Path) -> dict[str, Any]:
     return {
         "records": Path(path).name,
         "n": len(records),
-        "with_report": sum(bool(r.report) for r in records),
-        "patients": records.known_patients.count,
+        "with_report": records.with_report,
+        "patients": records.patient_count,
         "fingerprint": records.fingerprint(),
         "audit": audit_beside(Path(path)),
         "init": init_path(init).path.name if init else None,
@@ -196,7 +197,7 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
     Returns their folder. It is copied into every model folder of the run, so that test sets can be compared with it.
     """
     folder = Path(config.out) / "seen"
-    with processes().main_process_first():
+    with first_rank_first(config.out):
         if not (folder / f"{stage}.npz").is_file():
             site_key.load_or_make()  # a problem with it must show before images are read
             before = config.init if config.init and not getattr(config, "scratch", False) else None

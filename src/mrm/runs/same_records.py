@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from mrm.system.files import write_json
 from mrm.training.trainer import processes
 
 FILE = "records.json"  # of a run: how many records each of its sets has, and their fingerprints
-SORTED = "fingerprint_sorted"  # in that file: tells another order from other records
+UNORDERED = "fingerprint_unordered"  # in that file: tells another order from other records
 
 
 def require_same_records(
@@ -36,7 +35,7 @@ def require_same_records(
     now = {name: _summary(records, areas.get(name)) for name, (_, records) in sets.items()}
     with processes().main_process_first():
         if not file.is_file() and not (Path(run) / "last").exists():
-            write_json(file, {name: now[name] | {SORTED: _fingerprint_sorted(sets[name][1])} for name in sets})
+            write_json(file, {name: now[name] | {UNORDERED: sets[name][1].fingerprint_unordered()} for name in sets})
         then = _read(file)
         for name, (path, records) in sets.items():
             if difference := _difference(then.get(name), now[name], records):
@@ -52,12 +51,6 @@ def _summary(records: Records, areas_NC: np.ndarray | None) -> dict[str, Any]:
         "fingerprint": records.fingerprint(),
         "masks": None if areas_NC is None else hashlib.blake2b(areas_NC.tobytes(), digest_size=8).hexdigest(),
     }
-
-
-def _fingerprint_sorted(records: Records) -> str:
-    """A fingerprint that does not depend on the order of the records."""
-    ordered = sorted(records.rows, key=lambda r: (r.name, r.report, r.patient, r.study, r.view, repr(r.labels)))
-    return replace(records, rows=ordered).fingerprint()
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -81,7 +74,7 @@ def _difference(then: Any, now: Mapping[str, Any], records: Records) -> str:
         return ""
     if then.get("n") != now["n"]:
         return f"{then.get('n'):,} records then, {now['n']:,} now"
-    if then.get(SORTED) == _fingerprint_sorted(records):
+    if then.get(UNORDERED) == records.fingerprint_unordered():
         moved = then.get("fingerprint") != now["fingerprint"]
         return "the same records in another order" if moved else "the same images with other masks"
     return f"{now['n']:,} records as then, but a name, report, patient, study, view or label of them is another"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mrm.data.records import Records
@@ -23,8 +24,8 @@ def advice(tokenizer: Tokenizer, records: Records, name: str, sections: tuple[st
 
     `name` says whose vocabulary it is. Empty if it fits, or if there is no report.
     """
-    texts = [select_sections(r.report, sections) for r in records if r.report]
-    fit = tokenizer.fit(texts[:: max(1, len(texts) // SAMPLE)])
+    sample = records[:: max(1, records.with_report // SAMPLE)]
+    fit = tokenizer.fit(select_sections(r.report, sections) for r in sample if r.report)
     if fit.pieces <= MOST_PIECES and fit.unknown <= MOST_UNKNOWN:
         return ""
     found = f"splits a word of these reports into {fit.pieces:.1f} pieces on average"
@@ -36,6 +37,16 @@ def advice(tokenizer: Tokenizer, records: Records, name: str, sections: tuple[st
     )
 
 
+class ReportTexts(Iterable[str]):
+    """The chosen sections of those records that have a report, made anew each time they are asked for."""
+
+    def __init__(self, records: Records, sections: tuple[str, ...]) -> None:
+        self.records, self.sections = records, sections
+
+    def __iter__(self) -> Iterator[str]:
+        return (select_sections(r.report, self.sections) for r in self.records if r.report)
+
+
 @alone_on("out")
 def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tuple[str, ...] = ()) -> Tokenizer:
     """Learn at most `size` word pieces from the reports of `records` and write them to `out`. Returns the tokenizer.
@@ -43,8 +54,8 @@ def train_tokenizer(records: Path, out: Path, size: int = 30_000, sections: tupl
     Only the named `sections` of each report are used, if there are some. Raises RunError if no record has a report.
     """
     loaded = Records.load(records)
-    texts = [select_sections(r.report, sections) for r in loaded if r.report]
-    if not texts:
+    texts = ReportTexts(loaded, sections)
+    if not loaded.with_report:
         raise RunError(
             f"{records}: none of the {len(loaded)} records has a report, so there are no words to learn from"
         )

@@ -27,7 +27,7 @@ BATCH = 32
 
 def counts_of(data: PretrainData, vocabulary: int) -> Tensor:
     """How often each piece occurs in the reports, (V,), `[CLS]` left out."""
-    counts_V = np.bincount(data.tokens, minlength=vocabulary).astype(np.float32)
+    counts_V = np.bincount(data.tokens.flat, minlength=vocabulary).astype(np.float32)
     counts_V[CLS] = 0
     return torch.from_numpy(counts_V)
 

@@ -17,6 +17,8 @@ LOG = 30.0  # seconds between two lines anywhere else
 class Progress:
     """A line on standard error with count, rate and time left: in place on a terminal, else every half minute.
 
+    A total of 0 is unknown: the line then has no time left.
+
     A block guarantees that the line ends, whatever ends the work::
 
         with Progress("restoring", len(records)) as progress:
@@ -46,9 +48,10 @@ class Progress:
         if self.first is None:
             self.first, self.start = done, now
         due = now - self.updated >= (REDRAW if sys.stderr.isatty() else LOG)
-        if due or (done >= total and done != self.shown):
+        complete = 0 < total <= done
+        if due or (complete and done != self.shown):
             self.updated = now
-            self._show(now, ends=done >= total)
+            self._show(now, ends=complete)
 
     def add(self, count: int = 1) -> None:
         """Count more as done."""
@@ -70,7 +73,8 @@ class Progress:
 
     def _show(self, now: float, ends: bool) -> None:
         terminal = sys.stderr.isatty()
-        text = f"{self.what}: {self.done:,} of {self.total:,}{self._speed(now)}"
+        of_all = f" of {self.total:,}" if self.total else ""
+        text = f"{self.what}: {self.done:,}{of_all}{self._speed(now)}"
         self.shown, self.line_is_open = self.done, terminal and not ends
         start, end = ("\r" if terminal else ""), ("" if self.line_is_open else "\n")
         print(f"{start}{text}   ", end=end, file=sys.stderr, flush=True)  # the blanks cover a longer line before
@@ -78,7 +82,9 @@ class Progress:
     def _speed(self, now: float) -> str:
         """Rate and time left; empty before the second update and at the end."""
         count = self.done - (self.first or 0)
-        if count <= 0 or self.done >= self.total:
+        if count <= 0 or 0 < self.total <= self.done:
             return ""
         rate = count / max(1e-9, now - self.start)
+        if not self.total:
+            return f", {rate:,.1f}/s"
         return f", {rate:,.1f}/s, {duration((self.total - self.done) / rate)} left"

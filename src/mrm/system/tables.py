@@ -26,6 +26,7 @@ MISSING = frozenset(  # in small letters: what pandas, R, SQL, spreadsheets, DIC
         *("-", "--", "---", "–", "—", ".", "?", "unknown", "missing", "not available", "not stated"),
     )
 )
+LONGEST_MISSING = max(map(len, MISSING))
 VALUE_BYTES = 8  # that a value of a table takes at least, once it is read
 BATCH_ROWS = 1024  # of Parquet that are in memory at a time
 
@@ -36,6 +37,8 @@ def stated(text: str) -> str:
     `nan`, `NaN`, `None`, `NA`, `-` and the like mean what an empty cell means, in every text column of every table.
     """
     text = text.strip()
+    if len(text) > LONGEST_MISSING and text[0] not in INVISIBLE and text[-1] not in INVISIBLE:
+        return text
     return "" if text.strip(INVISIBLE).strip().lower() in MISSING else text
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from mrm.corpora.custom import values
 from mrm.corpora.options import KEYS, Options, check_join_by
 from mrm.data.dates import DateOrder
-from mrm.data.records import RESERVED
+from mrm.data.record import RESERVED
 from mrm.system.errors import RecordError
 from mrm.system.table_form import TableForm
 from mrm.system.yaml_files import read_yaml, to_yaml

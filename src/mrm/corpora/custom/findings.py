@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mrm.corpora.custom.values import NORMAL, NOT_STATED, plain
-from mrm.data.records import RESERVED
+from mrm.data.record import RESERVED
 from mrm.system.errors import RecordError
 from mrm.system.table_form import DELIMITERS, sign_of
 from mrm.system.tables import stated

@@ -1,0 +1,88 @@
+"""How long a pre-training takes to its first step, at its first start and at a second one, and the memory of its process then.
+
+    python benchmarks/scale/start.py --records 20000 100000 400000 --folder DIR --out start.json
+
+For each number of records a table is made in DIR by `table.py`, unless it is there, and the recipe `tiny` is started on it with
+`--audit names`, in a process that ends after its first step, before it has written a checkpoint. The second start finds what the
+first one has prepared. Memory is what the process has to itself (`RssAnon` of Linux): pages of mapped files are shared, and
+dropped when memory is short. On a machine that others use the seconds of the processor tell more than those of the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+TABLE = Path(__file__).with_name("table.py")
+
+
+def main() -> None:
+    """Measure each number of records, print the results, and write them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, nargs="+", required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)  # in the process that is measured
+    options = parser.parse_args()
+    if options.run:
+        first_step(options.folder / "training.csv", options.run)
+        return
+    sizes = {}
+    for count in options.records:
+        folder = options.folder / str(count)
+        if not (folder / "training.csv").is_file():
+            subprocess.run([sys.executable, TABLE, "--records", str(count), "--out", folder], check=True)
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        sizes[count] = {name: measured(folder, count) for name in ("first start", "second start")}
+        print(json.dumps({count: sizes[count]}, indent=1), flush=True)
+    few, many = min(sizes), max(sizes)
+    report: dict[str, Any] = {"cores": os.cpu_count(), "by records": sizes}
+    for name in ("first start", "second start") if many > few else ():
+        grown = sizes[many][name]["bytes"] - sizes[few][name]["bytes"]
+        report[f"bytes a record, {name}"] = round(grown / (many - few), 1)
+    print(json.dumps(report, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def measured(folder: Path, count: int) -> dict[str, float]:
+    """What one start takes."""
+    load = os.getloadavg()[0]
+    command = [sys.executable, __file__, "--records", str(count), "--folder", folder, "--run", folder / "run"]
+    start = time.perf_counter()
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    wall = time.perf_counter() - start
+    return {"seconds": round(wall, 1), **json.loads(said.splitlines()[-1]), "load before": round(load, 1)}
+
+
+def first_step(table: Path, run: Path) -> None:
+    """Start a pre-training, print what it took up to the end of its first step, and end the process."""
+    from dataclasses import replace
+
+    from mrm import recipes, runs
+    from mrm.training.trainer import Trainer
+
+    def end(trainer: Trainer) -> None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        status = Path("/proc/self/status").read_text()
+        anonymous = int(status.partition("RssAnon:")[2].split()[0]) * 1024
+        seconds = round(used.ru_utime + used.ru_stime, 1)
+        print(json.dumps({"seconds of the processor": seconds, "bytes": anonymous, "peak": used.ru_maxrss * 1024}))
+        sys.stdout.flush()
+        os._exit(0)
+
+    Trainer._after_step = end  # type: ignore[method-assign]
+    config = recipes.tiny(table, run, audit="names")
+    runs.pretrain(replace(config, training=replace(config.training, workers=0, trackers=())))
+
+
+if __name__ == "__main__":
+    main()

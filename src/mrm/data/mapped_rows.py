@@ -1,0 +1,135 @@
+"""Records in a file that is mapped into memory: none of them is an object until it is asked for.
+
+The file is Arrow IPC, written a batch at a time. All processes of a machine that map it share its pages, and the system
+drops them when memory is short. So what a process holds does not grow with the number of records.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from mrm.data.record import Record
+from mrm.data.record_facts import Facts
+
+BATCH_ROWS = 1 << 14
+BATCH_CHARACTERS = 1 << 27  # a report may be far longer than most; a column of a batch holds less than 2 GB
+TEXTS = ("name", "report", "patient", "study", "view")  # of a Record; the first columns of the file, in this order
+
+
+class MappedRows(Sequence[Record]):
+    """The records in a file that `write_rows` wrote, or those at some `indices`; their images lie in `folder`.
+
+    `facts` are known of all of them, and of no selection. It can be pickled, and another process then maps the file itself.
+    """
+
+    def __init__(self, file: Path, folder: Path, facts: Facts | None = None, indices: np.ndarray | None = None) -> None:
+        import pyarrow
+
+        self.file, self.folder, self.facts, self.indices = file, folder, facts, indices
+        with pyarrow.memory_map(str(file)) as source:
+            reader = pyarrow.ipc.open_file(source)
+            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            metadata = {key.decode(): json.loads(text) for key, text in reader.schema.metadata.items()}
+        self._columns = [batch.columns for batch in batches]
+        self._starts = [0, *accumulate(batch.num_rows for batch in batches)]
+        self._classes, self._extras = metadata["classes"], metadata["extras"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MappedRows, (self.file, self.folder, self.facts, self.indices)
+
+    def __len__(self) -> int:
+        return self._starts[-1] if self.indices is None else len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> MappedRows: ...
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.select(range(len(self))[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"record {index} of {len(self):,}")
+        index %= len(self)
+        row = index if self.indices is None else int(self.indices[index])
+        batch = bisect_right(self._starts, row) - 1
+        return self._record([column[row - self._starts[batch]].as_py() for column in self._columns[batch]])
+
+    def __iter__(self) -> Iterator[Record]:
+        if self.indices is not None:
+            yield from (self[index] for index in range(len(self)))
+            return
+        for columns in self._columns:
+            yield from map(self._record, zip(*(column.to_pylist() for column in columns), strict=True))
+
+    def select(self, indices: Iterable[int]) -> MappedRows:
+        """The records at `indices`, in that order; only their numbers are kept. Raises IndexError."""
+        chosen = np.fromiter(indices, np.int64)
+        if outside := chosen[(chosen < -len(self)) | (chosen >= len(self))].tolist():
+            raise IndexError(f"record {outside[0]} of {len(self):,}")
+        chosen[chosen < 0] += len(self)
+        selection = copy.copy(self)
+        selection.indices = chosen if self.indices is None else self.indices[chosen]
+        selection.facts = None
+        return selection
+
+    def _record(self, values: Sequence[Any]) -> Record:
+        name, report, patient, study, view = values[: len(TEXTS)]
+        labelled = len(TEXTS) + len(self._classes)
+        return Record(
+            image=self.folder / name,
+            report=report,
+            patient=patient,
+            study=study,
+            view=view,
+            labels=tuple(values[len(TEXTS) : labelled]),
+            extra=dict(zip(self._extras, values[labelled:], strict=True)),
+            name=name,
+        )
+
+
+def write_rows(file: Path, records: Iterable[Record], classes: Sequence[str], extras: Sequence[str]) -> None:
+    """Write records for `MappedRows`, a batch in memory at a time. Each has a label for every class and all `extras`.
+
+    Raises OSError.
+    """
+    import pyarrow
+
+    texts, labels = pyarrow.string(), pyarrow.float64()
+    fields = (
+        [(name, texts) for name in TEXTS] + [(name, labels) for name in classes] + [(name, texts) for name in extras]
+    )
+    metadata = {"classes": json.dumps(list(classes)), "extras": json.dumps(list(extras))}
+    schema = pyarrow.schema(fields).with_metadata(metadata)
+    with pyarrow.OSFile(str(file), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
+        for rows in _batches(_values(record, extras) for record in records):
+            columns = [
+                pyarrow.array(column, field.type) for column, field in zip(zip(*rows, strict=True), schema, strict=True)
+            ]
+            writer.write_batch(pyarrow.record_batch(columns, schema=schema))
+
+
+def _values(record: Record, extras: Sequence[str]) -> tuple[Any, ...]:
+    texts = (record.name, record.report, record.patient, record.study, record.view)
+    return (*texts, *record.labels, *(record.extra[name] for name in extras))
+
+
+def _batches(rows: Iterable[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows in lists of at most BATCH_ROWS rows and about BATCH_CHARACTERS characters."""
+    batch: list[tuple[Any, ...]] = []
+    characters = 0
+    for row in rows:
+        batch.append(row)
+        characters += sum(len(value) for value in row if isinstance(value, str))
+        if len(batch) == BATCH_ROWS or characters > BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch

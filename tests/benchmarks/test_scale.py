@@ -1,0 +1,52 @@
+"""The tables on which starts are measured: each record has a name of its own, and few files are behind them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.scale import start, table
+from mrm.data import images
+from mrm.data.records import Records
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a table of 250 records."""
+    folder = tmp_path_factory.mktemp("scale")
+    table.write_images(folder / "images", 0)
+    table.write_table(folder / "training.csv", 250, 0)
+    return folder
+
+
+def test_every_record_has_a_name_of_its_own_and_an_image(made):
+    records = Records.load(made / "training.csv")
+    assert len({r.name for r in records}) == len(records) == 250
+    assert images.read(records[249].image).shape == (256, 256)
+    assert all(r.image.is_file() for r in records)
+    assert len([p for p in (made / "images").iterdir() if not p.is_symlink()]) == 64
+
+
+def test_images_of_a_study_share_its_report_and_patient(made):
+    records = Records.load(made / "training.csv")
+    studies = {r.study: (r.report, r.patient) for r in records}
+    assert [(r.report, r.patient) for r in records] == [studies[r.study] for r in records]
+    assert len(studies) == 151  # 250 images, 1.655 a study
+    assert len({r.report for r in records}) > 145
+    assert 50 < sum(len(r.report.split()) for r in records) / 250 < 70
+
+
+def test_names_differ_up_to_ten_million_records():
+    paths = [table.path_of(number, 0) for number in (0, 99, 100, 9_999, 10_000, 999_999, 1_000_000, 9_999_999)]
+    assert len(set(paths)) == len(paths)
+    assert table.path_of(1_234_567, 8) == "images/23/45/67/01/0008.png"
+
+
+@pytest.mark.slow
+def test_a_start_is_measured_twice(tmp_path):
+    command = [sys.executable, start.__file__, "--records", "100", "200", "--folder", tmp_path]
+    subprocess.run([*command, "--out", tmp_path / "start.json"], check=True)
+    report = json.loads((tmp_path / "start.json").read_text())
+    assert report["by records"].keys() == {"100", "200"}
+    assert report["by records"]["200"]["second start"]["seconds of the processor"] > 0
