@@ -35,6 +35,7 @@ PRETRAINING = {
     "model.start": "xavier",
     "model.mean": 0.4978,
     "model.std": 0.2449,
+    "site_weights": {},  # every record once in an epoch
     "crop.area": (0.2, 1.0),
     "crop.aspect": (3 / 4, 4 / 3),
     "crop.flip": 0.5,
@@ -67,6 +68,7 @@ FINETUNING = {
     "image_size": None,  # this, the mean and the deviation are those of the encoder: 224, 0.4978 and 0.2449
     "mean": (),
     "std": (),
+    "site_weights": {},
     "crop.area": (0.08, 1.0),
     "crop.aspect": (3 / 4, 4 / 3),
     "crop.flip": 0.5,
