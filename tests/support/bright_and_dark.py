@@ -1,7 +1,9 @@
 """Images with a bright or a dark middle and reports that say so, and a tiny MRM that has learnt which is which."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,22 +33,33 @@ def bright_or_dark(bright: bool, number: int) -> np.ndarray:
 
 def trained_on_bright_and_dark() -> MRM:
     """A micro MRM after some seconds on pairs of image and report."""
+    network = fresh_model()
+    train(PretrainTask(network, image_weight=0.1), epochs=40)
+    return network.eval().requires_grad_(False)
+
+
+def fresh_model(**changes: Any) -> MRM:
+    """A micro MRM with the words of TEXTS, which nothing has trained yet."""
+    tokenizer = Tokenizer.train(["Findings: the chest is bright. dark. There is nothing."] * 5 + ["cardiomegaly"], 73)
+    config = replace(MICRO, vocabulary=tokenizer.size, target_scale=1, keep=12, report_dropout=0.0)
+    with noise.seeded(0):  # learns in some seconds; Xavier takes longer
+        network = MRM(replace(config, start="normal", tied_words=True, **changes))
+    network.tokenizer = tokenizer
+    return network
+
+
+def train(task: PretrainTask, epochs: int, after_step: Callable[[], None] = lambda: None) -> list[dict[str, float]]:
+    """Train on 32 pairs, two steps an epoch. Returns the mean losses of each step."""
     rows = [
         Record(images.encode_png(bright_or_dark(i % 2 == 0, i)), TEXTS[i % 2], patient=str(i), name=str(i))
         for i in range(32)
     ]
-    tokenizer = Tokenizer.train(["Findings: the chest is bright. dark. There is nothing."] * 5 + ["cardiomegaly"], 73)
-    with noise.seeded(0):
-        config = replace(MICRO, vocabulary=tokenizer.size, target_scale=1, keep=12, report_dropout=0.0)
-        network = MRM(replace(config, start="normal", tied_words=True))  # learns in some seconds; Xavier takes longer
-    config = network.config
-    crop = CropConfig(area=(0.8, 1.0), flip=0.5)
+    network, config, crop = task.model, task.model.config, CropConfig(area=(0.8, 1.0), flip=0.5)
     data = PretrainData(
-        Records(rows), tokenizer, config.target_size, network.patches, config.keep, config.report_length, crop
+        Records(rows), network.tokenizer, config.target_size, network.patches, config.keep, config.report_length, crop
     )
-    task = PretrainTask(network, image_weight=0.1)
-    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
-    for epoch in range(40):
+    optimizer, losses = torch.optim.AdamW(task.parameters(), lr=3e-3), []
+    for epoch in range(epochs):
         for wanted in in_order(len(data), 16):
             batch = data.collate([data.sample(epoch, s.index) for s in wanted], [])
             terms = task(batch)
@@ -54,8 +67,9 @@ def trained_on_bright_and_dark() -> MRM:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    network.tokenizer = tokenizer
-    return network.eval().requires_grad_(False)
+            after_step()
+            losses.append({name: term.mean().item() for name, term in terms.items()})
+    return losses
 
 
 def other_images() -> list[np.ndarray]:

@@ -4,14 +4,19 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from mrm import runs
 from mrm.data.reports import CLS, MASK, NO_WORD, PAD
+from mrm.inference.text_search import text_vectors
+from mrm.models.mrm import normalise
 from mrm.system.errors import ConfigError
 from mrm.training.contrast import TEMPERATURE, Pairs, contrast_loss, has_words, text_hashes, whole_reports, whole_step
+from mrm.training.tasks import PretrainTask
+from tests.support.bright_and_dark import TEXTS, bright_or_dark, fresh_model, train
 from tests.support.configs import MICRO, pretrain_config
 from tests.support.run_files import sigterm_after, trace
 
@@ -73,6 +78,20 @@ def test_no_division_of_a_step_changes_the_loss_or_its_gradient(ranks, micro):
     gradients = torch.autograd.grad(sum(t.sum for t in terms), vectors)
     for ours, theirs in zip(gradients, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_contrast_alone_learns_which_text_an_image_goes_with():
+    network = fresh_model(contrast_width=16)
+    losses = train(PretrainTask(network, image_weight=0.0, report_weight=0.0, contrast_weight=1.0), epochs=10)
+    assert losses[0]["contrast"] > 1  # by chance ln 9: a true pair among eight of the other text
+    assert losses[-1]["contrast"] < 0.1
+    config, bright = network.config, np.arange(16) % 2 == 0
+    image_BHW = torch.from_numpy(np.stack([bright_or_dark(is_bright, 300 + i) for i, is_bright in enumerate(bright)]))
+    with torch.no_grad():
+        features = network.encode(normalise(image_BHW, config.mean, config.std))
+        image = network.image_vector(features).numpy()
+    report = text_vectors(network, TEXTS)
+    assert ((image @ (report[0] - report[1]) > 0) == bright).all()  # of images that it has never seen
 
 
 def test_reports_are_whole_again_and_known_by_their_words_alone():

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 
 from mrm.models import noise
 from mrm.models.mrm import MRM, complement
 from mrm.system.errors import ConfigError
 from mrm.training.feature_targets import hidden_features
+from mrm.training.tasks import PretrainTask
+from tests.support.bright_and_dark import fresh_model, train
 from tests.support.configs import MICRO, SMALL, pretrain_config
 
 
@@ -32,6 +35,19 @@ def test_targets_are_the_mean_of_normalised_blocks_that_saw_the_whole_image(bloc
     assert not target.requires_grad
     for row in range(2):
         np.testing.assert_allclose(target[row], expected[row, 1:][hidden[row]], rtol=1e-4, atol=1e-5)  # 0: class token
+
+
+def test_features_are_learnt_and_the_average_is_not_trained():
+    network = fresh_model(feature_blocks=1)
+    task, average = PretrainTask(network, report_weight=0.0, feature_weight=1.0), ModelEmaV3(network, decay=0.9)
+    task.follow(average.module)
+    before = {name: value.clone() for name, value in average.module.state_dict().items()}
+    losses = train(task, epochs=1)
+    assert all(torch.equal(value, before[name]) for name, value in average.module.state_dict().items())
+    assert not any("average" in name for name, _ in task.named_parameters())
+    losses += train(task, epochs=9, after_step=lambda: average.update(network))
+    assert losses[0]["features"] > 1.0  # of values whose mean square is 1
+    assert losses[-1]["features"] < 0.6
 
 
 @pytest.mark.parametrize(
