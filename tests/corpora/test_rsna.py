@@ -1,5 +1,7 @@
 """RSNA Pneumonia: stage 2 tables and DICOM end to end, boxes of a patient joined, the real table, bad downloads."""
 
+import cv2
+import numpy as np
 import pytest
 
 from mrm.corpora import inspection, prepare, splits
@@ -7,8 +9,10 @@ from mrm.corpora.contract import Release, read_table
 from mrm.corpora.options import Options
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
+from tests.support.corpora.downloads import write_download
 from tests.support.corpora.official import read_with_images
 from tests.support.corpora.rsna import write_tree
+from tests.support.corpora.siim import write_tree as write_siim
 from tests.support.image_files import contents, write_image
 
 
@@ -48,6 +52,52 @@ def test_published_lists_give_labels_to_the_test_images(source, tmp_path):
     corpus = prepare("rsna", source, tmp_path / "out", Options(splits=lists))
     assert [r.labels for r in corpus.splits["test"]] == [(1,), (0,)]
     assert not [n for n in corpus.facts["notes"] if "differ" in n]
+
+
+def test_published_lists_of_names_alone_take_the_labels_of_the_publisher(source, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("p00\np01\np02\n")
+    (lists / "train_1.txt").write_text("p01\n")
+    (lists / "val.txt").write_text("p04\n")
+    (lists / "test.txt").write_text("p08\np09\nabsent\n")
+    corpus = prepare("rsna", source, tmp_path / "out", Options(splits=lists))
+    labels = {name: [(r.patient, r.labels) for r in part] for name, part in corpus.splits.items()}
+    assert labels == {
+        "train": [("p00", (1,)), ("p01", (0,)), ("p02", (0,))],
+        "val": [("p04", (1,))],
+        "test": [("p08", (1,)), ("p09", (0,))],
+        "train_1": [("p01", (0,))],
+    }
+    assert corpus.facts["excluded"] == {"image absent": 1}
+
+
+def test_box_masks_are_1_in_the_pixels_whose_centres_lie_in_a_box(source, tmp_path):
+    table = source / "stage_2_train_labels.csv"
+    table.write_text(table.read_text().replace("p00,9.0,8.0,6.0,12.0,1", "p00,9.4,8.5,6.0,3.5,1"))
+    out = tmp_path / "out"
+    prepare("rsna", source, out, Options(box_masks=True, workers=1))
+    by_name = {file.stem: file for file in out.glob("annotations/*/*.png")}
+    assert set(by_name) == {f"p{n:02}" for n in range(20)} == {file.stem for file in out.glob("images/*/*.png")}
+    expected = np.zeros((24, 20), np.uint8)
+    expected[3:9, 2:7] = 1  # x 2, y 3, 5 wide, 6 high
+    expected[8:12, 9:15] = 1  # x 9.4 to 15.4: columns 9 to 14; y 8.5 to 12: rows 8 to 11
+    assert (cv2.imread(str(by_name["p00"]), cv2.IMREAD_UNCHANGED) == expected).all()
+    assert not cv2.imread(str(by_name["p01"]), cv2.IMREAD_UNCHANGED).any()
+    sets = {split: len(list((out / "images" / split).iterdir())) for split in ("training", "validation", "test")}
+    assert sets == {"training": 14, "validation": 2, "test": 4}
+
+
+def test_box_masks_need_boxes(tmp_path):
+    source = write_download("covidx-cxr4", tmp_path / "source")
+    with pytest.raises(RecordError, match=r"--box-masks: covidx-cxr4 has no boxes; leave it out"):
+        prepare("covidx-cxr4", source, tmp_path / "out", Options(box_masks=True))
+
+
+def test_box_masks_are_refused_where_the_corpus_has_masks(tmp_path):
+    source = write_siim(tmp_path / "siim")
+    with pytest.raises(RecordError, match=r"--box-masks: siim has masks of its own; leave it out"):
+        prepare("siim", source, tmp_path / "out", Options(box_masks=True))
 
 
 @pytest.mark.parametrize("cut", [0, 60, 200, -100])

@@ -1,12 +1,14 @@
 """The reproduction ledger: resumable, honest about what failed, never a number without n and interval."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mrm import runs
 from mrm.cli import main
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.records import Records
@@ -15,13 +17,14 @@ from mrm.evaluation.predictions import Predictions, read_predictions
 from mrm.models import model_folder, noise
 from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
-from mrm.recipes import suites
+from mrm.recipes import SEGMENT, splits, suites
 from mrm.runs import benchmarking
 from mrm.runs.benchmarking import BenchmarkConfig
-from mrm.statistics import dice, ranking, seeds
+from mrm.statistics import ranking, seeds
 from mrm.system.errors import CheckpointError, ConfigError, OutputError, RunError
 from mrm.training.trainer import Stopped
 from tests.support.foreign_encoders import write_timm
+from tests.support.prepared import write_prepared
 
 
 @pytest.fixture
@@ -96,29 +99,38 @@ def config(out: Path, lists: Path, model: Path, **changes) -> BenchmarkConfig:
     return replace(BenchmarkConfig("nih", out, lists, (str(model),), only=("nih-1",)), **changes)
 
 
-def test_the_ledger_has_all_that_a_reader_needs(tmp_path, lists, model):
-    made = Pretended().benchmark(config(tmp_path / "out", lists, model))
+@pytest.fixture
+def on_its_split(monkeypatch):
+    """The 100 images of a pretended test are those that the number of rsna-1 was published on."""
+    known = splits.known()
+    as_tested = {**known, "rsna-mrm": splits.Split("rsna", "the lists of this test", 100, r"\d+")}
+    monkeypatch.setattr(splits, "known", lambda: as_tested)
+
+
+def test_the_ledger_has_all_that_a_reader_needs(tmp_path, lists, model, on_its_split):
+    made = Pretended().benchmark(config(tmp_path / "out", lists, model, suite="rsna", only=("rsna-1",)))
     (row,) = made["rows"]
-    assert row["published"] == 0.794
+    assert (row["published"], row["published_for"], row["split"], row["no_gap"]) == (0.913, "MRM", "rsna-mrm", "")
     mean = np.mean([cell["estimate"]["value"] for cell in row["cells"]])
     assert row["ours"]["value"] == pytest.approx(mean)
-    assert row["gap"]["value"] == pytest.approx(mean - 0.794)
+    assert row["gap"]["value"] == pytest.approx(mean - 0.913)
     assert row["gap"]["low"] < row["gap"]["value"] < row["gap"]["high"]
     assert (row["ours"]["n"], row["ours"]["seeds"]) == (100, 3)
     assert row["overlap"] == ["3 patients of test are in fine-tuning"]
     train = Records.load(lists / "train_1.csv", None).fingerprint()
     assert train in row["fingerprints"][0]
-    assert [c["command"].split()[:3] for c in row["cells"]] == [["mrm", "finetune", "nih-1"]] * 3
+    assert [c["command"].split()[:3] for c in row["cells"]] == [["mrm", "finetune", "rsna-1"]] * 3
     for name in ("ledger.md", "ledger.html"):
         text = (tmp_path / "out" / name).read_text()
         for told in (
-            "0.794",
+            "0.913 of MRM on rsna-mrm",
+            "published, in percent: MRM 91.3 (Zhou et al. 2023, arXiv:2301.13155, main results)",
             f"{mean:.3f}",
             "n=100, 40 positive",
             "3 done",
             train,
             "OVERLAP: 3 patients",
-            "mrm finetune nih-1",
+            "mrm finetune rsna-1",
         ):
             assert told in text, (name, told)
     assert json.loads((tmp_path / "out" / "ledger.json").read_text()) == json.loads(json.dumps(made))
@@ -247,40 +259,155 @@ def test_seeds_tested_on_other_records_have_no_interval(tmp_path, lists, model):
     assert "(no interval)" in (tmp_path / "out" / "ledger.md").read_text()
 
 
-@pytest.mark.parametrize("metric", ["dice_positive", "dice_published"])
-def test_dice_is_resampled_as_the_test_of_a_segmenter_does(tmp_path, metric):
-    rng = np.random.default_rng(0)
-    true, predicted = rng.integers(0, 3, 40) * 10, rng.integers(0, 3, 40) * 10
-    counts = dice.PixelCounts(np.minimum(true, predicted) // 2, predicted, true, np.full(40, 100))
-    shown = ["" if v != v else repr(float(v)) for v in counts.dice()]
-    patients = [f"p{i // 3}" if i < 30 else "" for i in range(40)]
-    lines = [
-        f"{i}.png,nodule,{patients[i]},{p},{t},{d}"
-        for i, (p, t, d) in enumerate(zip(predicted, true, shown, strict=True))
-    ]
-    (tmp_path / "images.csv").write_text("\n".join(["name,class,patient_id,predicted,true,dice", *lines]) + "\n")
-    values_D, tail = benchmarking._drawn(tmp_path, metric, 2000)
-    found = np.nanquantile(values_D, [tail, 1 - tail])
-    expected = dice.overlap_report(counts, patients)[metric]
-    assert found == pytest.approx((expected.low, expected.high))
+# Other images than those of the published number ------------------------------------------------------------
 
 
-def test_the_suites_have_the_published_numbers():
-    table = {e.name: e.published for s in suites.SUITES.values() for e in s.entries if e.published}
-    assert table == {
-        **{"nih-1": 0.794, "nih-10": 0.840, "nih-100": 0.859, "chexpert-1": 0.885, "chexpert-10": 0.885},
-        **{
-            "chexpert-100": 0.887,
-            "rsna-1": 0.913,
-            "rsna-10": 0.927,
-            "rsna-100": 0.933,
-            "siim-10": 0.732,
-            "siim-100": 0.914,
-        },
-    }
+def test_a_number_that_was_published_on_other_images_is_not_shown_and_the_row_says_why(tmp_path, lists, model, capsys):
+    made = Pretended().benchmark(config(tmp_path / "out", lists, model))
+    (row,) = made["rows"]
+    assert (row["published"], row["gap"], row["numbers"]) == (None, None, {})
+    assert row["no_gap"] == (
+        "the published number is on nih-mrm (22,433 images: the published MRM lists, 20 % at random by patient), tested were "
+        "100 images (no split that numbers are published on)"
+    )
+    assert row["ours"]["value"] > 0.5
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "nih-1: no gap will be shown, because the published number is on nih-mrm" in said
+    )  # before anything is trained
+    assert "nih-1: no gap, because the published number is on nih-mrm" in said
+    for name in ("ledger.md", "ledger.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "79.4" not in text
+        assert "0.794" not in text
+        assert "not comparable" in text
+        assert "tested were 100 images" in text
+
+
+def test_a_mean_over_another_number_of_findings_is_not_compared(tmp_path, lists, model, monkeypatch):
+    known = {**splits.known(), "nih-mrm": splits.Split("nih", "the lists of this test", 100, r"\d+")}
+    monkeypatch.setattr(splits, "known", lambda: known)
+    (row,) = Pretended().benchmark(config(tmp_path / "out", lists, model))["rows"]
+    assert row["no_gap"] == "the published number is the mean of 14 findings, tested were 1"
+    assert (row["published"], row["gap"]) == (None, None)
+
+
+def test_an_image_that_could_not_be_read_makes_it_another_test(tmp_path, lists, model, on_its_split):
+    class Fewer(Pretended):
+        def evaluate(self, run, records, out, *options, **more):
+            results = super().evaluate(run, records, out, *options, **more)
+            lines = (out / "predictions.csv").read_text().splitlines()
+            (out / "predictions.csv").write_text("\n".join(lines[:-1]) + "\n")
+            return results
+
+    (row,) = Fewer().benchmark(config(tmp_path / "out", lists, model, suite="rsna", only=("rsna-1",)))["rows"]
+    assert "(100 images: the lists of this test), tested were 99 images" in row["no_gap"]
+    assert row["gap"] is None
+
+
+def test_a_ledger_is_not_continued_with_other_images(tmp_path, lists, phantoms, model):
+    cfg = config(tmp_path / "out", lists, model, seeds=(0,))
+    before = Pretended().benchmark(cfg)
+    other = tmp_path / "other"
+    for file in lists.iterdir():
+        Records.load(file, FINDINGS)[:20].to_csv(other / file.name)
+    with pytest.raises(ConfigError, match=r"holds results of nih-1 on 48 images, but --data has 20 images for it"):
+        Uncalled().benchmark(replace(cfg, data=other, seeds=(0, 1)))
+    assert json.loads((tmp_path / "out" / "ledger.json").read_text()) == json.loads(json.dumps(before))
+    moved = lists.rename(tmp_path / "moved")
+    assert len(Pretended().benchmark(replace(cfg, data=moved, seeds=(0, 1)))["rows"][0]["cells"]) == 2
+
+
+def test_what_is_published_and_cannot_be_run_stands_at_the_end_with_its_reason(tmp_path, model):
+    suite = suites.find("medical-mae")
+    data = write_prepared(suite, tmp_path / "data")
+    cfg = BenchmarkConfig("medical-mae", tmp_path / "out", data, (str(model),), seeds=(0,))
+    made = Pretended().benchmark(cfg)
+    assert [row["entry"] for row in made["rows"]] == ["nih", "chexpert"]
+    assert [one["entry"] for one in made["not_run"]] == ["covidx"]
+    for name in ("ledger.md", "ledger.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert "covidx, not run" in text
+        assert "it cannot be run: its lists COVIDx9A" in text
+        assert "ViT-B/16 95.3, ViT-S/16 95.2 (Xiao et al. 2023, arXiv:2210.12843" in text
+    with pytest.raises(ConfigError, match="the entry covidx cannot be run: its lists COVIDx9A"):
+        Uncalled().benchmark(replace(cfg, out=tmp_path / "b", only=("covidx",)))
+
+
+# Rehearsals of the suites of later work ---------------------------------------------------------------------
+
+
+def rehearsed(name: str, tmp_path: Path, only: tuple[str, ...] = ()) -> dict:
+    """Two steps of every entry of a suite, on made-up prepared corpora, with a network that is tiny; its decoder is too."""
+    with noise.seeded(0):
+        shape = ClassifierConfig(
+            ("a",), "vit_tiny_patch16_224", {"depth": 4, "embed_dim": 32, "num_heads": 1}, image_size=32
+        )
+        start = model_folder.save(tmp_path / "start", Classifier(shape))
+    data = write_prepared(suites.find(name), tmp_path / "data")
+    config = BenchmarkConfig(name, tmp_path / "out", data, (str(start),), seeds=(0,), only=only, max_steps=2, draws=50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SEGMENT, "siim-100", SEGMENT["tiny"])
+        return runs.benchmark(config)
+
+
+def assert_rehearsed(ledger: dict, entries: list[suites.Entry]) -> None:
+    assert ledger["rehearsal"]
+    assert [row["entry"] for row in ledger["rows"]] == [entry.name for entry in entries]
+    for row, entry in zip(ledger["rows"], entries, strict=True):
+        (cell,) = row["cells"]
+        assert cell["status"] == "done", cell.get("reason")
+        assert cell["tested"] == {"images": 8, "split": ""}
+        assert row["ours"]["n"] == 8
+        assert (row["metric"], row["gap"], row["published"]) == (entry.metric, None, None)
+        assert row["no_gap"]
+
+
+def test_an_entry_of_a_suite_of_several_corpora_is_rehearsed_by_its_measure(tmp_path):
+    names = ("covidx-cxr4-1",)
+    ledger = rehearsed("eva-x", tmp_path, names)
+    assert_rehearsed(ledger, [e for e in suites.find("eva-x").entries if e.name in names])
+    assert ledger["rows"][0]["no_gap"] == "no published number is stated here"
+    (cell,) = ledger["rows"][0]["cells"]
+    assert "--classes COVID-19" in cell["command"]
+    test = tmp_path / "out/cells/covidx-cxr4-1/start-0/test"
+    predictions = read_predictions(test / "predictions.csv")
+    right_NC = (predictions.probabilities_NC >= 0.5) == predictions.labels_NC
+    assert cell["estimate"]["value"] == pytest.approx(right_NC.mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["benchx", "medical-mae", "eva-x", "mrm-peft"])
+def test_every_suite_of_later_work_is_rehearsed_from_end_to_end(tmp_path, name):
+    assert_rehearsed(rehearsed(name, tmp_path), list(suites.find(name).runnable))
 
 
 # Bad input --------------------------------------------------------------------------------------------
+
+
+def test_all_that_a_suite_of_several_corpora_lacks_is_named_once_with_its_commands(tmp_path, model):
+    suite = suites.find("benchx")
+    data = write_prepared(suite, tmp_path / "data", count=1)
+    for file in ("nih/train_10.csv", "vindr/val.csv"):
+        (data / file).unlink()
+    shutil.rmtree(data / "tbx11k/images/test")
+    with pytest.raises(RunError) as caught:
+        Uncalled().benchmark(BenchmarkConfig("benchx", tmp_path / "out", data, (str(model),)))
+    assert str(caught.value) == (
+        f"{data}: the suite benchx needs 3 more: nih/train_10.csv or nih/train_10.txt; vindr/val.csv or vindr/val_list.txt; "
+        "tbx11k/images/test/ and tbx11k/annotations/test/. Make them with "
+        "`mrm prepare nih --source ChestX-ray14 --out DIR/nih --splits MRM-LISTS`, "
+        "`mrm prepare vindr --source vindr-cxr --out DIR/vindr --splits BENCHX-LISTS/VinDr_CXR`, "
+        "`mrm prepare tbx11k --source TBX11K --out DIR/tbx11k --splits BENCHX-LISTS/TBX11K --box-masks`, "
+        "or use the published lists"
+    )
+
+
+def test_a_suite_without_modern_recipes_says_so(tmp_path, model):
+    data = write_prepared(suites.find("mrm-peft"), tmp_path / "data", count=1)
+    cfg = BenchmarkConfig("mrm-peft", tmp_path / "out", data, (str(model),), only=("nih-1-lora",), modern=True)
+    with pytest.raises(ConfigError, match="there is no modern recipe for nih-1-lora; leave --modern out"):
+        Uncalled().benchmark(cfg)
 
 
 @pytest.mark.parametrize("suite", ["nih", "rsna", "chexpert", "covid", "siim"])

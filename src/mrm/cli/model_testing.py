@@ -287,18 +287,20 @@ def benchmark(
 ) -> None:
     """Fine-tune and test by the recipes of a suite, and compare with published numbers.
 
-    SUITE is nih, chexpert, rsna, covid, siim or phantom. The ledger has the published number, ours with its 95 %
-    interval over patients and seeds, the gap, the command of every run, fingerprints of the data, and what the model
-    had seen of its test set. Run the same command again to resume; what failed is tried again. The exit status is 1
-    if something failed.
+    SUITE is nih, chexpert, rsna, covid, siim or phantom, or one of later work: benchx, medical-mae, eva-x, mrm-peft.
+    The ledger has the published number, ours with its 95 % interval over patients and seeds, the gap, the command of
+    every run, fingerprints of the data, and what the model had seen of its test set. A number that was published for
+    other test images than those tested is not shown, and the ledger says why. Run the same command again to resume;
+    what failed is tried again. The exit status is 1 if something failed.
 
     Example:
         mrm benchmark nih --data data/nih --models runs/mimic scratch --out benchmark
 
     Data:
-        suite: nih, chexpert, rsna, covid, siim or phantom.
+        suite: nih, chexpert, rsna, covid, siim, phantom, benchx, medical-mae, eva-x or mrm-peft.
         out: the folder to write: the runs, ledger.json, ledger.md and ledger.html.
-        data: the corpus as `mrm prepare` writes it, or its published lists; phantom draws its own.
+        data: the corpus as `mrm prepare` writes it, or its published lists; for a suite of several corpora a folder
+            with one for each; phantom draws its own.
 
     What is trained:
         models: what --init takes: runs, MRM.pth, encoders of other programs; `scratch` is the architecture of the first
@@ -308,7 +310,7 @@ def benchmark(
         seeds: one fine-tuning for each.
         max_steps: shorten every run to this many steps; the ledger then says that it is a rehearsal.
     """
-    suites.find(suite)  # refuses an unknown one at once
+    suites.require_suite(suite)
     from mrm import runs
 
     config = runs.BenchmarkConfig(suite, out, data, models, images, seeds, only, modern, max_steps, draws)

@@ -1,13 +1,16 @@
-"""Segmentation folders from run lengths: `images/{training,validation,test}` and `annotations/{...}`, as PNG of the same names.
+"""Segmentation folders from run lengths or boxes: `images/{training,validation,test}` and `annotations/{...}`, as PNG of the
+same names.
 
 Run lengths are pairs of numbers, the first counted from the end of the previous run ("pixels-relative", as SIIM writes them),
-over the pixels column by column from the top left. A mask is 1 in the lesion and 0 elsewhere.
+over the pixels column by column from the top left. A mask is 1 in the lesion and 0 elsewhere; of a box it is 1 in the pixels
+whose centre lies inside.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,7 @@ import numpy as np
 
 from mrm.corpora.contract import UNREADABLE, Exclusion, Options, Row, file_stem
 from mrm.data import images
+from mrm.data.boxes import Box
 from mrm.data.masks import decode
 from mrm.data.patients import PATIENTS
 from mrm.data.records import Records
@@ -43,15 +47,15 @@ class Job(NamedTuple):
 
     name: str
     image: Path
-    lesions: list[str]
+    lesions: Sequence[str | Box]  # run lengths, or boxes
     places: list[tuple[Path, Path]]
     size: int
 
 
 def write_folders(
-    runs: Mapping[str, list[str]], splits: Mapping[str, Records], out: Path, options: Options
+    lesions: Mapping[str, Sequence[str | Box]], splits: Mapping[str, Records], out: Path, options: Options
 ) -> list[Exclusion]:
-    """Write `images/<folder>/<id>.png` and `annotations/<folder>/<id>.png` of train, val and test.
+    """Write `images/<folder>/<id>.png` and `annotations/<folder>/<id>.png` of train, val and test, from the lesions by id.
 
     Existing pairs are kept, so an interrupted run resumes. `options.size` limits the longer
     side. Returns what could not be written, and why.
@@ -61,12 +65,12 @@ def write_folders(
         for record in splits.get(split, ()):
             assert isinstance(record.image, Path)
             stem = file_stem(record.name)
-            job = jobs.setdefault(stem, Job(record.name, record.image, runs[stem], [], options.size))
+            job = jobs.setdefault(stem, Job(record.name, record.image, lesions[stem], [], options.size))
             file = f"{folder}/{stem}.png"
             job.places.append((out / "images" / file, out / "annotations" / file))
     rows = [[f"{file_stem(r.name)}.png", r.patient] for part in splits.values() for r in part if r.patient]
     write_csv(out / PATIENTS, ["image_path", "patient_id"], sorted(dict.fromkeys(map(tuple, rows))))
-    made_from = hashlib.sha256(repr((options.size, sorted(runs.items()))).encode()).hexdigest()
+    made_from = hashlib.sha256(repr((options.size, sorted(lesions.items()))).encode()).hexdigest()
     _remove_outdated(out, jobs, made_from)
     todo = [j for j in jobs.values() if not all(file.is_file() for place in j.places for file in place)]
     results = each(write_pair, todo, options.workers, "writing images and masks", SLOW)
@@ -95,8 +99,11 @@ def write_pair(job: Job) -> Exclusion | None:
     try:
         image = images.read(job.image)
         mask = np.zeros(image.shape, dtype=bool)
-        for text in job.lesions:
-            mask |= decode(text, *image.shape)
+        for lesion in job.lesions:
+            if isinstance(lesion, Box):
+                mask[_between(lesion.y, lesion.height), _between(lesion.x, lesion.width)] = True
+            else:
+                mask |= decode(lesion, *image.shape)
     except ImageError as error:
         return Exclusion(job.name, UNREADABLE, str(error))
     except ValueError as error:
@@ -107,6 +114,11 @@ def write_pair(job: Job) -> Exclusion | None:
         write_whole(image_file, images.encode_png(image))
         write_whole(mask_file, images.encode_png(mask.astype(np.uint8)))
     return None
+
+
+def _between(start: float, length: float) -> slice:
+    """The pixels whose centres lie between the ends of a side of a box."""
+    return slice(max(0, math.ceil(start - 0.5)), max(0, math.ceil(start + length - 0.5)))
 
 
 def _shrunk(image: np.ndarray, mask: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -56,6 +56,7 @@ class Options:
 
     # Images
     size: int = 0  # segmentation: longer side of the images that are written, 0 keeps their size
+    box_masks: bool = False  # also write segmentation folders: a mask is 1 inside the boxes of its image
     check: Check = "header"  # open each image for its size and end (header), decode it whole (pixels), or skip this
 
     # Machine

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mrm.corpora import custom, description, inspection, splits, temporal, writing
+from mrm.corpora import custom, description, inspection, mask_folders, splits, temporal, writing
 from mrm.corpora import described as described_corpus
 from mrm.corpora.catalogue import CORPORA, require_corpus
-from mrm.corpora.contract import ABSENT, UNNAMED, Exclusion, Release
+from mrm.corpora.contract import ABSENT, UNNAMED, Exclusion, Release, file_stem
 from mrm.corpora.options import Options
 from mrm.corpora.writing import Corpus
 from mrm.data import boxes
@@ -49,6 +50,8 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     release = _narrowed(release, records, unreadable, options)
     _require_records(name, release, source, out)
     release = _with_boxes(release)
+    if options.box_masks:
+        release = _with_box_masks(name, release)
     release, sets = _divided(release, options)
     if release.finish:
         with output_folder.writing(out):
@@ -123,6 +126,19 @@ def _with_boxes(release: Release) -> Release:
     kept, refused = boxes.inside_images(release.boxes, release.records)
     counts = {**release.counts, "boxes": sum(map(len, kept.values()))}
     return replace(release, boxes=kept, excluded=[*release.excluded, *(Exclusion(*r) for r in refused)], counts=counts)
+
+
+def _with_box_masks(name: str, release: Release) -> Release:
+    """The release with segmentation folders to write from its boxes. Raises RecordError if it has none, or masks of its own."""
+    if release.finish or not any(release.boxes.values()):
+        reason = "has masks of its own" if release.finish else "has no boxes"
+        raise RecordError(f"--box-masks: {name} {reason}; leave it out")
+    by_id = {file_stem(r.name): release.boxes.get(r.name, ()) for r in release.records}
+    if len(by_id) < len(release.records):
+        raise RecordError(
+            f"--box-masks: images of {name} share their names, which masks are told apart by; leave it out"
+        )
+    return replace(release, finish=partial(mask_folders.write_folders, by_id))
 
 
 def _divided(release: Release, options: Options) -> tuple[Release, Mapping[str, Records]]:

@@ -16,6 +16,7 @@ from mrm.corpora.options import Options
 from mrm.data.dividing import divide, fractions, is_stated, require_patients, with_classes
 from mrm.data.records import Record, Records, read_list, resolve_uncertain
 from mrm.system.errors import RecordError
+from mrm.system.text_files import read_text
 
 LISTS = {"train": "train_list", "val": "val_list", "test": "test_list"}  # split -> published file
 
@@ -81,7 +82,8 @@ class Published:
 
 
 def published(release: Release, folder: Path) -> Published:
-    """Join the label lists in `folder` with the release. The labels are those of the lists. Raises RecordError.
+    """Join the label lists in `folder` with the release. The labels are those of the lists, in a list of names alone those of
+    the publisher. Raises RecordError.
 
     Without a `train_list.txt`, as for CheXpert, the training set is the publisher's training images that are not in
     the validation or test list.
@@ -90,12 +92,13 @@ def published(release: Release, folder: Path) -> Published:
     if not files:
         raise RecordError(f"{folder}: has no label lists (train_list.txt, val_list.txt, ...)")
     names = {file_name: split for split, file_name in LISTS.items()}
-    as_lists = as_listed(with_classes(release.records, release.list_classes), release)
-    known = {release.key(r.name): (r, s) for r, s in zip(release.records, as_lists, strict=True)}
+    stated = with_classes(release.records, release.list_classes)
+    known = {release.key(r.name): (r, s) for r, s in zip(stated, as_listed(stated, release), strict=True)}
     result = Published({}, {}, [], [])
     listed: set[str] = set()
     for file in files:
-        entries = read_list(file, release.list_classes or None, images=folder, must_exist=False)
+        classes = release.list_classes if _has_labels(file) else ()
+        entries = read_list(file, classes or None, images=folder, must_exist=False)
         split = names.get(file.stem, file.stem)
         result.expected[split] = len(entries)
         result.splits[split] = _join(entries, known, release, result, file.name)
@@ -110,9 +113,14 @@ def published(release: Release, folder: Path) -> Published:
     return replace(result, splits=ordered(result.splits))
 
 
+def _has_labels(file: Path) -> bool:
+    """Whether a list has anything but a name in its lines."""
+    return any(len(line.split()) > 1 for line in read_text(file).splitlines())
+
+
 def _join(
     entries: Records,
-    known: Mapping[str, tuple[Record, Record]],  # the publisher's record, and the same with labels as in a list
+    known: Mapping[str, tuple[Record, Record]],  # the publisher's record with the classes of a list, and as in a list
     release: Release,
     result: Published,
     file: str,
@@ -126,10 +134,10 @@ def _join(
             result.excluded.append(Exclusion(entry.name, reason, file))
             continue
         record, mine = known[key]
-        if release.list_classes and is_stated(record):
+        if release.list_classes and entry.labels and is_stated(record):
             compared += len(entry.labels)
             differing += sum(a != b for a, b in zip(mine.labels, entry.labels, strict=True))
-        rows[key] = replace(record, labels=entry.labels) if release.list_classes else record
+        rows[key] = replace(record, labels=entry.labels) if release.list_classes and entry.labels else record
     if differing:
         result.notes.append(f"{file}: {differing:,} of {compared:,} labels differ from the publisher's table")
     return Records(list(rows.values()), release.list_classes or release.records.classes, file)

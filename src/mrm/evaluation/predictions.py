@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mrm.data.patients import patients_of
+from mrm.statistics.dice import PixelCounts
 from mrm.system.errors import RecordError
 from mrm.system.files import write_csv
 from mrm.system.tables import read_csv_rows, stated
@@ -110,6 +111,25 @@ def read_dice(path: Path) -> dict[str, ImageDice]:
         positive_N, published_N = (np.array([row[column] for row in rows]) for column in (2, 3))
         found[label] = ImageDice(names, patients_of(names, patients).names, positive_N, published_N)
     return found
+
+
+def read_counts(path: Path) -> dict[str, PixelCounts]:
+    """The pixel counts of every class in an `images.csv`, in the order of its images. Raises RecordError for another table."""
+    header, lines = read_csv_rows(path)
+    needed = ("name", "class", "intersection", "predicted", "true", "pixels")
+    if any(column not in header for column in needed):
+        raise RecordError(f"{path}: not an images.csv of `mrm evaluate`; its columns are {', '.join(header)}")
+    at = {column: header.index(column) for column in needed}
+    by_class: dict[str, list[list[float]]] = {}
+    for number, row in lines:
+        if len(row) != len(header):
+            raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
+        counts = [_number(row[at[column]], path, number, row[at["name"]]) for column in needed[2:]]
+        by_class.setdefault(row[at["class"]], []).append(counts)
+    try:
+        return {label: PixelCounts(*np.array(rows).T) for label, rows in by_class.items()}
+    except ValueError as error:
+        raise RecordError(f"{path}: {error}") from error
 
 
 # Two sets of predictions of the same records -----------------------------------------------------------

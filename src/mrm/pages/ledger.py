@@ -9,7 +9,8 @@ from mrm.pages.layout import p_value, template
 from mrm.system.files import write_whole
 
 NOTE = (
-    "95 % intervals. A gap is our number minus the published one, whose own uncertainty is unknown. First minus this: the first "
+    "95 % intervals. A gap is our number minus the published one, whose own uncertainty is unknown; a published number that was "
+    "measured on other images than ours is not shown, and its row says why. First minus this: the first "
     "model of the entry and this one on the same test patients and seeds; p values are corrected for all of them (Holm)."
 )
 HEAD = ("entry", "model", "metric", "published", "ours", "gap", "first minus this", "tested on", "state")
@@ -22,7 +23,7 @@ def write_ledger_page(file: Path, ledger: dict[str, Any]) -> Path:
         note=NOTE,
         head=HEAD,
         rows=[cells(row) for row in ledger["rows"]],
-        details=details(ledger),
+        details=[*details(ledger), *not_run(ledger)],
         warnings=_warnings(ledger),
     )
     return write_whole(file, page.encode())
@@ -36,7 +37,7 @@ def markdown(ledger: dict[str, Any]) -> str:
     lines += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
     lines += ["| " + " | ".join(cells(row)) + " |" for row in ledger["rows"]]
     lines += ["", NOTE, ""]
-    for title, detail_lines in details(ledger):
+    for title, detail_lines in [*details(ledger), *not_run(ledger)]:
         lines += [f"## {title}", "", *(f"- `{line}`" for line in detail_lines), ""]
     return "\n".join(lines)
 
@@ -48,13 +49,20 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["entry"],
         row["label"],
         row["metric"],
-        "none" if row["published"] is None else f"{row['published']:.3f} (no interval published)",
+        _published(row),
         _estimate(ours, "{:.3f}"),
         _estimate(row["gap"], "{:+.3f}"),
         _compared(row["first_less_this"]),
         _tested_on(ours),
         ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)),
     )
+
+
+def _published(row: dict[str, Any]) -> str:
+    """'0.794 of MRM on nih-mrm (no interval published)', or that there is none beside which ours may stand."""
+    if row["published"] is None:
+        return "not comparable" if row["source"] else "not stated here"
+    return f"{row['published']:.3f} of {row['published_for']} on {row['split']} (no interval published)"
 
 
 def _tested_on(ours: dict[str, Any] | None) -> str:
@@ -97,8 +105,24 @@ def _detail_lines(row: dict[str, Any]) -> list[str]:
             lines.append(f"seed {run['seed']}: {run['command']}")
         if "reason" in run:
             lines.append(f"seed {run['seed']} failed: {run['reason']}")
+    if row["source"]:
+        lines.append(f"no gap: {row['no_gap']}" if row["no_gap"] else _numbers(row))
     lines += [f"data: {fingerprint}" for fingerprint in row["fingerprints"]]
     return lines + [f"OVERLAP: {line}" for line in row["overlap"]]
+
+
+def _numbers(entry: dict[str, Any]) -> str:
+    """'published, in percent: MRM 80.1, REFERS 76.4 (Zhou et al. 2024, table 1)'."""
+    numbers = ", ".join(f"{model} {number:g}" for model, number in entry["numbers"].items())
+    return f"published, in percent: {numbers} ({entry['source']})"
+
+
+def not_run(ledger: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """The entries of the suite that cannot be run, a title and lines: why, and what is published."""
+    return [
+        (f"{entry['entry']}, not run", [f"it cannot be run: {entry['reason']}", _numbers(entry)])
+        for entry in ledger["not_run"]
+    ]
 
 
 def _rehearsal(ledger: dict[str, Any]) -> str:

@@ -43,10 +43,7 @@ def agreement(
     any_N: Mask = np.asarray(used_NC.any(1))
     for c, name in enumerate(classes):
         used_N, positive_N, labelled_N = used_NC[:, c], truth_NC[:, c] == 1, labels_NC[:, c] == 1
-        cells_NK = np.stack(
-            [used_N & (positive_N == p) & (labelled_N == q) for p, q in ((1, 1), (0, 1), (1, 0), (0, 0))], axis=1
-        )
-        cells_NK = cells_NK * weights_N[:, None]
+        cells_NK = decided(np.where(used_N, truth_NC[:, c], np.nan), labelled_N) * weights_N[:, None]
         values, values_CD[name] = measures(cells_NK.sum(0)), measures(bootstrap.sums(cells_NK))
         positives = int((used_N & positive_N).sum())
         shares = {"sensitivity": (labelled_N, used_N & positive_N), "precision": (positive_N, used_N & labelled_N)}
@@ -57,6 +54,14 @@ def agreement(
             for m in MEASURES
         }
     return {"mean": {m: _mean(m, report, values_CD, any_N, bootstrap) for m in MEASURES}, **report}
+
+
+def decided(truth_N: Array, called_N: Mask) -> Array:
+    """Whether each record is a true or false positive, a false or true negative (N, K), of true values (N,), NaN being none
+    of them, and of what is called positive (N,)."""
+    used_N, positive_N = np.isfinite(truth_N), truth_N == 1
+    cells = [used_N & (positive_N == p) & (called_N == q) for p, q in ((1, 1), (0, 1), (1, 0), (0, 0))]
+    return np.stack(cells, axis=1).astype(np.float64)
 
 
 def measures(cells_K: Array) -> dict[str, Array]:

@@ -26,6 +26,8 @@ MEASURES = {
     "false_positives": "share of the images without lesion in which one is predicted",
 }
 
+POOLED = ("dice_pooled", "dice_mean", "iou_mean")  # ratios of sums over all images
+
 
 @dataclass(frozen=True)
 class PixelCounts:
@@ -135,13 +137,22 @@ def mean_over(values_N: Array, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) ->
     return bootstrap.estimate(float(values_N[of_N].mean()), means_D, of_N, positives, empty)
 
 
+def pooled_draws(counts: PixelCounts, bootstrap: Bootstrap) -> dict[str, Array]:
+    """The pooled measures in each draw of patients, each (D,); NaN in a draw without a lesion."""
+    return dict(zip(POOLED, _ratios(bootstrap.sums(_columns(counts))), strict=True))
+
+
+def _columns(counts: PixelCounts) -> Array:
+    return np.stack([counts.intersection, counts.predicted, counts.true, counts.pixels], axis=1)
+
+
 def _pooled(counts: PixelCounts, bootstrap: Bootstrap) -> dict[str, Estimate]:
-    columns_NK = np.stack([counts.intersection, counts.predicted, counts.true, counts.pixels], axis=1)
-    values_X, values_XD = _ratios(columns_NK.sum(axis=0)[:, None])[:, 0], _ratios(bootstrap.sums(columns_NK))
+    values_X = _ratios(_columns(counts).sum(axis=0)[:, None])[:, 0]
+    drawn = pooled_draws(counts, bootstrap)
     n, positives = len(counts.true), int(counts.positive.sum())
     no_interval = bootstrap.no_interval(counts.positive, "positive ")
-    measures, names = {}, ("dice_pooled", "dice_mean", "iou_mean")
-    for name, value, values_D in zip(names, values_X, values_XD, strict=True):
+    measures = {}
+    for (name, values_D), value in zip(drawn.items(), values_X, strict=True):
         measures[name] = Estimate.undefined(n, 0, "no image with a lesion")
         if positives:
             used_N = np.ones(n, dtype=bool)
