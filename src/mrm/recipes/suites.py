@@ -8,7 +8,7 @@ A suite is a table in `suite_tables/NAME.yaml`. It names the sets of records it 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -85,8 +85,6 @@ def require_suite(name: str) -> None:
 def find(name: str) -> Suite:
     """The suite of that name. Raises ConfigError for an unknown name, and for a table that is wrong."""
     require_suite(name)
-    from dataclasses import replace
-
     from mrm.recipes.splits import TABLES
     from mrm.system.yaml_files import from_yaml
 
@@ -99,7 +97,8 @@ def find(name: str) -> Suite:
 
 def _problems(entry: Entry, suite: Suite) -> list[str]:
     """What is wrong with an entry of a suite."""
-    from mrm.recipes import FINETUNE, SEGMENT
+    from mrm.recipes.finetune_recipes import FINETUNE
+    from mrm.recipes.segment_recipes import SEGMENT
     from mrm.recipes.splits import known
 
     recipes = {"finetune": set(FINETUNE), "segment": set(SEGMENT), "cited": {""}}[entry.kind]
