@@ -246,3 +246,20 @@ def test_forty_images_a_second_are_in_reach():
         cv2.setNumThreads(threads)
     print(f"{max(rates):.0f} images a second")
     assert max(rates) >= 20
+
+
+def test_boxes_go_around_every_part_of_every_finding(tmp_path):
+    """Each box touches its region with all four sides, and all boxes of a finding hold nearly all of it."""
+    records = phantom_files.write(tmp_path, 12, seed=4, size=64, workers=1)
+    rows = [line.split(",") for line in (tmp_path / "boxes.csv").read_text().splitlines()[1:]]
+    assert {(row[0], row[1]) for row in rows} == {
+        (record.name, name) for record in records for name, label in zip(FINDINGS, record.labels, strict=True) if label
+    }
+    for index, record in enumerate(records):
+        for name, region in phantom(4, index, 64).regions.items():
+            held = np.zeros_like(region)
+            for x, y, width, height in (map(int, row[2:6]) for row in rows if row[:2] == [record.name, name]):
+                part = region[y : y + height, x : x + width]
+                assert all(side.any() for side in (part[0], part[-1], part[:, 0], part[:, -1]))
+                held[y : y + height, x : x + width] = True
+            assert (region & held).sum() > 0.8 * region.sum()

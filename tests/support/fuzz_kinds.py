@@ -25,6 +25,7 @@ from mrm.corpora import described, description, openi
 from mrm.corpora.mimic import read_reports
 from mrm.corpora.options import Options
 from mrm.data import display, images, masks, packing, shards
+from mrm.data.box_files import read_boxes
 from mrm.data.config import PackConfig
 from mrm.data.finding_files import records_at
 from mrm.data.header_index import read_header
@@ -53,6 +54,7 @@ CSV = (
     b"image_path,report_content,patient_id,study_id,view,a,b\n"
     b'x.png,"no effusion,\nheart normal",1,1,PA,1,0\ny.png,nodule,2,2,AP,,-1\n'
 )
+BOXES = b"image_path,class,x,y,width,height,reader,text\nx.png,Mass,1,2.5,30,40,R1,a mass\ny.png,Nodule,0,0,9,9,,\n"
 XML = (
     b'<?xml version="1.0" encoding="utf-8"?><eCitation><uId id="CXR1"/><AbstractText Label="FINDINGS">No effusion.'
     b'</AbstractText><major>normal</major><parentImage id="CXR1_1"><caption>PA</caption></parentImage></eCitation>'
@@ -148,6 +150,7 @@ def _tables(folder: Path) -> list[Kind]:
         Kind("list.txt", [b"x.png 0 1\ny.png 1 0\n"], lambda p: Records.load(p, must_exist=False), text=True),
         Kind("paths.txt", [b"valid.csv\nvalid.csv\n"], lambda p: records_at([p], images=folder), text=True),
         Kind("runs.csv", [runs], draw, text=True),
+        Kind("boxes.csv", [BOXES], read_boxes, text=True),
         Kind(
             "r.docx", [write_docx(folder / "r.docx", REPORTS, "Hospital").read_bytes()], read_report_file, archive=True
         ),

@@ -106,14 +106,14 @@ def phantoms(
     masks: tuple[str, ...] = (),
     export: bool = False,
 ) -> None:
-    """Draw phantom radiographs with reports, labels and masks.
+    """Draw phantom radiographs with reports, labels, boxes and masks.
 
     Example:
         mrm phantoms --out phantoms --count 200 --size 256 --masks lungs
         mrm phantoms --out phantoms --size 128 --findings effusion cardiomegaly --least-severity 0.5
 
     Phantoms:
-        out: the folder to write: records.csv, images/ and a folder for each kind of mask.
+        out: the folder to write: records.csv, boxes.csv, images/ and a folder for each kind of mask.
         count: studies; a patient has one to three of them.
         size: side of an image in pixels.
         seed: a different seed draws different patients.

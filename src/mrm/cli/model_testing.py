@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from mrm.cli.command import commands
 from mrm.cli.output import end
@@ -40,6 +41,11 @@ def evaluate(
     by: tuple[str, ...] = (),
     split: str = "test",
     slide: bool = False,
+    boxes: Path | None = None,
+    agree: int | None = None,
+    tolerance: float = 0.03,
+    level: float = 0.5,
+    method: Literal["gradcam", "rollout", "attention"] = "gradcam",
     draws: Draws = 2000,
     seed: int = 0,
     batch: Batch = 64,
@@ -53,6 +59,7 @@ def evaluate(
 
     Example:
         mrm evaluate runs/nih-1 --records test.csv --out runs/nih-1/test --by sex --by age
+        mrm evaluate runs/rsna-1 --records test.csv --boxes boxes.csv --out runs/rsna-1/test
 
     Data:
         model: a model folder or a run.
@@ -62,13 +69,28 @@ def evaluate(
         split: of a segmentation folder: training, validation or test.
         slide: outline with sliding windows, finer and slower than the whole image at once.
 
+    Where it looks:
+        boxes: a boxes.csv, as `mrm prepare` writes it: also measure the heat maps of a classifier, or the outlines of a
+            segmenter, against the boxes, beside a map of the centre and a random one.
+        agree: readers who must have drawn a box; by default 1, or 2 where an image has boxes of several readers.
+        tolerance: by how much a peak may miss a box, as a share of the longer side of the image.
+        level: share of the greatest heat at which a part of a heat map begins.
+        method: of the heat maps, as in `mrm explain`; gradcam needs the extra `explain`.
+
     Statistics:
-        seed: of the bootstrap.
+        seed: of the bootstrap and the random map.
     """
     from mrm import runs
 
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
-    results = runs.evaluate(model, records, out, reading, draws, seed, split=split, slide=slide, by=by)
+    located = None
+    if boxes:
+        located = runs.Boxes(boxes, agree, tolerance, level, method)
+    elif (agree, tolerance, level, method) != (None, 0.03, 0.5, "gradcam"):
+        raise RunError(
+            "--agree, --tolerance, --level and --method are of --boxes; give a file of boxes, or leave them out"
+        )
+    results = runs.evaluate(model, records, out, reading, draws, seed, split, slide, by, located)
     print(f"open {out / 'index.html'}")
     end(len(results.get("unreadable", ())))
 

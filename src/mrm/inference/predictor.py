@@ -209,6 +209,11 @@ class Predictor:
             raise ExplainError(f"unknown finding {finding!r}; choose from {', '.join(self.classes)}")
         return heat_maps.heat_map(self.model, image_HW, self.classes.index(finding), method)
 
+    def probabilities(self, image_HW: np.ndarray) -> np.ndarray:
+        """The probabilities (C,) of an image that has been read, at the temperatures of the model's card."""
+        view_BHW = EvalView.of(self.model.config).image(image_HW)[None]
+        return self.rules.decide(self.values(view_BHW)).probability_BC[0]
+
     def masks(self, image: Any, slide: bool = False) -> dict[str, np.ndarray]:
         """Where each class of a segmenter lies: (H, W) bool by class, at the size of `read`; classes do not overlap.
 

@@ -12,6 +12,7 @@ import numpy as np
 from mrm.pages import figures
 from mrm.pages.figures import Panel
 from mrm.pages.layout import FEW_POSITIVES, FEW_RECORDS, MAX_UNREADABLE_LISTED, Report, draw_panels, template
+from mrm.pages.localisation import Localised
 from mrm.statistics import ranking
 from mrm.system.files import write_whole
 
@@ -30,18 +31,21 @@ def write_evaluation_page(
     probabilities_NC: np.ndarray,
     classes: Sequence[str],
     evidence: Evidence | None = None,
+    localised: Localised | None = None,
 ) -> Path:
     """Write `out/index.html`, `out/roc.png` and `out/pr.png` for a tested classifier. Returns the page.
 
     `report` is that of `ranking.classification_report` for the labels and probabilities (N, C). Of `results`, the keys
     `model`, `records`, `n`, `patients`, `unreadable`, `overlap` (a text, or several) and `origin` are shown if they
-    are there. `evidence` adds calibration, operating points, groups and outliers, and `out/reliability.png`.
+    are there. `evidence` adds calibration, operating points, groups and outliers, and `out/reliability.png`; `localised`
+    what the model's maps show.
     """
     panels = [Panel(name, labels_NC[:, c], {"model": probabilities_NC[:, c]}) for c, name in enumerate(classes)]
     calibrated = evidence is not None and bool(evidence.calibrated)
     _write_curves(Path(out), panels, calibrated)
     page = template("evaluation.html").render(
         evidence=evidence,
+        localised=localised,
         reliability=draw_panels(panels, figures.reliability, "Reliability") if calibrated else [],
         results=results,
         report=report,

@@ -13,6 +13,7 @@ import numpy as np
 
 from mrm.data import display
 from mrm.pages.layout import FEW_POSITIVES, MAX_UNREADABLE_LISTED, Report, template
+from mrm.pages.localisation import Localised
 from mrm.statistics.dice import MEASURES
 from mrm.system.files import write_whole
 
@@ -44,15 +45,18 @@ class Case:
     predicted_HW: np.ndarray
 
 
-def write_segmentation_page(out: Path, results: dict[str, Any], report: Report, cases: Sequence[Case]) -> Path:
+def write_segmentation_page(
+    out: Path, results: dict[str, Any], report: Report, cases: Sequence[Case], localised: Localised | None = None
+) -> Path:
     """Write `out/index.html` for a tested segmenter. Returns the page.
 
     `report` has the measures of every class, `results` is that of `mrm.evaluation.segmenter_test.summary`; the cases
-    are shown in their order.
+    are shown in their order. `localised` adds outlines against boxes.
     """
     page = template("segmentation.html").render(
         results=results,
         report=report,
+        localised=localised,
         thresholds=results.get("thresholds") or {},
         titles=TITLES,
         meanings={**MEASURES, **results["measures"]},

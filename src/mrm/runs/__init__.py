@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mrm.runs.label_checks import check_labels
     from mrm.runs.label_samples import sample_labels
     from mrm.runs.labelling import label
+    from mrm.runs.localising import Boxes
     from mrm.runs.merging import merge
     from mrm.runs.outlining import outline
     from mrm.runs.packing import pack
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BenchmarkConfig",
+    "Boxes",
     "CrossvalConfig",
     "Goal",
     "ProbeConfig",
@@ -88,6 +90,7 @@ __getattr__, __dir__ = lazy.exports(
     "mrm.runs",
     {
         "BenchmarkConfig": "mrm.runs.benchmarking",
+        "Boxes": "mrm.runs.localising",
         "CrossvalConfig": "mrm.runs.crossval_plan",
         "Goal": "mrm.runs.calibrating",
         "ProbeConfig": "mrm.runs.probe_plan",

@@ -37,7 +37,9 @@ from mrm.models.segmenter import Segmenter, probabilities
 from mrm.pages.evaluation import write_evaluation_page
 from mrm.pages.numbers import write_numbers_page
 from mrm.pages.segmentation import Case, write_segmentation_page
+from mrm.runs import localising
 from mrm.runs.encoder_facts import seen_by_first_encoder
+from mrm.runs.localising import Boxes, localisation_table
 from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import Reading, autocast, device_of, require_single_images, require_target
 from mrm.runs.run_folder import warn_of
@@ -58,23 +60,32 @@ def evaluate(
     split: str = "test",
     slide: bool = False,
     by: Sequence[str] = (),
+    boxes: Boxes | None = None,
 ) -> dict[str, Any]:
     """Test a classifier or a segmenter: writes `results.json`, a CSV with a row for each image and a page.
 
-    Returns the results. Raises RunError for options that do not fit the model or where no image can be read.
+    With `boxes` also where it looks (`mrm.runs.localising`). Returns the results. Raises RunError for options that do not fit
+    the model or where no image can be read, RecordError for boxes that do not fit the records.
     """
     if model_folder.kind_at(model) == "segmenter":
         if by:
             raise RunError(f"{model}: is a segmenter, but --by groups the records of a classifier's test; leave it out")
         require_single_images(reading, model)
-        results = evaluate_masks(model, records, out, reading, split, slide, draws, seed)
-        print(masks_table(results))
+        results = evaluate_masks(model, records, out, reading, split, slide, draws, seed, boxes)
+        print_tables(masks_table(results), results)
         return results
     if slide or split != "test":
         raise RunError(f"{model}: is not a segmenter; --split and --slide are for segmenters, leave them out")
-    results = evaluate_findings(model, records, out, reading, draws, seed, by)
-    print(findings_table(results))
+    results = evaluate_findings(model, records, out, reading, draws, seed, by, boxes)
+    print_tables(findings_table(results), results)
     return results
+
+
+def print_tables(first: str, results: dict[str, Any]) -> None:
+    """Print the table of a test and, where there are boxes, that of its maps."""
+    print(first)
+    if "localisation" in results:
+        print(f"\n{localisation_table(results['localisation'])}")
 
 
 def findings_table(results: dict[str, Any]) -> str:
@@ -112,16 +123,19 @@ def evaluate_findings(
     draws: int = 2000,
     seed: int = 0,
     by: Sequence[str] = (),
+    boxes: Boxes | None = None,
 ) -> dict[str, Any]:
     """Test a classifier: `results.json`, `predictions.csv`, curves and a page. Returns the results.
 
-    Probabilities are calibrated by the model's temperatures. `by` names columns of the records for subgroups.
+    Probabilities are calibrated by the model's temperatures. `by` names columns of the records for subgroups. With `boxes`
+    heat maps are measured, too: `localisation.csv` and `marks.csv`.
     """
     device = device_of(reading)
     network, out = model_folder.load_as(model, Classifier).to(device), make_folder(Path(out))
     target = target_of(network.card.architecture)
     require_target(target, reading, by, model)
     card, tested = network.card, labelled_records(network, records, reading.images)
+    localisation = localising.of_classifier(boxes, network, model, tested, reading, seed) if boxes else None
     folder = model_folder.find_model(model)
     prints = fingerprint(tested)
     leaks = overlaps(folder / "seen", tested, "test", folder / CALIBRATED_ON, prints) + seen_by_first_encoder(card)
@@ -138,9 +152,17 @@ def evaluate_findings(
     results |= {"repeats": twice, "precision": reading.precision, "crop_borders": reading.crop_borders}
     results |= {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
     results |= {"target": target.name, "confusion": confusion_of(target.confusion(*compared))}
+    located = None
+    if localisation:
+        located = localisation.run(localising.images_of(tested, predictions.names), tested, draws, seed)
+        located.write(out)
+        results["localisation"] = located.facts
     write_results(out, results, predictions)
-    write_page = write_evaluation_page if target.probabilistic else write_numbers_page
-    write_page(out, results, report, *compared, predictions.classes, subgroups_and_calibration)
+    shown = out, results, report, *compared, predictions.classes, subgroups_and_calibration
+    if target.probabilistic:
+        write_evaluation_page(*shown, located.page if located else None)
+    else:
+        write_numbers_page(*shown)
     note_test(model, results)
     return results
 
@@ -167,14 +189,19 @@ def evaluate_masks(
     slide: bool = False,
     draws: int = 2000,
     seed: int = 0,
+    boxes: Boxes | None = None,
 ) -> dict[str, Any]:
-    """Test a segmenter: `results.json`, `images.csv`, and a page with overlays. Returns the results."""
+    """Test a segmenter: `results.json`, `images.csv`, and a page with overlays. Returns the results.
+
+    With `boxes` outlines are measured against them, too: `localisation.csv` and `marks.csv`.
+    """
     if reading.crop_borders:
         raise RunError("a mask covers the whole image, so --crop-borders is for classifiers only; leave it out")
     network, out = model_folder.load_as(model, Segmenter).to(device_of(reading)), make_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
+    localisation = localising.of_segmenter(boxes, network, masked, reading, slide, seed) if boxes else None
     prints = fingerprint(masked.records())
     leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test", prints=prints)
     leaks += seen_by_first_encoder(network.card)
@@ -189,8 +216,14 @@ def evaluate_masks(
     results = segmenter_test.summary(model, network.card, masked, tested, report, leaks)
     results |= {"split": split, "inference": "sliding windows" if slide else "whole image"}
     results |= {"repeats": twice, "precision": reading.precision}
+    located = None
+    if localisation:
+        read = localising.masked_images(masked, tested.indices)
+        located = localisation.run(read, masked.records(), draws, seed)
+        located.write(out)
+        results["localisation"] = located.facts
     segmenter_test.write_results(out, results, tested, classes, patients)
-    write_segmentation_page(out, results, report, shown)
+    write_segmentation_page(out, results, report, shown, located.page if located else None)
     segmenter_test.note_test(model, results)
     return results
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mrm.data.eval_view import EvalView
 from mrm.data.finding_files import records_at
 from mrm.data.records import Record
 from mrm.inference import dicom_capture, dicom_objects
@@ -88,8 +87,7 @@ def explain_one(
     captures: Captures | None = None,
 ) -> Rows:
     """Write the heat maps of one image. Returns a row for each. Raises OutputError."""
-    view_BHW = EvalView.of(predictor.model.config).image(image_HW)[None]
-    (probability_C,) = predictor.rules.decide(predictor.values(view_BHW)).probability_BC
+    probability_C = predictor.probabilities(image_HW)
     rows, overlays = [], []
     for finding in findings:
         file = f"{name}.{plain(finding)}"
