@@ -47,6 +47,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--out", type=Path, required=True, help="folder for phantoms, models, tests and localisation.json"
     )
     parser.add_argument("--count", type=int, default=1200, help="phantoms to train on")
+    parser.add_argument("--val", type=int, default=100, help="phantoms that choose the checkpoint")
     parser.add_argument("--test", type=int, default=200, help="phantoms to test on")
     parser.add_argument("--steps", type=int, default=300, help="of fine-tuning, 32 phantoms each")
     parser.add_argument("--size", type=int, default=96, help="pixels a side of a phantom, and of the input")
@@ -57,7 +58,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """What the trained and the random network show, on the same phantoms."""
-    for seed, (name, count) in enumerate(zip(SETS, (options.count, 100, options.test), strict=True), options.seed):
+    for seed, (name, count) in enumerate(
+        zip(SETS, (options.count, options.val, options.test), strict=True), options.seed
+    ):
         if not (options.out / name / "records.csv").is_file():
             phantom_files.write(options.out / name, count, seed, options.size, workers=1, kinds=KINDS)
     began = time.perf_counter()
@@ -66,7 +69,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     networks = {"trained": trained, "random weights": random_weights(trained, options)}
     return {
         "models": {name: test(path, options, name.replace(" ", "-")) for name, path in networks.items()},
-        "settings": {name: str(value) for name, value in vars(options).items()},
+        "settings": {name: value for name, value in vars(options).items() if name != "out"},
         "seconds": {"training": round(seconds)},
     }
 
