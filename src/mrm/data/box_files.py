@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 
 from mrm.data.boxes import HEADER, Box, inside_images
 from mrm.data.masks import stem
-from mrm.data.records import Record, Records, first_five
+from mrm.data.records import Record, Records
+from mrm.data.table_records import first_five
 from mrm.system.errors import RecordError
 from mrm.system.tables import read_rows, stated
 
