@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from mrm.cli.command import commands
 from mrm.cli.output import end
@@ -26,6 +26,9 @@ from mrm.cli.shared_options import (
 from mrm.models.config import TargetName
 from mrm.recipes import FINETUNE, find, suites
 from mrm.system.errors import RunError
+
+if TYPE_CHECKING:
+    from mrm.runs import Boxes
 
 
 def evaluate(
@@ -83,16 +86,29 @@ def evaluate(
     from mrm import runs
 
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
-    located = None
-    if boxes:
-        located = runs.Boxes(boxes, agree, tolerance, level, method)
-    elif (agree, tolerance, level, method) != (None, 0.03, 0.5, "gradcam"):
-        raise RunError(
-            "--agree, --tolerance, --level and --method are of --boxes; give a file of boxes, or leave them out"
-        )
+    located = _boxes(boxes, agree, tolerance, level, method)
     results = runs.evaluate(model, records, out, reading, draws, seed, split, slide, by, located)
     print(f"open {out / 'index.html'}")
     end(len(results.get("unreadable", ())))
+
+
+def _boxes(
+    file: Path | None,
+    agree: int | None,
+    tolerance: float,
+    level: float,
+    method: Literal["gradcam", "rollout", "attention"],
+) -> Boxes | None:
+    """The options of `evaluate` about boxes; None without a file. Raises RunError for others without one."""
+    from mrm import runs
+
+    if file:
+        return runs.Boxes(file, agree, tolerance, level, method)
+    if (agree, tolerance, level, method) != (None, 0.03, 0.5, "gradcam"):
+        raise RunError(
+            "--agree, --tolerance, --level and --method are of --boxes; give a file of boxes, or leave them out"
+        )
+    return None
 
 
 def calibrate(
