@@ -1,13 +1,16 @@
 """RSNA Pneumonia: stage 2 tables and DICOM end to end, boxes of a patient joined, the real table, bad downloads."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 
+from mrm.audit.overlaps import audit
 from mrm.corpora import inspection, prepare, splits
 from mrm.corpora.contract import Release, read_table
 from mrm.corpora.options import Options
-from mrm.data.records import Records
+from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
 from tests.support.corpora.downloads import write_download
 from tests.support.corpora.official import read_with_images
@@ -211,3 +214,26 @@ def test_the_age_in_a_header_keeps_its_unit(source, stated, age):
     facts = inspection._facts_of("header", (source / "one.dcm", None))
     assert facts.get("age", "") == age
     assert not {"patient", "view"} & set(facts)
+
+
+def test_the_publishers_list_tells_which_images_of_nih_these_are(source, tmp_path, capsys):
+    """A patient of NIH has two images here; the list tells it, and the audit finds image and patient in NIH by their names."""
+    named = {"p00": "00000013_005.png", "p01": "00000013_011.png", "t0": "00030805_000.png"}
+    rows = [{"subset_img_id": k, "img_id": v, "orig_labels": ["Mass", "Nodule"]} for k, v in named.items()]
+    (source / "pneumonia-challenge-dataset-mappings_2018.json").write_text(json.dumps(rows))
+    corpus = prepare("rsna", source, tmp_path / "out")
+    known = {r.name.rpartition("/")[2].removesuffix(".dcm"): r for r in corpus.records}
+    assert [known[name].extra.get("original_image") for name in ("p00", "p01", "p02", "t0")] == [
+        "00000013_005.png", "00000013_011.png", None, "00030805_000.png",
+    ]  # fmt: skip
+    assert [known[name].patient for name in ("p00", "p01", "p02", "t0")] == ["13", "13", "p02", "30805"]
+    assert known["p00"].labels == (1,)
+    nih = [Record("images/00000013_005.png", patient="13", name="images/00000013_005.png")]
+    nih += [Record("images/00000014_000.png", patient="14", name="images/00000014_000.png")]
+    report = audit({"nih": Records(nih, (), "nih"), "rsna": corpus.records}, images=False)
+    assert {o.kind: (o.count, o.records) for o in report.overlaps if o.first != o.second} == {
+        "patient": (1, (1, 2)),
+        "file": (1, (1, 1)),
+    }
+    merged = Records.load(tmp_path / "out/records.csv", None)
+    assert {r.extra["original_image"] for r in merged if r.extra.get("original_image")} == set(named.values())

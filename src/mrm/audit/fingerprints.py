@@ -20,7 +20,7 @@ from mrm.audit import site_key
 from mrm.audit.perceptual_hashes import content_hash, perceptual_hashes
 from mrm.audit.site_key import SiteKey
 from mrm.data import images
-from mrm.data.patients import Origin, infer_origin, normalized_id
+from mrm.data.patients import ORIGINAL, Origin, normalized_id, origin_of
 from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.system import hardware, unpacking
@@ -138,9 +138,9 @@ def fingerprint(
     an open `journal` are not read again. Raises UnreachableError if the folder of the images goes away meanwhile, and,
     with a `journal` or if the prints are to be `kept`, for an image that cannot be reached.
     """
-    origins = [infer_origin(r.name) for r in records]
+    origins = [origin_of(r.name, r.extra) for r in records]
     identities = [_identity(r, o) for r, o in zip(records, origins, strict=True)]
-    names = [_name_keys(r.name, o) for r, o in zip(records, origins, strict=True)]
+    names = [_name_keys(r.extra.get(ORIGINAL) or r.name, o) for r, o in zip(records, origins, strict=True)]
     names_ND = np.array(names, np.uint64).reshape(-1, DEPTH)
     read = images and any(not isinstance(r.image, Path) or r.image.is_file() for r in records)
     exact, perceptual, unreadable = _hash_images(

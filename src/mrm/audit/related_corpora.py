@@ -54,8 +54,8 @@ def related(names: Mapping[str, Sequence[str]]) -> list[str]:
                 )
                 notes.append(
                     f"{', '.join(shown)}; the images of {_titles(c for c in (*ours, *theirs) if c != source)} come from "
-                    f"{TITLES[source]} under other names and patients, so only the comparison of what images show finds those "
-                    "that are in both"
+                    f"{TITLES[source]} under other names and patients, so only the comparison of what images show, or a publisher's "
+                    "list of the original names, finds those that are in both"
                 )
     return notes
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,7 @@ PUBLISHED_NAMES = {
 PLACEHOLDER = re.compile(
     r"anon[a-z]*|de-?identif[a-z]*|pseudonym[a-z]*|unknown|unbekannt|redacted|removed|deleted|none|null|no[ _-]?name|x{3,}|\*+|\?+"
 )
+ORIGINAL = "original_image"  # column: the published name of an image in the corpus that it was taken from
 PATIENTS = "patients.csv"  # in a segmentation folder, beside images/ and annotations/: image_path, patient_id
 COMMON_ID = 20  # an id that so many images and most of a set share is taken for a placeholder, whatever it is
 
@@ -48,6 +49,11 @@ def infer_origin(name: str) -> Origin | None:
         if match := pattern.search(name.replace("\\", "/")):
             return Origin(corpus, **match.groupdict())
     return None
+
+
+def origin_of(name: str, facts: Mapping[str, str]) -> Origin | None:
+    """What is known of the origin of an image: by the name in the corpus that it was taken from, else by its own."""
+    return infer_origin(facts.get(ORIGINAL) or name)
 
 
 def normalized_id(text: str, prefix: str = "patient|p") -> str:

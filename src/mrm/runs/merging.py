@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mrm.audit.overlaps import AuditReport
 from mrm.corpora.writing import AUDIT, class_counts
-from mrm.data.patients import infer_origin
+from mrm.data.patients import origin_of
 from mrm.data.records import Record, Records
 from mrm.data.table_records import SITE
 from mrm.data.vocabulary import finding_of, plain, read_table, table
@@ -104,7 +104,7 @@ def _renamed(records: Records, names: Mapping[str, str]) -> Records:
 def _of(corpus: str, record: Record, own: Sequence[str], classes: Sequence[str]) -> Record:
     """The record with the labels of all classes. Its patient gets the corpus before the id, unless its file name tells it."""
     stated = dict(zip(own, record.labels, strict=True))
-    scoped = not record.patient or infer_origin(record.name) is not None
+    scoped = not record.patient or origin_of(record.name, record.extra) is not None
     return replace(
         record,
         labels=tuple(stated.get(c, NAN) for c in classes),
