@@ -12,7 +12,8 @@ never saw the test images. Each test report is then scored (`mrm.inference.repor
 other patients, against the mean of 24 training images. Printed, and written to `surprise.json`, each with its
 95 % interval over patients:
 
-* AUROC of true pairs against as many shuffled ones (one a report, of another patient), by surprise;
+* AUROC of true pairs against as many shuffled ones (one a report, of another patient), by surprise, and by the cosine of
+  their vectors where the run was trained with contrast;
 * the share of other images that explain the report less well than its own image does (paired; chance is 0.5);
 * both for pairs that differ in findings (phantoms only): the reports of two normal chests cannot be told apart;
 * ln p per word, with the own image, without an image, and with others.
@@ -55,7 +56,7 @@ from mrm.data.config import CropConfig, ReportConfig
 from mrm.data.records import Record, Records
 from mrm.data.reports import MASK, PAD, Tokenizer, mask_words
 from mrm.data.sections import select_sections
-from mrm.inference import masked_words, report_filling
+from mrm.inference import masked_words, report_filling, text_search
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM, normalise
 from mrm.statistics import ranking
@@ -282,6 +283,8 @@ class PairScores(NamedTuple):
     none_N: np.ndarray
     mean_N: np.ndarray  # over training images, which stand for others
     partners_NP: np.ndarray  # which test images the partners are
+    own_cosine_N: np.ndarray | None  # of the vectors of report and own image, where the model was trained with contrast
+    other_cosine_NP: np.ndarray | None
 
 
 def score(model: MRM, train: Records, test: Records, parts: int = 2, rounds: int = 2, seed: int = 0) -> PairScores:
@@ -300,19 +303,28 @@ def score(model: MRM, train: Records, test: Records, parts: int = 2, rounds: int
         )
         own_N[i], other_NP[i], none_N[i] = mean_C[0], mean_C[1 : 1 + PARTNERS], mean_C[1 + PARTNERS]
         mean_N[i] = mean_C[2 + PARTNERS :].mean()
-    return PairScores(own_N, other_NP, none_N, mean_N, partners_NP)
+    cosines = (None, None) if model.contrast is None else cosines_of(model, test, partners_NP)
+    return PairScores(own_N, other_NP, none_N, mean_N, partners_NP, *cosines)
+
+
+def cosines_of(model: MRM, test: Records, partners_NP: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cosine of each report's vector with that of its own image, (N,), and with those of its partners, (N, P)."""
+    pooled_ND = torch.cat([features_of(model, record) for record in test]).numpy()
+    image_NE = text_search.image_vectors(model, pooled_ND)
+    report_NE = text_search.text_vectors(model, [record.report for record in test])
+    return (image_NE * report_NE).sum(1), (image_NE[partners_NP] * report_NE[:, None]).sum(2)
 
 
 def measure(model: MRM, train: Records, test: Records, options: argparse.Namespace) -> dict:
     """How well test reports are told from those of others, and what the image is worth a word."""
     scores = score(model, train, test, options.parts, options.rounds, options.seed)
-    own_N, other_NP, none_N, mean_N, partners_NP = scores
+    own_N, none_N, mean_N, partners_NP = scores.own_N, scores.none_N, scores.mean_N, scores.partners_NP
     differ_NP = np.array(
         [[test[i].labels != test[j].labels for j in row] for i, row in enumerate(partners_NP)], dtype=bool
     )
-    pairs = {"all pairs": compared(test, own_N, other_NP, mean_N, np.ones_like(differ_NP), options)}
+    pairs = {"all pairs": compared(test, scores, np.ones_like(differ_NP), options)}
     if test.classes:
-        pairs["pairs that differ in findings"] = compared(test, own_N, other_NP, mean_N, differ_NP, options)
+        pairs["pairs that differ in findings"] = compared(test, scores, differ_NP, options)
     bootstrap = Bootstrap.from_groups(test.patients, len(test), options.draws)
     words = {"own image": own_N, "no image": none_N, "other images": mean_N, "own - no": own_N - none_N, "own - others": own_N - mean_N}  # fmt: skip
     every = np.ones(len(test), dtype=bool)
@@ -338,32 +350,31 @@ def partners(test: Records, index: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def compared(
-    test: Records,
-    own_N: np.ndarray,
-    other_NP: np.ndarray,
-    mean_N: np.ndarray,
-    used_NP: np.ndarray,
-    options: argparse.Namespace,
+    test: Records, scores: PairScores, used_NP: np.ndarray, options: argparse.Namespace
 ) -> dict[str, Estimate]:
     """AUROC of true against shuffled pairs, and the share of others that the own image beats."""
-    n = len(test)
-    has_N = used_NP.any(axis=1)
-    first_N = used_NP.argmax(axis=1)
-    shuffled_N = other_NP[np.arange(n), first_N]
-    labels = np.concatenate([np.ones(n), np.zeros(n)])[np.tile(has_N, 2)]
-    patients = test.people
-    groups = [p for p, has in zip([*patients, *patients], np.tile(has_N, 2), strict=True) if has]
-    by_surprise = np.concatenate([own_N - mean_N, shuffled_N - mean_N])[np.tile(has_N, 2)]
-    plain = np.concatenate([own_N, shuffled_N])[np.tile(has_N, 2)]
+    n, patients = len(test), test.people
+    has_N, first_N = used_NP.any(axis=1), used_NP.argmax(axis=1)
+    twice = np.tile(has_N, 2)
+    groups = [p for p, has in zip([*patients, *patients], twice, strict=True) if has]
+
+    def auroc(own_N: np.ndarray, other_NP: np.ndarray) -> Estimate:
+        values = np.concatenate([own_N, other_NP[np.arange(n), first_N]])[twice]
+        labels = np.concatenate([np.ones(n), np.zeros(n)])[twice]
+        return ranking.interval(labels, values, groups=groups, draws=options.draws)
+
+    own_N, other_NP, mean_N = scores.own_N, scores.other_NP, scores.mean_N
     won_NP = (own_N[:, None] > other_NP) + 0.5 * (own_N[:, None] == other_NP)
     won_N = np.where(used_NP, won_NP, 0).sum(1) / np.maximum(used_NP.sum(1), 1)
-    return {
-        "AUROC by surprise": ranking.interval(labels, by_surprise, groups=groups, draws=options.draws),
-        "AUROC by ln p alone": ranking.interval(labels, plain, groups=groups, draws=options.draws),
-        "own beats other": mean_over(
-            won_N, has_N, np.ones(n, dtype=bool), Bootstrap.from_groups(patients, n, options.draws)
-        ),
+    bootstrap = Bootstrap.from_groups(patients, n, options.draws)
+    results = {
+        "AUROC by surprise": auroc(own_N - mean_N, other_NP - mean_N[:, None]),
+        "AUROC by ln p alone": auroc(own_N, other_NP),
+        "own beats other": mean_over(won_N, has_N, np.ones(n, dtype=bool), bootstrap),
     }
+    if scores.own_cosine_N is not None and scores.other_cosine_NP is not None:
+        results["AUROC by contrast"] = auroc(scores.own_cosine_N, scores.other_cosine_NP)
+    return results
 
 
 def table(report: dict) -> str:

@@ -13,7 +13,7 @@ import arms
 import numpy as np
 import phantoms
 import real
-from measuring import CELLS, PAIRS, Task, mean_auroc, percent
+from measuring import CELLS, PAIRS, REPORTS, VECTORS, Task, mean_auroc, percent
 from scipy.stats import t as student
 from units import Study
 
@@ -24,7 +24,7 @@ from mrm.system.files import write_json, write_whole
 
 MEASURES = (*CELLS, *(f"finetune/{style}" for style in arms.STYLES))
 FLOORS = ("pixels", "hog")
-REPORTS = "reports"  # the key of the pairs' scores
+SHARES = {REPORTS: "true report against another's", VECTORS: "the same by contrast"}  # what stands above the columns
 DRAWS = 500  # of patients, for an interval
 STYLE_PAIRS = (("modern", "published"), ("tiny", "published"), ("modern", "tiny"))
 QUESTIONS = (("both", "image"), ("both", "none"), ("image", "none"), ("together", "image"))
@@ -95,7 +95,7 @@ class Scores:
     def _of(self, encoder: str, key: str) -> np.ndarray | None:
         if self.measure in (*CELLS, PAIRS):
             name = self.task.unit(self.measure, encoder)
-            return self.study.arrays(name)[key] if self.study.done(name) else None
+            return self.study.arrays(name).get(key) if self.study.done(name) else None
         style = self.measure.removeprefix("finetune/")
         names = [
             self.task.unit("finetune", f"{encoder}/{style}-{key}-{d}") for d in range(self.study.size.finetune_draws)
@@ -155,7 +155,7 @@ def summarise(study: Study) -> dict[str, Any]:
             task.name: {
                 "sets": {s: counted(task.load(study, s)) for s in arms.SETS[1:] if task.file(study, s).is_file()},
                 **compared({measure: Scores(study, task, measure) for measure in MEASURES}, keys),
-                PAIRS: measured(Scores(study, task, PAIRS), [REPORTS]),
+                PAIRS: measured(Scores(study, task, PAIRS), [REPORTS, VECTORS]),
             }
             for task in tasks
         },
@@ -285,7 +285,7 @@ def _differences(by_share: dict[str, Any], title: str) -> list[str]:
 
 
 def _share(key: str) -> str:
-    return "true report against another's" if key == REPORTS else f"{key} % of labels"
+    return SHARES.get(key, f"{key} % of labels")
 
 
 def with_interval(one: dict[str, Any] | None, sign: str = "") -> str:

@@ -151,10 +151,8 @@ def _contrast(config: PretrainConfig) -> PretrainConfig:
 
 def _features(config: PretrainConfig) -> PretrainConfig:
     """The averaged encoder's features as targets too, from its upper half."""
-    blocks = max(1, config.model.encoder_options["depth"] // 2)
-    return replace(
-        _model(config, feature_blocks=blocks), feature_weight=1.0, training=replace(config.training, ema=0.99)
-    )
+    model = replace(config.model, feature_blocks=max(1, config.model.encoder_options["depth"] // 2))
+    return replace(config, model=model, feature_weight=1.0, training=replace(config.training, ema=0.99))
 
 
 def _together(config: PretrainConfig) -> PretrainConfig:

@@ -22,6 +22,7 @@ from mrm.models import model_folder
 from mrm.statistics import ranking
 
 PAIRS = "pairs"  # the measure of true reports against those of others
+REPORTS, VECTORS = "reports", "vectors"  # its scores: surprise of the report decoder, cosine of what contrast trained
 CELLS = {"probe": 1, "probe-places": 4}  # of each side: one mean of all patches, or means that keep their places
 
 
@@ -112,25 +113,29 @@ def probe(study: Study, task: Task, encoder: str, kind: str = "probe") -> dict[s
 
 
 def pairs_unit(study: Study, task: Task, encoder: str, train: Path, test: Path, needs: tuple[str, ...]) -> Unit:
-    """How well an encoder's report decoder tells a held-out report from another patient's, by surprise."""
+    """How well a held-out report is told from another patient's: by the surprise of the report decoder, and by contrast."""
     do = partial(tell_pairs, task=task, encoder=encoder, train=train, test=test)
     return Unit(task.unit(PAIRS, encoder), do, (*needs, *task.needs), 0.04 * study.size.pairs)
 
 
 def tell_pairs(study: Study, task: Task, encoder: str, train: Path, test: Path) -> dict[str, Any]:
-    """Surprise of the true reports, then of as many shuffled ones; the same pairs for every encoder."""
+    """Surprise of the true reports, then of as many shuffled ones; the same pairs for every encoder.
+
+    The same by the cosine of report and image, where the encoder was trained with contrast.
+    """
     surprise, model = beside("surprise"), model_folder.load(encoder_folder(study, encoder))
     sections = (study.size.real if task.prefix else study.size.phantom).report.sections
     held_out = surprise.of_sections(Records.load(test), sections)
     held_out = held_out.select(np.arange(min(study.size.pairs, len(held_out))))
     scores = surprise.score(model, Records.load(train), held_out)
-    true_N, shuffled_N = scores.own_N - scores.mean_N, scores.other_NP[:, 0] - scores.mean_N
-    study.keep_arrays(
-        task.unit(PAIRS, encoder), reports=np.concatenate([true_N, shuffled_N])[None, :, None].astype(np.float32)
-    )
+    scored = {REPORTS: np.concatenate([scores.own_N - scores.mean_N, scores.other_NP[:, 0] - scores.mean_N])}
+    if scores.own_cosine_N is not None:
+        scored[VECTORS] = np.concatenate([scores.own_cosine_N, scores.other_cosine_NP[:, 0]])
+    study.keep_arrays(task.unit(PAIRS, encoder), **{k: v[None, :, None].astype(np.float32) for k, v in scored.items()})
     labels = np.repeat([1.0, 0.0], len(held_out))
-    auroc = float(ranking.auroc(labels, np.concatenate([true_N, shuffled_N])))
-    return {"auroc": auroc, "people": [*held_out.people], "says": f"{auroc:.3f}"}
+    aurocs = {key: float(ranking.auroc(labels, values)) for key, values in scored.items()}
+    says = ", ".join(f"by {key}: {value:.3f}" for key, value in aurocs.items())
+    return {"auroc": aurocs, "people": [*held_out.people], "says": says}
 
 
 # Fine-tuning --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "label_efficiency"
 COMMAND = [sys.executable, str(FOLDER / "study.py"), "--size", "quick", "--part", "phantoms"]
-COMMAND += ["--arms", "both", "none", "--pretrainings", "1"]
+COMMAND += ["--arms", "both", "contrast", "none", "--pretrainings", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def run(study, monkeypatch, *arguments: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, capsys):
+def test_three_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, capsys):
     _, study = study_modules
     out = tmp_path / "study"
     process = subprocess.Popen([*COMMAND, "--out", str(out)], stdout=subprocess.DEVNULL, env={**os.environ})
@@ -52,9 +52,14 @@ def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, 
     assert report["tasks"]["phantoms"]["sets"]["test"]["n"] == 80
     pairs = report["tasks"]["phantoms"]["pairs"]
     for measured, keys, arms, size in (
-        (found["probe"], ("50", "100"), {"both", "none", "pixels", "hog"}, (80, 40)),
+        (found["probe"], ("50", "100"), {"both", "contrast", "none", "pixels", "hog"}, (80, 40)),
         (found["probe-places"], ("50", "100"), {"both", "none"}, (80, 40)),
-        (pairs, ("reports",), {"both", "none"}, (80, 21)),  # 40 true and 40 shuffled reports, of the first 21 patients
+        (
+            pairs,
+            ("reports",),
+            {"both", "contrast", "none"},
+            (80, 21),
+        ),  # 40 true and 40 shuffled reports, of the first 21 patients
     ):
         for key in keys:
             assert set(measured["means"][key]) == arms
@@ -62,13 +67,14 @@ def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, 
             assert gap["value"] == pytest.approx(means["both"]["value"] - means["none"]["value"], abs=1e-6)
             assert gap["low"] < gap["value"] < gap["high"]
             assert (gap["n"], gap["patients"]) == size
+    assert {arm: mean["n"] for arm, mean in pairs["means"]["vectors"].items()} == {"contrast": 80}
     assert found["probe"]["means"]["50"]["both"]["subsets"] == 2
     assert found["probe"]["means"]["100"]["both"]["subsets"] == 1
     table = (out / "table.md").read_text()
     assert "both losses" in table
     assert "80 images (40 patients)" in table
     assert "both - none" in table
-    assert "true report against another's" in table
+    assert "true report against another's | the same by contrast" in table
     assert (out / "phantoms-probe-main.png").stat().st_size > 10_000
     learnt = report["pretraining"]["pretrain/both-0"]["held_out"]
     assert learnt["words"] > 100
@@ -91,6 +97,20 @@ def test_two_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch, 
     assert study.attempt(here, plan["draw/val"])
     assert study.attempt(here, tuned)
     assert 0 <= here.read(tuned.name)["auroc"] <= 1
+
+
+def test_every_arm_is_a_model_that_can_be_trained(study_modules):
+    from arms import ARMS, SAYS, SIZES, pretraining
+
+    from mrm.models.mrm import MRM
+    from mrm.runs.pretraining import pretrain_task
+
+    config = pretraining(SIZES["quick"].phantom, Path("records.csv"), Path("tokenizer.json"), Path("out"), seed=0)
+    for arm, change in ARMS.items():
+        changed = config if change is None else change(config)
+        assert set(pretrain_task(changed, MRM(changed.model)).weights) >= {"image", "report"}
+        assert arm == "both" or change is None or changed != config
+        assert arm in SAYS
 
 
 def test_a_unit_that_fails_is_noted_and_tried_again(study_modules, tmp_path, monkeypatch, capsys):
