@@ -28,9 +28,9 @@ def test_each_coverage_is_one_that_was_measured():
 def test_the_span_of_cross_validation_is_that_of_its_results():
     rows = json.loads((ROOT / "benchmarks" / "crossval_coverage.json").read_text())["rows"]
     repeated = [row for row in rows if row["kind"]["repeats"] > 1]
-    for word, span in (("AUROC", "0.942 to 0.953"), ("paired", "0.926 to 0.985")):
+    for word, span in (("AUROC", "0.942 to 0.974"), ("paired", "0.943 to 0.988")):
         values = [row["coverage"] for row in repeated if row["check"].startswith(word)]
-        assert len(values) == 8
+        assert len(values) == 9
         assert f"{min(values):.3f} to {max(values):.3f}" == span
         assert span in PAGE
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mrm.statistics import comparison, ranking
-from mrm.statistics.cross_validation import LINKED, cross_validated_auroc, variance
+from mrm.statistics.cross_validation import cross_validated_auroc, linked, variance
 
 
 def test_only_pairs_within_a_fold_count_and_repeats_are_averaged():
@@ -37,9 +37,10 @@ def test_one_fold_and_one_repeat_have_the_auroc_and_twice_the_variance_of_delong
 
 def test_variance_is_that_within_a_repeat_and_more_where_repeats_disagree():
     same = np.tile([0.1, -0.1, 0.2, -0.2], (3, 1))
-    assert variance(same) == pytest.approx(0.1)  # repeats that agree divide nothing
+    assert variance(same, 1.9) == pytest.approx(0.1)  # repeats that agree divide nothing
     differing = np.array([[0.1, -0.1], [-0.1, 0.1]])
-    assert variance(differing) == pytest.approx(0.02 + LINKED * 0.04)  # each has variance 0.02; their mean is 0
+    assert variance(differing, 1.9) == pytest.approx(0.02 + 1.9 * 0.04)  # each has variance 0.02; their mean is 0
+    assert linked(400, 100) == 2 * linked(100, 100)  # four records a patient
 
 
 def test_a_paired_difference_from_itself_is_nothing_and_from_chance_is_the_gain():
