@@ -11,7 +11,6 @@ random weights. Prints both tables and writes `localisation.json`; what is there
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,6 @@ from mrm.corpora.phantoms.phantom import Kinds
 from mrm.data.config import CropConfig
 from mrm.models import model_folder, noise
 from mrm.models.classifier import Classifier
-from mrm.runs.localising import localisation_table
 from mrm.system.files import write_json
 
 KINDS = Kinds(("cardiomegaly", "consolidation", "effusion", "pneumothorax"), least_severity=0.5)
@@ -32,12 +30,10 @@ SETS = ("train", "val", "test")
 
 
 def main() -> None:
-    """Train, test the trained and a random network; write `localisation.json` and print the tables."""
+    """Train, test the trained and a random network, which prints their tables; write `localisation.json`."""
     options = arguments()
     report = benchmark(options)
     write_json(options.out / "localisation.json", report)
-    for name, each in report["models"].items():
-        print(f"{name}: mean AUROC {each['auroc']['value']:.3f}\n{localisation_table(each['localisation'])}\n")
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,14 +59,11 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     ):
         if not (options.out / name / "records.csv").is_file():
             phantom_files.write(options.out / name, count, seed, options.size, workers=1, kinds=KINDS)
-    began = time.perf_counter()
     trained = train(options)
-    seconds = time.perf_counter() - began
     networks = {"trained": trained, "random weights": random_weights(trained, options)}
     return {
         "models": {name: test(path, options, name.replace(" ", "-")) for name, path in networks.items()},
         "settings": {name: value for name, value in vars(options).items() if name != "out"},
-        "seconds": {"training": round(seconds)},
     }
 
 
@@ -104,8 +97,19 @@ def test(model: Path, options: argparse.Namespace, name: str) -> dict[str, Any]:
         model, folder / "records.csv", options.out / f"test-{name}", runs.Reading(workers=0), options.draws,
         boxes=runs.Boxes(folder / "boxes.csv"),
     )  # fmt: skip
-    found = {**results["localisation"], "boxes": "boxes.csv"}
-    return {"auroc": results["classes"]["mean"]["auroc"], "localisation": found}
+    found = results["localisation"]
+    return {"auroc": results["classes"]["mean"]["auroc"], "counts": found["counts"], "classes": short(found["classes"])}
+
+
+def short(classes: dict[str, Any]) -> dict[str, Any]:
+    """Every estimate as [value, low, high, n]."""
+    return {
+        name: {
+            measure: {source: [e["value"], e["low"], e["high"], e["n"]] for source, e in own.items()}
+            for measure, own in measures.items()
+        }
+        for name, measures in classes.items()
+    }
 
 
 if __name__ == "__main__":
