@@ -7,9 +7,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from mrm.system import csv_tables
 from mrm.system.errors import RecordError
 from mrm.system.files import write_csv, write_whole
 from mrm.system.table_files import write_parquet
@@ -376,3 +377,58 @@ def test_a_column_of_lists_is_named(tmp_path):
 def test_a_first_line_that_is_no_header_is_refused(tmp_path):
     with pytest.raises(RecordError, match=r"t\.csv: its first line has 1,000,002 characters; a table with a header"):
         read_csv_rows(write_whole(tmp_path / "t.csv", b"a" * 1_000_001 + b"\n1\n"))
+
+
+# Large files --------------------------------------------------------------------------------------------
+
+
+def outcome(path: Path, form: TableForm) -> object:
+    """All that reading a table gives, or the error."""
+    try:
+        table = open_table(path, form)
+        return table.header, list(table.rows), table.form, table.how, table.doubts
+    except RecordError as error:
+        return str(error)
+
+
+PIECES = st.sampled_from(
+    [",", ";", '"', '""', "\n", "\r\n", "\r", " ", "a", "7", "é", "心", "\ufeff", "\x00", "'=1", "sep=;\n"]
+)
+FORMS = [TableForm(), TableForm(delimiter="comma"), TableForm(header_lines="2"), TableForm(encoding="utf-8")]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text="a,b\r1,2\r\n3,4", form=FORMS[0], raw=b"")
+@example(text="\ufeffa,b\n1,2\n", form=FORMS[3], raw=b"")
+@example(text="a,b\n1,2\n", form=FORMS[0], raw=b"\xe9\n")
+@example(text="\n\nsep=;\na;b\n1;2\n", form=FORMS[0], raw=b"")
+@given(
+    text=st.lists(PIECES, max_size=25).map("".join), form=st.sampled_from(FORMS), raw=st.sampled_from([b"", b"\xe9"])
+)
+def test_a_file_that_is_read_a_part_at_a_time_is_the_table_that_it_is_as_a_whole(tmp_path, text, form, raw):
+    path = write_whole(tmp_path / "t.csv", text.encode() + raw)
+    with pytest.MonkeyPatch.context() as patch:
+        whole = outcome(path, form)
+        patch.setattr(csv_tables, "STREAMED", 0)
+        patch.setattr(csv_tables, "BEGINNING", 1000)
+        assert outcome(path, form) == whole
+
+
+def test_a_large_file_takes_little_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_tables, "STREAMED", 1 << 20)
+    monkeypatch.setattr(csv_tables, "BEGINNING", 1 << 16)
+    path = write_whole(tmp_path / "t.csv", b"image_path,report_content\n" + b'a.png,"no\nfinding"\n' * 300_000)
+    tracemalloc.start()
+    count = sum(1 for _ in read_rows(path)[1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 300_000
+    assert peak < 1e6 < path.stat().st_size / 5
+
+
+def test_a_line_of_a_large_file_that_is_too_long_is_named_with_its_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_tables, "LONGEST_LINE", 50)
+    path = write_whole(tmp_path / "t.csv", b"a,b\n1,2\n" + b"3" * 130 + b"\n4,5\n")
+    whole = outcome(path, TableForm())
+    monkeypatch.setattr(csv_tables, "STREAMED", 0)
+    assert outcome(path, TableForm()) == whole == f"{path}: line 3 has 131 characters; a line of a table has at most 50"
