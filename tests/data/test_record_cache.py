@@ -201,6 +201,20 @@ def cut_off(table: Path, kept: Path) -> None:
     os.truncate(kept / ROWS, (kept / ROWS).stat().st_size // 2)
 
 
+def end_overwritten(table: Path, kept: Path) -> None:
+    content = (kept / ROWS).read_bytes()
+    (kept / ROWS).write_bytes(content[:-100] + bytes(100))
+
+
+def places_overwritten(table: Path, kept: Path) -> None:
+    """The places of the texts of a column, which would lead anywhere in the memory of the process."""
+    content = (kept / ROWS).read_bytes()
+    names = [f"images/{n}.png" for n in range(19)]
+    places = np.cumsum([0, *map(len, names)], dtype=np.int32).tobytes()
+    assert content.count(places) == 1
+    (kept / ROWS).write_bytes(content.replace(places, places[:20] + b"\xff\xff\xff\x7f" + places[24:]))
+
+
 def rows_removed(table: Path, kept: Path) -> None:
     (kept / ROWS).unlink()
 
@@ -208,10 +222,12 @@ def rows_removed(table: Path, kept: Path) -> None:
 CHANGES = {
     changed_content: "it holds the records of .*training.csv as they were before",
     other_records: "it holds the records of .*other.csv as they were before",
-    damaged_index: r"records\.json is damaged|Unterminated|delimiter|value",
-    other_version: "it is of version 0, and this mrm writes version 1",
+    damaged_index: r"records\.json is damaged",
+    other_version: r"records\.json is of version 0, and this mrm writes version 1",
     index_without_facts: r"records\.json is damaged",
     cut_off: r"records\.arrow has [\d,]+ bytes, but [\d,]+ were written",
+    end_overwritten: r"records\.arrow is damaged \((?!.*remove it)",
+    places_overwritten: r"records\.arrow is damaged \(texts that overlap\)",
     rows_removed: r"records\.arrow cannot be read \(No such file or directory\)",
 }
 
@@ -227,6 +243,15 @@ def test_files_that_do_not_fit_are_made_again_and_that_is_said_once(table, tmp_p
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mapped_records(table, kept)
+
+
+def test_a_damaged_file_that_is_opened_is_named(table, tmp_path):
+    mapped_records(table, tmp_path / "kept")
+    end_overwritten(table, tmp_path / "kept")
+    with pytest.raises(
+        RecordError, match=r"records\.arrow: cannot be read \(.*\); remove it and run the same command again"
+    ):
+        mapped_records(table, tmp_path / "kept", prepares=False)
 
 
 def test_a_table_that_changes_while_it_is_read_is_refused(table, tmp_path, monkeypatch):

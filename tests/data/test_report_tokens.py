@@ -106,7 +106,7 @@ DAMAGES = {
     "index cut off": (lambda f: cut(f / INDEX) or cut(f / INDEX), r"tokens\.json is damaged"),
     "another version": (
         lambda f: (f / INDEX).write_text((f / INDEX).read_text().replace('"version": 1', '"version": 0')),
-        "made with another version",
+        r"tokens\.json is of version 0, and this mrm writes version 1",
     ),
 }
 

@@ -24,7 +24,7 @@ from mrm.audit.overlaps import AuditReport, audit, audit_fingerprints
 from mrm.corpora import described, description, openi
 from mrm.corpora.mimic import read_reports
 from mrm.corpora.options import Options
-from mrm.data import display, images, masks, packing, shards
+from mrm.data import display, images, masks, packing, record_cache, report_tokens, shards
 from mrm.data.box_files import read_boxes
 from mrm.data.config import PackConfig
 from mrm.data.finding_files import records_at
@@ -66,7 +66,15 @@ REPORTS = ["no effusion", "heart is of normal size", "small nodule in the left l
 def kinds(folder: Path) -> list[Kind]:
     """All kinds of files; valid ones are written under `folder` where a reader needs them."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [*_images(), *_tables(folder), *_corpora(), *_models(folder), *_shards(folder), *_results(folder)]
+    return [
+        *_images(),
+        *_tables(folder),
+        *_mapped(folder),
+        *_corpora(),
+        *_models(folder),
+        *_shards(folder),
+        *_results(folder),
+    ]
 
 
 def _images() -> list[Kind]:
@@ -167,6 +175,31 @@ def _tables(folder: Path) -> list[Kind]:
         Kind("reports.zip", [reports.getvalue()], lambda p: read_reports(p, p, {"50000001", "50000002"}), archive=True),
         Kind("report.xml", [XML], read_xml, text=True),
         Kind("config.yaml", [to_yaml(_recipe(folder)).encode()], lambda p: read_yaml(PretrainConfig, p), text=True),
+    ]
+
+
+def _mapped(folder: Path) -> list[Kind]:
+    """The files of a run that keep its records and their tokens; what is damaged is made again."""
+    place = folder / "mapped"
+    place.mkdir()
+    table = place / "t.csv"
+    table.write_bytes(CSV)
+    records, tokenizer = record_cache.mapped_records(table, place / "kept"), Tokenizer.train(REPORTS, 60)
+    report_tokens.mapped_tokens(place / "kept", records, tokenizer, 12, ())
+    contents = {file.name: file.read_bytes() for file in (place / "kept").iterdir()}
+
+    def again(path: Path) -> None:
+        for name, content in contents.items():
+            if name != path.name:
+                (path.parent / name).write_bytes(content)
+        mapped = record_cache.mapped_records(table, path.parent)
+        assert len(list(mapped)) == len(mapped)
+        report_tokens.mapped_tokens(path.parent, mapped, tokenizer, 12, ()).ids(1)
+
+    names = (record_cache.INDEX, record_cache.ROWS, report_tokens.INDEX)
+    return [
+        Kind(f"mapped-{number}/{name}", [contents[name]], again, name.endswith(".json"), name.endswith(".json"))
+        for number, name in enumerate(names)
     ]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from mrm.data.record import Record
 from mrm.data.record_facts import Facts
+from mrm.system.errors import RecordError, first_line
 
 BATCH_ROWS = 1 << 14
 BATCH_CHARACTERS = 1 << 27  # a report may be far longer than most; a column of a batch holds less than 2 GB
@@ -28,19 +29,17 @@ class MappedRows(Sequence[Record]):
     """The records in a file that `write_rows` wrote, or those at some `indices`; their images lie in `folder`.
 
     `facts` are known of all of them, and of no selection. It can be pickled, and another process then maps the file itself.
+    Raises RecordError for a damaged file.
     """
 
     def __init__(self, file: Path, folder: Path, facts: Facts | None = None, indices: np.ndarray | None = None) -> None:
-        import pyarrow
-
         self.file, self.folder, self.facts, self.indices = file, folder, facts, indices
-        with pyarrow.memory_map(str(file)) as source:
-            reader = pyarrow.ipc.open_file(source)
-            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-            metadata = {key.decode(): json.loads(text) for key, text in reader.schema.metadata.items()}
+        try:
+            batches, (self._classes, self._extras) = _opened(file)
+        except ValueError as error:
+            raise self._damaged(error) from None
         self._columns = [batch.columns for batch in batches]
         self._starts = [0, *accumulate(batch.num_rows for batch in batches)]
-        self._classes, self._extras = metadata["classes"], metadata["extras"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MappedRows, (self.file, self.folder, self.facts, self.indices)
@@ -60,14 +59,21 @@ class MappedRows(Sequence[Record]):
         index %= len(self)
         row = index if self.indices is None else int(self.indices[index])
         batch = bisect_right(self._starts, row) - 1
-        return self._record([column[row - self._starts[batch]].as_py() for column in self._columns[batch]])
+        try:
+            return self._record([column[row - self._starts[batch]].as_py() for column in self._columns[batch]])
+        except UnicodeDecodeError as error:
+            raise self._damaged(error) from None
 
     def __iter__(self) -> Iterator[Record]:
         if self.indices is not None:
             yield from (self[index] for index in range(len(self)))
             return
         for columns in self._columns:
-            yield from map(self._record, zip(*(column.to_pylist() for column in columns), strict=True))
+            try:
+                values = [column.to_pylist() for column in columns]
+            except UnicodeDecodeError as error:
+                raise self._damaged(error) from None
+            yield from map(self._record, zip(*values, strict=True))
 
     def select(self, indices: Iterable[int]) -> MappedRows:
         """The records at `indices`, in that order; only their numbers are kept. Raises IndexError."""
@@ -79,6 +85,9 @@ class MappedRows(Sequence[Record]):
         selection.indices = chosen if self.indices is None else self.indices[chosen]
         selection.facts = None
         return selection
+
+    def _damaged(self, error: ValueError) -> RecordError:
+        return RecordError(f"{self.file}: cannot be read ({error}); remove it and run the same command again")
 
     def _record(self, values: Sequence[Any]) -> Record:
         name, report, patient, study, view = values[: len(TEXTS)]
@@ -93,6 +102,46 @@ class MappedRows(Sequence[Record]):
             extra=dict(zip(self._extras, values[labelled:], strict=True)),
             name=name,
         )
+
+
+def _opened(file: Path) -> tuple[list[Any], list[list[str]]]:
+    """The batches in a file, and the names of its classes and further columns. Raises ValueError."""
+    import pyarrow
+
+    try:
+        with pyarrow.memory_map(str(file)) as source:
+            reader = pyarrow.ipc.open_file(source)
+            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            names = [json.loads(reader.schema.metadata[key]) for key in (b"classes", b"extras")]
+            if len(reader.schema) != len(TEXTS) + sum(map(len, names)):
+                raise ValueError(f"{len(reader.schema)} columns")
+            return batches, names
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(first_line(error)) from None
+
+
+def damage_of(file: Path) -> str:
+    """What is wrong with a file that `write_rows` wrote; '' if nothing. Where each text begins and ends is looked at, no text."""
+    import pyarrow
+
+    try:
+        batches, _ = _opened(file)
+        for batch in batches:
+            batch.validate()
+            for column in batch.columns:
+                if pyarrow.types.is_string(column.type) and not _texts_follow(column):
+                    return f"{file.name} is damaged (texts that overlap)"
+    except (ValueError, pyarrow.ArrowException) as error:
+        return f"{file.name} is damaged ({first_line(error)})"
+    return ""
+
+
+def _texts_follow(column: Any) -> bool:
+    """Whether each text of a column ends after it begins, and where the next one begins, inside the column."""
+    _, places, content = column.buffers()
+    places_N = np.frombuffer(places, np.int32, len(column) + 1, column.offset * 4)
+    size = content.size if content else 0
+    return bool(places_N[0] >= 0 and places_N[-1] <= size and (np.diff(places_N) >= 0).all())
 
 
 def write_rows(file: Path, records: Iterable[Record], classes: Sequence[str], extras: Sequence[str]) -> None:

@@ -19,18 +19,19 @@ from pathlib import Path
 
 from mrm.data import shards
 from mrm.data.config import OnError
-from mrm.data.mapped_rows import MappedRows, write_rows
+from mrm.data.mapped_rows import MappedRows, damage_of, write_rows
 from mrm.data.patients import patients_of
 from mrm.data.record import RESERVED
 from mrm.data.record_facts import Facts, FactsInPassing
 from mrm.data.records import Records
 from mrm.data.table_records import check_columns, records_of, report_bad_lines, require_table
 from mrm.system.errors import RecordError
-from mrm.system.files import read_json, write_by, write_json
+from mrm.system.files import write_by, write_json
 from mrm.system.lock import LOCK, in_turn
 from mrm.system.output_folder import make_folder, writing
 from mrm.system.progress import Progress
 from mrm.system.tables import open_table
+from mrm.system.typed_json import read_as
 
 VERSION = 1  # of the two files
 ROWS, INDEX = "records.arrow", "records.json"
@@ -80,19 +81,6 @@ class Index:
     problems: list[str]  # lines of the table that hold no record, and why
     doubts: list[str]  # what a user should know of how the table was read
 
-    @staticmethod
-    def read(file: Path) -> Index:
-        """Read what `write_json` wrote. Raises ValueError for anything else, and OSError."""
-        try:
-            values = read_json(file)
-            if values["version"] != VERSION:
-                raise ValueError(f"it is of version {values['version']}, and this mrm writes version {VERSION}")
-            table, facts = dict(values["table"]), Facts(**values["facts"])
-            state = TableState(**{**table, "stamp": tuple(table["stamp"])})
-            return Index(**{**values, "table": state, "facts": facts})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{INDEX} is damaged ({error!r})") from None
-
 
 def mapped_records(
     table: Path, folder: Path, images: Path | None = None, on_error: OnError = "stop", prepares: bool = True
@@ -117,7 +105,7 @@ def mapped_records(
 def _opened(folder: Path) -> Index:
     """The index of a folder that another rank has prepared. Raises RecordError."""
     try:
-        return Index.read(folder / INDEX)
+        return read_as(Index, folder / INDEX, VERSION)
     except (OSError, ValueError) as error:
         raise RecordError(
             f"{folder}: the records that the first rank has converted are not there ({error}); the output folder must be on "
@@ -143,7 +131,7 @@ def _existing(table: Path, folder: Path) -> tuple[Index | None, str]:
     if not file.exists():
         return None, ""
     try:
-        index = Index.read(file)
+        index = read_as(Index, file, VERSION)
         size = rows.stat().st_size
     except ValueError as error:
         return None, str(error)
@@ -151,6 +139,8 @@ def _existing(table: Path, folder: Path) -> tuple[Index | None, str]:
         return None, f"{ROWS} cannot be read ({error.strerror})"
     if size != index.bytes:
         return None, f"{ROWS} has {size:,} bytes, but {index.bytes:,} were written"
+    if damage := damage_of(rows):
+        return None, damage
     if index.table.is_still(table):
         return index, ""
     if _stamp(table)[0] == index.table.stamp[0] and (now := TableState.of(table)).checksum == index.table.checksum:

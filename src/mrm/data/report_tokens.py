@@ -24,9 +24,10 @@ from mrm.data.records import Records
 from mrm.data.reports import Tokenizer
 from mrm.data.sections import select_sections
 from mrm.system.errors import RecordError
-from mrm.system.files import read_json, write_by, write_json
+from mrm.system.files import write_by, write_json
 from mrm.system.output_folder import make_folder, writing
 from mrm.system.progress import Progress
+from mrm.system.typed_json import read_as
 
 VERSION = 1  # of the files
 TOKENS, ENDS, INDEX = "tokens.bin", "ends.bin", "tokens.json"
@@ -97,11 +98,12 @@ def mapped_tokens(
     """
     digest = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16).hexdigest()
     made = {
-        "version": VERSION,
         "records": records.fingerprint(),
+        "n": len(records),
         "tokenizer": digest,
         "sections": list(sections),
         "length": length,
+        "kind": _kind(tokenizer),
     }
     index, reason = _existing(folder, made)
     if index is None and not prepares:
@@ -112,7 +114,7 @@ def mapped_tokens(
     if index is None:
         if reason:
             warnings.warn(f"{folder}: {reason}; the reports are tokenized again", stacklevel=2)
-        index = _write(folder, _encoded(records, tokenizer, length, sections), made, _kind(tokenizer), len(records))
+        index = _write(folder, _encoded(records, tokenizer, length, sections), made)
     return MappedTokens(folder, index)
 
 
@@ -122,17 +124,18 @@ def _existing(folder: Path, made: dict[str, Any]) -> tuple[Index | None, str]:
     if not file.exists():
         return None, ""
     try:
-        index = Index(**read_json(file))
-    except (OSError, ValueError, TypeError) as error:
-        return None, f"{INDEX} is damaged ({error})"
+        index = read_as(Index, file, VERSION)
+    except (OSError, ValueError) as error:
+        return None, str(error)
     if other := [name for name, value in made.items() if getattr(index, name) != value]:
         return None, f"the tokens were made with another {other[0]}"
     problem = index.problem(folder)
     return (None, problem) if problem else (index, "")
 
 
-def _write(folder: Path, ids: Iterable[np.ndarray], made: dict[str, Any], kind: str, n: int) -> Index:
+def _write(folder: Path, ids: Iterable[np.ndarray], made: dict[str, Any]) -> Index:
     """Write the files of the folder, the index last. Raises OutputError."""
+    n, kind = made["n"], made["kind"]
     make_folder(folder)
     with writing(folder), Progress("tokenizing reports", n) as progress:
         (folder / INDEX).unlink(missing_ok=True)  # it must never describe other files than those beside it
@@ -147,7 +150,7 @@ def _write(folder: Path, ids: Iterable[np.ndarray], made: dict[str, Any], kind: 
         write_by(folder / TOKENS, write)
         np.cumsum(ends_N, out=ends_N)
         write_by(folder / ENDS, ends_N.tofile)
-        index = Index(**made, kind=kind, n=n, tokens=int(ends_N[-1]))
+        index = Index(version=VERSION, **made, tokens=int(ends_N[-1]))
         write_json(folder / INDEX, asdict(index))
     return index
 
