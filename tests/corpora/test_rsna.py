@@ -75,6 +75,18 @@ def test_published_lists_of_names_alone_take_the_labels_of_the_publisher(source,
     assert corpus.facts["excluded"] == {"image absent": 1}
 
 
+def test_published_lists_without_one_for_validation_give_up_a_share_of_the_training_list(source, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("".join(f"p{n:02}\n" for n in range(16)))
+    (lists / "test.txt").write_text("p18\np19\n")
+    corpus = prepare("rsna", source, tmp_path / "out", Options(splits=lists, val=0.25))
+    sets = {name: {r.patient for r in part} for name, part in corpus.splits.items()}
+    assert {name: len(part) for name, part in sets.items()} == {"train": 12, "val": 4, "test": 2}
+    assert sets["train"] | sets["val"] == {f"p{n:02}" for n in range(16)}
+    assert "the lists have no validation set: val is 4 of the 16 images of the training list" in corpus.facts["notes"]
+
+
 def test_box_masks_are_1_in_the_pixels_whose_centres_lie_in_a_box(source, tmp_path):
     table = source / "stage_2_train_labels.csv"
     table.write_text(table.read_text().replace("p00,9.0,8.0,6.0,12.0,1", "p00,9.4,8.5,6.0,3.5,1"))

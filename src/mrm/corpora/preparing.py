@@ -155,7 +155,7 @@ def _sets(release: Release, options: Options) -> tuple[Release, Mapping[str, Rec
     if options.split_by == "date":
         return temporal.cut_by_date(release, options)
     if options.splits and not set(release.splits) - set(splits.LISTS):
-        return _published(release, options.splits)
+        return _published(release, options.splits, options)
     return release, splits.cut(release, options)
 
 
@@ -212,9 +212,9 @@ def _with_facts(part: Records, inspected: Mapping[Any, Record]) -> Records:
     return replace(part, rows=rows)
 
 
-def _published(release: Release, folder: Path) -> tuple[Release, Mapping[str, Records]]:
+def _published(release: Release, folder: Path, options: Options) -> tuple[Release, Mapping[str, Records]]:
     """The release, and its splits by the published lists in `folder`."""
-    lists = splits.published(release, folder)
+    lists = splits.with_validation(splits.published(release, folder), options)
     expected = {name: count for name, count in release.expected.items() if name not in splits.LISTS}
     release = replace(
         release,

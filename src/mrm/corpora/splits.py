@@ -113,6 +113,19 @@ def published(release: Release, folder: Path) -> Published:
     return replace(result, splits=ordered(result.splits))
 
 
+def with_validation(lists: Published, options: Options) -> Published:
+    """The sets with one for validation, a share of the training set, where lists for training and test come without it."""
+    if "val" in lists.splits or not {"train", "test"} <= set(lists.splits) or not options.val:
+        return lists
+    by_file = options.split_by == "file"
+    if not by_file:
+        require_patients(lists.splits["train"])
+    val, train = divide(lists.splits["train"], options.val, options.seed, "val", by_file)
+    note = f"the lists have no validation set: val is {len(val):,} of the {len(val) + len(train):,} images of the training list"
+    sets = ordered({**lists.splits, "train": train, "val": val})
+    return replace(lists, splits=sets, notes=[*lists.notes, note])
+
+
 def _has_labels(file: Path) -> bool:
     """Whether a list has anything but a name in its lines."""
     return any(len(line.split()) > 1 for line in read_text(file).splitlines())
