@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -68,17 +69,24 @@ ATTACKS = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def attacks(tmp_path_factory) -> Path:
+    """A folder with the file of each attack, by its place among them."""
+    folder = tmp_path_factory.mktemp("attacks")
+    for number, (make, _) in enumerate(ATTACKS.values()):
+        (folder / f"{number}.dcm").write_bytes(make())
+    return folder
+
+
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_is_refused_quickly(name):
-    make, reason = ATTACKS[name]
-    assert_refused_quickly(make(), reason)
+def test_an_attack_is_refused_quickly(attacks, name):
+    file = attacks / f"{list(ATTACKS).index(name)}.dcm"
+    assert_refused_quickly(file.read_bytes(), ATTACKS[name][1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_all_attacks_together_need_little_memory(tmp_path):
+def test_all_attacks_together_need_little_memory(attacks):
     """In a process of its own: the most that it ever held, of which 80 MB are libraries and 50 MB the largest file."""
-    for number, (make, _) in enumerate(ATTACKS.values()):
-        (tmp_path / f"{number}.dcm").write_bytes(make())
     script = """
 import pathlib, re, sys, warnings
 from mrm.data import images
@@ -93,7 +101,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
 most = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(refused, int(most[1]) // 1024)
 """
-    ended = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", script, attacks], capture_output=True, text=True, timeout=120)
     refused, megabytes = (int(word) for word in ended.stdout.split())
     assert refused == len(ATTACKS)
     assert megabytes < 400

@@ -9,7 +9,7 @@ from mrm.runs import demonstrating
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demonstrating, "COUNTS", {"pretrain": 80, "train": 40, "val": 40, "test": 60})
+        patch.setattr(demonstrating, "COUNTS", {"pretrain": 48, "train": 40, "val": 24, "test": 40})
         patch.setattr(demonstrating, "EPOCHS", 2)
         patch.setattr(demonstrating, "STEPS", 4)
         folder = tmp_path_factory.mktemp("demo")

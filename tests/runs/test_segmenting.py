@@ -50,6 +50,7 @@ def test_4_by_1_equals_1_by_4(whole, discs, disc_encoder, tmp_path):
     assert float(trace(run)[0]["gradient"]) == pytest.approx(float(trace(whole)[0]["gradient"]), rel=1e-5)
 
 
+@pytest.mark.slow  # starting two processes; pre-training has such a test among the quick ones
 def test_two_processes_equal_one(whole, discs, disc_encoder, tmp_path):
     cfg = segment_config(discs, disc_encoder, tmp_path / "two")
     (tmp_path / "two.yaml").write_text(recipes.to_yaml(cfg))

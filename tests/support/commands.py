@@ -43,6 +43,6 @@ def run_ranks(command: list[str], processes: int, statuses: tuple[int, ...] = ()
     started = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=e) for e in each
     ]
-    ended = [process.communicate(timeout=200) for process in started]
+    ended = [process.communicate(timeout=600) for process in started]
     assert [p.returncode for p in started] == list(statuses or [0] * processes), ended
     return [out for out, _ in ended]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ print(again())
 """
 
 
+@cache
 def page_faults(keep, **environment):
     """Of 20 blocks of 64 MiB, each freed before the next is allocated."""
     source = FAULTS.format(keep='hardware.keep_freed_memory(torch.device("cpu"))' if keep else "")

@@ -94,13 +94,13 @@ class Release:
     boxes: Mapping[str, Sequence[Box]] = field(default_factory=dict)  # of findings, by the names of their images
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Row:
     """One line of a publisher's table; `row["Column"]` is text without blanks around it, empty if it is missing."""
 
     path: Path
     line: int
-    cells: Mapping[str, str]
+    cells: dict[str, str]
 
     def __getitem__(self, column: str) -> str:
         return self.cells[column]

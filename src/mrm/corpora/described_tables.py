@@ -121,7 +121,7 @@ def _named(root: Path, pattern: str) -> list[str]:
 
 
 def _completed(root: Path, opened: Opened) -> Opened:
-    """The table with the text of each row's file, and with the groups of its patterns, as columns."""
+    """The table, to whose rows the text of their files and the groups of its patterns are added as columns."""
     table, header = opened.table, opened.header
     if not (table.match or "text_file" in table.columns):
         return opened
@@ -130,18 +130,16 @@ def _completed(root: Path, opened: Opened) -> Opened:
     if lacking := [rule for rule in table.match if not _has(header, rule)]:
         raise RecordError(_lacking(opened, lacking))
     patterns = [(rule, reader(rule), re.compile(pattern)) for rule, pattern in table.match.items()]
-    rows = []
     for row in opened.rows:
-        cells = dict(row.cells)
+        cells = row.cells
         if "text_file" in table.columns:
             cells["text"] = _text(root, inside(root, table.states("text_file", cells), row.where))
         for rule, read, pattern in patterns:
             if not (match := pattern.search(text := read(cells))):
                 raise RecordError(f"{row.where}: {rule} {text[:80]!r} is not of the form {pattern.pattern}")
             cells |= match.groupdict("")
-        rows.append(Row(row.path, row.line, cells))
     groups = [name for pattern in table.match.values() for name in _GROUP.findall(pattern)]
-    return replace(opened, header=(*header, *groups), rows=rows)
+    return replace(opened, header=(*header, *groups))
 
 
 def _chosen(opened: Opened, excluded: list[Exclusion]) -> Iterator[Row]:

@@ -11,10 +11,11 @@ named groups of a pattern.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import resources
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -232,6 +233,14 @@ def reader(rule: str) -> Reader:
         return ""
 
     return read
+
+
+def reader_of_all(rules: Sequence[str]) -> Callable[[Mapping[str, str]], tuple[str, ...]]:
+    """What reads several rules together; of columns, as most are, it is several times as fast as their readers."""
+    if all(map(_is_column, rules)):
+        return lambda cells: tuple(map(cells.get, rules, repeat("")))
+    every = [reader(rule) for rule in rules]
+    return lambda cells: tuple([read(cells) for read in every])
 
 
 def _reader(rule: str) -> Reader:

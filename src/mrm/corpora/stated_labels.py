@@ -10,7 +10,7 @@ from itertools import chain
 
 from mrm.corpora.contract import Row
 from mrm.corpora.custom.values import declared, plain
-from mrm.corpora.description import Labels, reader
+from mrm.corpora.description import Labels, reader_of_all
 from mrm.data.label_values import UNCERTAIN
 from mrm.system.errors import RecordError
 
@@ -24,7 +24,7 @@ class StatedLabels:
     def __init__(self, labels: Labels, rows: Iterable[Row]) -> None:
         self.labels = labels
         self.words: Mapping[str, float] = WORDS | declared(labels.values)
-        self.columns = tuple((rule, reader(rule)) for rule in labels.needed)
+        self.words_of = reader_of_all(labels.needed)  # the cells of a row: its words, of each class or of all findings
         self.normal = frozenset(plain(name) for name in labels.normal)
         self.classes = labels.classes
         if labels.column and not labels.classes:
@@ -53,15 +53,15 @@ class StatedLabels:
     def _occurring(self, rows: Iterable[Row]) -> set[str]:
         """The findings that any row names."""
         names: dict[str, list[str]] = {}
-        ((_, read),) = self.columns
         for row in rows:
-            if (text := read(row.cells)) not in names:
+            (text,) = self.words_of(row.cells)
+            if text not in names:
                 names[text] = self._names(row, text)
         return set(chain.from_iterable(names.values()))
 
     def _of_row(self, row: Row) -> tuple[float, ...]:
         """The labels of a row; rows of the same words share them, as there are few such and many rows."""
-        words = tuple([read(row.cells) for _, read in self.columns])
+        words = self.words_of(row.cells)
         labels = self.known.get(words)
         if labels is None:
             labels = self.known[words] = (self._of_names if self.labels.column else self._of_words)(row, words)
@@ -69,7 +69,7 @@ class StatedLabels:
 
     def _of_words(self, row: Row, words: Sequence[str]) -> tuple[float, ...]:
         labels = []
-        for (column, _), word, empty in zip(self.columns, words, self.empty, strict=True):
+        for column, word, empty in zip(self.labels.needed, words, self.empty, strict=True):
             meaning = self.words.get(word) if word else empty
             if meaning is None and (meaning := self.words.get(plain(word), self.words.get("*"))) is None:
                 known = ", ".join(repr(w) for w in self.words if w)
