@@ -149,7 +149,8 @@ def _join(
         record, mine = known[key]
         if release.list_classes and entry.labels and is_stated(record):
             compared += len(entry.labels)
-            differing += sum(a != b for a, b in zip(mine.labels, entry.labels, strict=True))
+            if mine.labels != entry.labels:
+                differing += sum(a != b for a, b in zip(mine.labels, entry.labels, strict=True))
         rows[key] = replace(record, labels=entry.labels) if release.list_classes and entry.labels else record
     if differing:
         result.notes.append(f"{file}: {differing:,} of {compared:,} labels differ from the publisher's table")

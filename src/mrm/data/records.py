@@ -245,8 +245,10 @@ def resolve_uncertain(records: Records, policy: str | Mapping[str, str]) -> Reco
     replacements = [values[chosen.get(c, "ignore")] for c in records.classes]
     rows = []
     for record in records.rows:
-        pairs = zip(record.labels, replacements, strict=True)
-        rows.append(replace(record, labels=tuple(new if label == UNCERTAIN else label for label, new in pairs)))
+        if UNCERTAIN in record.labels:
+            pairs = zip(record.labels, replacements, strict=True)
+            record = replace(record, labels=tuple([new if label == UNCERTAIN else label for label, new in pairs]))
+        rows.append(record)
     return replace(records, rows=rows)
 
 
