@@ -1,5 +1,6 @@
 """Archives from a stranger: what is in them arrives whole, and nothing leaves the folder."""
 
+import gzip
 import io
 import os
 import random
@@ -126,6 +127,15 @@ def test_a_bomb_is_refused(make_packed, tmp_path, monkeypatch):
     with pytest.raises(DownloadError, match="unpack to more than 1 MiB"):
         unpack(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_header_that_claims_gigabytes_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRM_MAX_UNPACKED_MB", "1")
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = tarfile.XHDTYPE, 7 << 30
+    (tmp_path / "a.tgz").write_bytes(gzip.compress(info.tobuf(tarfile.USTAR_FORMAT) + bytes(2 << 20)))
+    with pytest.raises(DownloadError, match="unpack to more than 1 MiB"):
+        unpack(tmp_path / "a.tgz", tmp_path / "out")
 
 
 def test_a_disk_that_is_full_is_no_damage(make, tmp_path, monkeypatch):

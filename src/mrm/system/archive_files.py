@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 
 from mrm.system.errors import DownloadError, first_line
@@ -111,8 +112,9 @@ def _of_zip(archive: Path) -> Iterator[_Member]:
 
 def _of_tar(archive: Path) -> Iterator[_Member]:
     with open(archive, "rb") as raw:
-        packed = gzip.GzipFile(fileobj=raw) if archive.name.lower().endswith("gz") else raw
-        with tarfile.open(fileobj=packed, mode="r:") as opened:
+        stream = gzip.GzipFile(fileobj=raw) if archive.name.lower().endswith("gz") else raw
+        packed = _Bounded(stream, archive.stat().st_size)
+        with tarfile.open(fileobj=packed, mode="r:") as opened:  # type: ignore[call-overload]  # all that it needs of a file
             for info in opened:
                 if info.isdir():
                     continue
@@ -120,9 +122,22 @@ def _of_tar(archive: Path) -> Iterator[_Member]:
                 if content is None:
                     raise _not_a_file(archive, info.name)
                 yield _Member(info.name, info.size, raw.tell(), _chunks(archive, content, info.size))
-                opened.members.clear()  # type: ignore[attr-defined]  # else it remembers a hundred thousand
+                opened.members.clear()  # else it remembers a hundred thousand
         while packed.read(BLOCK):  # to its end, where its checksum is
             pass
+
+
+class _Bounded:
+    """What a .tar is read from: no further than the file may unpack to, since a header too may claim any size."""
+
+    def __init__(self, file: gzip.GzipFile | BufferedReader, packed: int) -> None:
+        self.file, self.packed = file, packed
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """So many bytes. Raises TooLargeError."""
+        check(self.file.tell() + size, self.packed)
+        return self.file.read(size)
 
 
 def _chunks(archive: Path, content: Readable, size: int) -> Iterator[bytes]:
