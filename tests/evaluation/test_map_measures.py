@@ -79,6 +79,12 @@ def test_parts_are_connected_at_corners_too_and_have_their_mean_heat():
     parts = parts_of(hot(one, 0.5), one)
     assert parts.box_M4.tolist() == [[0, 0, 2, 2], [10, 5, 2, 1]]
     assert parts.heat_M == pytest.approx([0.8, 0.7])
+    assert parts.peak_M2.tolist() == [[0.5, 0.5], [11.5, 5.5]]
+
+
+def test_the_hottest_point_of_a_part_is_the_mean_of_those_that_are_equally_hot():
+    flat = heat(*((row, column, 1) for row in range(2, 5) for column in range(6, 12)), (5, 6, 0.9))
+    assert parts_of(hot(flat, 0.5), flat).peak_M2.tolist() == [[9, 3.5]]
 
 
 def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_each_side():
@@ -104,7 +110,7 @@ def test_on_phantoms_the_measures_are_what_their_boxes_give():
             got = measure(even, parts_of(hot(even, 0.5), even), box_K4, 0)
             assert got == pytest.approx((share, share, share))
             exact = mask_HW.astype(np.float32)
-            parts = Parts(box_K4, np.ones(len(box_K4)))
+            parts = Parts(box_K4, np.ones(len(box_K4)), box_K4[:, :2])
             assert measure(exact, parts, box_K4, 0) == (1, pytest.approx(1), 1)
 
 

@@ -2,8 +2,8 @@
 
 Each image is read once. For each class that has boxes, the model's map, a centre prior and a random map are measured in the
 same way (`map_measures`), and the parts of each are marks for the free-response ROC (`mrm.statistics.detection`): the score of
-a mark is the mean heat in it times the model's probability of the finding in the image, and a mark is on a box if its own
-centre lies in it. All differences are paired: same images, same draws of patients.
+a mark is the mean heat in it times the model's probability of the finding in the image, and a mark is on a box if its
+hottest point lies in it. All differences are paired: same images, same draws of patients.
 """
 
 # Shapes: N images, C classes, H W pixels, K boxes, M marks; the 4 of a box are x, y, width and height in pixels
@@ -63,11 +63,13 @@ class Settings:
 
 
 class Mark(NamedTuple):
-    """A part of the model's map: its box, its score, and whether it lies "on a box", on a "disputed" one, or is "false"."""
+    """A part of the model's map: its box, x and y of its hottest point, its score, and whether that point lies "on a box", on a
+    "disputed" one, or the mark is "false"."""
 
     image: int
     name: str  # of the class
-    box: tuple[float, ...]
+    box: list[float]
+    peak: list[float]
     score: float
     verdict: str
 
@@ -146,19 +148,20 @@ def _note(
     if truth.has_boxes:
         each = located.measured[name].setdefault(index, {})
         each[source] = measure(heat_HW, parts, truth.box_K4, settings.tolerance)
-    x_M, y_M = parts.box_M4[:, 0] + parts.box_M4[:, 2] / 2, parts.box_M4[:, 1] + parts.box_M4[:, 3] / 2
+    x_M, y_M = parts.peak_M2.T
     score_M = probability * parts.heat_M
     on_MK = contain(truth.box_K4, x_M, y_M)
     best_K = np.where(on_MK, score_M[:, None], -np.inf).max(axis=0, initial=-np.inf)
     disputed_MJ = contain(truth.disputed_J4, x_M, y_M)
     scores = located.scores[name, source]
     scores.lesions += [(index, best) for best in best_K.tolist()]
-    for box_4, score, on_K, disputed_J in zip(parts.box_M4, score_M.tolist(), on_MK, disputed_MJ, strict=True):
+    places = parts.box_M4.tolist(), parts.peak_M2.tolist(), score_M.tolist()
+    for box, peak, score, on_K, disputed_J in zip(*places, on_MK, disputed_MJ, strict=True):
         verdict = "on a box" if on_K.any() else "disputed" if disputed_J.any() else "false"
         if verdict == "false":
             scores.false.append((index, score))
         if source == MODEL:
-            located.marks.append(Mark(index, name, tuple(box_4.tolist()), score, verdict))
+            located.marks.append(Mark(index, name, box, peak, score, verdict))
 
 
 # Reporting ----------------------------------------------------------------------------------------------
@@ -261,7 +264,7 @@ def summary(located: Located, truths: Truths, report: Report, settings: Settings
 # Files --------------------------------------------------------------------------------------------------
 
 MAP_COLUMNS = ("name", "class", "patient_id", *(f"{source} {m}" for source in SOURCES for m in Measured._fields))
-MARK_COLUMNS = ("name", "class", "x", "y", "width", "height", "score", "verdict")
+MARK_COLUMNS = ("name", "class", "x", "y", "width", "height", "peak_x", "peak_y", "score", "verdict")
 
 
 def map_rows(located: Located, names: Sequence[str], patients: Sequence[str]) -> Iterable[list[Any]]:
@@ -275,7 +278,8 @@ def map_rows(located: Located, names: Sequence[str], patients: Sequence[str]) ->
 def mark_rows(located: Located, names: Sequence[str]) -> Iterable[list[Any]]:
     """A row for each mark of the model."""
     for mark in located.marks:
-        yield [names[mark.image], mark.name, *(f"{side:g}" for side in mark.box), f"{mark.score:.6g}", mark.verdict]
+        places = (f"{number:g}" for number in (*mark.box, *mark.peak))
+        yield [names[mark.image], mark.name, *places, f"{mark.score:.6g}", mark.verdict]
 
 
 def curves(located: Located, classes: Iterable[str]) -> Mapping[str, dict[str, tuple[Array, Array]]]:

@@ -33,10 +33,12 @@ class Measured(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The connected parts of a region: their bounding boxes (M, 4), and the mean heat in each (M,)."""
+    """The connected parts of a region: their bounding boxes (M, 4), the mean heat in each (M,), and x and y of its hottest
+    point (M, 2), the mean of those that are equally hot."""
 
     box_M4: np.ndarray
     heat_M: np.ndarray
+    peak_M2: np.ndarray
 
 
 def sides(boxes: Sequence[Box]) -> np.ndarray:
@@ -94,8 +96,19 @@ def covered(box_K4: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def parts_of(region_HW: np.ndarray, heat_HW: np.ndarray) -> Parts:
     """The connected parts of a region (H, W) bool, pixels that touch at a corner included, row by row."""
     count, number_HW, facts, _ = cv2.connectedComponentsWithStats(region_HW.astype(np.uint8), connectivity=8)
-    total_M = np.bincount(number_HW.ravel(), heat_HW.ravel().astype(np.float64), count)
-    return Parts(facts[1:, :4].astype(np.float64), (total_M / np.maximum(facts[:, 4], 1))[1:])
+    row_P, column_P = np.nonzero(region_HW)
+    number_P = number_HW[row_P, column_P].astype(np.intp) - 1
+    heat_P = heat_HW[row_P, column_P].astype(np.float64)
+    greatest_M = np.full(count - 1, -np.inf)
+    np.maximum.at(greatest_M, number_P, heat_P)
+    hottest_P = heat_P == greatest_M[number_P]
+
+    def mean(values_P: np.ndarray, of_P: np.ndarray) -> np.ndarray:
+        return np.bincount(number_P, values_P * of_P, count - 1) / np.bincount(number_P, of_P, count - 1)
+
+    every_P = np.ones(len(heat_P), bool)
+    peak_M2 = np.stack([mean(column_P + 0.5, hottest_P), mean(row_P + 0.5, hottest_P)], axis=1)
+    return Parts(facts[1:, :4].astype(np.float64), mean(heat_P, every_P), peak_M2)
 
 
 def hot(heat_HW: np.ndarray, level: float) -> np.ndarray:
