@@ -144,7 +144,7 @@ def configuration(merged, out, **changes):
     usual = {"encoder": MICRO.encoder, "encoder_options": MICRO.encoder_options, "image_size": 64, "steps": 4}
     usual |= {"global_batch": 3, "save_every": 2, "validate_every": 4, "warmup_steps": 1, "log_every": 1}
     files = {"train": merged / "train.csv", "val": merged / "test.csv"}
-    return finetune_config(merged, None, out, **usual, **files, site_weights={"chestx-det": 2}, **changes)
+    return finetune_config(merged, None, out, **files, **{**usual, "site_weights": {"chestx-det": 2}, **changes})
 
 
 def test_a_merged_set_is_trained_on_and_unknown_labels_are_left_out_of_the_loss(merged, tmp_path, monkeypatch):
@@ -184,6 +184,12 @@ def test_a_run_with_weights_of_sites_resumes_to_the_same_bits(merged, tmp_path):
     runs.finetune(config)
     assert [row["labels"] for row in trace(config.out)] == [row["labels"] for row in trace(whole)]
     assert all(torch.equal(a, b) for a, b in zip(weights(config.out).values(), weights(whole).values(), strict=True))
+
+
+def test_a_site_that_no_record_has_is_refused_before_anything_is_written(merged, tmp_path):
+    with pytest.raises(ConfigError, match="unknown site 'nih'; choose from chestx-det, vindr"):
+        runs.finetune(configuration(merged, tmp_path / "run", site_weights={"nih": 2}))
+    assert not list((tmp_path / "run").glob("*"))
 
 
 def test_pretraining_takes_weights_of_sites_too(phantoms, tmp_path):

@@ -65,6 +65,7 @@ def finetune(config: FinetuneConfig) -> Path:
     target = TARGETS[config.target].of_training(resolve_uncertain(train, policy))
     train, val = (target.labels(resolve_uncertain(records, policy)) for records in stated)
     require_variety(target, val, config.val)
+    order = order_of(train, config.site_weights)
     teachers = teachers_of(config, target)
     config, plan = within_budget(
         learning_alike(config), start_of(config), train, len(val), Path(config.out) / "config.yaml"
@@ -89,11 +90,7 @@ def finetune(config: FinetuneConfig) -> Path:
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
     loss = LabelLoss(config.loss, taught_train.labels_NC, target.error)
     task, training = ClassifyTask(model, loss), config.training
-    training, validate, order = (
-        training.shortened(config.max_steps),
-        validation(config, target, val),
-        order_of(train, config.site_weights),
-    )
+    training, validate = training.shortened(config.max_steps), validation(config, target, val)
     if config.lr == "auto":
         writer = model_writer(card, seen)
         training = with_best_rate(training, task, data, Path(config.out), validate, order, writer, config.seed)
