@@ -10,13 +10,6 @@ from mrm.statistics import dice
 from mrm.system.errors import RecordError, RunError
 
 
-def test_f1_and_accuracy_of_counts_by_hand():
-    cells_K = np.array([3.0, 1.0, 2.0, 4.0])  # true positives, false positives, false negatives, true negatives
-    assert drawn.measure("f1", cells_K) == pytest.approx(6 / 9)
-    assert drawn.measure("accuracy", cells_K) == pytest.approx(7 / 10)
-    assert np.isnan(drawn.measure("f1", np.array([0.0, 0, 0, 5])))
-
-
 def predictions(folder, labels, probabilities, classes=("a",)):
     labels_NC, probabilities_NC = (np.atleast_2d(np.array(v, float).T).T for v in (labels, probabilities))
     if labels_NC.shape[1] != len(classes):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score, precision_score, recall_score
 
-from mrm.statistics.agreement import MEASURES, agreement
+from mrm.statistics.agreement import MEASURES, agreement, decided, measures
 from mrm.statistics.sampling import chances, systematic_sample
 
 RNG = np.random.default_rng(0)
@@ -89,3 +89,14 @@ def test_the_sample_makes_estimates_unbiased():
 def test_wrong_arrays_are_refused(truth, labels, weights, message):
     with pytest.raises(ValueError, match=message):
         agreement(truth, labels, ["a"], weights=weights)
+
+
+def test_f1_and_accuracy_of_counts_by_hand():
+    of = measures(np.array([3.0, 1.0, 2.0, 4.0]))  # true positives, false positives, false negatives, true negatives
+    assert (of["f1"], of["accuracy"]) == pytest.approx((6 / 9, 7 / 10))
+    assert np.isnan(measures(np.array([0.0, 0, 0, 5]))["f1"])
+
+
+def test_records_without_a_true_value_are_no_decision():
+    cells_NK = decided(np.array([1.0, 0.0, 1.0, 0.0, np.nan]), np.array([True, True, False, False, True]))
+    assert cells_NK.tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]

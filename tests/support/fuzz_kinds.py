@@ -34,7 +34,7 @@ from mrm.data.header_index import read_header
 from mrm.data.records import Record, Records
 from mrm.data.report_files import read_report_file
 from mrm.data.reports import Tokenizer
-from mrm.evaluation.predictions import Predictions, read_dice, read_predictions, write_predictions
+from mrm.evaluation.predictions import Predictions, read_counts, read_dice, read_predictions, write_predictions
 from mrm.inference import neighbours
 from mrm.interop import hub_folder
 from mrm.models import model_folder, noise
@@ -424,6 +424,7 @@ def _results(folder: Path) -> list[Kind]:
     labels, scores = np.array([[1.0], [0.0]]), np.array([[0.7], [0.2]])
     table = write_predictions(folder / "p.csv", Predictions(["x", "y"], ["1", "2"], ("a",), labels, scores))
     dice = b"name,patient_id,class,predicted,true,dice\nx,1,a,10,10,0.5\ny,2,a,0,0,\n"
+    counts = b"name,class,intersection,predicted,true,pixels\nx,a,5,10,10,64\ny,a,0,0,0,64\n"
     facts = {"shape": [4], "model": "m"}
     features = [["x", "1", "1", [1.0, 0.0, 0.0, 0.0]], ["y", "2", "2", [0.0, 1.0, 0.0, 0.0]]]
     columns = {"path": str, "patient_id": str, "study_id": str, "feature": 4}
@@ -445,6 +446,7 @@ def _results(folder: Path) -> list[Kind]:
         Kind("audit.json", [report.to_json().encode()], AuditReport.load, text=True, json=True),
         Kind("predictions.csv", [table.read_bytes()], read_predictions, text=True),
         Kind("images.csv", [dice], read_dice, text=True),
+        Kind("counts.csv", [counts], read_counts, text=True),
         Kind("index.parquet", [index], read_index),
         Kind("index.npy", [array.getvalue()], read_index),
     ]

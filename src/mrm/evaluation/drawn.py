@@ -13,7 +13,7 @@ import numpy as np
 
 from mrm.evaluation.predictions import Predictions, read_counts, read_dice, read_predictions
 from mrm.statistics import dice
-from mrm.statistics.agreement import decided
+from mrm.statistics.agreement import decided, measures
 from mrm.statistics.intervals import Array, Bootstrap, Estimate
 from mrm.statistics.ranking import RankedScores, bootstrap_metrics, mean_degrees, mean_or_nan
 from mrm.system.errors import RunError
@@ -78,15 +78,8 @@ def _decided(predictions: Predictions, metric: str, bootstrap: Bootstrap) -> tup
         )
     labels_N, called_N = predictions.labels_NC[:, 0], predictions.probabilities_NC[:, 0] >= 0.5
     cells_NK = decided(labels_N, called_N)
-    value, values_D = (measure(metric, cells) for cells in (cells_NK.sum(0), bootstrap.sums(cells_NK)))
+    value, values_D = (measures(cells)[metric] for cells in (cells_NK.sum(0), bootstrap.sums(cells_NK)))
     return float(value), values_D, np.isfinite(labels_N)
-
-
-def measure(metric: str, cells_K: Array) -> Array:
-    """F1 or accuracy of counts (K,) or (K, D) of true and false positives, false and true negatives."""
-    tp, fp, fn, tn = cells_K
-    right, of = {"f1": (2 * tp, 2 * tp + fp + fn), "accuracy": (tp + tn, tp + fp + fn + tn)}[metric]
-    return np.divide(right, of, out=np.full(np.shape(of), np.nan), where=np.asarray(of) > 0)
 
 
 def _of_masks(table: Path, metric: str, draws: int) -> Drawn:

@@ -18,7 +18,7 @@ class BenchmarkConfig:
 
     suite: str
     out: Path
-    data: Path | None = None  # the prepared corpus, or the published lists; `phantom` draws its own
+    data: Path | None = None  # the prepared corpus or corpora, or the published lists; `phantom` draws its own
     models: tuple[str, ...] = ()  # what --init takes; "scratch" has random weights; others are compared with the first
     images: Path | None = None  # the folder that relative image paths start from; by default that of the lists
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -75,6 +75,7 @@ def measures(cells_K: Array) -> dict[str, Array]:
             "sensitivity": tp / (tp + fn),
             "precision": tp / (tp + fp),
             "f1": 2 * tp / (2 * tp + fp + fn),
+            "accuracy": (tp + tn) / total,
         }
 
 
