@@ -1,6 +1,12 @@
 """What several readers agree on: boxes of the same thing become one, and what too few drew is disputed."""
 
+import csv
+import gzip
+from collections import defaultdict
+
+import numpy as np
 import pytest
+from scipy.sparse.csgraph import connected_components
 
 from mrm.data.box_consensus import consensus, overlap, readers_of_an_image
 from mrm.data.boxes import Box
@@ -59,3 +65,31 @@ def test_two_boxes_of_one_reader_are_two_things_however_they_overlap():
 def test_the_most_readers_of_an_image_are_counted():
     assert readers_of_an_image([[box("R1", 0, 0), box("R1", 9, 9)], [box("R1", 0, 0), box("R2", 0, 0)]]) == 2
     assert readers_of_an_image([[box("", 0, 0)]]) == 1
+
+
+@pytest.mark.slow
+def test_the_readers_of_the_vinbigdata_table_agree_as_its_overlaps_say(shared_data):
+    """Against the connected components of the graph of overlaps, by SciPy."""
+    drawn = defaultdict(list)
+    with gzip.open(shared_data / "official/vinbigdata-train.csv.gz", "rt") as file:
+        for row in csv.DictReader(file):
+            if row["class_name"] != "No finding":
+                left, top, right, bottom = (float(row[side]) for side in ("x_min", "y_min", "x_max", "y_max"))
+                drawn[row["image_id"], row["class_name"]].append(
+                    Box(row["class_name"], left, top, right - left, bottom - top, row["rad_id"])
+                )
+    agreed = disputed = 0
+    for boxes in drawn.values():
+        left, top, width, height = np.array([(b.x, b.y, b.width, b.height) for b in boxes]).T
+        readers = np.array([b.reader for b in boxes])
+        across = np.minimum.outer(left + width, left + width) - np.maximum.outer(left, left)
+        down = np.minimum.outer(top + height, top + height) - np.maximum.outer(top, top)
+        shared = across.clip(0) * down.clip(0)
+        same = shared / (np.add.outer(width * height, width * height) - shared) >= 0.4
+        count, number = connected_components(same & (readers[:, None] != readers))
+        sizes = [len(set(readers[number == k])) for k in range(count)]
+        found = consensus(boxes, 2)
+        assert (len(found.agreed), len(found.disputed)) == (sum(s >= 2 for s in sizes), sum(s < 2 for s in sizes))
+        agreed, disputed = agreed + len(found.agreed), disputed + len(found.disputed)
+    assert sum(map(len, drawn.values())) == 36_096
+    assert (agreed, disputed) == (8_821, 13_690)
