@@ -46,8 +46,14 @@ class Reach:
 
 def common_folder(records: Sequence[Record]) -> Path | None:
     """The deepest folder that all images in files are in; None where fewer than two are."""
-    files = {os.path.abspath(r.image) for r in records if isinstance(r.image, Path)}
-    return Path(os.path.commonpath([os.path.dirname(file) for file in files])) if len(files) > 1 else None
+    files = (os.path.abspath(r.image) for r in records if isinstance(r.image, Path))
+    first = next(files, "")
+    folder, several = os.path.dirname(first), False
+    for file in files:
+        several |= file != first
+        if not file.startswith(os.path.join(folder, "")):
+            folder = os.path.commonpath([folder, os.path.dirname(file)])
+    return Path(folder) if several else None
 
 
 def is_gone(folder: Path) -> bool:

@@ -6,10 +6,12 @@ import csv
 import platform
 import re
 import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +34,7 @@ from mrm.runs.encoder_facts import init_trained_on
 from mrm.runs.first_rank import first_rank_first
 from mrm.system import hardware
 from mrm.system.errors import RunError
-from mrm.system.files import write_whole
+from mrm.system.files import write_by, write_whole
 from mrm.system.output_folder import Settings, open_folder
 from mrm.system.progress import Progress
 from mrm.system.text_table import text_table
@@ -214,7 +216,7 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
 def copy_seen(seen: Path, folder: Path) -> None:
     """Copy the fingerprints in one folder to another, without the permissions that they had there."""
     for file in sorted(seen.glob("*.npz")):
-        write_whole(folder / file.name, file.read_bytes())
+        write_by(folder / file.name, partial(shutil.copyfile, file))
 
 
 def model_writer(

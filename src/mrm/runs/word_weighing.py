@@ -23,13 +23,16 @@ from mrm.training.tasks import PretrainTask
 
 RECORDS = 512  # with reports, by which the gain of each word is measured
 BATCH = 32
+AT_ONCE = 1 << 22  # tokens that are counted at a time
 
 
 def counts_of(data: PretrainData, vocabulary: int) -> Tensor:
     """How often each piece occurs in the reports, (V,), `[CLS]` left out."""
-    counts_V = np.bincount(data.tokens.flat, minlength=vocabulary).astype(np.float32)
+    flat, counts_V = data.tokens.flat, np.zeros(vocabulary, np.int64)
+    for start in range(0, len(flat), AT_ONCE):
+        counts_V += np.bincount(flat[start : start + AT_ONCE], minlength=vocabulary)
     counts_V[CLS] = 0
-    return torch.from_numpy(counts_V)
+    return torch.from_numpy(counts_V.astype(np.float32))
 
 
 def initial_weights(config: PretrainConfig, data: PretrainData, vocabulary: int) -> Tensor | None:
@@ -47,8 +50,8 @@ def refresh(
     """Weigh the words by what the image tells the model now; `word_weights.csv` in the run shows them."""
     vocabulary = model.config.vocabulary
     totals = torch.zeros(2, vocabulary, dtype=torch.float64, device=state.device)
-    with_report = [i for i in range(len(data)) if len(data.ids(i)) > 1]
-    chosen = with_report[:: max(1, len(with_report) // RECORDS)][:RECORDS]
+    with_report = np.flatnonzero(np.diff(data.tokens.ends, prepend=0) > 1)
+    chosen = with_report[:: max(1, len(with_report) // RECORDS)][:RECORDS].tolist()
     batches = [[Sample(0, i) for i in chosen[at : at + BATCH]] for at in range(0, len(chosen), BATCH)]
     for batch in loader(data, itertools.islice(iter(batches), state.process_index, None, state.num_processes), 0):
         totals += torch.stack(word_weights.image_gain(model, batch.to(state.device)))
