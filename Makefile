@@ -24,11 +24,7 @@ notebooks: .venv/tested  ## execute the notebooks of examples/ anew and keep wha
 	$(BIN)/python -m tests.support.notebooks
 	$(BIN)/ruff format -q examples/notebooks
 
-test-mutants: .venv/tested  ## small changes to the code, one at a time, and whether a test notices; hours, goes on where it was stopped
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[mutants]'
-	$(BIN)/python -m tests.support.mutants --changes 60
-
-notebooks: .venv/tested  ## execute the notebooks of examples/, three minutes
+test-notebooks: .venv/tested  ## execute the notebooks of examples/, three minutes
 	$(BIN)/python -m pytest -q --runslow tests/examples/test_notebooks.py
 
 lint: .venv/tested

@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: the real data beside the checkout, phantoms, a browser; and the marker for slow tests."""
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,6 +27,16 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow; run with --runslow"))
+
+
+def pytest_collection_finish(session):
+    """Libraries and tests stay to the end: full collections of garbage need not look through them, 5% of the time."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure(config):
+    gc.unfreeze()  # at the end Python takes them down, which compiled libraries expect
 
 
 @pytest.fixture(scope="session", autouse=True)
