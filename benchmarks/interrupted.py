@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -87,11 +87,31 @@ def lay_out(folder: Path) -> None:
         ["embed", str(folder / "tuned"), str(folder / "phantoms" / "images"), "--out", str(folder / "index.npy"), *READ]
     )
     shutil.copytree((folder / "tuned" / "best").resolve(), folder / "model")
+    lay_out_search(folder, base)
+    lay_out_merging(folder)
+
+
+def lay_out_search(folder: Path, base: recipes.PretrainConfig) -> None:
+    """A model that was pre-trained with contrast, and an index that it searches by text."""
+    contrasting = replace(base.model, contrast_width=8)
+    run = runs.pretrain(replace(base, out=folder / "contrasted", model=contrasting, contrast_weight=0.1))
+    cli.main(["embed", str(run), str(folder / "phantoms" / "images"), "--out", str(folder / "by-text.npy"), *READ])
+
+
+def lay_out_merging(folder: Path) -> None:
+    """Two prepared corpora of different names: the phantoms, and some others."""
+    phantom_files.write(folder / "others", 12, seed=1, size=64, workers=1)
+    for name, source in (("prepared", "phantoms"), ("prepared-others", "others")):
+        cli.main(["prepare", "custom", "--source", str(folder / source), "--out", str(folder / name), *PREPARED])
+    facts = json.loads((folder / "prepared-others" / "corpus.json").read_bytes())
+    write_json(folder / "prepared-others" / "corpus.json", facts | {"corpus": "others"})
 
 
 FINDINGS = "findings: {effusion: {present: [There is an effusion.], absent: [There is no effusion.]}}\n"
 READ = ["--batch", "4", "--workers", "0"]
 FEW = [*READ, "--draws", "20"]
+PREPARED = ["--table", "records.csv", "--columns", "image_path=image_path,report_content=report_content,patient_id=patient_id",
+            "--workers", "1"]  # fmt: skip
 SHORT = ["--max-steps", "6", "--training.workers", "0", "--training.save-every", "2"]
 
 
@@ -157,6 +177,18 @@ def cases(folder: Path) -> list[Case]:
         Case(
             "zero-shot",
             lambda o: ["zero-shot", run, *some, "--findings", str(folder / "findings.yaml"), "--out", str(o), *READ],
+            ("",), ".csv",
+        ),
+        Case("label", lambda o: ["label", records, "--findings", "english", "--out", str(o)], ("",), ".csv"),
+        Case(
+            "merge",
+            lambda o: ["merge", str(folder / "prepared"), str(folder / "prepared-others"), "--out", str(o), "--harmonize"],
+            ("records.csv", "merged.json", "audit.json"),
+        ),
+        Case(
+            "similar text",
+            lambda o: ["similar", "--text", "There is an effusion.", "--index", str(folder / "by-text.npy"), "--model",
+                       str(folder / "contrasted"), "--out", str(o)],
             ("",), ".csv",
         ),
     ]  # fmt: skip

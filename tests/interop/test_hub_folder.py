@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import mrm
-from mrm import cli
+from mrm import cli, runs
 from mrm.data import images
 from mrm.data.reports import Tokenizer
 from mrm.inference.predict import feature_function
@@ -229,6 +229,23 @@ def test_a_card_is_changed_in_its_own_file_and_timm_still_opens_the_folder(hub, 
     model_folder.change_card(out, lambda card: replace(card, thresholds={"effusion": 0.25}))
     assert mrm.load(out).card.thresholds == {"effusion": 0.25}
     assert (out / "config.json").read_bytes() == before
+
+
+def test_calibrating_and_testing_a_hub_folder_write_its_page_anew(phantoms, tmp_path):
+    """With the publisher's words and the name that it had, also when the folder has another name now."""
+    model = model_folder.save(tmp_path / "model", classifier_of(("effusion", "cardiomegaly")))
+    out = hub_folder.write_hub_folder(model, tmp_path / "chest", PUBLICATION).rename(tmp_path / "moved")
+    records, reading = phantoms / "records.csv", runs.Reading(workers=0)
+    runs.calibrate(out, records, reading=reading, outliers=False)
+    runs.evaluate(out, records, tmp_path / "test", reading, draws=20)
+    text, card = (out / "README.md").read_text(), mrm.load(out).card
+    assert text == model_card.model_card(mrm.load(out), export_folder.shareable(card), "chest", PUBLICATION)
+    assert f"| effusion | {card.thresholds['effusion']:.4g} |" in text
+    assert "It has not been tested" not in text
+    (out / "README.md").write_text(text + "Written by hand.\n")
+    with pytest.warns(UserWarning, match=r"README.md: is not as mrm .* wrote it, so it was left as it is"):
+        runs.calibrate(out, records, reading=reading, outliers=False)
+    assert (out / "README.md").read_text() == text + "Written by hand.\n"
 
 
 def test_the_digest_covers_the_decoders(tmp_path):

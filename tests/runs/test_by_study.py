@@ -77,6 +77,30 @@ def test_lateral_images_are_left_out_and_a_study_of_them_alone_is_named(model, r
     assert "a lateral image, which --views frontal leaves out" in lateral["error"]
 
 
+def test_an_image_that_states_no_view_counts_as_frontal_and_is_named(model, records, tmp_path):
+    """The first study has a lateral image and one of no view, the second two of no view, all others two frontal ones."""
+    given = Records.load(records, PROBED)
+    views = ["", "lateral", "", " ", *["PA"] * 44]
+    rows = [replace(r, view=view) for r, view in zip(given, views, strict=True)]
+    partly = replace(given, rows=rows).to_csv(tmp_path / "partly.csv")
+    reading = runs.Reading(workers=0, views="frontal")
+    three = "3 of 48 images state no view, so --views frontal took them for frontal"
+    with pytest.warns(UserWarning, match=three):
+        runs.predict(model, [partly], tmp_path / "images.csv", reading)
+    notes = [row["warning"] for row in rows_of(tmp_path / "images.csv")]
+    assert [n for n, note in enumerate(notes) if "states no view" in note] == [0, 2, 3]
+    with pytest.warns(UserWarning, match=three):
+        runs.predict(model, [partly], tmp_path / "studies.csv", replace(reading, by_study="mean"))
+    first, second, third, *_ = rows_of(tmp_path / "studies.csv")
+    assert first["warning"] == f"{rows[0].name} states no view, so --views frontal took it for frontal"
+    assert second["warning"].count("states no view") == 2
+    assert third["warning"] == ""
+    with pytest.warns(UserWarning, match=three):
+        assert runs.evaluate(model, partly, tmp_path / "test", reading, draws=50)["n"] == 47
+    runs.predict(model, [partly], tmp_path / "all.csv", replace(reading, views="all"))
+    assert {row["warning"] for row in rows_of(tmp_path / "all.csv")} == {""}
+
+
 def test_evaluate_and_calibrate_take_the_study_as_the_unit(model, records, logits, tmp_path):
     reading = runs.Reading(workers=0, by_study="mean", views="frontal")
     with pytest.warns(UserWarning, match="left out study s23"):

@@ -12,8 +12,9 @@ from mrm.data.records import Records
 from mrm.evaluation.predictions import read_predictions
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
-from mrm.runs import crossval_folds
-from mrm.runs.crossval_plan import CrossvalConfig
+from mrm.runs import crossval_folds, crossvalidating
+from mrm.runs.crossval_plan import CrossvalConfig, Fold
+from mrm.statistics.cross_validation import cross_validated_auroc
 from mrm.system.errors import ConfigError, OutputError, RecordError, RunError
 from tests.support.configs import MICRO
 from tests.support.html_pages import check_whole
@@ -199,6 +200,25 @@ def test_a_validation_part_without_both_labels_is_named_before_anything_is_train
     with pytest.raises(RecordError, match=r"repeat1-fold1: .*positives.*--folds"):
         runs.crossval(given)
     assert not list(tmp_path.glob("out/runs/*"))
+
+
+def test_a_class_that_a_fold_lacks_is_named_and_the_fold_does_not_count_for_it(model, phantoms, tmp_path):
+    """Effusion has no positive in the last third of the records, which are the third fold."""
+    file = labelled(
+        phantoms, tmp_path, lambda i, r: replace(r, patient=f"p{i}", labels=(float(i % 2 and i < 32), i % 3 // 2))
+    )
+    records, folds_RN = Records.load(file, CLASSES), np.repeat([0, 1, 2], 16)[None]
+    given = replace(config(model, phantoms, tmp_path / "out"), records=file)
+    with pytest.warns(
+        UserWarning,
+        match=r"records.csv: only one label value of effusion in repeat1-fold3; these folds do not count for it",
+    ):
+        crossvalidating.require_both_labels(given, [Fold(0, fold) for fold in range(3)], records, folds_RN)
+    scores_RNC = np.random.default_rng(0).random((1, 48, 2))
+    whole = cross_validated_auroc(records.labels_NC, scores_RNC, folds_RN, CLASSES)
+    two = cross_validated_auroc(records.labels_NC[:32], scores_RNC[:, :32], folds_RN[:, :32], CLASSES)
+    assert whole["effusion"].value == two["effusion"].value
+    assert whole["cardiomegaly"].value != two["cardiomegaly"].value
 
 
 def test_settings_of_a_file_override_the_recipe(model, phantoms, tmp_path):

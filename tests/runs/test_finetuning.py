@@ -1,5 +1,6 @@
 """Fine-tuning from an encoder: it learns, can be stopped, and refuses what it cannot learn from."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from mrm.runs import finetuning
 from mrm.system.errors import ConfigError, RecordError, RunError
 from mrm.targets.target import Multilabel
 from mrm.training.tasks import ClassifyTask
+from tests.support.commands import run_ranks
 from tests.support.configs import finetune_config
 from tests.support.run_files import sigterm_after, table, trace, weights
 
@@ -118,6 +120,34 @@ def test_lora_stopped_and_resumed_is_the_same_run_and_a_plain_model(phantoms, pr
     assert not torch.equal(model.state_dict()[tuned], start[tuned])
     keys = slice(48, 96)  # of the queries, keys and values of 48
     assert torch.equal(model.state_dict()[tuned][keys], start[tuned][keys])
+
+
+def test_lora_of_two_processes_equals_one(phantoms, pretrained_run, tmp_path):
+    """With dropout, drop path, an average of the weights and a query for each class: the same losses, gradients and weights."""
+    from mrm.models.config import LoraConfig
+
+    settings = {"tune": "lora", "lora": LoraConfig(2, dropout=0.5), "pooling": "class", "steps": 4, "validate_every": 2}
+    one, two = (
+        finetune_config(phantoms, pretrained_run, tmp_path / name, audit="names", log_every=1, **settings)
+        for name in ("one", "two")
+    )
+    runs.finetune(one)
+    (tmp_path / "two.yaml").write_text(recipes.to_yaml(two))
+    outputs = run_ranks([sys.executable, "-m", "mrm", "finetune", "--config", str(tmp_path / "two.yaml")], processes=2)
+    assert "--tune lora" in outputs[0]
+    for row, expected in zip(trace(two.out), trace(one.out), strict=True):
+        assert row["step"] == expected["step"]
+        assert float(row["labels"]) == pytest.approx(float(expected["labels"]), rel=1e-5)
+        assert float(row["gradient"]) == pytest.approx(float(expected["gradient"]), rel=1e-4)
+    for row, expected in zip(table(two.out / "validation.csv"), table(one.out / "validation.csv"), strict=True):
+        assert {k: float(v) for k, v in row.items()} == pytest.approx(
+            {k: float(v) for k, v in expected.items()}, abs=1e-3
+        )
+    start, trained = mrm.load(pretrained_run).state_dict(), weights(one.out)
+    for name, value in weights(two.out).items():
+        torch.testing.assert_close(value, trained[name], rtol=1e-3, atol=1e-5)
+    tuned = "encoder.blocks.0.attn.qkv.weight"
+    assert (trained[tuned] - start[tuned]).abs().max() > 1e-4  # far more than the ranks may differ by
 
 
 def test_a_refused_setting_leaves_no_run_behind(phantoms, pretrained_run, tmp_path):

@@ -10,7 +10,16 @@ import numpy as np
 
 from mrm.data.records import Record
 from mrm.evaluation.classifier_test import Scored
-from mrm.inference.studies import ONLY_LATERAL, Pool, Views, is_lateral, pooled, studies_of, study_key
+from mrm.inference.studies import (
+    ONLY_LATERAL,
+    Pool,
+    Views,
+    is_lateral,
+    note_unstated,
+    pooled,
+    studies_of,
+    study_key,
+)
 from mrm.system.errors import RunError
 from mrm.targets.target import Target
 
@@ -23,6 +32,8 @@ def of_studies(scores: Scored, pool: Pool | None, views: Views, target: Target) 
     unreadable. Raises RunError where nothing is left.
     """
     records = scores.records
+    for note in note_unstated([record.view for record in records], views):
+        warnings.warn(note, stacklevel=3)
     if pool is None:
         kept = [i for i, r in enumerate(records) if views == "all" or not is_lateral(r.view)]
         if len(kept) < len(records):

@@ -19,12 +19,24 @@ Views = Literal["all", "frontal"]
 
 # As tables write it, and as DICOM's ViewPosition does: LL and RL are lateral views, decubitus views are frontal
 LATERAL = re.compile(r"l|ll|rl|lat|.*lateral(?!.*decub).*", re.IGNORECASE)
+UNSTATED = "states no view, so --views frontal took it for frontal"
 ONLY_LATERAL = "only lateral images, which --views frontal leaves out"
 
 
 def is_lateral(view: str) -> bool:
     """Whether a view, as a table or the header of a file states it, is a lateral one; a view that is not stated is not."""
     return bool(LATERAL.fullmatch(view.strip()))
+
+
+def note_unstated(views: Sequence[str], keep: Views) -> list[str]:
+    """A sentence on images that state no view, where lateral ones are to be left out: they stay, whatever they show."""
+    unstated = sum(not view.strip() for view in views)
+    if keep == "all" or not unstated:
+        return []
+    return [
+        f"{unstated:,} of {len(views):,} images state no view, so --views frontal took them for frontal; look through them, or "
+        "state it in a column `view`"
+    ]
 
 
 def study_key(patient: str | None, study: str | None, name: str) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import yaml
+
 from mrm.interop.publication import Publication
 from mrm.models.card import Card, PastTest
+from mrm.system.errors import ConfigError
 
 TASKS = {"mrm": "image-feature-extraction", "classifier": "image-classification", "segmenter": "image-segmentation"}
 TAGS = ("radiology", "chest-x-ray", "medical", "mrm", "timm", "transformers")
@@ -29,6 +32,16 @@ def front_matter(card: Card, name: str, publication: Publication) -> str:
         eval_results=results or None,
     )
     return f"---\n{data.to_yaml()}\n---"
+
+
+def stated(readme: str) -> tuple[str, Publication] | None:
+    """The name and the publisher's words in a README.md with such YAML; None where it has none."""
+    try:
+        facts = yaml.safe_load(readme.split("---\n")[1])
+        words = facts.get("license"), tuple(facts.get("datasets") or ()), facts.get("base_model")
+        return facts["model_name"], Publication(*words)
+    except (AttributeError, ConfigError, LookupError, TypeError, yaml.YAMLError):
+        return None
 
 
 def _results(kind: str, test: PastTest) -> Iterator:

@@ -5,16 +5,20 @@ The folder is opened with timm and compared with the model before it gets its na
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import timm
 from safetensors.torch import save_file
 
 import mrm
-from mrm.interop.export_folder import Files, require_same, write_folder
+from mrm.interop.export_folder import Files, require_same, shareable, write_folder
+from mrm.interop.front_matter import stated
 from mrm.interop.model_card import model_card
 from mrm.interop.publication import Publication
-from mrm.models import hub_layout
+from mrm.models import hub_layout, model_folder
 from mrm.models.card import Card
 from mrm.models.model_folder import Model
 from mrm.system.errors import CheckpointError, first_line
@@ -22,9 +26,10 @@ from mrm.system.files import write_json, write_whole
 from mrm.system.permissions import restricted
 from mrm.targets import target_of
 
+README = "README.md"
 FILES = Files(
     "hub folder",
-    frozenset(("README.md", hub_layout.CONFIG, hub_layout.CARD, hub_layout.WEIGHTS)),
+    frozenset((README, hub_layout.CONFIG, hub_layout.CARD, hub_layout.WEIGHTS)),
     frozenset((hub_layout.DECODERS, "tokenizer.json")),
 )
 
@@ -42,7 +47,7 @@ def write_hub_folder(source: Path, out: Path, publication: Publication = Publica
             f"{source}: a hub folder, which transformers read as findings,", CheckpointError
         )
         _write_model(folder, model, card, publication)
-        write_whole(folder / "README.md", model_card(model, card, out.name, publication).encode())
+        write_whole(folder / README, model_card(model, card, out.name, publication).encode())
         if hub_layout.is_native(model):
             require_same(model, lambda: timm.create_model(f"local-dir:{folder}", pretrained=True), out)
 
@@ -63,6 +68,36 @@ def _write_model(folder: Path, model: Model, card: Card, publication: Publicatio
     write_json(folder / hub_layout.CARD, card.to_dict())
     if model.tokenizer is not None:
         write_whole(folder / "tokenizer.json", model.tokenizer.to_json().encode())
+
+
+@contextmanager
+def readme_kept_true(folder: Path) -> Iterator[None]:
+    """While the card of a model folder is changed; the README.md of a hub folder then says what the new card says.
+
+    One that is not as mrm wrote it for the old card, since somebody has changed it, stays as it is, with a warning.
+    """
+    readme = folder / README
+    if not (hub_layout.is_hub_folder(folder) and readme.is_file()):
+        yield
+        return
+    text = readme.read_text(encoding="utf-8", errors="replace")
+    publisher = stated(text)
+    own = publisher is not None and text == _readme(folder, *publisher)
+    yield
+    if publisher is not None and own:
+        write_whole(readme, _readme(folder, *publisher).encode())
+    else:
+        warnings.warn(
+            f"{readme}: is not as mrm {mrm.__version__} wrote it, so it was left as it is, and may say what no longer holds of "
+            "thresholds and tests; change it, or export the model again",
+            stacklevel=3,
+        )
+
+
+def _readme(folder: Path, name: str, publication: Publication) -> str:
+    """What the README.md of a hub folder has to say now."""
+    model = model_folder.load_as(folder, *model_folder.TRAINED)
+    return model_card(model, shareable(model.card), name, publication)
 
 
 def push(folder: Path, repository: str) -> str:

@@ -21,6 +21,7 @@ from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.evaluation.classifier_test import CALIBRATED_ON, Scored, labelled_records, overlaps
 from mrm.evaluation.repeats import repeats
 from mrm.inference import outliers
+from mrm.interop.hub_folder import readme_kept_true
 from mrm.models import model_folder
 from mrm.models.card import OutlierReference, SetCuts
 from mrm.models.classifier import Classifier
@@ -121,7 +122,7 @@ def _calibrated(
     summary |= {"n": len(scores.records), "overlap": leaks}
     summary |= {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
     reference = outlier_reference(network, scores, train, reading, known, seed) if outliers else None
-    with writing(folder):
+    with writing(folder), readme_kept_true(folder):
         note_calibrated(folder, prints)
         write_calibration(folder, fitted, reference, summary)
     return summary, reference

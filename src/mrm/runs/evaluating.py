@@ -30,6 +30,7 @@ from mrm.evaluation.repeats import repeats
 from mrm.evaluation.study_scores import of_studies
 from mrm.inference import outlines
 from mrm.inference.decisions import DecisionRules
+from mrm.interop.hub_folder import readme_kept_true
 from mrm.models import model_folder
 from mrm.models.card import OutlineThreshold
 from mrm.models.classifier import Classifier
@@ -163,7 +164,8 @@ def evaluate_findings(
         write_evaluation_page(*shown, located.page if located else None)
     else:
         write_numbers_page(*shown)
-    note_test(model, results)
+    with readme_kept_true(folder):
+        note_test(model, results)
     return results
 
 
@@ -224,7 +226,8 @@ def evaluate_masks(
         results["localisation"] = located.facts
     segmenter_test.write_results(out, results, tested, classes, patients)
     write_segmentation_page(out, results, report, shown, located.page if located else None)
-    segmenter_test.note_test(model, results)
+    with readme_kept_true(model_folder.find_model(model)):
+        segmenter_test.note_test(model, results)
     return results
 
 

@@ -17,7 +17,7 @@ from mrm.inference.dicom_objects import Origin
 from mrm.inference.predict import feature_shape, with_mirrored
 from mrm.inference.prediction_table import KNOWN, NOTES, finding_columns, finding_row
 from mrm.inference.predictor import Predictor
-from mrm.inference.studies import Pool
+from mrm.inference.studies import Pool, note_unstated
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.runs.dicom_delivery import Delivery, Reports
@@ -122,8 +122,18 @@ def reports_of(predictor: Predictor, model: Path, records: Records, reading: Rea
 def write_images(work: Work, rows: Iterator[Row], rules: DecisionRules) -> Path:
     """Write the table by image."""
     columns = {**KNOWN, **finding_columns(rules), **NOTES}
-    views = work.reading.views
-    return write_table(work.out, columns, (frontal_row(row, row.get(VIEW, ""), views) for row in rows), work.facts())
+    keep = work.reading.views
+    views: list[str] = []  # of the images that could be read
+
+    def shown() -> Iterator[Row]:
+        for row in rows:
+            view = row.get(VIEW, "")
+            views.extend([] if "error" in row else [view])
+            yield frontal_row(row, view, keep)
+
+    out = write_table(work.out, columns, shown(), work.facts())
+    warn_of(note_unstated(views, keep))
+    return out
 
 
 def other_unit(calibration: Mapping[str, Any], reading: Reading) -> list[str]:
@@ -151,6 +161,7 @@ def write_studies(
         warn_of([f"{alone:,} of {len(rows):,} images state no study, so each of these counts as a study of its own"])
     values_NK = np.stack(list(work.values()))
     views = [row.get(VIEW, "") for row in rows]
+    warn_of(note_unstated([row.get(VIEW, "") for row in rows if "error" not in row], work.reading.views))
     made = []
     for study, row in study_rows(rows, values_NK, views, rules, pool, work.reading.views):
         if reports and study.used and (reason := reports.of_study(row, study.used)):

@@ -9,7 +9,17 @@ import numpy as np
 
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.prediction_table import finding_columns, finding_row
-from mrm.inference.studies import ONLY_LATERAL, Pool, Study, Views, is_lateral, pooled, studies_of, study_key
+from mrm.inference.studies import (
+    ONLY_LATERAL,
+    UNSTATED,
+    Pool,
+    Study,
+    Views,
+    is_lateral,
+    pooled,
+    studies_of,
+    study_key,
+)
 from mrm.system.partial_results import Row
 
 WHOSE = ("patient_id", "study_id")
@@ -32,7 +42,9 @@ def study_rows(
         row: Row = {name: first[name] for name in WHOSE}
         row |= {"images": len(study.used), "used": _names(rows, study.used) or None}
         row["left_out"] = "; ".join(_left_out(rows, study)) or None
-        row["warning"] = "; ".join(dict.fromkeys(w for n in study.used if (w := rows[n].get("warning")))) or None
+        warned = dict.fromkeys(w for n in study.used if (w := rows[n].get("warning")))
+        guessed = [f"{rows[n]['path']} {UNSTATED}" for n in study.used if keep == "frontal" and not views[n].strip()]
+        row["warning"] = "; ".join([*warned, *guessed]) or None
         if study.used:
             values_K = pooled(values_NK[list(study.used)], len(rules.classes), pool)
             yield study, row | finding_row(rules, rules.decide(values_K[None]), 0)
@@ -42,8 +54,15 @@ def study_rows(
 
 
 def frontal_row(row: Row, view: str, keep: Views) -> Row:
-    """The row of an image in a table by image; of a lateral one that is left out, what is known and why."""
-    if keep == "all" or not is_lateral(view) or "error" in row:
+    """The row of an image in a table by image; of a lateral one that is left out, what is known and why.
+
+    One that states no view has a warning where laterals are left out.
+    """
+    if keep == "all" or "error" in row:
+        return row
+    if not view.strip():
+        return row | {"warning": "; ".join(filter(None, [row.get("warning"), UNSTATED]))}
+    if not is_lateral(view):
         return row
     known = {name: row.get(name) for name in (*WHOSE, "path")}
     return known | {"error": f"{row['path']}: a lateral image, which --views frontal leaves out"}
