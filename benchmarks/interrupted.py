@@ -100,9 +100,10 @@ def lay_out_search(folder: Path, base: recipes.PretrainConfig) -> None:
 
 def lay_out_merging(folder: Path) -> None:
     """Two prepared corpora of different names: the phantoms, and some others."""
-    phantom_files.write(folder / "others", 12, seed=1, size=64, workers=1)
-    for name, source in (("prepared", "phantoms"), ("prepared-others", "others")):
-        cli.main(["prepare", "custom", "--source", str(folder / source), "--out", str(folder / name), *PREPARED])
+    phantom_files.write(folder / "others", 40, seed=1, size=64, workers=1)
+    for name, source in (("prepared", folder / "phantoms"), ("prepared-others", folder / "others")):
+        places = ["--source", str(source), "--table", str(source / "records.csv"), "--out", str(folder / name)]
+        cli.main(["prepare", "custom", *places, *PREPARED])
     facts = json.loads((folder / "prepared-others" / "corpus.json").read_bytes())
     write_json(folder / "prepared-others" / "corpus.json", facts | {"corpus": "others"})
 
@@ -110,7 +111,7 @@ def lay_out_merging(folder: Path) -> None:
 FINDINGS = "findings: {effusion: {present: [There is an effusion.], absent: [There is no effusion.]}}\n"
 READ = ["--batch", "4", "--workers", "0"]
 FEW = [*READ, "--draws", "20"]
-PREPARED = ["--table", "records.csv", "--columns", "image_path=image_path,report_content=report_content,patient_id=patient_id",
+PREPARED = ["--columns", "image_path=image_path,report_content=report_content,patient_id=patient_id",
             "--workers", "1"]  # fmt: skip
 SHORT = ["--max-steps", "6", "--training.workers", "0", "--training.save-every", "2"]
 
@@ -183,7 +184,7 @@ def cases(folder: Path) -> list[Case]:
         Case(
             "merge",
             lambda o: ["merge", str(folder / "prepared"), str(folder / "prepared-others"), "--out", str(o), "--harmonize"],
-            ("records.csv", "merged.json", "audit.json"),
+            ("train.csv", "merged.json", "audit.json"),
         ),
         Case(
             "similar text",

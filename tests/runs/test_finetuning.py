@@ -122,6 +122,7 @@ def test_lora_stopped_and_resumed_is_the_same_run_and_a_plain_model(phantoms, pr
     assert torch.equal(model.state_dict()[tuned][keys], start[tuned][keys])
 
 
+@pytest.mark.slow
 def test_lora_of_two_processes_equals_one(phantoms, pretrained_run, tmp_path):
     """With dropout, drop path, an average of the weights and a query for each class: the same losses, gradients and weights."""
     from mrm.models.config import LoraConfig

@@ -20,6 +20,7 @@ from mrm.cli.shared_options import (
     ImageSize,
     Precision,
     Uncertain,
+    ViewClassifier,
     Views,
     Workers,
 )
@@ -40,6 +41,7 @@ def evaluate(
     crop_borders: CropBorders = False,
     by_study: ByStudy = None,
     views: Views = "all",
+    view_classifier: ViewClassifier = None,
     flip: Flip = False,
     by: tuple[str, ...] = (),
     split: str = "test",
@@ -85,9 +87,9 @@ def evaluate(
     """
     from mrm import runs
 
-    reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
+    how = images, batch, workers, precision, device, crop_borders, by_study, views, flip, view_classifier
     located = _boxes(boxes, agree, tolerance, level, method)
-    results = runs.evaluate(model, records, out, reading, draws, seed, split, slide, by, located)
+    results = runs.evaluate(model, records, out, runs.Reading(*how), draws, seed, split, slide, by, located)
     print(f"open {out / 'index.html'}")
     end(len(results.get("unreadable", ())))
 
@@ -120,6 +122,7 @@ def calibrate(
     crop_borders: CropBorders = False,
     by_study: ByStudy = None,
     views: Views = "all",
+    view_classifier: ViewClassifier = None,
     flip: Flip = False,
     sensitivity: float | None = None,
     specificity: float | None = None,
@@ -163,7 +166,9 @@ def calibrate(
     if youden and (sensitivity is not None or specificity is not None):
         raise RunError("give only one of --sensitivity, --specificity and --youden")
     goal = runs.Goal(sensitivity, specificity)
-    reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
+    reading = runs.Reading(
+        images, batch, workers, precision, device, crop_borders, by_study, views, flip, view_classifier
+    )
     runs.calibrate(model, val, goal, reading, train, known, outliers, seed, coverage)
     print(f"next: mrm evaluate {model} --records TEST.csv --out {model}/test")
 

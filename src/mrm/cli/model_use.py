@@ -17,6 +17,7 @@ from mrm.cli.shared_options import (
     Images,
     ImageSize,
     Precision,
+    ViewClassifier,
     Views,
     Workers,
 )
@@ -33,6 +34,7 @@ def predict(
     crop_borders: CropBorders = False,
     by_study: ByStudy = None,
     views: Views = "all",
+    view_classifier: ViewClassifier = None,
     flip: Flip = False,
     slide: bool = False,
     dicom_seg: bool = True,
@@ -64,8 +66,7 @@ def predict(
             colours), NAME.seg.dcm and masks.csv.
 
     Archives:
-        store: store the DICOM reports or Segmentations in the archive that the images come from, unless it has them; needs
-            the extras `archive` and `seg`.
+        store: store the DICOM reports or Segmentations in the images' archive, unless it has them; extras `archive`, `seg`.
         deidentified: write and store no DICOM object of an image that may name a person, in its tags or in text in its
             corners; the table says why.
 
@@ -80,8 +81,8 @@ def predict(
     from mrm import runs
 
     require_inputs(paths)
-    reading = runs.Reading(images, batch, workers, precision, device, crop_borders, by_study, views, flip)
-    written = runs.predict(model, paths, out, reading, slide, dicom_seg, dicom_sr, store, deidentified)
+    how = images, batch, workers, precision, device, crop_borders, by_study, views, flip, view_classifier
+    written = runs.predict(model, paths, out, runs.Reading(*how), slide, dicom_seg, dicom_sr, store, deidentified)
     say(f"wrote {written}")
     end(written.unreadable)
 

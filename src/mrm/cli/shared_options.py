@@ -52,6 +52,12 @@ Views = Annotated[
     Literal["all", "frontal"],
     Shared("Data", "frontal leaves lateral images out, as far as the table or the DICOM header states the view"),
 ]
+ViewClassifier = Annotated[
+    Path | None,
+    Shared(
+        "Data", "a file of `mrm views`: where no view is stated, it guesses which images are lateral (--views frontal)"
+    ),
+]
 Flip = Annotated[
     bool,
     Shared("Data", "average each image with its mirror image; off, because side matters"),

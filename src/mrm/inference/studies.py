@@ -19,6 +19,7 @@ Views = Literal["all", "frontal"]
 
 # As tables write it, and as DICOM's ViewPosition does: LL and RL are lateral views, decubitus views are frontal
 LATERAL = re.compile(r"l|ll|rl|lat|.*lateral(?!.*decub).*", re.IGNORECASE)
+GUESSED = "(guessed)"  # after a view that was guessed from the image
 UNSTATED = "states no view, so --views frontal took it for frontal"
 ONLY_LATERAL = "only lateral images, which --views frontal leaves out"
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mrm.runs.label_checks import check_labels
     from mrm.runs.label_samples import sample_labels
     from mrm.runs.labelling import label
+    from mrm.runs.learning_views import learn_views
     from mrm.runs.localising import Boxes
     from mrm.runs.merging import merge
     from mrm.runs.outlining import outline
@@ -69,6 +70,7 @@ __all__ = [
     "fill_in",
     "finetune",
     "label",
+    "learn_views",
     "merge",
     "outline",
     "pack",
@@ -112,6 +114,7 @@ __getattr__, __dir__ = lazy.exports(
         "fill_in": "mrm.runs.filling_in",
         "finetune": "mrm.runs.finetuning",
         "label": "mrm.runs.labelling",
+        "learn_views": "mrm.runs.learning_views",
         "merge": "mrm.runs.merging",
         "outline": "mrm.runs.outlining",
         "pack": "mrm.runs.packing",

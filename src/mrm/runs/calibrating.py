@@ -26,6 +26,7 @@ from mrm.models import model_folder
 from mrm.models.card import OutlierReference, SetCuts
 from mrm.models.classifier import Classifier
 from mrm.runs.evaluating import score
+from mrm.runs.learning_views import require_frontal
 from mrm.runs.output_lock import held_folder
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import warn_of
@@ -84,6 +85,7 @@ def calibrate(
     """
     if not 0 < coverage < 1:
         raise RunError(f"--coverage must be above 0 and below 1, not {coverage:g}")
+    require_frontal(reading)
     device = device_of(reading)
     network, folder = model_folder.load_as(model, Classifier).to(device), model_folder.find_model(model)
     target_of(network.card.architecture).require_independent(

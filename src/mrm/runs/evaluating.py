@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from mrm.pages.numbers import write_numbers_page
 from mrm.pages.segmentation import Case, write_segmentation_page
 from mrm.runs import localising
 from mrm.runs.encoder_facts import seen_by_first_encoder
+from mrm.runs.learning_views import require_frontal, with_guessed_views
 from mrm.runs.localising import Boxes, localisation_table
 from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import Reading, autocast, device_of, require_single_images, require_target
@@ -131,6 +133,7 @@ def evaluate_findings(
     Probabilities are calibrated by the model's temperatures. `by` names columns of the records for subgroups. With `boxes`
     heat maps are measured, too: `localisation.csv` and `marks.csv`.
     """
+    require_frontal(reading)
     device = device_of(reading)
     network, out = model_folder.load_as(model, Classifier).to(device), make_folder(Path(out))
     target = target_of(network.card.architecture)
@@ -177,8 +180,9 @@ def confusion_of(table: tuple[tuple[str, ...], np.ndarray] | None) -> dict[str, 
 def score(model: Classifier, records: Records, path: Path, reading: Reading) -> Scored:
     """Logits and features of the records, or of their studies, as `reading` says. Raises RunError if nothing is left."""
     options = reading.workers, reading.batch, reading.precision, reading.crop_borders, reading.flip
-    target = target_of(model.card.architecture)
-    return of_studies(scored(model, records, path, *options), reading.by_study, reading.views, target)
+    target, scores = target_of(model.card.architecture), scored(model, records, path, *options)
+    scores = replace(scores, records=with_guessed_views(scores.records, reading))
+    return of_studies(scores, reading.by_study, reading.views, target)
 
 
 @alone_in("out")

@@ -21,6 +21,7 @@ from mrm.inference.studies import Pool, note_unstated
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.runs.dicom_delivery import Delivery, Reports
+from mrm.runs.learning_views import digest_of, require_frontal, with_guessed_views
 from mrm.runs.output_lock import alone_in, alone_on
 from mrm.runs.reading_options import Reading, device_of, require_single_images, require_target
 from mrm.runs.run_folder import spare_inputs, warn_of
@@ -79,6 +80,7 @@ def predict_table(
     classes that cannot be columns, RecordError for paths and tables that cannot be used.
     """
     check_suffix(Path(out))
+    require_frontal(reading)
     predictor = Predictor(
         model_folder.load_as(model, Classifier).to(device_of(reading)),
         precision=reading.precision,
@@ -89,9 +91,9 @@ def predict_table(
     if processes().is_main_process:
         warn_of(uncertain_thresholds(predictor.model.card.calibration))
         warn_of(other_unit(predictor.model.card.calibration, reading))
-    records = records_at(paths, reading.images)
+    records = with_guessed_views(records_at(paths, reading.images), reading)
     spare_inputs(paths, records, [Path(out)])
-    options = {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip}
+    options = {"by_study": reading.by_study, "views": reading.views, "flip": reading.flip, "guess": digest_of(reading)}
     width = len(rules.classes) + feature_width(predictor) if reading.by_study else 0
     finding_columns(rules)  # refuses names of classes before the work
     delivery = Delivery(Path(dicom_sr) if dicom_sr else None, store, deidentified)

@@ -30,6 +30,7 @@ class Reading:
     by_study: Pool | None = None  # one answer for the images of a study: the mean or the largest of their logits
     views: Views = "all"  # "frontal" leaves lateral images out, as far as their view is stated
     flip: bool = False  # average each image with its mirror image, in which left and right change places
+    view_classifier: Path | None = None  # a file of `mrm views`, which guesses the view where none is stated
 
 
 def require_single_images(reading: Reading, model: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.prediction_table import finding_columns, finding_row
 from mrm.inference.studies import (
+    GUESSED,
     ONLY_LATERAL,
     UNSTATED,
     Pool,
@@ -65,7 +66,8 @@ def frontal_row(row: Row, view: str, keep: Views) -> Row:
     if not is_lateral(view):
         return row
     known = {name: row.get(name) for name in (*WHOSE, "path")}
-    return known | {"error": f"{row['path']}: a lateral image, which --views frontal leaves out"}
+    what = "taken for a lateral image by --view-classifier" if view.endswith(GUESSED) else "a lateral image"
+    return known | {"error": f"{row['path']}: {what}, which --views frontal leaves out"}
 
 
 def _names(rows: Sequence[Row], numbers: Sequence[int]) -> str:
