@@ -26,7 +26,7 @@ from mrm.models import model_folder
 from mrm.models.card import OutlierReference, SetCuts
 from mrm.models.classifier import Classifier
 from mrm.runs.evaluating import score
-from mrm.runs.learning_views import require_frontal
+from mrm.runs.guessed_views import require_frontal
 from mrm.runs.output_lock import held_folder
 from mrm.runs.reading_options import Reading, device_of
 from mrm.runs.run_folder import warn_of

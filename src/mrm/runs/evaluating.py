@@ -41,7 +41,7 @@ from mrm.pages.numbers import write_numbers_page
 from mrm.pages.segmentation import Case, write_segmentation_page
 from mrm.runs import localising
 from mrm.runs.encoder_facts import seen_by_first_encoder
-from mrm.runs.learning_views import require_frontal, with_guessed_views
+from mrm.runs.guessed_views import require_frontal, with_guessed_views
 from mrm.runs.localising import Boxes, localisation_table
 from mrm.runs.output_lock import alone_in
 from mrm.runs.reading_options import Reading, autocast, device_of, require_single_images, require_target

@@ -1,4 +1,4 @@
-"""Learning to tell lateral from frontal images: `mrm views`, and what `--view-classifier` does with it.
+"""Learning to tell lateral from frontal images: `mrm views` (see `mrm.runs.guessed_views` for what it is used for).
 
 Images whose view the table states are divided into folds by patient; each is judged by a classifier that has not seen its
 patient, which gives sensitivity and specificity with their intervals. The classifier that is written is fitted to all of them.
@@ -7,30 +7,21 @@ patient, which gives sensitivity and specificity with their intervals. The class
 # Shapes: N images, F values of HOG
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrm.data import images
-from mrm.data.reading_ahead import work_ahead
-from mrm.data.records import Record, Records
+from mrm.data.records import Records
 from mrm.evaluation import floors, view_classifier
-from mrm.evaluation.view_classifier import FOLDS, ViewClassifier
-from mrm.inference.studies import GUESSED, is_lateral
+from mrm.evaluation.view_classifier import FOLDS
+from mrm.inference.studies import is_lateral
 from mrm.runs.output_lock import alone_on
-from mrm.runs.reading_options import Reading
 from mrm.runs.run_folder import spare_inputs, warn_of
 from mrm.statistics.calibration import operating_point
-from mrm.system import hardware
-from mrm.system.errors import ImageError, RecordError, RunError
+from mrm.system.errors import RecordError
 from mrm.system.output_folder import writing
-from mrm.system.progress import Progress
 from mrm.system.text_table import ESTIMATE_HEAD, estimate_cells, text_table
-
-LATERAL, FRONTAL = f"lateral {GUESSED}", f"frontal {GUESSED}"
 
 
 @alone_on("out")
@@ -80,55 +71,3 @@ def require_views(records: Records, path: Path) -> None:
                 f"{path}: {count} patients have an image whose view is stated as {name}, and {FOLDS} are needed; state views in "
                 "a column `view` (PA, AP, lateral)"
             )
-
-
-# What is done with it ---------------------------------------------------------------------------------------
-
-
-def digest_of(reading: Reading) -> str | None:
-    """What changes with the view classifier of a command; None without one."""
-    if reading.view_classifier is None:
-        return None
-    return hashlib.blake2b(reading.view_classifier.read_bytes(), digest_size=8).hexdigest()
-
-
-def with_guessed_views(records: Records, reading: Reading) -> Records:
-    """The records, with a guess where neither they nor the header of their image state a view. Says how many there are.
-
-    Images in an archive are not guessed, since their headers state it. What cannot be read stays without a view. Raises
-    ConfigError for a file that is no view classifier.
-    """
-    if reading.view_classifier is None:
-        return records
-    classifier = view_classifier.load(reading.view_classifier)
-    asked = [n for n, record in enumerate(records) if not record.view.strip() and isinstance(record.image, Path)]
-    rows, guessed = list(records), []
-    workers = hardware.cores() - 1 if reading.workers is None else reading.workers
-    with Progress("guessing views", len(asked)) as progress:
-        views = work_ahead((records[n] for n in asked), lambda record: guess(classifier, record), workers)
-        for n, view in zip(asked, views, strict=True):
-            rows[n] = replace(rows[n], view=view)
-            guessed += [view] if view in (LATERAL, FRONTAL) else []
-            progress.add(1)
-    if guessed:
-        warn_of([
-            f"{len(guessed):,} of {len(records):,} images state no view; {reading.view_classifier} takes "
-            f"{guessed.count(LATERAL):,} of them for lateral, which are left out"
-        ])  # fmt: skip
-    return replace(records, rows=rows)
-
-
-def guess(classifier: ViewClassifier, record: Record) -> str:
-    """The view that a header states, else the one that the image looks like; empty where it cannot be read."""
-    try:
-        opened = images.open_image(record.image)
-        stated = images.identity(opened).get("view", "")
-        return stated or (LATERAL if classifier.is_lateral(opened) else FRONTAL)
-    except (ImageError, OSError):
-        return ""
-
-
-def require_frontal(reading: Reading) -> None:
-    """Raises RunError for a view classifier without a reason to guess views."""
-    if reading.view_classifier is not None and reading.views != "frontal":
-        raise RunError("--view-classifier guesses which images are lateral, to leave them out: add --views frontal")

@@ -21,7 +21,7 @@ from mrm.inference.studies import Pool, note_unstated
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.runs.dicom_delivery import Delivery, Reports
-from mrm.runs.learning_views import digest_of, require_frontal, with_guessed_views
+from mrm.runs.guessed_views import digest_of, require_frontal, with_guessed_views
 from mrm.runs.output_lock import alone_in, alone_on
 from mrm.runs.reading_options import Reading, device_of, require_single_images, require_target
 from mrm.runs.run_folder import spare_inputs, warn_of

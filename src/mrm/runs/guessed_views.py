@@ -1,0 +1,74 @@
+"""The view of images that state none: what `--view-classifier` does in predict, evaluate and calibrate."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mrm.data import images
+from mrm.data.reading_ahead import work_ahead
+from mrm.data.records import Record, Records
+from mrm.inference.studies import GUESSED
+from mrm.runs.reading_options import Reading
+from mrm.runs.run_folder import warn_of
+from mrm.system import hardware
+from mrm.system.errors import ImageError, RunError
+from mrm.system.progress import Progress
+
+if TYPE_CHECKING:
+    from mrm.evaluation.view_classifier import ViewClassifier
+
+LATERAL, FRONTAL = f"lateral {GUESSED}", f"frontal {GUESSED}"
+
+
+def digest_of(reading: Reading) -> str | None:
+    """What changes with the view classifier of a command; None without one."""
+    if reading.view_classifier is None:
+        return None
+    return hashlib.blake2b(reading.view_classifier.read_bytes(), digest_size=8).hexdigest()
+
+
+def with_guessed_views(records: Records, reading: Reading) -> Records:
+    """The records, with a guess where neither they nor the header of their image state a view. Says how many there are.
+
+    Images in an archive are not guessed, since their headers state it. What cannot be read stays without a view. Raises
+    ConfigError for a file that is no view classifier.
+    """
+    if reading.view_classifier is None:
+        return records
+    from mrm.evaluation import view_classifier  # which loads what only learning needs
+
+    classifier = view_classifier.load(reading.view_classifier)
+    asked = [n for n, record in enumerate(records) if not record.view.strip() and isinstance(record.image, Path)]
+    rows, guessed = list(records), []
+    workers = hardware.cores() - 1 if reading.workers is None else reading.workers
+    with Progress("guessing views", len(asked)) as progress:
+        views = work_ahead((records[n] for n in asked), lambda record: guess(classifier, record), workers)
+        for n, view in zip(asked, views, strict=True):
+            rows[n] = replace(rows[n], view=view)
+            guessed += [view] if view in (LATERAL, FRONTAL) else []
+            progress.add(1)
+    if guessed:
+        warn_of([
+            f"{len(guessed):,} of {len(records):,} images state no view; {reading.view_classifier} takes "
+            f"{guessed.count(LATERAL):,} of them for lateral, which are left out"
+        ])  # fmt: skip
+    return replace(records, rows=rows)
+
+
+def guess(classifier: ViewClassifier, record: Record) -> str:
+    """The view that a header states, else the one that the image looks like; empty where it cannot be read."""
+    try:
+        opened = images.open_image(record.image)
+        stated = images.identity(opened).get("view", "")
+        return stated or (LATERAL if classifier.is_lateral(opened) else FRONTAL)
+    except (ImageError, OSError):
+        return ""
+
+
+def require_frontal(reading: Reading) -> None:
+    """Raises RunError for a view classifier without a reason to guess views."""
+    if reading.view_classifier is not None and reading.views != "frontal":
+        raise RunError("--view-classifier guesses which images are lateral, to leave them out: add --views frontal")
