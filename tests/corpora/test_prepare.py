@@ -1,13 +1,11 @@
 """What `prepare` does for every corpus: folders, options, bad files, a full disk, several processes."""
 
 import errno
-import gzip
 import json
 import os
 import subprocess
 import sys
 import time
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from mrm import runs
 from mrm.audit import fingerprints
 from mrm.corpora import catalogue, description, inspection, prepare
 from mrm.corpora import preparing as corpus_preparing
-from mrm.corpora.contract import Options, Release, find_table, inside, read_table
+from mrm.corpora.contract import Options, Release, inside
 from mrm.data.folders import list_images
 from mrm.data.records import Record, Records
 from mrm.runs import preparing
@@ -318,12 +316,6 @@ def test_workers_end_with_a_command_that_is_killed(source, tmp_path):
     assert not [n for n in workers if Path(f"/proc/{n}").exists()]
 
 
-def test_two_columns_of_one_name_are_refused(tmp_path):
-    (tmp_path / "t.csv").write_text("Path,Effusion,Effusion,,\na,1,0,,\n")
-    with pytest.raises(RecordError, match="several columns are called Effusion"):
-        read_table(tmp_path / "t.csv", ("Path",))
-
-
 def test_an_output_that_is_a_file_is_named(source, tmp_path, use):
     use(release_of(source))
     (tmp_path / "out").write_text("")
@@ -331,33 +323,7 @@ def test_an_output_that_is_a_file_is_named(source, tmp_path, use):
         prepare("nih", source, tmp_path / "out")
 
 
-# ---- tables ------------------------------------------------------------------------------------------------
-
-
-def test_tables_are_read_plain_and_packed(tmp_path):
-    text = b'\xef\xbb\xbfname, label\na, 1 \n"b, c",0\n'
-    (tmp_path / "a.csv").write_bytes(text)
-    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text))
-    with zipfile.ZipFile(tmp_path / "c.csv.zip", "w") as archive:
-        archive.writestr("c.csv", text)
-    for name in ("a.csv", "b.csv", "c.csv"):
-        rows = read_table(find_table(tmp_path, name), ("name", "label"))
-        assert [(r["name"], r["label"], r.line) for r in rows] == [("a", "1", 2), ("b, c", "0", 3)]
-
-
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"\x1f\x8b" + b[5:], lambda b: b"text"])
-def test_a_damaged_archive_is_named(tmp_path, damage):
-    (tmp_path / "a.csv.gz").write_bytes(damage(gzip.compress(b"name,label\n" * 99)))
-    (tmp_path / "a.csv.zip").write_bytes(b"PK")
-    for name in ("a.csv.gz", "a.csv.zip"):
-        with pytest.raises(RecordError, match=r"damaged archive"):
-            read_table(tmp_path / name, ("name",))
-
-
-def test_bytes_that_are_not_utf8_are_read_as_windows_1252(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b"name,label\nM\xe9xico,1\n")
-    with pytest.warns(UserWarning, match=r"a\.csv: read as Windows-1252, separated by commas"):
-        assert read_table(tmp_path / "a.csv", ("name",))[0]["name"] == "México"
+# ---- paths -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["../a.png", "a/../../b", "/etc/passwd", "..", "C:/a.png", "a\\..\\..\\b"])

@@ -8,10 +8,11 @@ import pytest
 
 from mrm.audit.overlaps import audit
 from mrm.corpora import inspection, prepare, splits
-from mrm.corpora.contract import Release, read_table
+from mrm.corpora.contract import Release
 from mrm.corpora.options import Options
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
+from mrm.system.table_rows import read_table
 from tests.support.corpora.downloads import write_download
 from tests.support.corpora.official import read_with_images
 from tests.support.corpora.rsna import write_tree

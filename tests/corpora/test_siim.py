@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from mrm.corpora import mask_folders, prepare, splits
-from mrm.corpora.contract import Options, Release, file_stem, read_table
+from mrm.corpora.contract import Options, Release, file_stem
 from mrm.data import masks
 from mrm.data.masks import decode
 from mrm.system.errors import RecordError
+from mrm.system.table_rows import read_table
 from tests.support.corpora.official import read_with_images
 from tests.support.corpora.siim import HEIGHT, ID, WIDTH, write_tree
 from tests.support.dicom_files import write_dicom

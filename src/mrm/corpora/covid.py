@@ -24,10 +24,8 @@ from mrm.corpora.contract import (
     Exclusion,
     Options,
     Release,
-    Row,
     file_stem,
     inside,
-    read_table,
     unique_rows,
     without_label,
 )
@@ -36,6 +34,7 @@ from mrm.data.dividing import divide
 from mrm.data.folders import list_images
 from mrm.data.records import Record, Records, read_list
 from mrm.system.errors import RecordError
+from mrm.system.table_rows import Row, read_table
 
 COLUMNS = ("patientid", "finding", "view", "modality", "filename")
 TASKS = {"covid": "covid19", "viral": "viral"}  # name of the lists -> class

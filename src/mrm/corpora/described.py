@@ -15,7 +15,6 @@ from mrm.corpora.contract import (
     Exclusion,
     Options,
     Release,
-    Row,
     by_key,
     file_stem,
     image_key,
@@ -34,6 +33,7 @@ from mrm.data.records import Record, Records
 from mrm.data.report_languages import language_notes
 from mrm.data.sections import select_sections
 from mrm.system.errors import RecordError
+from mrm.system.table_rows import Row
 from mrm.system.text_files import read_text
 
 

@@ -9,12 +9,13 @@ from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
-from mrm.corpora.contract import Exclusion, Row, file_stem, find_table, inside, rows_of, unique_rows
+from mrm.corpora.contract import Exclusion, file_stem, inside, unique_rows
 from mrm.corpora.description import CorpusDescription, Labels, Table, alternatives, columns_of, reader
 from mrm.data.folders import list_images
 from mrm.system.errors import RecordError
 from mrm.system.json_tables import read_json_rows
 from mrm.system.table_form import Rows
+from mrm.system.table_rows import Row, find_table, rows_of
 from mrm.system.tables import read_rows
 from mrm.system.text_files import read_text
 

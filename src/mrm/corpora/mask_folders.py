@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrm.corpora.contract import UNREADABLE, Exclusion, Options, Row, file_stem
+from mrm.corpora.contract import UNREADABLE, Exclusion, Options, file_stem
 from mrm.data import images
 from mrm.data.boxes import Box
 from mrm.data.masks import decode
@@ -24,6 +24,7 @@ from mrm.data.patients import PATIENTS
 from mrm.data.records import Records
 from mrm.system.errors import ImageError, RecordError
 from mrm.system.files import write_csv, write_whole
+from mrm.system.table_rows import Row
 from mrm.system.worker_pool import SLOW, each
 
 FOLDERS = {"train": "training", "val": "validation", "test": "test"}  # split -> folder

@@ -16,22 +16,12 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from mrm.corpora.contract import (
-    ABSENT,
-    Exclusion,
-    Options,
-    Release,
-    Row,
-    find_table,
-    inside,
-    read_table,
-    unique_rows,
-    without_label,
-)
+from mrm.corpora.contract import ABSENT, Exclusion, Options, Release, inside, unique_rows, without_label
 from mrm.data.folders import list_images
 from mrm.data.records import Record, Records
 from mrm.data.sections import sections, select_sections
 from mrm.system.errors import RecordError
+from mrm.system.table_rows import Row, find_table, read_table
 from mrm.system.unpacking import ARCHIVE_ERRORS
 
 # The columns of mimic-cxr-2.0.0-chexpert.csv, in its order.

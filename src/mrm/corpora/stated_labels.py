@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
-from mrm.corpora.contract import Row
 from mrm.corpora.custom.values import declared, plain
 from mrm.corpora.description import Labels, reader_of_all
 from mrm.data.label_values import UNCERTAIN
 from mrm.system.errors import RecordError
+from mrm.system.table_rows import Row
 
 NAN = float("nan")
 WORDS = {"1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": UNCERTAIN, "-1.0": UNCERTAIN, "": NAN}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mrm.corpora.contract import Row, file_stem, rows_of
+from mrm.corpora.contract import file_stem
 from mrm.corpora.custom.archive import Archive
 from mrm.corpora.custom.columns import Taken, take
 from mrm.corpora.custom.description import Description, Table, asked
@@ -17,6 +17,7 @@ from mrm.data import dates
 from mrm.system.errors import RecordError
 from mrm.system.spreadsheet_cells import lost_digits
 from mrm.system.table_form import check_header
+from mrm.system.table_rows import Row, rows_of
 from mrm.system.tables import open_table, stated
 
 TABLES = (".csv", ".csv.gz", ".tsv", ".xlsx", ".xls", ".ods", ".parquet")
