@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from mrm.audit import site_key
-from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint, infer_origin, read_names
+from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint, read_names
 from mrm.audit.overlaps import KINDS, AuditReport, audit, audit_fingerprints, compare
 from mrm.data import images
+from mrm.data.patients import infer_origin
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError, UnreachableError
 from tests.support.image_files import radiograph

@@ -76,10 +76,7 @@ def test_the_file_says_how_an_image_is_prepared(exported):
     assert facts["temperatures"] == {"nodule": 2.5, "effusion": 1.0}
     assert facts["input"]["shape"] == ["batch", 64, 64]
     assert "the whole image resized to 64 x 64" in facts["input"]["resize"]
-    assert (
-        "in the middle of black"
-        in onnx_export.onnx_export.preparation(segmenter_of(CLASSES, "linear"))["input"]["resize"]
-    )
+    assert "in the middle of black" in onnx_export.preparation(segmenter_of(CLASSES, "linear"))["input"]["resize"]
 
 
 def test_a_file_that_disagrees_is_not_left_and_what_was_there_stays(classifier, tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def same(a, b) -> bool:
     a, b = ({**(x if isinstance(x, dict) else vars(x))} for x in (a, b))
     return a.keys() == b.keys() and all(
         torch.equal(torch.as_tensor(a[k]).nan_to_num(), torch.as_tensor(b[k]).nan_to_num())
-        if not isinstance(a[k], list)
+        if isinstance(a[k], (torch.Tensor, np.ndarray, float, int))
         else a[k] == b[k]
         for k in a
     )

@@ -204,6 +204,8 @@ def _with_namesake(reason: str, kind: type, settings: dict[str, Any]) -> str:
         return reason
     value: Any = settings
     for name in path.split("."):
+        if not isinstance(value, dict) or name not in value:  # a required setting that is missing
+            return reason
         value = value[name]
     for other in hints:
         if other != path and other.rpartition(".")[2] == path.rpartition(".")[2]:
