@@ -145,8 +145,8 @@ def _half_visible(config: PretrainConfig) -> PretrainConfig:
     return _model(config, keep=patches // 2)
 
 
-def _contrast(config: PretrainConfig) -> PretrainConfig:
-    return replace(config, model=replace(config.model, contrast_width=64), contrast_weight=0.3)
+def _contrast(config: PretrainConfig, weight: float = 0.3) -> PretrainConfig:
+    return replace(config, model=replace(config.model, contrast_width=64), contrast_weight=weight)
 
 
 def _features(config: PretrainConfig) -> PretrainConfig:
@@ -167,6 +167,7 @@ MAIN: dict[str, Change | None] = {
     "patches": lambda c: _model(c, report_sees="patches"),
     "words-90": lambda c: _words(c, mask=0.9),
     "contrast": _contrast,
+    "half-contrast": lambda c: _contrast(_half_visible(c), weight=1.0),
     "image-words": lambda c: replace(c, word_weights="image"),
     "fast": lambda c: replace(_model(c, tied_words=False), training=replace(c.training, lr=3 * c.training.lr)),
     "none": None,  # random weights
@@ -197,6 +198,7 @@ SAYS = {
     "patches": "both; words see patches",
     "words-90": "both; 90 % of words masked instead of 50 %",
     "contrast": "both, and contrast of images and reports",
+    "half-contrast": "both, and contrast as much as either; half of the patches visible",
     "image-words": "both; words weighted by what the image tells",
     "fast": "both; three times the learning rate, untied words",
     "none": "not pre-trained",
