@@ -7,7 +7,7 @@ from mrm.serve import log
 
 def test_what_exceeds_the_share_of_a_minute_is_counted_and_said_in_the_next(capsys, monkeypatch):
     now = [60.0]
-    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log, "monotonic", lambda: now[0])
     written = log.Log(lines_per_minute=3)
     for number in range(10):
         written.write(f"line {number}")

@@ -12,8 +12,8 @@ from mrm.system.progress import Progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    now = [100.0]  # for this module alone: event loops of other tests in this process keep the true time
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
     return now
 
 

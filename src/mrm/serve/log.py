@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 import traceback
+from time import monotonic
 
 LINES_PER_MINUTE = 30
 LIBRARIES = ("uvicorn", "asyncio")
@@ -21,7 +21,7 @@ class Log:
 
     def write(self, text: str) -> None:
         """Write a line, unless this minute has had its share."""
-        minute = int(time.monotonic() // 60)
+        minute = int(monotonic() // 60)
         if minute != self._minute:
             if self._left_out:
                 self._print(f"warning: {self._left_out:,} lines of the log were left out, since there were too many")

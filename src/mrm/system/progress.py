@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Iterator
+from time import monotonic
 from typing import TypeVar
 
 from mrm.system.durations import duration
@@ -30,7 +30,7 @@ class Progress:
 
     def __init__(self, what: str, total: int = 0) -> None:
         self.what, self.total, self.done = what, total, 0
-        self.start = self.updated = time.monotonic()
+        self.start = self.updated = monotonic()
         self.first: int | None = None  # the count at the first update; an earlier command may have done that much
         self.shown = 0  # the count that was shown last
         self.line_is_open = False
@@ -44,7 +44,7 @@ class Progress:
     def __call__(self, done: int, total: int) -> None:
         """Show that `done` of `total` are done, if that is news and an update is due."""
         self.done, self.total = done, total
-        now = time.monotonic()
+        now = monotonic()
         if self.first is None:
             self.first, self.start = done, now
         due = now - self.updated >= (REDRAW if sys.stderr.isatty() else LOG)
@@ -66,7 +66,7 @@ class Progress:
     def end(self) -> None:
         """End the line; shows how far the work came if it stopped early."""
         if self.done != self.shown:
-            self._show(time.monotonic(), ends=True)
+            self._show(monotonic(), ends=True)
         elif self.line_is_open:
             print(file=sys.stderr, flush=True)
         self.line_is_open = False
