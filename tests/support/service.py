@@ -56,7 +56,7 @@ def running(app, limits=None):
     listener = listen("127.0.0.1", 0)
     app.state.service.log.take_over()
     server = uvicorn.Server(server_config(app, limits or Limits()))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     until = time.monotonic() + 20
     while not server.started:
@@ -66,5 +66,6 @@ def running(app, limits=None):
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(60)
+        assert not thread.is_alive(), "the service does not end"
         listener.close()
