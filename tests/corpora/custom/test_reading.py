@@ -146,6 +146,13 @@ def test_columns_that_are_not_there_are_named(source, tmp_path, options, message
         prepare("custom", source, tmp_path / "out", options)
 
 
+def test_boxes_beside_the_records_are_no_second_table(source, tmp_path):
+    (source / "boxes.csv").write_text("image_path,class,x,y,width,height,reader,text\nnothing 1,mass,1,1,2,2,,\n")
+    corpus = prepare("custom", source, tmp_path / "out")
+    (source / "boxes.csv").unlink()
+    assert len(corpus.records) == len(prepare("custom", source, tmp_path / "without").records) > 0
+
+
 def test_a_table_of_another_kind_is_named(source, tmp_path):
     (source / "second.csv").write_text("a\n")
     with pytest.raises(RecordError, match=r"several tables \(export\.csv, second\.csv\)"):

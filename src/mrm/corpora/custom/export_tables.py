@@ -13,7 +13,7 @@ from mrm.corpora.custom.description import Description, Table, asked
 from mrm.corpora.custom.joining import Entry
 from mrm.corpora.custom.merging import Rows
 from mrm.corpora.options import KEYS, Options
-from mrm.data import dates
+from mrm.data import boxes, dates
 from mrm.system.errors import RecordError
 from mrm.system.spreadsheet_cells import lost_digits
 from mrm.system.table_form import check_header
@@ -54,6 +54,9 @@ def find_tables(source: Path, options: Options) -> tuple[list[Path], Description
 def _only_table(source: Path) -> Path | None:
     named = [p for p in sorted(source.iterdir()) if p.name.lower().endswith(TABLES)]
     tables = [p for p in named if not p.name.startswith((".", "~$"))]  # the latter: Excel's lock
+    tables = [
+        p for p in tables if p.name != boxes.FILE
+    ] or tables  # boxes beside the records, as `mrm phantoms` writes them
     if len(tables) > 1:
         names = ", ".join(p.name for p in tables)
         raise RecordError(f"{source}: several tables ({names}); choose those to use with --table FILE ...")
