@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on a CPU; open demo/index.html
 	$(BIN)/mrm demo --out demo
 
-test: .venv/tested  ## the test suite, about eight minutes on two quiet cores
+test: .venv/tested  ## the test suite, about ten minutes on two quiet cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: .venv/tested  ## also the tests that take minutes
