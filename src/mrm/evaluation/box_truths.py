@@ -16,6 +16,7 @@ import numpy as np
 
 from mrm.data.box_consensus import by_class, consensus, readers_of_an_image
 from mrm.data.box_files import RecordBoxes, boxes_of
+from mrm.data.boxes import Box
 from mrm.data.records import Records
 from mrm.evaluation.map_measures import sides
 from mrm.system.errors import RunError
@@ -73,7 +74,8 @@ def truths_of(path: Path, records: Records, agree: int | None = None) -> Truths:
             f"{path}: its boxes are of {', '.join(sorted(drawn))}, but the model has {', '.join(records.classes)}; name the "
             "classes in the file as the model does"
         )
-    classes = {name: _truths(named, records, name, needed) for name in records.classes}
+    drawn_on = {image: by_class(own) for image, own in named.boxes.items()}
+    classes = {name: _truths(drawn_on, records, name, needed) for name in records.classes}
     boxed = {name: own for name, own in classes.items() if any(truth.has_boxes for truth in own)}
     if not boxed:
         raise RunError(
@@ -82,11 +84,14 @@ def truths_of(path: Path, records: Records, agree: int | None = None) -> Truths:
     return Truths(boxed, needed, readers, [*_left_out(named, records, drawn), *_doubts(classes, needed, readers)])
 
 
-def _truths(named: RecordBoxes, records: Records, name: str, agree: int) -> list[Truth]:
+def _truths(
+    drawn_on: Mapping[str, Mapping[str, Sequence[Box]]], records: Records, name: str, agree: int
+) -> list[Truth]:
+    """The truth of one class in each record, from the boxes on each image by class."""
     labels_N = records.labels_NC[:, records.classes.index(name)]
     truths = []
     for record, label in zip(records, labels_N.tolist(), strict=True):
-        agreed, disputed = consensus(by_class(named.boxes.get(record.name, ())).get(name, ()), agree)
+        agreed, disputed = consensus(drawn_on.get(record.name, {}).get(name, ()), agree)
         truths.append(Truth(sides(agreed), sides(disputed), label))
     return truths
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -117,8 +118,12 @@ def hot(heat_HW: np.ndarray, level: float) -> np.ndarray:
     return (heat_HW >= level * peak) & (peak > 0)
 
 
+@lru_cache(1)
 def centre_prior(shape: tuple[int, ...]) -> np.ndarray:
-    """The map (H, W) float32 that knows nothing but the middle of the image: a Gaussian of a quarter of each side."""
+    """The map (H, W) float32 that knows nothing but the middle of the image: a Gaussian of a quarter of each side.
+
+    Kept for the other classes of the same image, so it must not be changed.
+    """
     height, width = shape
     down_H, across_W = (
         np.exp(-0.5 * ((np.arange(size) + 0.5 - size / 2) / (CENTRE_SPREAD * size)) ** 2) for size in (height, width)

@@ -162,7 +162,7 @@ def _require_one_split(config: BenchmarkConfig, cells: Sequence[Cell], listed: M
 def _attempt(config: BenchmarkConfig, cell: Cell, data: Path, models: Sequence[str], listed: Sequence[str]) -> None:
     """Fine-tune, test on the `listed` images, and note the result. An error is noted too, and must not keep the other cells from running."""
     folder, began = folder_of(config, cell), time.perf_counter()
-    for name in ("cell.json", "resamples.npy"):
+    for name in ("cell.json", "resamples.npz"):
         (folder / name).unlink(missing_ok=True)
     note: dict[str, Any] = {"model": cell.model, "entry": cell.entry.name, "seed": cell.seed}
     note |= {"listed": {"images": len(listed), "digest": splits.digest_of(listed, _PARTS)}}
