@@ -122,7 +122,6 @@ def cases(folder: Path) -> list[Case]:
     some = [str(path) for path in sorted((folder / "phantoms" / "images").iterdir())[:6]]
     model, tuned, run = str(folder / "model"), str(folder / "tuned"), str(folder / "pretrained")
     made = ("log.csv", "last/model.safetensors")
-    columns = "image_path=image_path,report_content=report_content,patient_id=patient_id"
     return [
         Case("predict", lambda o: ["predict", model, pictures, "--out", str(o), *READ], ("",), ".csv"),
         Case("embed", lambda o: ["embed", tuned, pictures, "--out", str(o), *READ], ("",), ".npy"),
@@ -133,8 +132,7 @@ def cases(folder: Path) -> list[Case]:
         Case("segment", lambda o: ["segment", "--config", str(folder / "segment.yaml"), "--out", str(o), *SHORT], made),
         Case(
             "prepare",
-            lambda o: ["prepare", "custom", "--source", str(folder / "phantoms"), "--out", str(o), "--table", records,
-                       "--columns", columns, "--workers", "1"],
+            lambda o: ["prepare", "custom", "--source", str(folder / "phantoms"), "--out", str(o), "--table", records, *PREPARED],
             ("records.csv", "training.csv", "audit.json"),
         ),
         Case("pack", lambda o: ["pack", records, "--out", str(o), "--size", "64", "--rows", "8", "--workers", "1"], ("shards.json",)),

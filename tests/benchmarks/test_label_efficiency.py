@@ -54,12 +54,8 @@ def test_three_arms_end_to_end_after_a_kill(study_modules, tmp_path, monkeypatch
     for measured, keys, arms, size in (
         (found["probe"], ("50", "100"), {"both", "contrast", "none", "pixels", "hog"}, (80, 40)),
         (found["probe-places"], ("50", "100"), {"both", "none"}, (80, 40)),
-        (
-            pairs,
-            ("reports",),
-            {"both", "contrast", "none"},
-            (80, 21),
-        ),  # 40 true and 40 shuffled reports, of the first 21 patients
+        # 40 true and 40 shuffled reports, of the first 21 patients
+        (pairs, ("reports",), {"both", "contrast", "none"}, (80, 21)),
     ):
         for key in keys:
             assert set(measured["means"][key]) == arms

@@ -141,18 +141,6 @@ def _tables(folder: Path) -> list[Kind]:
             archive.writestr(f"files/p10/p10000001/s{study}.txt", "FINDINGS: no effusion")
     runs = b"ImageId,EncodedPixels\nx,1 3 4 2\ny,-1\n"
 
-    def tarred(mode: Literal["w", "w:gz"], form: int = tarfile.GNU_FORMAT) -> bytes:
-        content = io.BytesIO()
-        with tarfile.open(fileobj=content, mode=mode, format=form) as archive:
-            for name in ("set/table.csv", f"set/{'ä' * 120}/table.csv"):
-                info = tarfile.TarInfo(name)
-                info.size = len(CSV)
-                archive.addfile(info, io.BytesIO(CSV))
-        return content.getvalue()
-
-    def unpack_all(path: Path) -> None:
-        unpack(path, path.with_name("unpacked"))
-
     def load(path: Path) -> None:
         Records.load(path, None, on_error="skip").labels_NC  # noqa: B018
 
@@ -190,7 +178,27 @@ def _tables(folder: Path) -> list[Kind]:
         Kind("reports.zip", [reports.getvalue()], lambda p: read_reports(p, p, {"50000001", "50000002"}), archive=True),
         Kind("report.xml", [XML], read_xml, text=True),
         Kind("config.yaml", [to_yaml(_recipe(folder)).encode()], lambda p: read_yaml(PretrainConfig, p), text=True),
-        Kind("set.zip", [zipped.getvalue(), reports.getvalue()], unpack_all, archive=True),
+        *_archives(zipped.getvalue(), reports.getvalue()),
+    ]
+
+
+def _archives(*zips: bytes) -> list[Kind]:
+    """Archives that `mrm prepare --download` unpacks."""
+
+    def tarred(mode: Literal["w", "w:gz"], form: int = tarfile.GNU_FORMAT) -> bytes:
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode=mode, format=form) as archive:
+            for name in ("set/table.csv", f"set/{'ä' * 120}/table.csv"):
+                info = tarfile.TarInfo(name)
+                info.size = len(CSV)
+                archive.addfile(info, io.BytesIO(CSV))
+        return content.getvalue()
+
+    def unpack_all(path: Path) -> None:
+        unpack(path, path.with_name("unpacked"))
+
+    return [
+        Kind("set.zip", [*zips], unpack_all, archive=True),
         Kind("set.tar", [tarred("w"), tarred("w", tarfile.PAX_FORMAT)], unpack_all),
         Kind("set.tar.gz", [tarred("w:gz")], unpack_all),
     ]

@@ -23,9 +23,7 @@ class Sample(NamedTuple):
     index: int  # type: ignore[assignment]  # hides a method of tuples
 
 
-Order = Callable[
-    [int, int, int], Iterator[Sample]
-]  # called with the seed, the length of an epoch, and the samples seen
+Order = Callable[[int, int, int], Iterator[Sample]]  # of the seed, the length of an epoch, and the samples seen
 
 
 def shuffled(seed: int, n: int, seen: int) -> Iterator[Sample]:
