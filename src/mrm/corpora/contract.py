@@ -17,7 +17,7 @@ from typing import Literal
 
 from mrm.corpora.options import Options
 from mrm.data.boxes import Box
-from mrm.data.folders import IMAGES
+from mrm.data.folders import image_key
 from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Records
 from mrm.system.errors import RecordError
@@ -103,12 +103,6 @@ def inside(source: Path, name: str, where: str) -> str:
     if plain == ".." or plain.startswith("../"):
         raise RecordError(f"{where}: the path {name!r} leads out of the source folder; correct the table")
     return plain
-
-
-def image_key(name: str) -> str:
-    """`train/p1/view1.JPG` -> `train/p1/view1`: the path of an image, whatever format it has been converted to."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in IMAGES else name
 
 
 def by_key(

@@ -17,7 +17,6 @@ from mrm.corpora.contract import (
     Release,
     by_key,
     file_stem,
-    image_key,
     inside,
     plain_age,
     unique_rows,
@@ -28,7 +27,7 @@ from mrm.corpora.mask_folders import run_lengths, write_folders
 from mrm.corpora.stated_labels import StatedLabels
 from mrm.data.box_cells import boxes_in
 from mrm.data.boxes import Box
-from mrm.data.folders import IMAGES, list_images
+from mrm.data.folders import IMAGES, image_key, list_images
 from mrm.data.records import Record, Records
 from mrm.data.report_languages import language_notes
 from mrm.data.sections import select_sections

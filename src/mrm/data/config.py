@@ -15,9 +15,8 @@ from mrm.system.errors import AugmentError, ConfigError, PackError, ReportError
 LARGEST_FILE = 1 << 30  # bytes of a file of packed images
 OnError = Literal["stop", "skip"]  # what happens at a record that cannot be used
 Resize = Literal["area", "bilinear", "bicubic"]  # how images get their size; see `mrm.data.images.resize`
-Greys = Literal[
-    "stored", "matched"
-]  # those of the file, or one distribution of them for all (`mrm.data.grey_matching`)
+Greys = Literal["stored", "matched"]  # those of the file, or one distribution for all (`mrm.data.grey_matching`)
+GREY_MEAN, GREY_STD = 0.4978, 0.2449  # of grey values from 0 to 1, over the published training radiographs
 
 
 def check_site_weights(weights: Mapping[str, Any]) -> None:

@@ -32,6 +32,12 @@ OTHER_SUFFIXES = (  # of files that are no images; DICOM often has no suffix or 
 )
 
 
+def image_key(name: str) -> str:
+    """`train/p1/view1.JPG` -> `train/p1/view1`: the path of an image, whatever format it has been converted to."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in IMAGES else name
+
+
 def is_system_file(path: PurePath) -> bool:
     """Whether a file is one that a system or a program left in the folder, such as Thumbs.db, DICOMDIR or ._scan.dcm."""
     *folders, name = path.parts

@@ -12,9 +12,10 @@ from statistics import NormalDist
 import cv2
 import numpy as np
 
-MEAN, DEVIATION = 0.4978, 0.2449  # of the published training radiographs, in shares of the grey scale
+from mrm.data.config import GREY_MEAN, GREY_STD
+
 _GREYS = np.arange(256) / 255
-_SHARES = np.array([NormalDist(MEAN, DEVIATION).cdf(grey) for grey in _GREYS])
+_SHARES = np.array([NormalDist(GREY_MEAN, GREY_STD).cdf(grey) for grey in _GREYS])
 REFERENCE = (_SHARES - _SHARES[0]) / (_SHARES[-1] - _SHARES[0])  # share of pixels that are darker than each grey
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mrm.data.images import Box as View
+from mrm.data.borders import Box as View
 from mrm.evaluation.box_truths import Truth, Truths
 from mrm.evaluation.map_measures import Measured, centre_prior, contain, hot, measure, parts_of
 from mrm.inference.heat_maps import spread

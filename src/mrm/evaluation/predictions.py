@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,23 +88,14 @@ class ImageDice:
 
 def read_dice(path: Path) -> dict[str, ImageDice]:
     """The Dice of every class in an `images.csv`. Raises RecordError for another table."""
-    header, lines = read_csv_rows(path)
-    needed = ("name", "class", "patient_id", "predicted", "true", "dice")
-    if any(column not in header for column in needed):
-        raise RecordError(f"{path}: not an images.csv of `mrm evaluate`; its columns are {', '.join(header)}")
-    at = {column: header.index(column) for column in needed}
     by_class: dict[str, list[tuple[str, str, float, float]]] = {}
-    for number, row in lines:
-        if len(row) != len(header):
-            raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
-        name = row[at["name"]]
-        predicted, true, dice = (_number(row[at[c]], path, number, name) for c in ("predicted", "true", "dice"))
+    for number, row in _rows_of_images(path, ("name", "class", "patient_id", "predicted", "true", "dice")):
+        name = row["name"]
+        predicted, true, dice = (_number(row[c], path, number, name) for c in ("predicted", "true", "dice"))
         if dice < 0 or dice > 1 or (true > 0) == math.isnan(dice):
-            raise RecordError(
-                f"{path}: line {number}: {name}: Dice {row[at['dice']] or 'empty'} with {true:g} true pixels"
-            )
+            raise RecordError(f"{path}: line {number}: {name}: Dice {row['dice'] or 'empty'} with {true:g} true pixels")
         published = dice if true > 0 else float(predicted == 0)
-        by_class.setdefault(row[at["class"]], []).append((name, stated(row[at["patient_id"]]), dice, published))
+        by_class.setdefault(row["class"], []).append((name, stated(row["patient_id"]), dice, published))
     found = {}
     for label, rows in by_class.items():
         names, patients = [row[0] for row in rows], [row[1] for row in rows]
@@ -115,21 +106,27 @@ def read_dice(path: Path) -> dict[str, ImageDice]:
 
 def read_counts(path: Path) -> dict[str, PixelCounts]:
     """The pixel counts of every class in an `images.csv`, in the order of its images. Raises RecordError for another table."""
-    header, lines = read_csv_rows(path)
-    needed = ("name", "class", "intersection", "predicted", "true", "pixels")
-    if any(column not in header for column in needed):
-        raise RecordError(f"{path}: not an images.csv of `mrm evaluate`; its columns are {', '.join(header)}")
-    at = {column: header.index(column) for column in needed}
+    counted = ("intersection", "predicted", "true", "pixels")
     by_class: dict[str, list[list[float]]] = {}
-    for number, row in lines:
-        if len(row) != len(header):
-            raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
-        counts = [_number(row[at[column]], path, number, row[at["name"]]) for column in needed[2:]]
-        by_class.setdefault(row[at["class"]], []).append(counts)
+    for number, row in _rows_of_images(path, ("name", "class", *counted)):
+        counts = [_number(row[column], path, number, row["name"]) for column in counted]
+        by_class.setdefault(row["class"], []).append(counts)
     try:
         return {label: PixelCounts(*np.array(rows).T) for label, rows in by_class.items()}
     except ValueError as error:
         raise RecordError(f"{path}: {error}") from error
+
+
+def _rows_of_images(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The number of each line of an `images.csv`, and its cells of these columns. Raises RecordError for another table."""
+    header, lines = read_csv_rows(path)
+    if any(column not in header for column in columns):
+        raise RecordError(f"{path}: not an images.csv of `mrm evaluate`; its columns are {', '.join(header)}")
+    at = {column: header.index(column) for column in columns}
+    for number, row in lines:
+        if len(row) != len(header):
+            raise RecordError(f"{path}: line {number}: {len(row)} fields, the header has {len(header)}")
+        yield number, {column: row[place] for column, place in at.items()}
 
 
 # Two sets of predictions of the same records -----------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mrm.data.config import GREY_MEAN, GREY_STD
 from mrm.data.reports import Tokenizer
 from mrm.models import encoder
 from mrm.models.card import Card
@@ -24,8 +25,8 @@ class BareEncoderConfig:
     encoder: str
     encoder_options: dict[str, Any] = field(default_factory=dict)
     image_size: int = 224
-    mean: Levels = 0.4978
-    std: Levels = 0.2449
+    mean: Levels = GREY_MEAN
+    std: Levels = GREY_STD
     norm_mean: bool = False  # the last norm is that of the mean of the patches (timm's `fc_norm`), not of each patch
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mrm.data.config import Greys, Resize
+from mrm.data.config import GREY_MEAN, GREY_STD, Greys, Resize
 from mrm.data.reports import Tokenizer
 from mrm.models import encoder
 from mrm.models.card import Card
@@ -29,8 +29,8 @@ class ClassifierConfig:
     encoder: str = "vit_base_patch16_224"
     encoder_options: dict[str, Any] = field(default_factory=dict)
     image_size: int = 224
-    mean: Levels = 0.4978
-    std: Levels = 0.2449
+    mean: Levels = GREY_MEAN
+    std: Levels = GREY_STD
     drop_path: float = 0.1
     pooling: Pooling = "mean"  # of the patch features
     view: Literal["whole", "centre"] = "whole"  # of a radiograph that is not square; the published test cut its sides

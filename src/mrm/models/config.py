@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mrm.data.config import GREY_MEAN, GREY_STD
 from mrm.models.limits import check_encoder, check_fields
 from mrm.system.errors import ConfigError
 
@@ -45,8 +46,8 @@ class ModelConfig:
     start: Literal["xavier", "normal"] = "xavier"  # of the report decoder's layers: as published, or as in BERT
     contrast_width: int = 0  # of the vectors that contrast images and reports; 0 leaves them out
     feature_blocks: int = 0  # last blocks of the averaged encoder whose mean features are predicted; 0 leaves it out
-    mean: float = 0.4978  # of grey values from 0 to 1, over the training radiographs
-    std: float = 0.2449  # of grey values from 0 to 1, over the training radiographs
+    mean: float = GREY_MEAN  # of grey values from 0 to 1, over the training radiographs
+    std: float = GREY_STD  # of grey values from 0 to 1, over the training radiographs
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -32,6 +32,7 @@ from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 
 from mrm.data import images
+from mrm.data.config import GREY_MEAN, GREY_STD
 from mrm.data.masks import fit
 from mrm.data.reports import Tokenizer
 from mrm.models import encoder
@@ -52,8 +53,8 @@ class SegmenterConfig:
     encoder: str = "vit_base_patch16_224"
     encoder_options: dict[str, Any] = field(default_factory=dict)
     image_size: tuple[int, int] = (512, 512)  # height, width; multiples of the patch
-    mean: Levels = 0.4978
-    std: Levels = 0.2449
+    mean: Levels = GREY_MEAN
+    std: Levels = GREY_STD
     blocks: tuple[int, ...] = ()  # features are taken after these four, counted from 1; none = at SHARES of the depth
     head: Literal["upernet", "dpt", "linear"] = "upernet"
     channels: int = 768  # of the decoder

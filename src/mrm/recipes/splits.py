@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from pathlib import PurePosixPath
 
-from mrm.data.folders import IMAGES
+from mrm.data.folders import image_key
 from mrm.system.errors import ConfigError
 from mrm.system.yaml_files import from_yaml
 
@@ -68,9 +68,7 @@ def identify(names: Sequence[str], corpus: str) -> str:
 
 def key_of(name: str, parts: int = 1) -> str:
     """What identifies an image: the last parts of its path, without the suffix of an image."""
-    last = PurePosixPath(name.replace("\\", "/")).parts[-parts:]
-    stem, dot, suffix = last[-1].rpartition(".")
-    return "/".join((*last[:-1], stem if dot and f".{suffix.lower()}" in IMAGES else last[-1]))
+    return image_key("/".join(PurePosixPath(name.replace("\\", "/")).parts[-parts:]))
 
 
 def digest_of(names: Iterable[str], parts: int = 1) -> str:
