@@ -1,11 +1,13 @@
 """Small changes to the code, one at a time, and whether a test notices each: a comparison, a sign, a constant, a result.
 
     python -m tests.support.mutants --changes 60 [--seed 0] [--packages NAME ...] [--seconds 3600]    # `make mutants`
+    python -m tests.support.mutants --packages metrics --tests tests/statistics --longest 20          # a first look
 
 The changes are those of cosmic-ray's operators, and a result turned into None, in the packages that `pyproject.toml` lists
 under `tool.mutants`; a package is sampled by the seed. For each change, the tests that run its line are run in a copy of this
-checkout, nearest first, until one fails. Which tests run a line is measured once, with all tests, and kept in `.mutants/` with
-the outcomes, so that the command goes on where it was stopped. Changes without effect are named in
+checkout, nearest first, until one fails. Which tests run a line is measured once for each folder of tests, and kept in
+`.mutants/` with the outcomes, so that the command goes on where it was stopped: what the nearest folders did not notice in a
+first look is tried against all tests in the next. Changes without effect are named in
 `tests/support/mutants_without_effect.yaml`, each with the reason.
 """
 
@@ -32,7 +34,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tests.support.mutant_sites import Change, mutated, sample
-from tests.support.mutant_tests import LineTests, measure
+from tests.support.mutant_tests import LineTests, measure, parts
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / ".mutants"  # coverage and outcomes
@@ -256,6 +258,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--packages", nargs="*", default=None)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start no change after this time")
+    parser.add_argument(
+        "--tests", nargs="*", default=parts(ROOT), help="folders of tests, such as tests/audit; else all"
+    )
+    parser.add_argument("--longest", type=float, default=60.0, help="seconds of tests that are run for a change")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
         "--keep-coverage", action="store_true", help="though the code has changed since it was measured"
@@ -265,7 +271,9 @@ def main() -> None:
     until = time.monotonic() + options.seconds
     FOLDER.mkdir(exist_ok=True)
     chosen = {n: files for n, files in packages().items() if not options.packages or n in options.packages}
-    lines = measure(ROOT, FOLDER, options.workers, options.keep_coverage)
+    if unknown := set(options.tests) - set(parts(ROOT)):
+        parser.error(f"unknown tests {', '.join(sorted(unknown))}; choose from {', '.join(parts(ROOT))}")
+    lines = measure(ROOT, FOLDER, options.tests, options.workers, options.keep_coverage, options.longest)
     tasks = [
         (package, change)
         for package, files in chosen.items()
