@@ -9,6 +9,7 @@ pytest.importorskip("cosmic_ray", reason="the extra `mutants` is not installed")
 
 from tests.support import mutants
 from tests.support.mutant_sites import Change, mutated, sample
+from tests.support.mutant_tests import LineTests, parts, spans
 
 TEXT = '''
 def area(width: int | None, height: int = 3) -> int | None:
@@ -67,3 +68,81 @@ def test_the_list_of_packages_names_files_and_each_change_without_effect_has_a_r
         assert len(each["reason"]) > 20
         if "file" in each:
             assert each["before"] in Path(mutants.ROOT, each["file"]).read_text()
+
+
+LINES = '''LIMIT = 3
+
+
+@cache
+def first(
+    limit: int = LIMIT,
+) -> int:
+    """Words."""
+    if limit > 1:
+        return sum([
+            limit,
+            1,
+        ])
+    return 0
+
+
+@dataclass
+class Second:
+    size: int = 4
+
+    def area(self) -> int:
+        return self.size
+'''
+
+
+@pytest.mark.parametrize(
+    ("line", "places"),
+    [
+        (1, [(1, 22)]),  # run by import: the tests of the whole file
+        (4, [(8, 14), (1, 22)]),  # a decorator, a default: of what the function does
+        (6, [(8, 14), (1, 22)]),
+        (9, [(9, 9), (9, 9), (8, 14)]),  # of `if`, the condition alone
+        (12, [(12, 12), (10, 13), (8, 14)]),  # a part of a longer statement
+        (14, [(14, 14), (14, 14), (8, 14)]),
+        (19, [(1, 22)]),  # a field of a class
+        (22, [(22, 22), (22, 22), (22, 22)]),
+    ],
+)
+def test_a_line_has_the_tests_of_its_statement_and_one_run_by_import_those_of_its_function_or_file(line, places):
+    assert [tuple(span) for span in spans(LINES, line)] == places
+
+
+def test_the_tests_of_a_line_are_those_that_ran_it_nearest_first(tmp_path):
+    from coverage import CoverageData
+
+    (tmp_path / "src/mrm/audit").mkdir(parents=True)
+    (tmp_path / "src/mrm/audit/sets.py").write_text(LINES)
+    near, far, failed = (
+        "tests/audit/test_sets.py::test_a",
+        "tests/runs/test_b.py::test_b",
+        "tests/audit/test_sets.py::test_c",
+    )
+    files = []
+    for number, lines in enumerate([{near: [9, 14], failed: [9]}, {far: [9, 10, 11, 12], "": [1, 19]}]):
+        data = CoverageData(str(tmp_path / f"lines{number}"))
+        for context, run in lines.items():
+            data.set_context(f"{context}|run" if context else "")
+            data.add_lines({str(tmp_path / "src/mrm/audit/sets.py"): run})
+        data.write()
+        files.append(tmp_path / f"lines{number}")
+    tests = LineTests(files, {near: 2.0, far: 1.0}, tmp_path, longest=60)
+    assert tests.of("src/mrm/audit/sets.py", 9) == ([near, far], 0, 3.0)
+    assert tests.of("src/mrm/audit/sets.py", 13) == ([far], 0, 1.0)  # a bracket of the statement that only `far` runs
+    assert tests.of("src/mrm/audit/sets.py", 14) == ([near], 0, 2.0)
+    assert tests.of("src/mrm/audit/sets.py", 1) == ([near, far], 0, 3.0)
+    assert tests.of("src/mrm/audit/sets.py", 22) == ([], 0, 0.0)
+    assert LineTests(files, {near: 2.0, far: 1.0}, tmp_path, longest=2.5).of("src/mrm/audit/sets.py", 9)[:2] == (
+        [near],
+        1,
+    )
+
+
+def test_the_parts_of_the_tests_are_their_folders_and_the_files_beside_them():
+    names = parts(mutants.ROOT)
+    assert {"tests/audit", "tests/mutants", "tests/test_order.py"} <= set(names)
+    assert not {"tests/support", "tests/conftest.py"} & set(names)

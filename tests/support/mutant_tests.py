@@ -1,4 +1,4 @@
-"""Which tests run a line, and how long they take: measured by coverage and its contexts, a folder of tests at a time."""
+"""Which tests run a line, and how long they take: measured by coverage and its contexts, a part of the tests at a time."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def measure(root: Path, folder: Path, chosen: list[str], workers: int, keep: boo
     seconds: dict[str, float] = {}
     files = []
     for part in chosen:
-        place = folder / "coverage" / Path(part).stem
+        place = folder / "coverage" / part.removeprefix("tests/").replace("/", ".")
         note, data, times = place / "code.json", place / "lines", place / "seconds.json"
         code = _code(root, part)
         if not (note.is_file() and (keep or json.loads(note.read_text()) == code)):

@@ -271,8 +271,8 @@ def main() -> None:
     until = time.monotonic() + options.seconds
     FOLDER.mkdir(exist_ok=True)
     chosen = {n: files for n, files in packages().items() if not options.packages or n in options.packages}
-    if unknown := set(options.tests) - set(parts(ROOT)):
-        parser.error(f"unknown tests {', '.join(sorted(unknown))}; choose from {', '.join(parts(ROOT))}")
+    if absent := [name for name in options.tests if not (ROOT / name).exists()]:
+        parser.error(f"no tests {', '.join(absent)}; expected folders or files such as {', '.join(parts(ROOT)[:3])}")
     lines = measure(ROOT, FOLDER, options.tests, options.workers, options.keep_coverage, options.longest)
     tasks = [
         (package, change)
