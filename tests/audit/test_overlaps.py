@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mrm.audit import site_key
 from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint, read_names
-from mrm.audit.overlaps import KINDS, AuditReport, audit, audit_fingerprints, compare
+from mrm.audit.overlaps import KINDS, AuditReport, audit, audit_fingerprints, compare, repeats
 from mrm.data import images
 from mrm.data.patients import infer_origin
 from mrm.data.records import Record, Records
@@ -200,6 +202,96 @@ def test_unknown_kinds_are_refused():
         audit_fingerprints({}, kinds=["picure"])
     same = listed("x", patient="1")
     assert kinds(audit({"a": same, "b": same}, kinds=["file"], images=False).overlaps) == {"file": 1}
+
+
+# ---- by hand -----------------------------------------------------------------------------------------------
+
+HASHES = np.random.default_rng(0).integers(1, 2**64, (3, 4), dtype=np.uint64)  # of three images that look nothing alike
+NEAR = 2  # bits between images that look alike here
+
+
+def hashed(*seen: int, patients: list[int] | None = None, names: list[str] | None = None) -> Fingerprints:
+    """Records of images by their numbers: 10 k, 10 k + 1 and 10 k + 2 look alike, the last as the first but for one bit.
+
+    An image of number 0 was not read, and one of number 90 is blank.
+    """
+    named = fingerprint(listed(*(names or [f"{id(seen)}/{n}.png" for n in range(len(seen))])), images=False)
+    perceptual = np.zeros((len(seen), 2, 4), np.uint64)
+    for place, number in enumerate(seen):
+        if 0 < number < 90:
+            perceptual[place] = HASHES[number // 10 - 1]
+            perceptual[place, :, 0] ^= np.uint64(number % 10 == 2)
+    known = np.array(patients or [0] * len(seen), np.uint64)
+    return replace(named, exact=np.array(seen, np.uint64), perceptual=perceptual, patients=known, studies=known)
+
+
+def similar(first: Fingerprints, second: Fingerprints) -> tuple[int, tuple[int, int]]:
+    """Count and records of the overlap by similar images."""
+    (overlap,) = compare(first, second, kinds=["similar image"], threshold=NEAR)
+    return overlap.count, overlap.records
+
+
+def test_records_whose_images_are_the_same_take_no_part_in_similar_ones():
+    """10 is in both sets, so that of the first set 20 alone is involved in an image that only looks alike, 21."""
+    assert similar(hashed(10, 20), hashed(10, 21)) == (1, (1, 1))
+    assert similar(hashed(10, 20, 20), hashed(10, 21, 22, 22)) == (2, (2, 3))
+    assert similar(hashed(10), hashed(10, 11)) == (1, (1, 1))  # the same image and another that looks like it
+    assert compare(hashed(10), hashed(10, 20, 90, 0), kinds=["similar image"], threshold=NEAR) == []
+
+
+def test_all_images_of_one_look_are_chained_and_each_pair_is_named_once():
+    (overlap,) = repeats(hashed(10, 11, 13), "set", threshold=NEAR)  # three files of one hash, the first there is
+    assert (overlap.kind, overlap.count, overlap.records) == ("similar image", 2, (3, 3))
+    (overlap,) = repeats(hashed(12, 30, 10), "set", threshold=NEAR)
+    assert (overlap.count, overlap.records) == (1, (2, 2))
+
+
+def test_examples_are_the_nearest_and_as_many_as_asked_for():
+    first = hashed(10, 20, names=["a", "b"])
+    second = hashed(12, 21, names=["c", "d"])  # one bit apart, and none
+    for examples, expected in ((1, (("b", "d"),)), (2, (("b", "d"), ("a", "c")))):
+        (overlap,) = compare(first, second, threshold=NEAR, examples=examples)
+        assert overlap.examples == expected
+    (overlap,) = repeats(hashed(10, 11, 13, names=["a", "b", "c"]), "set", threshold=NEAR, examples=1)
+    assert overlap.examples == (("a", "b"),)
+
+
+def test_what_is_unknown_is_not_the_same_within_a_set_either():
+    assert repeats(hashed(0, 0, 90, 90 + 1), "set", threshold=NEAR) == []
+    (overlap,) = repeats(hashed(0, 0, 0, patients=[5, 0, 5]), "set", threshold=NEAR)
+    assert (overlap.kind, overlap.count, overlap.records) == ("patient", 1, (2, 2))
+    assert str(repeats(hashed(10, 10), "set", threshold=NEAR)[0]) == "set: 2 records share an image with another record"
+
+
+SETS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 10, 11, 12, 20, 21, 30, 90]), st.integers(0, 3), st.sampled_from(["p/x", "q/x", "p/y", "r/q/x", "z"])
+    ),
+    max_size=6,
+)  # fmt: skip
+
+
+@settings(max_examples=25)
+@given(SETS, SETS)
+def test_an_audit_is_symmetric_in_its_sets(first, second):
+    one, other = (
+        hashed(*(row[0] for row in rows), patients=[row[1] for row in rows], names=[row[2] for row in rows])
+        for rows in (first, second)
+    )
+    forth, back = ({o.kind: o for o in compare(*pair, threshold=NEAR)} for pair in ((one, other), (other, one)))
+    for kind in ("patient", "study", "file", "image"):
+        assert (kind in forth) == (kind in back)
+        if kind in forth:
+            assert (forth[kind].count, forth[kind].records) == (back[kind].count, back[kind].records[::-1])
+    assert ({"image", "similar image"} & set(forth) == set()) == ({"image", "similar image"} & set(back) == set())
+    near = {  # by comparing each with each: looking alike, and not in the first set
+        (i, j)
+        for i, (a, *_) in enumerate(first)
+        for j, (b, *_) in enumerate(second)
+        if 0 < a < 90 and 0 < b < 90 and a // 10 == b // 10 and b not in {row[0] for row in first}
+    }
+    expected = (len({second[j][0] for _, j in near}), (len({i for i, _ in near}), len({j for _, j in near})))
+    assert expected == (similar(one, other) if "similar image" in forth else (0, (0, 0)))
 
 
 # ---- stored ------------------------------------------------------------------------------------------------

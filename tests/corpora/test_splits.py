@@ -81,6 +81,24 @@ def test_a_patients_place_does_not_hang_on_the_order_of_records(many):
     assert people(fractions(many, (10,), 0)["train_10"]) == people(fractions(shuffled, (10,), 0)["train_10"])
 
 
+@settings(max_examples=12)
+@given(st.integers(0, 99), st.integers(0, 5), st.floats(0, 0.4), st.floats(0, 0.4))
+def test_sets_are_complete_and_apart_and_the_same_for_any_order_of_rows(seed, unknown, val, test):
+    rows = [r for r in made(25, seed) if int(r.image.stem) < 6]  # no patient has most of the images
+    rows = [replace(r, patient="") if i < unknown else r for i, r in enumerate(rows)]
+    release = Release(Records(rows, ("common", "less", "rare")), [], "1")
+    options = Options(val=val, test=test, fractions=(10,), seed=seed)
+    sets = cut(release, options)
+    whole = [sets[name] for name in ("train", "val", "test") if name in sets]
+    assert sorted(r.image for part in whole for r in part) == sorted(r.image for r in rows)
+    for one, other in itertools.combinations(whole, 2):
+        assert not (people(one) - {""}) & (people(other) - {""})
+    assert {r.image for r in sets["train_10"]} <= {r.image for r in sets["train"]}
+    mixed = release.records.select(np.random.default_rng(seed).permutation(len(rows)))
+    again = cut(replace(release, records=mixed), options)
+    assert {k: {r.image for r in v} for k, v in again.items()} == {k: {r.image for r in v} for k, v in sets.items()}
+
+
 def test_records_that_are_added_move_few_patients(many):
     before = cut(Release(many, [], "1"), Options())
     new = [replace(r, patient=f"new {r.patient}") for r in made(150, seed=9)]
@@ -118,6 +136,8 @@ def test_the_publishers_sets_are_kept_and_what_is_missing_is_cut(many):
 
 @pytest.mark.parametrize(("options", "message"), [
     (Options(test=1.0), "shares of 0.1 for val and 1 for test"),
+    (Options(val=0.5, test=0.5), "shares of 0.5 for val and 0.5 for test"),
+    (Options(test=-0.1), "shares of 0.1 for val and -0.1 for test"),
     (Options(val=-0.1), "shares of -0.1 for val and 0.2 for test"),
     (Options(fractions=(0,)), "share of the training labels must be .*, not 0 %"),
     (Options(fractions=(100,)), "share of the training labels must be .*, not 100 %"),

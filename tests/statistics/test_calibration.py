@@ -52,6 +52,8 @@ def test_the_diagram_by_hand():
     assert np.all((found.low <= found.observed) & (found.observed <= found.high))
     even = reliability(LABELS, PROBABILITIES, bins=3, spacing="mass")
     assert even.count.sum() == 6
+    one = reliability(LABELS, PROBABILITIES, bins=1)
+    assert (one.predicted.tolist(), one.observed.tolist()) == ([pytest.approx(np.mean(PROBABILITIES))], [0.5])
 
 
 @pytest.mark.parametrize("spacing", ["width", "mass"])
@@ -85,6 +87,16 @@ def test_the_report_has_values_and_intervals():
         assert str(report["b"][name]) == "undefined (only negatives, n=600)"
     slow = interval(table[:, 0], probabilities[:, 0], brier_score, groups=patients, draws=500)
     assert (report["a"]["brier"].low, report["a"]["brier"].high) == pytest.approx((slow.low, slow.high))
+
+
+def test_the_interval_of_the_calibration_error_is_mirrored_at_its_square():
+    """Low is the square root of twice the squared error minus the square of the upper end of the plain draws, and so on."""
+    rng = np.random.default_rng(7)
+    labels, logits = calibrated(rng, 300, 2)
+    found = calibration_report(labels[:, None], expit(logits)[:, None], ["a"], draws=999)["a"]["calibration_error"]
+    plain = interval(labels, expit(logits), expected_calibration_error, draws=999)
+    mirrored = [math.sqrt(max(0.0, 2 * plain.value**2 - end**2)) for end in (plain.high, plain.low)]
+    assert (found.low, found.high) == pytest.approx(mirrored, rel=1e-2)
 
 
 def test_a_calibrated_model_is_not_called_otherwise():
@@ -262,8 +274,12 @@ def test_other_errors_are_named():
         choose_threshold(LABELS, PROBABILITIES, sensitivity=0.9, specificity=0.9)
     with pytest.raises(ValueError, match="at most 1, not 90"):
         choose_threshold(LABELS, PROBABILITIES, sensitivity=90)
-    with pytest.raises(ValueError, match="above 0, not -1"):
-        calibrated_probabilities([[1.0]], [-1])
+    for goal in ({"sensitivity": 0}, {"specificity": 0}, {"specificity": 1.01}):
+        with pytest.raises(ValueError, match="must be above 0 and at most 1"):
+            choose_threshold(LABELS, PROBABILITIES, **goal)
+    for temperature in (-1, 0):
+        with pytest.raises(ValueError, match=f"above 0, not {temperature}"):
+            calibrated_probabilities([[1.0]], [temperature])
     with pytest.raises(ValueError, match="labels have shape"):
         fit_temperatures(np.zeros((2, 1)), np.zeros((3, 1)))
     with pytest.raises(ValueError, match="not finite"):

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
+from mrm.statistics import comparison
 from mrm.statistics.comparison import (
+    Comparison,
+    bootstrap_p,
     bootstrap_test,
     compare,
+    critical_value,
     delong,
     delong_interval,
     delong_test,
@@ -19,6 +24,7 @@ from mrm.statistics.comparison import (
     minimum_detectable_difference,
     sign_flip_test,
 )
+from mrm.statistics.intervals import Estimate
 from mrm.statistics.ranking import auroc, interval
 
 NAN = math.nan
@@ -123,6 +129,37 @@ def test_what_delong_cannot_tell(labels, scores, groups, words):
     assert words.removeprefix("1.000 (") in str(compared)
 
 
+def test_the_interval_of_delong_by_hand():
+    """Area 0.75 and variance 0.125: on the logit scale 1.0986 give or take 1.96 x 0.35355 / (0.75 x 0.25)."""
+    found = delong_interval([1, 1, 0, 0], [3, 1, 2, 0])
+    half = 1.959964 * math.sqrt(0.125) / (0.75 * 0.25)
+    assert (found.low, found.high) == pytest.approx(
+        (1 / (1 + math.exp(half) / 3), 1 / (1 + math.exp(-half) / 3)), abs=1e-6
+    )
+    assert (found.n, found.positives) == (4, 2)
+    z = stats.norm.ppf(0.9) * math.sqrt(0.125) / (0.75 * 0.25)
+    assert delong_interval([1, 1, 0, 0], [3, 1, 2, 0], level=0.8).high == pytest.approx(1 / (1 + math.exp(-z) / 3))
+
+
+def test_the_critical_value_is_normal_or_students():
+    """t of 10 and of 2 degrees of freedom from the tables: one degree less than patients, and never below 2."""
+    assert critical_value(math.inf, 0.95) == pytest.approx(1.959964, abs=1e-6)
+    assert critical_value(11.0, 0.95) == pytest.approx(2.228139, abs=1e-6)
+    assert critical_value(11.0, 0.99) == pytest.approx(3.169273, abs=1e-6)
+    for few in (3.0, 2.5, 1.0):
+        assert critical_value(few, 0.95) == pytest.approx(4.302653, abs=1e-6)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(60) // 6, np.arange(60) // 24])
+def test_the_p_value_of_delong_is_the_level_whose_interval_ends_at_0(groups):
+    labels, first, second = two_models(np.random.default_rng(20), n=60)
+    labels[::7] = 1 - labels[::7]
+    found = delong_test(labels, first, second - 0.3 * labels, groups)
+    assert 0.001 < found.p < 0.9
+    at_p = delong_test(labels, first, second - 0.3 * labels, groups, level=1 - found.p).difference
+    assert min(abs(at_p.low), abs(at_p.high)) == pytest.approx(0, abs=1e-9)
+
+
 # Two models
 def test_the_two_tests_agree():
     labels, first, second = two_models(np.random.default_rng(4), n=400)
@@ -163,6 +200,30 @@ def test_swapped_models_swap_the_sign():
         assert one.p == pytest.approx(other.p)
 
 
+@pytest.mark.parametrize(
+    ("gaps", "p"),
+    [
+        ([-1, 1, 2, 3], 2 * (1 + 1) / 5),  # one of four is on the other side
+        ([-1, -2, -3, 1], 2 * (1 + 1) / 5),
+        ([0, 1, 2, 3], 2 * (1 + 1) / 5),  # a draw of 0 is on both sides
+        ([0, 0, 0], 1.0),
+        ([2, NAN, 1], 2 * 1 / 3),
+        ([1], NAN),
+        ([NAN, NAN], NAN),
+    ],
+)
+def test_the_p_value_of_draws_by_hand(gaps, p):
+    value, error = bootstrap_p(np.array(gaps, float))
+    assert value == pytest.approx(p, nan_ok=True)
+    usable = [gap for gap in gaps if not math.isnan(gap)]
+    assert error == pytest.approx(np.std(usable, ddof=1) if len(usable) > 1 else NAN, nan_ok=True)
+
+
+def test_small_p_values_are_bounded_in_words():
+    texts = [str(Comparison(0.8, 0.7, Estimate(0.1, 0.0, 0.2, 9, 3), p)) for p in (0.001, 0.0009)]
+    assert texts == [f"+0.100 (+0.000 to +0.200), p{p}, n=9, 3 positive" for p in ("=0.001", "<0.001")]
+
+
 def test_a_comparison_reads_as_a_sentence():
     labels, first, second = two_models(np.random.default_rng(8))
     found = delong_test(labels, first, second - 0.5 * labels)
@@ -177,6 +238,9 @@ def test_a_comparison_reads_as_a_sentence():
 
 def test_the_detectable_difference_is_found_with_the_power_told():
     assert minimum_detectable_difference(1) == pytest.approx(1.959964 + 0.841621, abs=1e-6)
+    assert minimum_detectable_difference(0.5, power=0.9, alpha=0.01) == pytest.approx(
+        (2.575829 + 1.281552) / 2, abs=1e-6
+    )
     rng, shown = np.random.default_rng(9), []
     for _ in range(400):  # the true difference is 0.0554: Phi(1.19 / sqrt 2) - Phi(0.93 / sqrt 2)
         labels, first, second = two_models(rng, n=300)
@@ -246,6 +310,23 @@ def test_many_sign_flips_are_drawn():
     assert found.difference.low < gaps.mean() < found.difference.high
     assert sign_flip_test(gaps + 1, np.zeros(100)).p == pytest.approx(1 / 10_001)
     assert str(found).endswith(f"n=100; minimum detectable difference {found.minimum_detectable_difference:.3f}")
+
+
+def test_up_to_twelve_patients_all_sign_flips_are_counted():
+    """Of differences above 0 only all signs alike are as far from 0: 2 of 4,096. Differences of 0 have no sign."""
+    gaps = np.linspace(1, 1.2, 13)
+    assert sign_flip_test(gaps[:12], np.zeros(12)).p == 2 / 2**12
+    assert sign_flip_test(np.append(gaps[:12], [0, 0]), np.zeros(14)).p == 2 / 2**12
+    drawn = sign_flip_test(gaps, np.zeros(13), draws=500).p * 501  # the observed one, and those drawn
+    assert drawn == pytest.approx(round(drawn))
+    assert 1 <= drawn <= 4
+
+
+def test_random_sign_flips_do_not_depend_on_the_chunks(monkeypatch):
+    gaps = np.random.default_rng(21).normal(0.03, 0.1, size=40)
+    whole = sign_flip_test(gaps, np.zeros(40), draws=301).p
+    monkeypatch.setattr(comparison, "CELLS", 40 * 50)
+    assert sign_flip_test(gaps, np.zeros(40), draws=301).p == whole
 
 
 def test_equal_scores_have_p_one():

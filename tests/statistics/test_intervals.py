@@ -1,5 +1,7 @@
 """Estimates by their words; draws of patients against plain loops; shares against published intervals."""
 
+import importlib
+import inspect
 import json
 import math
 
@@ -63,7 +65,13 @@ def test_means_are_over_the_drawn_records_of_the_mask():
     bootstrap = Bootstrap.from_groups(patients, 20, draws=50)
     times = np.hstack(list(bootstrap.weights()))[bootstrap.group_N]
     expected = [np.average(values[used], weights=w) if (w := times[used, d]).any() else NAN for d in range(50)]
-    np.testing.assert_allclose(bootstrap.means(np.where(used, values, NAN), used), expected)
+    with np.errstate(invalid="raise"):
+        np.testing.assert_allclose(bootstrap.means(np.where(used, values, NAN), used), expected)
+    rare = np.arange(20) == patients.argmin()  # one record: in no draw, in one, or more often
+    counts = times[rare].ravel()
+    assert {0, 1, 2} <= set(counts)
+    with np.errstate(invalid="raise"):
+        np.testing.assert_allclose(bootstrap.means(values, rare), np.where(counts, values[rare], NAN))
 
 
 def test_records_of_unknown_patient_are_patients_of_their_own():
@@ -123,6 +131,55 @@ def test_the_tail_is_that_of_the_expanded_percentile_interval():
     assert bootstrap.tail(1.0) == bootstrap.tail(3.0) > 0
 
 
+@pytest.mark.parametrize(
+    ("without", "note"),
+    [
+        (1, "bootstrap of 4 records"),
+        (3, "bootstrap of 4 records; 1.5% of resamples left out"),
+        (100, "bootstrap of 4 records; 50.0% of resamples left out"),
+        (101, "interval undefined: 50% of resamples have no value"),
+    ],
+)
+def test_an_interval_is_that_of_the_draws_with_a_value_if_these_are_half_or_more(without, note):
+    values_D = np.append(np.linspace(0, 1, 200 - without), np.full(without, NAN))
+    found = Bootstrap.from_groups(None, 4, draws=200).estimate(0.4, values_D, np.ones(4, dtype=bool), 2)
+    assert (found.value, found.n, found.positives, found.note) == (0.4, 4, 2, note)
+    low, high = (NAN, NAN) if without == 101 else (0.025, 0.975)
+    assert (found.low, found.high) == pytest.approx((low, high), nan_ok=True)
+
+
+def test_draws_that_differ_by_rounding_alone_have_no_interval():
+    bootstrap, every = Bootstrap.from_groups(None, 4, draws=2), np.ones(4, dtype=bool)
+    assert math.isnan(bootstrap.estimate(0.4, np.array([0.4, 0.4 + 4e-16]), every, 2).low)
+    assert math.isfinite(bootstrap.estimate(0.4, np.array([0.4, 0.4 + 1e-9]), every, 2).low)
+
+
+@pytest.mark.parametrize(
+    ("draws", "level", "right"), [(0, 0.5, True), (-1, 0.5, False), (5, 0.0, False), (5, 1.0, False)]
+)
+def test_draws_and_level_have_their_range(draws, level, right):
+    if right:
+        assert Bootstrap.from_groups(None, 3, draws, level=level).draws == draws
+        return
+    with pytest.raises(ValueError, match=f"not {draws} and {level}"):
+        Bootstrap.from_groups(None, 3, draws, level=level)
+
+
+@pytest.mark.parametrize(
+    "module", ["agreement", "calibration", "comparison", "cross_validation", "dice", "intervals", "ranking", "seeds", "subgroups"]
+)  # fmt: skip
+def test_every_interval_is_of_2000_draws_at_95_percent_unless_another_is_asked_for(module):
+    module = importlib.import_module(f"mrm.statistics.{module}")
+    functions = [f for _, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__]
+    stated = {
+        (name, f.__name__, parameter.default)
+        for f in [*functions, Bootstrap.from_groups]
+        for name, parameter in inspect.signature(f).parameters.items()
+        if name in ("draws", "seed", "level") and parameter.default is not parameter.empty
+    }
+    assert {name: value for name, _, value in stated} == pytest.approx({"draws": 2000, "seed": 0, "level": 0.95})
+
+
 # Shares
 
 
@@ -140,3 +197,33 @@ def test_proportions_count_patients_not_radiographs():
     assert thrice.low == pytest.approx(once.low, abs=0.02)
     assert proportion([1] * 9, 9, list("aaabbbccc")).low == proportion([1] * 3, 3).low
     assert thrice.note == "Wilson by 10 patients"
+
+
+def wilson_by_hand(share, n, z=1.959964):
+    """The ends of Wilson's interval of a share of n records."""
+    middle, half = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return pytest.approx(((middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)), abs=1e-6)
+
+
+def test_records_of_a_patient_that_disagree_are_worth_as_many_as_their_variance_says():
+    """Patients of two records with 1, 2 and 0 hits: deviations 0, 1 and -1, so 2 / 36, times (3 / 2) / (6 / 5), is 1 / 14.4."""
+    found = proportion([1, 0, 1, 1, 0, 0], 3, list("aabbcc"))
+    assert found.value == 0.5
+    assert (found.low, found.high) == wilson_by_hand(0.5, 0.25 * 14.4)
+
+
+def test_records_that_disagree_within_each_patient_are_worth_no_more_than_themselves():
+    """Each of three patients has a hit and a miss: their shares do not differ, and four records would be worth infinitely many."""
+    found = proportion([1, 0, 1, 0, 1, 1], 3, list("aabbcd"))
+    deviations = 2 * (1 / 3) ** 2 + 2 * (1 / 3) ** 2  # twice (1 - 4 / 3) and twice 1 / 3
+    spread = deviations / 36 * (4 / 3) / (6 / 5)
+    assert (found.low, found.high) == wilson_by_hand(2 / 3, min(6, 2 / 9 / spread))
+
+
+def test_unequal_weights_are_worth_fewer_records_by_kish():
+    """Weights 1, 2 and 3 of three hits: 36 / 14 records, and the lower end is n / (n + z^2)."""
+    found = intervals.wilson(np.ones(3), 3, Bootstrap.from_groups(None, 3), np.array([1.0, 2.0, 3.0]))
+    n = 36 / 14
+    assert (found.low, found.high) == pytest.approx((n / (n + 1.959964**2), 1), abs=1e-6)
+    patients = intervals.wilson(np.ones(4), 4, Bootstrap.from_groups(list("aabc"), 4), np.array([1.0, 1.0, 2.0, 3.0]))
+    assert patients.low == pytest.approx(found.low)  # the records of a patient count once, by their mean weight

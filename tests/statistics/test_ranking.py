@@ -205,6 +205,23 @@ def test_what_is_rough_is_called_rough():
     assert float(found.note.split("; ")[1].split("%")[0]) == pytest.approx(13.1, abs=2.5)
 
 
+@pytest.mark.parametrize(("count", "rough"), [(19, True), (20, False)])
+def test_fewer_than_twenty_of_either_label_are_rough(count, rough):
+    scores = np.cos(np.arange(60.0))
+    for labels in (np.arange(60.0) < count, np.arange(60.0) >= count):
+        label = "positive" if labels[0] else "negative"
+        assert (f"rough: only {count} {label} records" in interval(labels, scores, draws=60).note) == rough
+        both = np.stack([labels, np.arange(60) % 2], axis=1)
+        mean = classification_report(both, np.stack([scores] * 2, 1), ["a", "b"], draws=60)["mean"]["auroc"]
+        assert ("rough: few patients in a" in mean.note) == rough
+
+
+def test_scores_without_a_positive_between_them_are_one_level():
+    """One positive amid 1,000 records: those above it, itself, and those below it."""
+    labels = np.arange(1000) == 500
+    assert ranking.RankedScores(labels.astype(float), np.arange(1000.0), Bootstrap.from_groups(None, 1000)).levels == 3
+
+
 def test_no_draws_give_values_alone():
     found = interval([0, 1, 1], [1, 2, 0], draws=0)
     assert (found.value, found.note) == (0.5, "no interval requested")

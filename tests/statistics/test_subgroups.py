@@ -83,8 +83,27 @@ def test_a_group_of_one_label_value_is_undefined_in_words():
     json.dumps(found.to_dict(), allow_nan=False)
 
 
+def test_groups_stand_by_their_numbers_then_by_name_and_last_those_not_stated():
+    labels_NC, scores_NC = scored(60)
+    names = np.resize(["b", UNSTATED, "100 and older", "a", "18–39", "9"], 60).tolist()
+    found = subgroups("band", names, labels_NC, scores_NC, CLASSES, draws=5)
+    assert [g.name for g in found.groups] == ["9", "18–39", "100 and older", "a", "b", UNSTATED]
+
+
+@pytest.mark.parametrize(("rarer", "small"), [(19, CLASSES), (20, ())])
+def test_a_group_with_twenty_of_either_label_is_not_small(rarer, small):
+    labels_NC, scores_NC = scored(240)
+    for value in (0.0, 1.0):  # the first 120 records are one group, the others another
+        labels_NC[:120] = 1 - value
+        labels_NC[:rarer] = value
+        labels_NC[120:160], labels_NC[160:] = 0, 1
+        found = subgroups("sex", ["F"] * 120 + ["M"] * 120, labels_NC, scores_NC, CLASSES, draws=20)
+        assert [group.small for group in found.groups] == [small, ()]
+        assert set(found.gaps) == (set() if small else {"mean", *CLASSES})
+
+
 @pytest.mark.parametrize(
-    ("text", "years"), [("63", 63), ("063Y", 63), ("018M", 1.5), ("42.5", 42.5), (" 7 ", 7), ("999", None), ("old", None), ("", None)]
+    ("text", "years"), [("63", 63), ("063Y", 63), ("018M", 1.5), ("42.5", 42.5), (" 7 ", 7), ("052W", 52 / 52.18), ("0730D", 730 / 365.25), ("125", 125), ("126", None), ("999", None), ("old", None), ("", None)]
 )  # fmt: skip
 def test_ages_are_read_as_they_come(text, years):
     assert age_in_years(text) == years if years is not None else np.isnan(age_in_years(text))
@@ -112,10 +131,15 @@ def test_any_column_will_do_and_capitals_do_not_matter():
 
 
 def test_columns_that_cannot_be_grouped_by_are_refused():
-    given = records(view=["PA"] * 30, site=[""] * 30, scanner=[str(i) for i in range(30)])
-    with pytest.raises(RecordError, match=r"test\.csv: no column 'sex' to group by; choose from view, site, scanner"):
+    given = records(
+        view=["PA"] * 30, site=[""] * 30, ward=[str(i % 20) for i in range(30)], scanner=[str(i) for i in range(30)]
+    )
+    with pytest.raises(
+        RecordError, match=r"test\.csv: no column 'sex' to group by; choose from view, site, ward, scanner"
+    ):
         values_of(given, "sex")
     with pytest.raises(RecordError, match="has no value in any tested record"):
         values_of(given, "site")
     with pytest.raises(RecordError, match="has 30 values, more than 20 groups; combine them into bands first"):
         values_of(given, "scanner")
+    assert len(set(values_of(given, "ward"))) == 20

@@ -146,8 +146,9 @@ def _similar(first: Fingerprints, second: Fingerprints, threshold: int) -> _Shar
     mine, my_row, my_hash = _distinct(first)
     theirs, their_row, their_hash = _distinct(second)
     near = near_pairs(mine, theirs, threshold, hardware.cores())
-    in_first = np.asarray(np.isin(my_hash, near[:, 0]).any(axis=1))
     in_second = np.isin(their_hash, near[:, 1]).any(axis=1) & ~np.isin(second.exact, first.exact)
+    near = near[np.isin(near[:, 1], their_hash[in_second])]
+    in_first = np.asarray(np.isin(my_hash, near[:, 0]).any(axis=1))
     nearest = near[np.argsort(near[:, 2], kind="stable")]
     pairs = _each_once(np.stack([my_row[nearest[:, 0]], their_row[nearest[:, 1]]], axis=1))
     pairs = pairs[in_second[pairs[:, 1]]]
