@@ -7,7 +7,7 @@ import string
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrm.data.config import ReportConfig
@@ -20,9 +20,6 @@ from mrm.data.reports import (
     Fit,
     Tokenizer,
     Units,
-    _chunks,
-    _pipeline,
-    _words,
     mask_words,
 )
 from mrm.system.errors import ReportError
@@ -128,23 +125,6 @@ def test_training_twice_gives_the_same_vocabulary():
     assert Tokenizer.train(TEXTS, 120).to_json() == Tokenizer.train(iter(TEXTS), 120).to_json()
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=4))
-@example(["a\x1cb .\x1c. x\x85y", "\u00a8e\u3000f\u2028g", "2.5\u00a0mm\u200bb"])
-def test_the_words_of_reports_are_those_of_their_parts_between_blanks(texts):
-    inner = _pipeline(tokenizers.models.WordPiece(unk_token="[UNK]"))
-    assert _words(inner, _chunks(texts)) == _words(inner, texts)
-
-
-def test_reports_that_are_made_anew_each_time_give_the_vocabulary_of_the_list():
-    class Anew:
-        """Reports that are in no list."""
-
-        def __iter__(self):
-            return iter(TEXTS)
-
-    assert Tokenizer.train(Anew(), 120).to_json() == Tokenizer.train(TEXTS, 120).to_json()
-
-
 def test_words_split_at_punctuation_and_digits_whatever_case_and_accents(tokenizer):
     plain = tokenizer.encode(["oedema , 20 x 19 mm"])[0].tolist()
     assert tokenizer.encode(["ŒDÈMA,20x19mm".replace("Œ", "OE")])[0].tolist() == plain
@@ -187,7 +167,6 @@ def test_a_tokenizer_with_other_special_tokens_is_refused(tokenizer, tmp_path):
 
 def test_settings_for_padding_and_truncation_in_a_file_do_not_change_reports(tokenizer, tmp_path):
     """Files of other projects hold them; `encode` pads nothing and cuts at its own length."""
-    import tokenizers
 
     inner = tokenizers.Tokenizer.from_str(tokenizer.to_json())
     inner.enable_padding(length=64)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mrm.audit import site_key
 from mrm.audit.perceptual_hashes import content_hash, perceptual_hashes
 from mrm.audit.site_key import SiteKey
 from mrm.data import images
-from mrm.data.patients import ORIGINAL, Origin, normalized_id, origin_of
+from mrm.data.patients import ORIGINAL, Origin, infer_origin, normalized_id
 from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.system import hardware, unpacking
@@ -138,25 +139,29 @@ def fingerprint(
     an open `journal` are not read again. Raises UnreachableError if the folder of the images goes away meanwhile, and,
     with a `journal` or if the prints are to be `kept`, for an image that cannot be reached.
     """
-    origins = [origin_of(r.name, r.extra) for r in records]
-    identities = [_identity(r, o) for r, o in zip(records, origins, strict=True)]
-    names = [_name_keys(r.extra.get(ORIGINAL) or r.name, o) for r, o in zip(records, origins, strict=True)]
-    names_ND = np.array(names, np.uint64).reshape(-1, DEPTH)
+    identities_N2, names_ND = np.zeros((len(records), 2), np.uint64), np.zeros((len(records), DEPTH), np.uint64)
+    inferred = 0
+    columns = [records.values(name) for name in ("name", ORIGINAL, "patient", "study")]
+    for index, (name, original, patient, study) in enumerate(zip(*columns, strict=True)):
+        origin = infer_origin(original or name)
+        identities_N2[index] = _identity(patient, study, origin)
+        names_ND[index] = _name_keys(original or name, origin)
+        inferred += origin is not None and not patient
     read = images and any(not isinstance(r.image, Path) or r.image.is_file() for r in records)
     exact, perceptual, unreadable = _hash_images(
         records if read else records[:0], len(records), workers, progress, journal, kept or journal is not None
     )
     return Fingerprints(
-        patients=np.array([patient for patient, _ in identities], np.uint64),
-        studies=np.array([study for _, study in identities], np.uint64),
+        patients=identities_N2[:, 0].copy(),
+        studies=identities_N2[:, 1].copy(),
         names=names_ND,
         depths=_depths(names_ND),
         exact=exact,
         perceptual=perceptual,
-        inferred=sum(o is not None and not r.patient for r, o in zip(records, origins, strict=True)),
+        inferred=inferred,
         read=read,
         unreadable=unreadable,
-        plain_names=tuple(r.name for r in records),
+        plain_names=tuple(records.values("name")),
     )
 
 
@@ -183,11 +188,12 @@ def _key(*parts: str) -> int:
     return int.from_bytes(digest, "little") or 1
 
 
-def _identity(record: Record, origin: Origin | None) -> tuple[int, int]:
+@lru_cache(maxsize=4096)  # the images of a study are neighbours
+def _identity(patient: str, study: str, origin: Origin | None) -> tuple[int, int]:
     """Keys of patient and study, 0 if unknown. An id is unique within its corpus only, if the name tells the corpus."""
     corpus, inferred_patient, inferred_study = origin[:3] if origin else ("", "", "")
-    patient = normalized_id(record.patient or inferred_patient)
-    study = normalized_id(record.study or inferred_study, "study|s")
+    patient = normalized_id(patient or inferred_patient)
+    study = normalized_id(study or inferred_study, "study|s")
     return _key(corpus, patient) if patient else 0, _key(corpus, patient, study) if study else 0
 
 

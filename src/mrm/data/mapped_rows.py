@@ -7,10 +7,10 @@ drops them when memory is short. So what a process holds does not grow with the 
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
 
@@ -38,8 +38,9 @@ class MappedRows(Sequence[Record]):
             batches, (self._classes, self._extras) = _opened(file)
         except ValueError as error:
             raise self._damaged(error) from None
+        self._names = [*TEXTS, *self._classes, *self._extras]
         self._columns = [batch.columns for batch in batches]
-        self._starts = [0, *accumulate(batch.num_rows for batch in batches)]
+        self._starts = [0, *itertools.accumulate(batch.num_rows for batch in batches)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MappedRows, (self.file, self.folder, self.facts, self.indices)
@@ -74,6 +75,23 @@ class MappedRows(Sequence[Record]):
             except UnicodeDecodeError as error:
                 raise self._damaged(error) from None
             yield from map(self._record, zip(*values, strict=True))
+
+    def values(self, name: str) -> Iterator[str]:
+        """One of the TEXTS of each record, or what a further column says ("" without that column); no record is made."""
+        if name not in self._names:
+            yield from itertools.repeat("", len(self))
+            return
+        place = self._names.index(name)
+        try:
+            if self.indices is None:
+                for columns in self._columns:
+                    yield from columns[place].to_pylist()
+            else:
+                for index in self.indices.tolist():
+                    batch = bisect_right(self._starts, index) - 1
+                    yield self._columns[batch][place][index - self._starts[batch]].as_py()
+        except UnicodeDecodeError as error:
+            raise self._damaged(error) from None
 
     def select(self, indices: Iterable[int]) -> MappedRows:
         """The records at `indices`, in that order; only their numbers are kept. Raises IndexError."""

@@ -23,7 +23,7 @@ from mrm.data import shards
 from mrm.data.config import OnError
 from mrm.data.headers import StoredImage
 from mrm.data.label_values import ALLOWED, UNCERTAIN, LabelKind, is_label
-from mrm.data.mapped_rows import MappedRows
+from mrm.data.mapped_rows import TEXTS, MappedRows
 from mrm.data.patients import Patients, patients_of
 from mrm.data.record import RESERVED, Record
 from mrm.data.record_facts import Facts, fingerprints_of
@@ -125,6 +125,14 @@ class Records(Sequence[Record]):
     def patient_count(self) -> int | None:
         """The number of known patients; None if no patient is known."""
         return self._facts.patients if self._facts else self.known_patients.count
+
+    def values(self, name: str) -> Iterator[str]:
+        """A text of each record: its name, report, patient, study or view, else what the column `name` says ("" without one)."""
+        if isinstance(self.rows, MappedRows):
+            return self.rows.values(name)
+        if name in TEXTS:
+            return (getattr(r, name) for r in self.rows)
+        return (r.extra.get(name, "") for r in self.rows)
 
     @property
     def with_report(self) -> int:

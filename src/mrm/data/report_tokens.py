@@ -84,7 +84,7 @@ class Index:
 
 def tokens_of(records: Sequence[Record], tokenizer: Tokenizer, length: int, sections: Sequence[str]) -> ReportTokens:
     """The tokens of the reports, in memory; at most `length` of each, `[CLS]` first."""
-    ids = list(_encoded(records, tokenizer, length, sections))
+    ids = list(_encoded((record.report for record in records), tokenizer, length, sections))
     return ReportTokens(np.concatenate(ids).astype(_kind(tokenizer)), np.cumsum([len(i) for i in ids]))
 
 
@@ -114,7 +114,7 @@ def mapped_tokens(
     if index is None:
         if reason:
             warnings.warn(f"{folder}: {reason}; the reports are tokenized again", stacklevel=2)
-        index = _write(folder, _encoded(records, tokenizer, length, sections), made)
+        index = _write(folder, _encoded(records.values("report"), tokenizer, length, sections), made)
     return MappedTokens(folder, index)
 
 
@@ -156,9 +156,8 @@ def _write(folder: Path, ids: Iterable[np.ndarray], made: dict[str, Any]) -> Ind
 
 
 def _encoded(
-    records: Iterable[Record], tokenizer: Tokenizer, length: int, sections: Sequence[str]
+    reports: Iterator[str], tokenizer: Tokenizer, length: int, sections: Sequence[str]
 ) -> Iterator[np.ndarray]:
-    reports = (record.report for record in records)
     while some := list(islice(reports, AT_ONCE)):
         different = list(dict.fromkeys(some))  # the images of a study have one report, and are neighbours
         ids = tokenizer.encode([select_sections(report, sections) for report in different], length)

@@ -7,15 +7,16 @@ piece (`##`) is masked with the piece before it.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import models, pre_tokenizers, trainers
 
+from mrm.data.chunks import ChunkPieces, are_independent, chunks_of, published_pipeline, texts_of, word_counts
 from mrm.system.errors import ReportError
 from mrm.system.files import read_json
 
@@ -28,9 +29,6 @@ PARTS = (  # of a tokenizer file that are accepted: none of them takes a pattern
     *("Lowercase", "NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip", "BertNormalizer"),
     *("Whitespace", "WhitespaceSplit", "Digits", "Punctuation", "BertPreTokenizer"),
     "WordPiece",
-)
-_CHUNK = re.compile(  # signs that are not White_Space in Unicode, as the library splits; Python's has a few more
-    r"[^\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 )
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[MASK]")
 
@@ -85,21 +83,23 @@ class Tokenizer:
             )
         self.continues = np.zeros(self.size, dtype=bool)  # (V,) True for a piece that continues a word
         self.continues[[i for word, i in vocabulary.items() if word.startswith("##")]] = True
+        self._chunks = ChunkPieces(inner) if are_independent(inner) else None
 
     @classmethod
     def train(cls, reports: Iterable[str], size: int = 30_000) -> Tokenizer:
         """Learn a vocabulary of at most `size` pieces from `reports`. The same reports give the same vocabulary.
 
-        Reports that can be iterated twice need not be in memory. The library numbers continuation letters in the order of a
-        hash map and breaks ties by number, so two trainings would differ. Here the letters are numbered beforehand.
+        Only the words of the reports are kept in memory, and the library is given each as often as it occurs. The library
+        numbers continuation letters in the order of a hash map and breaks ties by number, so two trainings would differ. Here
+        the letters are numbered beforehand.
         """
-        if isinstance(reports, Iterator):
-            reports = list(reports)
-        inner = _pipeline(models.WordPiece(unk_token="[UNK]"))
-        letters = sorted({f"##{letter}" for word in _words(inner, _chunks(reports)) for letter in word[1:]})
+        words = word_counts(published_pipeline(models.WordPiece(unk_token="[UNK]")), reports)
+        letters = sorted({f"##{letter}" for word in words for letter in word[1:]})
         trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL, *letters], show_progress=False)
-        inner.train_from_iterator(reports, trainer)
-        learned = _pipeline(models.WordPiece(inner.get_vocab(), unk_token="[UNK]"))
+        inner = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        inner.train_from_iterator(texts_of(words), trainer)
+        learned = published_pipeline(models.WordPiece(inner.get_vocab(), unk_token="[UNK]"))
         learned.add_special_tokens(list(SPECIAL))
         return cls(learned)
 
@@ -150,8 +150,16 @@ class Tokenizer:
 
     def encode(self, reports: Sequence[str], length: int = 100) -> list[np.ndarray]:
         """Ids of each report, `[CLS]` first, truncated at `length`, not padded. An empty report is `[CLS]` alone."""
-        encoded = self.inner.encode_batch([f"[CLS] {r}" for r in reports], add_special_tokens=False)
-        return [np.array(e.ids[:length], dtype=np.int32) for e in encoded]
+        if self._chunks:
+            texts = [chunks_of(report) for report in reports]
+            pieces = self._chunks.of(texts)
+            rows: Iterable[Iterable[int]] = (
+                chain((CLS,), chain.from_iterable(map(pieces.__getitem__, chunks))) for chunks in texts
+            )
+        else:
+            encoded = self.inner.encode_batch([f"[CLS] {r}" for r in reports], add_special_tokens=False)
+            rows = (e.ids for e in encoded)
+        return [np.array(list(islice(ids, length)), dtype=np.int32) for ids in rows]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text: continuation pieces joined, `[PAD]` and `[CLS]` left out."""
@@ -211,27 +219,3 @@ def _kinds(part: Any) -> list[Any]:
         return [part.get("type")]
     lists = [part.get(key) for key in ("normalizers", "pretokenizers", "decoders")]
     return [kind for inner in lists if isinstance(inner, list) for item in inner for kind in _kinds(item)]
-
-
-def _pipeline(model: models.WordPiece) -> tokenizers.Tokenizer:
-    """The published text pipeline around a vocabulary."""
-    inner = tokenizers.Tokenizer(model)
-    inner.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.NFKD(), normalizers.StripAccents()])
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=False)]
-    )
-    return inner
-
-
-def _chunks(reports: Iterable[str]) -> set[str]:
-    """The different runs of signs between blanks. No word crosses a blank, and they are far fewer than reports have words."""
-    chunks: set[str] = set()
-    for report in reports:
-        chunks.update(_CHUNK.findall(report))
-    return chunks
-
-
-def _words(inner: tokenizers.Tokenizer, texts: Iterable[str]) -> set[str]:
-    """The different words of normalised texts, as the pipeline splits them."""
-    normal = (inner.normalizer.normalize_str(text) for text in texts)
-    return {word for text in normal for word, _ in inner.pre_tokenizer.pre_tokenize_str(text)}

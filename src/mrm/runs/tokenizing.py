@@ -44,7 +44,7 @@ class ReportTexts(Iterable[str]):
         self.records, self.sections = records, sections
 
     def __iter__(self) -> Iterator[str]:
-        return (select_sections(r.report, self.sections) for r in self.records if r.report)
+        return (select_sections(report, self.sections) for report in self.records.values("report") if report)
 
 
 @alone_on("out")
