@@ -198,9 +198,10 @@ def memory_curve(model: Path, files: list[Path], folder: Path, options: argparse
 def rows_done(out: Path) -> int:
     """Rows that an unfinished table has so far."""
     try:
-        return (Partial(out).folder / "part-0.jsonl").read_bytes().count(b"\n")
+        *batches, _ = Partial(out).part.read_bytes().split(b"\n")
     except FileNotFoundError:
         return 0
+    return sum(len(json.loads(batch)) for batch in batches)
 
 
 def children(pid: int) -> list[int]:

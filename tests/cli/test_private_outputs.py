@@ -69,7 +69,7 @@ def test_of_commands_that_use_a_model(tmp_path, phantoms, classifier, run, monke
         with pytest.raises(Stopped):
             run("predict", classifier, phantoms / "images", "--out", out / "b.csv", "--workers", "0", "--batch", "8")
     assert readable_by_others(out) == []
-    assert {"b.csv.partial/part-0.jsonl", "test/predictions.csv", "test/index.html", "heat/maps.csv"} <= set(
+    assert {"b.csv.partial/part-1-of-1.jsonl", "test/predictions.csv", "test/index.html", "heat/maps.csv"} <= set(
         modes_below(out)
     )
 

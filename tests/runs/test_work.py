@@ -1,6 +1,7 @@
 """The work on images one after the other: stopped, resumed, divided over ranks, and the warnings it gives."""
 
 import errno
+import json
 import os
 import sys
 import warnings
@@ -59,8 +60,8 @@ def test_the_same_command_goes_on_and_the_table_is_the_same(model, awkward, phan
             predicted_rows(model, given, tmp_path / "a.csv")
     assert not (tmp_path / "a.csv").exists()
     left = Partial(tmp_path / "a.csv").folder
-    lines = (left / "part-0.jsonl").read_bytes().splitlines()
-    assert len(lines) == 3 * 8 + 1
+    lines = (left / "part-1-of-1.jsonl").read_bytes().splitlines()
+    assert [len(json.loads(line)) for line in lines[:-1]] == [8, 8, 8]  # a line for each batch
     seen = opened_files(monkeypatch)
     assert predicted_rows(model, given, tmp_path / "a.csv") == whole
     assert len(seen) == len(whole) - 24

@@ -17,6 +17,7 @@ from mrm.system import lock
 from mrm.system.errors import OutputError
 from mrm.system.lock import LOCK, holder_of, in_turn, is_held, only_process, only_writer
 from mrm.system.output_folder import json_settings, open_folder
+from mrm.system.shares import WHOLE, Share
 
 HOLD = """
 import sys, time
@@ -132,6 +133,31 @@ def test_a_worker_that_outlives_its_killed_parent_does_not_hold_the_lock(tmp_pat
     with only_process(tmp_path):
         assert is_held(tmp_path / LOCK)
     os.write(finish[1], b"x")
+
+
+def test_shares_of_one_number_hold_a_folder_together_and_keep_out_all_others(tmp_path):
+    with only_process(tmp_path, Share(1, 2)), only_process(tmp_path, Share(2, 2)):
+        assert names(tmp_path) == [".lock.1-of-2", ".lock.2-of-2"]
+        for other in (Share(2, 2), WHOLE, Share(1, 3)):
+            with pytest.raises(OutputError, match="another process is writing here"), only_process(tmp_path, other):
+                pass
+        assert not open_folder(tmp_path, json_settings("probe", "probing.json", {}))
+    assert names(tmp_path) == ["probing.json"]
+    with (
+        only_process(tmp_path),
+        pytest.raises(OutputError, match="another process"),
+        only_process(tmp_path, Share(1, 2)),
+    ):
+        pass
+
+
+def test_locks_that_killed_shares_left_behind_keep_nobody_out(tmp_path):
+    left = tmp_path / ".lock.3-of-8"
+    left.write_text(json.dumps(asdict(lock._this_process())))
+    with only_process(tmp_path, Share(1, 8)):
+        assert names(tmp_path) == [".lock.1-of-8", ".lock.3-of-8"]
+    with only_process(tmp_path):
+        assert names(tmp_path) == [LOCK]
 
 
 # Of other machines: its file system may not tell of the lock, only of the file

@@ -37,12 +37,12 @@ def test_files_folders_journals_and_unfinished_tables_are_for_those_whom_the_env
         journal.add("x", 1)
     partial = Partial(tmp_path / "table.csv", width=1)
     partial.begin({})
-    partial.add(0, [("x", {})])
+    partial.add([("x", {})])
     modes = modes_below(tmp_path)
     assert {mode for name, mode in modes.items() if name.endswith("/")} == {folder}
     assert {mode for name, mode in modes.items() if not name.endswith("/")} == {file}
     assert {"a/", "a/b/", "c/", "c/d/", "e/", "table.csv.partial/"} <= set(modes)
-    assert {"e/journal.jsonl", "table.csv.partial/part-0.jsonl", "table.csv.partial/settings.json"} <= set(modes)
+    assert {"e/journal.jsonl", "table.csv.partial/part-1-of-1.jsonl", "table.csv.partial/settings.json"} <= set(modes)
 
 
 def test_temporary_files_are_private_too_even_where_a_killed_process_left_one(tmp_path):

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 from mrm.cli.command import commands
-from mrm.cli.shared_options import Images, Workers
+from mrm.cli.shared_options import Images, SharedWork, Workers
 from mrm.corpora.catalogue import require_corpus
 from mrm.corpora.options import Options
 from mrm.data.config import OnError, PackConfig
 from mrm.system.errors import ConfigError, PackError, RecordError
+from mrm.system.shares import share_of
 
 
 def prepare(
@@ -219,6 +220,7 @@ def pack(
     on_error: OnError = "stop",
     check: Path | None = None,
     workers: Workers = None,
+    share: SharedWork = None,
     *,
     config: PackConfig,
 ) -> None:
@@ -247,7 +249,7 @@ def pack(
     if check and not (records or out):
         packing.check_shards(check)
     elif records and out and not check:
-        packing.pack(records, out, config, images, classes, workers, on_error)
+        packing.pack(records, out, config, images, classes, workers, on_error, share_of(share))
     else:
         raise PackError("give RECORDS and --out DIR to pack, or --check DIR alone")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.cli.command import commands
-from mrm.cli.output import end, say
+from mrm.cli.output import end, end_with, say
 from mrm.cli.parsing import require_file
 from mrm.cli.shared_options import (
     Batch,
@@ -17,11 +17,13 @@ from mrm.cli.shared_options import (
     Images,
     ImageSize,
     Precision,
+    SharedWork,
     ViewClassifier,
     Views,
     Workers,
 )
 from mrm.interop.publication import Publication
+from mrm.system.shares import share_of
 from mrm.system.table_files import FEATURE_SUFFIXES, check_suffix
 
 
@@ -45,14 +47,14 @@ def predict(
     workers: Workers = None,
     precision: Precision = "fp32",
     device: Device = "auto",
+    share: SharedWork = None,
 ) -> None:
     """Predict findings of images with a classifier, or outlines with a segmenter.
 
     A classifier writes a table, a segmenter masks. The table has a row for each image: its path, a probability for
     each finding, the threshold and the decision where the model has thresholds, and an error where the image could
     not be read; the exit status is then 3. Run the same command again to resume it after an interruption, or to try
-    images again that could not be reached. `torchrun --nproc-per-node 4 -m mrm
-    predict ...` shares the images among several GPUs.
+    images again that could not be reached. `torchrun --nproc-per-node 4 -m mrm predict ...` uses several GPUs.
 
     Example:
         mrm predict runs/nih-1 images/ --out predictions.csv
@@ -81,10 +83,10 @@ def predict(
     from mrm import runs
 
     require_inputs(paths)
-    how = images, batch, workers, precision, device, crop_borders, by_study, views, flip, view_classifier
-    written = runs.predict(model, paths, out, runs.Reading(*how), slide, dicom_seg, dicom_sr, store, deidentified)
-    say(f"wrote {written}")
-    end(written.unreadable)
+    seen = crop_borders, by_study, views, flip, view_classifier
+    reading = runs.Reading(images, batch, workers, precision, device, *seen, share=share_of(share))
+    written = runs.predict(model, paths, out, reading, slide, dicom_seg, dicom_sr, store, deidentified)
+    end_with(written)
 
 
 def embed(
@@ -100,6 +102,7 @@ def embed(
     workers: Workers = None,
     precision: Precision = "fp32",
     device: Device = "auto",
+    share: SharedWork = None,
 ) -> None:
     """Compute features of images, to search in or to learn from.
 
@@ -116,10 +119,9 @@ def embed(
     check_suffix(out, FEATURE_SUFFIXES)
     from mrm import runs
 
-    reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
+    reading = runs.Reading(images, batch, workers, precision, device, crop_borders, share=share_of(share))
     written = runs.embed(model, paths, out, kind, reading, image_size)
-    say(f"wrote {written}", f"next: mrm similar IMAGE --index {out} --model {model}")
-    end(written.unreadable)
+    end_with(written, f"next: mrm similar IMAGE --index {out} --model {model}")
 
 
 def similar(
@@ -415,8 +417,7 @@ def zero_shot(
     require_inputs(paths)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
     written = runs.zero_shot(model, paths, findings, out, test, others, seed, tokenizer, reading)
-    say(f"wrote {written}")
-    end(written.unreadable)
+    end_with(written)
 
 
 def require_inputs(paths: tuple[str, ...]) -> None:

@@ -41,6 +41,13 @@ CropBorders = Annotated[
     bool,
     Shared("Data", "remove burned-in black and white borders before anything else"),
 ]
+SharedWork = Annotated[
+    str | None,
+    Shared(
+        "Machine",
+        "do one of several shares of the work, such as 2/8, or array in a SLURM job array; the last to end puts them together",
+    ),
+]
 Draws = Annotated[int, Shared("Statistics", "bootstrap resamples, by patient where patients are known")]
 ByStudy = Annotated[
     Literal["mean", "max"] | None,

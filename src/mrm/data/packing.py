@@ -1,8 +1,8 @@
 """Pack records, or a segmentation folder, into shards: every image is decoded, shrunk and encoded once.
 
 `mrm.data.shards` says what a shard folder is. Packing can be killed at any moment: a file of images has its name only
-when it is whole, and the same call resumes after the last whole file. The result depends neither on the number of
-processes nor on how often packing was stopped.
+when it is whole, and the same call packs the others. The result depends neither on the number of processes and shares
+(`mrm.system.shares`), each of which packs every n-th file, nor on how often packing was stopped.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from mrm.data.shards import FAILURES, INDEX, VERSION, Index
 from mrm.system import hardware
 from mrm.system.errors import MaskError, PackError, UnreachableError
 from mrm.system.files import write_csv, write_json
-from mrm.system.lock import only_process
+from mrm.system.lock import LOCK, in_turn, only_process
 from mrm.system.output_folder import json_settings, make_folder, open_folder, writing
+from mrm.system.shares import WHOLE, Share
 from mrm.system.tables import read_csv_rows
 
 DEFAULTS = PackConfig()
 PLAN = "packing.json"  # what is packed and how, for a command that resumes
+OPENING = f"{LOCK}.opening"  # held by the share that opens or finishes the folder
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,44 @@ def pack(
     images are left out as damaged ones are. Raises OutputError if `out` holds anything else, is in use by another process
     or cannot be written, and PackError if none of the images can be read.
     """
+    pack_share(source, out, config, workers, progress, missing)
+    return read_packing(Path(out))
+
+
+def pack_share(
+    source: Source,
+    out: Path | str,
+    config: PackConfig = DEFAULTS,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] = no_progress,
+    missing: OnError = "stop",
+    share: Share = WHOLE,
+) -> int:
+    """Pack the files of images of one share of the work, as `pack` packs all, and finish the folder if all are there.
+
+    Returns the number of files that other shares still have to pack. Raises as `pack` does.
+    """
     out = Path(out)
     if reserved := {IMAGE, MASK} & set(source.header):
         raise PackError(f"a column is called {', '.join(reserved)}, as the packed images are; rename it")
     make_folder(out)
-    with writing(out), only_process(out):
-        open_folder(out, json_settings("packing", PLAN, _plan(source, config)))
+    with writing(out), only_process(out, share):
+        with in_turn(out / OPENING):
+            open_folder(out, json_settings("packing", PLAN, _plan(source, config)))
         if not (out / INDEX).is_file():
-            _write_missing_shards(source, out, config, workers or hardware.cores(), progress, missing)
+            _write_missing_shards(source, out, config, workers or hardware.cores(), progress, missing, share)
+        with in_turn(out / OPENING):
+            if (out / INDEX).is_file():
+                return 0
+            numbers = range(len(_parts(source, config)))
+            if left := sum(not shard_writing.is_whole(out, number) for number in numbers):
+                return left
             _finish(source, out, config)
+    return 0
+
+
+def read_packing(out: Path) -> Packing:
+    """The result of a packing that is finished. Raises ShardError."""
     index = Index.from_json((out / INDEX).read_bytes(), str(out / INDEX))
     return Packing(out, index, [(name, reason) for _, (name, reason) in read_csv_rows(out / FAILURES)[1]])
 
@@ -192,14 +223,15 @@ def _write_missing_shards(
     workers: int,
     progress: Callable[[int, int], None],
     on_missing: OnError,
+    share: Share,
 ) -> None:
-    """Write the files of images that are not there yet, each with its note. Raises UnreachableError as `pack` does."""
-    per_file, total = config.rows_per_file(), len(source.items)
-    parts = [range(start, min(start + per_file, total)) for start in range(0, total, per_file)]
-    missing = [number for number in range(len(parts)) if not shard_writing.note_path(out, number).is_file()]
-    counter = _Counter(0, total, progress)
-    if len(missing) < len(parts):
-        counter.add(total - sum(len(parts[number]) for number in missing))
+    """Write the files of images of a share that are not there yet, each with its note. Raises UnreachableError as `pack`."""
+    parts = _parts(source, config)
+    mine = [number for number in range(len(parts)) if share.has(number)]
+    missing = [number for number in mine if not shard_writing.is_whole(out, number)]
+    counter = _Counter(0, sum(len(parts[number]) for number in mine), progress)
+    if len(missing) < len(mine):
+        counter.add(counter.total - sum(len(parts[number]) for number in missing))
     lost = _Lost(source, on_missing)
     chunks = [[source.items[i] for i in chunk] for number in missing for chunk in _chunks(parts[number])]
     try:
@@ -223,6 +255,12 @@ def _write_missing_shards(
             f"{len(lost.reasons)} images could not be reached, so {out} is not complete; first error: {lost.reasons[0]}. If a "
             "disk or a share was gone, run the same command again; add --on-error skip to leave out images that do not exist"
         )
+
+
+def _parts(source: Source, config: PackConfig) -> list[range]:
+    """The rows of each file of images."""
+    per_file, total = config.rows_per_file(), len(source.items)
+    return [range(start, min(start + per_file, total)) for start in range(0, total, per_file)]
 
 
 def _chunks(rows: range) -> list[range]:

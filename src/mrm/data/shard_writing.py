@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,6 +59,25 @@ def note_path(out: Path, number: int) -> Path:
 def write_note(out: Path, number: int, file: File, failures: Failures) -> None:
     """Note that a file of images is whole, and which of its images could not be read."""
     write_json(note_path(out, number), {"file": asdict(file), "failures": failures})
+
+
+def is_whole(out: Path, number: int) -> bool:
+    """Whether a file of images is there with the length that its note states. Warns of one that is damaged, not absent."""
+    note, path = note_path(out, number), shard_path(out, number)
+    if not note.is_file():
+        return False
+    try:
+        size = File(**json.loads(note.read_bytes())["file"]).bytes
+    except (ValueError, TypeError, KeyError) as error:
+        warnings.warn(f"{note}: damaged ({error}), so this file of images is packed again", stacklevel=2)
+        return False
+    actual = path.stat().st_size if path.is_file() else 0
+    if actual != size:
+        warnings.warn(
+            f"{path}: has {actual:,} bytes, but {size:,} were written, so it is packed again; is the disk in order?",
+            stacklevel=2,
+        )
+    return actual == size
 
 
 def read_notes(out: Path) -> tuple[list[File], Failures]:

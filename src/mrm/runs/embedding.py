@@ -32,7 +32,7 @@ from mrm.system.table_files import FEATURE_SUFFIXES, check_suffix, write_table
 BESIDE = {".npy": (".csv", ".json")}  # the suffixes of the files that are written beside features
 
 
-@alone_on("out", BESIDE)
+@alone_on("out", BESIDE, share="reading.share")
 def embed(
     model: Path,
     paths: Sequence[Path | str],

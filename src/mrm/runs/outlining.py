@@ -37,7 +37,7 @@ from mrm.system.partial_results import Row
 from mrm.system.table_files import write_table
 
 
-@alone_in("out")
+@alone_in("out", share="reading.share")
 def outline(
     model: Path,
     paths: Sequence[Path | str],

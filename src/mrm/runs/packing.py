@@ -11,12 +11,12 @@ from mrm.audit import site_key
 from mrm.audit.site_key import SiteKey
 from mrm.data import shards
 from mrm.data.config import OnError, PackConfig
-from mrm.data.packing import Packing, Source, open_source
-from mrm.data.packing import pack as pack_source
+from mrm.data.packing import Packing, Source, open_source, pack_share, read_packing
 from mrm.data.patients import normalized_id
 from mrm.data.shards import FAILURES
 from mrm.system.errors import ShardError
 from mrm.system.progress import Progress
+from mrm.system.shares import WHOLE, Share, torchrun_rank
 
 KEYED = ("patient_id", "study_id", "accession")
 DATES = ("date", "offset")
@@ -31,16 +31,27 @@ def pack(
     classes: Sequence[str] = (),
     workers: int | None = None,
     on_error: OnError = "stop",
-) -> Packing:
+    share: Share = WHOLE,
+) -> Packing | None:
     """Pack records or a segmentation folder into `out`, and print a summary.
 
-    With `config.deidentified` images that may name a person are left out, and ids and file names are keyed.
+    With `config.deidentified` images that may name a person are left out, and ids and file names are keyed. A process that
+    does one `share` of the work, or a rank's part of it, returns None while other shares still have files to pack.
     """
+    share = share.among(*torchrun_rank())
     source = open_source(records, images, classes, on_error)
     if config.deidentified:
         source = keyed(source, site_key.load_or_make())
     with Progress("packing") as progress:
-        packing = pack_source(source, out, config, workers, progress, on_error)
+        left = pack_share(source, out, config, workers, progress, on_error, share)
+    if left:
+        print(
+            f"{out}: share {share} is done; {left:,} files are left to other shares, and whichever is "
+            "last finishes the folder. If they have all ended, run the same commands again, with --out on storage that "
+            "all machines share"
+        )
+        return None
+    packing = read_packing(Path(out))
     index = packing.index
     size = sum(f.bytes for f in index.files)
     print(

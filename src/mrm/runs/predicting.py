@@ -61,8 +61,8 @@ def predict(
     return predict_table(model, paths, out, reading, dicom_sr, store, deidentified)
 
 
-@alone_on("out")
-@alone_in("dicom_sr")
+@alone_on("out", share="reading.share")
+@alone_in("dicom_sr", share="reading.share")
 def predict_table(
     model: Path,
     paths: Sequence[Path | str],

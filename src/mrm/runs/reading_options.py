@@ -13,6 +13,7 @@ from mrm.inference.studies import Pool, Views
 from mrm.system import hardware
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.hardware import Precision
+from mrm.system.shares import WHOLE, Share
 from mrm.targets.target import Target
 from mrm.training.trainer import processes
 
@@ -31,6 +32,7 @@ class Reading:
     views: Views = "all"  # "frontal" leaves lateral images out, as far as their view is stated
     flip: bool = False  # average each image with its mirror image, in which left and right change places
     view_classifier: Path | None = None  # a file of `mrm views`, which guesses the view where none is stated
+    share: Share = WHOLE  # of predict, embed and what else makes a table: the share that this process does
 
 
 def require_single_images(reading: Reading, model: Path) -> None:

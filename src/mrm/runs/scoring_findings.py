@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -78,14 +78,14 @@ def zero_shot(
         len(asked.sentences),
     )  # fmt: skip
     work.run(lambda rows, values: None, compute)
-    reference_S = mean_of(work) if reference_NS is None else np.nanmean(reference_NS, axis=0)
-    score, columns = (
-        partial(scored, asked, told, reference_S),
-        {**KNOWN, **dict.fromkeys(asked.findings, float), **NOTES},
-    )
-    return work.finish(
-        lambda rows: write_table(Path(out), columns, map(score, work.with_features(rows())), work.facts())
-    )
+    columns = {**KNOWN, **dict.fromkeys(asked.findings, float), **NOTES}
+
+    def write(rows: Callable[[], Iterator[Row]]) -> None:
+        reference_S = mean_of(work) if reference_NS is None else np.nanmean(reference_NS, axis=0)
+        score = partial(scored, asked, told, reference_S)
+        write_table(Path(out), columns, map(score, work.with_features(rows())), work.facts())
+
+    return work.finish(write)
 
 
 def scored(asked: Findings, told: Sequence[str], reference_S: np.ndarray, row: Row) -> Row:

@@ -1,10 +1,9 @@
-"""The loop of the commands that make one table of many images: a row for each image, resumable, shared by the ranks."""
+"""The loop of the commands that make one table of many images: a row for each image, resumable, in shares."""
 
 # Shapes: B images of a batch
 from __future__ import annotations
 
 import hashlib
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,13 +21,14 @@ from mrm.inference import predict
 from mrm.inference.predict import Computed
 from mrm.inference.prediction_table import known_row
 from mrm.models import model_folder
+from mrm.runs.first_rank import wait_for
 from mrm.runs.reading_options import Reading, named_failures
 from mrm.runs.written import Written
 from mrm.system.caught_warnings import caught_warnings
 from mrm.system.errors import ImageError, RunError, UnreachableError
-from mrm.system.files import write_whole
 from mrm.system.partial_results import AGAIN, Partial, Row
 from mrm.system.progress import Progress
+from mrm.system.shares import WHOLE
 from mrm.training.trainer import processes
 
 VIEW = "view"  # kept with a row, though no column of the table
@@ -55,7 +55,8 @@ class Work:
         width: int = 0,
     ) -> None:
         self.what, self.model, self.records, self.out, self.reading = what, model, records, out, reading
-        self.width, self.keys, self.processes = width, record_keys(records), processes()
+        self.width, self.keys, self.ranks = width, record_keys(records), processes()
+        self.share = reading.share.among(self.ranks.process_index, self.ranks.num_processes)
         self.settings = {
             "command": what,
             "model": model_folder.weights_digest(source),
@@ -64,30 +65,36 @@ class Work:
             "crop_borders": reading.crop_borders,
             **(settings or {}),
         }
-        self.partial = Partial(out, width)
+        self.partial = Partial(out, width, self.share)
         self.left = self._begin()
         self.shown = 0
 
-    def _begin(self) -> list[int]:
-        """The indices of the images still to do. All ranks must agree on them before the first row is written."""
-        images, note = _digest("\n".join(self.keys)), self.partial.folder / "images"
-        if self.processes.is_main_process:
-            self.partial.begin(self.settings)
-            write_whole(note, images.encode())
-        self.processes.wait_for_everyone()
-        if note.read_text() != images:
-            raise RunError(f"{self.out}: the images changed while the ranks started; run the command again")
+    def _begin(self) -> set[int]:
+        """The indices of the images still to do, of all shares. Raises OutputError as `Partial.begin` does."""
+        images, first = _digest("\n".join(self.keys)), self.ranks.is_main_process
+        if first:
+            self.partial.begin(self.settings, images, other_keys=self.reading.share == WHOLE)
+        self.ranks.wait_for_everyone()
+        if not first:
+            wait_for(self.partial.begun, self.partial.begun)
+            self.partial.begin(self.settings, images, other_keys=False)
         done = self.partial.done()
-        self.processes.wait_for_everyone()
-        if done and self.processes.is_main_process:
+        if done and first:
             print(f"{self.partial.folder}: resuming from image {len(done):,}/{len(self.keys):,}")
-        return [i for i, key in enumerate(self.keys) if key not in done]
+        return {i for i, key in enumerate(self.keys) if key not in done}
 
     def _mine(self, batch: int) -> list[list[sampling.Sample]]:
-        """This rank's share of the images still to do, in batches."""
-        batches = [self.left[start : start + batch] for start in range(0, len(self.left), batch)]
-        mine = batches[self.processes.process_index :: self.processes.num_processes]
-        return [[sampling.Sample(0, index) for index in indices] for indices in mine]
+        """This share's images still to do, in batches.
+
+        Batches are those of the whole list, so that an image is computed beside the same others whoever does it, and its
+        values are the same to the last bit.
+        """
+        starts = range(0, len(self.keys), batch)
+        ranges = [
+            range(start, min(start + batch, len(self.keys))) for n, start in enumerate(starts) if self.share.has(n)
+        ]
+        batches = [[sampling.Sample(0, i) for i in indices if i in self.left] for indices in ranges]
+        return [samples for samples in batches if samples]
 
     def run(
         self,
@@ -95,7 +102,7 @@ class Work:
         compute: Callable[[torch.Tensor], torch.Tensor],
         deliver: Callable[[Row, int], str] | None = None,
     ) -> None:
-        """Compute this rank's images batch by batch; `fill` gets a batch's rows and values, and completes the rows.
+        """Compute this share's images batch by batch; `fill` gets a batch's rows and values, and completes the rows.
 
         `deliver` gets each row and the number of its image before the row counts as done, and returns a warning or nothing.
         """
@@ -126,7 +133,7 @@ class Work:
         if self.width:
             values = np.full((len(by_index), self.width), np.nan, np.float32)
             values[: len(rows)] = computed.values.reshape(len(rows), self.width)
-        self.partial.add(self.processes.process_index, [(self.keys[i], row) for i, row in by_index.items()], values)
+        self.partial.add([(self.keys[i], row) for i, row in by_index.items()], values)
 
     def _deliver(
         self,
@@ -152,7 +159,7 @@ class Work:
                 self._show([reason])
 
     def run_singly(self, make: Callable[[int], tuple[dict[str, str], Row]]) -> None:
-        """Make this rank's rows image by image; an ImageError becomes the row's error.
+        """Make this share's rows image by image; an ImageError becomes the row's error.
 
         `make` returns what the header says of patient and study, and the rest of the row.
         """
@@ -163,7 +170,7 @@ class Work:
                 row = self._single_row(index, make)
                 messages = [f"left out {row['error']}"] if "error" in row else [row["warning"] or ""]
                 self._show([message for message in messages if message])
-                self.partial.add(self.processes.process_index, [(self.keys[index], row)])
+                self.partial.add([(self.keys[index], row)])
                 reach.miss(row["error"]) if AGAIN in row else reach.reached()
 
     def _single_row(self, index: int, make: Callable[[int], tuple[dict[str, str], Row]]) -> Row:
@@ -194,22 +201,23 @@ class Work:
                 warnings.warn("further warnings are only in the table, in the columns warning and error", stacklevel=4)
 
     def finish(self, write: Callable[[Callable[[], Iterator[Row]]], object]) -> Written:
-        """Wait for the other ranks, write the table, and remove the partial results.
+        """If all images are done, by this share or by others, write the table and remove the partial results.
 
         They stay where images could not be reached, so that the same command tries these alone again. `write` gets a
         function that iterates over all rows. Raises RunError if no image could be read, UnreachableError if none could
         be reached; the table is written then, too.
         """
-        self.partial.close(self.processes.process_index)
-        if not self.processes.is_main_process:
-            return Written(self.out, len(self.keys), 0)
-        while not self.partial.whole(self.processes.num_processes):
-            time.sleep(0.2)
-        write(lambda: self.partial.rows(self.keys))
-        failed = [row for row in self.partial.rows(self.keys) if row.get("error")]
-        again = sum(AGAIN in row for row in failed)
-        if not again:
-            self.partial.remove()
+        with self.partial.merging() as pending:
+            if not pending:
+                return Written(self.out, len(self.keys), 0, share=self.share, written=False)
+            there = self.partial.places()
+            if left := sum(key not in there for key in self.keys):
+                shares = tuple(self.partial.shares())
+                return Written(self.out, len(self.keys), 0, share=self.share, written=False, left=left, shares=shares)
+            write(lambda: self.partial.rows(self.keys))
+            failed = [row for row in self.partial.rows(self.keys) if row.get("error")]
+            again = sum(AGAIN in row for row in failed)
+            self.partial.keep() if again else self.partial.remove()
         if len(failed) == len(self.keys):
             kind = UnreachableError if again else RunError
             raise kind(f"none of the {len(failed)} images could be read; first error: {failed[0]['error']}")

@@ -5,18 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mrm.system.shares import WHOLE, Share
+
 
 @dataclass(frozen=True)
 class Written:
-    """What a command has written: where, for how many images, and how many of them could not be read."""
+    """What a command has written: where, for how many images, and how many of them could not be read.
+
+    A share of the work has not `written` anything there while `left` images of others are still to do; `shares` are those
+    that have begun. Nor has it where another share has put the results together.
+    """
 
     out: Path
     n: int
     unreadable: int
     again: int = 0  # those of the unreadable that could not be reached: the same command tries them again
+    share: Share = WHOLE
+    written: bool = True
+    left: int = 0
+    shares: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         images = "1 image" if self.n == 1 else f"{self.n:,} images"
+        if not self.written:
+            return self._of_share(images)
         if not self.unreadable:
             return f"{self.out}: {images}"
         told = f"{self.out}: {images}; {self.unreadable:,} could not be read, see the column error"
@@ -24,4 +36,14 @@ class Written:
             f"{told}; run the same command again to try the {self.again:,} that could not be reached"
             if self.again
             else told
+        )
+
+    def _of_share(self, images: str) -> str:
+        done = f"{self.out}: share {self.share} is done"
+        if not self.left:
+            return f"{done}; another share has put the results together"
+        return (
+            f"{done}; {self.left:,} of {images} are left to other shares (begun here: {', '.join(self.shares) or 'none'}), and "
+            "whichever is last writes the results. If they have all ended, run the same commands again, with --out on "
+            "storage that all machines share"
         )

@@ -4,14 +4,19 @@ A command holds a lock file while it writes: `.lock` in an output folder, `.NAME
 says who holds it. One that is free but was left behind is taken over: at once if it is of this machine, whose locks the
 system knows; else after watching it for a while, because some network file systems do not tell one machine of the locks
 of another. Until then a living process shows itself by touching its lock file.
+
+Of a command that several processes share (`mrm.system.shares`), each share holds a lock file of its own (`.lock.2-of-8`),
+and a process that does the whole work, or shares of another number, waits for all of them to end.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -23,6 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from mrm.system.errors import OutputError
+from mrm.system.shares import WHOLE, Share
 
 LOCK = ".lock"  # the file in an output folder that a command holds while it writes there
 TOUCH = 10.0  # seconds after which a process touches the lock files that it holds
@@ -49,26 +55,28 @@ class Holder:
 
 
 @contextmanager
-def only_process(folder: Path) -> Iterator[None]:
+def only_process(folder: Path, share: Share = WHOLE) -> Iterator[None]:
     """Hold an existing output folder inside the block. Raises OutputError if another process holds it.
 
     Of the ranks of one run, the first holds it for all. The lock file is removed at the end.
     """
-    with _holding(folder / LOCK, folder):
+    with _holding(folder / LOCK, folder, share):
         yield
 
 
 @contextmanager
-def only_writer(files: Sequence[Path]) -> Iterator[None]:
+def only_writer(files: Sequence[Path], share: Share = WHOLE) -> Iterator[None]:
     """Hold output files inside the block, as `only_process` holds a folder. Their folders must exist."""
     with ExitStack() as stack:
         for file in files:
-            stack.enter_context(_holding(file.with_name(f".{file.name}{LOCK}"), file))
+            stack.enter_context(_holding(file.with_name(f".{file.name}{LOCK}"), file, share))
         yield
 
 
 @contextmanager
-def _holding(path: Path, out: Path) -> Iterator[None]:
+def _holding(whole: Path, out: Path, share: Share) -> Iterator[None]:
+    """Hold the lock file `whole`, or that of a share, which stands beside it."""
+    path = whole if share.count == 1 else whole.with_name(f"{whole.name}.{share.label}")
     if any(os.environ.get(name, "0") != "0" for name in RANKS):
         yield
         return
@@ -78,6 +86,11 @@ def _holding(path: Path, out: Path) -> Iterator[None]:
         if not acquired:
             raise _in_use(out, holder_of(path))
         _watch_other_machine(path, out)
+        try:
+            _refuse_other_counts(whole, out, share)
+        except OutputError:
+            path.unlink(missing_ok=True)
+            raise
         ended = threading.Event()
         try:
             with _errors_named(out):
@@ -86,6 +99,19 @@ def _holding(path: Path, out: Path) -> Iterator[None]:
             yield
         finally:
             ended.set()
+            path.unlink(missing_ok=True)
+
+
+def _refuse_other_counts(whole: Path, out: Path, share: Share) -> None:
+    """Raises OutputError while a process lives that does the same work in another number of shares; removes dead locks."""
+    for path in whole.parent.glob(f"{glob.escape(whole.name)}*"):
+        match = re.fullmatch(r"(?:\.\d+-of-(\d+))?", path.name.removeprefix(whole.name))
+        if not match or int(match[1] or 1) == share.count:
+            continue
+        with trying(path) as free:
+            if not free:
+                raise _in_use(out, holder_of(path))
+            _watch_other_machine(path, out)
             path.unlink(missing_ok=True)
 
 

@@ -66,7 +66,7 @@ def open_folder(out: Path, settings: Settings) -> bool:
     resumes = file.is_file()
     if resumes:
         _refuse_changes(out, settings, file)
-    elif out.is_dir() and any(path.name != LOCK for path in out.iterdir()):
+    elif out.is_dir() and any(not path.name.startswith(LOCK) for path in out.iterdir()):
         raise OutputError(
             f"{out}: is not empty and holds no {settings.what} (no {settings.record}); choose another --out"
         )
