@@ -31,7 +31,7 @@ from mrm.data.reports import Tokenizer
 from mrm.system.files import write_whole
 
 NEEDED = ("rocov2-cxr/training.csv", "covid-cxr/training.csv", "pneumonia-cxr/labels.csv", "tuberculosis/records.csv")
-ARMS = ("both", "image", "together", "none")
+ARMS = ("both", "image", "half-contrast", "none")
 RUNS = 2  # pre-trainings of an arm
 PACKED = 160  # pixels of the shorter side of the images to pre-train on
 PREFIX = "real-"  # of the encoders

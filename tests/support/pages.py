@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from mrm.inference.reconstruction import Reconstruction
-from mrm.pages.demo import Contender, FilledReport, Story, Word
+from mrm.pages.demo import Contender, Few, FilledReport, Search, Searched, Story, Word, WordCounts
 from mrm.pages.evaluation import write_evaluation_page
 from mrm.statistics import ranking
 from mrm.statistics.intervals import Estimate
@@ -50,4 +50,25 @@ def story(classes: tuple[str, ...] = ("effusion", "nodule")) -> Story:
         facts={"Phantoms": "2,000", "A<b": "1 & 2"},
         samples=[(image, "No effusion.")],
         difference=Estimate(0.1, 0.02, 0.18, 120, 60),
+        words=WordCounts(
+            Estimate(0.6, 0.55, 0.65, 500, 300),
+            Estimate(0.4, 0.35, 0.45, 500, 200),
+            Estimate(0.2, 0.15, 0.25, 500, None),
+            90,
+        ),
+        searched=Searched(
+            [Search("left effusion", [(image, True), (image, False)], 4, 10, 0.125)], Estimate(0.4, 0.2, 0.7, 10, 4)
+        ),
+        few=few(),
     )
+
+
+def few() -> Few:
+    """Curves of four kinds of features: the pre-trained one passes the random one, and stays below HOG."""
+    curves = {
+        name: {count: Estimate(value, value - 0.02, value + 0.02, 120, 60) for count, value in zip((25, 100), values, strict=True)}
+        for name, values in {
+            "pre-trained encoder": (0.71, 0.80), "random encoder": (0.55, 0.70), "HOG features": (0.65, 0.85),
+        }.items()
+    }  # fmt: skip
+    return Few(curves, Estimate(0.1, 0.06, 0.14, 120, 60), 100)

@@ -114,8 +114,8 @@ class Curve:
     points: tuple[tuple[float, Estimate], ...]
 
 
-def efficiency(axes: Axes, curves: Sequence[Curve]) -> None:
-    """Mean AUROC with its interval against the share of labels, on a logarithmic axis; one line per model."""
+def efficiency(axes: Axes, curves: Sequence[Curve], counted: bool = False) -> None:
+    """Mean AUROC with its interval against the share of labels (or their number), on a logarithmic axis; a line per model."""
     shares = sorted({share for curve in curves for share, _ in curve.points})
     step = 1.0 if len(shares) < 2 else min(math.log(b / a) for a, b in pairwise(shares))
     for number, curve in enumerate(curves):
@@ -134,7 +134,7 @@ def efficiency(axes: Axes, curves: Sequence[Curve]) -> None:
         0.5, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2))
     )  # chance; out of sight where all curves are better
     axes.set_xscale("log")
-    axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares])
+    axes.set_xticks(shares, [f"{share:g}" if counted else f"{100 * share:g} %" for share in shares])
     axes.minorticks_off()
     axes.set(xlabel="labels used", ylabel="mean AUROC")
     plain(axes)
@@ -155,6 +155,17 @@ def efficiency_svg(curves: Sequence[Curve], limits: tuple[float, float], describ
         axes = figure.add_axes((0.17, 0.165, 0.81, 0.81))
         efficiency(axes, curves)
         axes.set_ylim(limits)
+        return svg(figure, described)
+
+
+def labels_svg(curves: Sequence[Curve], described: str) -> str:
+    """One panel by the number of labels, with a legend, as SVG for a page."""
+    with matplotlib.rc_context(TEXT):
+        figure = Figure(figsize=(4.6, 3.4))
+        axes = figure.add_axes((0.125, 0.135, 0.855, 0.85))
+        efficiency(axes, curves, counted=True)
+        axes.set_ylim(limits_of(curves))
+        axes.legend(frameon=False, fontsize=8)
         return svg(figure, described)
 
 
