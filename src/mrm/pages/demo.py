@@ -99,7 +99,9 @@ class Few:
         fewest = min(own)
         reached = [count for count, e in rival.items() if e.value <= own[fewest].value]
         better = [f"{count}" for count, e in rival.items() if e.value > own[count].value]
-        below = f"with {' and '.join([', '.join(better[:-1]), better[-1]] if better[1:] else better)} labels it stays below"
+        below = (
+            f"with {' and '.join([', '.join(better[:-1]), better[-1]] if better[1:] else better)} labels it stays below"
+        )
         if not reached:
             return f"The pre-trained encoder is not level with the {name} with {fewest} labels; {below}."
         most = max(reached)
