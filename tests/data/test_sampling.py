@@ -1,15 +1,44 @@
 """The order of records: a function of seed and place, whoever reads how much of it."""
 
 import itertools
+import tracemalloc
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from mrm.data import sampling
 from mrm.data.records import Record, Records
 from mrm.data.sampling import by_site, epoch_length, in_order, micro_batches, order_of, shuffled
 from mrm.system.errors import ConfigError
 
 
+@pytest.fixture(params=["drawn", "computed"])
+def kind(request, monkeypatch):
+    """Both kinds of orders: those of few records, which are drawn, and those of many, which are computed."""
+    if request.param == "computed":
+        monkeypatch.setattr(sampling, "DRAWN", 0)
+        monkeypatch.setattr(sampling, "AT_ONCE", 3)
+
+
+def test_an_order_of_few_records_is_the_one_that_numpy_draws():
+    assert [s.index for s in itertools.islice(shuffled(3, 7, 7), 7)] == np.random.default_rng([3, 1]).permutation(
+        7
+    ).tolist()
+
+
+def test_an_order_of_many_records_is_not_held():
+    tracemalloc.start()
+    samples = list(itertools.islice(shuffled(3, 10**8, 10**8 * 5 + 99_999_990), 20))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**6  # bytes
+    assert [s.epoch for s in samples] == [5] * 10 + [6] * 10
+    assert len({s.index for s in samples[:10]}) == 10
+    assert all(0 <= s.index < 10**8 for s in samples)
+
+
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("n", [1, 2, 7, 50])
 def test_every_record_comes_once_an_epoch_and_in_another_order_each(n):
     order = list(itertools.islice(shuffled(3, n, 0), 3 * n))
@@ -21,12 +50,14 @@ def test_every_record_comes_once_an_epoch_and_in_another_order_each(n):
         assert len({tuple(s.index for s in samples) for samples in epochs}) == 3
 
 
+@pytest.mark.usefixtures("kind")
 @pytest.mark.parametrize("seen", [0, 1, 6, 7, 8, 20, 701])
 def test_the_order_can_be_taken_up_anywhere(seen):
     whole = list(itertools.islice(shuffled(3, 7, 0), seen + 15))
     assert list(itertools.islice(shuffled(3, 7, seen), 15)) == whole[seen:]
 
 
+@pytest.mark.usefixtures("kind")
 def test_another_seed_is_another_order():
     a, b = (list(itertools.islice(shuffled(s, 50, 0), 50)) for s in (0, 1))
     assert a != b

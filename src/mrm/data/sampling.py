@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrm.data.permutation import Permutation
 from mrm.data.records import Records
 from mrm.data.shards import WINDOW, PackedImage, ShardFile
 from mrm.data.table_records import SITE
 from mrm.system.errors import ConfigError
 
+DRAWN = 1 << 20  # records up to which an order is drawn and held, 8 MB at most; of more records it is computed
+AT_ONCE = 1 << 12  # places of an order that are computed together
 NO_WEIGHTS: Mapping[str, float] = {}
 
 
@@ -30,9 +33,17 @@ def shuffled(seed: int, n: int, seen: int) -> Iterator[Sample]:
     """Endless samples from number `seen` on: every record once an epoch, in a new order each epoch."""
     epoch, at = divmod(seen, n)
     while True:
-        for index in np.random.default_rng([seed, epoch]).permutation(n)[at:]:
+        rng = np.random.default_rng([seed, epoch])
+        for index in rng.permutation(n)[at:] if n <= DRAWN else _computed(rng, n, at):
             yield Sample(epoch, int(index))
         epoch, at = epoch + 1, 0
+
+
+def _computed(rng: np.random.Generator, n: int, at: int) -> Iterator[int]:
+    """The numbers 0 to n - 1 in an order that `rng` decides on, from place `at` on."""
+    order = Permutation(rng, n)
+    for start in range(at, n, AT_ONCE):
+        yield from order.at(np.arange(start, min(start + AT_ONCE, n))).tolist()
 
 
 class Drawn:
@@ -43,7 +54,7 @@ class Drawn:
     """
 
     def __init__(self, groups: Sequence[np.ndarray], counts: Sequence[int]) -> None:
-        self.groups, self.counts = groups, counts
+        self.groups, self.counts = [group.astype(np.int32) for group in groups], counts
         self.passes = max(
             (-(-count // len(group)) for group, count in zip(groups, counts, strict=True) if count), default=1
         )
@@ -66,7 +77,7 @@ class Drawn:
         for group, count in zip(self.groups, self.counts, strict=True):
             times, rest = divmod(count, len(group)) if count else (0, 0)
             taken = [group] * times + ([rng.permutation(group)[:rest]] if rest else [])
-            parts += [np.stack([np.full(len(part), turn), part], axis=1) for turn, part in enumerate(taken)]
+            parts += [np.stack([np.full_like(part, turn), part], axis=1) for turn, part in enumerate(taken)]
         samples_S2 = np.concatenate(parts)
         return samples_S2[rng.permutation(len(samples_S2))]
 
@@ -77,18 +88,20 @@ def balanced(positive_N: np.ndarray, negatives: float) -> Drawn:
     return Drawn([positive, negative], [len(positive), min(len(negative), round(negatives * len(positive)))])
 
 
-def by_site(records: Sequence[Any], weights: Mapping[str, float]) -> Drawn:
+def by_site(records: Records, weights: Mapping[str, float]) -> Drawn:
     """An order in which each epoch takes the records of a site as often as its weight says; those of other sites once.
 
     Raises ConfigError for a site that no record has, and for weights that leave nothing.
     """
-    site_N = np.array([record.extra.get(SITE, "") for record in records])
-    sites = sorted(set(site_N.tolist()) - {""})
+    numbers: dict[str, int] = {}
+    number_of = (numbers.setdefault(site, len(numbers)) for site in records.values(SITE))
+    site_N = np.fromiter(number_of, np.int32, len(records))
+    sites = sorted(numbers.keys() - {""})
     if unknown := sorted(set(weights) - set(sites)):
         known = f"choose from {', '.join(sites)}" if sites else f"no record has a column {SITE}, which mrm merge writes"
         raise ConfigError(f"site_weights: unknown site {unknown[0]!r}; {known}")
-    groups = [np.flatnonzero(site_N == site) for site in sorted(set(site_N.tolist()))]
-    wanted = [len(group) * weights.get(str(site_N[group[0]]), 1.0) for group in groups]
+    groups = [np.flatnonzero(site_N == numbers[site]) for site in sorted(numbers)]
+    wanted = [len(group) * weights.get(site, 1.0) for site, group in zip(sorted(numbers), groups, strict=True)]
     counts = [max(1, round(count)) if count else 0 for count in wanted]
     if not any(counts):
         raise ConfigError("site_weights: every site has the weight 0, so nothing is left to train on")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from mrm.training.tasks import PretrainTask
 
 RECORDS = 512  # with reports, by which the gain of each word is measured
 BATCH = 32
-AT_ONCE = 1 << 22  # tokens that are counted at a time
+AT_ONCE = 1 << 20  # tokens, or ends of reports, that are looked at together
 
 
 def counts_of(data: PretrainData, vocabulary: int) -> Tensor:
@@ -44,14 +45,27 @@ def initial_weights(config: PretrainConfig, data: PretrainData, vocabulary: int)
     return torch.ones(vocabulary)
 
 
+def spread(ends_N: np.ndarray) -> list[int]:
+    """Up to RECORDS of those records that have a report, spread evenly over all; a report is more than `[CLS]`."""
+
+    def parts() -> Iterator[np.ndarray]:
+        """The numbers of the records with a report, some at a time."""
+        for at in range(0, len(ends_N), AT_ONCE):
+            lengths = np.diff(ends_N[at : at + AT_ONCE], prepend=ends_N[at - 1] if at else 0)
+            yield at + np.flatnonzero(lengths > 1)
+
+    step = max(1, sum(map(len, parts())) // RECORDS)
+    numbers = itertools.chain.from_iterable(part.tolist() for part in parts())
+    return list(itertools.islice(numbers, 0, RECORDS * step, step))
+
+
 def refresh(
     task: PretrainTask, model: MRM, data: PretrainData, tokenizer: Tokenizer, state: Accelerator, run: Path
 ) -> None:
     """Weigh the words by what the image tells the model now; `word_weights.csv` in the run shows them."""
     vocabulary = model.config.vocabulary
     totals = torch.zeros(2, vocabulary, dtype=torch.float64, device=state.device)
-    with_report = np.flatnonzero(np.diff(data.tokens.ends, prepend=0) > 1)
-    chosen = with_report[:: max(1, len(with_report) // RECORDS)][:RECORDS].tolist()
+    chosen = spread(data.tokens.ends)
     batches = [[Sample(0, i) for i in chosen[at : at + BATCH]] for at in range(0, len(chosen), BATCH)]
     for batch in loader(data, itertools.islice(iter(batches), state.process_index, None, state.num_processes), 0):
         totals += torch.stack(word_weights.image_gain(model, batch.to(state.device)))
