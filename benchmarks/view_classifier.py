@@ -19,7 +19,7 @@ from pathlib import Path
 
 from mrm import runs
 from mrm.data.records import Record, Records
-from mrm.evaluation import view_classifier
+from mrm.inference import view_classifier
 from mrm.statistics.intervals import proportion
 from mrm.system.files import write_json
 

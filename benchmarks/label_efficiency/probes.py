@@ -11,9 +11,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from mrm.data import images
+from mrm.data import images, oriented_gradients
 from mrm.data.records import Records
-from mrm.evaluation import floors
 from mrm.inference import predict
 from mrm.models.mrm import MRM
 from mrm.statistics import ranking
@@ -40,11 +39,10 @@ def pixels(records: Records) -> np.ndarray:
 def hog(records: Records) -> np.ndarray:
     """Histograms of oriented gradients of the image at 64 x 64: 8-pixel cells, 2 x 2 cells a block, nine directions.
 
-    See `mrm.evaluation.floors.hog`.
+    See `mrm.data.oriented_gradients.hog`.
     """
-    return np.stack(
-        [floors.hog(cv2.resize(images.read(r.image), (64, 64), interpolation=cv2.INTER_AREA)) for r in records]
-    )
+    small = [cv2.resize(images.read(r.image), (64, 64), interpolation=cv2.INTER_AREA) for r in records]
+    return np.stack([oriented_gradients.hog(image_HW) for image_HW in small])
 
 
 FLOORS = {"pixels": pixels, "hog": hog}

@@ -5,22 +5,27 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pydicom
 import pytest
 
 from mrm import cli, runs
 from mrm.data import archive
+from mrm.inference.studies import LOOKS_FRONTAL
 from mrm.models import model_folder
 from mrm.runs import predicting
 from mrm.system.errors import ArchiveError, LostArchiveError, RunError
 from tests.support import archives
 from tests.support.archives import Served, running_orthanc, send, serving, use_account
+from tests.support.dicom_files import dicom_bytes
 from tests.support.dicom_tools import faults, shown
 from tests.support.models import classifier_of, segmenter_of
 from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_after
 from tests.support.run_files import table
+from tests.support.views import chest, write_view_classifier
 from tests.support.waiting import until
 
 pytest.importorskip("dicomweb_client")
@@ -96,6 +101,22 @@ def test_predictions_of_an_archive_are_those_of_the_files_and_its_reports_are_st
         number = str(evidence.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)[-1]
         assert f"{round(100 * float(rows[number]['effusion']), 4)} %" in shown(tmp_path / "x.sr.dcm")
         assert (tags["PatientID"], tags["StudyInstanceUID"]) == (f"p{int(number) // 2}", f"1.2.{int(number) // 2}")
+
+
+def test_images_of_an_archive_that_state_no_view_are_guessed(model, tmp_path):
+    content, views = Served(), write_view_classifier(tmp_path / "views.json")
+    looks_lateral, states = (True, True, False), ("", "PA", "")
+    for number, (lateral, view) in enumerate(zip(looks_lateral, states, strict=True)):
+        image_HW = chest(np.random.default_rng([3, number]), lateral)
+        uids = {"StudyInstanceUID": "1.2.1", "SeriesInstanceUID": "1.2.1.1", "SOPInstanceUID": f"1.2.1.1.{number}"}
+        content.add(dicom_bytes(image_HW, **uids, PatientID="p1", StudyDate="20240102", ViewPosition=view))
+    reading = replace(ONE_BY_ONE, views="frontal", view_classifier=views)
+    with serving(content), pytest.warns(UserWarning, match="2 of 3 images state no view"):
+        runs.predict(model, [content.address], tmp_path / "a.csv", reading)
+    rows = sorted(table(tmp_path / "a.csv"), key=lambda row: row["path"])
+    assert "taken for a lateral image by --view-classifier" in rows[0]["error"]
+    assert [row["error"] for row in rows[1:]] == ["", ""]
+    assert [row["warning"] for row in rows[1:]] == ["", LOOKS_FRONTAL]
 
 
 def test_by_study_one_report_is_stored_for_each_study(model, filled, tmp_path):

@@ -92,7 +92,7 @@ def test_an_image_that_states_no_view_counts_as_frontal_and_is_named(model, reco
     with pytest.warns(UserWarning, match=three):
         runs.predict(model, [partly], tmp_path / "studies.csv", replace(reading, by_study="mean"))
     first, second, third, *_ = rows_of(tmp_path / "studies.csv")
-    assert first["warning"] == f"{rows[0].name} states no view, so --views frontal took it for frontal"
+    assert first["warning"] == f"{rows[0].name} states no view, so it was taken for frontal"
     assert second["warning"].count("states no view") == 2
     assert third["warning"] == ""
     with pytest.warns(UserWarning, match=three):

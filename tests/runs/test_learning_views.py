@@ -11,27 +11,14 @@ import pytest
 
 from mrm import runs
 from mrm.data.images import encode_png
+from mrm.data.oriented_gradients import SIDE, hog
 from mrm.data.records import Record, Records
-from mrm.evaluation import view_classifier
-from mrm.evaluation.floors import SIDE, hog
+from mrm.inference import view_classifier
+from mrm.runs import learning_views
 from mrm.system.errors import ConfigError, RecordError, RunError
 from tests.support.commands import run_cli
 from tests.support.models import PROBED, probed_classifier
-
-
-def chest(rng: np.random.Generator, lateral: bool) -> np.ndarray:
-    """Two dark lungs beside a bright column, or one dark lung before a bright spine; with noise, shifted and scaled."""
-    image = np.full((96, 96), 150, np.uint8)
-    across, down = rng.integers(-4, 5, 2).tolist()
-    tall = int(rng.integers(26, 34))
-    if lateral:
-        cv2.ellipse(image, (42 + across, 46 + down), (26, tall), 0, 0, 360, 40, -1)
-        cv2.rectangle(image, (76 + across, 0), (86 + across, 96), 230, -1)
-    else:
-        for side in (28, 68):
-            cv2.ellipse(image, (side + across, 46 + down), (14, tall), 0, 0, 360, 40, -1)
-        cv2.rectangle(image, (44 + across, 0), (52 + across, 96), 230, -1)
-    return np.clip(image + rng.normal(0, 8, image.shape), 0, 255).astype(np.uint8)
+from tests.support.views import chest
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +86,7 @@ def test_views_without_a_meaning_are_held_out_at_chance():
     """Labels drawn at random have nothing to do with the images, so held-out guesses are right for about half."""
     rng = np.random.default_rng(2)
     lateral, people = rng.random(200) < 0.5, [f"p{n // 2}" for n in range(200)]
-    log_odds = view_classifier.held_out(rng.random((200, 40)), lateral, people, seed=0)
+    log_odds = learning_views.held_out(rng.random((200, 40)), lateral, people, seed=0)
     assert 0.35 < ((log_odds > 0) == lateral).mean() < 0.65
 
 

@@ -14,8 +14,13 @@ def page_models(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def address(page_models):
-    with running(application(page_models / "classifier", page_models / "pretrained")) as address:
+def page_app(page_models):
+    return application(page_models / "classifier", page_models / "pretrained")
+
+
+@pytest.fixture(scope="session")
+def address(page_app):
+    with running(page_app) as address:
         yield address
 
 

@@ -10,6 +10,7 @@ import pydicom
 import pytest
 
 from mrm.data import images
+from mrm.serve.views import ViewRule
 from tests.support.service import ask, dicom
 from tests.support.service_page import canvas, drop, findings_of, no_overflow, opened, overlaid, slide, until
 
@@ -70,6 +71,25 @@ def test_several_images_give_one_answer_by_the_rule_for_studies(page, address, r
     page.wait_for_selector(".finding", state="detached")  # no answer that is about nothing
     assert "Tick at least one image" in page.inner_text("#findings-about")
     assert page.locator("#save-csv").is_disabled()
+
+
+def test_a_lateral_image_does_not_count_where_the_service_leaves_it_out(
+    page, page_app, address, radiographs, monkeypatch
+):
+    monkeypatch.setattr(page_app.state.service, "views", ViewRule("frontal"))
+    frontal, lateral = deep(radiographs[0], ViewPosition="PA"), deep(radiographs[1], ViewPosition="LL")
+    drop(page, ("a.dcm", frontal), ("b.dcm", lateral))
+    assert findings_of(page) == answer_of(address, "/predict", frontal)
+    box = page.get_by_label("Current, image 2 of 2: in the answer")
+    assert (box.is_checked(), box.is_disabled()) == (False, True)
+    reason = "is a lateral view (LL), which this service leaves out"
+    assert reason in page.inner_text("#warnings")
+    drop(page, ("b.dcm", lateral))
+    until(
+        page, "document.getElementById('findings-about').textContent.startsWith('No image of the current study counts')"
+    )
+    assert reason in page.inner_text("#warnings")
+    assert page.locator(".finding").count() == 0
 
 
 def test_a_finding_is_explained_in_every_image(page, radiographs):

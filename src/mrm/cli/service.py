@@ -8,6 +8,7 @@ from pathlib import Path
 from mrm.cli.command import commands
 from mrm.serve.dicom_options import DicomOptions
 from mrm.serve.limits import Limits
+from mrm.serve.views import ViewOptions
 
 
 def serve(
@@ -21,6 +22,7 @@ def serve(
     without_token: bool = False,
     watch: str | None = None,
     watch_seconds: float = 30.0,
+    views: ViewOptions,
     dicom: DicomOptions,
     limits: Limits,
 ) -> None:
@@ -53,6 +55,7 @@ def serve(
     server.serve(
         *(model, mrm, host, port, token or os.environ.get("MRM_TOKEN"), without_token, limits, watch, watch_seconds),
         dicom=dicom,
+        views=views,
     )
 
 

@@ -19,14 +19,22 @@ Views = Literal["all", "frontal"]
 
 # As tables write it, and as DICOM's ViewPosition does: LL and RL are lateral views, decubitus views are frontal
 LATERAL = re.compile(r"l|ll|rl|lat|.*lateral(?!.*decub).*", re.IGNORECASE)
-GUESSED = "(guessed)"  # after a view that was guessed from the image
-UNSTATED = "states no view, so --views frontal took it for frontal"
+GUESSED_LATERAL, GUESSED_FRONTAL = "lateral (guessed)", "frontal (guessed)"  # views of images that state none
+UNSTATED = "states no view, so it was taken for frontal"
+LOOKS_FRONTAL = "states no view, and the view classifier took it for frontal"
 ONLY_LATERAL = "only lateral images, which --views frontal leaves out"
 
 
 def is_lateral(view: str) -> bool:
     """Whether a view, as a table or the header of a file states it, is a lateral one; a view that is not stated is not."""
     return bool(LATERAL.fullmatch(view.strip()))
+
+
+def note_of_view(view: str, keep: Views) -> str:
+    """A note on an image that is used though it states no view, where lateral ones are left out; else nothing."""
+    if keep == "all":
+        return ""
+    return {"": UNSTATED, GUESSED_FRONTAL: LOOKS_FRONTAL}.get(view.strip(), "")
 
 
 def note_unstated(views: Sequence[str], keep: Views) -> list[str]:

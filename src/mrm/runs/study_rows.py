@@ -10,13 +10,13 @@ import numpy as np
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.prediction_table import finding_columns, finding_row
 from mrm.inference.studies import (
-    GUESSED,
+    GUESSED_LATERAL,
     ONLY_LATERAL,
-    UNSTATED,
     Pool,
     Study,
     Views,
     is_lateral,
+    note_of_view,
     pooled,
     studies_of,
     study_key,
@@ -42,10 +42,10 @@ def study_rows(
         first = rows[study.images[0]]
         row: Row = {name: first[name] for name in WHOSE}
         row |= {"images": len(study.used), "used": _names(rows, study.used) or None}
-        row["left_out"] = "; ".join(_left_out(rows, study)) or None
+        row["left_out"] = "; ".join(_left_out(rows, views, study)) or None
         warned = dict.fromkeys(w for n in study.used if (w := rows[n].get("warning")))
-        guessed = [f"{rows[n]['path']} {UNSTATED}" for n in study.used if keep == "frontal" and not views[n].strip()]
-        row["warning"] = "; ".join([*warned, *guessed]) or None
+        notes = [f"{rows[n]['path']} {note}" for n in study.used if (note := note_of_view(views[n], keep))]
+        row["warning"] = "; ".join([*warned, *notes]) or None
         if study.used:
             values_K = pooled(values_NK[list(study.used)], len(rules.classes), pool)
             yield study, row | finding_row(rules, rules.decide(values_K[None]), 0)
@@ -61,12 +61,12 @@ def frontal_row(row: Row, view: str, keep: Views) -> Row:
     """
     if keep == "all" or "error" in row:
         return row
-    if not view.strip():
-        return row | {"warning": "; ".join(filter(None, [row.get("warning"), UNSTATED]))}
+    if note := note_of_view(view, keep):
+        return row | {"warning": "; ".join(filter(None, [row.get("warning"), note]))}
     if not is_lateral(view):
         return row
     known = {name: row.get(name) for name in (*WHOSE, "path")}
-    what = "taken for a lateral image by --view-classifier" if view.endswith(GUESSED) else "a lateral image"
+    what = "taken for a lateral image by --view-classifier" if view == GUESSED_LATERAL else "a lateral image"
     return known | {"error": f"{row['path']}: {what}, which --views frontal leaves out"}
 
 
@@ -74,7 +74,8 @@ def _names(rows: Sequence[Row], numbers: Sequence[int]) -> str:
     return "; ".join(str(rows[n]["path"]) for n in numbers)
 
 
-def _left_out(rows: Sequence[Row], study: Study) -> Iterator[str]:
+def _left_out(rows: Sequence[Row], views: Sequence[str], study: Study) -> Iterator[str]:
     """The images that do not count, each with the reason."""
-    yield from (f"{rows[n]['path']} (lateral)" for n in study.lateral)
+    for n in study.lateral:
+        yield f"{rows[n]['path']} (lateral{', guessed' if views[n] == GUESSED_LATERAL else ''})"
     yield from (f"{rows[n]['path']} (not read)" for n in study.unreadable)

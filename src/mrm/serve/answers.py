@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,8 +35,10 @@ class Finding:
 class Prediction:
     """All findings of an image of `height` x `width` pixels, or of a study of several `images`; from a segmenter also the mask and an overlay as PNG.
 
-    `outlier` is how unlike the model's known images this one is; if it is too unlike them, the model abstains from
-    decisions. Both are null if the model cannot tell.
+    `views` is the view of each image that was sent, as its header states it or "(guessed)" from the image; empty where it is
+    not known. `left_out` numbers the images, from 1, that do not count since they are lateral. `outlier` is how unlike the
+    model's known images this one is; if it is too unlike them, the model abstains from decisions. Both are null if the model
+    cannot tell.
     """
 
     model: str
@@ -49,6 +51,8 @@ class Prediction:
     outlier: float | None = None
     abstain: bool | None = None
     images: int = 1
+    views: list[str] = field(default_factory=list)
+    left_out: list[int] = field(default_factory=list)
     notice: str = NOTICE
 
 
@@ -142,7 +146,8 @@ class Preview:
     """The image at most `side` pixels large, the size of the original, and what the header of a DICOM file states.
 
     Either `image`, as decoded for the model (grey PNG, base64), or `values`. `patient` tells patients apart as long as this
-    service runs: it is a keyed hash of the id, not the id.
+    service runs: it is a keyed hash of the id, not the id. Where no view is stated, `view` may be a guess, and says so;
+    `left_out` is why the image would not count for an answer, else empty.
     """
 
     image: str | None
@@ -154,6 +159,7 @@ class Preview:
     view: str = ""
     date: str = ""
     patient: str = ""
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,7 @@ class About:
     methods: list[str]
     limits: dict[str, float]
     study_images: int  # the maximum number of images of one study
+    views: str  # "all", or "frontal" where lateral images do not count
     version: str
     notice: str = NOTICE
 

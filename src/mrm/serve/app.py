@@ -31,6 +31,7 @@ from mrm.serve.models import Models
 from mrm.serve.page_files import page_files
 from mrm.serve.receiving import Reception
 from mrm.serve.uploads import DecodedImage
+from mrm.serve.views import EVERY_VIEW, ViewRule
 from mrm.serve.watching import Watch, ended
 from mrm.serve.worker import ModelWorker
 
@@ -61,6 +62,7 @@ class AppState:
     admission: Admission
     metrics: RequestMetrics
     log: Log
+    views: ViewRule = EVERY_VIEW
     worker: ModelWorker | None = None
     decoders: DecodeProcesses | None = None
     watch: Watch | None = None
@@ -87,14 +89,19 @@ class AppState:
             self.worker.close()
 
     async def decode(self, form: Form, eval_view: EvalView | None = None) -> DecodedImage:
-        """The image of a form, decoded in a process of its own. Its pixels are reserved as soon as they are here."""
-        upload = await self.in_decoder(uploads.decode, form.data, self.limits, eval_view)
+        """The image of a form, decoded in a process of its own, for an answer of the classifier if `eval_view` is given.
+
+        Its pixels are reserved as soon as they are here.
+        """
+        rule = self.views if eval_view else EVERY_VIEW
+        upload = await self.in_decoder(uploads.decode, form.data, self.limits, eval_view, rule)
         form.reservation.add(upload.image_HW.nbytes)
         return upload
 
     async def decode_dicom(self, form: Form, eval_view: EvalView | None) -> tuple[DecodedImage, pydicom.Dataset]:
         """The same of a DICOM image, with its header."""
-        upload, header = await self.in_decoder(uploads.decode_dicom, form.data, self.limits, eval_view)
+        rule = self.views if eval_view else EVERY_VIEW
+        upload, header = await self.in_decoder(uploads.decode_dicom, form.data, self.limits, eval_view, rule)
         form.reservation.add(upload.image_HW.nbytes)
         return upload, header
 
@@ -114,8 +121,12 @@ class AppState:
         return await self.worker.classify(image_HW)
 
     async def classify_study(self, sent: Sequence[DecodedImage]) -> np.ndarray:
-        """The values (N, K) of the N images of a study."""
-        return np.stack([await self.classify(upload.image_HW) for upload in sent])
+        """The values (N, K) of the N images of a study that are used. Raises Refused (422) where none is."""
+        used = [upload for upload in sent if not upload.left_out]
+        if not used:
+            what = "the image" if len(sent) == 1 else "every image of the study is left out; the first"
+            raise Refused(422, f"{what} {sent[0].left_out}")
+        return np.stack([await self.classify(upload.image_HW) for upload in used])
 
     @property
     def capabilities(self) -> list[str]:
@@ -140,9 +151,12 @@ def create(
     policy: AccessPolicy,
     watch: Watch | None = None,
     reception: Reception | None = None,
+    views: ViewRule = EVERY_VIEW,
 ) -> FastAPI:
     """The application. Its routes are described by their docstrings, and at /openapi.json."""
-    state = AppState(models, limits, Admission(limits), RequestMetrics(), Log(), watch=watch, reception=reception)
+    state = AppState(
+        models, limits, Admission(limits), RequestMetrics(), Log(), views, watch=watch, reception=reception
+    )
     app = FastAPI(
         title="mrm",
         version=mrm.__version__,
@@ -183,11 +197,12 @@ def _add_findings(app: FastAPI, state: AppState) -> None:
         upload = await state.decode(form, eval_view)
         if eval_view is None:
             return await state.in_worker(lambda: models.outline(upload, side))
-        return models.prediction(await state.classify(upload.image_HW), upload)
+        (values_K,) = await state.classify_study([upload])
+        return models.prediction(values_K, upload)
 
     @app.post("/predict-study", responses=ERRORS, openapi_extra=describe_form(MAX_IMAGES, pool=POOL))
     async def predict_study(request: Request) -> Prediction:
-        """One answer for all images of a study, as `mrm predict --by-study` gives it; the sender chooses the views."""
+        """One answer for all images of a study, or its frontal ones, as `mrm predict --by-study` gives it."""
         form = await read_form(request, limits, MAX_IMAGES)
         state.require("predict")
         pool, eval_view = form.pool, models.eval_view
@@ -247,9 +262,8 @@ def _add_dicom(app: FastAPI, state: AppState) -> None:
             made = await state.in_worker(lambda: dicom_answers.segmentation(models, upload, header))
             return Response(made, media_type=dicom_answers.MEDIA_TYPE)
         sent = [await state.decode_dicom(one, eval_view) for one in form.single_images]
-        uploads_sent, headers = [upload for upload, _ in sent], [header for _, header in sent]
-        values_NK = await state.classify_study(uploads_sent)
-        made = await state.in_worker(lambda: dicom_answers.report(models, values_NK, uploads_sent, headers, pool))
+        values_NK = await state.classify_study([upload for upload, _ in sent])
+        made = await state.in_worker(lambda: dicom_answers.report(models, values_NK, sent, pool))
         return Response(made, media_type=dicom_answers.MEDIA_TYPE)
 
 
@@ -298,7 +312,7 @@ def _add_preview(app: FastAPI, state: AppState) -> None:
         form = await read_form(request, state.limits)
         with_values = form.choice("format", ("png", "values"), "png") == "values"
         return await state.in_decoder(
-            uploads.preview, form.data, state.limits, form.side, with_values, state.patient_key
+            uploads.preview, form.data, state.limits, form.side, with_values, state.patient_key, state.views
         )
 
 
@@ -318,6 +332,7 @@ def _add_status(app: FastAPI, state: AppState) -> None:
             methods=models.methods,
             limits=asdict(state.limits),
             study_images=MAX_IMAGES,
+            views=state.views.keep,
             version=mrm.__version__,
         )
 

@@ -35,21 +35,23 @@ def is_available() -> bool:
 def report(
     models: Models,
     values_NK: np.ndarray,
-    sent: Sequence[DecodedImage],
-    headers: Sequence[pydicom.Dataset],
+    sent: Sequence[tuple[DecodedImage, pydicom.Dataset]],
     pool: Pool,
 ) -> bytes:
-    """The report of a study from what `classify` returned for its images. Raises Refused (422).
+    """The report of a study from what `classify` returned for its N images that are used, of those that were sent.
 
-    `headers` are what the files of the images state beside their pixels.
+    Each was sent with what its file states beside its pixels. Raises Refused (422).
     """
+    headers = [header for upload, header in sent if not upload.left_out]
     studies = {str(header.get("StudyInstanceUID")) for header in headers}
     if len(studies) > 1:
         raise Refused(
             422, f"the images are of {len(studies)} studies, and a report is about one; send those of one study"
         )
-    said = [text for upload in sent for text in upload.warnings]
-    settings = f"pooled by study: {pool}" if len(sent) > 1 else ""
+    said = [
+        text for upload, _ in sent for text in ([f"an image {upload.left_out}"] if upload.left_out else upload.warnings)
+    ]
+    settings = f"pooled by study: {pool}" if len(headers) > 1 else ""
     return _file(lambda: study_report(models, values_NK, headers, said, pool, settings))
 
 

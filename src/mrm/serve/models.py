@@ -120,19 +120,29 @@ class Models:
         ]
         outlier = None if decisions.outlier_B is None else float(decisions.outlier_B[0])
         warnings = [*upload.warnings, ABSTAINS] if abstain else upload.warnings
-        return Prediction(self.name, findings, warnings, upload.height, upload.width, outlier=outlier, abstain=abstain)
+        size = upload.height, upload.width
+        return Prediction(
+            *(self.name, findings, warnings, *size), outlier=outlier, abstain=abstain, views=[upload.view]
+        )
 
     def study_prediction(self, values_NK: np.ndarray, sent: Sequence[DecodedImage], pool: Pool) -> Prediction:
-        """The findings of a study from what `classify` returned for its images, pooled as `mrm predict --by-study` does.
+        """The findings of a study from what `classify` returned for its N images that are used, of those that were sent.
 
-        The height and width are those of the first image; a warning names its image by number.
+        They are pooled as `mrm predict --by-study` does. The height and width are those of the first image; a warning names
+        its image by number.
         """
         whole = self.prediction(pooled(values_NK, len(self.classes), pool), replace(sent[0], warnings=[]))
-        said = [f"image {number}: {text}" for number, upload in enumerate(sent, 1) for text in upload.warnings]
+        said = [
+            f"image {number}: {text}"
+            for number, upload in enumerate(sent, 1)
+            for text in ([upload.left_out] if upload.left_out else upload.warnings)
+        ]
         for what, ids in (("patients", {u.patient for u in sent}), ("studies", {u.study for u in sent})):
             if len(ids - {""}) > 1:
                 said.insert(0, f"the images state {len(ids - {''})} different {what}; check that they belong together")
-        return replace(whole, warnings=[*said, *whole.warnings], images=len(sent))
+        left_out = [number for number, upload in enumerate(sent, 1) if upload.left_out]
+        views = [upload.view for upload in sent]
+        return replace(whole, warnings=[*said, *whole.warnings], images=len(values_NK), views=views, left_out=left_out)
 
     def outline(self, upload: DecodedImage, side: int) -> Prediction:
         """The findings, mask (class numbers) and overlay of a segmenter, at most `side` pixels large."""

@@ -29,7 +29,7 @@ from mrm.data.archive import connected
 from mrm.data.archive_address import Address
 from mrm.data.chest_tags import RADIOGRAPHS
 from mrm.inference import dicom_objects, dicom_sr
-from mrm.inference.studies import Pool
+from mrm.inference.studies import GUESSED_LATERAL, Pool
 from mrm.serve import dicom_connections, unattended, uploads
 from mrm.serve.admission import Refused, Reservation
 from mrm.serve.dicom_options import DicomOptions
@@ -180,18 +180,24 @@ class Reception:
 
         async def read(reservation: Reservation) -> tuple[int, str]:
             reservation.add(len(data))
-            upload, whole = await state.in_decoder(uploads.decode_dicom, data, self.limits, state.models.eval_view)
+            how = state.models.eval_view, state.views.unattended
+            upload, whole = await state.in_decoder(uploads.decode_dicom, data, self.limits, *how)
             header = dicom_objects.source_of(_small(whole), "the image", dicom_sr.WHAT)
             modality = str(header.get("Modality") or "")
             if str(header.SOPInstanceUID) != instance or modality not in {"", *RADIOGRAPHS}:
                 return MISMATCH, "its identifier or modality is not that of the radiograph that was announced"
-            if not unattended.is_frontal(header):
-                return SUCCESS, ""
-            return self._keep(instance, header, await state.classify(upload.image_HW), upload.warnings)
+            if not upload.left_out:
+                return self._keep(instance, header, await state.classify(upload.image_HW), upload.warnings)
+            if upload.view == GUESSED_LATERAL:
+                return self._keep(instance, header, None, [f"an image {upload.left_out}"])
+            return SUCCESS, ""
 
         return await unattended.admitted(state, "dicom", read)
 
-    def _keep(self, instance: str, header: pydicom.Dataset, values_K: np.ndarray, said: list[str]) -> tuple[int, str]:
+    def _keep(
+        self, instance: str, header: pydicom.Dataset, values_K: np.ndarray | None, said: list[str]
+    ) -> tuple[int, str]:
+        """Keep the values of an image with its study; of one that looks lateral there are none, and the report says so."""
         key = str(header.get("PatientID") or ""), str(header.StudyInstanceUID)
         study = self.studies.pop(key, None) or Study()  # put back as the latest
         if len(self.studies) >= MOST_STUDIES:
@@ -202,8 +208,9 @@ class Reception:
         self.studies[key] = study
         if len(study.images) >= MOST_IMAGES:
             return OUT_OF_RESOURCES, f"the study has {MOST_IMAGES} images already"
-        study.images[instance] = header, values_K
-        study.said += said
+        if values_K is not None:
+            study.images[instance] = header, values_K
+        study.said += [text for text in said if text not in study.said]
         study.due = time.monotonic() + self.options.dicom_quiet_seconds
         return SUCCESS, ""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mrm.serve.dicom_options import DicomOptions
 from mrm.serve.limits import Limits
+from mrm.serve.views import ViewOptions
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.hosts import is_loopback
 
@@ -34,11 +35,12 @@ def serve(
     watch: str | None = None,
     watch_seconds: float = 30.0,
     dicom: DicomOptions | None = None,
+    views: ViewOptions | None = None,
 ) -> None:
     """Serve until stopped (Ctrl-C or SIGTERM), then finish the requests in progress. Raises as `application` does.
 
     `watch` is the address of an archive whose new studies get a report (see `mrm.serve.watching`); `dicom` says how images
-    are received (see `mrm.serve.receiving`).
+    are received (see `mrm.serve.receiving`), and `views` which of them are used (see `mrm.serve.views`).
     """
     require_extra()
     import uvicorn
@@ -52,7 +54,7 @@ def serve(
             "--without-token if something in front of this service already controls access"
         )
     host_names = frozenset({"127.0.0.1", "localhost", "[::1]", host}) if local else frozenset()
-    app = application(model, mrm, token, limits, host_names, watch, watch_seconds, dicom)
+    app = application(model, mrm, token, limits, host_names, watch, watch_seconds, dicom, views)
     listener = listen(host, port)
     silence_libraries()
     app.state.service.log.take_over()
@@ -80,6 +82,7 @@ def application(
     watch: str | None = None,
     watch_seconds: float = 30.0,
     dicom: DicomOptions | None = None,
+    views: ViewOptions | None = None,
 ) -> FastAPI:
     """The service as an ASGI application. Raises CheckpointError, RunError, ConfigError, ArchiveError, OutputError."""
     require_extra()
@@ -94,10 +97,12 @@ def application(
     from mrm.serve.watching import Watch
     from mrm.system.hardware import best_device
 
-    limits, models = limits or Limits(), load(model, mrm, best_device())
+    limits, models, dicom = limits or Limits(), load(model, mrm, best_device()), dicom or DicomOptions()
+    unattended = watch is not None or dicom.dicom_port is not None
+    rule = (views or ViewOptions()).rule(unattended, models.eval_view is not None, models.name)
     watching = Watch.of(watch, watch_seconds, models) if watch else None
-    reception = Reception.of(dicom or DicomOptions(), models, limits, watching.address if watching else None)
-    return create(models, limits, AccessPolicy(token, hosts), watching, reception)
+    reception = Reception.of(dicom, models, limits, watching.address if watching else None)
+    return create(models, limits, AccessPolicy(token, hosts), watching, reception, rule)
 
 
 def server_config(app: FastAPI, limits: Limits):

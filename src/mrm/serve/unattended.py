@@ -22,6 +22,7 @@ from mrm.serve import dicom_answers
 from mrm.serve.admission import Admission, Refused, Reservation
 from mrm.serve.limits import Limits
 from mrm.serve.log import Log
+from mrm.serve.views import ViewRule
 from mrm.system.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Service(Protocol):
     limits: Limits
     admission: Admission
     log: Log
+    views: ViewRule
 
     async def in_decoder(self, work: Callable[..., T], *arguments: Any) -> T: ...
     async def classify(self, image_HW: np.ndarray) -> np.ndarray: ...

@@ -18,9 +18,11 @@ from mrm.data import dicom, display, images
 from mrm.data.blank_images import BLANK, is_blank
 from mrm.data.eval_view import EvalView
 from mrm.data.images import ImageFile
+from mrm.inference.studies import note_of_view
 from mrm.serve.admission import Refused
 from mrm.serve.answers import Preview, png, values
 from mrm.serve.limits import Limits
+from mrm.serve.views import EVERY_VIEW, ViewRule
 from mrm.system.errors import ImageError
 
 T = TypeVar("T")
@@ -30,7 +32,8 @@ T = TypeVar("T")
 class DecodedImage:
     """An image (H, W) uint8, the size of the original, and warnings: what the file says of itself, and whether it is blank.
 
-    `patient` and `study` are the ids that the header of a DICOM file states, else empty.
+    `patient` and `study` are the ids that the header of a DICOM file states, else empty; `view` is the one that it states or
+    that was guessed. `left_out` is why the image does not count for an answer; empty where it does.
     """
 
     image_HW: np.ndarray
@@ -39,42 +42,56 @@ class DecodedImage:
     warnings: list[str]
     patient: str = ""
     study: str = ""
+    view: str = ""
+    left_out: str = ""
 
 
-def decode(data: bytes, limits: Limits, eval_view: EvalView | None = None) -> DecodedImage:
-    """Decode an upload, whole or as a classifier is evaluated on it. Raises Refused (422)."""
+def decode(data: bytes, limits: Limits, eval_view: EvalView | None = None, rule: ViewRule = EVERY_VIEW) -> DecodedImage:
+    """Decode an upload, whole or as a classifier is evaluated on it, for an answer by `rule`. Raises Refused (422)."""
     image = _open(data, limits)
     image_HW = refuse_if_unreadable(lambda: eval_view.image(image) if eval_view else images.read(image))
-    said, whose = _warnings(image, image_HW), images.identity(image)
-    return DecodedImage(image_HW, *images.size(image), said, whose.get("patient_id", ""), whose.get("study_id", ""))
+    said, whose, view = _warnings(image, image_HW), images.identity(image), _view(image, rule)
+    if note := note_of_view(view, rule.keep):
+        said.append(note)
+    ids = whose.get("patient_id", ""), whose.get("study_id", "")
+    return DecodedImage(image_HW, *images.size(image), said, *ids, view, rule.against(view))
 
 
 def decode_dicom(
-    data: bytes, limits: Limits, eval_view: EvalView | None = None
+    data: bytes, limits: Limits, eval_view: EvalView | None = None, rule: ViewRule = EVERY_VIEW
 ) -> tuple[DecodedImage, pydicom.Dataset]:
     """Decode an upload that is DICOM, with what it states beside its pixels. Raises Refused (422) for another format."""
     header = refuse_if_unreadable(lambda: dicom.header(data, "image in memory"))
     if header is None:
         raise Refused(422, "a DICOM object can only be about DICOM images; take the answer of /predict for others")
-    return decode(data, limits, eval_view), header
+    return decode(data, limits, eval_view, rule), header
 
 
-def preview(data: bytes, limits: Limits, side: int, with_values: bool, key: bytes) -> Preview:
+def preview(data: bytes, limits: Limits, side: int, with_values: bool, key: bytes, rule: ViewRule) -> Preview:
     """An upload for a viewer, at most `side` pixels large; `key` hides the id of its patient. Raises Refused (422)."""
     image = _open(data, limits)
     grey = refuse_if_unreadable(lambda: display.levels_of(image)) if with_values else None
     image_HW = grey.image_HW if grey else refuse_if_unreadable(lambda: images.read(image))
-    said, whose = _warnings(image, image_HW), images.identity(image)
+    said, whose, view = _warnings(image, image_HW), images.identity(image), _view(image, rule)
     return Preview(
         None if grey else png(display.shrink(image_HW, side)),
         values(grey.shrunk(side)) if grey else None,
         *images.size(image),
         said,
         image.dataset is not None,
-        whose.get("view", ""),
+        view,
         whose.get("date", ""),
         _hidden(whose.get("patient_id", ""), key),
+        rule.against(view),
     )
+
+
+def _view(image: ImageFile, rule: ViewRule) -> str:
+    """The view that the header states, else a guess where the rule has a classifier for it. Raises Refused (422)."""
+    classifier = rule.classifier
+    if classifier is None:
+        return images.identity(image).get("view", "")
+    return refuse_if_unreadable(lambda: classifier.view_of(image))
 
 
 def _warnings(image: ImageFile, image_HW: np.ndarray) -> list[str]:

@@ -142,15 +142,22 @@ class _Round:
         sources = [headers[number] for number in used]
         if await self._holds(sources):
             return
-        read, values, said = [], [], list[str]()
+        read, values, said, unreadable = [], [], list[str](), list[str]()
         for number in used:
-            values_K, warnings = await self._values(images[number])
+            try:
+                values_K, warnings = await self._values(images[number])
+            except Refused as error:
+                unreadable.append(f"an image is left out: {error.reason}")
+                continue
             said += warnings
             if values_K is not None:
                 read.append(headers[number])
                 values.append(values_K)
+        if not read and not unreadable:
+            return  # all look lateral
         if not read:
-            raise ImageError(f"{watch.address}: no image of a study can be read: {said[0]}")
+            raise ImageError(f"{watch.address}: no image of a study can be read: {unreadable[0]}")
+        said += unreadable
         await self._report(read, np.stack(values), said)
 
     async def _holds(self, sources: Sequence[pydicom.Dataset]) -> bool:
@@ -159,21 +166,24 @@ class _Round:
         return await self._in_thread(lambda: connected(self.watch.address).holds(study, uid))
 
     async def _values(self, image: ArchivedImage) -> tuple[np.ndarray | None, list[str]]:
-        """What the model computes of an image, and warnings; None, and the reason, where it cannot be read."""
+        """What the model computes of an image, and warnings; None, and the reason, for one that looks lateral.
+
+        Raises Refused for one that cannot be read.
+        """
         state, limits = self.state, self.state.limits
 
         async def read(reservation: Reservation) -> tuple[np.ndarray | None, list[str]]:
             data = await self._in_thread(image.read_bytes)
             if len(data) > limits.body_bytes:
-                return None, [f"an image of {len(data):,} bytes is left out"]
+                raise Refused(413, f"{len(data):,} bytes are more than this service accepts")
             reservation.add(len(data))
-            upload = await state.in_decoder(uploads.decode, data, limits, state.models.eval_view)
+            how = state.models.eval_view, state.views.unattended
+            upload = await state.in_decoder(uploads.decode, data, limits, *how)
+            if upload.left_out:
+                return None, [f"an image {upload.left_out}"]
             return await state.classify(upload.image_HW), upload.warnings
 
-        try:
-            return await unattended.admitted(state, "archive", read)
-        except Refused as error:
-            return None, [f"an image is left out: {error.reason}"]
+        return await unattended.admitted(state, "archive", read)
 
     async def _report(self, sources: Sequence[pydicom.Dataset], values_NK: np.ndarray, said: Sequence[str]) -> None:
         watch, models = self.watch, self.state.models

@@ -22,11 +22,12 @@ export function showAnswer() {
   $("answer-problem").hidden = true;
   $("pool-line").hidden = !Object.values(studies).some((study) => study.used.length > 1);
   for (const id of ["save-json", "save-csv"]) $(id).disabled = !prediction;
-  const { used } = studies.current;
+  const { tiles, used } = studies.current;
   $("save-dicom").hidden = !can("dicom") || !prediction || !used.every((tile) => tile.sent.is_dicom);
   $("save-dicom").textContent = prediction?.mask ? "DICOM segmentation" : "DICOM report";
   if (!prediction) {
-    showMessage("findings-about", can("predict") && !used.length ? "Tick at least one image of the current study." : "");
+    const none = tiles.length && tiles.every((tile) => tile.sent.left_out) ? "No image of the current study counts for an answer." : "Tick at least one image of the current study.";
+    showMessage("findings-about", can("predict") && !used.length ? none : "");
     return;
   }
   listFindings(prediction);

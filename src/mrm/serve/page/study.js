@@ -52,6 +52,7 @@ class Study {
     if (failed.length === files.length) throw failed[0].reason;
     this.tiles = results.flatMap(({ value }) => (value ? [value] : []));
     this.problems = failed.map(({ name, reason }) => `${name} is left out: ${reason.message}`);
+    this.problems.push(...this.tiles.filter((tile) => tile.sent.left_out).map((tile) => `${tile.file.name} ${tile.sent.left_out}`));
     this.tiles.forEach((tile, i) => tile.describe(i + 1, this.tiles.length));
   }
 

@@ -12,7 +12,7 @@ export class Tile {
     this.canvas = element("canvas", { width: pixels.width, height: pixels.height });
     this.canvas.setAttribute("role", "img");
     this.box = element("div", { className: "light-box" }, this.canvas);
-    this.used = element("input", { type: "checkbox", checked: true });
+    this.used = element("input", { type: "checkbox", checked: !sent.left_out, disabled: Boolean(sent.left_out) });
     this.about = element("span", { className: "about" });
     this.windowed = element("span", { className: "windowed" });
     this.useLabel = element("label", { className: "use" }, this.used, "in the answer");
