@@ -2,14 +2,18 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mrm import recipes, runs
+from mrm.data.records import Records
+from mrm.data.samples import LabelData
 from mrm.recipes import FinetuneConfig
-from mrm.runs import time_budget
+from mrm.runs import stage_times, time_budget
 from mrm.runs.crossval_plan import CrossvalConfig
+from mrm.runs.finetuning import label_records, start_of
 from mrm.runs.time_budget import Cost, plan_of
 from mrm.system.errors import ConfigError, OutputError, RunError
 from tests.support.configs import finetune_config
@@ -134,18 +138,59 @@ def test_sizes_grow_from_that_of_the_encoder_to_that_of_the_images(phantoms, pre
     monkeypatch.setattr(time_budget, "SAMPLE", 2)
     monkeypatch.setattr(time_budget, "PASSES", 0)
     config = config_of(phantoms, pretrained_run, tmp_path / "run")
-    from mrm.runs.finetuning import label_records, start_of
-
     train = label_records(config)[0]
-    costs = time_budget.measured(config, start_of(config), train, 10, 3_600)
+    costs = time_budget.measured(config, start_of(config), train, len(train), 10, 3_600)
     assert [one.size for one in costs] == [64, 80, 112, 128]
     assert all(one.step > 0 and one.reading > 0 for one in costs)
-    fixed = time_budget.measured(replace(config, image_size=96), start_of(config), train, 10, 3_600)
+    fixed = time_budget.measured(replace(config, image_size=96), start_of(config), train, len(train), 10, 3_600)
     assert [one.size for one in fixed] == [96]
     random = replace(
         config, init=None, encoder="convnext_atto", encoder_options={"depths": [1, 1, 1, 1], "dims": [8, 8, 8, 8]}
     )
     assert time_budget.sizes_of(random, start_of(random), train) == [64, 96, 128]
+
+
+def test_steps_are_measured_with_as_many_images_as_the_run_has(phantoms, pretrained_run, tmp_path, monkeypatch):
+    """A step of 16 images costs more for each of them than one of 32, so a plan from other steps leaves time unused.
+
+    Here a step takes 8 ms, and 1 ms for each image: 1.25 ms an image in steps of 32, 1.5 ms in those of 16. An image is read in
+    2 ms, but for the first time in 50 ms.
+    """
+    clock, seen = [0.0], set()
+    monkeypatch.setattr(stage_times, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def step(bench, batch, precision):
+        took = 0.008 + 0.001 * len(batch.index_B)
+        return 0.0, took / 4, took / 2, took / 4
+
+    def sample(data, epoch, index):
+        clock[0] += 0.002 if index in seen else 0.05
+        seen.add(index)
+        return read(data, epoch, index)
+
+    read = LabelData.sample
+    monkeypatch.setattr(stage_times.StepBench, "_step", step)
+    monkeypatch.setattr(LabelData, "sample", sample)
+    config = config_of(phantoms, pretrained_run, tmp_path / "run")
+    config = replace(config, image_size=32, training=replace(config.training, threads=1, workers=0))
+    train, *_ = label_records(config)
+    for epoch, batch in ((400, 32), (200, 16)):
+        (cost,) = time_budget.measured(config, start_of(config), train, epoch, 10, 3_600)
+        assert cost.step == pytest.approx(0.001 + 0.008 / batch)
+        assert cost.reading == pytest.approx(0.002)
+
+
+def test_an_epoch_that_takes_some_records_more_often_counts_as_it_is(phantoms, pretrained_run, tmp_path, measured):
+    """Half of the records come from a site that an epoch takes three times: a pass is twice as many images."""
+    records = Records.load(phantoms / "records.csv")
+    rows = [replace(row, extra={**row.extra, "site": "ab"[number % 2]}) for number, row in enumerate(records)]
+    table = replace(records, rows=rows).to_csv(tmp_path / "sites.csv")
+    passes = {}
+    for name, by_site in (("plain", {}), ("weighted", {"a": 3.0})):
+        config = config_of(phantoms, pretrained_run, tmp_path / name, max_steps=1, site_weights=by_site, train=table)
+        plan = json.loads((runs.finetune(config) / "plan.json").read_text())
+        passes[name] = plan["passes"] / (plan["steps"] * plan["batch"])
+    assert passes["plain"] == pytest.approx(2 * passes["weighted"])
 
 
 def test_all_folds_of_a_cross_validation_follow_one_plan(phantoms, tmp_path, measured):

@@ -20,6 +20,7 @@ from mrm import recipes
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.folds import folds_of
 from mrm.data.records import Records, resolve_uncertain
+from mrm.data.sampling import epoch_length, order_of
 from mrm.evaluation import floors
 from mrm.evaluation.classifier_test import overlaps
 from mrm.evaluation.repeats import repeats
@@ -114,7 +115,8 @@ def planned(config: CrossvalConfig, settings: FinetuneConfig, records: Records, 
     parts, file = Parts.of(config, Fold(0, 0), records, folds_RN).records(records), Path(config.out) / PLANNED
     training = replace(settings.training, workers=config.workers) if config.workers is not None else settings.training
     settings = replace(settings, init=config.init, training=training)
-    filled, plan = within_budget(settings, start_of(settings), parts["train"], len(parts["val"]), file)
+    epoch = epoch_length(order_of(parts["train"], settings.site_weights), parts["train"])
+    filled, plan = within_budget(settings, start_of(settings), parts["train"], epoch, len(parts["val"]), file)
     if plan:
         keep_plan(plan, config.out)
         write_whole(file, recipes.to_yaml(filled).encode())

@@ -17,7 +17,7 @@ from mrm.data.eval_view import EvalView
 from mrm.data.label_values import UNCERTAIN, LabelKind
 from mrm.data.records import Records, resolve_uncertain
 from mrm.data.samples import LabelData
-from mrm.data.sampling import order_of
+from mrm.data.sampling import epoch_length, order_of
 from mrm.evaluation import floors
 from mrm.evaluation.classifier_test import overlaps
 from mrm.evaluation.repeats import repeats
@@ -67,9 +67,8 @@ def finetune(config: FinetuneConfig) -> Path:
     require_variety(target, val, config.val)
     order = order_of(train, config.site_weights)
     teachers = teachers_of(config, target)
-    config, plan = within_budget(
-        learning_alike(config), start_of(config), train, len(val), Path(config.out) / "config.yaml"
-    )
+    sets = train, epoch_length(order, train), len(val)
+    config, plan = within_budget(learning_alike(config), start_of(config), *sets, Path(config.out) / "config.yaml")
     model = classifier(config, target, policy)
     print(choose_trained(model, config.tune, config.lora, config.seed))
     config = open_run(config)  # from here on it writes

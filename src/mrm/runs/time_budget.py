@@ -49,7 +49,7 @@ BATCH, SMALL_BATCH, FEW = 32, 16, 320  # images of a step, and of one where ther
 VALIDATIONS, VALIDATING = 20, 0.1  # so many validations, but no more than this share of the time
 MARGIN = 0.05  # of the time stays free for checkpoints, and for steps slower than those measured
 LEAST_STEPS = 20  # of a run that learns anything
-STEPS, SAMPLE = 3, 16  # steps and images that are measured at each size
+STEPS, SAMPLE = 3, 16  # steps, and images to read, that are measured at each size
 PLAN = "plan.json"
 
 
@@ -77,7 +77,7 @@ class Plan:
     batch: int
     steps: int
     validate_every: int
-    passes: float  # over the training records
+    passes: float  # over the training records, of as many samples as an epoch has
     seconds: float
 
     def sentence(self) -> str:
@@ -109,12 +109,12 @@ def average_of(training: TrainConfig, steps: int) -> float | None:
 
 
 def within_budget(
-    config: FinetuneConfig, start: Any, train: Records, val: int, file: Path
+    config: FinetuneConfig, start: Any, train: Records, epoch: int, val: int, file: Path
 ) -> tuple[FinetuneConfig, Plan | None]:
     """The settings that fill the budget, and the plan; None where there is no budget or `file` has what was planned before.
 
-    `start` is the architecture that the run starts from, `val` the number of validation records. Raises RunError for a
-    budget that is too short, and where no image can be read.
+    `start` is the architecture that the run starts from, `epoch` the number of samples in a pass over the training records,
+    and `val` the number of validation records. Raises RunError for a budget that is too short, and where no image can be read.
     """
     if config.budget is None:
         return config, None
@@ -122,7 +122,7 @@ def within_budget(
         earlier = recipes.read_yaml(FinetuneConfig, file)
         return (as_planned(config, earlier) if earlier.budget == config.budget else config), None
     seconds = seconds_of(config.budget, "--budget")
-    plans = [plan_of(measured(config, start, train, val, seconds), len(train), val, seconds)]
+    plans = [plan_of(measured(config, start, train, epoch, val, seconds), epoch, val, seconds)]
     if processes().num_processes > 1:
         broadcast_object_list(plans)
     return plans[0].applied(config), plans[0]
@@ -145,7 +145,7 @@ def keep_plan(plan: Plan, out: Path) -> None:
 
 
 def plan_of(costs: Sequence[Cost], train: int, val: int, seconds: float) -> Plan:
-    """The training of `train` records, validated on `val`, that fills the time best. `costs` has the smallest size first.
+    """The training on epochs of `train` samples, validated on `val`, that fills the time best. `costs` has the smallest size first.
 
     Raises RunError for a time in which too few steps fit.
     """
@@ -170,10 +170,15 @@ def most_images(train: int) -> int:
     return max(MOST_PASSES * train, MOST_IMAGES)
 
 
+def batch_of(train: int) -> int:
+    """The images of a step."""
+    return min(train, BATCH if train >= FEW else SMALL_BATCH)
+
+
 def _at_size(cost: Cost, train: int, val: int, seconds: float) -> Plan:
     """The longest training at this size."""
     seconds *= 1 - MARGIN
-    batch = min(train, BATCH if train >= FEW else SMALL_BATCH)
+    batch = batch_of(train)
     one, all_of_val = cost.seconds(), val * cost.seconds(forward=True)
     validations = max(2, min(VALIDATIONS, int(VALIDATING * seconds / all_of_val)))
     seen = min((seconds - validations * all_of_val) / one, most_images(train))
@@ -186,19 +191,20 @@ def _at_size(cost: Cost, train: int, val: int, seconds: float) -> Plan:
 # What is measured ---------------------------------------------------------------------------------------
 
 
-def measured(config: FinetuneConfig, start: Any, train: Records, val: int, seconds: float) -> list[Cost]:
+def measured(config: FinetuneConfig, start: Any, train: Records, epoch: int, val: int, seconds: float) -> list[Cost]:
     """The costs of the image sizes that can be used, the smallest first, as the run itself computes on this machine.
 
     Larger sizes than one that is too slow already are left out. `start` is the architecture that the run starts from.
     Raises RunError where no image can be read.
     """
     tried = readable_sample(train, config)
+    config = replace(config, training=replace(config.training, global_batch=batch_of(epoch)))
     sizes = [config.image_size] if config.image_size else sizes_of(config, start, tried)
     machine = _machine(config, start, tried, sizes[0])
     costs: list[Cost] = []
     for size in sizes:
         costs.append(_cost(config, start, tried, size, *machine))
-        if _at_size(costs[-1], len(train), val, seconds).passes < passes_wanted(len(train)):
+        if _at_size(costs[-1], epoch, val, seconds).passes < passes_wanted(epoch):
             break
     return costs
 
@@ -216,14 +222,20 @@ def _machine(config: FinetuneConfig, start: Any, tried: Records, size: int) -> t
 
 
 def _cost(config: FinetuneConfig, start: Any, tried: Records, size: int, threads: int, workers: int) -> Cost:
-    """What an image of this size costs on each of the ranks: medians of a few steps, after one to warm up."""
+    """What an image of this size costs on each of the ranks, in steps of as many images as the run has.
+
+    What is done for the first time is slower, and a run does it once: each image is read before it is timed, and the medians
+    of a few steps come after one to warm up.
+    """
     device, share = processes().device, processes().num_processes
     hardware.share_cores(device, threads)
     view = replace(EvalView.of(config), size=size)
     data = LabelData(tried, view, config.crop, seed=config.seed, augment=config.augment)
     watch = Stopwatch()
-    for index in range(SAMPLE):
-        data.sample(0, index % len(tried))
+    for epoch in range(2):
+        watch.lap()
+        for index in range(SAMPLE):
+            data.sample(epoch, index % len(tried))
     reading = watch.lap() / SAMPLE
     shape = ClassifierConfig(
         tried.classes, start.encoder, start.encoder_options, size, drop_path=config.drop_path, pooling=config.pooling
@@ -231,7 +243,8 @@ def _cost(config: FinetuneConfig, start: Any, tried: Records, size: int, threads
     with noise.seeded(config.seed):
         task = ClassifyTask(Classifier(shape)).to(device)
     bench = StepBench(task.train(), config.training, data)
-    stages = bench.stages(SAMPLE, hardware.settled(config.training.precision, device), STEPS)
+    own = max(1, config.training.global_batch // share)
+    stages = bench.stages(own, hardware.settled(config.training.precision, device), STEPS)
     return Cost(size, reading / share, sum(stage.median for stage in stages) / share, threads, workers)
 
 
