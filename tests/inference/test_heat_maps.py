@@ -169,9 +169,10 @@ def test_bad_questions_are_named(model, monkeypatch):
         heat_maps.overlay(image, image.astype(np.float32), 1.5)
     with pytest.raises(ExplainError, match="does not fit an image"):
         heat_maps.overlay(image, np.zeros((3, 3), np.float32))
-    monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(ExplainError, match=r"mrm-radiograph\[explain\]"):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    with pytest.raises(ExplainError, match=r"pip install 'mrm-radiograph\[explain\]', or choose the method rollout"):
         heat_maps.heat_map(model, image, 0)
+    assert heat_maps.heat_map(model, image, 0, "rollout").shape == (64, 64)
 
 
 def test_an_overlay_leaves_cold_places_as_they_are_and_colours_get_lighter_with_heat():

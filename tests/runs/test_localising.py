@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.ensemble import ensemble_of
 from mrm.runs.localising import localisation_table
-from mrm.system.errors import RecordError, RunError
+from mrm.system.errors import ExplainError, RecordError, RunError
 from mrm.system.files import write_csv
 from tests.support.boxes import HEADER, write_squares
 from tests.support.commands import run_cli
@@ -103,6 +104,17 @@ def test_a_model_without_maps_is_refused_by_name(squares_model, squares, tmp_pat
     path = model_folder.save(tmp_path / "convnext", Classifier(config))
     with pytest.raises(RunError, match=r"convnext: --boxes needs heat maps, .* has no patches of one size"):
         runs.evaluate(path, squares / "records.csv", tmp_path / "out", QUICK, boxes=boxes)
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_missing_library_is_no_fault_of_the_model(model, squares, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    boxes = runs.Boxes(squares / "boxes.csv")
+    install = r"^heat maps by gradient need captum, which is not installed: pip install 'mrm-radiograph\[explain\]'"
+    with pytest.raises(ExplainError, match=install):
+        runs.evaluate(model, squares / "records.csv", tmp_path / "out", QUICK, boxes=boxes)
+    with pytest.raises(ExplainError, match=install):
+        runs.explain(model, [squares], tmp_path / "maps")
     assert not (tmp_path / "out" / "results.json").exists()
 
 

@@ -13,6 +13,7 @@ A map shows what changed the number, not where disease is.
 # Shapes: H W pixels, G patches a side, S tokens (the encoder's prefix, then patches), N heads, D width
 from __future__ import annotations
 
+import importlib.util
 from typing import Any, Literal, get_args
 
 import cv2
@@ -47,6 +48,7 @@ def heat_map(model: Classifier, image_HW: np.ndarray, class_index: int, method: 
     installed.
     """
     check_method(model, method)
+    require_library(method)
     classes = model.config.classes
     if not 0 <= class_index < len(classes):
         raise ExplainError(f"unknown class {class_index}; the model has {len(classes)}, from 0: {', '.join(classes)}")
@@ -73,6 +75,15 @@ def check_method(model: Classifier, method: str) -> None:
         )
 
 
+def require_library(method: str) -> None:
+    """Raises ExplainError where a method needs captum and it is missing, with how to install it and what to do instead."""
+    if method == "gradcam" and importlib.util.find_spec("captum") is None:
+        raise ExplainError(
+            "heat maps by gradient need captum, which is not installed: pip install 'mrm-radiograph[explain]', or choose the "
+            "method rollout"
+        )
+
+
 def evaluation_view(model: Classifier, image_HW: np.ndarray) -> tuple[Tensor, Box]:
     """The image as the classifier is tested on it, (1, 3, size, size) normalised; and which part of it that is."""
     config, view = model.config, EvalView.of(model.config)
@@ -96,10 +107,8 @@ def spread(grid_GG: np.ndarray, shape: tuple[int, ...], box: Box) -> np.ndarray:
 
 def contributions(model: Classifier, image_1CHW: Tensor, class_index: int) -> np.ndarray:
     """What each patch adds to the logit of a class, (G, G); 0 for those that lower it."""
-    try:
-        from captum.attr import LayerGradientXActivation
-    except ImportError as error:
-        raise ExplainError('heat maps by gradient need captum: pip install "mrm-radiograph[explain]"') from error
+    from captum.attr import LayerGradientXActivation
+
     layer = model.encoder.norm  # the output of the last block; the identity where the mean is normalised after pooling
     with torch.enable_grad():
         each_1SD = LayerGradientXActivation(model, layer).attribute(image_1CHW.clone(), target=class_index)

@@ -54,9 +54,10 @@ def explain(
     `maps.csv` has a row for each map and for each image that could not be read. Relative paths in lists start
     from `folder`; `workers` read images ahead. With `dicom` each overlay of a DICOM image is also a Secondary Capture,
     which `store` puts into the archive that the images come from; with `deidentified` not of an image that may name a person.
-    Raises RunError for a finding that the model does not have, or where no image can be read, MaskError where
-    DICOM is asked for but highdicom is not installed.
+    Raises RunError for a finding that the model does not have, or where no image can be read, ExplainError where captum is
+    needed and MaskError where DICOM is asked for, if they are not installed.
     """
+    maps.require_library(method)
     predictor = Predictor(model_folder.load_as(model, Classifier).to(device_named(device)))
     check_findings(predictor, findings)
     if dicom or store:

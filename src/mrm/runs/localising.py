@@ -112,12 +112,16 @@ class Outcome:
 def of_classifier(
     boxes: Boxes, network: Classifier, model: Path, records: Records, reading: Reading, seed: int
 ) -> Localisation:
-    """The test of a classifier's heat maps. Raises RunError for a model that has none, and for boxes that do not fit."""
+    """The test of a classifier's heat maps.
+
+    Raises RunError for a model that has none and for boxes that do not fit, ExplainError where captum is missing.
+    """
     if reading.by_study or reading.flip or reading.crop_borders:
         raise RunError(
             "--boxes measures the maps of single images as they are stored; leave out --by-study, --flip and --crop-borders"
         )
     target_of(network.card.architecture).require_probabilities(f"{model}: --boxes, which scores marks,")
+    heat_maps.require_library(boxes.method)
     try:
         heat_maps.heat_map(network, np.zeros((64, 64), np.uint8), 0, boxes.method)
     except MRMError as error:
