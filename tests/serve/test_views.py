@@ -12,7 +12,7 @@ from mrm.data.images import encode_png
 from mrm.models import model_folder
 from mrm.serve import server, unattended
 from mrm.serve.dicom_options import DicomOptions
-from mrm.serve.views import ViewOptions
+from mrm.serve.view_options import ViewOptions
 from mrm.system.errors import ConfigError
 from tests.support.archives import Served, serving, use_account
 from tests.support.dicom_files import dicom_bytes

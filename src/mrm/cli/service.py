@@ -8,7 +8,7 @@ from pathlib import Path
 from mrm.cli.command import commands
 from mrm.serve.dicom_options import DicomOptions
 from mrm.serve.limits import Limits
-from mrm.serve.views import ViewOptions
+from mrm.serve.view_options import ViewOptions
 
 
 def serve(

@@ -6,6 +6,6 @@ upload is decoded and `decoding` the processes where that happens. `connections`
 request passes: `limits` says how much the service takes on, `admission` counts it, `metrics` and `log` report it.
 `page_files` and the folder `page` are the page. `watching` finds new studies in an archive and `receiving` takes images that
 are sent (`dicom_options` and `dicom_connections` say how); `unattended` is what both do with a study. `views` says
-which images of a study count. Nothing is stored but the reports that options ask for, and nothing of an image or a report is
-logged.
+which images of a study count, by `view_options`. Nothing is stored but the reports that options ask for, and nothing of an
+image or a report is logged.
 """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mrm.serve.dicom_options import DicomOptions
 from mrm.serve.limits import Limits
-from mrm.serve.views import ViewOptions
+from mrm.serve.view_options import ViewOptions
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.hosts import is_loopback
 
@@ -40,7 +40,7 @@ def serve(
     """Serve until stopped (Ctrl-C or SIGTERM), then finish the requests in progress. Raises as `application` does.
 
     `watch` is the address of an archive whose new studies get a report (see `mrm.serve.watching`); `dicom` says how images
-    are received (see `mrm.serve.receiving`), and `views` which of them are used (see `mrm.serve.views`).
+    are received (see `mrm.serve.receiving`), and `views` which of them are used (see `mrm.serve.view_options`).
     """
     require_extra()
     import uvicorn
