@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 class ViewOptions:
     """Which images are used, and what guesses the view of those that state none."""
 
-    views: Literal["all", "frontal"] = (
-        "all"  # frontal refuses lateral images, and leaves them out of a study; reports of --watch and --dicom-port are of frontal images in any case
-    )
+    views: Literal["all", "frontal"] = "all"  # frontal leaves lateral images out, as --watch and --dicom-port always do
     view_classifier: Path | None = None  # a file of `mrm views`, which guesses the view of images that state none
 
     def rule(self, unattended: bool, is_classifier: bool, name: str) -> ViewRule:
