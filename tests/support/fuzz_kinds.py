@@ -26,7 +26,7 @@ from mrm.audit.overlaps import AuditReport, audit, audit_fingerprints
 from mrm.corpora import described, description, openi
 from mrm.corpora.mimic import read_reports
 from mrm.corpora.options import Options
-from mrm.data import display, images, masks, packing, record_cache, report_tokens, shards
+from mrm.data import display, images, masks, packing, record_cache, report_tokens, shards, webdataset
 from mrm.data.box_files import read_boxes
 from mrm.data.config import PackConfig
 from mrm.data.finding_files import records_at
@@ -197,7 +197,19 @@ def _archives(*zips: bytes) -> list[Kind]:
     def unpack_all(path: Path) -> None:
         unpack(path, path.with_name("unpacked"))
 
+    samples = io.BytesIO()
+    with tarfile.open(fileobj=samples, mode="w") as archive:
+        for name, content in {
+            "a.jpg": b"j" * 600,
+            "a.txt": b"Clear.",
+            "a.json": b'{"age": "3", "x": [1]}',
+            "a.cls": b"1",
+        }.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
     return [
+        Kind("samples.tar", [samples.getvalue()], webdataset.load),
         Kind("set.zip", [*zips], unpack_all, archive=True),
         Kind("set.tar", [tarred("w"), tarred("w", tarfile.PAX_FORMAT)], unpack_all),
         Kind("set.tar.gz", [tarred("w:gz")], unpack_all),

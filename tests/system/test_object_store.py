@@ -8,7 +8,6 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +22,10 @@ from mrm.data.records import Records
 from mrm.system import lock, object_store
 from mrm.system.errors import StoreError
 from mrm.system.object_store import Cache, Fetcher
+from tests.support.buckets import running
 from tests.support.commands import run_cli
 from tests.support.configs import MICRO, pretrain_config
 from tests.support.run_files import sigterm_after, trace
-
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @pytest.fixture(scope="module")
@@ -38,38 +36,10 @@ def packed(phantoms, tmp_path_factory) -> Path:
     return out
 
 
-class Bucket:
-    """A server of the S3 protocol on this machine, with one bucket in it."""
-
-    def __init__(self) -> None:
-        server = pytest.importorskip("moto.server")
-        self.server = server.ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-        self.server.start()
-        self.host, self.port = self.server.get_host_and_port()
-        import boto3
-
-        self.client: Any = boto3.client("s3", endpoint_url=f"http://{self.host}:{self.port}", region_name="us-east-1")
-        self.client.create_bucket(Bucket="radiographs")
-
-    def put(self, folder: Path, at: str) -> str:
-        """Upload a folder; its address."""
-        for file in folder.iterdir():
-            self.client.upload_file(str(file), "radiographs", f"{at}/{file.name}")
-        return self.address(at)
-
-    def address(self, at: str) -> str:
-        return f"s3://radiographs/{at}?endpoint_override={self.host}:{self.port}&scheme=http&region=us-east-1"
-
-
 @pytest.fixture(scope="module")
 def bucket():
-    before = {key: os.environ.get(key) for key in KEYS}
-    os.environ.update(KEYS)
-    bucket = Bucket()
-    yield bucket
-    bucket.server.stop()
-    for key, value in before.items():
-        os.environ.pop(key) if value is None else os.environ.update({key: value})
+    with running() as bucket:
+        yield bucket
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +51,7 @@ def uploaded(bucket, packed) -> str:
 def cache(tmp_path, monkeypatch) -> Path:
     """A cache of this test alone."""
     shards._fetched.cache_clear()
+    monkeypatch.setattr(object_store, "WAITS", (0.0,))
     monkeypatch.setenv("MRM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MRM_CACHE_GB", "1")
     return tmp_path / "cache"

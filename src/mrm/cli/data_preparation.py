@@ -9,7 +9,7 @@ from mrm.cli.command import commands
 from mrm.cli.shared_options import Images, SharedWork, Workers
 from mrm.corpora.catalogue import require_corpus
 from mrm.corpora.options import Options
-from mrm.data.config import OnError, PackConfig
+from mrm.data.config import Layout, OnError, PackConfig
 from mrm.system.errors import ConfigError, PackError, RecordError
 from mrm.system.shares import share_of
 
@@ -218,6 +218,7 @@ def pack(
     images: Images = None,
     classes: tuple[str, ...] = (),
     on_error: OnError = "stop",
+    from_: Layout = "records",
     check: Path | None = None,
     workers: Workers = None,
     share: SharedWork = None,
@@ -233,11 +234,14 @@ def pack(
 
     Example:
         mrm pack training.csv --out shards --size 512
+        mrm pack "downloads/train-{000..011}.tar" --from webdataset --out shards
 
     Data:
         records: a CSV file, Parquet file or label list, or a segmentation folder with images/ and annotations/.
         out: the folder to write.
-        classes: names of the labels of a label list.
+        classes: names of the labels of a label list, or of the classes that the numbers in a WebDataset's .cls mean.
+        from_: webdataset where RECORDS is a tar file of samples (KEY.jpg, KEY.txt, KEY.json, KEY.cls), a folder of them, or a
+            quoted pattern with * or {000..011}; it may be an address of an object store.
         on_error: skip leaves out bad lines of the records and images that do not exist; stop ends the command at the first
             bad line, and does not finish the folder without all images.
 
@@ -249,7 +253,7 @@ def pack(
     if check and not (records or out):
         packing.check_shards(check)
     elif records and out and not check:
-        packing.pack(records, out, config, images, classes, workers, on_error, share_of(share))
+        packing.pack(records, out, config, images, classes, workers, on_error, share_of(share), from_)
     else:
         raise PackError("give RECORDS and --out DIR to pack, or --check DIR alone")
 

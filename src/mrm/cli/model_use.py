@@ -204,7 +204,7 @@ def select(
     require_inputs(pool)
     reading = runs.Reading(images, batch, workers, precision, device, crop_borders)
     written = runs.select(model, pool, out, n, reading)
-    say(f"chose {n:,} of the images of {written}")
+    say(f"chose {n:,} of the images of {written}" if written.written else str(written))
     end(written.unreadable)
 
 

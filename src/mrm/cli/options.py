@@ -51,9 +51,9 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As it is typed, `--training.lr`; for a positional argument its name in the help, `PATHS ...`."""
+        """As it is typed, `--training.lr` or, of `from_`, `--from`; for a positional argument its name in the help, `PATHS ...`."""
         if not self.positional:
-            return f"--{self.name.replace('_', '-')}"
+            return f"--{self.name.removesuffix('_').replace('_', '-')}"
         metavar = self.name.upper() + (" ..." if self.variadic else "")
         return metavar if self.default is REQUIRED else f"[{metavar}]"
 

@@ -23,7 +23,7 @@ WRITTEN = (
     "json",
     "write_description",
 )  # paths of these names are written; every other path is read, so it has to exist
-PATTERN = re.compile(r"[*?\[]")  # names that stand for several files
+PATTERN = re.compile(r"[*?\[{]")  # names that stand for several files
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from mrm.system.errors import AugmentError, ConfigError, PackError, ReportError
 
 LARGEST_FILE = 1 << 30  # bytes of a file of packed images
+Layout = Literal["records", "webdataset"]  # of what is packed: a table of records, or tar files of samples
 OnError = Literal["stop", "skip"]  # what happens at a record that cannot be used
 Resize = Literal["area", "bilinear", "bicubic"]  # how images get their size; see `mrm.data.images.resize`
 Greys = Literal["stored", "matched"]  # those of the file, or one distribution for all (`mrm.data.grey_matching`)

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mrm.data import masks, shard_writing
-from mrm.data.config import OnError, PackConfig
+from mrm.data import masks, shard_writing, webdataset
+from mrm.data.config import Layout, OnError, PackConfig
 from mrm.data.image_encoding import CHUNK, Encoded, encode_all
 from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
@@ -128,12 +128,19 @@ def read_packing(out: Path) -> Packing:
 
 
 def open_source(
-    place: Path | str, images: Path | None = None, classes: Sequence[str] = (), on_error: OnError = "stop"
+    place: Path | str,
+    images: Path | None = None,
+    classes: Sequence[str] = (),
+    on_error: OnError = "stop",
+    layout: Layout = "records",
 ) -> Source:
-    """Records, in any form that `Records.load` reads, or a segmentation folder with its splits.
+    """Records, in any form that `Records.load` reads, a segmentation folder with its splits, or the tar files of a WebDataset.
 
-    `classes` names the labels of a list that does not name them. Raises RecordError, MaskError.
+    `classes` names the labels of a list that does not name them, or the classes that the numbers of a WebDataset mean. Raises
+    RecordError, MaskError.
     """
+    if layout == "webdataset":
+        return of_records(webdataset.load(place, classes, on_error))
     if (Path(place) / "images").is_dir() and (Path(place) / "annotations").is_dir():
         return _segmentation_source(Path(place))
     is_list = Path(place).suffix == ".txt"  # any other file names its label columns, which are packed as text

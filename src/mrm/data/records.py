@@ -25,9 +25,11 @@ from mrm.data.headers import StoredImage
 from mrm.data.label_values import ALLOWED, UNCERTAIN, LabelKind, is_label
 from mrm.data.mapped_rows import TEXTS, MappedRows
 from mrm.data.patients import Patients, patients_of
+from mrm.data.placed_images import PlacedImage, image_in
 from mrm.data.record import RESERVED, Record
 from mrm.data.record_facts import Facts, fingerprints_of
 from mrm.data.table_records import (
+    Row,
     check_columns,
     numeric_columns,
     records_of,
@@ -196,7 +198,7 @@ class Records(Sequence[Record]):
         if path.suffix == ".txt":
             return read_list(path, classes or list_classes or None, images, on_error, must_exist)
         header, lines = read_rows(path)
-        return _from_table(path, header, lines, classes, images, on_error, kind=kind)
+        return from_table(path, header, lines, classes, images, on_error, kind=kind)
 
     # Writing ------------------------------------------------------------------------------------
 
@@ -300,12 +302,18 @@ def read_list(
     return Records(rows, names, str(path))
 
 
-def find_images(names: Sequence[str], beside: Path, images: Path | None = None, must_exist: bool = True) -> list[Path]:
+def find_images(
+    names: Sequence[str], beside: Path, images: Path | None = None, must_exist: bool = True
+) -> Sequence[Path | PlacedImage]:
     """The image files of a list: under `images`, or by default in the published places beside the list.
+
+    Where `images` is an address of an object store, nothing is looked up there.
 
     Raises RecordError, with the folders that were searched, if none of the images is found, unless
     `must_exist=False`. An image that is not found gets its path in the first of these folders.
     """
+    if images and object_store.address(images):
+        return [image_in(images, name) for name in names]
     base = beside.parent
     places = [images] if images else [base, base / "images", base / "all_classes", base.parent / "images"]
     if not images:
@@ -346,10 +354,19 @@ def _from_shards(
         names = dict(zip(opened.index.classes, classes, strict=True))
         header = [names.get(column, column) for column in header]
     at = object_store.address(place) or place
-    return _from_table(at, header, opened.rows(), classes, None, on_error, opened.images, kind)
+    return from_table(at, header, opened.rows(), classes, None, on_error, opened.images, kind)
 
 
-def _from_table(path, header, lines, classes, images, on_error, stored=None, kind: LabelKind = "findings") -> Records:
+def from_table(
+    path: Path | str,
+    header: Sequence[str],
+    lines: Iterable[Row],
+    classes: Sequence[str] | None,
+    images: Path | None,
+    on_error: OnError,
+    stored: Sequence[StoredImage] | None = None,
+    kind: LabelKind = "findings",
+) -> Records:
     """Records of the lines of a table. `stored` are the images of lines 1, 2, ... if they are not files of their own."""
     check_columns(path, header)
     if classes is None:
@@ -360,7 +377,7 @@ def _from_table(path, header, lines, classes, images, on_error, stored=None, kin
     folder, problems = images or Path(path).parent, list[str]()
 
     def image_of(number: int, name: str) -> Path | StoredImage:
-        return stored[number - 1] if stored else folder / name  # an absolute name stays as it is
+        return stored[number - 1] if stored else image_in(folder, name)
 
     records = list(records_of(header, lines, names, image_of, kind, problems))
     report_bad_lines(path, problems, on_error)

@@ -10,7 +10,7 @@ from pathlib import Path
 from mrm.audit import site_key
 from mrm.audit.site_key import SiteKey
 from mrm.data import shards
-from mrm.data.config import OnError, PackConfig
+from mrm.data.config import Layout, OnError, PackConfig
 from mrm.data.packing import Packing, Source, open_source, pack_share, read_packing
 from mrm.data.patients import normalized_id
 from mrm.data.shards import FAILURES
@@ -32,14 +32,15 @@ def pack(
     workers: int | None = None,
     on_error: OnError = "stop",
     share: Share = WHOLE,
+    layout: Layout = "records",
 ) -> Packing | None:
-    """Pack records or a segmentation folder into `out`, and print a summary.
+    """Pack records, a segmentation folder or the tar files of a WebDataset into `out`, and print a summary.
 
     With `config.deidentified` images that may name a person are left out, and ids and file names are keyed. A process that
     does one `share` of the work, or a rank's part of it, returns None while other shares still have files to pack.
     """
     share = share.among(*torchrun_rank())
-    source = open_source(records, images, classes, on_error)
+    source = open_source(records, images, classes, on_error, layout)
     if config.deidentified:
         source = keyed(source, site_key.load_or_make())
     with Progress("packing") as progress:

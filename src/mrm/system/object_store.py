@@ -14,24 +14,28 @@ least recently opened files are removed first. A process that still maps a remov
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from mrm.system.errors import StoreError
 from mrm.system.lock import is_held, waiting_for
 from mrm.system.permissions import restricted
 
+Answer = TypeVar("Answer")
 SCHEMES = ("s3", "gs", "hdfs")
 CHUNK = 1 << 23  # bytes requested at a time
+WAITS = (1.0, 4.0, 15.0)  # seconds before a request that failed is repeated
+NEVER = re.compile("ACCESS_DENIED|NO_SUCH|INVALID|SIGNATURE|UNRECOGNIZED|MISSING|403|Forbidden")  # failures that stay
 PATIENCE = 120.0  # seconds to wait for space that running downloads take
 _ADDRESS = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}([^/].*)")
 
@@ -59,26 +63,97 @@ def within(folder: str, name: str) -> str:
     return f"{path.rstrip('/')}/{name}{mark}{options}"
 
 
-def read(uri: str) -> bytes:
-    """The content of a small file. Raises StoreError."""
-    return b"".join(_chunks(uri))
+def read(uri: str, offset: int = 0, length: int | None = None, limit: int | None = None) -> bytes:
+    """The content of an object, or of a part of it, of at most `limit` bytes. Raises StoreError."""
+    return b"".join(_chunks(uri, offset, length, limit))
 
 
-def _chunks(uri: str) -> Iterator[bytes]:
+class StoreFile(io.RawIOBase):
+    """An object to read in any order, each time as much as is asked for; wrap it in a `BufferedReader`. Raises StoreError."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__()
+        self.uri, self.at, self.size = uri, 0, size_of(uri)
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte."""
+        self.at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.size}[whence]
+        return self.at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read the bytes that come next, as many as fit."""
+        length = max(0, min(len(buffer), self.size - self.at))
+        content = read(self.uri, self.at, length) if length else b""
+        buffer[: len(content)] = content
+        self.at += len(content)
+        return len(content)
+
+
+def size_of(uri: str) -> int:
+    """The number of bytes of an object. Raises StoreError."""
+    return _tried(uri, partial(_range, at=0, end=0))[0]
+
+
+def listed(folder: str) -> list[str]:
+    """The names of the objects directly in a folder, in order. Raises StoreError."""
+    from pyarrow.fs import FileSelector, FileType
+
+    infos = _tried(folder, lambda files, path: files.get_file_info(FileSelector(path.rstrip("/"))))
+    return sorted(info.base_name for info in infos if info.type == FileType.File)
+
+
+def _chunks(uri: str, start: int = 0, length: int | None = None, limit: int | None = None) -> Iterator[bytes]:
+    """The bytes of an object from `start` on. What has arrived is not fetched again where the store fails in between."""
+    at, end = start, None if length is None else start + length
+    while end is None or at < end:
+        size, chunk = _tried(uri, partial(_range, at=at, end=end))
+        end = size if end is None else end
+        if limit is not None and end - start > limit:
+            raise StoreError(
+                f"{uri}: {end - start:,} bytes, but at most {limit:,} are expected; is this the right object?"
+            )
+        at += len(chunk)
+        if at < end and not chunk:
+            raise StoreError(f"{uri}: ends after {at:,} of {end:,} bytes; upload it again")
+        yield chunk
+
+
+def _range(files: Any, path: str, at: int, end: int | None) -> tuple[int, bytes]:
+    """The size of an object, and its bytes from `at` to `end`, or fewer."""
+    with files.open_input_file(path) as file:
+        size = file.size()
+        if not size and files.type_name == "s3" and not (file.metadata() or {}).get(b"ETag"):
+            raise OSError("the answer that states the size ended in its middle")  # the client takes that for 0 bytes
+        return size, file.read_at(max(0, min(CHUNK, (size if end is None else end) - at)), at)
+
+
+def _tried(uri: str, ask: Callable[[Any, str], Answer]) -> Answer:
+    """What the store answers; a request that fails is repeated after a while, unless it can never succeed. Raises StoreError."""
     import pyarrow
 
-    try:
-        files, path = _opened(uri)
-        with files.open_input_stream(path) as stream:
-            while chunk := stream.read(CHUNK):
-                yield chunk
-    except FileNotFoundError:
-        raise StoreError(f"{uri}: no such file; check the bucket and the folder") from None
-    except (pyarrow.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{uri}: cannot be read ({error}); check the address, the network and the credentials (AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE)"
-        ) from error
+    waits = iter(WAITS)
+    while True:
+        try:
+            return ask(*_opened(uri))
+        except FileNotFoundError:
+            raise StoreError(f"{uri}: no such file; check the bucket and the folder") from None
+        except (pyarrow.ArrowException, OSError) as error:
+            wait = None if (lasting := NEVER.search(str(error))) else next(waits, None)
+            if wait is None:
+                tries = "" if lasting else f" in {len(WAITS) + 1} tries"
+                raise StoreError(
+                    f"{uri}: cannot be read{tries} ({error}); check the address, the network and the credentials "
+                    "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE)"
+                ) from error
+            time.sleep(wait)
 
 
 def _opened(uri: str) -> tuple[Any, str]:
