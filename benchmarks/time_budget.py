@@ -102,7 +102,7 @@ def by_patience(run: Path, test: Path, folder: Path) -> dict[str, dict[str, Any]
         for step, score in scores:
             patience.note(step, score)
             best = max(best, (step, score), key=lambda pair: pair[1])
-            if patience.is_exhausted(step, scores[0][0]):
+            if patience.is_exhausted(step, scores[0][0], scores[-1][0]):
                 break
         checkpoint = run / "checkpoints" / f"step-{best[0]:08d}"
         auroc = runs.evaluate(checkpoint, test, folder / f"of step {best[0]}")["classes"][FINDING]["auroc"]

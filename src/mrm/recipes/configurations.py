@@ -133,7 +133,7 @@ class FinetuneConfig:
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
     extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
     lr: Literal["recipe", "auto"] = "recipe"  # auto tries five rates in short runs; --training.lr sets one
-    patience: int | None = None  # end after so many validations without a gain in AUROC; by default at the last step
+    patience: int | None = None  # end early, after so many validations in the second half without a gain in AUROC
     patience_gain: float = 0.001  # the least rise of AUROC that is a gain
     seed: int = 0  # of the weights, the order of the records, and the augmentation
     training: TrainConfig = field(default_factory=TrainConfig)
@@ -207,7 +207,7 @@ class SegmentConfig:
     # Schedule
     max_steps: int | None = None  # shorten the run to this many steps; the schedule is scaled to fit
     extend: bool = False  # prolong the run in --out to more steps or epochs, and follow their schedule
-    patience: int | None = None  # end after so many validations without a gain in Dice; by default at the last step
+    patience: int | None = None  # end early, after so many validations in the second half without a gain in Dice
     patience_gain: float = 0.001  # the least rise of Dice that is a gain
     seed: int = 0  # of the weights, the order of the images, and the crops
     training: TrainConfig = field(default_factory=TrainConfig)

@@ -131,15 +131,15 @@ class Trainer:
         return self.run
 
     def _has_ended(self) -> bool:
-        """Whether all steps are done, or as many validations as there is patience for brought no gain.
+        """Whether all steps are done, or as many validations of their second half as there is patience for brought no gain.
 
         It follows from what a checkpoint holds, so a run that has ended stays so when it is started again.
         """
-        early = self.step < self.total and self.patience.is_exhausted(self.step, self.validate_every)
+        early = self.step < self.total and self.patience.is_exhausted(self.step, self.validate_every, self.total)
         if early:
             self.accelerator.print(
-                f"{self.run}: ended at step {self.step}/{self.total}, since {self.patience.validations} validations in a "
-                f"row brought no gain over that at step {self.patience.step}",
+                f"{self.run}: ended at step {self.step}/{self.total}, since the last {self.patience.validations} validations "
+                f"brought no gain over that at step {self.patience.step}",
                 flush=True,
             )
         return early or self.step >= self.total
