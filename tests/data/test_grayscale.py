@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from mrm.data import images
@@ -118,6 +120,46 @@ def test_every_legal_form_of_display(bits, signed):
             expected = np.where(stored == padding, 0, expected)
             got = grey(words, PhotometricInterpretation=photometric, **tags)
             assert np.abs(got - expected * 255).max() <= 0.51, (name, place, photometric)
+
+
+QUARTERS = st.integers(-4000, 4000).map(lambda n: n / 4)  # decimal strings hold them exactly
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(2, 16),
+    st.booleans(),
+    st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
+    st.sampled_from(["LINEAR", "LINEAR_EXACT", None]),
+    QUARTERS.filter(lambda slope: slope != 0),
+    QUARTERS,
+    st.lists(st.floats(0, 1), min_size=3, max_size=12),
+    st.tuples(st.floats(0, 1), st.floats(0, 1)),
+)
+def test_a_window_is_monotone_and_exact_at_both_ends(
+    bits, signed, photometric, function, slope, intercept, shares, place
+):
+    """Black up to its lower end, white from its upper end on, and never the other way between; without one, from end to end."""
+    low = -(2 ** (bits - 1)) if signed else 0
+    stored = np.unique([low, low + 2**bits - 1, *(low + round(share * (2**bits - 1)) for share in shares)])
+    values = stored * slope + intercept
+    begin, end = sorted(values.min() + share * np.ptp(values) for share in place)
+    tags = {"BitsStored": bits, "HighBit": bits - 1, "RescaleSlope": slope, "RescaleIntercept": intercept}
+    if function:
+        width = max(1.0, round(end - begin))
+        tags |= {"WindowCenter": round((begin + end) / 2), "WindowWidth": width, "VOILUTFunction": function}
+        begin, end = tags["WindowCenter"] - width / 2, tags["WindowCenter"] + width / 2
+        begin, end = (begin, end - 1) if function == "LINEAR" else (begin, end)
+    else:
+        begin, end = values.min(), values.max()
+    words = stored[None].astype(np.int16 if signed else np.uint16)
+    shown = grey(words, PhotometricInterpretation=photometric, **tags)[0][np.argsort(values)]
+    shown = 255 - shown if photometric == "MONOCHROME1" else shown
+    assert (np.diff(shown) >= 0).all()
+    assert not shown[np.sort(values) <= begin].any()
+    assert (shown[np.sort(values) > end] == 255).all()
+    if function != "LINEAR" or width > 1:
+        assert (shown[np.sort(values) >= end] == 255).all()
 
 
 @pytest.mark.parametrize("signed", [False, True])

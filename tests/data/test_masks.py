@@ -5,6 +5,9 @@ import os
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from mrm.data import images, masks
@@ -74,12 +77,36 @@ def test_run_lengths_in_a_table_are_siims_or_the_usual_ones(tmp_path):
     assert found.areas_NC.tolist() == [[0, 3], [0, 0]]
 
 
-def test_run_lengths_there_and_back():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        mask = rng.random((7, 5)) < 0.4
-        text = encode(mask)
-        np.testing.assert_array_equal(decode("" if text == "-1" else text, 7, 5), mask)
+SHAPES = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3))
+
+
+@settings(max_examples=40)
+@given(SHAPES)
+def test_run_lengths_are_the_inverse_of_drawing_them(mask):
+    """Relative ones of each class, and the usual ones written from the pixels counted down the columns."""
+    height, width = mask.shape
+    kinds = [int(kind) for kind in np.unique(mask) if kind]
+    relative = masks.RunLengths(tuple((kind, encode(mask == kind)) for kind in kinds), True, "a")
+    np.testing.assert_array_equal(masks.draw_runs(relative, height, width), mask)
+    flat = mask.T.ravel()
+    pixels = [(kind, " ".join(f"{at + 1} 1" for at in np.flatnonzero(flat == kind))) for kind in kinds]
+    np.testing.assert_array_equal(masks.draw_runs(masks.RunLengths(tuple(pixels), False, "a"), height, width), mask)
+    assert encode(mask * 0) == "-1"
+    for kind in kinds:
+        np.testing.assert_array_equal(decode(encode(mask == kind), height, width), mask == kind)
+
+
+def test_run_lengths_by_hand():
+    """Down the columns of 3 x 4 pixels: two from the second on, then the last two."""
+    mask = np.zeros((3, 4), np.uint8)
+    mask[1:, 0] = mask[1:, 3] = 1
+    assert encode(mask) == "1 2 7 2"
+    np.testing.assert_array_equal(decode("1 2 7 2", 3, 4), mask)
+    np.testing.assert_array_equal(masks.decode_absolute("2 2 11 2", 3, 4), mask)
+    np.testing.assert_array_equal(masks.decode_absolute("1 12", 3, 4), np.ones((3, 4)))
+    for text in ("11 3", "0 1", "13 1"):
+        with pytest.raises(ValueError, match="but the image has 12"):
+            masks.decode_absolute(text, 3, 4)
 
 
 def test_a_published_mask_lies_in_its_image(shared_data):
@@ -111,6 +138,53 @@ def test_with_class_numbers_in_the_set_255_is_ignored(tmp_path):
     found = masks.load(write(tmp_path, "b", LESION[::-1] * 255))
     assert found.lesion_is_255 is False
     assert set(np.unique(found.mask(1))) == {0, IGNORED}
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "box"),
+    [
+        ((20, 31), (64, 64), (11, 0, 41, 64)),  # 20 x 64 / 31 is 41.3, and 23 rows are left
+        ((31, 20), (64, 64), (0, 11, 64, 41)),
+        ((10, 10), (30, 50), (0, 10, 30, 30)),
+        ((1, 500), (32, 96), (15, 0, 1, 96)),  # a fifth of a row is one
+        ((500, 1), (96, 32), (0, 15, 96, 1)),
+        ((40, 60), (40, 60), (0, 0, 40, 60)),
+    ],
+)
+def test_the_box_of_an_image_by_hand(shape, size, box):
+    place = masks.letterbox(*shape, size)
+    assert (place.top, place.left, place.height, place.width) == box
+
+
+def test_class_numbers_of_run_lengths_reach_from_1_to_254(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_text("ImageId,rle,ClassId\na.png,1 2,1\na.png,4 1,254\nb,-1,7\n")
+    runs = masks.read_run_lengths(table)
+    assert {name: run.runs for name, run in runs.items()} == {"a": ((1, "1 2"), (254, "4 1")), "b": ()}
+    assert not runs["a"].relative
+
+
+def test_a_mask_may_have_as_many_pixels_as_an_image_and_values_up_to_255(tmp_path, monkeypatch):
+    (row,), _ = masks.pair(write(tmp_path, "a", LESION.astype(np.uint16) * 255), "training")
+    monkeypatch.setattr(images, "MAX_PIXELS", 600)
+    np.testing.assert_array_equal(masks.read_mask(row), LESION * 255)
+    monkeypatch.setattr(images, "MAX_PIXELS", 599)
+    with pytest.raises(MaskError, match="30 x 20 pixels, more than 599"):
+        masks.read_mask(row)
+    monkeypatch.undo()
+    write(tmp_path, "a", LESION.astype(np.uint16) * 256)
+    with pytest.raises(MaskError, match=r"uint16 of shape .* is not a mask"):
+        masks.read_mask(row)
+
+
+def test_255_is_the_lesion_of_one_class_alone(tmp_path):
+    write(tmp_path, "a", LESION * 255)
+    one = masks.load(tmp_path)
+    assert (one.lesion_is_255, one.ignores_255, one.areas_NC.tolist()) == (True, False, [[60]])
+    two = masks.load(tmp_path, classes=("x", "y"))
+    assert (two.lesion_is_255, two.ignores_255, two.areas_NC.tolist()) == (False, True, [[0, 0]])
+    plain = masks.load(write(tmp_path, "a", LESION))
+    assert (plain.lesion_is_255, plain.ignores_255, plain.areas_NC.tolist()) == (False, False, [[60]])
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])

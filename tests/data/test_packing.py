@@ -17,6 +17,9 @@ import cv2
 import numpy as np
 import pyarrow
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from mrm import cli
@@ -117,6 +120,21 @@ def test_every_format_becomes_one_channel_of_the_requested_size(tmp_path, kind):
 def _dicom(folder: Path, pixels: np.ndarray) -> list[str]:
     dataset(pixels).save_as(folder / "e.dcm", enforce_file_format=True)
     return ["e.dcm"]
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40)), min_size=1, max_size=6),
+    st.integers(1, 3),
+)
+def test_whatever_is_packed_without_loss_is_read_as_it_was(tmp_path, pixels, rows):
+    records = Records([Record(images.encode_png(image), name=f"{i}.png") for i, image in enumerate(pixels)])
+    out = tmp_path / str(len(list(tmp_path.iterdir())))
+    pack(of_records(records), out, PackConfig(40, "png", rows=rows), workers=1)
+    packed = Records.load(out)
+    assert [record.name for record in packed] == [record.name for record in records]
+    for record, image in zip(packed, pixels, strict=True):
+        np.testing.assert_array_equal(images.read(record.image), image)
 
 
 def test_real_dicom_and_large_images_are_packed(shared_data, tmp_path):

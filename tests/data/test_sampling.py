@@ -6,10 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mrm.data import sampling
 from mrm.data.records import Record, Records
-from mrm.data.sampling import by_site, epoch_length, in_order, micro_batches, order_of, shuffled
+from mrm.data.sampling import InWindows, balanced, by_site, epoch_length, in_order, micro_batches, order_of, shuffled
 from mrm.system.errors import ConfigError
 
 
@@ -55,6 +57,20 @@ def test_every_record_comes_once_an_epoch_and_in_another_order_each(n):
 def test_the_order_can_be_taken_up_anywhere(seen):
     whole = list(itertools.islice(shuffled(3, 7, 0), seen + 15))
     assert list(itertools.islice(shuffled(3, 7, seen), 15)) == whole[seen:]
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 9), st.lists(st.integers(0, 3), min_size=1, max_size=12), st.integers(0, 60))
+def test_every_order_taken_up_anywhere_is_the_rest_of_itself(seed, files, seen):
+    positive = np.array(files) > 0
+    for order in (
+        shuffled,
+        InWindows(np.array(files), window=2),
+        *([balanced(positive, 1.0)] if positive.any() else []),
+    ):
+        n = epoch_length(order, files)
+        whole = list(itertools.islice(order(seed, n, 0), seen + 12))
+        assert list(itertools.islice(order(seed, n, seen), 12)) == whole[seen:]
 
 
 @pytest.mark.usefixtures("kind")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrm.statistics.dice import MEASURES, PixelCounts, overlap_report
+from mrm.statistics.dice import MEASURES, PixelCounts, overlap_report, pooled_draws
+from mrm.statistics.intervals import Bootstrap
 
 
 @pytest.fixture
@@ -111,6 +112,34 @@ def test_what_has_no_images_is_undefined(true, undefined):
     report = overlap_report(PixelCounts(np.zeros(len(true)), np.ones(len(true)), true, np.full(len(true), 9)))
     assert {name for name, estimate in report.items() if not estimate.defined} == undefined
     assert all(str(report[name]).startswith("undefined (no image") for name in undefined)
+
+
+def test_a_lesion_of_one_pixel_that_is_found_is_found_in_full():
+    report = overlap_report(PixelCounts([1, 1], [1, 1], [1, 1], [4, 4]))
+    assert [report[name].value for name in ("dice_pooled", "dice_mean", "iou_mean")] == [1, 1, 1]
+
+
+def test_counts_that_are_just_possible_are_taken():
+    """The lesion is all of what is predicted, and both together all of the image."""
+    counts = PixelCounts([3, 0], [3, 5], [9, 4], [9, 9])
+    assert counts.union.tolist() == [9, 9]
+    np.testing.assert_allclose(counts.dice(), [6 / 12, 0])
+    report = overlap_report(counts)
+    assert report["dice_mean"].value == pytest.approx((6 / 21 + 0) / 2)  # no pixel of the background is right
+
+
+def test_measures_of_draws_are_those_of_the_drawn_images():
+    rng = np.random.default_rng(3)
+    true = rng.integers(0, 4, 12) * rng.integers(0, 2, 12)
+    predicted = rng.integers(0, 4, 12)
+    counts = PixelCounts(np.minimum(true, predicted), predicted, true, np.full(12, 9))
+    bootstrap = Bootstrap.from_groups(np.arange(12) // 2, 12, draws=30, seed=2)
+    drawn, weights_GD = pooled_draws(counts, bootstrap), np.hstack(list(bootstrap.weights()))
+    for d in range(30):
+        copies = np.repeat(np.arange(12), weights_GD[bootstrap.group_N, d].astype(int))
+        again = overlap_report(PixelCounts(*(np.asarray(column)[copies] for column in vars(counts).values())), draws=0)
+        for name, values in drawn.items():
+            assert values[d] == pytest.approx(again[name].value, nan_ok=True)
 
 
 def test_one_image_with_a_lesion_has_no_interval():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from mrm.statistics import ranking
-from mrm.statistics.intervals import Bootstrap
+from mrm.statistics.comparison import delong_interval
+from mrm.statistics.intervals import Bootstrap, proportion
 from mrm.statistics.ranking import auroc, average_precision, classification_report, interval
 
 NAN = math.nan
@@ -122,6 +123,26 @@ def test_weighted_draws_equal_repeated_records(rows, patients, seed):
         times = weights_G[bootstrap.group_N].astype(int)
         again = np.repeat(labels, times), np.repeat(scores, times)
         assert found[:, d] == pytest.approx([auroc(*again), average_precision(*again)], nan_ok=True, abs=1e-12)
+
+
+@settings(max_examples=20)
+@given(BOTH, st.integers(1, 12), st.sampled_from([0.5, 0.8, 0.95]))
+def test_intervals_lie_within_bounds_and_contain_their_value(rows, patients, level):
+    labels, scores = split(rows)
+    groups = np.arange(len(rows)) % patients
+    for metric in ("auroc", "average_precision"):
+        drawn = interval(labels, scores, metric, groups, draws=100, level=level)
+        if math.isfinite(drawn.low):
+            assert 0 <= drawn.low <= drawn.high <= 1
+    for exact in (
+        delong_interval(labels, scores, groups, level),
+        delong_interval(labels, scores, None, level),
+        proportion(scores > 0, 0, groups, level),
+        proportion(labels, 0, None, level),
+    ):
+        if math.isfinite(exact.low):
+            assert 0 <= exact.low <= exact.value + 1e-12
+            assert exact.value - 1e-12 <= exact.high <= 1
 
 
 def test_a_metric_may_be_named_or_given():
