@@ -14,7 +14,9 @@ first look is tried against all tests in the next. Changes without effect are na
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -73,22 +75,34 @@ class Outcome(NamedTuple):
 
 def work(copy: Path, ours: Connection) -> None:
     """Answer each change with what its tests say, in a process forked for it from one that has imported the libraries."""
-    sys.dont_write_bytecode = True
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": f"{copy / 'src'}:{copy}"}
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # no test needs one; looking for them costs more than most tests
+        "PYTHONPATH": f"{copy / 'src'}:{copy}",
+    }
     for name in HEAVY:
         __import__(name)
+    gc.collect()
+    gc.freeze()  # what is imported is shared with every fork as long as no collection touches it
+    texts = itertools.count(int(time.time()) - 10_000_000)
+
+    def put(file: Path, text: str) -> None:
+        """Write a text that no bytecode is kept of: Python tells one text from another by seconds and length."""
+        file.write_text(text)
+        os.utime(file, (written := next(texts), written))
+
     while (task := ours.recv()) is not None:
         change, tests, seconds = task
         file = copy / change.file
         original = file.read_text()
-        file.write_text(mutated(original, change))
+        put(file, mutated(original, change))
         try:
             status = run(copy, tests, seconds)
             if status == 4:  # a test that is no longer there: is it there without the change?
-                file.write_text(original)
+                put(file, original)
                 status = 1 if run(copy, tests, seconds) == 0 else 4
         finally:
-            file.write_text(original)
+            put(file, original)
         ours.send(status)
 
 
@@ -121,7 +135,7 @@ def _test(copy: Path, tests: list[str]) -> None:
             del sys.modules[name]
         import pytest
 
-        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", *tests]))
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
     finally:
         os._exit(status)
 
