@@ -1,6 +1,8 @@
 """The changes that `make mutants` makes: sampled by a seed, with an effect, of files that exist."""
 
 import ast
+import multiprocessing
+import os
 from pathlib import Path
 
 import pytest
@@ -146,3 +148,44 @@ def test_the_parts_of_the_tests_are_their_folders_and_the_files_beside_them():
     names = parts(mutants.ROOT)
     assert {"tests/audit", "tests/mutants", "tests/test_order.py"} <= set(names)
     assert not {"tests/support", "tests/conftest.py"} & set(names)
+
+
+MODULE = """HEIGHT = 3
+
+
+def area(width: int, height: int = HEIGHT) -> int:
+    if width < 0:
+        return 0
+    return width * height
+"""
+TESTS = """from area import area
+
+
+def test_area():
+    assert [area(2, 5), area(2), area(-1)] == [10, 6, 0]
+"""
+
+
+def test_what_matters_is_noticed_and_what_does_not_is_not(tmp_path, monkeypatch):
+    """Changes one after another in a checkout of one module and one test, which is afterwards as it was."""
+    expected = {
+        "return width / height": 1,
+        "return None": 1,
+        "HEIGHT = 4": 1,  # run by import alone
+        "if width <= 0:": 0,  # of width 0 both give 0
+        "return width + height": 1,
+    }
+    for name, text in (("src/area.py", MODULE), ("test_area.py", TESTS)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for name in ("OMP_NUM_THREADS", "PYTHONPATH", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # to be put back
+    monkeypatch.setattr(mutants, "HEAVY", ("pytest",))
+    changes = {c.after.strip(): c for seed in range(25) for c in sample({"src/area.py": MODULE}, 100, str(seed))}
+    ours, theirs = multiprocessing.Pipe()
+    for after in expected:
+        theirs.send((changes[after], ["test_area.py::test_area"], 60.0))
+    theirs.send(None)
+    mutants.work(tmp_path, ours)
+    assert [theirs.recv() for _ in expected] == list(expected.values())
+    assert (tmp_path / "src/area.py").read_text() == MODULE
