@@ -368,6 +368,45 @@ def test_run_lengths_that_disagree_with_the_header_are_refused_before_decoding(
         images.read(dicom_bytes(radiograph, RLELossless, rle(segment)))
 
 
+def literal(plane: bytes) -> bytes:
+    """A plane of bytes as an RLE segment that repeats nothing (PS3.5, G.3.1)."""
+    parts = [plane[at : at + 128] for at in range(0, len(plane), 128)]
+    return b"".join(bytes([len(part) - 1]) + part for part in parts)
+
+
+def test_the_high_bit_counts_where_the_decoder_gives_all_bits_of_the_file():
+    """Run lengths hold the bits as they are; other compressed pixels are values, which no bit is to be taken from."""
+    clean = images.read(dicom_bytes(DEEP, BitsStored=12, HighBit=11))
+    high = ((DEEP << 4) | 0x000F).astype(">u2")
+    planes = high.view(np.uint8).reshape(*DEEP.shape, 2)
+    frame = rle(literal(planes[..., 0].tobytes()), literal(planes[..., 1].tobytes()))
+    np.testing.assert_array_equal(images.read(dicom_bytes(DEEP, RLELossless, frame, BitsStored=12, HighBit=15)), clean)
+    pytest.importorskip("openjpeg")
+    packed = dataset(np.tile(DEEP, (8, 3)), BitsStored=12, HighBit=11)
+    expected = images.read(saved(packed))
+    packed.compress(JPEG2000Lossless, generate_instance_uid=False)
+    packed.HighBit = 15
+    np.testing.assert_array_equal(images.read(saved(packed)), expected)
+
+
+def test_two_pixels_that_share_their_colour_are_two_thirds_of_the_bytes(radiograph):
+    """YBR_FULL_422 uncompressed: Y, Y, CB, CR for each pair of pixels (PS3.3, C.7.6.3.1.2)."""
+    pairs = radiograph.reshape(-1, 2)
+    content = np.hstack([pairs, np.full_like(pairs, 128)]).tobytes()
+    shape, tags = np.zeros((*radiograph.shape, 3), np.uint8), {"PhotometricInterpretation": "YBR_FULL_422"}
+    close(images.read(dicom_bytes(shape, **tags, PixelData=content)), radiograph, 1)
+    for wrong in (content[:-2], content + b"\1\1"):
+        with pytest.raises(ImageError, match=f"pixels need {radiograph.size * 2:,}"):
+            images.read(dicom_bytes(shape, **tags, PixelData=wrong))
+
+
+@pytest.mark.parametrize(("slope", "intercept", "shown"), [(-0.5, 3, [255, 128, 0]), (2, -7, [0, 128, 255])])
+def test_the_range_of_eight_signed_bits_is_that_after_rescaling(slope, intercept, shown):
+    """-128 is one end of the range and 127 the other, whatever they become; 0 lies in its middle."""
+    signed = dicom_bytes(np.array([[-128, 0, 127]], np.int8), RescaleSlope=slope, RescaleIntercept=intercept)
+    assert np.abs(images.read(signed)[0].astype(int) - shown).max() <= 1
+
+
 def test_run_lengths_are_counted_as_they_are_decoded():
     runs = b"\x80" + b"\xf7\x05" + b"\x02abc" + b"\x81\xff" + b"\x7f" + bytes(range(128))  # 10 + 3 + 128 + 128
     shape = np.zeros((1, 269), np.uint8)

@@ -5,7 +5,7 @@ import pytest
 
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.outliers import outlying, reference
-from mrm.models.card import Card
+from mrm.models.card import Card, SetCuts
 
 CLASSES = ("nodule", "effusion", "oedema")
 LOGITS = np.array([[2.0, -1.0, 0.0], [0.5, 3.0, -2.0]])
@@ -49,5 +49,27 @@ def test_an_outlier_keeps_its_probabilities_and_gets_no_decision():
 
 
 def test_a_temperature_that_is_not_above_0_is_refused():
-    with pytest.raises(ValueError, match="temperatures must be above 0"):
-        rules(temperatures={"nodule": 0.0}).probabilities(LOGITS)
+    for temperature in (0.0, -2.0):
+        with pytest.raises(ValueError, match=f"temperatures must be above 0, not {temperature:g}"):
+            rules(temperatures={"effusion": temperature}).probabilities(LOGITS)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "answers"),
+    [
+        ((0.4, 0.5), {0.39: "absent", 0.4: "either", 0.5: "either", 0.51: "present"}),
+        ((0.6, 0.3), {0.3: "absent", 0.31: "neither", 0.59: "neither", 0.6: "present"}),
+        ((0.0, 1.0), {0.0: "either", 1.0: "either"}),
+    ],
+)
+def test_a_set_holds_the_answers_up_to_its_cuts(cuts, answers):
+    sets = rules(sets={"nodule": SetCuts(*cuts, 0.9)})
+    assert {probability: sets.set_of("nodule", probability) for probability in answers} == answers
+
+
+def test_only_an_image_beyond_the_threshold_is_abstained_on_and_none_without_one():
+    known = reference(np.random.default_rng(0).normal(size=(200, 8)))
+    edge = np.array([known.threshold, np.nextafter(known.threshold, np.inf)])
+    assert rules(outliers=known).abstains(edge).tolist() == [False, True]
+    assert rules().abstains(edge).tolist() == [False, False]
+    assert rules().outlier_scores(np.zeros((2, 8))) is None

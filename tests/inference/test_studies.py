@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mrm.inference.studies import is_lateral, pooled, studies_of, study_key
+from mrm.inference.studies import is_lateral, note_unstated, pooled, studies_of, study_key
 
 
 @pytest.mark.parametrize("view", ["Lateral", "LATERAL", "lat", "LL", "RL", "L", "Frontal/Lateral", " left lateral "])
@@ -36,3 +36,17 @@ def test_logits_are_pooled_by_mean_or_largest_and_features_by_mean():
     assert pooled(values, 2, "mean").tolist() == [2.0, -3.0, 15.0]
     assert pooled(values, 2, "max").tolist() == [3.0, -2.0, 15.0]
     assert pooled(values[:, :2], 2, "mean").tolist() == [2.0, -3.0]
+
+
+def test_the_images_of_a_study_stand_in_their_order_whatever_became_of_them():
+    (study,) = studies_of(["s"] * 4, ["lateral", "PA", "", "LL"], [True, False, True, False], "frontal")
+    assert (study.used, study.lateral, study.unreadable) == ((2,), (0, 3), (1,))
+    assert study.images == (0, 1, 2, 3)
+
+
+def test_images_that_state_no_view_are_counted_where_lateral_ones_are_left_out():
+    views = ["PA", "", " ", "lateral"]
+    (note,) = note_unstated(views, "frontal")
+    assert note.startswith("2 of 4 images state no view, so --views frontal took them for frontal")
+    assert note_unstated(views, "all") == []
+    assert note_unstated(["PA", "lateral"], "frontal") == note_unstated([], "frontal") == []

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("cosmic_ray", reason="the extra `mutants` is not installed")
 
 from tests.support import mutants
-from tests.support.mutant_sites import Change, mutated, sample
+from tests.support.mutant_sites import Change, mutated, positions, sample
 from tests.support.mutant_tests import LineTests, parts, spans
 
 TEXT = '''
@@ -169,11 +169,11 @@ def test_area():
 def test_what_matters_is_noticed_and_what_does_not_is_not(tmp_path, monkeypatch):
     """Changes one after another in a checkout of one module and one test, which is afterwards as it was."""
     expected = {
-        "return width / height": 1,
-        "return None": 1,
+        "    return width / height": 1,
+        "    return None": 1,
         "HEIGHT = 4": 1,  # run by import alone
-        "if width <= 0:": 0,  # of width 0 both give 0
-        "return width + height": 1,
+        "    if width <= 0:": 0,  # of width 0 both give 0
+        "    return width + height": 1,
     }
     for name, text in (("src/area.py", MODULE), ("test_area.py", TESTS)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -181,7 +181,10 @@ def test_what_matters_is_noticed_and_what_does_not_is_not(tmp_path, monkeypatch)
     for name in ("OMP_NUM_THREADS", "PYTHONPATH", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # to be put back
     monkeypatch.setattr(mutants, "HEAVY", ("pytest",))
-    changes = {c.after.strip(): c for seed in range(25) for c in sample({"src/area.py": MODULE}, 100, str(seed))}
+    changes = {}
+    for operator, occurrence, (line, column) in positions(MODULE):
+        change = Change("src/area.py", operator, occurrence, line, column, "", "")
+        changes |= dict.fromkeys(set(mutated(MODULE, change).splitlines()) - set(MODULE.splitlines()), change)
     ours, theirs = multiprocessing.Pipe()
     for after in expected:
         theirs.send((changes[after], ["test_area.py::test_area"], 60.0))

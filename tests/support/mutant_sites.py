@@ -40,7 +40,7 @@ class Change(NamedTuple):
 class ReturnNone(Operator):
     """`return x` to `return None`."""
 
-    def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    def mutationpositions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         if self._applies(node):
             yield node.start_pos, node.end_pos
 
@@ -78,7 +78,7 @@ def sample(files: dict[str, str], count: int, seed: str) -> list[Change]:
     """
     places: dict[tuple[str, int, int], list[tuple[str, int]]] = {}
     for file, text in files.items():
-        for name, occurrence, (line, column) in _positions(text):
+        for name, occurrence, (line, column) in positions(text):
             places.setdefault((file, line, column), []).append((name, occurrence))
     rng = random.Random(seed)
     order = sorted(places)
@@ -94,11 +94,11 @@ def sample(files: dict[str, str], count: int, seed: str) -> list[Change]:
     return sorted(changes)
 
 
-def _positions(text: str) -> Iterator[tuple[str, int, tuple[int, int]]]:
+def positions(text: str) -> Iterator[tuple[str, int, tuple[int, int]]]:
     """(operator, occurrence, (line, column)) of everything that an operator can change."""
     nodes = list(ast_nodes(parso.parse(text)))
     for name, operator in operators().items():
-        positions = (position for node in nodes for position in operator.mutation_positions(node))
+        positions = (position for node in nodes for position in operator.mutationpositions(node))
         for occurrence, (start, _) in enumerate(positions):
             yield name, occurrence, start
 
