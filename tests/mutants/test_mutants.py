@@ -1,8 +1,8 @@
 """The changes that `make mutants` makes: sampled by a seed, with an effect, of files that exist."""
 
-import ast
 import multiprocessing
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ def area(width: int | None, height: int = 3) -> int | None:
 '''
 
 
+@cache
 def all_changes(text: str) -> list[Change]:
     return [c for seed in range(60) for c in sample({"a.py": text}, 100, str(seed))]
 
@@ -51,7 +52,16 @@ def test_a_change_is_made_where_it_says():
         before, after = TEXT.splitlines(), mutated(TEXT, change).splitlines()
         differing = [(a, b) for a, b in zip(before, after, strict=False) if a != b]
         assert differing[0] == (change.before, change.after)
-        ast.parse(mutated(TEXT, change))
+        compile(mutated(TEXT, change), "changed", "exec")
+
+
+def test_a_result_turned_into_none_is_still_the_result_of_its_function():
+    names: dict = {}
+    for change in all_changes(TEXT):
+        if change.operator == "ReturnNone" and "height\n" in change.before + "\n":
+            exec(mutated(TEXT, change), names)
+    assert names["area"](2, 3) is None
+    assert names["area"](-1, 3) == 0
 
 
 def test_a_change_without_effect_is_known_wherever_its_line_stands():

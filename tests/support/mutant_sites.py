@@ -40,12 +40,14 @@ class Change(NamedTuple):
 class ReturnNone(Operator):
     """`return x` to `return None`."""
 
-    def mutationpositions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         if self._applies(node):
             yield node.start_pos, node.end_pos
 
     def mutate(self, node: Any, index: int) -> Any:
-        return parso.parse("return None").children[0]
+        nothing = parso.parse("return None").children[0]
+        nothing.get_first_leaf().prefix = node.get_first_leaf().prefix  # its indentation
+        return nothing
 
     @staticmethod
     def _applies(node: Any) -> bool:
@@ -98,7 +100,7 @@ def positions(text: str) -> Iterator[tuple[str, int, tuple[int, int]]]:
     """(operator, occurrence, (line, column)) of everything that an operator can change."""
     nodes = list(ast_nodes(parso.parse(text)))
     for name, operator in operators().items():
-        positions = (position for node in nodes for position in operator.mutationpositions(node))
+        positions = (position for node in nodes for position in operator.mutation_positions(node))
         for occurrence, (start, _) in enumerate(positions):
             yield name, occurrence, start
 
@@ -111,9 +113,10 @@ def _differing(text: str, code: str, line: int) -> tuple[str, str]:
 
 
 def _meaning(text: str) -> str | None:
-    """The syntax tree without annotations of functions and variables of functions; None if it cannot be parsed."""
+    """The syntax tree without annotations of functions and variables of functions; None if it is no program."""
     try:
         tree = ast.parse(text)
+        compile(text, "changed", "exec", dont_inherit=True)  # a `return` outside of a function can be parsed
     except SyntaxError:
         return None
     for node in ast.walk(tree):
