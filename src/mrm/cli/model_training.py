@@ -21,7 +21,7 @@ RECIPES = {
 
 
 def demo(out: Path = Path("demo"), seed: int = 0) -> None:
-    """Draw phantoms, pre-train on them, measure what that has taught, and show it all on one page.
+    """Draw phantoms, pre-train on them, and show what that has taught on one page.
 
     This takes minutes on a CPU and needs no data. It prints restored words with the true image and another one, a search with
     texts, and findings from few labels beside a random encoder and features without a network.
