@@ -5,7 +5,7 @@ import pytest
 
 from mrm.evaluation import localisation_test
 from mrm.evaluation.box_truths import Truth, Truths
-from mrm.evaluation.localisation_test import Map, Settings, random_map, report_of, run_test, summary
+from mrm.evaluation.localisation_test import Map, Settings, Tested, random_map, report_of, run_test, summary
 from mrm.evaluation.map_measures import hot
 
 SHAPE = (40, 40)
@@ -38,13 +38,13 @@ TRUTHS = [
 
 @pytest.fixture(scope="module")
 def located():
-    def maps(image_HW):
-        index = int(image_HW[0, 0])
+    def maps(image):
+        index = int(image.image_HW[0, 0])
         heat_HW = HEAT[index]
         return lambda name: Map(heat_HW, hot(heat_HW, SETTINGS.level), PROBABILITY[index])
 
     truths = Truths({"mass": TRUTHS}, 1, 1, ["said"])
-    images = [(index, np.full(SHAPE, index, np.uint8)) for index in range(5)]
+    images = [Tested(index, np.full(SHAPE, index, np.uint8)) for index in range(5)]
     found = run_test(images, truths, maps, SETTINGS)
     report = report_of(found, ["p", "q", "r", "s", "t"], draws=50)
     return found, report, summary(found, truths, report, SETTINGS)
@@ -111,8 +111,8 @@ def test_a_random_map_follows_from_its_seed_image_and_class():
 def test_several_classes_have_a_row_of_all_their_maps():
     truths = Truths({"mass": TRUTHS[:2], "other": TRUTHS[:2][::-1]}, 1, 1, [])
     heat_HW = HEAT[0]
-    images = [(index, np.full(SHAPE, index, np.uint8)) for index in range(2)]
-    found = run_test(images, truths, lambda image_HW: lambda name: Map(heat_HW, heat_HW > 0.5, 1.0), SETTINGS)
+    images = [Tested(index, np.full(SHAPE, index, np.uint8)) for index in range(2)]
+    found = run_test(images, truths, lambda image: lambda name: Map(heat_HW, heat_HW > 0.5, 1.0), SETTINGS)
     report = report_of(found, ["p", "q"], draws=20)
     assert list(report) == ["all", "mass", "other"]
     assert report["all"]["pointing"]["model"].n == 4

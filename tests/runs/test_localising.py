@@ -11,6 +11,7 @@ import pytest
 
 from mrm import runs
 from mrm.data import images
+from mrm.inference.predictor import Predictor
 from mrm.models import model_folder
 from mrm.models.classifier import Classifier
 from mrm.models.ensemble import ensemble_of
@@ -78,6 +79,20 @@ def test_the_numbers_are_those_of_the_rows_and_of_the_terminal(tested):
     text = localisation_table(facts)
     assert f"{facts['classes']['ring']['energy']['model']['value']:.3f}" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_marks_are_scored_with_the_probabilities_of_the_test_which_are_not_computed_again(
+    tested, model, squares, tmp_path, monkeypatch
+):
+    """A mark's score is its mean heat, at most 1, times the probability; a part begins at half of the greatest heat."""
+    out, _ = tested
+    probabilities = {row["name"]: row for row in rows_of(out / "predictions.csv")}
+    for mark in rows_of(out / "marks.csv"):
+        probability = float(probabilities[mark["name"]][mark["class"]])
+        assert 0.5 * probability - 1e-4 <= float(mark["score"]) <= probability + 1e-4
+    monkeypatch.setattr(Predictor, "values", None)  # which would compute an image by itself
+    runs.evaluate(model, squares / "records.csv", tmp_path, QUICK, draws=20, boxes=runs.Boxes(squares / "boxes.csv"))
+    assert (tmp_path / "marks.csv").read_text() == (out / "marks.csv").read_text()
 
 
 def test_results_and_page_hold_them(tested):

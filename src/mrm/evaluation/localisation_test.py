@@ -48,7 +48,15 @@ class Map:
     probability: float
 
 
-Maps = Callable[[np.ndarray], Callable[[str], Map]]  # of an image, then of a class
+class Tested(NamedTuple):
+    """An image (H, W) uint8 that was tested, by the number of its record, and the probabilities that a classifier gave it."""
+
+    number: int
+    image_HW: np.ndarray
+    probability_C: np.ndarray | None = None
+
+
+Maps = Callable[[Tested], Callable[[str], Map]]  # of an image, then of a class
 
 
 @dataclass(frozen=True)
@@ -102,15 +110,16 @@ class Located:
 # Measuring ----------------------------------------------------------------------------------------------
 
 
-def run_test(images: Iterable[tuple[int, np.ndarray]], truths: Truths, maps: Maps, settings: Settings) -> Located:
-    """Measure the maps of images (number of the record, image (H, W) uint8)."""
+def run_test(images: Iterable[Tested], truths: Truths, maps: Maps, settings: Settings) -> Located:
+    """Measure the maps of images."""
     located = Located.of(truths.classes)
-    for index, image_HW in images:
+    for image in images:
+        index = image.number
         map_of: Callable[[str], Map] | None = None
         for number, (name, own) in enumerate(truths.classes.items()):
             if not own[index].counts:
                 continue
-            map_of = map_of or maps(image_HW)
+            map_of = map_of or maps(image)
             seen = map_of(name)
             located.judged[name].append(index)
             for source, heat_HW, region_HW in _sources(seen, settings, (index, number)):

@@ -158,7 +158,7 @@ def evaluate_findings(
     results |= {"target": target.name, "confusion": confusion_of(target.confusion(*compared))}
     located = None
     if localisation:
-        located = localisation.run(localising.images_of(tested, predictions.names), tested, draws, seed)
+        located = localisation.run(localising.images_of(tested, predictions), tested, draws, seed)
         located.write(out)
         results["localisation"] = located.facts
     write_results(out, results, predictions)

@@ -21,8 +21,9 @@ from mrm.data.masks import MaskedImages
 from mrm.data.records import Records
 from mrm.evaluation import localisation_test
 from mrm.evaluation.box_truths import Truths, truths_of
-from mrm.evaluation.localisation_test import MAP_COLUMNS, MARK_COLUMNS, Located, Map, Maps, Report, Settings
+from mrm.evaluation.localisation_test import MAP_COLUMNS, MARK_COLUMNS, Located, Map, Maps, Report, Settings, Tested
 from mrm.evaluation.map_measures import hot
+from mrm.evaluation.predictions import Predictions
 from mrm.inference import heat_maps
 from mrm.inference.heat_maps import Method
 from mrm.inference.predictor import Predictor
@@ -75,8 +76,8 @@ class Localisation:
     settings: Settings
     about: dict[str, Any]  # what is said of it beside the numbers
 
-    def run(self, images: Iterable[tuple[int, np.ndarray]], records: Records, draws: int, seed: int) -> Outcome:
-        """Measure images (number of the record, image)."""
+    def run(self, images: Iterable[Tested], records: Records, draws: int, seed: int) -> Outcome:
+        """Measure the maps of images of the records."""
         located = localisation_test.run_test(images, self.truths, self.maps, self.settings)
         report = localisation_test.report_of(located, records.patients, draws, seed)
         facts = {**self.about, **localisation_test.summary(located, self.truths, report, self.settings)}
@@ -135,12 +136,13 @@ def of_classifier(
 def classifier_maps(predictor: Predictor, boxes: Boxes) -> Maps:
     """Heat maps of a classifier; a part begins at the level of the greatest heat."""
 
-    def of_image(image_HW: np.ndarray) -> Callable[[str], Map]:
-        probability_C = predictor.probabilities(image_HW)
+    def of_image(image: Tested) -> Callable[[str], Map]:
+        assert image.probability_C is not None
+        probabilities = dict(zip(predictor.classes, image.probability_C.tolist(), strict=True))
 
         def of_class(name: str) -> Map:
-            heat_HW = predictor.heat_map(image_HW, name, boxes.method)
-            return Map(heat_HW, hot(heat_HW, boxes.level), float(probability_C[predictor.classes.index(name)]))
+            heat_HW = predictor.heat_map(image.image_HW, name, boxes.method)
+            return Map(heat_HW, hot(heat_HW, boxes.level), probabilities[name])
 
         return of_class
 
@@ -165,8 +167,8 @@ def of_segmenter(
 def segmenter_maps(predictor: Predictor, slide: bool) -> Maps:
     """Outlines of a segmenter: the probability within each, as a share of the greatest, and 0 outside."""
 
-    def of_image(image_HW: np.ndarray) -> Callable[[str], Map]:
-        outlined = predictor.outline(image_HW, slide)
+    def of_image(image: Tested) -> Callable[[str], Map]:
+        outlined = predictor.outline(image.image_HW, slide)
 
         def of_class(name: str) -> Map:
             number = predictor.classes.index(name)
@@ -182,20 +184,20 @@ def segmenter_maps(predictor: Predictor, slide: bool) -> Maps:
 # Images -------------------------------------------------------------------------------------------------
 
 
-def images_of(records: Records, tested: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and image of the records that were tested, by their names; the others could not be read, or were left out."""
-    names = set(tested)
-    wanted = [(index, record) for index, record in enumerate(records) if record.name in names]
+def images_of(records: Records, predictions: Predictions) -> Iterator[Tested]:
+    """The records that were tested, by their names, as they were predicted; others could not be read, or were left out."""
+    probabilities = dict(zip(predictions.names, predictions.probabilities_NC, strict=True))
+    wanted = [(index, record) for index, record in enumerate(records) if record.name in probabilities]
     with Progress("localising", len(wanted)) as progress:
         for index, record in progress.over(wanted):
-            yield index, images.read(record.image)
+            yield Tested(index, images.read(record.image), probabilities[record.name])
 
 
-def masked_images(masked: MaskedImages, tested: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+def masked_images(masked: MaskedImages, tested: Sequence[int]) -> Iterator[Tested]:
     """The same of a segmentation folder, by the numbers of its images."""
     with Progress("localising", len(tested)) as progress:
         for index in progress.over(tested):
-            yield index, masked.image(index)
+            yield Tested(index, masked.image(index))
 
 
 # For people ---------------------------------------------------------------------------------------------
