@@ -1,6 +1,7 @@
 """Results saved as they arrive: they come back whole, whatever interrupted the work."""
 
 from mrm.system.journal import Journal, file_state
+from mrm.system.shares import Share
 
 
 def test_results_come_back_as_they_were(tmp_path):
@@ -46,3 +47,21 @@ def test_a_file_that_has_changed_is_another(tmp_path):
     first = file_state(file)
     file.write_bytes(b"22")
     assert len({gone, first, file_state(file)}) == 3
+
+
+def test_shares_add_to_files_of_their_own_and_know_the_results_of_all(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    for number, value in ((1, "a"), (2, "b")):
+        with Journal(path, Share(number, 2)) as journal:
+            journal.add(value, number)
+    with Journal(path) as journal:
+        journal.add("c", 3)
+    (tmp_path / "journal.jsonl.2-of-2").open("a").write('["half')  # another share is just writing
+    assert Journal(path, Share(2, 2)).known == Journal(path, Share(1, 3)).known == {"a": 1, "b": 2, "c": 3}
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "journal.jsonl",
+        "journal.jsonl.1-of-2",
+        "journal.jsonl.2-of-2",
+    ]
+    Journal(path, Share(1, 2)).forget()
+    assert list(tmp_path.iterdir()) == []

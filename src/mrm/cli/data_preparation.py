@@ -24,15 +24,15 @@ def prepare(
     write_description: Path | None = None,
     download: bool = False,
     yes: bool = False,
+    share: SharedWork = None,
 ) -> None:
     """Make audited records of a public corpus, from the folder it was downloaded to.
 
     CORPUS is nih, chexpert, rsna, siim, mimic, openi, covid, chexpert-test, chexpert-plus, padchest, rexgradient,
     brax, rocov2, vindr, vinbigdata, chestx-det, object-cxr, ranzcr, candid-ptx, ms-cxr, covidx-cxr4, covidx-cxr3,
     tbx11k, shenzhen, montgomery or jsrt; custom for your own images and reports; or a YAML file that describes a
-    corpus or an export. The download is only read. Run the same command again to resume it after an interruption.
-    Of your own tables, --preview shows how they are understood before anything is written. --download fetches nih, openi,
-    covid, rocov2, chestx-det, shenzhen or montgomery first; the others need a registration or a signature.
+    corpus or an export. The download is only read. The same command resumes after an interruption. --download fetches
+    nih, openi, covid, rocov2, chestx-det, shenzhen or montgomery; others need a registration.
 
     Example:
         mrm prepare nih --source downloads/ChestX-ray14 --out data/nih
@@ -55,6 +55,8 @@ def prepare(
     require_corpus(corpus)
     from mrm import runs
 
+    if share and (preview or download):
+        raise ConfigError("--share divides the preparation itself; leave it out with --preview and --download")
     if download:
         runs.download(corpus, source, yes)
         if out is None and not preview:
@@ -71,7 +73,7 @@ def prepare(
     elif out is None:
         raise RecordError("missing: --out; give the folder to write, or --preview to write nothing")
     else:
-        runs.prepare(corpus, source, out, options)
+        runs.prepare(corpus, source, out, options, share_of(share))
 
 
 def merge(folders: tuple[Path, ...], /, out: Path, harmonize: bool = False, vocabulary: Path | None = None) -> None:

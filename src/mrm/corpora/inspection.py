@@ -18,6 +18,7 @@ from mrm.data.header_index import Header, HeaderIndex
 from mrm.data.records import Record, Records
 from mrm.system.errors import UnreachableError, printable
 from mrm.system.journal import Journal, file_state
+from mrm.system.shares import WHOLE, Share
 from mrm.system.worker_pool import QUICK, SLOW, each
 
 KEPT = ".inspected.jsonl"
@@ -43,14 +44,34 @@ def inspect(
     return readable, [*badly_named, *unreadable]
 
 
+def examine(
+    records: Records, out: Path, options: Options, index: HeaderIndex | None, share: Share
+) -> tuple[Records, Records]:
+    """Keep the facts about the images of one share in `out`, from which `inspect` then resumes.
+
+    Returns the records whose images `inspect` opens, and those of the share. Raises as `inspect` does.
+    """
+    named = records.where(_has_printable_path)
+    own = named.select(i for i in range(len(named)) if share.has(i))
+    if options.check != "none":
+        _inspected(own, out, options, index or HeaderIndex(), share)
+    return named, own
+
+
+def _key(record: Record, options: Options) -> str:
+    return f"{options.check}|{file_state(Path(str(record.image)))}"
+
+
 def _has_printable_path(record: Record) -> bool:
     """Whether a table in UTF-8 can hold the image's path."""
     return printable(str(record.image)) == str(record.image)
 
 
-def _inspected(records: Records, out: Path, options: Options, index: HeaderIndex) -> tuple[Records, list[Exclusion]]:
-    journal = Journal(out / KEPT)
-    keys = [f"{options.check}|{file_state(Path(str(r.image)))}" for r in records]
+def _inspected(
+    records: Records, out: Path, options: Options, index: HeaderIndex, share: Share = WHOLE
+) -> tuple[Records, list[Exclusion]]:
+    journal = Journal(out / KEPT, share)
+    keys = [_key(record, options) for record in records]
     todo = [(k, r.image) for k, r in zip(keys, records, strict=True) if k not in journal.known]
     per_process = SLOW if options.check == "pixels" else QUICK
     with journal:

@@ -25,7 +25,10 @@ from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Record, Records
 from mrm.system import output_folder
 from mrm.system.errors import RecordError
+from mrm.system.lock import LOCK, in_turn
+from mrm.system.shares import Share
 
+OPENING = f"{LOCK}.opening"  # held by the share that reads the tables, or puts the results together
 ADVICE = {ABSENT: "Unpack the images and keep them where the publisher puts them"}  # by the largest reason
 PROGRAMS = ("mimic", "openi", "covid")  # read by `mrm.corpora.NAME`; the others by a description
 
@@ -64,6 +67,21 @@ def prepare(name: str, source: Path | str, out: Path | str, options: Options | N
     inspection.forget(out)
     print(corpus.table())
     return corpus
+
+
+def examine(name: str, source: Path | str, out: Path | str, options: Options, share: Share) -> tuple[Records, Records]:
+    """Do a share of what `prepare` does with every image, and keep it in `out`, from which `prepare` resumes.
+
+    Returns all records whose images are opened, and those of the share. Raises as `prepare` does.
+    """
+    require_corpus(name)
+    source, out = _folders(Path(source), Path(out))
+    output_folder.make_folder(out)
+    with in_turn(out / OPENING):  # headers that are read for all are kept by the first share
+        release = read(name, source, options, out)
+    _require_records(name, release, source, out)
+    with output_folder.writing(out):
+        return inspection.examine(release.records, out, options, release.headers, share)
 
 
 def preview(

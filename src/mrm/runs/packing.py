@@ -46,11 +46,7 @@ def pack(
     with Progress("packing") as progress:
         left = pack_share(source, out, config, workers, progress, on_error, share)
     if left:
-        print(
-            f"{out}: share {share} is done; {left:,} files are left to other shares, and whichever is "
-            "last finishes the folder. If they have all ended, run the same commands again, with --out on storage that "
-            "all machines share"
-        )
+        print(share.is_done(out, left, "files"))
         return None
     packing = read_packing(Path(out))
     index = packing.index

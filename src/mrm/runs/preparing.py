@@ -7,35 +7,70 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mrm import corpora
+from mrm.audit.fingerprints import fingerprint
 from mrm.audit.overlaps import AuditReport, audit
 from mrm.corpora.custom.description import FILE as DESCRIPTION
 from mrm.corpora.options import Options
-from mrm.corpora.preparing import preview
+from mrm.corpora.preparing import OPENING, examine, preview
 from mrm.corpora.splits import LISTS
 from mrm.corpora.writing import AUDIT
 from mrm.data.records import Records
 from mrm.runs.output_lock import alone_in
 from mrm.system.errors import RecordError
 from mrm.system.files import write_whole
-from mrm.system.journal import Journal
+from mrm.system.journal import Journal, file_state
+from mrm.system.lock import in_turn
 from mrm.system.output_folder import writing
 from mrm.system.progress import Progress
+from mrm.system.shares import WHOLE, Share, torchrun_rank
+
+FACTS = "corpus.json"  # which is there once the records are
+AUDITED = ".audited.jsonl"  # the hashes of images, until the audit is written
 
 
-@alone_in("out")
-def prepare(name: str, source: Path, out: Path, options: Options | None = None) -> AuditReport:
+@alone_in("out", share="share")
+def prepare(
+    name: str, source: Path, out: Path, options: Options | None = None, share: Share = WHOLE
+) -> AuditReport | None:
     """Write records, label lists and facts of a public corpus from its download, and audit its sets. Returns the audit.
 
-    Both parts resume where they were stopped: `corpus.json` is written last by the first, `audit.json` by the second.
+    Both parts resume where they were stopped: `corpus.json` is written last by the first, `audit.json` by the second. A
+    process that does one `share` of the work reads and hashes its part of the images; it returns None while other
+    shares have images to read, or if one of them has put the results together.
     """
+    out, options, share = Path(out), options or Options(), share.among(*torchrun_rank())
+    if share == WHOLE:
+        return _prepared(name, source, out, options)
+    before = file_state(out / FACTS)
+    left = _examined(name, source, out, options, share)
+    with in_turn(out / OPENING):
+        if file_state(out / FACTS) != before:
+            print(f"{out}: share {share} is done; another share has put the results together")
+            return None
+        if not left:
+            return _prepared(name, source, out, options)
+    print(share.is_done(out, left, "images"))
+    return None
+
+
+def _prepared(name: str, source: Path, out: Path, options: Options) -> AuditReport:
     corpus = corpora.prepare(name, source, out, options)
-    with writing(out), Journal(Path(out) / ".audited.jsonl") as journal:
+    with writing(out), Journal(out / AUDITED) as journal:
         report = audit_splits(corpus.splits, journal)
         if report.compared:
-            write_whole(Path(out) / AUDIT, report.to_json().encode())
+            write_whole(out / AUDIT, report.to_json().encode())
         journal.forget()
     print(report.table())
     return report
+
+
+def _examined(name: str, source: Path, out: Path, options: Options, share: Share) -> int:
+    """Inspect and then hash the images of a share. Returns the number of images that no share has hashed yet."""
+    records, own = examine(name, source, out, options, share)
+    with writing(out), Journal(out / AUDITED, share) as journal, Progress("hashing images") as progress:
+        fingerprint(own, workers=options.workers or None, progress=progress, journal=journal)
+    hashed = Journal(out / AUDITED, share).known
+    return sum(isinstance(r.image, Path) and file_state(r.image) not in hashed for r in records)
 
 
 def preview_preparation(

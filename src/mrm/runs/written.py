@@ -39,11 +39,7 @@ class Written:
         )
 
     def _of_share(self, images: str) -> str:
-        done = f"{self.out}: share {self.share} is done"
         if not self.left:
-            return f"{done}; another share has put the results together"
-        return (
-            f"{done}; {self.left:,} of {images} are left to other shares (begun here: {', '.join(self.shares) or 'none'}), and "
-            "whichever is last writes the results. If they have all ended, run the same commands again, with --out on "
-            "storage that all machines share"
-        )
+            return f"{self.out}: share {self.share} is done; another share has put the results together"
+        begun = f" (begun here: {', '.join(self.shares) or 'none'})"
+        return self.share.is_done(self.out, self.left, f"of {images}", begun)

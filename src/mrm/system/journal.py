@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from pathlib import Path
 from typing import Any
 
 from mrm.system.permissions import restricted
+from mrm.system.shares import WHOLE, Share
 
 
 class Journal:
-    """Results by key in a file of JSON lines. A result whose line was cut off by an interruption is computed again."""
+    """Results by key in a file of JSON lines. A result whose line was cut off by an interruption is computed again.
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.known = path, dict[str, Any]()
+    Of work in shares, each share adds to a file of its own beside it, and knows the results of all.
+    """
+
+    def __init__(self, path: Path, share: Share = WHOLE) -> None:
+        self.whole, self.known = path, dict[str, Any]()
+        self.path = path if share == WHOLE else path.with_name(f"{path.name}.{share.label}")
         self.damaged = 0  # lines that hold no result, such as one that was cut off
-        if path.is_file():
-            for line in path.read_text(errors="replace").splitlines():
+        for file in self._files():
+            for line in file.read_text(errors="replace").splitlines():
                 try:
                     key, value = json.loads(line)
                 except (ValueError, TypeError):
@@ -41,8 +47,13 @@ class Journal:
         self.file.write(json.dumps([key, value]) + "\n")
 
     def forget(self) -> None:
-        """Remove the file, once the work it belongs to is complete."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, and those of shares, once the work it belongs to is complete."""
+        for file in self._files():
+            file.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        shares = sorted(self.whole.parent.glob(f"{glob.escape(self.whole.name)}.*-of-*"))
+        return [file for file in (self.whole, *shares) if file.is_file()]
 
 
 def file_state(file: Path) -> str:

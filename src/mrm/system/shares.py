@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from mrm.system.errors import ConfigError
 
@@ -47,6 +48,13 @@ class Share:
     def among(self, rank: int, world_size: int) -> Share:
         """The part of this share that one of several ranks does, which are numbered from 0."""
         return Share((self.number - 1) * world_size + rank + 1, self.count * world_size)
+
+    def is_done(self, out: Path, left: int, of: str, begun: str = "") -> str:
+        """The sentence about a share that is done while `left` units ("of 48 images") are still to do by others."""
+        return (
+            f"{out}: share {self} is done; {left:,} {of} are left to other shares{begun}, and whichever is last puts the results "
+            "together. If they have all ended, run the same commands again, with --out on storage that all machines share"
+        )
 
 
 WHOLE = Share()
