@@ -178,6 +178,11 @@ def test_steps_are_measured_with_as_many_images_as_the_run_has(phantoms, pretrai
         (cost,) = time_budget.measured(config, start_of(config), train, epoch, 10, 3_600)
         assert cost.step == pytest.approx(0.001 + 0.008 / batch)
         assert cost.reading == pytest.approx(0.002)
+    two = SimpleNamespace(device=torch.device("cpu"), num_processes=2)
+    monkeypatch.setattr(time_budget, "processes", lambda: two)
+    (cost,) = time_budget.measured(config, start_of(config), train, 400, 10, 3_600)
+    assert cost.step == pytest.approx((0.008 + 0.001 * 16) / 32)  # each rank takes 16 of the 32 images
+    assert cost.reading == pytest.approx(0.001)
 
 
 def test_an_epoch_that_takes_some_records_more_often_counts_as_it_is(phantoms, pretrained_run, tmp_path, measured):

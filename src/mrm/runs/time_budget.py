@@ -245,7 +245,8 @@ def _cost(config: FinetuneConfig, start: Any, tried: Records, size: int, threads
     bench = StepBench(task.train(), config.training, data)
     own = max(1, config.training.global_batch // share)
     stages = bench.stages(own, hardware.settled(config.training.precision, device), STEPS)
-    return Cost(size, reading / share, sum(stage.median for stage in stages) / share, threads, workers)
+    *shared, update = [stage.median for stage in stages]  # every rank updates the weights by the whole batch
+    return Cost(size, reading / share, sum(shared) / share + update, threads, workers)
 
 
 def readable_sample(train: Records, config: FinetuneConfig) -> Records:
