@@ -1,11 +1,12 @@
 """Schedules of the learning rate, as functions of the step."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
-from mrm.system.errors import TrainingError
-from mrm.training.config import TrainConfig, lr_at
+from mrm.system.errors import ConfigError, TrainingError
+from mrm.training.config import TrainConfig, check_patience, last_blocks, lr_at
 
 
 def test_the_schedule_warms_up_and_ends_at_zero():
@@ -41,3 +42,41 @@ def test_validation_may_follow_every_epoch_as_published():
 def test_validation_after_no_epoch_is_refused(wrong):
     with pytest.raises(TrainingError, match="validate_epochs must be above 0"):
         TrainConfig(validate_epochs=wrong)
+
+
+@pytest.mark.parametrize(
+    "name", ["steps", "global_batch", "micro_batch", "threads", "log_every", "validate_every", "save_every", "keep"]
+)
+def test_what_is_counted_is_at_least_one(name):
+    assert getattr(TrainConfig(**{name: 1}), name) == 1
+    for wrong in (0, -3):
+        with pytest.raises(TrainingError, match=f"{name} must be at least 1, not {wrong}"):
+            TrainConfig(**{name: wrong})
+
+
+@pytest.mark.parametrize("epochs", [None, 0.0, -1.0])
+def test_a_run_without_a_length_is_refused_unless_it_has_steps(epochs):
+    with pytest.raises(TrainingError, match="a run needs a length: steps, or epochs above 0"):
+        TrainConfig(epochs=epochs)
+    assert TrainConfig(epochs=epochs, steps=7).plan(1000)[0] == 7
+
+
+@pytest.mark.parametrize(
+    ("patience", "gain", "right"),
+    [(None, 0.0, True), (1, 0.5, True), (0, 0.0, False), (1, -0.1, False), (1, math.nan, False), (1, math.inf, False)],
+)
+def test_patience_is_for_one_validation_or_more_and_a_gain_is_a_number(patience, gain, right):
+    if right:
+        check_patience(patience, gain)
+        return
+    with pytest.raises(ConfigError, match=r"must be at least 1 validation, not 0|must be 0 or more, not"):
+        check_patience(patience, gain)
+
+
+def test_how_much_of_an_encoder_is_tuned():
+    assert [last_blocks(tune) for tune in ("full", "lora", "head", "last-1", "last-12")] == [None, None, None, 1, 12]
+    with pytest.raises(ConfigError, match="--tune last-0 trains no block"):
+        last_blocks("last-0")
+    for wrong in ("last-", "last--1", "blocks", "last-1x"):
+        with pytest.raises(ConfigError, match=f"unknown --tune '{wrong}'"):
+            last_blocks(wrong)
