@@ -36,6 +36,7 @@ _MAX_THRESHOLD = 47  # above it, three changed bits a band would have to be trie
 _SIDE, _BAND = 32, 16  # side of the shrunken image; bits in a band, and number of bands
 _FLAT = 0.01  # standard deviation of ranks below which an image is blank; a uniform histogram has 0.29
 _CHUNK = 1 << 17  # candidate pairs verified at once
+ONE_BY_ONE = 1 << 18  # pairs that are sooner compared one by one than found by their bands
 # Band b holds the coefficients (v, (v + b) mod 16): one of each row and column. This spreads the low frequencies, which
 # differ little between chests, over the bands, so fewer pairs share a band by chance.
 _ROWS = np.tile(np.arange(16), 16)
@@ -117,6 +118,10 @@ def near_pairs(
     second = first if second_M4 is None else np.ascontiguousarray(second_M4, np.uint64)
     if not len(first) or not len(second):
         return np.zeros((0, 3), np.int64)
+    if len(first) * len(second) <= ONE_BY_ONE:
+        bits_NM = distance(first[:, None], second[None])
+        i, j = np.nonzero(np.triu(bits_NM <= threshold, 1) if within else bits_NM <= threshold)
+        return np.stack([i, j, bits_NM[i, j]], axis=1)
     with ThreadPoolExecutor(workers) as pool:
         searches = itertools.product((second, mirrored(second)), range(_BAND))
         matches = pool.map(lambda search: _matches(first, search[0], search[1], within, threshold), searches)
