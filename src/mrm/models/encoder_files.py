@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor
 
 from mrm.models import checkpoint_layouts, encoder, published_layout, transformers_layout
@@ -29,6 +28,7 @@ from mrm.models.init_paths import init_path
 from mrm.models.limits import Levels, as_levels
 from mrm.models.name_prefixes import without_prefixes
 from mrm.models.published_layout import BERT
+from mrm.models.shapes_alone import shapes_alone
 from mrm.models.weights import KeyReport, compare, read_stored, read_weights
 from mrm.system.errors import CheckpointError, ConfigError, first_line
 from mrm.system.files import read_json
@@ -223,7 +223,7 @@ def _converted(file: EncoderFile, path: Path) -> EncoderFile:
 def _outline(config: BareEncoderConfig, path: Path | str) -> BareEncoder:
     """The encoder with shapes and no values. Raises CheckpointError where there is none."""
     try:
-        with torch.device("meta"):
+        with shapes_alone():
             return BareEncoder(config)
     except (
         ConfigError,

@@ -32,6 +32,7 @@ from mrm.models.mrm import MRM
 from mrm.models.name_prefixes import example_name
 from mrm.models.published_layout import BERT, HEAD, own_names, to_published
 from mrm.models.segmenter import Segmenter, SegmenterConfig
+from mrm.models.shapes_alone import shapes_alone
 from mrm.models.weights import (
     KeyReport,
     load_strict,
@@ -278,7 +279,7 @@ def read_checked_config(folder: Path, card: Card) -> Any:
 
 def outline(kind: str, config: Any, source: Path | str) -> AnyModel:
     """A model of this architecture with shapes and no values. Raises CheckpointError where there is none."""
-    with torch.device("meta"):
+    with shapes_alone():
         return build(kind, config, source)
 
 
