@@ -1,5 +1,6 @@
 """Batches as they are loaded: the same from any number of workers, and images that cannot be read."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -173,6 +174,14 @@ def test_an_unforeseen_fault_in_a_reader_ends_the_run_with_its_record_and_messag
     with pytest.raises(UnexpectedError, match=message) as raised:
         list(loader(Faulty(records, error), in_order(7, 2), workers=workers))
     assert str(error.args[0] if error.args else "") in str(raised.value)
+
+
+def test_an_error_that_is_kept_keeps_no_process_that_reads(records):
+    before = multiprocessing.active_children()
+    with pytest.raises(UnexpectedError) as kept:
+        list(loader(Faulty(records, KeyError("x")), in_order(7, 2), workers=1))
+    assert kept.tb.tb_next  # and with it the frames that it came through
+    assert multiprocessing.active_children() == before
 
 
 @pytest.mark.parametrize("workers", [0, 1])

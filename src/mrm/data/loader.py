@@ -114,22 +114,28 @@ def loader(data: Data, batches: Iterator[list[Sample]], workers: int | None = No
 
 
 def _raise_failures(loaded: Iterator[Any]) -> Iterator[Any]:
-    while True:
-        try:
-            batch = next(loaded)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UnexpectedError(
-                f"a process that reads images was killed ({first_line(error)}), most likely because memory ran out; "
-                "run the same command again with fewer workers or a smaller batch (0 workers read in this process)"
-            ) from error
-        if isinstance(batch, _Failed):
-            raise batch.kind(batch.reason)
-        _release_shared_tensors()
-        yield batch
+    try:
+        while True:
+            try:
+                batch = next(loaded)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise UnexpectedError(
+                    f"a process that reads images was killed ({first_line(error)}), most likely because memory ran "
+                    "out; run the same command again with fewer workers or a smaller batch (0 workers read in this "
+                    "process)"
+                ) from error
+            if isinstance(batch, _Failed):
+                raise batch.kind(batch.reason)
+            _release_shared_tensors()
+            yield batch
+    finally:
+        # An error keeps this frame, and whoever keeps the error would keep the processes that read. Collected in a
+        # cycle later on, PyTorch waits five seconds for each of them, since the queue to it is closed by then.
+        del loaded
 
 
 @atexit.register
