@@ -10,7 +10,7 @@ demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on 
 test: .venv/tested  ## the test suite, about ten minutes on two quiet cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-test-slow: .venv/tested  ## also the tests that take minutes
+test-slow: .venv/tested  ## also the tests that are marked slow
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --runslow
 
 fuzz: .venv/tested  ## 6,000 damaged files through all readers, about ten minutes; prints what went wrong

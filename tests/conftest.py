@@ -13,12 +13,18 @@ from hypothesis import settings
 
 from tests.support.paths import SHARED
 
-settings.register_profile("tests", deadline=None)  # a machine that others use too may be slow for a moment
-settings.load_profile("tests")
+settings.register_profile("slow", deadline=None)  # a machine that others use too may be slow for a moment
+settings.register_profile("quick", deadline=None, max_examples=50)  # where a test asks for no number
+settings.load_profile("quick")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--runslow", action="store_true", help="also run tests that take minutes")
+    parser.addoption("--runslow", action="store_true", help="also run the tests that are marked slow")
+
+
+def pytest_configure(config):
+    if config.getoption("--runslow"):
+        settings.load_profile("slow")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -49,6 +55,16 @@ def site_key(tmp_path_factory) -> Iterator[Path]:
         patch.setenv("MRM_SITE_KEY", str(file))
         patch.delenv("MRM_ACCESS", raising=False)
         yield file
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures_drawn_once() -> Iterator[None]:
+    """The curves of a tested classifier are drawn once for each set of classes; tests/pages draws them all."""
+    from tests.support.drawn_once import drawn_once
+
+    with pytest.MonkeyPatch.context() as patch:
+        drawn_once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -394,6 +394,7 @@ def test_published_chexpert_lists_share_patients(shared_data):
     assert any("taken from file names" in note for note in verdict.notes)
 
 
+@pytest.mark.slow
 def test_published_nih_lists_are_apart(shared_data):
     folder = shared_data / "reference-splits" / "NIH_ChestX-ray"
     assert audit({name: read_names(folder / f"{name}.txt") for name in ("train_list", "test_list")}).clean

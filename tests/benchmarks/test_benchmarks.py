@@ -99,6 +99,7 @@ def test_times_are_taken_in_turns_and_ratios_within_a_turn(speed):
     assert (found["each"], found["median"], found["min"], found["max"]) == ([2.0, 2.0, 3.0], 2.0, 2.0, 3.0)
 
 
+@pytest.mark.slow
 def test_a_variant_steps_in_a_process_of_its_own(speed):
     with speed.Stepper("fp32 cross", quick=True, size=2) as ours:
         assert 0 < ours.step() < 60

@@ -310,6 +310,7 @@ def test_the_module_runs_as_a_script():
     assert "lr: 0.03" in done.stdout
 
 
+@pytest.mark.slow
 def test_predict_imports_only_what_it_needs():
     unneeded = [
         "sklearn",

@@ -93,6 +93,7 @@ def real(shared_data, tmp_path_factory) -> Release:
     )
 
 
+@pytest.mark.slow
 def test_the_real_table_has_the_publishers_counts_and_its_kinds_of_cells(real):
     assert len(real.records) == 223_414
     assert len(set(real.records.patients)) == 64_540
@@ -104,6 +105,7 @@ def test_the_real_table_has_the_publishers_counts_and_its_kinds_of_cells(real):
     assert sum(map(math.isnan, labels.ravel())) == 2_277_974
 
 
+@pytest.mark.slow
 def test_the_published_lists_are_the_table_under_our_policy_without_exception(real, shared_data):
     found = splits.published(real, shared_data / "reference-splits/CheXpert")
     sizes = {k: len(v) for k, v in found.splits.items()}

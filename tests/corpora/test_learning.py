@@ -73,10 +73,10 @@ def test_reports_and_images_pretrain(tmp_path, name, pairs):
     ("name", "folder", "changes"),
     [
         ("nih", "", {}),
-        ("chexpert", "", {"uncertain": "zeros"}),
-        ("rsna", "", {}),
+        pytest.param("chexpert", "", {"uncertain": "zeros"}, marks=pytest.mark.slow),
+        pytest.param("rsna", "", {}, marks=pytest.mark.slow),
         ("covid", "covid1", {}),
-        ("covid", "viral5", {}),
+        pytest.param("covid", "viral5", {}, marks=pytest.mark.slow),
         ("custom", "", {"classes": ("Effusion",)}),
     ],
 )

@@ -146,6 +146,7 @@ def test_the_real_table_has_the_publishers_counts(real):
     }
 
 
+@pytest.mark.slow
 def test_the_published_lists_join_and_their_columns_are_in_our_order(real, shared_data):
     found = splits.published(real, shared_data / "reference-splits/NIH_ChestX-ray")
     sizes = {k: len(v) for k, v in found.splits.items()}

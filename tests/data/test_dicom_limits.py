@@ -84,6 +84,7 @@ def test_an_attack_is_refused_quickly(attacks, name):
     assert_refused_quickly(file.read_bytes(), ATTACKS[name][1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_all_attacks_together_need_little_memory(attacks):
     """In a process of its own: the most that it ever held, of which 80 MB are libraries and 50 MB the largest file."""

@@ -365,6 +365,7 @@ def test_a_packing_that_was_stopped_resumes_to_the_same_bytes(phantoms, packed, 
     assert bytes_of(tmp_path / "out") == bytes_of(packed)
 
 
+@pytest.mark.slow
 def test_killed_outright_it_resumes_to_the_same_bytes_and_leaves_no_process(phantoms, packed, tmp_path):
     """SIGKILL once the first file is there; two processes encode."""
     records = Records.load(phantoms / "records.csv")

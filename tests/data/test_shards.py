@@ -78,9 +78,11 @@ def runs_of_both(packed, unpacked, tmp_path_factory) -> dict[str, tuple[Path, Pa
     made = {}
     for name, records in (("shards", packed), ("files", unpacked / "records.csv")):
         out = tmp_path_factory.mktemp(name)
-        pretrained = runs.pretrain(replace(pretrain_config(unpacked, out / "a"), records=records))
-        made_of = finetune_config(unpacked, pretrained, out / "b", train=records, val=records, classes=FINDINGS)
-        tuned = runs.finetune(made_of)
+        pretrained = runs.pretrain(
+            replace(pretrain_config(unpacked, out / "a", steps=4, save_every=4, validate_every=4), records=records)
+        )
+        short = {"steps": 4, "log_every": 2, "validate_every": 4, "save_every": 4, "classes": FINDINGS}
+        tuned = runs.finetune(finetune_config(unpacked, pretrained, out / "b", train=records, val=records, **short))
         made[name] = (
             pretrained,
             tuned,

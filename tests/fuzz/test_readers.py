@@ -5,7 +5,7 @@ import pytest
 from tests.support.fuzz_kinds import kinds
 from tests.support.fuzzing import Kind, damaged, faults_of, try_one, watched
 
-SHORT = 2000
+SHORT = 1000
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from mrm.system.errors import OutputError
 from mrm.system.lock import only_process, only_writer
 from tests.support.commands import run_cli
 from tests.support.configs import finetune_config, pretrain_config, segment_config
+from tests.support.models import classifier_of, segmenter_of
 
 NONE = Path("none")  # what a refused command never comes to read
 FOLDERS = {
@@ -63,15 +64,16 @@ def test_a_file_that_another_process_writes_is_refused(tmp_path, command):
 
 
 @pytest.mark.parametrize("kind", ["evaluate", "calibrate"])
-def test_tests_and_calibrations_too(disc_segmenter, squares_model, tmp_path, kind):
+def test_tests_and_calibrations_too(tmp_path, kind):
     from mrm.models import model_folder
 
     out = tmp_path / "out"
-    model = model_folder.save(out, squares_model)
+    model = model_folder.save(out, classifier_of())
+    segmenter = model_folder.save(tmp_path / "segmenter", segmenter_of(("a",)))
     with only_process(out), pytest.raises(OutputError, match="another process is writing here"):
         runs.evaluate(model, NONE, out) if kind == "evaluate" else runs.calibrate(model, NONE)
     with only_process(out), pytest.raises(OutputError, match="another process is writing here"):
-        runs.evaluate(disc_segmenter, NONE, out)
+        runs.evaluate(segmenter, NONE, out)
 
 
 def test_the_commands_without_a_function_of_their_own_too(capsys, phantoms, tmp_path):

@@ -121,6 +121,7 @@ def test_one_image_given_twice_has_two_rows(model, phantoms, tmp_path):
     assert first == second
 
 
+@pytest.mark.slow
 def test_several_processes_share_the_images_and_merge_them_in_order(model, awkward, phantoms, tmp_path):
     given = [phantoms / "images", awkward]
     alone = predicted_rows(model, given, tmp_path / "alone.csv", replace(IN_PROCESS, batch=4))

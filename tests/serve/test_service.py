@@ -415,7 +415,7 @@ BAD = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k == "deflated")) for k in BAD])
 def test_a_bad_file_is_422_with_a_reason(client, kind):
     make, reason = BAD[kind]
     answer = ask(client, "/predict", make())

@@ -372,8 +372,8 @@ def test_probabilities_are_checked_where_they_are_needed():
 
 def test_bootstrap_interval_covers_the_truth():
     truth, covered = 0.8, 0
-    for seed in range(1000):
+    for seed in range(400):
         labels, scores = binormal(np.random.default_rng([9, seed]), shift=1.1902)  # sqrt(2) * Phi^-1(0.8)
         found = interval(labels, scores, draws=500, seed=seed)
         covered += found.low <= truth <= found.high
-    assert 930 <= covered <= 970, covered
+    assert 367 <= covered <= 393, covered  # 380, and three deviations of what chance allows

@@ -1,5 +1,6 @@
 """A training loop of one's own sees the images that `mrm finetune` sees."""
 
+import gc
 import pickle
 from dataclasses import replace
 
@@ -184,11 +185,13 @@ def test_labels_that_are_not_stated_or_uncertain_are_nan():
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_names_its_record(workers):
+def test_an_unreadable_image_names_its_record(workers, monkeypatch):
     broken = Records([Record(png(0)), Record(b"\x89PNG\r\n\x1a\n", name="study-1")])
     dataset = mrm.Dataset(broken, mrm.transforms(model_of()).test)
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # for its process, at the end here
     with pytest.raises(ImageError, match=r"record study-1: .*PNG"):
         list(DataLoader(dataset, batch_size=None, num_workers=workers))
+    gc.collect()  # the error, its traceback and the loader's iterator hold each other
 
 
 def test_records_that_cannot_be_used_are_refused(tmp_path):
