@@ -57,6 +57,20 @@ def test_findings_that_the_model_can_tell_are_scored_and_others_are_not(place, t
     assert {row["even number"] for row in rows} == {""}
 
 
+def test_a_finding_whose_scores_are_the_wrong_way_round_is_called_worse_than_chance(place, tmp_path, capsys):
+    (tmp_path / "reversed.yaml").write_text(
+        FINDINGS.replace("present", "was").replace("absent", "present").replace("was", "absent")
+    )
+    with pytest.raises(RunError, match="none of the findings can be told"):
+        runs.zero_shot(
+            place / "model", [place / "0.png"], tmp_path / "reversed.yaml", tmp_path / "scores.csv", place / "labelled.csv",
+            reading=READING,
+        )  # fmt: skip
+    bright = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("bright"))
+    assert "not scored: worse than chance" in bright
+    assert "0.000" in bright
+
+
 def test_without_a_test_the_scores_are_said_to_be_untested_and_their_mean_is_zero(place, tmp_path, recwarn):
     out = tmp_path / "scores.csv"
     images_to_score = [place / f"{i}.png" for i in range(10)]

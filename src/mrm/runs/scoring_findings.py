@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -153,6 +154,14 @@ def told_findings(asked: Findings, tested: Records, likelihoods_NS: np.ndarray) 
     return told
 
 
+def why_not(estimate: Estimate) -> str:
+    """Why a finding with this AUROC gets no scores."""
+    turned = replace(estimate, value=1 - estimate.value, low=1 - estimate.high, high=1 - estimate.low)
+    if can_be_told(turned):
+        return "worse than chance"
+    return "0.5 is in the interval" if math.isfinite(estimate.low) else "too few records to tell"
+
+
 def verdicts(asked: Findings, estimates: Mapping[str, Estimate]) -> str:
     """The table of AUROC and of what follows, a row for each finding."""
     rows = []
@@ -161,7 +170,6 @@ def verdicts(asked: Findings, estimates: Mapping[str, Estimate]) -> str:
             rows.append([name, "not scored: the test has no labels of it", *[""] * len(ESTIMATE_HEAD)])
             continue
         estimate = estimates[name]
-        reason = "0.5 is in the interval" if math.isfinite(estimate.low) else "too few records to tell"
-        verdict = "scored" if can_be_told(estimate) else f"not scored: {reason}"
+        verdict = "scored" if can_be_told(estimate) else f"not scored: {why_not(estimate)}"
         rows.append([name, verdict, *estimate_cells(estimate.to_dict())])
     return text_table(["finding", "", *ESTIMATE_HEAD], rows, text_columns=2)
