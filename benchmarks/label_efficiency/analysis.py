@@ -27,7 +27,10 @@ FLOORS = ("pixels", "hog")
 SHARES = {REPORTS: "true report against another's", VECTORS: "the same by contrast"}  # what stands above the columns
 DRAWS = 500  # of patients, for an interval
 STYLE_PAIRS = (("modern", "published"), ("tiny", "published"), ("modern", "tiny"))
-QUESTIONS = (("both", "image"), ("both", "none"), ("image", "none"), ("together", "image"))
+QUESTIONS = (
+    ("both", "image"), ("both", "none"), ("image", "none"), ("half-contrast", "image"), ("half-contrast", "none"),
+    ("half-contrast", "half-visible"), ("half-contrast", "hog"), ("half-contrast", "pixels"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,8 @@ def measured(scores: Scores, keys: list[str]) -> dict[str, Any]:
         runs = {arm: s for arm in arms.SAYS if (s := scores.runs(arm, key)) is not None}
         results["means"][key] = {arm: scores.mean(s).to_dict() for arm, s in runs.items()}
         pairs = [(a, b) for a, b in (*QUESTIONS, *changes) if a in runs and b in runs]
+        most = max((len(s) for s in runs.values()), default=0)
+        runs |= {floor: np.repeat(runs[floor], most, axis=0) for floor in FLOORS if floor in runs}  # of no pre-training
         differences = {f"{a} - {b}": scores.difference(runs[a], runs[b]).to_dict() for a, b in pairs}
         results["differences"][key] = corrected(differences)
     return results

@@ -189,7 +189,7 @@ ABLATIONS: dict[str, Change] = {
 }
 ARMS = MAIN | ABLATIONS
 ABLATION_RUNS = 2  # pre-trainings of an ablation, where the main arms have more
-PLACED = ("both", "image", "together", "none")  # arms whose probe is also given places
+PLACED = ("both", "image", "half-contrast", "none")  # arms whose probe is also given places
 FINETUNED = ("both", "image", "none")  # arms that are fine-tuned too
 SAYS = {
     "both": "both losses, as published",

@@ -73,7 +73,7 @@ def test_every_recipe_prints_whole_and_explains_its_options(capsys, command, rec
         (["similar", "{tmp}", "--index", "{tmp}", "--out", "b.xls"], "unknown suffix '.xls'; choose a name for --out"),
         (["pretrain", "--config", "none.yaml"], "--config none.yaml: no such file; give a YAML file"),
         (["pretrain", "--config", "{tmp}"], "is not a text file in UTF-8"),
-        (["pretrain"], "give a recipe (mimic, tiny, small, mimic-modern) or --config FILE"),
+        (["pretrain"], "give a recipe (mimic, tiny, small, small-next, mimic-next, mimic-modern) or --config FILE"),
         (["pretrain", "tiny", "--out", "b"], "missing: --records (see `mrm pretrain --help`)"),
         (["pretrain", "tiny", "--recrods", "a"], "unknown option --recrods; did you mean --records?"),
         (["pretrain", "tiny", "--lr", "1"], "unknown option --lr; did you mean --training.lr?"),

@@ -52,7 +52,7 @@ def test_fine_tuning_has_the_published_numbers(name):
 def test_every_published_fine_tuning_is_there_and_small_ones_are_named_small():
     plain = {name.removesuffix("-modern").removesuffix("-lora") for name in FINETUNE}
     assert plain - set(FINETUNINGS) <= {"tiny", "small", "cpu"}
-    assert set(PRETRAIN) - {"mimic", "mimic-modern"} <= {"tiny", "small"}
+    assert set(PRETRAIN) - {"mimic", "mimic-modern", "mimic-next"} <= {"tiny", "small", "small-next"}
     assert "tiny" in FINETUNE
     assert "tiny" in PRETRAIN
 
@@ -129,11 +129,11 @@ def test_what_differs_on_purpose_is_in_the_list_of_differences_with_its_setting(
 
 @pytest.mark.parametrize("name", [n for n in PRETRAIN if not n.startswith("mimic")])
 def test_a_small_recipe_is_the_method_at_a_smaller_size(name):
-    """A quarter of the patches kept, targets twice as large, and small enough for a CPU."""
+    """A quarter of the patches kept (half of them in `small-next`), targets twice as large, and small enough for a CPU."""
     config = build("pretrain", name)
     with seeded(0):
         model = MRM(config.model)
-    assert model.config.keep * 4 == model.patches
+    assert model.config.keep * (2 if name.endswith("-next") else 4) == model.patches
     assert config.model.target_scale == 2
     assert (config.model.start, config.model.tied_words) == ("normal", True)  # see docs/parity.md
     assert (config.model.norm_pix, config.report) == (True, build("pretrain", "mimic").report)
@@ -161,6 +161,17 @@ def test_every_fine_tuning_has_a_modern_one_of_equal_length(name):
 def test_modern_pre_training_hides_nine_patches_of_ten_and_changes_nothing_else():
     modern, plain = build("pretrain", "mimic-modern"), build("pretrain", "mimic")
     assert differences(plain, modern) == ["model.keep: 49, now 20"]
+
+
+@pytest.mark.parametrize(("name", "quarter", "half", "width"), [("mimic", 49, 98, 128), ("small", 16, 32, 64)])
+def test_the_next_pre_training_adds_contrast_and_shows_half_of_the_patches(name, quarter, half, width):
+    plain, better = build("pretrain", name), build("pretrain", f"{name}-next")
+    assert sorted(differences(plain, better)) == [
+        "contrast_weight: 0.0, now 1.0",
+        f"crop.flip: {plain.crop.flip:g}, now 0.0",
+        f"model.contrast_width: 0, now {width}",
+        f"model.keep: {quarter}, now {half}",
+    ]
 
 
 def test_an_augmentation_that_makes_no_sense_is_refused_with_its_name():

@@ -11,7 +11,17 @@ from mrm.system import lazy
 if TYPE_CHECKING:
     from mrm.recipes.configurations import FINETUNE_CROP, FinetuneConfig, PretrainConfig, SegmentConfig
     from mrm.recipes.finetune_recipes import FINETUNE, published_training, tiny_finetune
-    from mrm.recipes.pretrain_recipes import PRETRAIN, SMALL_MODEL, TINY_MODEL, mimic, mimic_modern, small, tiny
+    from mrm.recipes.pretrain_recipes import (
+        PRETRAIN,
+        SMALL_MODEL,
+        TINY_MODEL,
+        mimic,
+        mimic_modern,
+        mimic_next,
+        small,
+        small_next,
+        tiny,
+    )
     from mrm.recipes.recipe import Recipe, find
     from mrm.recipes.segment_recipes import SEGMENT, tiny_segment
     from mrm.recipes.suites import SUITES
@@ -34,9 +44,11 @@ __all__ = [
     "from_yaml",
     "mimic",
     "mimic_modern",
+    "mimic_next",
     "published_training",
     "read_yaml",
     "small",
+    "small_next",
     "tiny",
     "tiny_finetune",
     "tiny_segment",
@@ -62,8 +74,10 @@ __getattr__, __dir__ = lazy.exports(
         "read_yaml": "mrm.system.yaml_files",
         "mimic": "mrm.recipes.pretrain_recipes",
         "mimic_modern": "mrm.recipes.pretrain_recipes",
+        "mimic_next": "mrm.recipes.pretrain_recipes",
         "published_training": "mrm.recipes.finetune_recipes",
         "small": "mrm.recipes.pretrain_recipes",
+        "small_next": "mrm.recipes.pretrain_recipes",
         "tiny": "mrm.recipes.pretrain_recipes",
         "tiny_finetune": "mrm.recipes.finetune_recipes",
         "tiny_segment": "mrm.recipes.segment_recipes",
