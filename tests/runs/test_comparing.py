@@ -10,6 +10,7 @@ from scipy.special import expit
 from mrm import cli, runs
 from mrm.evaluation.classifier_test import write_results
 from mrm.evaluation.predictions import Predictions
+from mrm.runs.comparing import overlap_beside
 from mrm.statistics.comparison import (
     compare,
     delong_test,
@@ -120,3 +121,17 @@ def test_two_segmenters_are_compared_by_permutation(tmp_path):
     _, _, _, files = two_files(tmp_path / "classifiers")
     with pytest.raises(RecordError, match=r"holds images, .* holds predictions; they cannot be compared"):
         runs.compare(a, files[0], tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "3"])
+def test_results_beside_a_table_that_are_none_are_named(tmp_path, content):
+    file = tmp_path / "results.json"
+    file.write_text(content)
+    with pytest.raises(
+        RecordError, match=r"results\.json: not the results of a test, or damaged .*; evaluate the model again"
+    ):
+        overlap_beside(tmp_path / "predictions.csv")
+    file.write_text('{"overlap": ["3 records share a patient"]}')
+    assert overlap_beside(tmp_path / "predictions.csv") == ["3 records share a patient"]
+    file.write_text('{"overlap": null}')
+    assert overlap_beside(tmp_path / "predictions.csv") == []

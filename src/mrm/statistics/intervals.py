@@ -101,9 +101,9 @@ class Bootstrap:
 
     group_N: NDArray[np.intp]  # the patient of each record, 0 to G-1
     unknown_N: Mask  # records of unknown patient, each of which is a group of its own
-    draws: int = 2000  # 0: values without intervals
-    seed: int = 0
-    level: float = 0.95
+    draws: int  # 0: values without intervals
+    seed: int
+    level: float
 
     def __post_init__(self) -> None:
         if self.draws < 0 or not 0 < self.level < 1:
