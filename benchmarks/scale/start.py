@@ -2,7 +2,8 @@
 
     python benchmarks/scale/start.py --records 20000 100000 400000 --folder DIR --out start.json
 
-For each number of records a table is made in DIR by `table.py`, unless it is there, and the recipe `tiny` is started on it with
+For each number of records a table is made in DIR by `table.py`, or with `--shards` a shard folder by `shard_folder.py`, unless it is
+there, and the recipe `tiny` is started on it with
 `--audit names`, in a process that ends after its first step, before it has written a checkpoint. The second start finds what the
 first one has prepared. Memory is what the process has to itself (`RssAnon` of Linux): pages of mapped files are shared, and
 dropped when memory is short. On a machine that others use the seconds of the processor tell more than those of the clock.
@@ -21,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-TABLE = Path(__file__).with_name("table.py")
+FOLDER = Path(__file__).parent
 
 
 def main() -> None:
@@ -30,18 +31,18 @@ def main() -> None:
     parser.add_argument("--records", type=int, nargs="+", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--shards", action="store_true", help="start on shard folders instead of tables")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)  # in the process that is measured
     options = parser.parse_args()
     if options.run:
-        first_step(options.folder / "training.csv", options.run)
+        first_step(source_in(options.folder, options.shards), options.run)
         return
     sizes = {}
     for count in options.records:
         folder = options.folder / str(count)
-        if not (folder / "training.csv").is_file():
-            subprocess.run([sys.executable, TABLE, "--records", str(count), "--out", folder], check=True)
+        make_source(folder, options.shards, count)
         shutil.rmtree(folder / "run", ignore_errors=True)
-        sizes[count] = {name: measured(folder, count) for name in ("first start", "second start")}
+        sizes[count] = {name: measured(folder, count, options.shards) for name in ("first start", "second start")}
         print(json.dumps({count: sizes[count]}, indent=1), flush=True)
     few, many = min(sizes), max(sizes)
     report: dict[str, Any] = {"cores": os.cpu_count(), "by records": sizes}
@@ -53,17 +54,31 @@ def main() -> None:
         options.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
-def measured(folder: Path, count: int) -> dict[str, float]:
+def source_in(folder: Path, shards: bool) -> Path:
+    """The table, or the index of the shard folder, in a folder."""
+    return folder / "shards" / "shards.json" if shards else folder / "training.csv"
+
+
+def make_source(folder: Path, shards: bool, count: int) -> None:
+    """Make the records of a folder unless they are there."""
+    if not source_in(folder, shards).is_file():
+        script, out = ("shard_folder", folder / "shards") if shards else ("table", folder)
+        command = [sys.executable, "-m", f"benchmarks.scale.{script}", "--records", str(count), "--out", out.absolute()]
+        subprocess.run(command, check=True, cwd=FOLDER.parents[1])
+
+
+def measured(folder: Path, count: int, shards: bool) -> dict[str, float]:
     """What one start takes."""
     load = os.getloadavg()[0]
     command = [sys.executable, __file__, "--records", str(count), "--folder", folder, "--run", folder / "run"]
+    command += ["--shards"] * shards
     start = time.perf_counter()
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     wall = time.perf_counter() - start
     return {"seconds": round(wall, 1), **json.loads(said.splitlines()[-1]), "load before": round(load, 1)}
 
 
-def first_step(table: Path, run: Path) -> None:
+def first_step(records: Path, run: Path) -> None:
     """Start a pre-training, print what it took up to the end of its first step, and end the process."""
     from dataclasses import replace
 
@@ -80,7 +95,7 @@ def first_step(table: Path, run: Path) -> None:
         os._exit(0)
 
     Trainer._after_step = end  # type: ignore[method-assign]
-    config = recipes.tiny(table, run, audit="names")
+    config = recipes.tiny(records, run, audit="names")
     runs.pretrain(replace(config, training=replace(config.training, workers=0, trackers=())))
 
 

@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from benchmarks.scale import start, table
+from benchmarks.scale import shard_folder, start, table
 from mrm.data import images
 from mrm.data.records import Records
 
@@ -43,10 +44,20 @@ def test_names_differ_up_to_ten_million_records():
     assert table.path_of(1_234_567, 8) == "images/23/45/67/01/0008.png"
 
 
+def test_a_shard_folder_has_the_records_of_the_table_and_one_file_of_images(tmp_path):
+    shard_folder.write_folder(tmp_path / "shards", 40, 0, rows=10)
+    table.write_table(tmp_path / "training.csv", 40, 0)
+    packed, listed = Records.load(tmp_path / "shards"), Records.load(tmp_path / "training.csv")
+    assert packed.fingerprint() == listed.fingerprint()
+    assert len({(tmp_path / "shards" / f"shard-0000{number}.arrow").stat().st_ino for number in range(4)}) == 1
+    assert np.array_equal(images.read(packed[37].image), images.read(packed[7].image))
+
+
 @pytest.mark.slow
-def test_a_start_is_measured_twice(tmp_path):
-    command = [sys.executable, start.__file__, "--records", "100", "200", "--folder", tmp_path]
+@pytest.mark.parametrize("options", [[], ["--shards"]])
+def test_a_start_is_measured_twice(tmp_path, options):
+    command = [sys.executable, start.__file__, "--records", "2000", "4000", "--folder", tmp_path, *options]
     subprocess.run([*command, "--out", tmp_path / "start.json"], check=True)
     report = json.loads((tmp_path / "start.json").read_text())
-    assert report["by records"].keys() == {"100", "200"}
-    assert report["by records"]["200"]["second start"]["seconds of the processor"] > 0
+    assert report["by records"].keys() == {"2000", "4000"}
+    assert report["by records"]["4000"]["second start"]["seconds of the processor"] > 0

@@ -23,11 +23,12 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from mrm import cli
-from mrm.data import image_encoding, images, masks, shards
+from mrm.data import image_encoding, images, masks
 from mrm.data.config import PackConfig
 from mrm.data.image_encoding import encode, shrunk
 from mrm.data.packing import of_records, open_source, pack
 from mrm.data.records import Record, Records
+from mrm.data.shard_rows import read_all
 from mrm.runs import packing
 from mrm.system.errors import ImageError, MaskError, OutputError, PackError, RecordError, ShardError, UnreachableError
 from tests.support.dicom_files import dataset
@@ -356,7 +357,7 @@ def test_a_packing_that_was_stopped_resumes_to_the_same_bytes(phantoms, packed, 
         pack(source, tmp_path / "out", SMALL, workers=1, progress=stop)
     assert sorted(bytes_of(tmp_path / "out")) == ["packing.json", "shard-00000.arrow", "shard-00000.arrow.json"]
     with pytest.raises(ShardError, match="expected a folder that `mrm pack` has finished"):
-        shards.open_folder(tmp_path / "out")
+        read_all(tmp_path / "out")
     first = (tmp_path / "out" / "shard-00000.arrow").stat()
     seen = []
     pack(source, tmp_path / "out", SMALL, workers=1, progress=lambda done, n: seen.append(done))
@@ -473,8 +474,8 @@ def outlined(tmp_path_factory) -> Path:
 
 def unpacked(folder: Path, out: Path) -> Path:
     """The images and masks of shards, as they were packed, as a segmentation folder."""
-    opened = shards.open_folder(folder)
-    rows = zip(opened.columns["image_path"], opened.columns["split"], opened.images, opened.masks, strict=True)
+    part = read_all(folder)[1]
+    rows = zip(part.columns["image_path"], part.columns["split"], part.images, part.masks, strict=True)
     for name, split, image, mask in rows:
         for kind, content in (("images", image), ("annotations", mask)):
             (out / kind / split).mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ def written(path: Path, text: str, ago: float = 60) -> Path:
 @pytest.fixture(autouse=True)
 def settled(monkeypatch):
     """A change is taken for settled at once, as if the tables of these tests were older than they are."""
-    monkeypatch.setattr("mrm.data.record_cache.RECENT", -1.0)
+    monkeypatch.setattr("mrm.data.record_sources.RECENT", -1.0)
 
 
 @pytest.fixture
@@ -47,7 +47,9 @@ def conversions(monkeypatch) -> list[Path]:
     from mrm.data import record_cache
 
     noted, convert = [], record_cache._convert
-    monkeypatch.setattr(record_cache, "_convert", lambda table, folder: noted.append(table) or convert(table, folder))
+    monkeypatch.setattr(
+        record_cache, "_convert", lambda source, folder: noted.append(source.path) or convert(source, folder)
+    )
     return noted
 
 
@@ -154,8 +156,8 @@ def test_a_table_that_cannot_be_used_leaves_nothing_behind(table, tmp_path, text
 
 def test_a_second_start_reads_nothing_of_the_table(table, tmp_path, monkeypatch):
     first = mapped_records(table, tmp_path / "kept")
-    monkeypatch.setattr("mrm.data.record_cache.open_table", lambda *_: pytest.fail("the table was read"))
-    monkeypatch.setattr("mrm.data.record_cache.TableState.of", lambda *_: pytest.fail("the table was read"))
+    monkeypatch.setattr("mrm.data.record_sources.open_table", lambda *_: pytest.fail("the table was read"))
+    monkeypatch.setattr("mrm.data.record_sources.Table.state", lambda *_: pytest.fail("the table was read"))
     assert list(mapped_records(table, tmp_path / "kept")) == list(first)
 
 
@@ -223,7 +225,7 @@ CHANGES = {
     changed_content: "it holds the records of .*training.csv as they were before",
     other_records: "it holds the records of .*other.csv as they were before",
     damaged_index: r"records\.json is damaged",
-    other_version: r"records\.json is of version 0, and this mrm writes version 1",
+    other_version: r"records\.json is of version 0, and this mrm writes version 2",
     index_without_facts: r"records\.json is damaged",
     cut_off: r"records\.arrow has [\d,]+ bytes, but [\d,]+ were written",
     end_overwritten: r"records\.arrow is damaged \((?!.*remove it)",

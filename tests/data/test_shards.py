@@ -33,14 +33,6 @@ from tests.support.run_files import trace, weights
 
 
 @pytest.fixture(scope="module")
-def packed(phantoms, tmp_path_factory) -> Path:
-    """The 48 phantoms at 96 pixels, in five files."""
-    out = tmp_path_factory.mktemp("packed") / "shards"
-    pack(open_source(phantoms / "records.csv"), out, PackConfig(96, rows=10), workers=1)
-    return out
-
-
-@pytest.fixture(scope="module")
 def unpacked(packed, tmp_path_factory) -> Path:
     """The same encoded images as files of the same names, with `records.csv` beside them."""
     out = tmp_path_factory.mktemp("unpacked")

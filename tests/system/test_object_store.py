@@ -18,6 +18,7 @@ from mrm.data import images, loader, samples, sampling, shards
 from mrm.data.config import PackConfig
 from mrm.data.eval_view import EvalView
 from mrm.data.packing import open_source, pack
+from mrm.data.record_cache import mapped_records
 from mrm.data.records import Records
 from mrm.system import lock, object_store
 from mrm.system.errors import StoreError
@@ -103,7 +104,11 @@ def test_checking_an_address_reads_every_file(uploaded, packed):
 
 def test_a_run_from_the_store_is_the_same_whatever_the_workers_and_wherever_it_stops(uploaded, packed, tmp_path):
     """A process that reads, a stop inside an epoch, and images taken in windows of files."""
-    assert isinstance(sampling.order_of(Records.load(uploaded)), sampling.InWindows)
+    loaded, mapped = Records.load(uploaded), mapped_records(uploaded, tmp_path / "kept")
+    orders = [sampling.order_of(records) for records in (loaded, mapped)]
+    assert all(isinstance(order, sampling.InWindows) for order in orders)
+    assert orders[0].epoch(0, 1).tolist() == orders[1].epoch(0, 1).tolist()
+    assert list(mapped) == list(loaded)
     cfg = replace(pretrain_config(packed, tmp_path / "a"), records=Path(uploaded), model=MICRO)
     straight = trace(runs.pretrain(cfg))
     stopped = replace(cfg, out=tmp_path / "b")

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 import torch
 from torch.multiprocessing import reductions
 from torch.utils.data import DataLoader, Dataset
 
 from mrm.data.reach import Reach
 from mrm.data.samples import Data, Skipped
-from mrm.data.sampling import Sample, fetched_files
+from mrm.data.sampling import FetchedFiles, Sample, fetched_files
 from mrm.data.shards import WINDOW, ShardFile
 from mrm.system import hardware
 from mrm.system.errors import (
@@ -159,24 +160,25 @@ def _release_shared_tensors() -> None:
         reductions.shared_cache.free_dead_references()
 
 
-def _fetched_ahead(batches: Iterator[list[Sample]], files: list[ShardFile]) -> Iterator[list[Sample]]:
+def _fetched_ahead(batches: Iterator[list[Sample]], fetched: FetchedFiles) -> Iterator[list[Sample]]:
     """The same batches, while the files of later ones are fetched in the background, one window ahead.
 
     Raises StoreError if the cache is too small for the window being read and the next one.
     """
     cache = default_cache()
-    sizes = sorted((file.bytes for file in set(files)), reverse=True)
+    files, number_N = fetched
+    sizes = sorted((files[number].bytes for number in np.unique(number_N)), reverse=True)
     if sum(sizes[: 2 * WINDOW]) > cache.limit:
         raise StoreError(
             f"{cache.folder}: a cache of {cache.limit / 1e9:g} GB is too small for {2 * WINDOW} files at once; "
             f"set MRM_CACHE_GB to at least {math.ceil(sum(sizes[: 2 * WINDOW]) / 1e8) / 10:g}"
         )
-    ahead = WINDOW * -(-len(files) // len(sizes))  # samples
+    ahead = WINDOW * -(-len(number_N) // len(sizes))  # samples
     fetcher, requested = Fetcher(cache), deque[ShardFile](maxlen=2 * WINDOW)
     waiting, waiting_samples = deque[list[Sample]](), 0
     try:
         for batch in batches:
-            for file in dict.fromkeys(files[sample.index] for sample in batch):
+            for file in dict.fromkeys(files[number_N[sample.index]] for sample in batch):
                 if file not in requested:
                     requested.append(file)
                     fetcher.request(file.place, file.bytes, file.sha256)

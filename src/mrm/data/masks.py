@@ -35,6 +35,7 @@ from mrm.data.config import OnError
 from mrm.data.folders import is_system_file, system_note
 from mrm.data.patients import PATIENTS, read_patients
 from mrm.data.records import Record, Records
+from mrm.data.shard_rows import read_all
 from mrm.data.shards import PackedImage
 from mrm.data.table_records import first_five
 from mrm.system import hardware
@@ -175,13 +176,12 @@ def list_masked_images(folder: Path | str, split: str) -> tuple[list[MaskedImage
     if not shards.is_shard_folder(folder):
         root, split = find_split(Path(folder), split)
         return *pair(root, split), str(root / "images" / split)
-    opened = shards.open_folder(folder)
-    source = f"{opened.place}, {split}"
-    if opened.index.kind != "masks":
-        raise MaskError(f"{opened.place}: these shards have no masks; pack a segmentation folder")
-    columns = [opened.columns[name] for name in ("image_path", "patient_id", "split")]
-    rows = zip(*columns, opened.images, opened.masks, strict=True)
-    return [MaskedImage(name, image, mask, who) for name, who, at, image, mask in rows if at == split], [], source
+    packed, part = read_all(folder)
+    if packed.index.kind != "masks":
+        raise MaskError(f"{packed.place}: these shards have no masks; pack a segmentation folder")
+    columns = (part.columns[name] for name in ("image_path", "patient_id", "split"))
+    rows = zip(*columns, part.images, part.masks, strict=True)
+    return [MaskedImage(n, i, m, who) for n, who, at, i, m in rows if at == split], [], f"{packed.place}, {split}"
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, str]:

@@ -1,19 +1,16 @@
-"""A table of records, converted once into a file that is mapped (`mrm.data.mapped_rows`), in a folder of the run.
+"""A table or a shard folder, converted once into a file that is mapped (`mrm.data.mapped_rows`), in a folder of the run.
 
     FOLDER/records.arrow   the records
-    FOLDER/records.json    which table they are from, how it was read, and what is known of them as a whole
+    FOLDER/records.json    what they are from, how it was read, and what is known of them as a whole
 
-A later start uses the folder again. The table is taken for the same if its path, its size, and the times of its last change and
-of the last change of its entry in the file system are the same; if they are not, or were less than two seconds before
-it was read, its content is read, and its checksum decides. Anything that does not fit (another table, another version, a file
-that was cut off) is converted anew, and a warning says why.
+A later start uses the folder again if the source is still the same (`mrm.data.record_sources`). Anything that does not fit
+(another table, another version, a file that was cut off) is converted anew, and a warning says why.
 """
 
 from __future__ import annotations
 
-import hashlib
-import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,53 +18,20 @@ from mrm.data import shards
 from mrm.data.config import OnError
 from mrm.data.mapped_rows import MappedRows, damage_of, write_rows
 from mrm.data.patients import patients_of
-from mrm.data.record import RESERVED
 from mrm.data.record_facts import Facts, FactsInPassing
+from mrm.data.record_sources import Source, SourceState, source_of
 from mrm.data.records import Records
-from mrm.data.table_records import check_columns, records_of, report_bad_lines, require_table
+from mrm.data.shards import ShardFile
+from mrm.data.table_records import report_bad_lines
 from mrm.system.errors import RecordError
 from mrm.system.files import write_by, write_json
 from mrm.system.lock import LOCK, in_turn
 from mrm.system.output_folder import make_folder, writing
 from mrm.system.progress import Progress
-from mrm.system.tables import open_table
 from mrm.system.typed_json import read_as
 
-VERSION = 1  # of the two files
+VERSION = 2  # of the two files
 ROWS, INDEX = "records.arrow", "records.json"
-RECENT = 2.0  # seconds within which some file systems give two changes the same time
-CHUNK = 1 << 22  # bytes that are read at a time
-
-Stamp = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class TableState:
-    """A table as it was when it was read."""
-
-    path: str
-    stamp: Stamp  # its size, and when its content and its entry in the file system last changed, in nanoseconds
-    read_at: float  # seconds
-    checksum: str
-
-    @staticmethod
-    def of(table: Path) -> TableState:
-        """The state of a table now. Reads all of it."""
-        stamp, now, digest = _stamp(table), time.time(), hashlib.blake2b(digest_size=16)
-        with open(table, "rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-        return TableState(str(table.absolute()), stamp, now, digest.hexdigest())
-
-    def is_still(self, table: Path) -> bool:
-        """Whether the table is surely the same, without a look at its content."""
-        settled = max(self.stamp[1:]) / 1e9 + RECENT < self.read_at
-        return settled and (self.path, self.stamp) == (str(table.absolute()), _stamp(table))
-
-
-def _stamp(table: Path) -> Stamp:
-    state = table.stat()
-    return state.st_size, state.st_mtime_ns, state.st_ctime_ns
 
 
 @dataclass(frozen=True)
@@ -75,31 +39,31 @@ class Index:
     """The content of `records.json`."""
 
     version: int
-    table: TableState
+    source: SourceState
     bytes: int  # of records.arrow
     facts: Facts
-    problems: list[str]  # lines of the table that hold no record, and why
-    doubts: list[str]  # what a user should know of how the table was read
+    problems: list[str]  # lines of it that hold no record, and why
+    doubts: list[str]  # what a user should know of how it was read
 
 
 def mapped_records(
-    table: Path, folder: Path, images: Path | None = None, on_error: OnError = "stop", prepares: bool = True
+    place: Path | str, folder: Path, images: Path | None = None, on_error: OnError = "stop", prepares: bool = True
 ) -> Records:
-    """The records of a table, mapped; `folder` keeps the converted table. Labels are not read.
+    """The records of a table or a shard folder, mapped; `folder` keeps them. Labels are read from packed label lists alone.
 
-    Of several ranks one `prepares` the folder, and the others open it afterwards. Label lists and shard folders are read into
-    memory, as `Records.load` does. Raises RecordError for a table that cannot be used and for a folder that is not there, and
-    OutputError for one that cannot be written.
+    Of several ranks one `prepares` the folder, and the others open it afterwards. Label lists are read into memory, as
+    `Records.load` does. Raises RecordError for a table that cannot be used and for a folder that is not there, ShardError and
+    StoreError for shards that cannot be used, and OutputError for a folder that cannot be written.
     """
-    if shards.is_shard_folder(table) or Path(table).suffix == ".txt":
-        return Records.load(table, images=images, on_error=on_error)
-    table = Path(table)
-    require_table(table)
-    index = _prepared(table, folder) if prepares else _opened(folder)
+    if not shards.is_shard_folder(place) and Path(place).suffix == ".txt":
+        return Records.load(place, images=images, on_error=on_error)
+    source = source_of(place)
+    index = _prepared(source, folder) if prepares else _opened(folder)
     for doubt in index.doubts:
-        warnings.warn(f"{table}: {doubt}", stacklevel=2)
-    report_bad_lines(table, index.problems, on_error)
-    return Records(MappedRows(folder / ROWS, images or table.parent, index.facts), source=str(table))
+        warnings.warn(f"{source.place}: {doubt}", stacklevel=2)
+    report_bad_lines(source.place, index.problems, on_error)
+    rows = MappedRows(folder / ROWS, images or Path(place).parent, index.facts, source.files)
+    return Records(rows, tuple(rows.classes), source.place)
 
 
 def _opened(folder: Path) -> Index:
@@ -113,20 +77,20 @@ def _opened(folder: Path) -> Index:
         ) from None
 
 
-def _prepared(table: Path, folder: Path) -> Index:
-    """The index of the folder, whose files are written unless they fit the table."""
+def _prepared(source: Source, folder: Path) -> Index:
+    """The index of the folder, whose files are written unless they fit the source."""
     make_folder(folder)
     with in_turn(folder / LOCK):
-        index, reason = _existing(table, folder)
+        index, reason = _existing(source, folder)
         if index:
             return index
         if reason:
             warnings.warn(f"{folder}: {reason}; the records are converted again", stacklevel=4)
-        return _convert(table, folder)
+        return _convert(source, folder)
 
 
-def _existing(table: Path, folder: Path) -> tuple[Index | None, str]:
-    """The index of the folder if it fits the table; else why it does not, '' where there is none."""
+def _existing(source: Source, folder: Path) -> tuple[Index | None, str]:
+    """The index of the folder if it fits the source; else why it does not, '' where there is none."""
     file, rows = folder / INDEX, folder / ROWS
     if not file.exists():
         return None, ""
@@ -139,46 +103,52 @@ def _existing(table: Path, folder: Path) -> tuple[Index | None, str]:
         return None, f"{ROWS} cannot be read ({error.strerror})"
     if size != index.bytes:
         return None, f"{ROWS} has {size:,} bytes, but {index.bytes:,} were written"
-    if damage := damage_of(rows):
+    state = _same(source, index.source)
+    if state is None:
+        return None, f"it holds the records of {index.source.path} as they were before"
+    if damage := damage_of(rows, source.files):
         return None, damage
-    if index.table.is_still(table):
-        return index, ""
-    if _stamp(table)[0] == index.table.stamp[0] and (now := TableState.of(table)).checksum == index.table.checksum:
-        index = replace(index, table=now)
+    if state != index.source:
+        index = replace(index, source=state)
         with writing(folder):
             write_json(file, asdict(index))
-        return index, ""
-    return None, f"it holds the records of {index.table.path} as they were before"
+    return index, ""
 
 
-def _convert(table: Path, folder: Path) -> Index:
+def _same(source: Source, then: SourceState) -> SourceState | None:
+    """The state of the source now if its content is what it was then; else None."""
+    if source.is_still(then):
+        return then
+    if source.size() != then.stamp[0]:
+        return None
+    now = source.state()
+    return now if now.checksum == then.checksum else None
+
+
+def _convert(source: Source, folder: Path) -> Index:
     """Write the files of the folder. Raises RecordError for a table that cannot be used, OutputError for a full disk."""
     (folder / INDEX).unlink(missing_ok=True)  # it must never describe other records than those beside it
-    state = TableState.of(table)
-    opened = open_table(table)
-    check_columns(table, opened.header)
-    extras = list(dict.fromkeys(name for name in opened.header if name not in RESERVED))
-    passing, problems = FactsInPassing(()), list[str]()
-    rows = records_of(opened.header, opened.rows, (), lambda *_: b"", "findings", problems)  # images follow from names
-    records = passing.over(rows)
+    state, opened = source.state(), source.open()
+    passing = FactsInPassing(opened.classes)
 
     def write(temporary: Path) -> None:
-        write_rows(temporary, progress.over(records), (), extras)
+        records = progress.over(passing.over(opened.records))
+        write_rows(temporary, records, opened.classes, opened.extras, source.files)
         if not passing.n:
-            report_bad_lines(table, problems, "stop")
-            raise RecordError(f"{table}: has no records")
-        if _stamp(table) != state.stamp:
-            raise RecordError(f"{table}: was changed while it was read; run the same command again")
+            report_bad_lines(source.place, opened.problems, "stop")
+            raise RecordError(f"{source.place}: has no records")
+        if source.has_changed(state):
+            raise RecordError(f"{source.place}: was changed while it was read; run the same command again")
 
-    with writing(folder), Progress(f"converting {table.name}") as progress:
+    with writing(folder), Progress(f"converting {Path(source.place).name}") as progress:
         file = write_by(folder / ROWS, write)
-        facts = passing.facts(lambda: _patients(file))
-        index = Index(VERSION, state, file.stat().st_size, facts, problems, list(opened.doubts))
+        facts = passing.facts(lambda: _patients(file, source.files))
+        index = Index(VERSION, state, file.stat().st_size, facts, opened.problems, list(opened.doubts))
         write_json(folder / INDEX, asdict(index))
     return index
 
 
-def _patients(file: Path) -> int | None:
+def _patients(file: Path, files: Sequence[ShardFile]) -> int | None:
     """The number of patients in records of which not all state theirs."""
-    names, stated = zip(*((r.name, r.patient) for r in MappedRows(file, Path())), strict=True)
-    return patients_of(names, stated).count
+    rows = MappedRows(file, Path(), files=files)
+    return patients_of(list(rows.values("name")), list(rows.values("patient"))).count

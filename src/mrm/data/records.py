@@ -28,6 +28,7 @@ from mrm.data.patients import Patients, patients_of
 from mrm.data.placed_images import PlacedImage, image_in
 from mrm.data.record import RESERVED, Record
 from mrm.data.record_facts import Facts, fingerprints_of
+from mrm.data.shard_rows import read_all
 from mrm.data.table_records import (
     Row,
     check_columns,
@@ -341,20 +342,18 @@ def _from_shards(
     kind: LabelKind = "findings",
 ) -> Records:
     """Records whose images lie in shards: those of the file that was packed, without the images that failed."""
-    opened = shards.open_folder(place)
-    header = list(opened.columns)
-    if opened.index.classes and not classes:
-        unnamed = bool(list_classes) and not opened.index.named
-        classes = list_classes if unnamed else opened.index.classes  # of a label list, whose labels are always read
-    if opened.index.classes and classes != opened.index.classes and classes and not opened.index.named:
-        if len(classes) != len(opened.index.classes):
-            raise RecordError(
-                f"{place}: packed from a list of {len(opened.index.classes)} labels, expected {len(classes)}"
-            )
-        names = dict(zip(opened.index.classes, classes, strict=True))
+    folder, part = read_all(place)
+    header, packed = list(part.columns), folder.index
+    if packed.classes and not classes:
+        unnamed = bool(list_classes) and not packed.named
+        classes = list_classes if unnamed else packed.classes  # of a label list, whose labels are always read
+    if packed.classes and classes != packed.classes and classes and not packed.named:
+        if len(classes) != len(packed.classes):
+            raise RecordError(f"{place}: packed from a list of {len(packed.classes)} labels, expected {len(classes)}")
+        names = dict(zip(packed.classes, classes, strict=True))
         header = [names.get(column, column) for column in header]
     at = object_store.address(place) or place
-    return from_table(at, header, opened.rows(), classes, None, on_error, opened.images, kind)
+    return from_table(at, header, part.rows(), classes, None, on_error, part.images, kind)
 
 
 def from_table(

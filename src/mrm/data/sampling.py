@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mrm.data.mapped_rows import MappedRows
 from mrm.data.permutation import Permutation
 from mrm.data.records import Records
 from mrm.data.shards import WINDOW, PackedImage, ShardFile
@@ -116,7 +117,7 @@ class InWindows:
     """
 
     def __init__(self, file_N: np.ndarray, window: int = WINDOW) -> None:
-        self.file_N, self.window = np.unique(file_N, return_inverse=True)[1], window
+        self.file_N, self.window = np.unique(file_N, return_inverse=True)[1].astype(np.int32), window
         self.files = int(self.file_N.max(initial=-1)) + 1
 
     def __call__(self, seed: int, n: int, seen: int) -> Iterator[Sample]:
@@ -150,8 +151,7 @@ def order_of(records: Records, weights: Mapping[str, float] = NO_WEIGHTS) -> Ord
         return by_site(records, weights)
     if not files:
         return shuffled
-    numbers = {file: number for number, file in enumerate(dict.fromkeys(files))}
-    return InWindows(np.array([numbers[file] for file in files]))
+    return InWindows(files.number_N)
 
 
 def epoch_length(order: Order, records: Sized) -> int:
@@ -159,12 +159,25 @@ def epoch_length(order: Order, records: Sized) -> int:
     return len(order) if isinstance(order, Sized) else len(records)
 
 
-def fetched_files(records: Sequence[Any]) -> list[ShardFile]:
-    """The file of each image if the files have to be fetched, otherwise an empty list."""
+class FetchedFiles(NamedTuple):
+    """The files that images have to be fetched with, and the number among them of each record's file."""
+
+    files: Sequence[ShardFile]
+    number_N: np.ndarray  # int32
+
+
+def fetched_files(records: Sequence[Any]) -> FetchedFiles | None:
+    """The files of the images if they have to be fetched, otherwise None."""
     first = records[0].image if len(records) else None
     if not isinstance(first, PackedImage) or not first.file.remote:
-        return []
-    return [record.image.file for record in records]
+        return None
+    rows: Sequence[Any] = records.rows if isinstance(records, Records) else records
+    if isinstance(rows, MappedRows):
+        return FetchedFiles(rows.files, rows.file_numbers())
+    numbers: dict[ShardFile, int] = {}
+    number_of = (numbers.setdefault(record.image.file, len(numbers)) for record in rows)
+    number_N = np.fromiter(number_of, np.int32, len(rows))
+    return FetchedFiles(tuple(numbers), number_N)
 
 
 def micro_batches(

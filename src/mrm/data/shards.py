@@ -7,7 +7,7 @@
 
 An image is a place in a file: `PackedImage` can be pickled, and each process, forked or spawned, maps the files that it
 reads. The folder may be on this machine, on a network disk or in an object store (`mrm.system.object_store`), from
-which files are fetched when first read. `mrm.data.packing` writes such folders.
+which files are fetched when first read. `mrm.data.packing` writes such folders, and `mrm.data.shard_rows` reads their tables.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from mrm.system import object_store
 from mrm.system.errors import LostShardError, ShardError, StoreError
 from mrm.system.files import parse_json
-from mrm.system.tables import open_parquet
 
 VERSION = 1
 INDEX, TABLE, FAILURES = "shards.json", "records.parquet", "failures.csv"
@@ -130,21 +129,6 @@ class PackedImage:
         return f"{self.file.place}, bytes {self.offset} to {self.offset + self.length}"
 
 
-@dataclass(frozen=True)
-class Shards:
-    """An opened shard folder: its rows as text, column by column, and their images."""
-
-    place: str
-    index: Index
-    columns: dict[str, list[str]]
-    images: list[PackedImage]
-    masks: list[PackedImage]  # of segmentation folders; otherwise empty
-
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """(row number from 1, fields in the order of the columns), as tables of records are read."""
-        return enumerate((list(row) for row in zip(*self.columns.values(), strict=True)), 1)
-
-
 def is_shard_folder(place: Path | str) -> bool:
     """Whether `place` is a shard folder or its index, or an address, which is always taken for one."""
     if object_store.address(place):
@@ -153,85 +137,36 @@ def is_shard_folder(place: Path | str) -> bool:
     return path.name == INDEX or (path / INDEX).is_file()
 
 
-def open_folder(place: Path | str) -> Shards:
-    """The shards at a folder, its `shards.json` or an address. Images are not read.
+@dataclass(frozen=True)
+class ShardFolder:
+    """A shard folder or its address, with its index, and the files of images that it names."""
 
-    Raises ShardError for a folder that is not a shard folder, that lacks files or whose files have wrong sizes, and
-    StoreError if an object store does not answer.
-    """
-    import pyarrow
+    place: str
+    index: Index
+    digest: str  # of the text of the index, which has the checksums of all files: another folder has another one
+    files: tuple[ShardFile, ...]
 
-    folder = folder_of(place)
-    index = read_index(folder)
-    files = [ShardFile(_inside(folder, f.name), f.bytes, f.sha256) for f in index.files]
-    for file in files:
-        if not file.remote:
-            _require(Path(file.place), file.bytes)
-    where = _inside(folder, index.table.name)
-    content = _read(where)
-    if hashlib.sha256(content).hexdigest() != index.table.sha256:
-        raise ShardError(
-            f"{where}: damaged, its checksum differs from that in {INDEX}; copy it again, or remove the folder and pack again"
-        )
-    try:
-        columns = open_parquet(io.BytesIO(content), len(content)).read().to_pydict()
-        places = {name: columns.pop(name) for name in PLACES if name in columns}
-        images = _packed(files, places, OFFSET, LENGTH)
-        masks = _packed(files, places, MASK_OFFSET, MASK_LENGTH)
-    except (pyarrow.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
-        raise ShardError(
-            f"{where}: cannot be read ({error}); copy it again, or remove the folder and pack again"
-        ) from None
-    _check_places(where, index, files, places)
-    return Shards(folder, index, columns, images, masks)
+    @staticmethod
+    def open(place: Path | str) -> ShardFolder:
+        """The shards at a folder, its `shards.json` or an address. Neither the table nor images are read.
 
+        Raises ShardError for a folder that is not a shard folder, that lacks files or whose files have wrong sizes, and
+        StoreError if an object store does not answer.
+        """
+        folder = folder_of(place)
+        text = _index_text(folder)
+        index = Index.from_json(text, _inside(folder, INDEX))
+        files = tuple(ShardFile(_inside(folder, f.name), f.bytes, f.sha256) for f in index.files)
+        for file in files:
+            if not file.remote:
+                _require(Path(file.place), file.bytes)
+        return ShardFolder(folder, index, hashlib.blake2b(text, digest_size=16).hexdigest(), files)
 
-def _check_places(where: str, index: Index, files: list[ShardFile], places: dict[str, list[int]]) -> None:
-    """Raises ShardError unless every image lies in its file, after the one before it, and begins as an image does.
-
-    Of files that have to be fetched, the content is not checked.
-    """
-    import numpy as np
-
-    shard_N = np.array(places[SHARD], np.int64)
-    counts = np.bincount(shard_N, minlength=len(files)).tolist() if len(shard_N) and shard_N.min() >= 0 else []
-    problem = "" if counts == [file.rows for file in index.files] else f"{INDEX} has other numbers of images"
-    for at, length, magic in ((OFFSET, LENGTH, MAGIC[index.format]), (MASK_OFFSET, MASK_LENGTH, MAGIC["png"])):
-        for number, file in enumerate(files if at in places and not problem else []):
-            rows = shard_N == number
-            start_R, size_R = np.array(places[at], np.int64)[rows], np.array(places[length], np.int64)[rows]
-            ends_R = start_R + size_R
-            if not len(start_R):
-                continue
-            if start_R[0] < 0 or ends_R[-1] > file.bytes or (size_R <= 0).any() or (ends_R[:-1] > start_R[1:]).any():
-                problem = f"images of {file.place} overlap or lie outside of it"
-            elif not file.remote and not all(_begins(file, int(start), magic) for start in start_R[[0, -1]]):
-                problem = f"there is no image at a place named in {file.place}"
-    if problem:
-        raise ShardError(
-            f"{where}: the places of the images are wrong: {problem}; copy the folder again, or remove it and pack again"
-        )
-
-
-def _begins(file: ShardFile, start: int, magic: bytes) -> bool:
-    with open(file.place, "rb") as opened:
-        opened.seek(start)
-        return opened.read(len(magic)) == magic
-
-
-def _packed(files: list[ShardFile], places: dict[str, list[int]], offset: str, length: str) -> list[PackedImage]:
-    """The places of the rows' images. Raises ValueError for one that is not inside a file of the folder."""
-    if offset not in places:
-        return []
-    packed: list[PackedImage] = []
-    for row in zip(places[SHARD], places[offset], places[length], strict=True):
-        shard, at, size = row
-        if not all(type(number) is int for number in row) or not 0 <= shard < len(files):
-            raise ValueError(f"row {len(packed) + 1} is in no file of the folder")
-        if not 0 <= at <= at + size <= files[shard].bytes:
-            raise ValueError(f"row {len(packed) + 1} lies at bytes {at} to {at + size} of {files[shard].bytes}")
-        packed.append(PackedImage(files[shard], at, size))
-    return packed
+    @property
+    def table(self) -> ShardFile:
+        """The table of its records."""
+        table = self.index.table
+        return ShardFile(_inside(self.place, table.name), table.bytes, table.sha256)
 
 
 def folder_of(place: Path | str) -> str:
@@ -245,10 +180,15 @@ def folder_of(place: Path | str) -> str:
 
 def read_index(folder: str) -> Index:
     """The content of the folder's `shards.json`. Raises ShardError, StoreError."""
+    return Index.from_json(_index_text(folder), _inside(folder, INDEX))
+
+
+def _index_text(folder: str) -> bytes:
     where = _inside(folder, INDEX)
     if object_store.address(folder) is None and not Path(where).is_file():
         raise ShardError(f"{where}: no such file; expected a folder that `mrm pack` has finished")
-    return Index.from_json(_read(where), where)
+    with open_file(where) as file:
+        return file.read()
 
 
 def check_files(place: Path | str) -> Iterator[tuple[str, str]]:
@@ -307,11 +247,12 @@ def _inside(folder: str, name: str) -> str:
     return object_store.within(folder, name) if object_store.address(folder) else str(Path(folder) / name)
 
 
-def _read(where: str) -> Any:
+def open_file(where: str) -> io.BytesIO | io.BufferedReader:
+    """The file at a path, or at an address the content of a small one. Raises ShardError, StoreError."""
     if object_store.address(where):
-        return object_store.read(where)
+        return io.BytesIO(object_store.read(where))
     try:
-        return Path(where).read_bytes()
+        return open(where, "rb")
     except OSError as error:
         raise LostShardError(
             f"{where}: cannot be read ({error.strerror}); copy the whole folder, or remove it and pack again"
