@@ -42,6 +42,7 @@ class Size:
     draws: int = 5  # label subsets a fraction, for the probe
     finetune_draws: int = 3
     pairs: int = 500  # held-out reports that are told from other patients'
+    captions_only: bool = False  # real images to pre-train on: those of ROCOv2 with their captions, and no others
 
     @property
     def image(self) -> int:
@@ -105,6 +106,9 @@ SIZES = {
         finetune_steps=1_000,
     ),
 }  # fmt: skip
+
+# So that contrast has a text for every image of a step, and sees each pair 24 times
+SIZES["pairs"] = replace(SIZES["small"], real=replace(SIZES["small"].real, steps=1_200), captions_only=True)
 
 
 # Pre-training -------------------------------------------------------------------------------------------

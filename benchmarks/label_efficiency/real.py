@@ -106,11 +106,13 @@ def prepare(study: Study) -> dict[str, Any]:
     silent = [*tuberculosis, *pneumonia["train"]]
     rows = [replace(r, labels=()) for r in captions["train"]] + covid_records(data / "covid-cxr")
     rows += [replace(r, labels=(), report="") for r in silent]
+    texts = [r.report for r in rows if r.report]
+    rows = rows[: len(captions["train"])] if study.size.captions_only else rows
     records = Records([Record(r.image, report=r.report, name=r.name, patient=r.patient) for r in rows])
     for name, these in (("records", records), (arms.IMAGES, without_texts(records))):
         pack(of_records(these), folder / name, PackConfig(PACKED), workers=1)
     counts |= {"pre-training": len(rows), "with a text": sum(bool(r.report) for r in rows)}
-    tokenizer = Tokenizer.train([r.report for r in rows if r.report], study.size.real.model.vocabulary)
+    tokenizer = Tokenizer.train(texts, study.size.real.model.vocabulary)
     write_whole(folder / "tokenizer.json", tokenizer.to_json().encode())
     return {"counts": counts, "says": str(counts)}
 
