@@ -9,7 +9,7 @@ import torch
 
 import mrm
 from mrm import recipes, runs
-from mrm.data import images, record_cache
+from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder
@@ -42,10 +42,10 @@ def test_image_only_records_train_the_image_loss_and_say_so(phantoms, tmp_path):
 
 def test_a_resumed_run_neither_reads_its_table_nor_tokenizes_again(phantoms, tmp_path, monkeypatch):
     config = pretrain_config(phantoms, tmp_path / "run", val=phantoms / "records.csv", steps=2)
-    monkeypatch.setattr(record_cache, "RECENT", -1.0)  # as if the table were older than it is
+    monkeypatch.setattr("mrm.data.record_sources.RECENT", -1.0)  # as if the table were older than it is
     runs.pretrain(config)
     before = contents(config.out / "records")
-    monkeypatch.setattr(record_cache, "open_table", lambda *_: pytest.fail("the table was read"))
+    monkeypatch.setattr("mrm.data.record_sources.open_table", lambda *_: pytest.fail("the table was read"))
     monkeypatch.setattr(Tokenizer, "encode", lambda *_: pytest.fail("reports were tokenized"))
     monkeypatch.setattr(Tokenizer, "train", lambda *_: pytest.fail("a tokenizer was trained"))
     runs.pretrain(config)

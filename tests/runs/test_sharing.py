@@ -72,7 +72,7 @@ def test_two_launches_of_which_one_is_killed_again_and_again_give_the_bytes_of_o
     rng, kills = np.random.default_rng(sum(command.__name__.encode())), 0
     first = forks.start(lambda: command(model, phantoms, tmp_path / "two", Share(1, 2)))
     for attempt in range(5):
-        after = float(rng.uniform(0.1, 0.5)) * alone.seconds if attempt < 4 else 0.0
+        after = float(rng.uniform(0.05, 0.25)) * alone.seconds if attempt < 4 else 0.0  # it does half of the work
         second = forks.wait(forks.start(lambda: command(model, phantoms, tmp_path / "two", Share(2, 2)), after))
         kills += second.status == -signal.SIGPROF
         if second.status == 0 or is_complete(tmp_path / "two", expected):  # it was killed after its work
