@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from mrm.evaluation.probes import Labelled, standardised
 from mrm.statistics import ranking
@@ -27,10 +28,11 @@ def scores_by_count(
 
     `patients` are those of the training records.
     """
-    return {
-        count: probe(Labelled(train.features_ND[:count], train.labels_NC[:count]), test, patients[:count])
-        for count in counts
-    }
+    with threadpool_limits(1):  # threads wait for each other longer than so few numbers take
+        return {
+            count: probe(Labelled(train.features_ND[:count], train.labels_NC[:count]), test, patients[:count])
+            for count in counts
+        }
 
 
 def probe(train: Labelled, test: Labelled, patients: Sequence[str]) -> Array:

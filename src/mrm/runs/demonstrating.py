@@ -42,7 +42,7 @@ from mrm.training.config import TrainConfig
 SIZE = 128  # pixels of a phantom: what the 2x target needs
 COUNTS = {"test": 500, "labelled": 400, "choosing": 250, "pretrain": 3000}
 FIRST_SEED = 900  # of the phantoms, so that these are not the patients of the manual's examples
-LABELS = (25, 50, 100, 200, 400)  # of the probes
+LABELS = (25, 50, 100, 400)  # of the probes
 FEW = 100  # labels to fine-tune on; those of "choosing" choose the checkpoint
 STEPS, TUNING_STEPS = 1000, 60
 SECTIONS = ("impression",)  # of a report: a fifth of its words, which say side, size and place
