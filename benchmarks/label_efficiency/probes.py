@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mrm.data import images, oriented_gradients
 from mrm.data.records import Records
+from mrm.evaluation.probes import within_span
 from mrm.inference import predict
 from mrm.models.mrm import MRM
 from mrm.statistics import ranking
@@ -85,7 +86,7 @@ def _logits(
     known_NF: np.ndarray, labels_NC: np.ndarray, other_MF: np.ndarray, strengths: Sequence[float]
 ) -> np.ndarray:
     """Logits (S, M, C) of other records for each strength, the most regularised first and each the start of the next."""
-    known_NR, other_MR = _within_span(known_NF, other_MF)
+    known_NR, other_MR = within_span(known_NF, other_MF)
     logits_SMC = np.zeros((len(strengths), len(other_MF), labels_NC.shape[1]))
     for c, labels_N in enumerate(labels_NC.T):
         stated_N = ~np.isnan(labels_N)
@@ -100,11 +101,3 @@ def _logits(
                 model.fit(known_NR[stated_N], labels_N[stated_N])
             logits_SMC[s, :, c] = model.decision_function(other_MR)
     return logits_SMC
-
-
-def _within_span(known_NF: np.ndarray, other_MF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in an orthonormal basis of what the known records span: the weights lie in it, and few records make it small."""
-    if len(known_NF) >= known_NF.shape[1]:
-        return known_NF, other_MF
-    basis_RF = np.linalg.svd(known_NF, full_matrices=False)[2]
-    return known_NF @ basis_RF.T, other_MF @ basis_RF.T

@@ -84,12 +84,12 @@ def test_shards_that_were_moved_are_known_again_and_read_in_their_new_place(copy
     assert json.loads((tmp_path / "kept" / INDEX).read_text())["source"]["path"] == str(tmp_path / "elsewhere")
 
 
-def packed_anew(folder: Path, packed: Path) -> None:
+def packed_anew(folder: Path, packed: Path, _kept: Path) -> None:
     shutil.rmtree(folder)
     pack(open_source(packed), folder, PackConfig(96, rows=12), workers=1)
 
 
-def places_outside(folder: Path, kept: Path) -> None:
+def places_outside(folder: Path, _packed: Path, kept: Path) -> None:
     """Records in a file of the same size, the last of them with an image that is too long."""
     source = source_of(folder)
     rows = list(MappedRows(kept / ROWS, Path(), files=source.files))
@@ -97,23 +97,18 @@ def places_outside(folder: Path, kept: Path) -> None:
     write_rows(kept / ROWS, rows, (), list(rows[0].extra), source.files)
 
 
-def test_shards_that_were_packed_anew_are_converted_again(copy, packed, tmp_path):
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (packed_anew, r"kept: it holds the records of .*copy as they were before; the records are convert"),
+        (places_outside, r"records\.arrow is damaged \(images that lie in no file\); the records are convert"),
+    ],
+)
+def test_shards_that_changed_and_places_that_are_wrong_are_converted_again(copy, packed, tmp_path, spoil, reason):
     kept = tmp_path / "kept"
     mapped_records(copy, kept)
-    packed_anew(copy, packed)
-    with pytest.warns(
-        UserWarning, match=r"kept: it holds the records of .*copy as they were before; the records are convert"
-    ):
-        assert list(mapped_records(copy, kept)) == list(Records.load(copy))
-
-
-def test_places_that_are_wrong_are_converted_again(copy, tmp_path):
-    kept = tmp_path / "kept"
-    mapped_records(copy, kept)
-    places_outside(copy, kept)
-    with pytest.warns(
-        UserWarning, match=r"records\.arrow is damaged \(images that lie in no file\); the records are convert"
-    ):
+    spoil(copy, packed, kept)
+    with pytest.warns(UserWarning, match=reason):
         assert list(mapped_records(copy, kept)) == list(Records.load(copy))
 
 
@@ -146,7 +141,7 @@ def test_a_damaged_table_leaves_nothing_behind(copy, tmp_path):
 def test_shards_that_are_packed_anew_while_they_are_read_are_refused(copy, packed, tmp_path, monkeypatch):
     def slowly(folder):
         yield from shard_rows.parts(folder)
-        packed_anew(copy, packed)
+        packed_anew(copy, packed, tmp_path)
 
     monkeypatch.setattr("mrm.data.record_sources.parts", slowly)
     with pytest.raises(RecordError, match="copy: was changed while it was read; run the same command again"):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from mrm.statistics import intervals
-from mrm.statistics.intervals import Bootstrap, Estimate, proportion
+from mrm.statistics.intervals import Bootstrap, Estimate, mean, proportion
 
 NAN = math.nan
 
@@ -180,6 +180,13 @@ def test_every_interval_is_of_2000_draws_at_95_percent_unless_another_is_asked_f
     usual = {"draws": 2000, "seed": 0, "level": 0.95}
     flips = ("draws", "sign_flip_test", 10_000)  # of signs, for a p value
     assert {one for one in stated if one != flips and one[2] != usual[one[0]]} == set()
+
+
+def test_a_mean_has_the_interval_of_the_means_of_its_draws_and_that_of_nothing_is_undefined():
+    """Two records of one patient each: a draw has the mean 0, 1 or 2, so a 95 % interval is from 0 to 2."""
+    found = mean(np.array([0.0, 2.0]), Bootstrap.from_groups(None, 2))
+    assert (found.value, found.low, found.high, found.n, found.positives) == (1.0, 0.0, 2.0, 2, None)
+    assert not mean(np.array([]), Bootstrap.from_groups(None, 0)).defined
 
 
 # Shares

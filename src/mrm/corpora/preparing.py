@@ -25,10 +25,9 @@ from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Record, Records
 from mrm.system import output_folder
 from mrm.system.errors import RecordError
-from mrm.system.lock import LOCK, in_turn
+from mrm.system.lock import OPENING, in_turn
 from mrm.system.shares import Share
 
-OPENING = f"{LOCK}.opening"  # held by the share that reads the tables, or puts the results together
 ADVICE = {ABSENT: "Unpack the images and keep them where the publisher puts them"}  # by the largest reason
 PROGRAMS = ("mimic", "openi", "covid")  # read by `mrm.corpora.NAME`; the others by a description
 

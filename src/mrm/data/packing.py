@@ -25,14 +25,13 @@ from mrm.data.shards import FAILURES, INDEX, VERSION, Index
 from mrm.system import hardware
 from mrm.system.errors import MaskError, PackError, UnreachableError
 from mrm.system.files import write_csv, write_json
-from mrm.system.lock import LOCK, in_turn, only_process
+from mrm.system.lock import OPENING, in_turn, only_process
 from mrm.system.output_folder import json_settings, make_folder, open_folder, writing
 from mrm.system.shares import WHOLE, Share
 from mrm.system.tables import read_csv_rows
 
 DEFAULTS = PackConfig()
 PLAN = "packing.json"  # what is packed and how, for a command that resumes
-OPENING = f"{LOCK}.opening"  # held by the share that opens or finishes the folder
 
 
 @dataclass(frozen=True)

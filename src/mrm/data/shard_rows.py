@@ -99,12 +99,8 @@ class _Places:
     """The places of images, or of masks, batch by batch, and what was seen of those in each file."""
 
     def __init__(self, folder: ShardFolder, offset: str, length: str, kind: str) -> None:
-        self.files, self.rows, self.names, self.magic = (
-            folder.files,
-            folder.index.files,
-            (SHARD, offset, length),
-            MAGIC[kind],
-        )
+        self.files, self.rows = folder.files, folder.index.files
+        self.names, self.magic = (SHARD, offset, length), MAGIC[kind]
         self.size_F = np.array([file.bytes for file in self.files], np.int64)
         self.count_F, self.end_F, self.first_F, self.last_F = np.zeros((4, len(self.files)), np.int64)
         self.present, self.overlap = False, ""

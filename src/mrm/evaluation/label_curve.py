@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from mrm.evaluation.probes import Labelled, standardised
+from mrm.evaluation.probes import Labelled, standardised, within_span
 from mrm.statistics import ranking
 from mrm.statistics.intervals import Array, group_indices
 
@@ -40,7 +40,7 @@ def probe(train: Labelled, test: Labelled, patients: Sequence[str]) -> Array:
 
     The strength, one for all classes, has the best mean AUROC in a cross-validation within the training records.
     """
-    known_TD, asked_ND = _in_their_span(*standardised(train, test))
+    known_TD, asked_ND = within_span(*standardised(train, test))
     fold_T = group_indices(patients, len(patients)) % FOLDS
 
     def auroc_of(strength: float) -> float:
@@ -53,13 +53,6 @@ def probe(train: Labelled, test: Labelled, patients: Sequence[str]) -> Array:
 
     strength = max(STRENGTHS, key=lambda s: np.nan_to_num(auroc_of(s)))
     return _fitted(known_TD, train.labels_NC, asked_ND, strength)
-
-
-def _in_their_span(known_TD: Array, asked_ND: Array) -> tuple[Array, Array]:
-    """The same records in at most T features. A regression with an L2 penalty scores them alike: what is orthogonal to all
-    training records gets no weight."""
-    left_TR, size_R, axes_RD = np.linalg.svd(known_TD, full_matrices=False)
-    return left_TR * size_R, asked_ND @ axes_RD.T
 
 
 def _fitted(known_TD: Array, labels_TC: Array, asked_ND: Array, strength: float) -> Array:

@@ -21,7 +21,7 @@ from mrm.evaluation.map_measures import Measured, centre_prior, contain, hot, me
 from mrm.inference.heat_maps import spread
 from mrm.statistics import detection
 from mrm.statistics.detection import FALSE_MARKS, Marked
-from mrm.statistics.intervals import Array, Bootstrap, Estimate, wilson
+from mrm.statistics.intervals import Array, Bootstrap, Estimate, mean, wilson
 
 IOUS = (0.1, 0.3, 0.5)
 MODEL, CENTRE, RANDOM = SOURCES = ("model", "centre", "random")
@@ -203,7 +203,7 @@ def _of_maps(
         values = {source: _values(measure_name, column_N3) for source, column_N3 in columns.items()}
         report[measure_name] = {source: _estimate(measure_name, v_N, bootstrap) for source, v_N in values.items()}
         for other in (CENTRE, RANDOM):
-            report[measure_name][f"over_{other}"] = _mean(values[MODEL] - values[other], bootstrap)
+            report[measure_name][f"over_{other}"] = mean(values[MODEL] - values[other], bootstrap)
     return report
 
 
@@ -217,12 +217,7 @@ def _values(name: str, column_N3: Array) -> Array:
 
 def _estimate(name: str, values_N: Array, bootstrap: Bootstrap) -> Estimate:
     """A share with its Wilson interval, a mean with that of the bootstrap."""
-    return _mean(values_N, bootstrap) if name == "energy" else replace(wilson(values_N, 0, bootstrap), positives=None)
-
-
-def _mean(values_N: Array, bootstrap: Bootstrap) -> Estimate:
-    every_N = np.ones(len(values_N), dtype=bool)
-    return bootstrap.estimate(float(values_N.mean()), bootstrap.means(values_N, every_N), every_N, None)
+    return mean(values_N, bootstrap) if name == "energy" else replace(wilson(values_N, 0, bootstrap), positives=None)
 
 
 def marked(located: Located, name: str, source: str) -> Marked:

@@ -143,6 +143,17 @@ def standardised(train: Labelled, *others: Labelled) -> list[Array]:
     return [(one.features_ND - mean_D) * scale_D for one in (train, *others)]
 
 
+def within_span(known_TD: Array, other_ND: Array) -> tuple[Array, Array]:
+    """Both in an orthonormal basis of what T known records span, where they are fewer than features.
+
+    A regression with an L2 penalty scores them alike: what is orthogonal to all known records gets no weight.
+    """
+    if len(known_TD) >= known_TD.shape[1]:
+        return known_TD, other_ND
+    axes_RD = np.linalg.svd(known_TD, full_matrices=False)[2]
+    return known_TD @ axes_RD.T, other_ND @ axes_RD.T
+
+
 def _unit(features_ND: Array) -> Array:
     length_N = np.linalg.norm(features_ND, axis=1, keepdims=True)
     return features_ND / np.where(length_N > 0, length_N, 1)

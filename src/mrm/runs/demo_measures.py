@@ -109,15 +109,9 @@ def word_counts(reports: Sequence[FilledReport], patients: Sequence[str]) -> Wor
         for side in ("with_image", "with_other")
     )
     shares = [intervals.proportion(hits_W, int(hits_W.sum()), groups=groups) for hits_W in (own_W, other_W)]
-    return WordCounts(shares[0], shares[1], mean_with_interval(own_W - other_W, groups), len(reports))
-
-
-def mean_with_interval(values_N: np.ndarray, groups: Sequence[str]) -> Estimate:
-    """A mean with its interval over patients."""
-    if not len(values_N):
-        return Estimate.undefined(0, None, "no records")
-    bootstrap, all_N = Bootstrap.from_groups(groups, len(values_N)), np.ones(len(values_N), dtype=bool)
-    return bootstrap.estimate(float(values_N.mean()), bootstrap.means(values_N, all_N), all_N, None)
+    return WordCounts(
+        shares[0], shares[1], intervals.mean(own_W - other_W, Bootstrap.from_groups(groups, len(asked))), len(reports)
+    )
 
 
 # Search with a text ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from mrm.audit.fingerprints import fingerprint
 from mrm.audit.overlaps import AuditReport, audit
 from mrm.corpora.custom.description import FILE as DESCRIPTION
 from mrm.corpora.options import Options
-from mrm.corpora.preparing import OPENING, examine, preview
+from mrm.corpora.preparing import examine, preview
 from mrm.corpora.splits import LISTS
 from mrm.corpora.writing import AUDIT
 from mrm.data.records import Records
@@ -19,7 +19,7 @@ from mrm.runs.output_lock import alone_in
 from mrm.system.errors import RecordError
 from mrm.system.files import write_whole
 from mrm.system.journal import Journal, file_state
-from mrm.system.lock import in_turn
+from mrm.system.lock import OPENING, in_turn
 from mrm.system.output_folder import writing
 from mrm.system.progress import Progress
 from mrm.system.shares import WHOLE, Share, torchrun_rank
@@ -45,7 +45,7 @@ def prepare(
     left = _examined(name, source, out, options, share)
     with in_turn(out / OPENING):
         if file_state(out / FACTS) != before:
-            print(f"{out}: share {share} is done; another share has put the results together")
+            print(share.is_merged(out))
             return None
         if not left:
             return _prepared(name, source, out, options)

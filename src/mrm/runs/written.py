@@ -40,6 +40,6 @@ class Written:
 
     def _of_share(self, images: str) -> str:
         if not self.left:
-            return f"{self.out}: share {self.share} is done; another share has put the results together"
+            return self.share.is_merged(self.out)
         begun = f" (begun here: {', '.join(self.shares) or 'none'})"
         return self.share.is_done(self.out, self.left, f"of {images}", begun)

@@ -131,10 +131,8 @@ def mean_over(values_N: Array, of_N: Mask, has_N: Mask, bootstrap: Bootstrap) ->
     positives = int((of_N & has_N).sum())
     if not of_N.any():
         return Estimate.undefined(0, positives, "no image")
-    sums_D, counts_D = bootstrap.sums(np.stack([np.where(of_N, values_N, 0.0), of_N], axis=1))
-    means_D = np.divide(sums_D, counts_D, out=np.full(len(sums_D), np.nan), where=counts_D > 0)
     empty = f"{(~has_N).mean():.1%} of images have no lesion" if of_N.all() and not has_N.all() else ""
-    return bootstrap.estimate(float(values_N[of_N].mean()), means_D, of_N, positives, empty)
+    return bootstrap.estimate(float(values_N[of_N].mean()), bootstrap.means(values_N, of_N), of_N, positives, empty)
 
 
 def pooled_draws(counts: PixelCounts, bootstrap: Bootstrap) -> dict[str, Array]:

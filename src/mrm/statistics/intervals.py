@@ -240,6 +240,14 @@ class Bootstrap:
         return Estimate(value, low, high, n, positives, "; ".join(filter(None, notes)))
 
 
+def mean(values_N: Array, bootstrap: Bootstrap) -> Estimate:
+    """The mean of values (N,) with its interval over patients. Undefined for no values."""
+    if not len(values_N):
+        return Estimate.undefined(0, None, "no records")
+    every_N = np.ones(len(values_N), dtype=bool)
+    return bootstrap.estimate(float(values_N.mean()), bootstrap.means(values_N, every_N), every_N, None)
+
+
 def proportion(
     hits: ArrayLike, positives: int, groups: Iterable[Hashable] | None = None, level: float = 0.95
 ) -> Estimate:

@@ -31,6 +31,7 @@ from mrm.system.errors import OutputError
 from mrm.system.shares import WHOLE, Share
 
 LOCK = ".lock"  # the file in an output folder that a command holds while it writes there
+OPENING = f"{LOCK}.opening"  # held by the share of a command that opens the folder, or puts the results together
 TOUCH = 10.0  # seconds after which a process touches the lock files that it holds
 SILENCE = 60.0  # seconds without a touch after which the process of another machine has ended
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # variables in which launchers put the rank

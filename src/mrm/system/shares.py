@@ -56,6 +56,10 @@ class Share:
             "together. If they have all ended, run the same commands again, with --out on storage that all machines share"
         )
 
+    def is_merged(self, out: Path) -> str:
+        """The sentence about a share that is done after another one has put the results together."""
+        return f"{out}: share {self} is done; another share has put the results together"
+
 
 WHOLE = Share()
 

@@ -54,9 +54,10 @@ def find_tables(source: Path, options: Options) -> tuple[list[Path], Description
 def _only_table(source: Path) -> Path | None:
     named = [p for p in sorted(source.iterdir()) if p.name.lower().endswith(TABLES)]
     tables = [p for p in named if not p.name.startswith((".", "~$"))]  # the latter: Excel's lock
-    tables = [
+    others = [
         p for p in tables if p.name != boxes.FILE
-    ] or tables  # boxes beside the records, as `mrm phantoms` writes them
+    ]  # that of the records, beside which `mrm phantoms` writes boxes
+    tables = others or tables
     if len(tables) > 1:
         names = ", ".join(p.name for p in tables)
         raise RecordError(f"{source}: several tables ({names}); choose those to use with --table FILE ...")
