@@ -8,7 +8,7 @@ import torch
 import mrm
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM, scale_gradient
-from mrm.models.report_decoder import LookAtPatches
+from mrm.models.report_decoder import LookAtPatches, rows_of
 from tests.support.configs import SMALL
 
 
@@ -76,6 +76,25 @@ def test_padding_need_not_be_computed_where_words_see_patches():
     context = model.context(features()).detach()
     some, every = (model.name_words(context, tokens, attention, words, keys, rows) for rows in (held, None))
     torch.testing.assert_close(some, every)
+
+
+def test_gradients_are_the_same_to_the_bit_in_several_threads():
+    """Positions, the context of an image and words that stand for padding are rows that are taken many times."""
+    rng = torch.Generator().manual_seed(0)
+    table_NX = torch.randn(64, 96, generator=rng, requires_grad=True)
+    places_M = torch.randint(64, (4096,), generator=rng)
+    weight_MX = torch.randn(4096, 96, generator=rng)
+    before, gradients = torch.get_num_threads(), []
+    torch.set_num_threads(4)
+    try:
+        for _ in range(8):
+            (gradient,) = torch.autograd.grad((rows_of(table_NX, places_M) * weight_MX).sum(), table_NX)
+            gradients.append(gradient)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    right_NX = torch.zeros(64, 96).index_add(0, places_M, weight_MX)
+    torch.testing.assert_close(gradients[0], right_NX, rtol=1e-4, atol=1e-4)
 
 
 def test_a_gain_sets_how_loud_the_image_is_whatever_its_scale():

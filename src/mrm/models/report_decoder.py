@@ -65,7 +65,7 @@ class ReportDecoder(nn.Module):
         x_NR = self._understood(context_BIR, tokens_BT, attention_BT, keys_B, rows_N, run)
         places_N = torch.arange(len(rows_N), device=rows_N.device)
         place_L = torch.zeros_like(tokens_BT.flatten()).scatter(0, rows_N, places_N)
-        asked_WR = x_NR[place_L[words_W]]
+        asked_WR = rows_of(x_NR, place_L[words_W])
         asked_WR = self.transform_norm(F.gelu(self.transform(asked_WR)))
         return F.linear(asked_WR, self.words.weight if self.word_output is None else self.word_output, self.word_bias)
 
@@ -88,9 +88,9 @@ class ReportDecoder(nn.Module):
     ) -> Tensor:
         """The positions `rows_N` after all layers, (N, R)."""
         length = tokens_BT.shape[1]
-        x_NR = self.norm(self.words(tokens_BT.flatten()[rows_N]) + self.positions.weight[rows_N % length])
+        x_NR = self.norm(self.words(tokens_BT.flatten()[rows_N]) + self.positions(rows_N % length))
         x_NR = noise.dropout_rows(x_NR, self.dropout, keys_B, "report.embedding", rows_N, length)
-        x_NR = x_NR + context_BIR[:, 0][rows_N // length]
+        x_NR = x_NR + rows_of(context_BIR[:, 0], rows_N // length)
         seen_B11T = attention_BT[:, None, None, :].bool()
         for block in self.blocks:
             x_NR = run(block, x_NR, rows_N, seen_B11T, keys_B, context_BIR[:, 1:])
@@ -150,6 +150,15 @@ class LookAtPatches(nn.Module):
         k, v = self.key_value(patches_BKR).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
         return self.out(attended.reshape(batch * length, -1)[rows_N])
+
+
+def rows_of(table_NX: Tensor, places_M: Tensor) -> Tensor:
+    """The rows (M, X) at these places, which may name a row several times.
+
+    The gradient of such a row is added up in a fixed order, as that of an embedding is. That of plain indexing is not, in
+    several threads of a CPU, and then a run does not repeat to the bit.
+    """
+    return F.embedding(places_M, table_NX)
 
 
 def _whole(rows_NX: Tensor, rows_N: Tensor, batch: int, length: int) -> Tensor:
