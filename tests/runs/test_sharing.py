@@ -20,6 +20,7 @@ from mrm.system.partial_results import Partial
 from mrm.system.shares import WHOLE, Share
 from tests.support import forks
 from tests.support.commands import run_cli
+from tests.support.image_files import contents
 from tests.support.models import segmenter_of
 from tests.support.predictions import IN_PROCESS
 
@@ -52,14 +53,9 @@ def prepare(model: Path, phantoms: Path, out: Path, share: Share) -> object:
     return runs.prepare("custom", phantoms, out / "prepared", how, share)
 
 
-def bytes_below(folder: Path) -> dict[str, bytes]:
-    """The files below a folder, by name."""
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
-
-
 def is_complete(folder: Path, expected: dict[str, bytes]) -> bool:
     try:
-        return bytes_below(folder) == expected
+        return contents(folder) == expected
     except FileNotFoundError:  # the other share removes what it no longer needs
         return False
 
@@ -68,7 +64,7 @@ def is_complete(folder: Path, expected: dict[str, bytes]) -> bool:
 def test_two_launches_of_which_one_is_killed_again_and_again_give_the_bytes_of_one(command, model, phantoms, tmp_path):
     alone = forks.wait(forks.start(lambda: command(model, phantoms, tmp_path / "alone", WHOLE)))
     assert alone.status == 0
-    expected = bytes_below(tmp_path / "alone")
+    expected = contents(tmp_path / "alone")
     rng, kills = np.random.default_rng(sum(command.__name__.encode())), 0
     first = forks.start(lambda: command(model, phantoms, tmp_path / "two", Share(1, 2)))
     for attempt in range(5):
@@ -79,7 +75,7 @@ def test_two_launches_of_which_one_is_killed_again_and_again_give_the_bytes_of_o
             break
     assert forks.wait(first).status == 0
     assert kills
-    assert bytes_below(tmp_path / "two") == expected
+    assert contents(tmp_path / "two") == expected
 
 
 def test_shares_may_come_one_after_the_other_in_any_order(model, phantoms, tmp_path):
@@ -101,7 +97,7 @@ def test_what_is_left_can_be_divided_anew(command, model, phantoms, tmp_path):
     command(model, phantoms, tmp_path / "shared", Share(2, 3))
     command(model, phantoms, tmp_path / "shared", Share(1, 5))
     command(model, phantoms, tmp_path / "shared", WHOLE)
-    assert bytes_below(tmp_path / "shared") == bytes_below(tmp_path / "alone")
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
 
 
 def test_a_share_of_the_outlines_of_a_segmenter(phantoms, tmp_path):
@@ -110,8 +106,8 @@ def test_a_share_of_the_outlines_of_a_segmenter(phantoms, tmp_path):
     for name, shares in (("alone", [WHOLE]), ("two", [Share(2, 2), Share(1, 2)])):
         for share in shares:
             runs.predict(segmenter, given, tmp_path / name, shared(share))
-    assert bytes_below(tmp_path / "two") == bytes_below(tmp_path / "alone")
-    assert len(bytes_below(tmp_path / "two")) == 6
+    assert contents(tmp_path / "two") == contents(tmp_path / "alone")
+    assert len(contents(tmp_path / "two")) == 6
 
 
 def test_shares_of_other_images_are_refused(model, phantoms, tmp_path):
@@ -181,7 +177,7 @@ def test_a_packed_file_that_is_cut_off_is_packed_again(model, phantoms, tmp_path
     spoil(tmp_path / "packed" / file)
     with pytest.warns(UserWarning, match=message):
         pack(model, phantoms, tmp_path, WHOLE)
-    assert bytes_below(tmp_path / "packed") == bytes_below(tmp_path / "alone" / "packed")
+    assert contents(tmp_path / "packed") == contents(tmp_path / "alone" / "packed")
 
 
 @pytest.mark.parametrize(
