@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mrm.audit import site_key
 from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint, read_names
-from mrm.audit.overlaps import KINDS, AuditReport, audit, audit_fingerprints, compare, repeats
+from mrm.audit.overlaps import KINDS, AuditReport, Coverage, Overlap, audit, audit_fingerprints, compare, repeats
 from mrm.data import images
 from mrm.data.patients import infer_origin
 from mrm.data.records import Record, Records
@@ -110,6 +110,12 @@ def test_names_that_say_nothing_are_compared_with_their_folders():
     a = listed("p1/image1.png", "p2/image1.png")
     assert by_name(a, listed("x/p3/image1.png", "x/p4/image1.png")) == {}
     assert by_name(a, listed("x/p2/image1.png", "x/p4/image1.png")) == {"file": 1}
+
+
+def test_up_to_three_folders_tell_files_apart():
+    a = listed("p1/study/view/image1.png", "p2/study/view/image1.png")
+    assert by_name(a, listed("x/p3/study/view/image1.png")) == {}
+    assert by_name(a, listed("x/p2/study/view/image1.png")) == {"file": 1}
 
 
 # ---- published names ---------------------------------------------------------------------------------------
@@ -263,6 +269,64 @@ def test_what_is_unknown_is_not_the_same_within_a_set_either():
     assert str(repeats(hashed(10, 10), "set", threshold=NEAR)[0]) == "set: 2 records share an image with another record"
 
 
+def test_five_examples_are_named_unless_another_number_is_asked_for():
+    """Six patients are in both sets, and seven records are of one, so that there are six of each to name."""
+    six, one = hashed(*[0] * 6, patients=[1, 2, 3, 4, 5, 6]), hashed(*[0] * 7, patients=[1] * 7)
+    asked = audit_fingerprints({"a": six, "b": six}, kinds=["patient"], examples=6)
+    usual = audit_fingerprints({"a": six, "b": six}, kinds=["patient"])
+    for overlaps, count in (
+        (asked.overlaps, 6),
+        (usual.overlaps, 5),
+        (compare(six, six, kinds=["patient"]), 5),
+        (repeats(one, "set", kinds=["patient"]), 5),
+        (audit({"set": listed(*"abcdefg", patient="1")}, images=False, within=True, kinds=["patient"]).overlaps, 5),
+    ):
+        assert [(o.kind, o.count, len(o.examples)) for o in overlaps] == [("patient", 6, count)]
+    assert [c.patients for c in usual.sets.values()] == [6, 6]
+
+
+def test_a_set_is_searched_for_duplicates_only_if_asked_to():
+    twice = {"set": hashed(10, 10)}
+    assert (audit_fingerprints(twice).overlaps, audit_fingerprints(twice).compared) == ((), False)
+    assert [o.kind for o in audit_fingerprints(twice, within=True).overlaps] == ["image"]
+
+
+TABLE = """\
+set       records  patient known  images read
+train.csv    1,200          1,100        1,199
+test.csv        20             20            0
+
+first      second    same     count  records
+train.csv  test.csv  patient  1      1,002 and 2
+
+examples
+  patient: a/x.png = b/y.png
+
+note: records of unknown patient: train.csv (100)
+note: patients taken from file names: train.csv (3), test.csv (20)
+note: blank images, compared by exact content only: train.csv (2)
+note: unreadable images, not compared: train.csv (1)
+note: images not compared, only names and ids: test.csv
+note: train.csv: c.png: cut off
+
+NOT clean: the sets overlap"""
+
+
+def test_the_table_by_hand():
+    sets = {
+        "train.csv": Coverage(1200, 1100, 3, 1199, 2, ("c.png: cut off",)),
+        "test.csv": Coverage(20, 20, 20, 0, 0, ()),
+    }
+    overlap = Overlap("train.csv", "test.csv", "patient", 1, (1002, 2), (("a/x.png", "b/y.png"),))
+    table = AuditReport((overlap,), sets).table()
+    assert [" ".join(line.split()) for line in table.splitlines()] == [
+        " ".join(line.split()) for line in TABLE.splitlines()
+    ]
+    rows = table.splitlines()[4:6]
+    assert [row.index("test.csv") for row in rows[1:]] == [rows[0].index("second")]  # columns begin below their heads
+    assert rows[0].index("count") == rows[1].index("1 ")
+
+
 SETS = st.lists(
     st.tuples(
         st.sampled_from([0, 10, 11, 12, 20, 21, 30, 90]), st.integers(0, 3), st.sampled_from(["p/x", "q/x", "p/y", "r/q/x", "z"])
@@ -363,6 +427,13 @@ def test_one_set_is_no_comparison():
     assert "nothing was compared" in audit(one).table()
     assert audit(one, within=True).compared
     assert AuditReport.from_json(audit(one).to_json()) == audit(one)
+
+
+def test_what_is_said_of_an_overlap():
+    assert str(Overlap("a", "b", "image", 2, (3, 1500))) == "1,500 records of b share an image with a"
+    assert (
+        str(Overlap("a", "a", "similar image", 2, (4, 4))) == "a: 4 records share a similar image with another record"
+    )
 
 
 def test_progress_counts_images(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy import fft, stats
 
 from mrm.audit import perceptual_hashes as hashing
 from mrm.audit.perceptual_hashes import (
@@ -107,6 +108,20 @@ def test_blank_images_have_no_hash_and_tiny_ones_do():
     assert perceptual_hash(radiograph(0, side=8)).any()
 
 
+def test_a_hash_has_the_signs_of_the_cosine_transform_of_mid_ranks():
+    """By its definition, with SciPy: bit 16 b + v is the sign of the coefficient of row v and column 1 + (v + b) mod 16."""
+    for seed in range(3):
+        image = radiograph(seed)  # 256 x 256, so that the small image has the means of 8 x 8 pixels
+        ranks = (stats.rankdata(image).reshape(256, 256) - 0.5) / image.size - 0.5
+        small = ranks.reshape(32, 8, 32, 8).mean(axis=(1, 3))
+        wave = fft.dctn(small, norm="ortho")
+        expected = [wave[v, 1 + (v + b) % 16] for b in range(16) for v in range(16)]
+        bits = np.unpackbits(perceptual_hash(image).view(np.uint8), bitorder="little")
+        clear = np.abs(expected) > 1e-4  # of single precision in the hash
+        assert clear.sum() > 250
+        assert (bits[clear] == (np.array(expected) > 0)[clear]).all()
+
+
 def test_content_hash_tells_shape_and_pixels():
     image = radiograph(2)
     assert content_hash(image) == content_hash(image.copy()) == content_hash(image.T.copy().T)
@@ -181,8 +196,20 @@ def test_few_images_are_compared_one_by_one_with_the_same_result(monkeypatch):
 def test_nothing_to_compare_and_a_threshold_too_high():
     none, some = np.zeros((0, 4), np.uint64), random_hashes(3, np.random.default_rng(0))
     assert near_pairs(none, some).shape == near_pairs(some, none).shape == near_pairs(none).shape == (0, 3)
-    with pytest.raises(ValueError, match="47"):
-        near_pairs(some, some, 48)
+    for threshold in (-1, 48):
+        with pytest.raises(ValueError, match=f"threshold {threshold}: give 0 to 47 bits"):
+            near_pairs(some, some, threshold)
+
+
+def test_candidates_come_in_chunks_that_hold_no_more_than_they_must(monkeypatch):
+    """Query k has the entries from `lows[k]` up to `highs[k]`; a chunk ends before the query that would fill it."""
+    monkeypatch.setattr(hashing, "_CHUNK", 10)
+    lows = np.array([0, 5, 2, 0, 7, 30], np.int32)
+    highs = lows + np.array([4, 3, 0, 12, 1, 2], np.int32)
+    chunks = [np.stack(chunk, axis=1) for chunk in hashing._candidates(lows, highs)]
+    assert np.concatenate(chunks).tolist() == [[i, k] for k in range(6) for i in range(lows[k], highs[k])]
+    assert len(chunks) > 1
+    assert max(map(len, chunks)) <= 10 + 12
 
 
 def timed(n: int) -> float:

@@ -9,6 +9,7 @@ from mrm.evaluation import map_measures
 from mrm.evaluation.map_measures import (
     Parts,
     centre_prior,
+    contain,
     covered,
     energy,
     hot,
@@ -36,7 +37,36 @@ def test_a_pixel_lies_in_a_box_if_its_centre_does():
     assert np.argwhere(covered(boxes((1.4, 0, 1.2, 2)), (3, 4))).tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
     assert covered(boxes((0.6, 0.6, 0.3, 0.3)), (3, 4)).sum() == 0
     assert covered(boxes((0, 0, 4, 3)), (3, 4)).all()
-    assert covered(boxes((-5, 0, 6, 1)), (3, 4)).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("box", "pixels"),
+    [
+        ((-5, 0, 6, 1), [[0, 0]]),
+        ((0, -5, 1, 6), [[0, 0]]),
+        ((3, 2, 9, 9), [[2, 3]]),
+        ((-5, 0, 5, 3), []),
+        ((0, -5, 4, 5), []),
+        ((4, 0, 2, 3), []),
+        ((0, 3, 4, 2), []),
+        ((0.5, 0, 1, 1), [[0, 0]]),
+        ((0, 0.5, 1, 1), [[0, 0]]),
+    ],
+)
+def test_of_a_box_that_reaches_beyond_the_image_what_lies_in_it_counts(box, pixels):
+    """The upper and the left edge belong to a box, so that boxes side by side share no pixel."""
+    assert np.argwhere(covered(boxes(box), (3, 4))).tolist() == pixels
+
+
+def test_a_point_lies_in_a_box_up_to_its_edges_and_the_margin():
+    """Of a box from 5 to 10 across and from 2 to 4 down."""
+    x, y = np.array([4.9, 5, 7, 10, 10.1]), np.array([1.9, 2, 3, 4, 4.1])
+    within = [False, True, True, True, False]
+    assert contain(boxes((5, 2, 5, 2)), x, np.full(5, 3.0))[:, 0].tolist() == within
+    assert contain(boxes((5, 2, 5, 2)), np.full(5, 7.0), y)[:, 0].tolist() == within
+    assert contain(boxes((5.5, 2, 4, 2)), x, np.full(5, 3.0), 0.5)[:, 0].tolist() == within
+    assert contain(boxes((5, 2.5, 5, 1)), np.full(5, 7.0), y, 0.5)[:, 0].tolist() == within
+    assert contain(boxes((5, 2, 5, 2), (0, 0, 1, 1)), np.array([0.5]), np.array([0.5])).tolist() == [[False, True]]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +124,7 @@ def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_each_side():
     assert prior[3, 7] == prior.max()
     down, across = 3.5 / (0.25 * 8), 7.5 / (0.25 * 16)  # deviations of the first pixel from the middle
     assert prior[0, 0] == pytest.approx(np.exp(-(down**2 + across**2) / 2))
+    assert centre_prior((8, 16)) is prior  # kept for the other classes of the same image
 
 
 def test_on_phantoms_the_measures_are_what_their_boxes_give():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from mrm.inference.decisions import DecisionRules
 from mrm.inference.outliers import outlying, reference
@@ -46,6 +47,17 @@ def test_an_outlier_keeps_its_probabilities_and_gets_no_decision():
     assert decisions.abstain_B.tolist() == [False, True]
     assert decisions.decision_BC[0, 0] == 1
     assert np.isnan(decisions.decision_BC[1]).all()
+
+
+def test_logits_are_needed_and_features_after_them_where_outliers_are_known(classifier):
+    known = reference(np.random.default_rng(0).normal(size=(200, 8)))
+    assert rules().needed_from(classifier) is classifier
+    image_BCHW = torch.randn(2, 3, *[classifier.config.image_size] * 2, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        both = rules(outliers=known).needed_from(classifier)(image_BCHW)
+        logits, classes = classifier(image_BCHW), len(classifier.config.classes)
+    torch.testing.assert_close(both[:, :classes], logits)
+    assert both.shape[1] > classes
 
 
 def test_a_temperature_that_is_not_above_0_is_refused():

@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from mrm.inference.studies import is_lateral, note_unstated, pooled, studies_of, study_key
+from mrm.inference.studies import (
+    GUESSED_FRONTAL,
+    GUESSED_LATERAL,
+    LOOKS_FRONTAL,
+    UNSTATED,
+    is_lateral,
+    note_of_view,
+    note_unstated,
+    pooled,
+    studies_of,
+    study_key,
+)
 
 
 @pytest.mark.parametrize("view", ["Lateral", "LATERAL", "lat", "LL", "RL", "L", "Frontal/Lateral", " left lateral "])
@@ -42,6 +53,27 @@ def test_the_images_of_a_study_stand_in_their_order_whatever_became_of_them():
     (study,) = studies_of(["s"] * 4, ["lateral", "PA", "", "LL"], [True, False, True, False], "frontal")
     assert (study.used, study.lateral, study.unreadable) == ((2,), (0, 3), (1,))
     assert study.images == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("view", "note"),
+    [
+        ("", UNSTATED),
+        (" ", UNSTATED),
+        (GUESSED_FRONTAL, LOOKS_FRONTAL),
+        (GUESSED_LATERAL, ""),
+        ("PA", ""),
+        ("left", ""),
+    ],
+)
+def test_an_image_that_states_no_view_has_a_note_where_lateral_ones_are_left_out(view, note):
+    assert note_of_view(view, "frontal") == note
+    assert note_of_view(view, "all") == ""
+
+
+def test_a_guessed_lateral_view_is_lateral_and_a_guessed_frontal_one_is_not():
+    assert is_lateral(GUESSED_LATERAL)
+    assert not is_lateral(GUESSED_FRONTAL)
 
 
 def test_images_that_state_no_view_are_counted_where_lateral_ones_are_left_out():

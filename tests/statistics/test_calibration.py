@@ -83,10 +83,21 @@ def test_the_report_has_values_and_intervals():
         assert found.value == pytest.approx(metric(table[:, 0], probabilities[:, 0]))
         assert found.low < found.value
         assert found.value < found.high or name == "calibration_error"
-        assert (found.n, found.note) == (550, "bootstrap by 275 patients")
+        assert (found.n, found.positives) == (550, int((table[:, 0] == 1).sum()))
+        assert found.note == "bootstrap by 275 patients"
         assert str(report["b"][name]) == "undefined (only negatives, n=600)"
     slow = interval(table[:, 0], probabilities[:, 0], brier_score, groups=patients, draws=500)
     assert (report["a"]["brier"].low, report["a"]["brier"].high) == pytest.approx((slow.low, slow.high))
+
+
+def test_a_draw_with_one_stated_record_counts_and_one_with_none_is_left_out():
+    """Two of four records are stated: (1 / 2)^4 of the draws, 6.25 %, have none."""
+    labels = np.array([[1.0], [0.0], [NAN], [NAN]])
+    found = calibration_report(labels, np.full((4, 1), 0.3), ["a"])["a"]
+    for estimate in found.values():
+        left_out = float(estimate.note.split("; ")[1].removesuffix("% of resamples left out"))
+        assert left_out == pytest.approx(6.25, abs=1.6)  # three standard errors of 2,000 draws
+    assert (found["brier"].low, found["brier"].high) == pytest.approx((0.3**2, 0.7**2))  # one record alone
 
 
 def test_the_interval_of_the_calibration_error_is_mirrored_at_its_square():
@@ -181,7 +192,8 @@ def test_thresholds_by_hand():
     assert choose_threshold(LABELS, PROBABILITIES, specificity=0.9) == pytest.approx((0.68 + 0.62) / 2)
     assert choose_threshold(LABELS, PROBABILITIES, specificity=0.6) == pytest.approx((0.62 + 0.15) / 2)
     assert choose_threshold(LABELS, PROBABILITIES) == pytest.approx((0.68 + 0.62) / 2)
-    assert choose_threshold([1, 0], [1, 2], specificity=1) > 2
+    assert choose_threshold([1, 0], [1, 2], specificity=1) == 2.5  # half of the way to one more than the highest
+    assert choose_threshold([1, 0], [1, 2]) == 2.5  # of equal sums the highest
     assert math.isnan(choose_threshold([1, 1, NAN], [1, 2, 3]))
 
 
@@ -191,6 +203,15 @@ def test_thresholds_at_the_ends_lie_midway_to_0_and_1():
     assert choose_threshold([1, 0], [0.2, 1.0], specificity=1) > 1
     assert choose_threshold([1, 0], [0.0, 0.5], sensitivity=1) == 0.0
     assert choose_threshold([0, 1], [-3.0, 2.0], sensitivity=1) == pytest.approx(-0.5)  # logits
+    assert choose_threshold([1, 0, 0], [-3.0, 0.0, 2.0], sensitivity=1) == -3.5
+    assert choose_threshold([1, 0], [-3.0, 1e17], specificity=1) == np.nextafter(1e17, np.inf)  # 1 more is lost
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_scores_near_0_and_near_1_are_told_apart_by_their_distance_from_it(end):
+    """They are 5e-7 apart and within 1e-5 of the end, so no rounding of a probability or of what is left to 1 joins them."""
+    scores = sorted((abs(end - 1e-5), abs(end - 0.95e-5)))
+    assert choose_threshold([0, 1], scores) == pytest.approx(sum(scores) / 2, abs=1e-9)
 
 
 @pytest.mark.parametrize("goal", [{}, {"sensitivity": 0.8}, {"sensitivity": 0.95}, {"specificity": 0.9}])
@@ -282,5 +303,8 @@ def test_other_errors_are_named():
             calibrated_probabilities([[1.0]], [temperature])
     with pytest.raises(ValueError, match="labels have shape"):
         fit_temperatures(np.zeros((2, 1)), np.zeros((3, 1)))
+    for shape in ((), (3,), (3, 1, 1)):
+        with pytest.raises(ValueError, match=r"classes need arrays \(N, \d\), not \("):
+            fit_temperatures(np.zeros(shape), np.zeros(shape))
     with pytest.raises(ValueError, match="not finite"):
         fit_temperatures(np.zeros((1, 1)), np.full((1, 1), NAN))

@@ -115,6 +115,7 @@ def test_the_logit_interval_stays_within_bounds():
     [
         ([0, 0, 0], [1, 2, 3], None, "undefined (only negatives, n=3)"),
         ([0, 1, 0, 1], [1, 2, 1, 2], None, "1.000 (interval undefined: DeLong's variance is 0)"),
+        ([0, 1, 0, 1], [2, 1, 2, 1], None, "0.000 (interval undefined: DeLong's variance is 0)"),
         ([0, 1, 0, 0], [1, 2, 3, 1], None, "only one positive record"),
         ([0, 1, 0, 1], [1, 2, 3, 1], "aaaa", "only one positive patient"),
         ([0, 1, 0, 1], [1, 2, 3, 1], "abac", "only one negative patient"),
@@ -126,7 +127,24 @@ def test_what_delong_cannot_tell(labels, scores, groups, words):
     compared = delong_test(labels, scores, -np.asarray(scores), groups)
     assert math.isnan(compared.p)
     assert math.isnan(compared.minimum_detectable_difference)
-    assert words.removeprefix("1.000 (") in str(compared)
+    assert words.removeprefix("1.000 (").removeprefix("0.000 (") in str(compared)
+
+
+def test_scores_that_are_all_equal_have_no_interval_and_differ_from_no_others_of_their_kind():
+    labels, scores = [0, 1, 0, 1], np.ones(4)
+    assert str(delong_interval(labels, scores)) == (
+        "0.500 (interval undefined: DeLong's variance is 0), n=4, 2 positive"
+    )
+    compared = delong_test(labels, scores, 2 * scores)
+    assert (compared.difference.value, compared.difference.low, compared.difference.high, compared.p) == (0, 0, 0, 1)
+
+
+def test_a_variance_that_rounding_makes_negative_is_0():
+    """Each patient has a positive and a negative of one score: what the one wins, the other loses."""
+    labels, scores, groups = [1, 0, 1, 0, 1, 0], [2, 2, 1, 1, 1, 1], list("aabbcc")
+    areas, covariance = delong(labels, np.array(scores)[:, None], groups)
+    assert (areas[0], covariance[0, 0]) == (0.5, pytest.approx(0, abs=1e-15))  # -7e-18 where this was written
+    assert "variance is 0" in str(delong_interval(labels, scores, groups))
 
 
 def test_the_interval_of_delong_by_hand():
@@ -290,6 +308,28 @@ def test_no_class_has_both_labels():
     assert str(found["mean"]) == "undefined (no class has both label values, n=0)"
 
 
+def test_models_of_one_auroc_that_err_on_other_records_do_not_rank_alike():
+    """Each model has 3 of 4 pairs right, not the same: the difference is 0, and differs from 0 in a resample."""
+    labels, first, second = (np.tile(one, 4) for one in ([1, 1, 0, 0], [3, 1, 2, 0], [1, 3, 2, 0]))
+    found = bootstrap_test(labels, first, second, draws=200)
+    assert found.difference.value == 0
+    assert found.difference.low < 0 < found.difference.high
+    assert "rank alike" not in found.difference.note
+    assert found.minimum_detectable_difference > 0
+
+
+def test_the_mean_of_models_that_rank_alike_has_p_one():
+    labels, first, _ = two_models(np.random.default_rng(6))
+    table, scores = np.stack([labels] * 2, 1), np.stack([first, first**3], 1)
+    found = compare(table, scores, np.exp(scores), ["a", "b"], draws=50)
+    for name in ("mean", "a", "b"):
+        assert (found[name].difference.value, found[name].difference.low, found[name].difference.high) == (0, 0, 0)
+        assert found[name].p == 1
+        assert math.isnan(found[name].minimum_detectable_difference)
+        assert found[name].difference.note.startswith("the models rank alike in every resample")
+    assert found["a"].p_holm == 1
+
+
 # Permutation
 @pytest.mark.parametrize("groups", [None, [0, 0, 1, 2, 3, 3, 4]])
 def test_sign_flips_equal_counting_them_all(groups):
@@ -320,6 +360,8 @@ def test_up_to_twelve_patients_all_sign_flips_are_counted():
     drawn = sign_flip_test(gaps, np.zeros(13), draws=500).p * 501  # the observed one, and those drawn
     assert drawn == pytest.approx(round(drawn))
     assert 1 <= drawn <= 4
+    balanced = np.tile([1.0, -1.0], 7)  # whatever the signs, the sum is at least as far from 0 as 0
+    assert sign_flip_test(balanced, np.zeros(14), draws=500).p == 1
 
 
 def test_random_sign_flips_do_not_depend_on_the_chunks(monkeypatch):

@@ -70,4 +70,6 @@ def test_a_test_counts_held_labels_of_either_kind_and_sets_of_one_answer():
     assert (one.positives.value, one.positives.n) == (pytest.approx(2 / 3), 3)
     assert (one.negatives.value, one.negatives.n) == (0.5, 2)
     assert (one.single.value, one.single.n) == (0.8, 5)
-    assert not set_coverage(labels[:3], probabilities[:3], Cuts(0.4, 0.5), None).negatives.defined
+    assert str(set_coverage(labels[:3], probabilities[:3], Cuts(0.4, 0.5), None).negatives) == (
+        "undefined (no such records, n=0)"
+    )

@@ -53,6 +53,25 @@ def test_the_curve_has_every_threshold():
     assert found_K.tolist() == [0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
 
 
+def test_the_curve_of_marks_on_images_without_lesions_and_of_no_marks():
+    false_K, found_K = curve(Marked(np.empty(0), np.empty(0, int), np.array([0.5, 0.5, 0.2]), np.array([0, 1, 1]), 2))
+    assert (false_K.tolist(), found_K.tolist()) == ([0, 1, 1.5], [0, 0, 0])
+    empty = np.empty(0)
+    assert [part.tolist() for part in curve(Marked(empty, empty, empty, empty, 0))] == [[0], [0]]
+
+
+def test_the_numbers_of_false_marks_are_those_of_luna16():
+    assert FALSE_MARKS == (0.125, 0.25, 0.5, 1, 2, 4, 8)
+
+
+def test_no_draws_give_values_alone():
+    bootstrap = Bootstrap.from_groups(None, 4, draws=0)
+    found = free_response(EXAMPLE, bootstrap)
+    assert found.draws.shape == (len(FALSE_MARKS) + 1, 0)
+    one = report({"model": found}, bootstrap, with_lesions=3)["found_0.5"]["model"]
+    assert (one.value, one.note) == (0.5, "no interval requested")
+
+
 def random_marks(rng, images=30):
     lesions = [
         (rng.random() if rng.random() < 0.8 else MISSED, i) for i in range(0, images, 2) for _ in range(1 + i % 3)
@@ -100,7 +119,8 @@ def test_the_difference_from_another_is_paired():
     ("arrays", "message"),
     [
         (([0.5], [0, 1], [], []), "expected lesion scores and images of one length"),
-        (([0.5], [3], [], []), "lesion images must be from 0 to 1"),
+        (([0.5], [2], [], []), "lesion images must be from 0 to 1"),
+        (([], [], [0.5], [-1]), "false images must be from 0 to 1"),
         (([0.5], [0], [np.nan], [0]), "false scores must be finite"),
         (([np.inf], [0], [], []), "lesion scores must be finite"),
         (([], [], [-np.inf], [0]), "false scores must be finite"),

@@ -50,6 +50,16 @@ def test_the_interval_covers_the_truth():
     assert 0.93 <= covered / 1000 <= 0.99
 
 
+def test_values_stay_within_their_limits():
+    """Two seeds of 0 and 1: s is 0.707, so half of the added numbers reach beyond 0.5 either way (t of 1 degree)."""
+    values, drawn = np.array([0.0, 1.0]), np.full((2, 400), 0.5)
+    for limits in ((0.0, 1.0), (-1.0, 1.0)):
+        mean_D = seeds.with_seed_variance(values, drawn, np.random.default_rng(0), limits)
+        assert (mean_D.min(), mean_D.max()) == limits
+    usual = seeds.with_seed_variance(values, drawn, np.random.default_rng(0))
+    assert (usual.min(), usual.max()) == (0, 1)
+
+
 def test_a_difference_is_paired_and_signed():
     labels_NC, scores = seeded(3, spread=0.5)
     compared = seeds.difference_over_seeds(labels_NC, scores, scores * 0.0, CLASSES)["mean"]
@@ -68,7 +78,8 @@ def test_of_one_seed_the_difference_is_that_of_two_models():
     ours = seeds.difference_over_seeds(labels_NC, scores[:1], scores[1:], CLASSES, groups, draws=400)
     theirs = comparison.compare(labels_NC, scores[0], scores[1], CLASSES, "auroc", groups, draws=400)
     for name in ("mean", *CLASSES):
-        assert ours[name].p == pytest.approx(theirs[name].p), name
+        for value in ("p", "first", "second"):
+            assert getattr(ours[name], value) == pytest.approx(getattr(theirs[name], value)), (name, value)
         for value in ("value", "low", "high"):
             one, other = getattr(ours[name].difference, value), getattr(theirs[name].difference, value)
             assert one == pytest.approx(other), (name, value)

@@ -245,8 +245,8 @@ def choose_threshold(
     """The threshold on validation labels (N,) and scores (N,) that reaches a sensitivity or a specificity.
 
     Of the thresholds that reach it, this is the one with the best value of the other. If neither is given, it is the one
-    with the highest sum of both (Youden 1950, doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3). The
-    threshold lies midway between two neighbouring scores, so that rounding turns no decision: a score changes in its last
+    with the highest sum of both (Youden 1950, doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3), and of
+    equal sums the highest. The threshold lies midway between two neighbouring scores, so that rounding turns no decision: a score changes in its last
     digits with the size of a batch, and scores that differ by no more than that are called positive or negative together.
     Above the highest score and below the lowest it lies midway to 1 and to 0 where all scores are probabilities. NaN if
     the stated labels have a single value. Raises ValueError for two goals, and for wrong lengths, labels, scores or goal.
@@ -283,7 +283,6 @@ def _cuts(labels_N: Array, scores_N: Array) -> tuple[Array, Array, Array]:
     below_K = np.append(distinct_L[np.append(0, last_K[:-1] + 1)], bottom)
     thresholds_K = (above_K + below_K) / 2
     thresholds_K[0] = max(thresholds_K[0], np.nextafter(distinct_L[0], np.inf))  # nothing is called positive
-    thresholds_K[-1] = min(thresholds_K[-1], distinct_L[-1])  # everything is
     return thresholds_K, hits_K / hits_K[-1], 1 - alarms_K / alarms_K[-1]
 
 

@@ -176,7 +176,7 @@ def delong_interval(
         return _delong_estimate(ranked, math.nan)
     aurocs, covariance = delong(labels_N, scores_N[:, None], ranked.bootstrap.group_N)
     area, se = float(aurocs[0]), math.sqrt(covariance[0, 0]) if covariance[0, 0] > 0 else 0.0
-    if ranked.no_interval or se < NEGLIGIBLE or not 0 < area < 1:
+    if ranked.no_interval or se < NEGLIGIBLE:  # as of a perfect ranking
         no_interval = ranked.no_interval or "interval undefined: DeLong's variance is 0"
         return _delong_estimate(ranked, area, no_interval=no_interval)
     half = critical_value(ranked.degrees, ranked.bootstrap.level) * se / (area * (1 - area))

@@ -76,7 +76,7 @@ def free_response(marked: Marked, bootstrap: Bootstrap, false_marks: Sequence[fl
 def curve(marked: Marked) -> tuple[Array, Array]:
     """False marks an image and sensitivity (K,) at each threshold, from the strictest to all marks."""
     at_K = np.unique(np.concatenate([marked.lesion_score[np.isfinite(marked.lesion_score)], marked.false_score]))[::-1]
-    false_K = (len(marked.false_score) - np.searchsorted(np.sort(marked.false_score), at_K)) / max(marked.images, 1)
+    false_K = (len(marked.false_score) - np.searchsorted(np.sort(marked.false_score), at_K)) / marked.images
     found_K = len(marked.lesion_score) - np.searchsorted(np.sort(marked.lesion_score), at_K)
     return np.append(0.0, false_K), np.append(0.0, found_K / max(len(marked.lesion_score), 1))
 
