@@ -416,7 +416,9 @@ def test_a_verdict_comes_back_from_json():
     assert AuditReport.from_json(verdict.to_json()) == verdict
     assert json.loads(verdict.to_json())["clean"] is False
     assert [o.kind for o in verdict.between("b", "a")] == ["patient", "file"]
-    for bad in ("", "[]", "{}", '{"sets": {"a": {}}, "overlaps": []}'):
+    content = json.loads(verdict.to_json())
+    lacking = [json.dumps({k: v for k, v in content.items() if k != key}) for key in ("sets", "compared", "related")]
+    for bad in ("", "[]", "{}", '{"sets": {"a": {}}, "overlaps": []}', *lacking):
         with pytest.raises(RecordError, match="not an audit report"):
             AuditReport.from_json(bad)
 

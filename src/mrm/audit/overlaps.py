@@ -271,7 +271,7 @@ class AuditReport:
             content = parse_json(text)
             sets = {name: Coverage(**c | {"unreadable": tuple(c["unreadable"])}) for name, c in content["sets"].items()}
             overlaps = tuple(_overlap(o) for o in content["overlaps"])
-            return AuditReport(overlaps, sets, content.get("compared", True), tuple(content.get("related", ())))
+            return AuditReport(overlaps, sets, content["compared"], tuple(content["related"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"not an audit report, or damaged ({error!r}); run mrm audit again") from None
 
