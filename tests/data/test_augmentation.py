@@ -82,13 +82,16 @@ def test_blur_and_noise_touch_half_of_the_images(image):
 
 
 def test_erasing_takes_one_rectangle_of_a_fiftieth_to_a_fifth(image):
-    shares = []
+    shares, aspects = [], []
     for seed in range(60):
         changed = augmentation.erase(image, rng(seed), 1.0) != image
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
         assert changed.sum() > 0.9 * box  # noise equals what was there in one pixel of 256
         shares.append(box / image.size)
+        aspects.append((rows[-1] - rows[0] + 1) / (columns[-1] - columns[0] + 1))
+    assert 0.25 < min(aspects) < 0.5  # sides are whole pixels
+    assert 2 < max(aspects) < 4
     assert 0.01 < min(shares) < 0.06
     assert 0.12 < max(shares) <= 0.21
     left = [np.array_equal(augmentation.erase(image, rng(seed), 0.25), image) for seed in range(80)]
@@ -129,6 +132,29 @@ def test_letters_are_few_bright_pixels_in_the_outer_parts():
         assert not ((columns > 0.35 * 128) & (columns < 0.74 * 128)).any()
         assert rows.max() <= 0.55 * 128
     assert np.array_equal(augmentation.add_letters(dark, rng(), 0.0), dark)
+
+
+ALONE = {
+    "rotate": (10.0, augmentation.rotate),
+    "equalise": (1.0, augmentation.equalise),
+    "brightness": (0.2, lambda image, rng, amount: augmentation.expose(image, rng, amount, 0, 0)),
+    "contrast": (0.3, lambda image, rng, amount: augmentation.expose(image, rng, 0, amount, 0)),
+    "gamma": (0.3, lambda image, rng, amount: augmentation.expose(image, rng, 0, 0, amount)),
+    "letters": (1.0, augmentation.add_letters),
+    "frame": (1.0, augmentation.add_frame),
+    "blur": (1.0, augmentation.blur),
+    "noise": (0.05, augmentation.add_noise),
+    "erase": (1.0, augmentation.erase),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_each_change_can_be_switched_on_alone(image, name):
+    amount, change = ALONE[name]
+    changed = [augment(image, rng(seed), AugmentConfig(**{name: amount})) for seed in range(8)]
+    assert any(not np.array_equal(one, image) for one in changed)
+    for seed, one in enumerate(changed):
+        np.testing.assert_array_equal(one, change(image, rng(seed), amount))
 
 
 @pytest.mark.parametrize(

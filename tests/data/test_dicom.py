@@ -180,6 +180,29 @@ def test_palette_colour(radiograph):
     close(got, 255 - radiograph.astype(int), 1)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_in_segments(radiograph, bits):
+    """PS3.3, C.7.9.2: white as it is, then a line of 255 entries down to black."""
+    tags, kind = {}, f"<u{bits // 8}"
+    for name in ("Red", "Green", "Blue"):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        segments = np.array([0, 1, 2**bits - 1, 1, 255, 0], kind).tobytes()
+        tags[f"Segmented{name}PaletteColorLookupTableData"] = segments
+    got = images.read(dicom_bytes(radiograph, PhotometricInterpretation="PALETTE COLOR", **tags))
+    close(got, 255 - radiograph.astype(int), 1)
+
+
+def test_a_palette_that_begins_far_up():
+    """At 40,000, the bits of a negative number, which its descriptor is written as; indices are never negative."""
+    tags, indices = {}, np.array([[0, 39_999, 40_000, 40_100, 40_255, 65_535]], np.uint16)
+    shown = np.clip(indices.astype(int) - 40_000, 0, 255)
+    made = dataset(indices, PhotometricInterpretation="PALETTE COLOR", **tags)
+    for name in ("Red", "Green", "Blue"):
+        made.add_new(f"{name}PaletteColorLookupTableDescriptor", "SS", [256, 40_000 - 65_536, 16])
+        made.add_new(f"{name}PaletteColorLookupTableData", "OW", (np.arange(256) * 257).astype("<u2").tobytes())
+    close(images.read(saved(made)), shown, 1)
+
+
 # ---- values ------------------------------------------------------------------------------------------------
 
 
@@ -301,11 +324,21 @@ def test_several_frames_are_refused(radiograph):
         images.read(data)
 
 
+@pytest.mark.parametrize("frames", [0, 1])
+def test_one_frame_and_a_number_of_none_are_read(radiograph, frames):
+    np.testing.assert_array_equal(images.read(dicom_bytes(radiograph, NumberOfFrames=frames)), radiograph)
+
+
 def test_no_image_is_refused(radiograph):
     empty = dataset(radiograph)
     del empty.PixelData
-    with pytest.raises(ImageError, match="no pixel data"):
+    with pytest.raises(ImageError, match="no pixel data, though it states the size of an image"):
         images.read(saved(empty))
+    for side in ("Rows", "Columns"):  # the header of a report has neither, or no more than one
+        other = dataset(radiograph, **{side: None})
+        del other.PixelData
+        with pytest.raises(ImageError, match="no pixel data; choose the image objects, not reports or maps"):
+            dicom.decode(other, "a.dcm")
     with pytest.raises(ImageError, match="no Rows and Columns"):
         images.size(dicom_bytes(radiograph, Rows=None))
 

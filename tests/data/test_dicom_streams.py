@@ -166,12 +166,33 @@ def test_lossless_and_12_bit_jpeg_that_stop_early_are_refused(name, shared_data)
             images.read(saved(with_stream(made, stream[: int(len(stream) * kept)] + b"\xff\xd9")))
 
 
+def jpeg_header(process: int, bits: int) -> bytes:
+    """A JPEG of 4 x 200 grey pixels up to its data: the frame header of a process and a scan by the first predictor."""
+    frame = b"\xff\xd8\xff" + bytes([process]) + struct.pack(">HBHHBBBB", 11, bits, 4, 200, 1, 1, 0x11, 0)
+    return frame + b"\xff\xda" + struct.pack(">HBBBBBB", 8, 1, 1, 0, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("process", "bits", "sampled"),
+    [(0xC0, 8, True), (0xC1, 8, True), (0xC2, 8, True), (0xC1, 12, False), (0xC2, 12, False), (0xC3, 8, False), (0xF7, 8, False)],
+)  # fmt: skip
+def test_jpeg_of_eight_bits_by_a_lossy_process_is_decoded_as_a_jpeg_file(process, bits, sampled):
+    """Baseline, extended and progressive (ITU-T T.81, table B.1); C3 is lossless, and F7 is JPEG-LS."""
+    assert dicom_streams.is_sampled_jpeg(jpeg_header(process, bits), "x") is sampled
+    assert not dicom_streams.is_sampled_jpeg(b"\xff\x4f\xff\x51" + bytes(20), "x")
+
+
 def test_the_second_decoding_is_left_out_where_the_last_row_is_no_filling():
     grey = np.random.default_rng(0).integers(0, 4096, (4, 200))
-    frame = b"\xff\xd8\xff\xc3" + struct.pack(">HBHHBBBB", 11, 12, 4, 200, 1, 1, 0x11, 0)
-    frame += b"\xff\xda" + struct.pack(">HBBBBBB", 8, 1, 1, 0, 1, 0, 0)
-    assert not dicom_streams.may_be_short(frame, grey, "x")
-    assert dicom_streams.may_be_short(frame, np.zeros_like(grey), "x")
+    frame = jpeg_header(0xC3, 12)
+    for stream in (frame, jpeg_header(0xC1, 12)):
+        assert not dicom_streams.may_be_short(stream, grey, "x")
+        assert dicom_streams.may_be_short(stream, np.zeros_like(grey), "x")
+    assert not dicom_streams.may_be_short(jpeg_header(0xF7, 12), np.zeros_like(grey), "x")  # its decoder tells
+    assert not dicom_streams.may_be_short(jpeg_header(0xC0, 8), np.zeros_like(grey), "x")  # so does that of JPEG files
+    for steps, short in ((16, True), (17, False)):  # 1, 2, 3, ... and from then on the last again
+        grey[-1] = np.cumsum(np.minimum(np.arange(200), steps))
+        assert dicom_streams.may_be_short(frame, grey, "x") is short
     seventh = frame[:-3] + b"\7\0\0"  # its made-up rows may look like any others
     assert dicom_streams.may_be_short(seventh, grey, "x")
 

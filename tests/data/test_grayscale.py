@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from mrm.data import images
+from mrm.data import images, lookup_tables
 from mrm.system.errors import ImageError
 from tests.support.dicom_files import dataset, dicom_bytes, lookup_table, saved
 
@@ -187,6 +187,32 @@ def test_a_table_that_begins_where_rescaled_values_are_negative():
         close(grey(RAMP, RescaleIntercept=-1024, VOILUTSequence=voi, **TWELVE), FULL)
 
 
+@pytest.mark.parametrize(
+    ("count", "lowest", "highest", "kind", "first"),
+    [
+        (100, 0, 65535, "US", 40000),  # only as a positive number does the table meet the values
+        (100, 0, 65535, "SS", 40000),
+        (100, -32768, 32767, "US", -25536),  # only as a negative one
+        (100, 0, 40000, "SS", 40000),  # its first value is their highest
+        (100, 0, 39999, "SS", -25536),  # neither: the sign of the descriptor counts
+        (100, 0, 255, "US", 40000),
+        (100, -128, 127, "US", -25536),  # neither, and the values can be negative
+        (25536, 0, 50000, "SS", 40000),  # the last of the negative values is -1
+        (25537, 0, 50000, "SS", -25536),  # it is 0: both meet the values
+        (25537, 0, 50000, "US", 40000),
+        (30000, -1000, 50000, "US", -25536),
+    ],
+)
+def test_a_first_value_of_two_readings_is_the_one_by_which_the_table_meets_the_values(
+    count, lowest, highest, kind, first
+):
+    """The bits of 40,000 are those of -25,536."""
+    item = lookup_table(np.arange(count), 40000 if kind == "US" else -25536, 16, kind)
+    table = lookup_tables.read(item, lowest, highest, big_endian=False, name="a.dcm", kind="VOI")
+    assert table.first == first
+    assert table.apply(np.array([first - 9, first + 5])).tolist() == [0, 5]
+
+
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_65536_entries_with_signed_pixels(photometric):
     pixels = np.array([[-32768, -1, 0, 1, 32767]], np.int16)
@@ -225,7 +251,12 @@ def test_a_voi_table_that_cannot_be_used_is_ignored_with_a_warning():
     short.LUTData = short.LUTData[:5000]
     without = lookup_table(range(4), 0, 12)
     del without.LUTDescriptor
-    for item, reason in ((short, "5,000 bytes, but its descriptor says 4,096 entries"), (without, "not three numbers")):
+    two, four = lookup_table(range(4), 0, 12), lookup_table(range(4), 0, 12)
+    two.LUTDescriptor, four.LUTDescriptor = [4, 0], [4, 0, 12, 1]
+    for item, reason in (
+        (short, "5,000 bytes, but its descriptor says 4,096 entries"),
+        *((item, "not three numbers") for item in (without, two, four)),
+    ):
         with pytest.warns(UserWarning, match=f"the VOI lookup table has .*{reason}.*; it is ignored"):
             got = grey(RAMP, VOILUTSequence=[item], WindowCenter=2048, WindowWidth=4096, **TWELVE)
         close(got, FULL)

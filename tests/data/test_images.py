@@ -369,6 +369,16 @@ def test_read_crop_shows_the_same_part_at_any_scale(large):
         assert np.abs(from_jpeg - images.random_crop(large, rng(seed), 96)).mean() < 1.5
 
 
+def test_a_filter_that_is_read_from_a_file_is_that_of_the_code(large):
+    """A word of its own, not the one that stands in the code: the JPEG is decoded at the same reduced size."""
+    jpeg = images.encode_jpeg(large)
+    for word in ("area", "bilinear"):
+        expected = images.read_crop(jpeg, rng(3), 96, method=word)
+        np.testing.assert_array_equal(images.read_crop(jpeg, rng(3), 96, method="".join(word)), expected)
+        expected = images.eval_image(jpeg, 96, method=word)
+        np.testing.assert_array_equal(images.eval_image(jpeg, 96, method="".join(word)), expected)
+
+
 def test_read_crop_never_decodes_below_the_size_wanted(large, monkeypatch):
     seen = []
     resize = images.resize

@@ -45,7 +45,9 @@ FORMATS = {
     "one bit": Image.fromarray(LESION * 255).convert("1"),
     "palette of colours": palette(LESION, [(0, 0, 0), (200, 30, 40)]),
     "palette of greys": palette(1 - LESION, [(255, 255, 255), (0, 0, 0)]),
+    "palette of greys before colours": palette(1 - LESION, [(255, 255, 255), (0, 0, 0), (200, 30, 40)]),
     "grey as colour": np.repeat(LESION[..., None] * 255, 3, axis=2),
+    "grey as colour with alpha": np.dstack([*[LESION * 255] * 3, np.full_like(LESION, 200)]),
     "16 bit": LESION.astype(np.uint16),
 }
 
@@ -71,6 +73,7 @@ def test_run_lengths_in_a_table_are_siims_or_the_usual_ones(tmp_path):
     found = masks.load(tmp_path)
     np.testing.assert_array_equal(found.mask(0), two)
     assert not found.mask(1).any()
+    assert found.records().labels_NC.tolist() == [[1], [0]]
     table.write_text("ImageId,rle,ClassId\na,1 2 21 1,2\nb,,\n")
     found = masks.load(tmp_path, classes=("x", "y"))
     assert np.argwhere(found.mask(0) == 2).tolist() == [[0, 0], [0, 1], [1, 0]]
@@ -211,6 +214,10 @@ def test_unknown_values(tmp_path):
         write(tmp_path, "a", LESION * 7),
         r"a\.png: unknown values 7 \(60 pixels\); expected 0 background, 1 lesion",
     )
+    seven = np.zeros_like(LESION)
+    seven[0, :7] = range(9, 2, -1)
+    five = ", ".join(rf"{value} \(1 pixels\)" for value in range(3, 8))
+    refused(write(tmp_path, "a", seven), f"unknown values {five}; expected")  # the first of them
 
 
 def test_a_mask_saved_as_jpeg(tmp_path):
@@ -230,6 +237,12 @@ def test_an_image_without_a_mask_and_the_reverse(tmp_path):
     (tmp_path / "images" / "training" / "b.png").unlink()
     (tmp_path / "images" / "training" / "a.png").rename(tmp_path / "images" / "training" / "c.png")
     refused(tmp_path, r"c\.png: an image without a mask; .*annotations/training/a\.png: a mask without an image")
+
+
+def test_two_masks_of_one_name(tmp_path):
+    for suffix in ("png", "tif"):
+        write(tmp_path, "b", LESION, suffix=suffix)
+    refused(write(tmp_path, "a", LESION), "annotations/training: more than one file is called b; keep one of them")
 
 
 def test_all_pixels_ignored(tmp_path):
@@ -272,8 +285,9 @@ def test_run_lengths_that_do_not_fit(tmp_path):
         refused(
             tmp_path, f"line 2: ClassId '{number}' is not a class number; expected 1 to 254, as 0 is the background"
         )
-    table.write_text("name,mask\na,1\n")
-    refused(tmp_path, "columns ImageId and EncodedPixels")
+    for header in ("name,mask", "ImageId,mask", "name,EncodedPixels", "name,rle"):
+        table.write_text(f"{header}\na,1 2\n")
+        refused(tmp_path, f"columns ImageId and EncodedPixels .*, found {header.replace(',', ', ')}")
 
 
 def test_run_lengths_from_the_start_may_stand_in_any_order():

@@ -2,12 +2,15 @@
 
 import pytest
 
-from mrm.data.patients import infer_origin, patients_of
+from mrm.data.patients import ORIGINAL, infer_origin, origin_of, patients_of, read_patients
 from mrm.data.records import Record, Records
+from mrm.system.errors import RecordError
 
 
 def test_stated_ids_stay_as_they_are():
-    assert patients_of(["a.png", "b.png", "c.png"], ["P1", "p1", "01"]).names == ["P1", "p1", "01"]
+    stated = patients_of(["a.png", "b.png", "c.png"], ["P1", "p1", "01"])
+    assert stated.names == ["P1", "p1", "01"]
+    assert stated.facts() == {"patients": 3, "patients_inferred": 0, "patients_unknown": 0}
 
 
 def test_patients_are_taken_from_published_names_and_join_those_that_are_stated():
@@ -38,6 +41,9 @@ def test_other_numbers_in_a_name_are_no_patient(name):
         (["anonymized", "a", "anonymized", "b"], ("anonymized", 2)),
         (["XXXX", "XXXX", "c"], ("XXXX", 2)),
         (["7"] * 20 + [str(i) for i in range(100, 119)], ("7", 20)),  # most of the set
+        (["7"] * 19 + [str(i) for i in range(100, 118)], None),  # most of it, but few
+        (["7"] * 20 + [str(i) for i in range(100, 120)], None),  # half of it
+        (["7"] * 30 + [str(i) for i in range(100, 170)], None),
         (["P7", "P7"], ("P7", 2)),
         (["0", "0", "1", "2"], None),  # a patient called 0
         (["ANON0001", "ANON0001", "ANON0002"], None),  # pseudonyms
@@ -58,3 +64,21 @@ def test_records_know_their_patients_and_split_by_them():
     parts = records.split({"train": 0.7, "test": 0.3})
     assert not {*parts["train"].patients} & {*parts["test"].patients}
     assert sum(map(len, parts.values())) == 240
+
+
+def test_the_name_in_the_corpus_that_an_image_was_taken_from_comes_first():
+    assert origin_of("00000013_026.png", {}).patient == "00000013"
+    assert origin_of("00000013_026.png", {ORIGINAL: ""}).patient == "00000013"
+    taken = origin_of("00000013_026.png", {ORIGINAL: "train/patient00007/study3/view1_frontal.jpg"})
+    assert (taken.corpus, taken.patient, taken.study) == ("chexpert", "00007", "3")
+    assert origin_of("scan.png", {}) is None
+
+
+def test_a_table_of_patients_has_as_many_fields_in_each_line_as_in_its_header(tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("image_path,site,patient_id\na.png,x,P1\nb.png,x,\n")
+    assert read_patients(table) == {"a.png": "P1", "b.png": ""}
+    for line, fields in (("a.png,P1", 2), ("a.png,x,P1,y", 4)):
+        table.write_text(f"image_path,site,patient_id\n{line}\n")
+        with pytest.raises(RecordError, match=f"line 2: {fields} fields, but the header has 3"):
+            read_patients(table)

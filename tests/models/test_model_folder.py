@@ -329,6 +329,16 @@ def test_a_file_without_a_state_dict_is_named(tmp_path, content):
         model_folder.read_weights(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a" * 100, "a" * 100), ("a" * 101, repr("a" * 100)), ("a\nb", r"'a\\nb'")],
+)
+def test_the_name_of_a_tensor_is_shown_in_a_hundred_letters_of_one_line(tmp_path, name, shown):
+    torch.save({name: torch.tensor([1.0, float("nan")])}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=f"w.pth: {shown} has 1 values that are NaN or infinite"):
+        model_folder.read_weights(tmp_path / "w.pth")
+
+
 def test_weights_that_are_not_there_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pth: no such file"):
         model_folder.read_weights(tmp_path / "none.pth")
@@ -537,7 +547,9 @@ def test_the_architecture_of_an_encoder_is_known_without_its_weights(whole, tmp_
 
 def test_an_encoder_is_loaded_from_a_fine_tuned_classifier_with_its_head(tmp_path):
     model = small_classifier(1)
-    encoder = mrm.load_encoder(model_folder.save(tmp_path / "c", model), num_classes=3).eval()
+    folder = model_folder.save(tmp_path / "c", model)
+    encoder = mrm.load_encoder(folder, num_classes=3).eval()
     image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(encoder(image), model(image))
+        assert mrm.load_encoder(folder).eval()(image).shape == (2, 48)  # without a head its features

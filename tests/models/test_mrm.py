@@ -14,6 +14,7 @@ from mrm.data.records import Records
 from mrm.data.reports import NO_WORD
 from mrm.inference import reconstruction
 from mrm.models import model_folder, noise
+from mrm.models import mrm as network
 from mrm.models import published_layout as published_layout
 from mrm.models.config import ModelConfig
 from mrm.models.mrm import MRM, complement, normalise, patchify, take, unpatchify
@@ -174,6 +175,20 @@ def test_checkpointing_changes_memory_not_gradients():
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize(("asked", "gradients", "blocks"), [(False, True, 0), (True, True, 5), (True, False, 0)])
+def test_only_where_it_is_asked_for_and_gradients_follow_a_block_is_computed_again(
+    monkeypatch, asked, gradients, blocks
+):
+    """Two blocks of the encoder, one of the image decoder and two of the report decoder."""
+    again = []
+    monkeypatch.setattr(network, "checkpoint", lambda block, *inputs, **_: again.append(block) or block(*inputs))
+    model = small_model()
+    model.checkpointing = asked
+    with torch.set_grad_enabled(gradients):
+        mrm.pretrain_losses(model, *small_batch())
+    assert len(again) == blocks
+
+
 @pytest.mark.parametrize(
     "encoder", ["vit_tiny_patch16_224", "vit_base_patch16_siglip_224", "vit_small_patch14_reg4_dinov2"]
 )
@@ -229,6 +244,16 @@ def test_the_decoder_restores_what_its_blocks_would_one_by_one():
             x = super(type(block), block).forward(x)
         expected = decoder.pixels(decoder.norm(take(x[:, 1:], hidden)))
         torch.testing.assert_close(model.restore(features, kept, hidden), expected)
+
+
+def test_hidden_patches_are_projected_once_for_all_images_and_no_row_twice():
+    model, kept = small_model(decoder_depth=2), small_batch()[-1]
+    rows = []
+    for block in model.image_decoder.blocks:
+        block.attn.qkv.register_forward_hook(lambda layer, inputs, output: rows.append(output.shape[:-1].numel()))
+    with torch.no_grad():
+        model.restore(model.encode(torch.randn(3, 3, 64, 64), kept), kept, complement(kept, 16))
+    assert rows == [3 * (1 + 4), 16, 3 * (1 + 16)]  # what three images show, blank patches; the second block's rows
 
 
 def test_padding_need_not_be_computed():
@@ -295,6 +320,15 @@ def test_blocks_of_the_decoder_mix_the_blocks_of_the_encoder():
         mixing.image_decoder.mix.zero_()[:, 0] = 2.0  # twice the first block's features, for all blocks of the decoder
         expected = plain.restore(2 * torch.nn.functional.layer_norm(passed[0], (48,), eps=1e-6), kept, hidden)
         torch.testing.assert_close(mixing.restore(features, kept, hidden, passed), expected)
+    deep = {"encoder_options": {"depth": 3, "embed_dim": 48, "num_heads": 3}}
+    three, plain = small_model(image_decoder="cross-blocks", **deep), small_model(image_decoder="cross", **deep)
+    plain.load_state_dict({k: v for k, v in three.state_dict().items() if k != "image_decoder.mix"})
+    with torch.no_grad():
+        features = three.encode(image, kept, passed := [])
+        three.image_decoder.mix.copy_(torch.tensor([[0.5, 2.0, -1.0]]))
+        first, second = (torch.nn.functional.layer_norm(x, (48,), eps=1e-6) for x in passed[:2])
+        expected = plain.restore(0.5 * first + 2 * second - features, kept, hidden)
+        torch.testing.assert_close(three.restore(features, kept, hidden, passed), expected)
     mixing.train()
     mixing.restore(mixing.encode(image, kept, fresh := []), kept, hidden, fresh).square().sum().backward()
     assert mixing.image_decoder.mix.grad.abs().min() > 0  # every block may be drawn upon

@@ -176,6 +176,7 @@ def test_focal_loss_is_that_of_the_libraries():
         torch.testing.assert_close(term.sum, sigmoid_focal_loss(logits, target, alpha, gamma, "sum"))
         torch.testing.assert_close(term.sum, focal_loss_with_logits(logits, target, gamma, alpha, "sum"))
     assert term.count == 128
+    torch.testing.assert_close(focal_loss(logits, mask).sum, sigmoid_focal_loss(logits, target, 0.5, 2.0, "sum"))
 
 
 def test_dice_loss_by_hand():

@@ -70,7 +70,11 @@ def test_dice_per_image(four):
 def test_masks_are_counted():
     predicted = [np.array([[1, 1], [0, 0]]), np.zeros((2, 3))]
     true = [np.array([[255, 0], [255, 0]]), np.zeros((2, 3))]
+    signed = PixelCounts.of([-mask for mask in predicted], [-mask for mask in true])
     counts = PixelCounts.of(predicted, true)
+    assert {name: value.tolist() for name, value in vars(signed).items()} == {
+        name: value.tolist() for name, value in vars(counts).items()
+    }
     assert (counts.intersection[0], counts.predicted[0], counts.true[0]) == (1, 2, 2)
     assert list(counts.pixels) == [4, 6]
     assert len(PixelCounts.of([], []).true) == 0
@@ -142,8 +146,20 @@ def test_measures_of_draws_are_those_of_the_drawn_images():
             assert values[d] == pytest.approx(again[name].value, nan_ok=True)
 
 
+def test_a_draw_without_a_lesion_has_no_measure():
+    counts = PixelCounts([3, 0], [4, 0], [5, 0], [9, 9])
+    bootstrap = Bootstrap.from_groups(None, 2, draws=40, seed=0)
+    lesions_D = np.hstack(list(bootstrap.weights()))[bootstrap.group_N[0]]
+    assert 0 in lesions_D
+    for name, value in (("dice_pooled", 6 / 9), ("iou_mean", None)):
+        drawn_D = pooled_draws(counts, bootstrap)[name]
+        np.testing.assert_array_equal(np.isnan(drawn_D), lesions_D == 0)
+        assert value is None or drawn_D[lesions_D > 0] == pytest.approx(value)
+
+
 def test_one_image_with_a_lesion_has_no_interval():
     report = overlap_report(PixelCounts([3, 0, 0], [4, 1, 0], [5, 0, 0], [9, 9, 9]))
+    assert report["false_positives"].value == 1 / 2  # one pixel is one
     for name in ("dice_positive", "dice_pooled", "dice_mean", "iou_mean"):
         assert report[name].defined
         assert "interval undefined: only one" in str(report[name])

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from mrm.training import parallel
@@ -62,6 +63,11 @@ def held(kind: str) -> nn.Module:
 def test_every_weight_becomes_a_part_and_is_whole_again_as_it_was():
     model, plain = in_parts(), made()
     assert all(isinstance(weight, DTensor) for weight in model.state_dict().values())
+    assert [name for name, module in model.named_modules() if isinstance(module, FSDPModule)] == [
+        "",
+        "blocks.0",
+        "blocks.1",
+    ]
     whole = parallel.whole_weights(model)
     assert whole.keys() == plain.state_dict().keys()
     for name, value in plain.state_dict().items():
