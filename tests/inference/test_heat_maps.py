@@ -126,7 +126,8 @@ def test_a_map_has_the_size_of_its_image_and_lies_from_0_to_1(model, method, sha
 
 def test_a_black_image_has_a_map_too(model):
     heat = heat_maps.heat_map(model, np.zeros((50, 40), np.uint8), 1)
-    assert np.isfinite(heat).all()
+    assert heat.shape == (50, 40)
+    assert (heat.min() >= 0, heat.max() in (0, 1)) == (True, True)  # neither holds where one value is NaN
 
 
 def test_maps_of_radiographs_that_are_not_square_lie_in_the_right_place_in_either_view(model):

@@ -110,7 +110,11 @@ def test_where_nothing_can_be_read_scores_are_nan_and_no_head_is_fitted(classifi
         linear_head.fit_head(classifier, none, workers=0)
 
 
-def test_records_in_memory_are_read_too(classifier, phantoms):
-    image = (phantoms / "images" / "S0-000000.jpg").read_bytes()
-    scores = predict.classify(classifier, Records([Record(image)]), workers=0)
-    assert np.isfinite(scores.logits_NC).all()
+def test_records_in_memory_are_scored_as_files_are(classifier, phantoms):
+    file = phantoms / "images" / "S0-000000.jpg"
+    in_memory, on_disk = (
+        predict.classify(classifier, Records([Record(image)]), workers=0).logits_NC
+        for image in (file.read_bytes(), file)
+    )
+    assert in_memory.shape == (1, len(FINDINGS))
+    np.testing.assert_array_equal(in_memory, on_disk)
