@@ -21,6 +21,8 @@ from mrm.data import images
 
 IMAGES, SIDE = 64, 256
 IMAGES_PER_STUDY, STUDIES_PER_PATIENT = 1.655, 3.5  # MIMIC-CXR: 377,110 images, 227,835 studies, 65,379 patients
+VALIDATION = 2_000  # records
+FINDINGS = tuple(f"finding{number}" for number in range(14))
 BODIES, ENDS = 4_000, 1_000  # different findings and impressions, of which reports are combined
 SENTENCES = (
     "The heart is normal in size.",
@@ -48,10 +50,15 @@ def main() -> None:
     parser.add_argument("--records", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--labels", action="store_true", help="write labels.csv and val.csv instead, without reports")
     options = parser.parse_args()
     start = time.perf_counter()
     write_images(options.out / "images", options.seed)
-    file = write_table(options.out / "training.csv", options.records, options.seed)
+    if options.labels:
+        write_labels(options.out / "val.csv", VALIDATION, options.seed + 1)
+        file = write_labels(options.out / "labels.csv", options.records, options.seed)
+    else:
+        file = write_table(options.out / "training.csv", options.records, options.seed)
     print(f"{file}: {options.records:,} records, {file.stat().st_size:,} bytes, {time.perf_counter() - start:.0f} s")
 
 
@@ -74,6 +81,19 @@ def write_table(file: Path, count: int, seed: int) -> Path:
         writer = csv.writer(opened, lineterminator="\n")
         writer.writerow(("image_path", "report_content", "patient_id", "study_id", "view"))
         writer.writerows(rows(count, seed))
+    return file
+
+
+def write_labels(file: Path, count: int, seed: int) -> Path:
+    """A table of `count` records without reports, with labels as CheXpert has them: 1, 0, -1 or not stated."""
+    cells = np.random.default_rng([seed, 1]).choice(
+        ("1", "0", "-1", ""), (count, len(FINDINGS)), p=(0.2, 0.5, 0.05, 0.25)
+    )
+    with open(file, "w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+        writer.writerow(("image_path", "patient_id", "study_id", "view", *FINDINGS))
+        for (path, _, *stated), labels in zip(rows(count, seed), cells, strict=True):
+            writer.writerow((path, *stated, *labels))
     return file
 
 

@@ -44,6 +44,16 @@ def test_names_differ_up_to_ten_million_records():
     assert table.path_of(1_234_567, 8) == "images/23/45/67/01/0008.png"
 
 
+def test_labels_of_all_kinds_belong_to_the_records_of_the_table(made, tmp_path):
+    listed, labelled = (
+        Records.load(made / "training.csv"),
+        Records.load(table.write_labels(tmp_path / "labels.csv", 250, 0), table.FINDINGS),
+    )
+    assert [(r.name, r.patient, r.study) for r in labelled] == [(r.name, r.patient, r.study) for r in listed]
+    stated, counts = np.unique(labelled.labels_NC[~np.isnan(labelled.labels_NC)], return_counts=True)
+    assert (stated.tolist(), counts.min() > 100) == ([-1, 0, 1], True)
+
+
 def test_a_shard_folder_has_the_records_of_the_table_and_one_file_of_images(tmp_path):
     shard_folder.write_folder(tmp_path / "shards", 40, 0, rows=10)
     table.write_table(tmp_path / "training.csv", 40, 0)
@@ -54,7 +64,7 @@ def test_a_shard_folder_has_the_records_of_the_table_and_one_file_of_images(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--shards"]])
+@pytest.mark.parametrize("options", [[], ["--shards"], ["--finetune"]])
 def test_a_start_is_measured_twice(tmp_path, options):
     command = [sys.executable, start.__file__, "--records", "2000", "4000", "--folder", tmp_path, *options]
     subprocess.run([*command, "--out", tmp_path / "start.json"], check=True)

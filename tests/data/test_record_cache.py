@@ -225,7 +225,7 @@ CHANGES = {
     changed_content: "it holds the records of .*training.csv as they were before",
     other_records: "it holds the records of .*other.csv as they were before",
     damaged_index: r"records\.json is damaged",
-    other_version: r"records\.json is of version 0, and this mrm writes version 2",
+    other_version: r"records\.json is of version 0, and this mrm writes version 3",
     index_without_facts: r"records\.json is damaged",
     cut_off: r"records\.arrow has [\d,]+ bytes, but [\d,]+ were written",
     end_overwritten: r"records\.arrow is damaged \((?!.*remove it)",

@@ -1,5 +1,6 @@
 """Fine-tuning from an encoder: it learns, can be stopped, and refuses what it cannot learn from."""
 
+import shutil
 import sys
 from dataclasses import replace
 
@@ -14,11 +15,12 @@ from mrm.data.records import Records
 from mrm.evaluation import floors
 from mrm.models import model_folder
 from mrm.runs import finetuning
-from mrm.system.errors import ConfigError, RecordError, RunError
+from mrm.system.errors import ConfigError, OutputError, RecordError, RunError
 from mrm.targets.target import Multilabel
 from mrm.training.tasks import ClassifyTask
 from tests.support.commands import run_ranks
 from tests.support.configs import finetune_config
+from tests.support.image_files import contents
 from tests.support.run_files import sigterm_after, table, trace, weights
 
 
@@ -96,6 +98,48 @@ def test_a_stopped_fine_tuning_goes_on_to_the_same_bits(phantoms, pretrained_run
     runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run"))
     one, other = (model_folder.read_weights(r / "last" / "model.safetensors") for r in (run, tuned))
     assert all(torch.equal(one[k], other[k]) for k in other)
+
+
+def loaded_records(config):
+    """The records of a fine-tuning as `Records.load` reads them into memory."""
+    train = Records.load(config.train, config.classes or None, config.images, config.on_error)
+    return train, Records.load(config.val, train.classes, config.images, config.on_error)
+
+
+def test_mapped_records_train_to_the_bits_of_loaded_ones(phantoms, pretrained_run, tuned, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning, "label_records", loaded_records)
+    run = runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run"))
+    assert sorted(f.name for f in (tuned / "records" / "training").iterdir()) == ["records.arrow", "records.json"]
+    assert not (run / "records").exists()
+    assert [r["labels"] for r in trace(run)] == [r["labels"] for r in trace(tuned)]
+    assert table(run / "validation.csv") == table(tuned / "validation.csv")
+    one, other = weights(run), weights(tuned)
+    assert all(torch.equal(one[k], other[k]) for k in other)
+    assert model_folder.load(run).card.origin["fingerprint"] == model_folder.load(tuned).card.origin["fingerprint"]
+
+
+def test_what_was_converted_for_a_run_that_is_refused_is_removed(phantoms, pretrained_run, tuned, tmp_path):
+    config = finetune_config(phantoms, pretrained_run, tmp_path / "new" / "run", uncertain_by_class={"gout": "ones"})
+    one_label = tmp_path / "one.csv"
+    one_label.write_text("image_path," + ",".join(FINDINGS) + "\n" + "a.png" + ",0" * len(FINDINGS) + "\n")
+    with pytest.raises(RunError, match="AUROC is undefined for every class"):
+        runs.finetune(replace(config, val=one_label))
+    assert not (tmp_path / "new").exists()
+    before = contents(tuned / "records")
+    with pytest.raises(OutputError, match=r"holds another run \(val: .*, now .*one\.csv\)"):
+        runs.finetune(replace(finetune_config(phantoms, pretrained_run, tuned), val=one_label))
+    assert contents(tuned / "records") == before  # of the run that is there
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"mine: is not empty and holds no run"):
+        runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "mine"))
+    assert list(contents(tmp_path / "mine")) == ["notes.txt"]
+
+
+def test_a_run_that_was_killed_before_it_began_can_be_started(phantoms, pretrained_run, tuned, tmp_path):
+    shutil.copytree(tuned / "records", tmp_path / "run" / "records")
+    run = runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "run", max_steps=1))
+    assert (run / "last").exists()
 
 
 def test_lora_stopped_and_resumed_is_the_same_run_and_a_plain_model(phantoms, pretrained_run, tmp_path):

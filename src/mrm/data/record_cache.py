@@ -1,4 +1,4 @@
-"""A table or a shard folder, converted once into a file that is mapped (`mrm.data.mapped_rows`), in a folder of the run.
+"""A table, label list or shard folder, converted once into a file that is mapped (`mrm.data.mapped_rows`), in a folder of the run.
 
     FOLDER/records.arrow   the records
     FOLDER/records.json    what they are from, how it was read, and what is known of them as a whole
@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from mrm.data import shards
 from mrm.data.config import OnError
 from mrm.data.mapped_rows import MappedRows, damage_of, write_rows
 from mrm.data.patients import patients_of
 from mrm.data.record_facts import Facts, FactsInPassing
-from mrm.data.record_sources import Source, SourceState, source_of
+from mrm.data.record_sources import UNLABELLED, Labels, Source, SourceState, source_of
 from mrm.data.records import Records
 from mrm.data.shards import ShardFile
 from mrm.data.table_records import report_bad_lines
@@ -30,7 +29,7 @@ from mrm.system.output_folder import make_folder, writing
 from mrm.system.progress import Progress
 from mrm.system.typed_json import read_as
 
-VERSION = 2  # of the two files
+VERSION = 3  # of the two files
 ROWS, INDEX = "records.arrow", "records.json"
 
 
@@ -47,23 +46,26 @@ class Index:
 
 
 def mapped_records(
-    place: Path | str, folder: Path, images: Path | None = None, on_error: OnError = "stop", prepares: bool = True
+    place: Path | str,
+    folder: Path,
+    images: Path | None = None,
+    on_error: OnError = "stop",
+    prepares: bool = True,
+    labels: Labels = UNLABELLED,
 ) -> Records:
-    """The records of a table or a shard folder, mapped; `folder` keeps them. Labels are read from packed label lists alone.
+    """The records of a table, a label list or a shard folder, mapped; `folder` keeps them.
 
-    Of several ranks one `prepares` the folder, and the others open it afterwards. Label lists are read into memory, as
-    `Records.load` does. Raises RecordError for a table that cannot be used and for a folder that is not there, ShardError and
-    StoreError for shards that cannot be used, and OutputError for a folder that cannot be written.
+    They are those of `Records.load`. Of several ranks one `prepares` the folder, and the others open it afterwards. Raises
+    RecordError for a table that cannot be used and for a folder that is not there, ShardError and StoreError for shards that
+    cannot be used, and OutputError for a folder that cannot be written.
     """
-    if not shards.is_shard_folder(place) and Path(place).suffix == ".txt":
-        return Records.load(place, images=images, on_error=on_error)
-    source = source_of(place)
+    source = source_of(place, labels, images)
     index = _prepared(source, folder) if prepares else _opened(folder)
     for doubt in index.doubts:
         warnings.warn(f"{source.place}: {doubt}", stacklevel=2)
-    report_bad_lines(source.place, index.problems, on_error)
+    report_bad_lines(source.place, index.problems, on_error, source.advice)
     rows = MappedRows(folder / ROWS, images or Path(place).parent, index.facts, source.files)
-    return Records(rows, tuple(rows.classes), source.place)
+    return Records(rows, tuple(rows.classes), source.place, labels.kind)
 
 
 def _opened(folder: Path) -> Index:
@@ -103,16 +105,26 @@ def _existing(source: Source, folder: Path) -> tuple[Index | None, str]:
         return None, f"{ROWS} cannot be read ({error.strerror})"
     if size != index.bytes:
         return None, f"{ROWS} has {size:,} bytes, but {index.bytes:,} were written"
+    if source.read != index.source.read:
+        return None, "its records were read with other labels, or their images sought in another folder"
     state = _same(source, index.source)
     if state is None:
         return None, f"it holds the records of {index.source.path} as they were before"
     if damage := damage_of(rows, source.files):
         return None, damage
+    if source.by_file and not _file_of_first(rows).exists():
+        return None, "the images of the list are no longer where they were"
     if state != index.source:
         index = replace(index, source=state)
         with writing(folder):
             write_json(file, asdict(index))
     return index, ""
+
+
+def _file_of_first(rows: Path) -> Path:
+    image = MappedRows(rows, Path())[0].image
+    assert isinstance(image, Path)
+    return image
 
 
 def _same(source: Source, then: SourceState) -> SourceState | None:
@@ -133,9 +145,9 @@ def _convert(source: Source, folder: Path) -> Index:
 
     def write(temporary: Path) -> None:
         records = progress.over(passing.over(opened.records))
-        write_rows(temporary, records, opened.classes, opened.extras, source.files)
+        write_rows(temporary, records, opened.classes, opened.extras, source.files, source.by_file)
         if not passing.n:
-            report_bad_lines(source.place, opened.problems, "stop")
+            report_bad_lines(source.place, opened.problems, "stop", source.advice)
             raise RecordError(f"{source.place}: has no records")
         if source.has_changed(state):
             raise RecordError(f"{source.place}: was changed while it was read; run the same command again")

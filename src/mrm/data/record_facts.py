@@ -16,7 +16,10 @@ WORD = 1 << 128  # digests are added modulo this
 
 @dataclass(frozen=True)
 class Facts:
-    """Counts and fingerprints of a set of records. `patients` is None where no patient is known."""
+    """Counts and fingerprints of a set of records. `patients` is None where no patient is known.
+
+    The fingerprints are "" where they are not known.
+    """
 
     n: int
     with_report: int

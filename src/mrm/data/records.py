@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import overload
 
@@ -23,13 +23,14 @@ from mrm.data import shards
 from mrm.data.config import OnError
 from mrm.data.headers import StoredImage
 from mrm.data.label_values import ALLOWED, UNCERTAIN, LabelKind, is_label
-from mrm.data.mapped_rows import TEXTS, MappedRows
+from mrm.data.mapped_rows import TEXTS, MappedRows, Relabelling
 from mrm.data.patients import Patients, patients_of
 from mrm.data.placed_images import PlacedImage, image_in
 from mrm.data.record import RESERVED, Record
 from mrm.data.record_facts import Facts, fingerprints_of
 from mrm.data.shard_rows import read_all
 from mrm.data.table_records import (
+    LIST_ADVICE,
     Row,
     check_columns,
     numeric_columns,
@@ -99,14 +100,29 @@ class Records(Sequence[Record]):
         self, labels_NC: np.ndarray, classes: Sequence[str] | None = None, kind: LabelKind | None = None
     ) -> Records:
         """The records with other labels (N, C), by default of the same classes and kind."""
+        names = self.classes if classes is None else tuple(classes)
+        if isinstance(self.rows, MappedRows):
+            return replace(self, rows=self.rows.with_labels(labels_NC, names), classes=names, kind=kind or self.kind)
         rows = [replace(r, labels=tuple(own)) for r, own in zip(self.rows, labels_NC.tolist(), strict=True)]
-        return replace(
-            self, rows=rows, classes=self.classes if classes is None else tuple(classes), kind=kind or self.kind
-        )
+        return replace(self, rows=rows, classes=names, kind=kind or self.kind)
+
+    def relabelled(
+        self, change: Relabelling, classes: Sequence[str] | None = None, kind: LabelKind | None = None
+    ) -> Records:
+        """The records with labels that `change` computes from theirs, by default of the same classes and kind.
+
+        `change` gets the labels (N, C) of all records, or, of mapped ones, those of the record in hand (1, C).
+        """
+        names = self.classes if classes is None else tuple(classes)
+        if isinstance(self.rows, MappedRows):
+            return replace(self, rows=self.rows.relabelled(change, names), classes=names, kind=kind or self.kind)
+        return self.with_labels(change(self.labels_NC), names, kind)
 
     @property
     def labels_NC(self) -> np.ndarray:
         """(N, C) float64: 1, 0, NaN = not stated, -1 = uncertain."""
+        if isinstance(self.rows, MappedRows):
+            return self.rows.labels()
         return np.array([r.labels for r in self.rows], dtype=np.float64).reshape(len(self), len(self.classes))
 
     @cached_property
@@ -144,11 +160,11 @@ class Records(Sequence[Record]):
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that depend on every name, report, patient, study, view, label and class."""
-        return self._facts.fingerprint if self._facts else self._fingerprints[0]
+        return self._facts.fingerprint if self._facts and self._facts.fingerprint else self._fingerprints[0]
 
     def fingerprint_unordered(self) -> str:
         """Thirty-two hex digits that depend on the same, but not on the order of the records."""
-        return self._facts.unordered if self._facts else self._fingerprints[1]
+        return self._facts.unordered if self._facts and self._facts.unordered else self._fingerprints[1]
 
     @property
     def _facts(self) -> Facts | None:
@@ -253,14 +269,14 @@ def resolve_uncertain(records: Records, policy: str | Mapping[str, str]) -> Reco
         )
     if unknown := set(chosen.values()) - set(values):
         raise RecordError(f"uncertain labels: unknown policy {sorted(unknown)}; choose from {', '.join(values)}")
-    replacements = [values[chosen.get(c, "ignore")] for c in records.classes]
-    rows = []
-    for record in records.rows:
-        if UNCERTAIN in record.labels:
-            pairs = zip(record.labels, replacements, strict=True)
-            record = replace(record, labels=tuple([new if label == UNCERTAIN else label for label, new in pairs]))
-        rows.append(record)
-    return replace(records, rows=rows)
+    replacements_C = np.array([values[chosen.get(c, "ignore")] for c in records.classes])
+    if not (records.labels_NC == UNCERTAIN).any():
+        return records
+    return records.relabelled(partial(_resolved, replacements_C))
+
+
+def _resolved(replacements_C: np.ndarray, labels_NC: np.ndarray) -> np.ndarray:
+    return np.where(labels_NC == UNCERTAIN, replacements_C, labels_NC)
 
 
 def read_list(
@@ -275,6 +291,17 @@ def read_list(
     Without `classes` the labels are called `label0`, `label1`, ... Raises RecordError for a line with a
     different number of labels than most lines have, or with a label other than 0 and 1.
     """
+    records, problems = listed_records(path, classes, images, must_exist)
+    report_bad_lines(path, problems, on_error, LIST_ADVICE)
+    if not records:
+        raise RecordError(f"{path}: has no records")
+    return records
+
+
+def listed_records(
+    path: Path, classes: Sequence[str] | None = None, images: Path | None = None, must_exist: bool = True
+) -> tuple[Records, list[str]]:
+    """The records of a label list, as `read_list` reads it, and what is wrong with the lines that hold none."""
     lines = [(n, line.split()) for n, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
     if not lines:
         raise RecordError(f"{path}: empty label list")
@@ -295,12 +322,9 @@ def read_list(
             problems.append(f"line {number}: {name} has label {stray[0]!r}; a label list can hold only 0 and 1")
         else:
             valid.append((name, tuple(float(v) for v in labels)))
-    report_bad_lines(path, problems, on_error, advice="correct the list, or leave these lines out with --on-error skip")
-    if not valid:
-        raise RecordError(f"{path}: has no records")
     files = find_images([name for name, _ in valid], path, images, must_exist)
     rows = [Record(file, labels=labels, name=name) for (name, labels), file in zip(valid, files, strict=True)]
-    return Records(rows, names, str(path))
+    return Records(rows, names, str(path)), problems
 
 
 def find_images(
@@ -343,17 +367,29 @@ def _from_shards(
 ) -> Records:
     """Records whose images lie in shards: those of the file that was packed, without the images that failed."""
     folder, part = read_all(place)
-    header, packed = list(part.columns), folder.index
+    header, names = header_and_classes(place, folder.index, classes, list_classes)
+    at = object_store.address(place) or place
+    return from_table(at, header, part.rows(), names, None, on_error, part.images, kind)
+
+
+def header_and_classes(
+    place: Path | str, packed: shards.Index, classes: Sequence[str] | None, list_classes: Sequence[str] = ()
+) -> tuple[list[str], Sequence[str] | None]:
+    """The columns of a shard folder, and those of them that are classes; None where the numeric ones are.
+
+    Labels of a list that was packed are always read, under the names that are asked for. Raises RecordError for another number
+    of names.
+    """
+    header = list(packed.columns)
     if packed.classes and not classes:
         unnamed = bool(list_classes) and not packed.named
-        classes = list_classes if unnamed else packed.classes  # of a label list, whose labels are always read
+        classes = list_classes if unnamed else packed.classes
     if packed.classes and classes != packed.classes and classes and not packed.named:
         if len(classes) != len(packed.classes):
             raise RecordError(f"{place}: packed from a list of {len(packed.classes)} labels, expected {len(classes)}")
         names = dict(zip(packed.classes, classes, strict=True))
         header = [names.get(column, column) for column in header]
-    at = object_store.address(place) or place
-    return from_table(at, header, part.rows(), classes, None, on_error, part.images, kind)
+    return header, classes
 
 
 def from_table(

@@ -248,7 +248,6 @@ class LabelData:
     ) -> None:
         self.records, self.view, self.crop = records, view, crop
         self.seed, self.on_error, self.augment = seed, on_error, augment
-        self.labels_NC = records.labels_NC.astype(np.float32)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -267,7 +266,7 @@ class LabelData:
             image = self.view.image(record.image)
         return {
             "image": image,
-            "labels": self.labels_NC[index],
+            "labels": np.array(record.labels, np.float32),
             "key": rng.integers(2**31),
             "index": index,
         }

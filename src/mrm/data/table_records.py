@@ -16,6 +16,8 @@ from mrm.system.errors import RecordError
 from mrm.system.tables import stated
 
 Row = tuple[int, list[str]]  # the number of a line, and its fields
+TABLE_ADVICE = "correct them, or leave them out with --on-error skip"
+LIST_ADVICE = "correct the list, or leave these lines out with --on-error skip"
 SITE = "site"  # the column that says where a record is from, which `mrm merge` writes
 ATTRIBUTES = (
     "sex",
@@ -118,7 +120,7 @@ def report_bad_lines(
     path: Path | str,
     problems: Sequence[str],
     on_error: OnError,
-    advice: str = "correct them, or leave them out with --on-error skip",
+    advice: str = TABLE_ADVICE,
 ) -> None:
     """Raise RecordError for bad lines, or warn that they are left out."""
     if not problems:

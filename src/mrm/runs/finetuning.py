@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from mrm.audit.fingerprints import fingerprint
 from mrm.data.eval_view import EvalView
 from mrm.data.label_values import UNCERTAIN, LabelKind
+from mrm.data.record_sources import Labels
 from mrm.data.records import Records, resolve_uncertain
 from mrm.data.samples import LabelData
 from mrm.data.sampling import epoch_length, order_of
@@ -31,6 +32,7 @@ from mrm.recipes import FinetuneConfig
 from mrm.runs.learning_rates import with_best_rate
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import (
+    CONFIG,
     learning_alike,
     model_writer,
     note_seen,
@@ -38,8 +40,10 @@ from mrm.runs.run_folder import (
     open_run,
     origin,
     print_best,
+    require_same_data,
     warn_of,
 )
+from mrm.runs.run_records import mapped_set, removed_if_refused
 from mrm.runs.same_records import require_same_records
 from mrm.runs.teaching import taught, teachers_of
 from mrm.runs.time_budget import keep_plan, within_budget
@@ -54,12 +58,27 @@ from mrm.training.tasks import ClassifyTask
 from mrm.training.trainer import Trainer, processes
 from mrm.training.tuning import choose_trained
 
+DATA = (
+    "train",
+    "val",
+    "classes",
+    "list_classes",
+    "soft_labels",
+    "target",
+    "on_error",
+)  # which records a run reads, and how
 FLOOR_RECORDS = 5_000  # of a training set are enough to compare with logistic regressions, and read in a minute
 
 
 @alone_in("config.out")
 def finetune(config: FinetuneConfig) -> Path:
     """Learn findings from labels, from a pre-trained encoder. Returns the run's folder; `best` is in it."""
+    require_same_data(config, DATA)
+    with removed_if_refused(Path(config.out), CONFIG):
+        return _finetune(config)
+
+
+def _finetune(config: FinetuneConfig) -> Path:
     stated = train, val = label_records(config)
     policy = uncertain_policy(config, train)
     target = TARGETS[config.target].of_training(resolve_uncertain(train, policy))
@@ -68,7 +87,7 @@ def finetune(config: FinetuneConfig) -> Path:
     order = order_of(train, config.site_weights)
     teachers = teachers_of(config, target)
     sets = train, epoch_length(order, train), len(val)
-    config, plan = within_budget(learning_alike(config), start_of(config), *sets, Path(config.out) / "config.yaml")
+    config, plan = within_budget(learning_alike(config), start_of(config), *sets, Path(config.out) / CONFIG)
     model = classifier(config, target, policy)
     print(choose_trained(model, config.tune, config.lora, config.seed))
     config = open_run(config)  # from here on it writes
@@ -151,16 +170,9 @@ def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
     """Training and validation records with the same classes."""
     kind = TARGETS[config.target].kind
     soft: LabelKind = "shares" if config.soft_labels else kind
-    train = Records.load(
-        config.train,
-        config.classes or None,
-        config.images,
-        config.on_error,
-        list_classes=config.list_classes,
-        kind=soft,
-    )
-    val = Records.load(config.val, train.classes, config.images, config.on_error, kind=kind)
-    return train, val
+    stated = Labels(tuple(config.classes) or None, soft, tuple(config.list_classes))
+    train = mapped_set(config, config.train, "training", stated)
+    return train, mapped_set(config, config.val, "validation", Labels(train.classes, kind))
 
 
 def uncertain_policy(config: FinetuneConfig, records: Records) -> dict[str, str]:

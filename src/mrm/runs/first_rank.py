@@ -33,7 +33,7 @@ def first_rank_first(run: Path) -> Iterator[None]:
     if ranks.num_processes == 1:
         yield
         return
-    done = Path(run) / f".prepared-{broadcast_object_list([secrets.token_hex(4)])[0]}"
+    done = Path(run) / f"{lock.LOCK}.prepared-{broadcast_object_list([secrets.token_hex(4)])[0]}"
     if ranks.is_main_process:
         yield
         write_whole(done, b"")

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from mrm.data import images
 from mrm.data.loader import loader
-from mrm.data.record_cache import mapped_records
 from mrm.data.records import Record, Records
 from mrm.data.report_tokens import ReportTokens, mapped_tokens
 from mrm.data.reports import Tokenizer
@@ -31,13 +30,12 @@ from mrm.runs import word_weighing
 from mrm.runs.first_rank import first_rank_first
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import model_writer, note_seen, open_run, origin
+from mrm.runs.run_records import FOLDER, mapped_set
 from mrm.runs.same_records import require_same_records
 from mrm.runs.tokenizing import ReportTexts, advice
 from mrm.system.files import write_whole
 from mrm.training.tasks import PretrainTask
 from mrm.training.trainer import Trainer, processes
-
-FOLDER = "records"  # of a run: its records and their tokens, in the form in which they are mapped
 
 
 @alone_in("config.out")
@@ -70,13 +68,6 @@ def report_records(config: PretrainConfig) -> tuple[Records, Records | None]:
     train = mapped_set(config, config.records, "training")
     val = mapped_set(config, config.val, "validation") if config.val else None
     return train, val
-
-
-def mapped_set(config: PretrainConfig, table: Path, name: str) -> Records:
-    """The records of a table, mapped from the folder of the run that keeps them, `records/NAME`."""
-    folder, prepares = Path(config.out) / FOLDER / name, processes().is_main_process
-    with first_rank_first(config.out):
-        return mapped_records(table, folder, config.images, config.on_error, prepares)
 
 
 def mapped_data(config: PretrainConfig, records: Records, model: MRM, tokenizer: Tokenizer, name: str) -> PretrainData:

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,10 +32,11 @@ from mrm.models.init_paths import init_path
 from mrm.recipes import FinetuneConfig, SegmentConfig
 from mrm.runs.encoder_facts import init_trained_on
 from mrm.runs.first_rank import first_rank_first
+from mrm.runs.run_records import FOLDER
 from mrm.system import hardware
 from mrm.system.errors import RunError
 from mrm.system.files import write_by, write_whole
-from mrm.system.output_folder import Settings, open_folder
+from mrm.system.output_folder import Settings, open_folder, require_own
 from mrm.system.progress import Progress
 from mrm.system.text_table import text_table
 from mrm.training.checkpoints import Checkpoints
@@ -53,6 +54,7 @@ FREE = (
     "images",
     "floors",
 )  # settings that may change when a run is resumed
+CONFIG = "config.yaml"  # of a run: its settings
 LENGTH = (
     *("max_steps", "training.steps", "training.epochs", "training.warmup_steps", "training.warmup_epochs"),
     *("training.validate_every", "training.save_every", "patience", "patience_gain"),
@@ -62,6 +64,21 @@ ADVICE = (
     "choose another --out, or repeat the command with the settings of this folder. To prolong the run, repeat it with more "
     "steps or epochs and --extend"
 )
+
+
+def require_same_data(config: Any, data: Collection[str]) -> None:
+    """Raises OutputError for an output folder that holds something else, or a run whose settings named in `data` are others.
+
+    So that nothing is converted for a run that `open_run` will not open.
+    """
+    out, settled = Path(config.out), replace(config, extend=False)
+
+    def changes(earlier: str) -> list[str]:
+        before = recipes.from_yaml(type(config), earlier, str(out / CONFIG))
+        return [line for line in recipes.differences(before, settled) if line.split(":")[0] in data]
+
+    if processes().is_main_process:  # by now the others may find what it has begun
+        require_own(out, _settings(settled, changes))
 
 
 def open_run(config: Any) -> Any:
@@ -76,7 +93,7 @@ def open_run(config: Any) -> Any:
     may_change = {*FREE, "out", *(LENGTH if config.extend else ())}
 
     def changes(earlier: str) -> list[str]:
-        before = recipes.from_yaml(type(config), earlier, str(out / "config.yaml"))
+        before = recipes.from_yaml(type(config), earlier, str(out / CONFIG))
         return [line for line in recipes.differences(before, settled) if line.split(":")[0] not in may_change]
 
     with processes().main_process_first():  # rank 0 makes the folder, the other ranks then find it
@@ -84,10 +101,14 @@ def open_run(config: Any) -> Any:
             Checkpoints(out, config.training.keep).relink_last()
         if config.extend and not (out / "last").exists():
             raise RunError(f"{out}: holds no run with a checkpoint, so there is nothing to prolong; leave out --extend")
-        open_folder(out, Settings("run", "config.yaml", recipes.to_yaml(settled), changes, advice=ADVICE))
+        open_folder(out, _settings(settled, changes))
         if config.extend and processes().is_main_process:
             _settle(out, settled)
     return config
+
+
+def _settings(config: Any, changes: Callable[[str], Sequence[str]]) -> Settings:
+    return Settings("run", CONFIG, recipes.to_yaml(config), changes, advice=ADVICE, beside=(FOLDER,))
 
 
 def _with_precision(config: Any) -> Any:
@@ -104,7 +125,7 @@ def _settle(out: Path, config: Any) -> None:
 
     Raises RunError if the run would not be longer.
     """
-    file, text = out / "config.yaml", recipes.to_yaml(config)
+    file, text = out / CONFIG, recipes.to_yaml(config)
     earlier = file.read_text(encoding="utf-8")
     if earlier != text:
         step = (out / "last").resolve().name  # step-00000006

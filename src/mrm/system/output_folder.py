@@ -32,6 +32,7 @@ class Settings:
     changes: Callable[[str], Sequence[str]]  # how the text of an earlier record differs: ["seed: 0, now 1"]
     update: bool = False  # whether the record of a folder that is resumed is written anew
     advice: str = "choose another --out, or repeat the command with the settings of this folder"
+    beside: Collection[str] = ()  # files that may be in the folder before the record is
 
 
 def json_settings(
@@ -62,19 +63,30 @@ def open_folder(out: Path, settings: Settings) -> bool:
 
     Raises OutputError if the folder holds the results of other settings or anything else, or cannot be written to.
     """
-    file = out / settings.record
-    resumes = file.is_file()
-    if resumes:
-        _refuse_changes(out, settings, file)
-    elif out.is_dir() and any(not path.name.startswith(LOCK) for path in out.iterdir()):
-        raise OutputError(
-            f"{out}: is not empty and holds no {settings.what} (no {settings.record}); choose another --out"
-        )
+    resumes = require_own(out, settings)
     make_folder(out)
     with writing(out):
         if settings.update or not resumes:
-            write_whole(file, settings.text.encode())
+            write_whole(out / settings.record, settings.text.encode())
     return resumes
+
+
+def require_own(out: Path, settings: Settings) -> bool:
+    """Whether the output folder holds what this command began there; False for one that is new or empty.
+
+    Raises OutputError if it holds the results of other settings or anything else.
+    """
+    file = out / settings.record
+    if file.is_file():
+        _refuse_changes(out, settings, file)
+        return True
+    if out.is_dir() and any(
+        not path.name.startswith(LOCK) and path.name not in settings.beside for path in out.iterdir()
+    ):
+        raise OutputError(
+            f"{out}: is not empty and holds no {settings.what} (no {settings.record}); choose another --out"
+        )
+    return False
 
 
 def _refuse_changes(out: Path, settings: Settings, file: Path) -> None:

@@ -54,7 +54,7 @@ class Multiclass(OneAnswer):
         if (wrong_N := stated_N & (sums_N < 1 - SUM)).any():
             advice = "give one of them 1, or leave all of them empty"
             raise bad_record(records, wrong_N, f"has labels, but none of the classes {names}", advice)
-        return records.with_labels(np.where(stated_N[:, None], np.nan_to_num(labels_NC), np.nan))
+        return records.relabelled(_zero_beside_stated)
 
     def of_study(self, labels_NC: np.ndarray) -> np.ndarray:
         """Raises RecordError for images of different classes."""
@@ -108,3 +108,8 @@ class Multiclass(OneAnswer):
         """The true class and the likeliest one."""
         stated_N = ~np.isnan(labels_NC).any(axis=1)
         return np.where(stated_N, np.nan_to_num(labels_NC).argmax(axis=1), -1), values_NC.argmax(axis=1)
+
+
+def _zero_beside_stated(labels_NC: np.ndarray) -> np.ndarray:
+    stated_N1 = ~np.isnan(labels_NC).all(axis=1, keepdims=True)
+    return np.where(stated_N1, np.nan_to_num(labels_NC), np.nan)

@@ -8,6 +8,7 @@ calibration and sets are those of any finding. Their probabilities are made to f
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,11 @@ class Ordinal(OneAnswer):
                 f"has the level {value:g} of {self.column}",
                 f"the levels are 0 to {top}, in whole numbers",
             )
-        steps_NC = np.where(np.isnan(level_N)[:, None], np.nan, level_N[:, None] >= np.arange(1, top + 1))
-        return records.with_labels(steps_NC, self.classes, "findings")
+        return records.relabelled(partial(_steps, top), self.classes, "findings")
 
     def as_stated(self, records: Records) -> Records:
         """The column of levels again."""
-        level_N1 = records.labels_NC.sum(axis=1, keepdims=True)  # NaN where the steps are not stated
-        return records.with_labels(level_N1, self.columns, self.kind)
+        return records.relabelled(_level, self.columns, self.kind)
 
     def values(self, logits_BC: np.ndarray) -> np.ndarray:
         """Probabilities of each step, none above that of the step before."""
@@ -110,3 +109,12 @@ class Ordinal(OneAnswer):
         """The true level and the predicted one."""
         stated_N = ~np.isnan(labels_NC).any(axis=1)
         return np.where(stated_N, np.nansum(labels_NC, axis=1), -1), (values_NC >= 0.5).sum(axis=1)
+
+
+def _steps(top: int, level_N1: np.ndarray) -> np.ndarray:
+    """Whether each step up to the level `top` is reached (N, top), NaN where the level is not stated."""
+    return np.where(np.isnan(level_N1), np.nan, level_N1 >= np.arange(1, top + 1))
+
+
+def _level(steps_NC: np.ndarray) -> np.ndarray:
+    return steps_NC.sum(axis=1, keepdims=True)  # NaN where the steps are not stated
