@@ -35,6 +35,31 @@ def test_one_fold_and_one_repeat_have_the_auroc_and_twice_the_variance_of_delong
     assert "one repeat: the interval is wider" in report.note
 
 
+def test_a_paired_difference_of_one_fold_and_one_repeat_has_twice_the_variance_of_delong():
+    rng = np.random.default_rng(3)
+    labels, scores = (rng.random(80) < 0.4).astype(float), rng.normal(size=(80, 2))
+    scores += labels[:, None] * [1.0, 0.5]
+    one, other = (scores[None, :, [m]] for m in range(2))
+    report = cross_validated_auroc(labels[:, None], one, np.zeros((1, 80), int), ["x"], against=other)["x"]
+    areas, covariance = comparison.delong(labels, scores)
+    half = 1.959964 * math.sqrt(2 * (covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]))
+    gap = areas[0] - areas[1]
+    assert (report.value, report.low, report.high) == pytest.approx((gap, gap - half, gap + half), abs=1e-6)
+
+
+def test_the_note_says_of_what_an_interval_is():
+    labels = np.tile([1.0, 0.0, 0.0], 8)[:, None]
+    scores = np.random.default_rng(4).normal(size=(2, 24, 1))
+    folds, patients = np.arange(48).reshape(2, 24) % 4, [f"p{i // 2}" for i in range(24)]
+    twice = cross_validated_auroc(labels, scores, folds, ["x"], patients)
+    assert twice["x"].note.startswith("cross-validated by 12 patients, 4 folds, 2 repeats; rough: only 8 positive")
+    assert twice["mean"].note == "cross-validated by 12 patients, 4 folds, 2 repeats"
+    once = cross_validated_auroc(labels, scores[:1], folds[:1], ["x"])["mean"]
+    assert once.note == (
+        "cross-validated of 24 records, 4 folds, 1 repeat; one repeat: the interval is wider than it need be"
+    )
+
+
 def test_variance_is_that_within_a_repeat_and_more_where_repeats_disagree():
     same = np.tile([0.1, -0.1, 0.2, -0.2], (3, 1))
     assert variance(same, 1.9) == pytest.approx(0.1)  # repeats that agree divide nothing

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from mrm.statistics import intervals
+from mrm.statistics.dice import PixelCounts
 from mrm.statistics.intervals import Bootstrap, Estimate, mean, proportion
 
 NAN = math.nan
@@ -165,21 +166,55 @@ def test_draws_and_level_have_their_range(draws, level, right):
         Bootstrap.from_groups(None, 3, draws, level=level)
 
 
-@pytest.mark.parametrize(
-    "module", ["agreement", "calibration", "comparison", "cross_validation", "dice", "intervals", "ranking", "seeds", "subgroups"]
-)  # fmt: skip
-def test_every_interval_is_of_2000_draws_at_95_percent_unless_another_is_asked_for(module):
-    module = importlib.import_module(f"mrm.statistics.{module}")
-    functions = [f for _, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__]
-    stated = {
-        (name, f.__name__, parameter.default)
-        for f in [*functions, Bootstrap.from_groups]
-        for name, parameter in inspect.signature(f).parameters.items()
-        if name in ("draws", "seed", "level") and parameter.default is not parameter.empty
-    }
-    usual = {"draws": 2000, "seed": 0, "level": 0.95}
-    flips = ("draws", "sign_flip_test", 10_000)  # of signs, for a p value
-    assert {one for one in stated if one != flips and one[2] != usual[one[0]]} == set()
+LABELS, SCORES, CLASSES = np.array([0.0, 1, 0, 1, 1, 0]), np.array([0.1, 0.4, 0.5, 0.9, 0.3, 0.2]), ["a"]
+TABLE = LABELS[:, None], SCORES[:, None], CLASSES
+CALLS = {  # every function of the room that has an interval, and what it takes
+    "agreement": {"agreement": (LABELS[:, None], LABELS[::-1, None], CLASSES)},
+    "calibration": {"calibration_report": TABLE, "operating_point": (LABELS, SCORES, 0.3)},
+    "comparison": {
+        "bootstrap_test": (LABELS, SCORES, SCORES**2),
+        "compare": (LABELS[:, None], SCORES[:, None], -SCORES[:, None], CLASSES),
+        "delong_interval": (LABELS, SCORES),
+        "delong_test": (LABELS, SCORES, -SCORES),
+        "sign_flip_test": (SCORES, LABELS),
+    },
+    "cross_validation": {
+        "cross_validated_auroc": (LABELS[:, None], SCORES[None, :, None], np.zeros((1, 6), int), CLASSES)
+    },
+    "dice": {"overlap_report": (PixelCounts([1, 2], [2, 3], [3, 4], [9, 9]),)},
+    "intervals": {"proportion": (LABELS, 3)},
+    "numbers_and_levels": {
+        "agreement": (np.array([0, 1, 2]), np.array([0, 2, 2]), 3, True),
+        "number_report": TABLE,
+    },
+    "ranking": {"classification_report": TABLE, "interval": (LABELS, SCORES)},
+    "seeds": {
+        "auroc_over_seeds": (LABELS[:, None], SCORES[None, :, None], CLASSES),
+        "difference_over_seeds": (LABELS[:, None], SCORES[None, :, None], LABELS[None, :, None], CLASSES),
+    },
+    "subgroups": {"subgroups": ("sex", ["F"] * 6, *TABLE)},
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_interval_is_of_2000_draws_at_95_percent_unless_another_is_asked_for(name):
+    module = importlib.import_module(f"mrm.statistics.{name}")
+    usual, seen = {"draws": 2000, "seed": 0, "level": 0.95}, set()
+    for of, function in inspect.getmembers(module, inspect.isfunction):
+        parameters = inspect.signature(function).parameters.values()
+        stated = {p.name: p.default for p in parameters if p.name in usual and p.default is not p.empty}
+        if function.__module__ == module.__name__ and stated:
+            expected = {**usual, "draws": 10_000} if of == "sign_flip_test" else usual  # flips of signs, for a p value
+            assert stated == {each: expected[each] for each in stated}
+            arguments = CALLS[name][of]
+            assert repr(function(*arguments)) == repr(function(*arguments, **stated))
+            seen.add(of)
+    assert seen == CALLS[name].keys()
+
+
+def test_a_bootstrap_is_of_2000_draws_at_95_percent_unless_another_is_asked_for():
+    bootstrap = Bootstrap.from_groups(None, 3)
+    assert (bootstrap.draws, bootstrap.seed, bootstrap.level) == (2000, 0, 0.95)
 
 
 def test_a_mean_has_the_interval_of_the_means_of_its_draws_and_that_of_nothing_is_undefined():

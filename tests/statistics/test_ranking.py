@@ -181,6 +181,9 @@ def test_what_has_no_value_says_why():
     assert str(interval(np.zeros(44), np.arange(44))) == "undefined (only negatives, n=44)"
     assert str(interval([1, 1], [0.1, 0.2])) == "undefined (only positives, n=2)"
     assert str(interval([], [])) == "undefined (no stated label, n=0)"
+    found = interval([1, 0, NAN], [1, 2, 3], lambda labels, scores: NAN)
+    assert (str(found), found.positives) == ("undefined (the metric is undefined, n=2)", 1)
+    assert str(interval([NAN], [3], lambda labels, scores: 1.0)) == "undefined (no stated label, n=0)"
 
 
 def test_seed_and_level_are_obeyed():
