@@ -116,6 +116,7 @@ def test_up_to_three_folders_tell_files_apart():
     a = listed("p1/study/view/image1.png", "p2/study/view/image1.png")
     assert by_name(a, listed("x/p3/study/view/image1.png")) == {}
     assert by_name(a, listed("x/p2/study/view/image1.png")) == {"file": 1}
+    assert by_name(a, a) == {"file": 2}  # counted as what they are told apart by
 
 
 # ---- published names ---------------------------------------------------------------------------------------
@@ -322,6 +323,7 @@ def test_the_table_by_hand():
     assert [" ".join(line.split()) for line in table.splitlines()] == [
         " ".join(line.split()) for line in TABLE.splitlines()
     ]
+    assert AuditReport(()).table().endswith("\n\nclean: nothing that was compared overlaps")
     rows = table.splitlines()[4:6]
     assert [row.index("test.csv") for row in rows[1:]] == [rows[0].index("second")]  # columns begin below their heads
     assert rows[0].index("count") == rows[1].index("1 ")
