@@ -218,8 +218,10 @@ def test_wrong_places_of_images_are_refused_before_any_is_left_out(copy, column,
 
 
 def test_places_that_are_right_are_taken(copy):
+    before = [record.image.read_bytes() for record in Records.load(copy)]
     with_places(copy, shards.OFFSET, lambda offsets: offsets)
-    assert len(Records.load(copy)) == 48
+    assert [record.image.read_bytes() for record in Records.load(copy)] == before
+    assert len(before) == 48
 
 
 def test_a_folder_that_is_gone_while_it_is_read_is_out_of_reach(copy, tmp_path):

@@ -123,6 +123,12 @@ def test_a_full_disk_leaves_the_old_model_and_nothing_else(tmp_path, monkeypatch
     assert torch.equal(answers(mrm.load(folder)), answers(small_mrm(1)))
 
 
+def test_a_place_where_no_folder_can_be_is_named(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(CheckpointError, match=r"file/model: cannot be written .*Not a directory"):
+        model_folder.save(tmp_path / "file" / "model", small_mrm(1))
+
+
 def test_a_run_is_loaded_by_its_best_checkpoint_else_its_last(tmp_path):
     run = tmp_path / "run"
     for step, link in enumerate(("last", "best"), 1):

@@ -164,6 +164,25 @@ def test_a_fresh_model_knows_nothing(start, variance):
     assert 0.9 < losses["image"].item() < 2.5
 
 
+def test_losses_are_the_papers_unless_others_are_asked_for():
+    """The mean over masked words, and over patches each less its mean and over its deviation."""
+    model, (image, *rest) = small_model(), small_batch()
+    losses = mrm.pretrain_losses(model, image, *rest)
+    hidden = complement(rest[-1], 16)
+    with torch.no_grad():
+        output = model(
+            model.shrink(image), rest[-1], hidden, rest[0], rest[2], (rest[0] != rest[1]).flatten().nonzero()[:, 0]
+        )
+        target = take(patchify(image, 32), hidden)
+    deviation, mean = torch.std_mean(target, dim=-1, keepdim=True)
+    expected = (output.pixels_BMP - (target - mean) / deviation).square().mean()
+    assert losses["image"].item() == pytest.approx(expected.item(), rel=1e-4)
+    words = rest[1][rest[0] != rest[1]]
+    assert losses["report"].item() == pytest.approx(
+        torch.nn.functional.cross_entropy(output.logits_WV, words).item(), rel=1e-5
+    )
+
+
 def test_checkpointing_changes_memory_not_gradients():
     gradients = []
     for checkpointing in (False, True):
@@ -211,6 +230,12 @@ def test_any_timm_vit_can_be_the_encoder(encoder):
     assert 0.8 < losses["image"].item() < 2.5  # targets have variance 1, and an untrained restoration adds its own
     for block in model.encoder.blocks:
         assert 0 < block.attn.qkv.weight.grad.norm().item() < math.inf
+    small = model.shrink(crop)
+    with torch.no_grad():
+        expected = model.encoder.forward_features(small)
+        torch.testing.assert_close(model.encode(small), expected)
+        every = torch.arange(16).expand(3, 16)
+        torch.testing.assert_close(model.encode(small, every), expected)
 
 
 def test_patches_go_back_where_they_came_from():

@@ -65,11 +65,12 @@ def test_without_a_checkpoint_there_is_none_and_no_link(tmp_path):
 
 def test_a_write_that_fails_keeps_the_last_and_leaves_nothing(tmp_path):
     checkpoints = written(tmp_path, 2, 10)
-    for error in (OSError("disk full"), RuntimeError("unexpected pos")):
+    for error, begun in ((OSError("disk full"), False), (OSError("disk full"), True), (RuntimeError("bad pos"), True)):
 
-        def fail(folder: Path, error: Exception = error) -> None:
-            folder.mkdir()
-            (folder / "half").write_text("half")
+        def fail(folder: Path, error: Exception = error, begun: bool = begun) -> None:
+            if begun:
+                folder.mkdir()
+                (folder / "half").write_text("half")
             raise error
 
         with pytest.raises(

@@ -1,7 +1,7 @@
 """Contrast of images and reports: the loss by hand, the same for every division of a step, and runs with it."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +14,16 @@ from mrm.data.reports import CLS, MASK, NO_WORD, PAD
 from mrm.inference.text_search import text_vectors
 from mrm.models.mrm import normalise
 from mrm.system.errors import ConfigError
-from mrm.training.contrast import TEMPERATURE, Pairs, contrast_loss, has_words, text_hashes, whole_reports, whole_step
+from mrm.training.contrast import (
+    TEMPERATURE,
+    Pairs,
+    Step,
+    contrast_loss,
+    has_words,
+    text_hashes,
+    whole_reports,
+    whole_step,
+)
 from mrm.training.tasks import PretrainTask
 from tests.support.bright_and_dark import TEXTS, bright_or_dark, fresh_model, train
 from tests.support.configs import MICRO, pretrain_config
@@ -78,6 +87,30 @@ def test_no_division_of_a_step_changes_the_loss_or_its_gradient(ranks, micro):
     gradients = torch.autograd.grad(sum(t.sum for t in terms), vectors)
     for ours, theirs in zip(gradients, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@dataclass
+class Batch:
+    """One pair of a micro-batch, and what it is given of the step."""
+
+    number: int
+    step_pairs: Step | None = None
+
+
+@pytest.mark.parametrize(("micro", "ranks"), [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
+def test_micro_batches_of_a_divided_step_get_the_pairs_of_all_of_it(micro, ranks):
+    task = PretrainTask(fresh_model(contrast_width=16), contrast_weight=1.0)
+    state = SimpleNamespace(num_processes=ranks, process_index=ranks - 1, gather=lambda own: torch.cat([own + 9, own]))
+    batches = [Batch(number) for number in range(micro)]
+    given = task.begin_step(batches, lambda b, pairs_alone: pairs([[1.0]], [[1.0]], [b.number]), state)
+    assert [batch.number for batch in given] == list(range(micro))
+    if micro * ranks == 1:
+        assert given[0].step_pairs is None
+        return
+    texts = [*range(9, 9 + micro), *range(micro)] if ranks == 2 else list(range(micro))
+    for batch in given:
+        assert batch.step_pairs.pairs.text_N.tolist() == texts
+        assert batch.step_pairs.rows_B.tolist() == [(ranks - 1) * micro + batch.number]
 
 
 def test_contrast_alone_learns_which_text_an_image_goes_with():

@@ -258,7 +258,10 @@ def test_a_batch_that_does_not_divide_is_an_error(phantoms, tmp_path):
 
 
 def test_batch_size_one_works(phantoms, tmp_path):
-    assert len(trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "run", global_batch=1, steps=3)))) == 3
+    rows = trace(runs.pretrain(pretrain_config(phantoms, tmp_path / "run", global_batch=1, steps=3)))
+    assert [float(row["epoch"]) for row in rows] == pytest.approx([1 / 48, 2 / 48, 3 / 48], abs=1e-4)
+    assert all(0.9 < float(row["image"]) < 2.5 for row in rows)  # a fresh model knows nothing
+    assert all(float(row["report"]) == pytest.approx(math.log(300), rel=0.1) for row in rows if float(row["report"]))
 
 
 def test_bf16_follows_fp32(whole, phantoms, tmp_path, monkeypatch):

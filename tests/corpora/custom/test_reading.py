@@ -150,7 +150,9 @@ def test_boxes_beside_the_records_are_no_second_table(source, tmp_path):
     (source / "boxes.csv").write_text("image_path,class,x,y,width,height,reader,text\nnothing 1,mass,1,1,2,2,,\n")
     corpus = prepare("custom", source, tmp_path / "out")
     (source / "boxes.csv").unlink()
-    assert len(corpus.records) == len(prepare("custom", source, tmp_path / "without").records) > 0
+    without = prepare("custom", source, tmp_path / "without").records
+    assert [(r.name, r.patient, r.report) for r in corpus.records] == [(r.name, r.patient, r.report) for r in without]
+    assert len(without) == 40
 
 
 def test_a_table_of_another_kind_is_named(source, tmp_path):
