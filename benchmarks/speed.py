@@ -485,7 +485,7 @@ def trainer_for(
         log_every=4, save_every=10**9, validate_every=10**9, workers=workers, trackers=(),
     )  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
-    return WatchedTrainer(PretrainTask(model), data, training, run, write_model=lambda *_: None)
+    return WatchedTrainer(PretrainTask(model), data, training, run, write_model=lambda *_: None, seed=0)
 
 
 @contextmanager

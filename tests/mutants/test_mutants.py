@@ -152,6 +152,8 @@ def test_the_tests_of_a_line_are_those_that_ran_it_nearest_first(tmp_path):
         [near],
         1,
     )
+    quick = LineTests(files, {near: 2.0, far: 1.0, failed: 0.4}, tmp_path, longest=1.5)
+    assert quick.of("src/mrm/audit/sets.py", 9) == ([failed, far], 1, 1.4)
 
 
 def test_the_parts_of_the_tests_are_their_folders_and_the_files_beside_them():

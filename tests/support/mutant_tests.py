@@ -67,10 +67,9 @@ class LineTests:
         ordered = sorted(names, key=lambda name: (distance[name], self._seconds[name], name))
         chosen, total = [], 0.0
         for name in ordered:
-            if chosen and total + self._seconds[name] > self._longest:
-                break
-            chosen.append(name)
-            total += self._seconds[name]
+            if not chosen or total + self._seconds[name] <= self._longest:  # after long ones, quick ones may still fit
+                chosen.append(name)
+                total += self._seconds[name]
         return chosen, len(ordered) - len(chosen), total
 
 

@@ -37,6 +37,7 @@ def test_a_stopped_run_resumes_to_the_bit_with_the_scale_it_had(whole, phantoms,
     state = model_folder.read_pickle(run / "last" / "training.pt")["scaler"]
     assert (state["scale"], state["_growth_tracker"]) == (2.0**16, 5)  # PyTorch's start; five finite steps
     runs.pretrain(pretrain_config(phantoms, run, precision="fp16"))
+    assert model_folder.read_pickle(run / "last" / "training.pt")["scaler"]["_growth_tracker"] == 10  # not begun anew
     assert trace(run) == trace(whole)
     assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(run).items())
 

@@ -132,7 +132,7 @@ def test_the_state_of_an_optimiser_is_whole_and_any_way_of_holding_weights_resum
     first, second = (held(kind) for kind in kinds)
     optimizer = torch.optim.AdamW(first.parameters(), lr=0.1)
     trained(first, optimizer, range(3))
-    state, weights = copy.deepcopy(parallel.whole_state(optimizer)), parallel.whole_weights(first)
+    state, weights = copy.deepcopy(parallel.whole_state(optimizer, keep=True)), parallel.whole_weights(first)
     assert not any(isinstance(value, DTensor) for values in state["state"].values() for value in values.values())
     assert parallel.whole_state(optimizer, keep=False)["state"][0] == {
         "step": None,

@@ -1,6 +1,7 @@
-"""What the loop does for several ranks, asked of one rank alone: what the others would bring is put in by hand."""
+"""What the loop decides, asked of one rank alone: what the others and earlier steps would bring is put in by hand."""
 
 import contextlib
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from mrm.system.errors import TrainingError
 from mrm.training import parallel
 from mrm.training.config import TrainConfig
 from mrm.training.losses import Term
+from mrm.training.patience import Patience
 from mrm.training.tasks import Task
 from mrm.training.totals import Totals
 from mrm.training.trainer import Trainer
@@ -151,3 +153,83 @@ def test_a_run_that_resumes_with_less_patience_for_bad_steps_stops_at_the_next(t
     trainer.norms = [torch.tensor(float("nan"))]
     with pytest.raises(TrainingError, match="6 steps in a row without a finite gradient, up to step 7"):
         trainer._read_norms()
+
+
+# After a step -----------------------------------------------------------------------------------------
+
+
+def test_when_a_run_logs_validates_and_saves(monkeypatch):
+    """Of seven steps: logs every four and at the end, validations every two and at the end, a save every three and of the best."""
+    done = []
+    config = TrainConfig(log_every=4, save_every=3)
+    trainer = rank(1, config=config, step=0, total=7, log=None, validate=lambda *_: {}, validate_every=2)
+    trainer._write_log = lambda: done.append((trainer.step, "log"))
+    trainer._run_validation = lambda: done.append((trainer.step, "validation")) or trainer.step == 4
+    trainer._save = lambda best: done.append((trainer.step, "best" if best else "save"))
+    for _ in range(7):
+        trainer._after_step()
+    assert done == [
+        (2, "validation"), (3, "save"), (4, "log"), (4, "validation"), (4, "best"), (6, "validation"), (6, "save"),
+        (7, "log"), (7, "validation"),
+    ]  # fmt: skip
+    trainer.validate, trainer.step, done[:] = None, 0, []
+    for _ in range(7):
+        trainer._after_step()
+    assert done == [(3, "save"), (4, "log"), (6, "save"), (7, "log")]
+
+
+@pytest.mark.parametrize("metrics", [{}, {"score": 0.5, "val_auroc": 0.5}, {"score": math.nan}])
+def test_a_validation_is_logged_where_it_measured_something_and_by_one_rank(metrics, tmp_path):
+    rows = []
+    trainer = rank(1, run=tmp_path, step=6, best=-math.inf, best_step=0, total=9, patience=Patience())
+    trainer.validate, trainer._whole_model = lambda model, step, state: metrics, lambda: nn.Linear(1, 1)
+    trainer.clock = SimpleNamespace(paused=contextlib.nullcontext)
+    trainer.accelerator.log = lambda values, step: rows.append((values, step))
+    for log in (SimpleNamespace(write=lambda row, file: rows.append((row, file))), None):
+        rows.clear()
+        trainer.log, trainer.best, trainer.best_step = log, -math.inf, 0
+        better = trainer._run_validation()
+        assert better is (metrics.get("score") == 0.5)
+        assert (trainer.best, trainer.best_step) == ((0.5, 6) if better else (-math.inf, 0))
+        written = [({"step": 6, **metrics}, tmp_path / "validation.csv"), (metrics, 6)]
+        assert rows == (written if log and metrics else [])
+    if better:
+        trainer.step = 8
+        assert trainer._run_validation() is False  # no better than the best so far
+        assert (trainer.best, trainer.best_step) == (0.5, 6)
+
+
+def test_a_step_is_skipped_by_its_own_gradient_and_not_by_one_before_it():
+    trainer = rank(1, step=1, total=4, warmup=0, ema=None, norms=[torch.tensor(math.nan)])
+    trainer.optimizer = torch.optim.SGD(trainer.task.model.parameters(), lr=0.0, fused=True)
+    trainer.task.model.weight.grad = torch.full((1, 1), 3.0)
+    trainer.totals.add("image.sum", torch.tensor(7.0))
+    trainer._update()
+    assert [norm.item() for norm in trainer.norms[1:]] == [3.0]
+    assert {name: value.item() for name, value in trainer.totals.sums.items()} == {"image.sum": 7, Totals.SKIPPED: 0}
+
+
+@pytest.mark.parametrize(("step", "validated", "ends"), [(9, 8, False), (8, 2, True), (10, 2, True), (10, 10, True)])
+def test_a_run_ends_with_its_last_step_or_with_its_patience(step, validated, ends, capsys):
+    """Of ten steps and a validation every two: three of the second half without a gain, or all steps."""
+    patience = Patience(validations=1)
+    patience.note(validated, 0.5)
+    trainer = rank(1, step=step, total=10, validate_every=2, patience=patience, run="run")
+    trainer.accelerator.print = print
+    assert trainer._has_ended() is ends
+    early = "ended at step 8/10, since the last 1 validations brought no gain over that at step 2"
+    assert (early in capsys.readouterr().out) == (step == 8)
+
+
+def test_the_time_left_is_that_of_the_steps_that_are_left(capsys):
+    """Three steps of a minute, each of 6 images."""
+    clock = SimpleNamespace(rate=lambda step: 1 / 60)
+    trainer = rank(1, config=TrainConfig(global_batch=6), step=2, total=5, clock=clock, silent=True, lr=1e-3)
+    trainer._estimate_early()
+    assert capsys.readouterr().out == "step 2/5  about 0:03:00 left, a first estimate\n"
+    tracked = []
+    trainer.accelerator.log = lambda values, step: tracked.append((values, step))
+    trainer._report(1.25, {"image": 0.5})
+    line = "step 2/5  epoch 1.25  image 0.5000  lr 1.00e-03  0.1 images/s  0:03:00 left\n"
+    assert (capsys.readouterr().out, trainer.silent) == (line, False)
+    assert tracked == [({"image": 0.5, "lr": 1e-3, "images_per_second": pytest.approx(0.1)}, 2)]

@@ -57,6 +57,14 @@ def test_stop_and_resume_is_the_same_run(whole, phantoms, tmp_path, stop_at):
     assert all(torch.equal(v, weights(whole)[k]) for k, v in weights(run).items())
 
 
+def test_a_stop_before_the_first_step_leaves_no_checkpoint(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "_agreed_to_stop", lambda self: True)
+    with pytest.raises(Stopped):
+        runs.pretrain(pretrain_config(phantoms, tmp_path / "run"))
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+    assert not (tmp_path / "run" / "last").exists()
+
+
 def test_killed_runs_go_on_from_the_last_checkpoint(phantoms, tmp_path, capsys):
     """kill -9 wherever it hits: rows after the last checkpoint are made again, equal to the bit."""
     cfg = pretrain_config(phantoms, tmp_path / "killed", steps=60)

@@ -102,7 +102,7 @@ def own_weights(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Te
     return {name: part(value, held.get(name)) for name, value in weights.items()}
 
 
-def whole_state(optimizer: torch.optim.Optimizer, keep: bool = True) -> dict[str, Any]:
+def whole_state(optimizer: torch.optim.Optimizer, keep: bool) -> dict[str, Any]:
     """The optimiser's state dict in whole tensors, on the CPU: any world size can resume from it.
 
     All ranks must call it; one that does not `keep` the tensors holds at most one at a time.

@@ -62,7 +62,7 @@ class Trainer:
         config: TrainConfig,
         run: Path,
         write_model: Callable[[Path, nn.Module, int], None],
-        seed: int = 0,
+        seed: int,
         validate: Validate | None = None,
         order: sampling.Order = sampling.shuffled,
         patience: Patience | None = None,  # ends the run early
@@ -139,8 +139,7 @@ class Trainer:
         if early:
             self.accelerator.print(
                 f"{self.run}: ended at step {self.step}/{self.total}, since the last {self.patience.validations} validations "
-                f"brought no gain over that at step {self.patience.step}",
-                flush=True,
+                f"brought no gain over that at step {self.patience.step}"
             )
         return early or self.step >= self.total
 
