@@ -59,8 +59,10 @@ def plain_tiff(array: np.ndarray, photometric: int) -> bytes:
 # ---- files -------------------------------------------------------------------------------------------------
 
 
-def test_png_and_tiff_come_back_exactly(radiograph):
-    for data in (images.encode_png(radiograph), opencv(radiograph, ".tif"), plain_tiff(radiograph, 1)):
+def test_png_tiff_and_pgm_come_back_exactly(radiograph):
+    commented = b"P5 # by hand\n# 0 1 2\n200\t150 # size\n255\n" + radiograph.tobytes()
+    exact = (images.encode_png(radiograph), images.encode_pgm(radiograph), opencv(radiograph, ".tif"))
+    for data in (*exact, plain_tiff(radiograph, 1), commented):
         np.testing.assert_array_equal(images.read(data), radiograph)
         assert images.size(data) == radiograph.shape
 
@@ -89,7 +91,13 @@ def test_sixteen_bits_are_scaled_from_least_to_greatest(radiograph):
     deep = radiograph.astype(np.uint16) * 37 + 1000
     low, high = int(radiograph.min()), int(radiograph.max())
     expected = np.rint((radiograph.astype(float) - low) * 255 / (high - low))
-    for data in (opencv(deep, ".png"), opencv(deep, ".tif"), opencv(deep.astype(np.float32), ".tif"), deep):
+    for data in (
+        opencv(deep, ".png"),
+        opencv(deep, ".tif"),
+        opencv(deep, ".pgm"),
+        opencv(deep.astype(np.float32), ".tif"),
+        deep,
+    ):
         got = images.read(data)
         assert got.dtype == np.uint8
         assert np.abs(got - expected).max() <= 1
@@ -188,6 +196,9 @@ def archive() -> bytes:
         (b"\x89PNG\r\n\x1a\n\0\0", "header is cut off"),
         (b"II*\0\x08\0\0\0\x01", "header is cut off"),
         (b"\x08\0", "not a JPEG"),
+        (b"P5 3 2 15\n" + bytes(6), "PGM header is cut off or damaged"),
+        (b"P5 3 # two\n2 255", "PGM header is cut off or damaged"),
+        (b"P5 " + b"# # " * 5000, "PGM header is cut off or damaged"),
     ],
 )
 def test_what_is_no_image_is_named(content, message, tmp_path):
@@ -207,7 +218,7 @@ def test_missing_file_and_folder(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9, 0.99])
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".pgm"])
 def test_cut_off_files_are_refused(radiograph, suffix, kept):
     data = opencv(cv2.resize(radiograph, (400, 300)), suffix)
     with pytest.raises(ImageError, match=r"cut off|damaged"):

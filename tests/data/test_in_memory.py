@@ -172,7 +172,7 @@ def test_images_are_named_by_their_files_else_by_their_position(tmp_path):
         (np.full((4, 4), np.nan), "16 of 16 pixels are NaN"),
         (torch.zeros(4, 4, dtype=torch.bfloat16), "cannot be taken as a NumPy array"),
         (b"", r"empty \(0 bytes\)"),
-        (b"not an image", "not a JPEG, PNG, TIFF or DICOM file"),
+        (b"not an image", "not a JPEG, PNG, TIFF, PGM or DICOM file"),
         ([[1, 2], [3, 4]], "list is not an image; expected an array"),
         (None, "NoneType is not an image"),
     ],

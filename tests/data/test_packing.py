@@ -98,7 +98,7 @@ def test_shapes_are_kept_and_small_images_are_not_enlarged():
     assert shrunk(5000, 3, 512) == (5000, 3)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "pgm"])
 def test_every_format_becomes_one_channel_of_the_requested_size(tmp_path, kind):
     rng = np.random.default_rng(0)
     colour = cv2.GaussianBlur(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8), (0, 0), 3)
@@ -127,11 +127,12 @@ def _dicom(folder: Path, pixels: np.ndarray) -> list[str]:
 @given(
     st.lists(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40)), min_size=1, max_size=6),
     st.integers(1, 3),
+    st.sampled_from(["png", "pgm"]),
 )
-def test_whatever_is_packed_without_loss_is_read_as_it_was(tmp_path, pixels, rows):
+def test_whatever_is_packed_without_loss_is_read_as_it_was(tmp_path, pixels, rows, kind):
     records = Records([Record(images.encode_png(image), name=f"{i}.png") for i, image in enumerate(pixels)])
     out = tmp_path / str(len(list(tmp_path.iterdir())))
-    pack(of_records(records), out, PackConfig(40, "png", rows=rows), workers=1)
+    pack(of_records(records), out, PackConfig(40, kind, rows=rows), workers=1)
     packed = Records.load(out)
     assert [record.name for record in packed] == [record.name for record in records]
     for record, image in zip(packed, pixels, strict=True):

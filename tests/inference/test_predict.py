@@ -26,6 +26,15 @@ def test_scores_do_not_depend_on_batch_size_workers_or_ranks(classifier, records
     np.testing.assert_allclose(ranks, whole, rtol=1e-4, atol=1e-5)
 
 
+def test_on_a_cpu_the_memory_of_a_batch_is_kept_for_the_next_before_the_first_is_computed(
+    classifier, records, monkeypatch
+):
+    devices = []
+    monkeypatch.setattr("mrm.system.hardware.keep_freed_memory", devices.append)
+    predict.classify(classifier, Records(list(records)[:2], FINDINGS), workers=0)
+    assert devices == [torch.device("cpu")]
+
+
 def test_unreadable_images_are_nan_and_named_and_others_keep_their_scores(classifier, records, tmp_path):
     whole = predict.classify(classifier, records, workers=0).logits_NC
     rows = list(records)

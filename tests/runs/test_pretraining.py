@@ -13,12 +13,13 @@ from mrm.data import images
 from mrm.data.records import Record, Records
 from mrm.data.reports import Tokenizer
 from mrm.models import model_folder
+from mrm.runs.pretraining import new_model
 from mrm.system.errors import ImageError, RecordError
 from tests.support.configs import MICRO, pretrain_config
 from tests.support.image_files import contents
 from tests.support.odd_images import records_with
 from tests.support.permissions import readable_by_others
-from tests.support.run_files import trace
+from tests.support.run_files import trace, weights
 
 
 def test_an_exported_run_loads_into_plain_timm(phantoms, tmp_path):
@@ -38,6 +39,22 @@ def test_image_only_records_train_the_image_loss_and_say_so(phantoms, tmp_path):
         run = runs.pretrain(replace(cfg, records=tmp_path / "images.csv"))
     assert all(float(row["report"]) == 0.0 for row in trace(run))
     assert float(trace(run)[-1]["image"]) > 0
+
+
+def test_where_words_do_not_count_the_rest_learns_the_same_and_the_report_decoder_nothing(phantoms, tmp_path):
+    usual = {"steps": 3, "validate_every": 3, "val": phantoms / "records.csv", "audit": "names"}
+    both = runs.pretrain(pretrain_config(phantoms, tmp_path / "both", report_to_encoder=0.0, **usual))
+    config = pretrain_config(phantoms, tmp_path / "image", report_weight=0.0, **usual)
+    image = runs.pretrain(config)
+    assert [row["image"] for row in trace(image)] == [row["image"] for row in trace(both)]
+    assert "report" in trace(both)[0]
+    assert "report" not in trace(image)[0]
+    started = new_model(config).state_dict()
+    learnt, with_words = weights(image), weights(both)
+    for name, start in started.items():
+        expected = start if name.startswith("report_decoder.") else with_words[name]
+        torch.testing.assert_close(learnt[name], expected, rtol=0, atol=0, msg=name)
+    assert not torch.equal(learnt["encoder.norm.weight"], started["encoder.norm.weight"])
 
 
 def test_a_resumed_run_neither_reads_its_table_nor_tokenizes_again(phantoms, tmp_path, monkeypatch):

@@ -108,7 +108,7 @@ def test_fill_in_blanks_and_restore(page, image):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: b"only words, no image", "Not a JPEG, PNG, TIFF or DICOM file"),
+        (lambda: b"only words, no image", "Not a JPEG, PNG, TIFF, PGM or DICOM file"),
         (lambda: png_of_size(10_000, 10_000), "10,000 x 10,000 pixels"),
     ],
     ids=["text", "100 megapixels"],

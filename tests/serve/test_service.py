@@ -391,7 +391,7 @@ BAD = {
     "NaN": (nan_tiff, "NaN or infinite"),
     "100 megapixels": (lambda: png_of_size(10_000, 10_000), "at most 32 megapixels"),
     "bomb": (lambda: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 2**31 - 1, 2**31 - 1), "megapixels"),
-    "noise": (lambda: np.random.default_rng(0).bytes(5000), "not a JPEG, PNG, TIFF or DICOM"),
+    "noise": (lambda: np.random.default_rng(0).bytes(5000), "not a JPEG, PNG, TIFF, PGM or DICOM"),
     "DICOM without rows": (lambda: dicom(SMALL, Rows=0), "this DICOM has no image"),
     "DICOM without pixels": (lambda: without_pixels(dicom(SMALL)), "this DICOM has no pixel data"),
     "run lengths of more than the header says": (

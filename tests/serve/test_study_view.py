@@ -264,7 +264,7 @@ def test_an_image_that_cannot_be_read_is_left_out_by_name(page, address, radiogr
     good = [images.encode_png(image) for image in radiographs[:2]]
     drop(page, ("a.png", good[0]), ("notes.txt", b"only words"), ("c.png", good[1]))
     assert findings_of(page) == answer_of(address, "/predict-study", *good)
-    assert "Notes.txt is left out: not a JPEG, PNG, TIFF or DICOM file" in page.inner_text("#warnings")
+    assert "Notes.txt is left out: not a JPEG, PNG, TIFF, PGM or DICOM file" in page.inner_text("#warnings")
     assert tiles(page).count() == 2
 
 

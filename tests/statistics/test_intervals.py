@@ -25,6 +25,14 @@ def test_an_estimate_reads_as_a_sentence():
     assert str(Estimate(NAN, NAN, NAN, 4, 2)) == "undefined (n=4)"
 
 
+def test_patients_that_are_numbers_are_grouped_as_names_are():
+    numbers = np.random.default_rng(0).integers(-40, 40, 300)
+    expected = intervals.group_indices([f"patient {n}" for n in numbers], 300)
+    assert intervals.group_indices(numbers, 300).tolist() == expected.tolist()
+    with pytest.raises(ValueError, match="299 records, but 300 groups"):
+        intervals.group_indices(numbers, 299)
+
+
 def test_an_estimate_goes_to_json():
     found = json.loads(json.dumps(Estimate.undefined(2, 2, "only positives").to_dict(), allow_nan=False))
     assert found == {

@@ -107,6 +107,7 @@ def _images() -> list[Kind]:
         Kind("a.jpg", [jpeg, encoded(".jpg", colour, *progressive), encoded(".jpg", grey, *progressive)], read),
         Kind("a.png", [encoded(".png", grey), encoded(".png", deep), encoded(".png", colour)], read),
         Kind("a.tif", [encoded(".tif", i) for i in (grey, deep, colour, deep.astype(np.float32))], read),
+        Kind("a.pgm", [encoded(".pgm", grey), encoded(".pgm", deep)], read),
         Kind("a.dcm", [*dicoms, dicom_bytes(grey, JPEGBaseline8Bit, frame=jpeg)], read),
         Kind("b.dcm", [dicoms[0][132:], dicoms[1][132:], dicoms[2][132:]], read),
         Kind("values.dcm", [*dicoms, encoded(".png", deep), encoded(".tif", deep.astype(np.float32))], read_values),

@@ -92,7 +92,7 @@ class PackConfig:
 
     # Images
     size: int = 512  # shorter side in pixels, at least the size that models train at; smaller images keep their size
-    format: Literal["jpeg", "png"] = "jpeg"  # png is lossless and takes about three times the space
+    format: Literal["jpeg", "png", "pgm"] = "jpeg"  # png is lossless, in three times the space; pgm is not compressed
     quality: int = 90  # of JPEG, 1 to 100
     deidentified: bool = False  # leave out images that may name a person, and key ids and file names (docs/privacy.md)
     rows: int | None = None  # images in a file; by default 2048, fewer where a file might grow beyond 1 GB
@@ -100,8 +100,8 @@ class PackConfig:
     def __post_init__(self) -> None:
         if self.size < 16:
             raise PackError(f"size is {self.size}; at least 16 pixels are expected")
-        if self.format not in ("jpeg", "png"):
-            raise PackError(f"format is {self.format!r}; jpeg or png is expected")
+        if self.format not in ("jpeg", "png", "pgm"):
+            raise PackError(f"unknown format {self.format!r}; choose from jpeg, png, pgm")
         if not 1 <= self.quality <= 100:
             raise PackError(f"quality is {self.quality}; 1 to 100 is expected")
         if self.rows is not None and self.rows < 1:

@@ -22,7 +22,7 @@ SYSTEM_FOLDERS = frozenset(  # of the macOS archiver, of Synology and QNAP stora
         *(".trashes", ".fseventsd", ".spotlight-v100", ".appledouble"),
     )
 )
-IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima", ".tif", ".tiff")
+IMAGES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima", ".tif", ".tiff", ".pgm")
 LISTS = (".txt",)
 OTHER_SUFFIXES = (  # of files that are no images; DICOM often has no suffix or a number, so the others may be some
     *(*tables.SUFFIXES, *LISTS),

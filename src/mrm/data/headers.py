@@ -6,6 +6,7 @@ lowest of the modules on images, apart from `mrm.data.tiff_files`: `mrm.data.dic
 
 import errno
 import os
+import re
 import stat
 import struct
 import zlib
@@ -23,6 +24,10 @@ MAX_PARTS = 100_000  # segments of a JPEG, chunks of a PNG; a large radiograph h
 MAX_SCANS = 64  # of a JPEG, each of which passes over the whole image; progressive ones have about ten
 # A decoder needs these chunks of a PNG. It would unpack the others too, whatever their size, and quote them in warnings.
 PNG_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+SPACE = rb"(?:\s|#[^\n]*\n)+"  # with comments
+PGM = re.compile(rb"P5%b(\d{1,6})%b(\d{1,6})%b(\d{1,5})\s" % (SPACE, SPACE, SPACE))  # width, height, largest value
+PGM_HEAD = 1 << 12  # bytes that hold it
 
 _OTHERS = {
     b"PK": "a zip archive",
@@ -42,13 +47,13 @@ class StoredImage(Protocol):
 
 @dataclass(frozen=True)
 class Header:
-    kind: str  # "jpeg", "png", "tiff" or "dicom"
+    kind: str  # "jpeg", "png", "tiff", "pgm" or "dicom"
     height: int
     width: int
     channels: int = 1  # JPEG and TIFF
-    scan: int = 0  # JPEG: where the compressed data start
+    scan: int = 0  # JPEG and PGM: where the data start
     process: int = 0  # JPEG: the second byte of the frame marker, such as 0xC0 for baseline
-    bits: int = 8  # JPEG: of a sample
+    bits: int = 8  # JPEG and PGM: of a sample
     inverted: bool = False  # TIFF: 0 is white; OpenCV inverts such 8-bit images itself, but not deeper ones
 
 
@@ -83,7 +88,7 @@ def load(source: Path | str | Bytes | StoredImage, limit: int = -1) -> Bytes:
 
 
 def kind_of(data: Bytes, name: str) -> str:
-    """The format according to the first 132 bytes: "jpeg", "png", "tiff" or "dicom". Raises `ImageError`."""
+    """The format according to the first 132 bytes: "jpeg", "png", "tiff", "pgm" or "dicom". Raises `ImageError`."""
     head = bytes(data[:132])
     if not head:
         raise ImageError(f"{name}: empty (0 bytes); download or copy it again")
@@ -95,15 +100,17 @@ def kind_of(data: Bytes, name: str) -> str:
         return "png"
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return "tiff"
+    if head.startswith(b"P5") and head[2:3].isspace():
+        return "pgm"
     if _is_bare_dicom(head):
         return "dicom"
-    raise ImageError(f"{name}: not a JPEG, PNG, TIFF or DICOM file but {_guess(head)}")
+    raise ImageError(f"{name}: not a JPEG, PNG, TIFF, PGM or DICOM file but {_guess(head)}")
 
 
 def parse(data: Bytes, name: str, kind: str) -> Header:
-    """The header of a JPEG, PNG or TIFF file, as `kind_of` told them apart. Raises `ImageError`."""
+    """The header of a JPEG, PNG, TIFF or PGM file, as `kind_of` told them apart. Raises `ImageError`."""
     try:
-        header = {"jpeg": _jpeg, "png": _png, "tiff": _tiff}[kind](data)
+        header = {"jpeg": _jpeg, "png": _png, "tiff": _tiff, "pgm": _pgm}[kind](data)
     except (struct.error, IndexError, KeyError, OverflowError):
         raise ImageError(
             f"{name}: the {kind.upper()} header is cut off or damaged; download or copy the file again"
@@ -114,13 +121,15 @@ def parse(data: Bytes, name: str, kind: str) -> Header:
 
 
 def decodable(data: Bytes, header: Header, name: str) -> Bytes:
-    """What a decoder needs of a JPEG, PNG or TIFF file: of a PNG, its pixels without its metadata.
+    """What a decoder needs of a JPEG, PNG, TIFF or PGM file: of a PNG, its pixels without its metadata.
 
-    Refuses a JPEG or PNG that is cut off, since OpenCV may silently fill the missing part with grey, and one of so many
+    Refuses a JPEG, PNG or PGM that is cut off, since OpenCV may silently fill the missing part with grey, and one of so many
     parts that it would take minutes to read. Raises `ImageError`.
     """
     if header.kind == "jpeg" and bytes(data).rfind(b"\xff\xd9", header.scan) < 0:
         raise ImageError(f"{name}: cut off, the JPEG has no end marker; download or copy the file again")
+    if header.kind == "pgm" and len(data) - header.scan < header.height * header.width * header.bits // 8:
+        raise ImageError(f"{name}: cut off, the PGM has too few pixels; download or copy the file again")
     if header.kind == "png":
         try:
             return _png_pixels(data)
@@ -190,6 +199,15 @@ def _tiff(data: Bytes) -> Header:
         raise KeyError("no size")
     height, width = found.value(tiff_files.HEIGHT), found.value(tiff_files.WIDTH)
     return Header("tiff", height, width, found.samples, inverted=found.value(tiff_files.PHOTOMETRIC) == 0)
+
+
+def _pgm(data: Bytes) -> Header:
+    """Width, height and largest value in words, then the pixels (netpbm's binary PGM)."""
+    found = PGM.match(bytes(data[:PGM_HEAD]))
+    if not found or found[3] not in (b"255", b"65535"):
+        raise KeyError("no size, or other grey levels than 256 or 65,536")
+    bits = 8 if found[3] == b"255" else 16
+    return Header("pgm", int(found[2]), int(found[1]), scan=found.end(), bits=bits)
 
 
 def _png_pixels(data: Bytes) -> Bytes:

@@ -44,7 +44,7 @@ def encode(item: Any, config: PackConfig) -> Encoded:
         return Encoded(reason=str(error), again=isinstance(error, UnreachableError | OSError))
     if config.format == "jpeg":
         return Encoded(images.encode_jpeg(image_HW, config.quality), mask)
-    return Encoded(images.encode_png(image_HW), mask)
+    return Encoded((images.encode_pgm if config.format == "pgm" else images.encode_png)(image_HW), mask)
 
 
 def shrunk(height: int, width: int, size: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """From a file or an array to one-channel uint8, and the crops that training and testing need.
 
 The format is told from the content of a file, never from its name: JPEG, PNG (1 to 16 bit), TIFF (integer or float,
-first page) and DICOM. Every reading function returns (H, W) uint8 or raises `ImageError`:
+first page), binary PGM (8 or 16 bit) and DICOM. Every reading function returns (H, W) uint8 or raises `ImageError`:
 
 * colour becomes luma (0.299 R + 0.587 G + 0.114 B), an alpha channel is dropped, and orientation tags are
   ignored (a camera's EXIF rotation means nothing on a radiograph);
@@ -225,6 +225,9 @@ def stored(image: ImageFile, factor: int = 1) -> np.ndarray:
     data = decodable(image.data, header, name)
     if header.kind == "jpeg":
         return jpeg_files.decode(data, header, factor, name)
+    if header.kind == "pgm":
+        big_endian = np.frombuffer(data, f">u{header.bits // 8}", header.height * header.width, header.scan)
+        return big_endian.reshape(header.height, header.width).astype(f"u{header.bits // 8}")
     if header.kind == "tiff":
         for stream in tiff_files.jpeg_streams(data):
             jpeg_files.check(stream, parse(stream, name, "jpeg"), name)
@@ -399,6 +402,11 @@ def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:
 def encode_png(image: np.ndarray) -> bytes:
     """(H, W) uint8 as a lossless grey PNG file."""
     return _encode(image, ".png", [])
+
+
+def encode_pgm(image: np.ndarray) -> bytes:
+    """(H, W) uint8 as a grey PGM file, which is not compressed."""
+    return _encode(image, ".pgm", [])
 
 
 def _encode(image: np.ndarray, suffix: str, options: list[int]) -> bytes:

@@ -29,7 +29,7 @@ from mrm.system.files import parse_json
 VERSION = 1
 INDEX, TABLE, FAILURES = "shards.json", "records.parquet", "failures.csv"
 SHARD, OFFSET, LENGTH, MASK_OFFSET, MASK_LENGTH = PLACES = (".shard", ".offset", ".length", ".mask_offset", ".mask_length")  # fmt: skip
-MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG"}  # the first bytes of an image
+MAGIC = {"jpeg": b"\xff\xd8\xff", "png": b"\x89PNG", "pgm": b"P5"}  # the first bytes of an image
 WINDOW = 8  # files read at the same time, if they have to be fetched
 MAPPED = 256  # files that a process keeps mapped; systems allow about a thousand
 
@@ -61,7 +61,7 @@ class Index:
     rows: int
     failed: int  # images listed in failures.csv
     size: int  # pixels of the shorter side; smaller images keep their size
-    format: Literal["jpeg", "png"]
+    format: Literal["jpeg", "png", "pgm"]
     quality: int | None  # of JPEG
     columns: tuple[str, ...]
     classes: tuple[str, ...]  # the label columns of a label list, in its order

@@ -52,10 +52,12 @@ def compute_over(
 ) -> Iterator[Computed]:
     """What `compute` returns for normalised images (B, 3, H, W), a batch at a time, on the model's device.
 
-    Worker processes read the images meanwhile; only a few batches are in memory, however many images there are. Raises
-    UnreachableError where their folder is gone, or many in a row cannot be reached.
+    Worker processes read the images meanwhile; only a few batches are in memory, however many images there are. On a CPU
+    the process keeps the memory that a batch frees, for the next one. Raises UnreachableError where their folder is gone, or
+    many in a row cannot be reached.
     """
     device = next(model.parameters()).device
+    hardware.keep_freed_memory(device)
     data = samples.ImageData(records, EvalView.of(model.config, crop_borders))
     reach = Reach(records)
     for loaded in loader.loader(data, batches, workers, pin=device.type == "cuda"):

@@ -55,7 +55,7 @@ class MRMOutput(NamedTuple):
     """What a forward pass gives: pixels of the masked patches, logits of the words asked for, and what it made them from."""
 
     pixels_BMP: Tensor
-    logits_WV: Tensor
+    logits_WV: Tensor | None  # where words are asked for
     encoded_BSD: Tensor  # prefix tokens and visible patches
     features_BMD: Tensor | None  # of the masked patches, where the decoder predicts them
 
@@ -176,19 +176,24 @@ class MRM(nn.Module):
         keys_B: Tensor | None = None,
         rows_N: Tensor | None = None,
         report_to_encoder: float = 1.0,
+        words: bool = True,
     ) -> MRMOutput:
         """The pre-training pass. Pixels and logits are computed only where the losses need them.
 
-        `report_to_encoder` scales the gradient of the words on its way into the encoder, and nothing else.
+        `report_to_encoder` scales the gradient of the words on its way into the encoder, and nothing else. Without `words`
+        the report decoder is not run.
         """
         passed: list[Tensor] = []
         features_BSD = self.encode(image_BCHW, kept_BK, passed)
-        context_BIR = self.context(scale_gradient(features_BSD, report_to_encoder))
+        logits_WV = None
+        if words:
+            context_BIR = self.context(scale_gradient(features_BSD, report_to_encoder))
+            logits_WV = self.name_words(context_BIR, tokens_BT, attention_BT, words_W, keys_B, rows_N)
         decoder = self.image_decoder
         rows_BME = decoder(features_BSD, kept_BK, hidden_BM, self._run, passed)
         return MRMOutput(
             decoder.pixels(rows_BME),
-            self.name_words(context_BIR, tokens_BT, attention_BT, words_W, keys_B, rows_N),
+            logits_WV,
             features_BSD,
             None if decoder.features is None else decoder.features(rows_BME),
         )

@@ -125,8 +125,8 @@ def new_model(config: PretrainConfig) -> MRM:
 
 
 def pretrain_task(config: PretrainConfig, model: MRM, word_weights_V: Tensor | None = None) -> PretrainTask:
-    """The model with the losses of this run."""
-    return PretrainTask(
+    """The model with the losses of this run. A report decoder that none of them reads is not trained."""
+    task = PretrainTask(
         model,
         config.image_weight,
         config.report_weight,
@@ -135,6 +135,9 @@ def pretrain_task(config: PretrainConfig, model: MRM, word_weights_V: Tensor | N
         config.feature_weight,
         word_weights_V,
     )
+    if "report" not in task.weights:
+        model.report_decoder.requires_grad_(False)
+    return task
 
 
 def pretrain_data(
@@ -191,16 +194,20 @@ def pretraining_validation(
 
 
 def validation_losses(config: PretrainConfig, model: MRM, data: PretrainData, state) -> dict[str, float]:
-    """Both losses over validation records, each with the crop and the masks of epoch 0."""
-    task = PretrainTask(model, config.image_weight, config.report_weight).eval()
+    """The losses of patches and words over validation records, each with the crop and the masks of epoch 0.
+
+    That of words is left out where they are not trained.
+    """
+    task = PretrainTask(model, report_weight=config.report_weight or config.contrast_weight).eval()
     share = config.training.micro_batch or max(1, config.training.global_batch // state.num_processes)
     batches = itertools.islice(in_order(len(data), share), state.process_index, None, state.num_processes)
-    totals = torch.zeros(2, 2, dtype=torch.float64, device=state.device)
+    names = [name for name in ("image", "report") if name in task.weights]
+    totals = torch.zeros(len(names), 2, dtype=torch.float64, device=state.device)
     for batch in loader(data, batches, config.training.workers):
         terms = task(batch.to(state.device))
-        totals += torch.tensor([[terms[k].sum, terms[k].count] for k in ("image", "report")], device=state.device)
+        totals += torch.tensor([[terms[k].sum, terms[k].count] for k in names], device=state.device)
     sums = state.reduce(totals, "sum")
-    return {f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(("image", "report"), sums, strict=True)}
+    return {f"val_{k}": (s / c.clamp(min=1)).item() for k, (s, c) in zip(names, sums, strict=True)}
 
 
 def save_reconstructions(path: Path, model: MRM, images_HW: list[np.ndarray]) -> None:

@@ -160,7 +160,7 @@ def describe_form(images: int = 1, **fields: dict[str, Any]) -> dict[str, Any]:
     image: dict[str, Any] = {
         "type": "string",
         "format": "binary",
-        "description": "a radiograph: JPEG, PNG, TIFF or DICOM",
+        "description": "a radiograph: JPEG, PNG, TIFF, PGM or DICOM",
     }
     if images > 1:
         image = {"type": "array", "items": image, "minItems": 1, "maxItems": images}

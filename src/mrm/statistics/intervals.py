@@ -78,6 +78,9 @@ def group_indices(groups: Iterable[Hashable] | None, n: int) -> NDArray[np.intp]
     """
     if groups is None:
         return np.arange(n)
+    if isinstance(groups, np.ndarray) and groups.dtype.kind in "iu" and groups.shape == (n,):  # none is unknown
+        _, first_G, sorted_N = np.unique(groups, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first_G))[sorted_N]
     names = list(groups)
     if len(names) != n:
         raise ValueError(f"{n:,} records, but {len(names):,} groups (one patient per record is needed)")

@@ -14,6 +14,7 @@ scikit-learn and scipy.stats are imported where they are used: predictions need 
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -246,10 +247,26 @@ class RankedScores:
         self.undefined = undefined_reason(labels_N[self.stated_N])
         reasons = [bootstrap.no_interval(mask_N, f"{name} ") for name, mask_N in self.kinds.items()]
         self.no_interval = next(filter(None, reasons), "")
-        level_N = _levels(self.positive_N[self.stated_N], scores_N[self.stated_N])
-        self.levels = int(level_N.max(initial=-1)) + 1
-        self.positives_LG = self._matrix(level_N, self.positive_N)
-        self.negatives_LG = self._matrix(level_N, self.negative_N)
+
+    @cached_property
+    def level_N(self) -> NDArray[np.intp]:
+        """The level of each record with a stated label."""
+        return _levels(self.positive_N[self.stated_N], self.scores_N[self.stated_N])
+
+    @cached_property
+    def levels(self) -> int:
+        """How many there are."""
+        return int(self.level_N.max(initial=-1)) + 1
+
+    @cached_property
+    def positives_LG(self) -> sparse.csr_matrix:
+        """The number of positive records of each patient on each level."""
+        return self._matrix(self.positive_N)
+
+    @cached_property
+    def negatives_LG(self) -> sparse.csr_matrix:
+        """The number of negative records of each patient on each level."""
+        return self._matrix(self.negative_N)
 
     @property
     def degrees(self) -> float:
@@ -267,9 +284,9 @@ class RankedScores:
         count, label = self.rarer_label
         return f"rough: only {count} {label} {self.bootstrap.unit}" if count < FEW and not self.no_interval else ""
 
-    def _matrix(self, level_N: NDArray[np.intp], mask_N: Mask) -> sparse.csr_matrix:
+    def _matrix(self, mask_N: Mask) -> sparse.csr_matrix:
         """The number of masked records of each patient on each level (L, G)."""
-        places = level_N[mask_N[self.stated_N]], self.bootstrap.group_N[mask_N]
+        places = self.level_N[mask_N[self.stated_N]], self.bootstrap.group_N[mask_N]
         return sparse.csr_matrix((np.ones(mask_N.sum()), places), shape=(self.levels, self.bootstrap.size))
 
     def metrics(self, weights_GD: Array, names: Sequence[str]) -> Array:

@@ -53,7 +53,10 @@ class Task(nn.Module):
 
 
 class PretrainTask(Task):
-    """Restore masked patches at the target size and masked words; the two losses 1:1 unless weighted."""
+    """Restore masked patches at the target size and masked words; the two losses 1:1 unless weighted.
+
+    Where neither words nor contrast count, the report decoder is not run and there is no term of reports.
+    """
 
     word_weights_V: Tensor | None
     average: tuple[MRM] | None = None  # of the weights; in a tuple, since it is no part of what is trained
@@ -70,7 +73,8 @@ class PretrainTask(Task):
     ) -> None:
         super().__init__()
         self.model, self.report_to_encoder = model, report_to_encoder
-        self.weights = {"image": image_weight, "report": report_weight}
+        self.weights = {"image": image_weight}
+        self.weights |= {"report": report_weight} if report_weight or contrast_weight else {}
         self.weights |= {"contrast": contrast_weight} if contrast_weight else {}
         self.weights |= {"features": feature_weight} if feature_weight else {}
         self.register_buffer("word_weights_V", word_weights_V, persistent=False)
@@ -82,7 +86,8 @@ class PretrainTask(Task):
     def counts(self, batch: PretrainBatch) -> dict[str, int]:
         """Masked patches, words asked for, pairs of image and report to contrast, and patches whose features are asked for."""
         patches = batch.hidden_BM.numel()
-        counts = {"image": patches, "report": int((batch.targets_W != NO_WORD).sum())}
+        counts = {"image": patches}
+        counts |= {"report": int((batch.targets_W != NO_WORD).sum())} if "report" in self.weights else {}
         counts |= {"contrast": int(has_words(whole_reports(batch)).sum())} if "contrast" in self.weights else {}
         return counts | ({"features": patches} if "features" in self.weights else {})
 
@@ -95,7 +100,7 @@ class PretrainTask(Task):
         return [replace(batch, step_pairs=step) for batch, step in zip(micro_batches, steps, strict=True)]
 
     def forward(self, batch: PretrainBatch, pairs_alone: bool = False) -> dict[str, Term] | Pairs:
-        """The image and the report term, and those of contrast and of features where they are on.
+        """The terms of the image, of the report, of contrast and of features, those that are on.
 
         With `pairs_alone`, only the vectors that contrast compares.
         """
@@ -114,13 +119,13 @@ class PretrainTask(Task):
             batch.keys_B if self.training else None,
             batch.rows_N,
             self.report_to_encoder,
+            words="report" in self.weights,
         )
         side = model.patch_size * model.config.target_scale
         target_BMQ = target_patches(crop_BCHW[:, :1], side, batch.hidden_BM)  # grey
-        terms = {
-            "image": masked_patch_loss(output.pixels_BMP, target_BMQ, model.config.norm_pix),
-            "report": masked_token_loss(output.logits_WV, batch.targets_W, self.word_weights_V),
-        }
+        terms = {"image": masked_patch_loss(output.pixels_BMP, target_BMQ, model.config.norm_pix)}
+        if output.logits_WV is not None:
+            terms["report"] = masked_token_loss(output.logits_WV, batch.targets_W, self.word_weights_V)
         if "contrast" in self.weights:
             terms["contrast"] = contrast_loss(self._pairs(batch, output.encoded_BSD), batch.step_pairs)
         if "features" in self.weights:
@@ -221,6 +226,7 @@ def pretrain_losses(
     counted = token_ids != target_ids if report_loss == "masked" else torch.ones_like(token_ids, dtype=torch.bool)
     words = counted.flatten().nonzero().squeeze(1)
     output = model(model.shrink(image), kept, hidden, token_ids, attention, words)
+    assert output.logits_WV is not None
     target = target_patches(image, model.patch_size * model.config.target_scale, hidden)
     return {
         "image": masked_patch_loss(output.pixels_BMP, target, norm_pix).mean(),

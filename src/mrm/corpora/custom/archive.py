@@ -13,7 +13,7 @@ from mrm.data.folders import IMAGES, every_file, is_image, is_system_file, may_b
 from mrm.data.header_index import Header, HeaderIndex, identity
 from mrm.system.errors import RecordError
 
-OTHER_FORMATS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+OTHER_FORMATS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".pgm")
 EXTRA = ("sex", "age", "date", "accession")
 NO_PIXELS = f"{UNNAMED}pixels, such as a structured report"
 BY_FILE, BY_FOLDER = "file name", "folder"
