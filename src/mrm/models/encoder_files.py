@@ -28,7 +28,7 @@ from mrm.models.init_paths import init_path
 from mrm.models.limits import Levels, as_levels
 from mrm.models.name_prefixes import without_prefixes
 from mrm.models.published_layout import BERT
-from mrm.models.shapes_alone import shapes_alone
+from mrm.models.shapes_alone import shapes_alone, weights_to_come
 from mrm.models.weights import KeyReport, compare, read_stored, read_weights
 from mrm.system.errors import CheckpointError, ConfigError, first_line
 from mrm.system.files import read_json
@@ -259,7 +259,8 @@ def _report(model: BareEncoder, file: EncoderFile) -> KeyReport:
 
 def load(file: EncoderFile, path: Path | str) -> BareEncoder:
     """The encoder with its weights, and a card that says where they are from."""
-    model = BareEncoder(file.config)
+    with weights_to_come():
+        model = BareEncoder(file.config)
     weights = encoder.fit_positions(model.encoder, file.weights, file.antialias)
     report = replace(_report(model, file), read_as=str(file))
     model.encoder.load_state_dict({name: weights[name] for name in report.matched})

@@ -32,7 +32,7 @@ from mrm.models.mrm import MRM
 from mrm.models.name_prefixes import example_name
 from mrm.models.published_layout import BERT, HEAD, own_names, to_published
 from mrm.models.segmenter import Segmenter, SegmenterConfig
-from mrm.models.shapes_alone import shapes_alone
+from mrm.models.shapes_alone import shapes_alone, weights_to_come
 from mrm.models.weights import (
     KeyReport,
     load_strict,
@@ -132,9 +132,10 @@ def load(path: Path | str) -> AnyModel:
     path = Path(path)
     if path.is_file():
         return load_published(path)
-    folder = find_model(path)
-    card = read_card(folder)
-    model = build(card.kind, read_checked_config(folder, card), folder)
+    card = read_card(folder := find_model(path))
+    config = read_checked_config(folder, card)
+    with weights_to_come():
+        model = build(card.kind, config, folder)
     load_strict(model, hub_layout.weights_of(folder), folder / "model.safetensors")
     tokens = folder / "tokenizer.json"
     return _ready(model, card, Tokenizer.load(tokens) if tokens.is_file() else None)
@@ -400,7 +401,7 @@ def load_published(path: Path) -> MRM:
     shapes = outline("mrm", config, path)
     weights = _with_output_words(shapes, own_names(content))
     require_match(shapes.state_dict(), {k: v.shape for k, v in weights.items()}, path)
-    with noise.seeded(0):  # the weights are replaced; nothing is drawn from the global generator
+    with weights_to_come():
         model = build("mrm", config, path)
     load_strict(model, weights, path)
     assert isinstance(model, MRM)
