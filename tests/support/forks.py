@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -38,3 +40,22 @@ def wait(pid: int) -> Ended:
     """Wait for the end of a process."""
     _, status, usage = os.wait4(pid, 0)
     return Ended(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime)
+
+
+def ranks(work: Callable[[], object], count: int) -> list[int]:
+    """Do `work` as so many ranks of one run, with what torchrun tells them. Returns their exit statuses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        launch = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(count)}
+
+    def as_rank(rank: int) -> None:
+        from accelerate.state import AcceleratorState
+
+        os.environ.update(launch, RANK=str(rank), LOCAL_RANK=str(rank))
+        AcceleratorState._reset_state(
+            reset_partial_state=True
+        )  # an earlier run of the parent was the only rank of its own
+        work()
+
+    started = [start(partial(as_rank, rank)) for rank in range(count)]
+    return [wait(pid).status for pid in started]

@@ -3,7 +3,6 @@
 import csv
 import math
 import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from mrm import recipes, runs
+from mrm import runs
 from mrm.models import model_folder
 from mrm.system.errors import ConfigError, TrainingError
 from mrm.training import checkpoints, trainer
 from mrm.training.trainer import Stopped, Trainer
-from tests.support.commands import run_ranks, start_pretraining
+from tests.support import forks
+from tests.support.commands import start_pretraining
 from tests.support.configs import pretrain_config
 from tests.support.run_files import sigterm_after, trace, weights
 
@@ -94,8 +94,12 @@ def test_8_by_1_equals_2_by_4_equals_1_by_8(whole, phantoms, tmp_path):
 
 def test_two_processes_equal_one(whole, phantoms, tmp_path):
     cfg = pretrain_config(phantoms, tmp_path / "two")
-    (tmp_path / "two.yaml").write_text(recipes.to_yaml(cfg))
-    run_ranks([sys.executable, "-m", "mrm", "pretrain", "--config", str(tmp_path / "two.yaml")], processes=2)
+
+    def one_of_two() -> None:
+        runs.pretrain(cfg)
+        assert trainer.processes().num_processes == 2
+
+    assert forks.ranks(one_of_two, 2) == [0, 0]
     for a, b in zip(trace(cfg.out), trace(whole), strict=True):
         assert float(a["image"]) == pytest.approx(float(b["image"]), rel=1e-5)
         assert float(a["report"]) == pytest.approx(float(b["report"]), rel=1e-5)
