@@ -1,5 +1,6 @@
 """Fine-tuning from an encoder: it learns, can be stopped, and refuses what it cannot learn from."""
 
+import errno
 import shutil
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import torch
 import mrm
 from mrm import recipes, runs
 from mrm.corpora.phantoms.phantom import FINDINGS
-from mrm.data.records import Records
+from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import floors
 from mrm.models import model_folder
 from mrm.runs import finetuning
@@ -118,6 +119,31 @@ def test_mapped_records_train_to_the_bits_of_loaded_ones(phantoms, pretrained_ru
     assert model_folder.load(run).card.origin["fingerprint"] == model_folder.load(tuned).card.origin["fingerprint"]
 
 
+def test_a_later_start_neither_reads_the_lists_nor_all_records(phantoms, pretrained_run, tmp_path, monkeypatch):
+    """Some labels are uncertain, so that those that are learned are others than those of the list."""
+    monkeypatch.setattr("mrm.data.record_sources.RECENT", -1.0)  # as if the list were older than it is
+    records = Records.load(phantoms / "records.csv", FINDINGS)
+    labels_NC = records.labels_NC
+    labels_NC[::5, 0] = -1
+    (tmp_path / "lists").mkdir()
+    stated = records.with_labels(labels_NC)
+    stated.to_csv(tmp_path / "lists" / "train.csv")
+    changes = {"train": tmp_path / "lists" / "train.csv", "classes": FINDINGS, "max_steps": 2, "audit": "names"}
+    config = finetune_config(phantoms, pretrained_run, tmp_path / "run", **changes)
+    first = model_folder.load(runs.finetune(config)).card.origin["fingerprint"]
+    loaded = resolve_uncertain(Records.load(config.train, FINDINGS), "ignore")
+    assert first == loaded.fingerprint() != stated.fingerprint()
+    kept = config.out / "records" / "training" / "labels.json"
+    for damage in ("", "{}", '{"made_of": "others", "fingerprint": "0", "unordered": "0"}'):
+        kept.write_text(damage)
+        shutil.rmtree(config.out / "checkpoints")
+        (config.out / "last").unlink()
+        assert model_folder.load(runs.finetune(config)).card.origin["fingerprint"] == first
+    monkeypatch.setattr("mrm.data.record_sources.open_table", lambda *_: pytest.fail("a list was read"))
+    monkeypatch.setattr("mrm.data.records.fingerprints_of", lambda *_: pytest.fail("all records were read"))
+    assert runs.finetune(config) == config.out
+
+
 def test_what_was_converted_for_a_run_that_is_refused_is_removed(phantoms, pretrained_run, tuned, tmp_path):
     config = finetune_config(phantoms, pretrained_run, tmp_path / "new" / "run", uncertain_by_class={"gout": "ones"})
     one_label = tmp_path / "one.csv"
@@ -134,6 +160,19 @@ def test_what_was_converted_for_a_run_that_is_refused_is_removed(phantoms, pretr
     with pytest.raises(OutputError, match=r"mine: is not empty and holds no run"):
         runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "mine"))
     assert list(contents(tmp_path / "mine")) == ["notes.txt"]
+
+
+def test_a_disk_that_fills_while_the_lists_are_converted_leaves_nothing(
+    phantoms, pretrained_run, tmp_path, monkeypatch
+):
+    def full(file, *_):
+        file.write_bytes(b"ARROW1")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mrm.data.record_cache.write_rows", full)
+    with pytest.raises(OutputError, match=r"training: cannot be written \(No space left on device\).*Free disk space"):
+        runs.finetune(finetune_config(phantoms, pretrained_run, tmp_path / "new" / "run"))
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_that_was_killed_before_it_began_can_be_started(phantoms, pretrained_run, tuned, tmp_path):

@@ -131,12 +131,10 @@ class MappedRows(Sequence[Record]):
         """The labels of each record, (N, C) float64. They are computed anew at each call, and not kept."""
         if self.labels_NC is not None:
             return self._changed(self.labels_NC)
-        parts = [
-            np.stack([c.to_numpy() for c in columns[self._labelled]], axis=1)
-            for columns in self._columns
-            if self._stored
-        ]
-        stored_NC = np.concatenate(parts) if parts else np.zeros((self._starts[-1], len(self._stored)))
+        stored_NC = np.empty((self._starts[-1], len(self._stored)))
+        for columns, start in zip(self._columns, self._starts, strict=False):
+            for c, column in enumerate(columns[self._labelled]):
+                stored_NC[start : start + len(column), c] = column.to_numpy()
         return self._changed(stored_NC if self.indices is None else stored_NC[self.indices])
 
     def relabelled(self, change: Relabelling, classes: Sequence[str]) -> MappedRows:
@@ -144,6 +142,12 @@ class MappedRows(Sequence[Record]):
         other = copy.copy(self)
         other.changes, other.classes = (*self.changes, change), list(classes)
         other.facts = self.facts and replace(self.facts, fingerprint="", unordered="")
+        return other
+
+    def with_fingerprints(self, fingerprint: str, unordered: str) -> MappedRows:
+        """The records with fingerprints that are known of them."""
+        other = copy.copy(self)
+        other.facts = self.facts and replace(self.facts, fingerprint=fingerprint, unordered=unordered)
         return other
 
     def with_labels(self, labels_NC: np.ndarray, classes: Sequence[str]) -> MappedRows:

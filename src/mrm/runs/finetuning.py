@@ -29,6 +29,7 @@ from mrm.models.card import Card
 from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.models.limits import as_levels
 from mrm.recipes import FinetuneConfig
+from mrm.runs.first_rank import first_rank_first
 from mrm.runs.learning_rates import with_best_rate
 from mrm.runs.output_lock import alone_in
 from mrm.runs.run_folder import (
@@ -43,7 +44,7 @@ from mrm.runs.run_folder import (
     require_same_data,
     warn_of,
 )
-from mrm.runs.run_records import mapped_set, removed_if_refused
+from mrm.runs.run_records import fingerprinted, mapped_set, removed_if_refused
 from mrm.runs.same_records import require_same_records
 from mrm.runs.teaching import taught, teachers_of
 from mrm.runs.time_budget import keep_plan, within_budget
@@ -94,6 +95,7 @@ def _finetune(config: FinetuneConfig) -> Path:
     if plan:
         keep_plan(plan, config.out)
     require_same_records(config.out, {"training": (config.train, stated[0]), "validation": (config.val, stated[1])})
+    train = fingerprinted(config, train, "training", f"{stated[0].fingerprint()} {policy} {target}")
     taught_train = taught(config, target, train, teachers)
     del teachers  # their memory is for the training
     data = LabelData(
@@ -102,8 +104,7 @@ def _finetune(config: FinetuneConfig) -> Path:
     facts = origin(config, train, config.train) | {"tune": config.tune, "loss": config.loss, "target": config.target}
     card = Card("classifier", asdict(model.config), facts)
     seen = note_seen(config, "fine-tuning", train)
-    prints = fingerprint(val, config.audit == "images")
-    warn_of([*overlaps(seen, val, "validation", prints=prints), *repeats(val, prints, "the validation set")])
+    warn_of_shared(config, seen, val)
     if config.probe_first and not (Path(config.out) / "last").exists():
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
     loss = LabelLoss(config.loss, taught_train.labels_NC, target.error)
@@ -173,6 +174,14 @@ def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
     stated = Labels(tuple(config.classes) or None, soft, tuple(config.list_classes))
     train = mapped_set(config, config.train, "training", stated)
     return train, mapped_set(config, config.val, "validation", Labels(train.classes, kind))
+
+
+def warn_of_shared(config: FinetuneConfig, seen: Path, val: Records) -> None:
+    """Let the first rank say what validation shares with the records that the model sees, and what it has twice."""
+    with first_rank_first(config.out):
+        if processes().is_main_process:
+            prints = fingerprint(val, config.audit == "images")
+            warn_of([*overlaps(seen, val, "validation", prints=prints), *repeats(val, prints, "the validation set")])
 
 
 def uncertain_policy(config: FinetuneConfig, records: Records) -> dict[str, str]:
