@@ -39,6 +39,12 @@ def test_contrary_labels_are_named_with_class_and_values(tmp_path):
     ]
 
 
+def test_of_many_copies_the_first_few_are_named(tmp_path):
+    a = written(tmp_path, "a.png", 1)
+    (line,) = lines_of([Record(a, labels=(n % 2, 0), name=f"{n}.png") for n in range(2000)])
+    assert line.endswith("0.png and 1.png and 2.png and 3.png and 4.png and 1,995 more (effusion 0 and 1)")
+
+
 def test_rows_twice_and_copies_are_counted_and_a_label_that_is_not_stated_contradicts_none(tmp_path):
     a, copy, b = (written(tmp_path, name, seed) for name, seed in (("a.png", 1), ("copy.png", 1), ("b.png", 2)))
     rows = [Record(a, labels=(1, NAN)), Record(copy, labels=(NAN, 0)), *[Record(b, labels=(0, 0), name="b.png")] * 3]

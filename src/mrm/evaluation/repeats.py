@@ -10,7 +10,7 @@ import numpy as np
 from mrm.audit.fingerprints import Fingerprints
 from mrm.data.records import Record, Records
 
-NAMED = 5  # images that a line names
+NAMED = 5  # images that a line names, and names of one image
 
 
 def repeats(records: Records, prints: Fingerprints, name: str) -> list[str]:
@@ -22,7 +22,7 @@ def repeats(records: Records, prints: Fingerprints, name: str) -> list[str]:
     for rows in _same_image(records, prints):
         same = [records[i] for i in rows]
         patients = {records.patients[i] for i in rows} - {""}
-        names = " and ".join(dict.fromkeys(record.name for record in same))
+        names = _names(list(dict.fromkeys(record.name for record in same)))
         if labels := list(_contradictions(same, records.classes)):
             contrary.append(f"{names} ({', '.join(labels)})")
         elif len(patients) > 1:
@@ -56,7 +56,14 @@ def _contradictions(same: Sequence[Record], classes: Sequence[str]) -> Iterator[
     for c, name in enumerate(classes):
         stated = labels_NC[np.isin(labels_NC[:, c], (0, 1)), c]
         if len(set(stated.tolist())) > 1:
-            yield f"{name} {' and '.join(f'{label:g}' for label in stated)}"
+            labels = stated if len(same) <= NAMED else dict.fromkeys(stated)
+            yield f"{name} {' and '.join(f'{label:g}' for label in labels)}"
+
+
+def _names(names: Sequence[str]) -> str:
+    """The names of one image, or the first few and how many more there are."""
+    more = [f"{len(names) - NAMED:,} more"] if len(names) > NAMED else []
+    return " and ".join([*names[:NAMED], *more])
 
 
 def _s(found: Sequence[str], verb: bool = False) -> str:
