@@ -9,6 +9,7 @@ from mrm.evaluation.classifier_test import Evidence
 from mrm.pages import layout
 from mrm.pages.evaluation import write_evaluation_page
 from mrm.statistics import calibration, ranking
+from tests.support.drawn_once import drawn_once
 from tests.support.html_pages import check_whole
 from tests.support.pages import evaluated, scored
 
@@ -159,3 +160,16 @@ def test_names_are_not_trusted(tmp_path, name):
         origin={"command": name, "versions": {name: name}},
     )
     check_whole(text)
+
+
+def test_with_curves_that_were_drawn_before_a_page_is_whole_and_names_its_own_classes(tmp_path, monkeypatch):
+    """As in all tests outside this folder."""
+    drawn_once(monkeypatch)
+    labels_NC, probabilities_NC = scored(3)
+    labels_NC[:, 1] = 0
+    for names in (["a", "b", "c"], ["x & y", "y", "z"]):
+        text, _ = evaluated(tmp_path, names, labels_NC, probabilities_NC)
+        check_whole(text)
+        assert text.count('aria-label="ROC curve: ') == 2
+        assert f'aria-label="ROC curve: {names[0].replace("&", "&amp;")}"' in text
+        assert f'aria-label="Precision-recall curve: {names[2]}"' in text

@@ -19,7 +19,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from mrm.data.display import FAINT, INK, MUTED, SERIES
 from mrm.statistics import calibration, ranking
@@ -42,6 +44,7 @@ VARIABLE_NAMES = (
     *("--fifth", "--sixth", "--seventh", "--eighth"),
 )
 VARIABLES = {INK: "--ink", MUTED: "--muted", FAINT: "--line", **dict(zip(SERIES, VARIABLE_NAMES, strict=True))}
+DPI = 150  # of a PNG
 # matplotlib takes these from its global settings only; they are set around a drawing and then restored
 TEXT: Any = {"font.family": "sans-serif", "font.size": 9.0, "svg.fonttype": "none", "path.simplify": True}
 
@@ -212,32 +215,64 @@ def plain(axes: Axes) -> None:
         label.set_color(INK)
 
 
-def panel_svg(panel: Panel, draw: Draw, described: str, side: float = 2.9) -> str:
-    """One panel as SVG for a page. `side` is in inches: the smaller it is, the larger its text looks."""
+def panels_svg(panels: Sequence[Panel], draw: Draw, described: str, side: float = 2.9) -> list[str]:
+    """Each panel as SVG for a page, '' for an empty one. `side` is in inches: the smaller it is, the larger its text looks."""
     margin = 0.5 / side
+    drawn = []
     with matplotlib.rc_context(TEXT):
         figure = Figure(figsize=(side, side))
-        draw(figure.add_axes((margin, margin, 0.98 - margin, 0.98 - margin)), panel)
-        return svg(figure, f"{described}: {panel.name}")
+        axes = figure.add_axes((margin, margin, 0.98 - margin, 0.98 - margin))
+        for panel in panels:
+            if panel.why_empty:
+                drawn.append("")
+                continue
+            draw(axes, panel)
+            drawn.append(svg(figure, f"{described}: {panel.name}"))
+            without_curves(axes)
+    return drawn
 
 
 def panels_png(panels: Sequence[Panel], draw: Draw) -> bytes:
     """All panels in one PNG on a white ground, to put into a document."""
     columns = min(4, math.ceil(math.sqrt(max(len(panels), 1))))
     rows = max(1, math.ceil(len(panels) / columns))
+    titles = [textwrap.fill(panel.name, 32) for panel in panels]
+    wide, high = 3.1, 3.02 + 0.16 * max((title.count("\n") + 1 for title in titles), default=1)
     with matplotlib.rc_context(TEXT):
-        figure = Figure(figsize=(3.1 * columns, 3.2 * rows), layout="constrained", facecolor="white")
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, panel in zip(grid, panels, strict=False):
-            axes.set_title(textwrap.fill(panel.name, 32), fontsize=9.5, color=INK, loc="left", parse_math=False)
-            if panel.why_empty:
-                axes.text(0.5, 0.5, panel.why_empty, ha="center", va="center", color=MUTED, fontsize=8)
-                axes.set_axis_off()
-            else:
-                draw(axes, panel)
-        for axes in grid[len(panels) :]:
-            axes.set_axis_off()
-        return png(figure)
+        figure = Figure(figsize=(wide, high), dpi=DPI, facecolor="white")
+        axes = figure.add_axes((0.52 / wide, 0.45 / high, 2.5 / wide, 2.4 / high))
+        drawn = [_pixels(figure, axes, panel, title, draw) for panel, title in zip(panels, titles, strict=True)]
+    up, across, _ = drawn[0].shape if drawn else (1, 1, 3)
+    sheet = np.full((rows * up, columns * across, 3), 255, np.uint8)
+    for number, pixels in enumerate(drawn):
+        row, column = divmod(number, columns)
+        sheet[row * up : (row + 1) * up, column * across : (column + 1) * across] = pixels
+    file = io.BytesIO()
+    Image.fromarray(sheet).save(file, "png", dpi=(DPI, DPI))
+    return file.getvalue()
+
+
+def _pixels(figure: Figure, axes: Axes, panel: Panel, title: str, draw: Draw) -> np.ndarray:
+    """A panel with its title, (height, width, 3); the axes are left for the next one."""
+    axes.set_title(title, fontsize=9.5, color=INK, loc="left", y=1.0, parse_math=False)
+    if panel.why_empty:
+        axes.text(
+            0.5, 0.5, panel.why_empty, ha="center", va="center", color=MUTED, fontsize=8, transform=axes.transAxes
+        )
+        axes.set_axis_off()
+    else:
+        draw(axes, panel)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes.set_axis_on()
+    without_curves(axes)
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def without_curves(axes: Axes) -> None:
+    """Take off what a panel shows, and leave the frame for the next one: its ticks take longer to make than the curves."""
+    for artist in (*axes.lines, *axes.collections, *axes.texts):
+        artist.remove()
 
 
 def loss_svg(points: Sequence[tuple[int, float]], unit: str, described: str) -> str:
@@ -257,7 +292,7 @@ def loss_svg(points: Sequence[tuple[int, float]], unit: str, described: str) -> 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
+    figure.savefig(file, format="png", dpi=DPI)
     return file.getvalue()
 
 

@@ -51,14 +51,8 @@ def template(name: str) -> jinja2.Template:
 def draw_panels(panels: Sequence[Panel], draw: figures.Draw, what: str) -> list[tuple[str, str, Markup]]:
     """(class, why there is no curve or '', figure) of every panel."""
     side = 2.2 if len(panels) > MANY_PANELS else 2.9
-    return [
-        (
-            panel.name,
-            panel.why_empty,
-            Markup("" if panel.why_empty else figures.panel_svg(panel, draw, what, side)),
-        )
-        for panel in panels
-    ]
+    drawn = figures.panels_svg(panels, draw, what, side)
+    return [(panel.name, panel.why_empty, Markup(one)) for panel, one in zip(panels, drawn, strict=True)]
 
 
 # Numbers in words ---------------------------------------------------------------------------------------
