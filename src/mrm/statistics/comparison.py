@@ -370,7 +370,7 @@ def sign_flip_test(
     bootstrap = Bootstrap.from_groups(groups, len(first_N), draws, seed, level)
     if not used_N.any():
         return Comparison(math.nan, math.nan, Estimate.undefined(0, None, "no image with both scores"))
-    gaps_N = np.where(used_N, first_N - second_N, 0.0)
+    gaps_N = first_N - second_N
     one, other, gap = (float(x[used_N].mean()) for x in (first_N, second_N, gaps_N))
     gaps_D = bootstrap.means(gaps_N, used_N)
     estimate = bootstrap.estimate(gap, gaps_D, used_N, None)
