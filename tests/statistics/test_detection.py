@@ -111,6 +111,10 @@ def test_the_difference_from_another_is_paired():
     assert mean["over_half"].low == pytest.approx(np.quantile(gaps_D, 0.025))
     assert mean["over_half"].low > 0
     assert (mean["model"].n, mean["model"].positives) == (30, 15)
+    turned = report(dict(reversed(each.items())), bootstrap, with_lesions=15)["found_mean"]["over_model"]
+    assert (turned.value, turned.low, turned.high) == pytest.approx(
+        (-mean["over_half"].value, -mean["over_half"].high, -mean["over_half"].low)
+    )
     same = report({"model": each["model"], "same": each["model"]}, bootstrap, 15)["found_1"]["over_same"]
     assert (same.value, np.isnan(same.low)) == (0, True)
 
