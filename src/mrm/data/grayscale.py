@@ -91,7 +91,7 @@ def _first_window(dataset: pydicom.Dataset, values: np.ndarray, name: str) -> Wi
 
 def bits(dataset: pydicom.Dataset) -> int:
     """The number of bits that hold a value."""
-    return int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8)
+    return int(dataset.get("BitsStored") or dataset.BitsAllocated)
 
 
 def to_bytes(share: np.ndarray) -> np.ndarray:
