@@ -251,6 +251,6 @@ def line(encoder: str, batch: int, repeats: int) -> Line:
 
 
 LINES = {
-    "fine-tuning": line("vit_base_patch16_224", 4, 5),
+    "fine-tuning": line("vit_base_patch16_224", 4, 9),
     "fine-tuning-tiny": line("vit_tiny_patch16_224", 8, 11),
 }
