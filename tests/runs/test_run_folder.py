@@ -3,7 +3,10 @@
 import pytest
 
 from mrm import runs
+from mrm.audit import fingerprints
 from mrm.audit.fingerprints import Fingerprints
+from mrm.audit.kept_hashes import FILE
+from mrm.data.records import Records
 from mrm.runs import run_folder
 from mrm.system.errors import OutputError
 from tests.support.configs import pretrain_config
@@ -54,3 +57,29 @@ def test_fingerprints_of_a_model_are_copied_without_its_permissions_and_in_its_k
     assert copied.key == before.key != ""
     run_folder.copy_seen(tmp_path / "absent", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_start_that_is_interrupted_while_it_reads_images_reads_none_of_them_again(phantoms, tmp_path, monkeypatch):
+    config = pretrain_config(phantoms, tmp_path / "run", audit="images")
+    config.out.mkdir()
+    records, read, images = Records.load(config.records), [], fingerprints.images.read
+    whole = Fingerprints.load(run_folder.note_seen(config, "whole", records) / "whole.npz")
+
+    def read_some(image):
+        read.append(image)
+        if len(read) == 20:
+            raise KeyboardInterrupt
+        return images(image)
+
+    monkeypatch.setattr(fingerprints.images, "read", read_some)
+    with pytest.raises(KeyboardInterrupt):
+        run_folder.note_seen(config, "training", records)
+    first = set(read[:10])  # a thread may be ahead of another
+    read.clear()
+    monkeypatch.setattr(fingerprints.images, "read", lambda image: read.append(image) or images(image))
+    resumed = Fingerprints.load(run_folder.note_seen(config, "training", records) / "training.npz")
+    assert 0 < len(read) < len(records)
+    assert not first & set(read)
+    assert (resumed.exact == whole.exact).all()
+    assert whole.exact.all()
+    assert not (config.out / FILE).exists()

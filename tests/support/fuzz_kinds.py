@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 import mrm
 from mrm.audit.fingerprints import Fingerprints, fingerprint
+from mrm.audit.kept_hashes import FILE, KeptHashes
 from mrm.audit.overlaps import AuditReport, audit, audit_fingerprints
 from mrm.corpora import described, description, openi
 from mrm.corpora.mimic import read_reports
@@ -462,7 +463,16 @@ def _results(folder: Path) -> list[Kind]:
         opened = neighbours.read_index(path)
         neighbours.nearest(neighbours.take(opened, [0]), opened.blocks(), 1, np.array([0]))
 
+    with KeptHashes(folder / "hashed") as hashes:
+        for key in range(1, 4):
+            hashes.add(key, [10 * key] * 9)
+
+    def read_hashes(path: Path) -> None:
+        known = KeptHashes(path.parent).hashes(np.arange(1, 4, dtype=np.uint64))
+        assert all(set(words) <= {0, 10 * key} for key, words in enumerate(known.tolist(), 1))
+
     return [
+        Kind(f"hashed/{FILE}", [hashes.path.read_bytes()], read_hashes),
         Kind("seen.npz", [seen], read_seen, archive=True),
         Kind("audit.json", [report.to_json().encode()], AuditReport.load, text=True, json=True),
         Kind("predictions.csv", [table.read_bytes()], read_predictions, text=True),

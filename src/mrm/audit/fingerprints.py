@@ -8,29 +8,31 @@ What is stored of patients, studies and names is hashed with the key of the site
 import hashlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mrm.audit import site_key
+from mrm.audit.kept_hashes import HASHES, KeptHashes, kept_beside
 from mrm.audit.perceptual_hashes import content_hash, perceptual_hashes
 from mrm.audit.site_key import SiteKey
 from mrm.data import images
 from mrm.data.patients import ORIGINAL, Origin, infer_origin, normalized_id
 from mrm.data.reach import Reach
-from mrm.data.records import Record, Records
+from mrm.data.records import Records
 from mrm.system import hardware, unpacking
 from mrm.system.errors import ConfigError, ImageError, RecordError, UnreachableError
 from mrm.system.files import write_whole
-from mrm.system.journal import Journal, file_state
 
 IDENTITIES = ("patients", "studies", "names")  # what is hashed with a key before it is stored
 VERSION = 2  # of the hashes; those of other versions cannot be compared
+AT_ONCE = 1 << 12  # records whose images are looked for among the kept hashes, and then hashed, at a time
 DEPTH = 4  # path parts of a name that are hashed: the file and up to three folders above it
 ShowProgress = Callable[[int, int], None]  # (images done, images in all)
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp)$")
@@ -129,15 +131,16 @@ def fingerprint(
     images: bool = True,
     workers: int | None = None,
     progress: ShowProgress | None = None,
-    journal: Journal | None = None,
+    hashes: KeptHashes | None = None,
     kept: bool = False,
 ) -> Fingerprints:
     """The fingerprints of a set. An image that cannot be read is listed in `unreadable` and stops nothing.
 
     If none of the image files exists (a label list alone), images are not read and `read` is False. `progress` is
-    called with (images done, images in all). `workers` threads read, by default one per core. Files whose hashes are in
-    an open `journal` are not read again. Raises UnreachableError if the folder of the images goes away meanwhile, and,
-    with a `journal` or if the prints are to be `kept`, for an image that cannot be reached.
+    called with (images done, images in all). `workers` threads read, by default one per core. Images whose hashes are kept
+    beside the file of the records, or in `hashes`, are not read again; those of others are added to `hashes`, which must be
+    open. Raises UnreachableError if the folder of the images goes away meanwhile, and, if the prints are to be `kept`, for
+    an image that cannot be reached.
     """
     identities_N2, names_ND = np.zeros((len(records), 2), np.uint64), np.zeros((len(records), DEPTH), np.uint64)
     inferred = 0
@@ -148,16 +151,16 @@ def fingerprint(
         names_ND[index] = _name_keys(original or name, origin)
         inferred += origin is not None and not patient
     read = images and any(not isinstance(r.image, Path) or r.image.is_file() for r in records)
-    exact, perceptual, unreadable = _hash_images(
-        records if read else records[:0], len(records), workers, progress, journal, kept or journal is not None
-    )
+    words_N9, unreadable = np.zeros((len(records), HASHES), np.uint64), tuple[str, ...]()
+    if read:
+        words_N9, unreadable = _hash_images(records, workers, progress, hashes, kept)
     return Fingerprints(
         patients=identities_N2[:, 0].copy(),
         studies=identities_N2[:, 1].copy(),
         names=names_ND,
         depths=_depths(names_ND),
-        exact=exact,
-        perceptual=perceptual,
+        exact=words_N9[:, 0].copy(),
+        perceptual=words_N9[:, 1:].reshape(-1, 2, 4).copy(),
         inferred=inferred,
         read=read,
         unreadable=unreadable,
@@ -223,45 +226,58 @@ def _depths(names_ND: np.ndarray) -> np.ndarray:
 
 
 def _hash_images(
-    records: Sequence[Record],
-    n: int,
-    workers: int | None,
-    progress: ShowProgress | None,
-    journal: Journal | None,
-    complete: bool,
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    exact, perceptual, unreadable = np.zeros(n, np.uint64), np.zeros((n, 2, 4), np.uint64), []
-    keys = [file_state(r.image) if journal and isinstance(r.image, Path) else "" for r in records]
-    known = journal.known if journal else {}
-    reach = Reach(records, any_number=True)
-
-    def hash_one(record: Record, key: str) -> list[int] | str | UnreachableError:
-        return known.get(key) or _hash_image(record)
-
+    records: Records, workers: int | None, progress: ShowProgress | None, hashes: KeptHashes | None, complete: bool
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The hashes (N, 9) of all images, zeros for those that cannot be read, and which these are."""
+    words_N9, unreadable = np.zeros((len(records), HASHES), np.uint64), []
+    sources = [source for source in (hashes, kept_beside(records.source)) if source is not None]
+    reach, rest, start, done = Reach(records, any_number=True), iter(records), 0, 0
     with ThreadPoolExecutor(workers or hardware.cores()) as pool:
-        for index, result in enumerate(pool.map(hash_one, records, keys)):
-            if isinstance(result, UnreachableError):
-                reach.miss(str(result))
-                if complete:
-                    raise UnreachableError(f"{result}. Run the same command again when it can be reached") from result
-                unreadable.append(f"{records[index].name}: {result}")
-            elif isinstance(result, str):
-                unreadable.append(f"{records[index].name}: {result}")
-            else:
-                exact[index], perceptual[index] = result[0], np.array(result[1:], np.uint64).reshape(2, 4)
-            if journal and keys[index] and keys[index] not in known and not isinstance(result, UnreachableError):
-                journal.add(keys[index], result)
-            if progress:
-                progress(index + 1, n)
-    return exact, perceptual, tuple(unreadable)
+        while part := list(islice(rest, AT_ONCE)):
+            known_P9, keys_P = _known([r.image for r in part], sources)
+            words_N9[start : start + len(part)] = known_P9
+            unknown = np.flatnonzero(known_P9[:, 0] == 0).tolist()
+            done += len(part) - len(unknown)
+            if progress and len(unknown) < len(part):
+                progress(done, len(records))
+            for place, result in zip(unknown, pool.map(_hash_image, (part[i].image for i in unknown)), strict=True):
+                if isinstance(result, UnreachableError):
+                    reach.miss(str(result))
+                    if complete:
+                        raise UnreachableError(
+                            f"{result}. Run the same command again when it can be reached"
+                        ) from result
+                if isinstance(result, list):
+                    words_N9[start + place] = result
+                else:
+                    unreadable.append(f"{part[place].name}: {result}")
+                if hashes is not None and keys_P[place] and not isinstance(result, UnreachableError):
+                    hashes.add(int(keys_P[place]), result if isinstance(result, list) else [0] * HASHES)
+                done += 1
+                if progress:
+                    progress(done, len(records))
+            start += len(part)
+    return words_N9, tuple(unreadable)
 
 
-def _hash_image(record: Record) -> list[int] | str | UnreachableError:
+def _known(images: list[Any], sources: Iterable[KeptHashes]) -> tuple[np.ndarray, np.ndarray]:
+    """The kept hashes (P, 9) of images, zeros where there are none, and their keys (P,) in the first of the sources."""
+    words_P9, keys_P = np.zeros((len(images), HASHES), np.uint64), np.zeros(len(images), np.uint64)
+    for number, source in enumerate(sources):
+        unknown = np.flatnonzero(words_P9[:, 0] == 0)
+        keys = source.keys([images[i] for i in unknown])
+        words_P9[unknown] = source.hashes(keys)
+        if not number:
+            keys_P = keys
+    return words_P9, keys_P
+
+
+def _hash_image(image: Any) -> list[int] | str | UnreachableError:
     """The exact hash and the eight words of the perceptual hashes, or why the image cannot be read."""
     try:
-        image = images.read(record.image)
+        grey = images.read(image)
     except UnreachableError as error:
         return error
     except ImageError as error:
         return str(error)
-    return [content_hash(image), *perceptual_hashes(image).ravel().tolist()]
+    return [content_hash(grey), *perceptual_hashes(grey).ravel().tolist()]

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mrm.audit.fingerprints import DEPTH, Fingerprints, comparable, fingerprint
+from mrm.audit.kept_hashes import KeptHashes
 from mrm.audit.perceptual_hashes import THRESHOLD, near_pairs
 from mrm.audit.related_corpora import related
 from mrm.data.records import Records
 from mrm.system import hardware
 from mrm.system.errors import RecordError
 from mrm.system.files import as_json, parse_json
-from mrm.system.journal import Journal
 
 KINDS = ("patient", "study", "file", "image", "similar image")
 IMAGE_KINDS = ("image", "similar image")  # those that can be compared whatever the site key
@@ -285,17 +285,17 @@ def audit(
     examples: int = 5,
     workers: int | None = None,
     progress: Callable[[str], Callable[[int, int], None]] | None = None,
-    journal: Journal | None = None,
+    hashes: KeptHashes | None = None,
 ) -> AuditReport:
     """Compare all pairs of sets and, with `within`, search each for duplicates.
 
     `progress` is called with the name of each set, and returns a function that is called with (images done, images in
-    all). An open `journal` keeps the hashes of images, so that an interrupted audit resumes.
+    all). Open `hashes` keep those of images, so that an interrupted audit resumes and a later one reads no image.
     """
     prints = {}
     for name, records in sets.items():
         show = progress(name) if progress else None
-        prints[name] = fingerprint(records, images, workers, show, journal)
+        prints[name] = fingerprint(records, images, workers, show, hashes, kept=hashes is not None)
     return audit_fingerprints(prints, within, kinds, threshold, examples)
 
 

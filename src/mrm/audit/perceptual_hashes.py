@@ -30,6 +30,7 @@ import numpy as np
 from mrm.data import images
 from mrm.data.borders import content_box
 
+VERSION = 2  # of the hashes of images; those of other versions cannot be compared
 BITS = 256
 THRESHOLD = 36
 _MAX_THRESHOLD = 47  # above it, three changed bits a band would have to be tried, and different chests are as near

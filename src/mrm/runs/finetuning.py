@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from mrm.audit.fingerprints import fingerprint
+from mrm.audit.kept_hashes import KeptHashes
 from mrm.data.eval_view import EvalView
 from mrm.data.label_values import UNCERTAIN, LabelKind
 from mrm.data.record_sources import Labels
@@ -41,6 +41,7 @@ from mrm.runs.run_folder import (
     open_run,
     origin,
     print_best,
+    prints_of,
     require_same_data,
     warn_of,
 )
@@ -51,6 +52,7 @@ from mrm.runs.time_budget import keep_plan, within_budget
 from mrm.statistics.few_labels import few_labels
 from mrm.system import hardware
 from mrm.system.errors import ConfigError, ImageError, ProbeError, RunError
+from mrm.system.files import read_json, write_json
 from mrm.targets import TARGETS
 from mrm.targets.target import Target
 from mrm.training.losses import LabelLoss
@@ -177,11 +179,19 @@ def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
 
 
 def warn_of_shared(config: FinetuneConfig, seen: Path, val: Records) -> None:
-    """Let the first rank say what validation shares with the records that the model sees, and what it has twice."""
+    """Let the first rank say what validation shares with the records that the model sees, and what it has twice.
+
+    It finds that out at the first start, and keeps it for others.
+    """
+    file = Path(config.out) / "doubts.json"
     with first_rank_first(config.out):
         if processes().is_main_process:
-            prints = fingerprint(val, config.audit == "images")
-            warn_of([*overlaps(seen, val, "validation", prints=prints), *repeats(val, prints, "the validation set")])
+            if not file.is_file():
+                prints = prints_of(config, val, "the validation records")
+                shared = overlaps(seen, val, "validation", prints=prints)
+                write_json(file, [*shared, *repeats(val, prints, "the validation set")])
+                KeptHashes(config.out).forget()
+            warn_of([str(line) for line in read_json(file)])
 
 
 def uncertain_policy(config: FinetuneConfig, records: Records) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mrm import corpora
 from mrm.audit.fingerprints import fingerprint
+from mrm.audit.kept_hashes import KeptHashes
 from mrm.audit.overlaps import AuditReport, audit
 from mrm.corpora.custom.description import FILE as DESCRIPTION
 from mrm.corpora.options import Options
@@ -18,14 +19,13 @@ from mrm.data.records import Records
 from mrm.runs.output_lock import alone_in
 from mrm.system.errors import RecordError
 from mrm.system.files import write_whole
-from mrm.system.journal import Journal, file_state
+from mrm.system.journal import file_state
 from mrm.system.lock import OPENING, in_turn
 from mrm.system.output_folder import writing
 from mrm.system.progress import Progress
 from mrm.system.shares import WHOLE, Share, torchrun_rank
 
 FACTS = "corpus.json"  # which is there once the records are
-AUDITED = ".audited.jsonl"  # the hashes of images, until the audit is written
 
 
 @alone_in("out", share="share")
@@ -55,11 +55,12 @@ def prepare(
 
 def _prepared(name: str, source: Path, out: Path, options: Options) -> AuditReport:
     corpus = corpora.prepare(name, source, out, options)
-    with writing(out), Journal(out / AUDITED) as journal:
-        report = audit_splits(corpus.splits, journal)
+    with writing(out):
+        with KeptHashes(out) as hashes:
+            report = audit_splits(corpus.splits, hashes)
+        hashes.settle()
         if report.compared:
             write_whole(out / AUDIT, report.to_json().encode())
-        journal.forget()
     print(report.table())
     return report
 
@@ -67,10 +68,12 @@ def _prepared(name: str, source: Path, out: Path, options: Options) -> AuditRepo
 def _examined(name: str, source: Path, out: Path, options: Options, share: Share) -> int:
     """Inspect and then hash the images of a share. Returns the number of images that no share has hashed yet."""
     records, own = examine(name, source, out, options, share)
-    with writing(out), Journal(out / AUDITED, share) as journal, Progress("hashing images") as progress:
-        fingerprint(own, workers=options.workers or None, progress=progress, journal=journal)
-    hashed = Journal(out / AUDITED, share).known
-    return sum(isinstance(r.image, Path) and file_state(r.image) not in hashed for r in records)
+    with writing(out):
+        with KeptHashes(out, share) as hashes, Progress("hashing images") as progress:
+            fingerprint(own, workers=options.workers or None, progress=progress, hashes=hashes, kept=True)
+        hashes = KeptHashes(out, share)
+        keys_N = hashes.keys([record.image for record in records])
+    return int((~hashes.tried(keys_N[keys_N > 0])).sum())
 
 
 def preview_preparation(
@@ -96,7 +99,7 @@ def preview_preparation(
     return f"{text}\nnext: mrm prepare {name} --source {source} --config {write_description} --out DIR"
 
 
-def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) -> AuditReport:
+def audit_splits(splits: Mapping[str, Records], hashes: KeptHashes | None = None) -> AuditReport:
     """Audit train, val and test against each other; of a corpus with several tasks (`covid1/train`), within each task."""
     tasks: dict[str, dict[str, Records]] = {}
     for name, records in splits.items():
@@ -105,7 +108,7 @@ def audit_splits(splits: Mapping[str, Records], journal: Journal | None = None) 
             tasks.setdefault(task, {})[name] = records
     with ExitStack() as lines:
         reports = [
-            audit(sets, progress=lambda name: lines.enter_context(Progress(name)), journal=journal)
+            audit(sets, progress=lambda name: lines.enter_context(Progress(name)), hashes=hashes)
             for sets in tasks.values()
         ]
     covered = {name: coverage for report in reports for name, coverage in report.sets.items()}

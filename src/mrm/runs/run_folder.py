@@ -21,7 +21,8 @@ from torch import nn
 import mrm
 from mrm import recipes
 from mrm.audit import site_key
-from mrm.audit.fingerprints import fingerprint
+from mrm.audit.fingerprints import Fingerprints, fingerprint
+from mrm.audit.kept_hashes import KeptHashes
 from mrm.audit.overlaps import AuditReport
 from mrm.data import masks
 from mrm.data.records import Records
@@ -36,7 +37,7 @@ from mrm.runs.run_records import FOLDER
 from mrm.system import hardware
 from mrm.system.errors import RunError
 from mrm.system.files import write_by, write_whole
-from mrm.system.output_folder import Settings, open_folder, require_own
+from mrm.system.output_folder import Settings, open_folder, require_own, writing
 from mrm.system.progress import Progress
 from mrm.system.text_table import text_table
 from mrm.training.checkpoints import Checkpoints
@@ -226,12 +227,20 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
             before = config.init if config.init and not getattr(config, "scratch", False) else None
             if before and (seen := model_folder.seen_at(before)):
                 copy_seen(seen, folder)
-            with Progress(f"fingerprinting the {stage} records") as progress:
-                prints = fingerprint(
-                    records, config.audit == "images", progress=progress, kept=config.on_error == "stop"
-                )
+            prints = prints_of(config, records, f"the {stage} records", kept=config.on_error == "stop")
             prints.save(folder / f"{stage}.npz")
+            KeptHashes(config.out).forget()
     return folder
+
+
+def prints_of(config: Any, records: Records, what: str, kept: bool = False) -> Fingerprints:
+    """The fingerprints of the records of a run, as the `fingerprint` of `mrm.audit` takes them.
+
+    The hashes of their images are kept in the run until they are forgotten, so that a start that is interrupted resumes.
+    """
+    out = Path(config.out)
+    with writing(out), KeptHashes(out) as hashes, Progress(f"fingerprinting {what}") as progress:
+        return fingerprint(records, config.audit == "images", progress=progress, hashes=hashes, kept=kept)
 
 
 def copy_seen(seen: Path, folder: Path) -> None:
