@@ -3,6 +3,7 @@
 import errno
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 
 import mrm
 from mrm import recipes, runs
+from mrm.audit.kept_hashes import FILE
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data.records import Records, resolve_uncertain
 from mrm.evaluation import floors
 from mrm.models import model_folder
-from mrm.runs import finetuning
+from mrm.runs import finetuning, run_folder
 from mrm.system.errors import ConfigError, OutputError, RecordError, RunError
 from mrm.targets.target import Multilabel
 from mrm.training.tasks import ClassifyTask
@@ -428,3 +430,22 @@ def test_floors_that_cannot_be_fitted_cost_the_run_nothing(phantoms):
     one = replace(records, rows=[replace(r, labels=(1.0,) * len(FINDINGS)) for r in records])
     line = finetuning.floors_beside(one, records, seed=0, workers=0, network=0.5)
     assert "could not be fitted to compare with: the training records have no class with both" in line
+
+
+def test_what_is_doubtful_of_the_validation_records_is_found_out_once(phantoms, tmp_path, monkeypatch):
+    config = finetune_config(phantoms, None, tmp_path / "run", audit="images")
+    config.out.mkdir()
+    records = finetuning.label_records(config)[1]
+    seen = run_folder.note_seen(config, "fine-tuning", records)
+
+    def doubts() -> list[str]:
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always")
+            finetuning.warn_of_shared(config, seen, records)
+        return [str(warning.message) for warning in noted]
+
+    first = doubts()
+    assert "48 records of validation share an image with fine-tuning" in first
+    monkeypatch.setattr(run_folder, "fingerprint", lambda *_, **__: 1 / 0)
+    assert doubts() == first  # of a run that is started again
+    assert not (config.out / FILE).exists()

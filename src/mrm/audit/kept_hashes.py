@@ -60,10 +60,15 @@ class KeptHashes:
         self._load()
 
     def _load(self) -> None:
+        """Read all files."""
         self._own, self._spoilt = np.zeros((0, HASHES + 2), "<u8"), False
         parts = []
         for file in self._files():
-            entries, problem = _read(file)
+            try:
+                entries, problem = _read(file)
+            except FileNotFoundError:  # another share has just put all files together
+                self._load()
+                return
             if problem:
                 warnings.warn(f"{file}: {problem}; the images concerned are hashed again", stacklevel=3)
             if file == self.path:
