@@ -17,9 +17,11 @@ from typing import Literal
 
 from mrm.corpora.options import Options
 from mrm.data.boxes import Box
-from mrm.data.folders import image_key
+from mrm.data.folders import IMAGES, image_key, list_images, list_stored_images
 from mrm.data.header_index import HeaderIndex
+from mrm.data.placed_images import PlacedImage
 from mrm.data.records import Records
+from mrm.system import object_store
 from mrm.system.errors import RecordError
 from mrm.system.table_rows import Row
 
@@ -105,11 +107,24 @@ def inside(source: Path, name: str, where: str) -> str:
     return plain
 
 
+def images_of(
+    options: Options, source: Path, root: Path, *folders: str, suffixes: Sequence[str] = IMAGES
+) -> Mapping[str, Path | PlacedImage]:
+    """The images below `root`, a folder of the source, or, with `options.images`, the same place in an object store, by path.
+
+    Raises StoreError.
+    """
+    address = options.images and object_store.address(options.images)
+    if not address:
+        return list_images(root, *folders, suffixes=suffixes)
+    return list_stored_images(address, source, root, *folders, suffixes=suffixes)
+
+
 def by_key(
-    files: Mapping[str, Path], key: Callable[[str], str], excluded: list[Exclusion], first: str = ".png"
-) -> dict[str, tuple[str, Path]]:
+    files: Mapping[str, Path | PlacedImage], key: Callable[[str], str], excluded: list[Exclusion], first: str = ".png"
+) -> dict[str, tuple[str, Path | PlacedImage]]:
     """Key -> (name, file). Of files with the same key the one with the suffix `first` is taken, the others excluded."""
-    chosen: dict[str, tuple[str, Path]] = {}
+    chosen: dict[str, tuple[str, Path | PlacedImage]] = {}
     for name in sorted(files, key=lambda n: not n.lower().endswith(first)):
         kept, _ = chosen.setdefault(key(name), (name, files[name]))
         if kept != name:

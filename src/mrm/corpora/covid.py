@@ -25,13 +25,14 @@ from mrm.corpora.contract import (
     Options,
     Release,
     file_stem,
+    images_of,
     inside,
     unique_rows,
     without_label,
 )
 from mrm.corpora.splits import LISTS
 from mrm.data.dividing import divide
-from mrm.data.folders import list_images
+from mrm.data.placed_images import PlacedImage
 from mrm.data.records import Record, Records, read_list
 from mrm.system.errors import RecordError
 from mrm.system.table_rows import Row, read_table
@@ -85,7 +86,7 @@ def labels_of(finding: str) -> tuple[float, float]:
 
 
 def _records(source: Path, rows: list[Row], options: Options, excluded: list[Exclusion]) -> list[Record]:
-    files = list_images(source, "images")
+    files = images_of(options, source, source, "images")
     known, kept = set(), []
     for name, row in unique_rows(rows, lambda row: _path(source, row), excluded):
         known.add(name)
@@ -116,7 +117,7 @@ def _frontal(view: str) -> bool:
     return view.upper().partition(" ")[0] in ("PA", "AP")
 
 
-def _record(name: str, file: Path, row: Row) -> Record:
+def _record(name: str, file: Path | PlacedImage, row: Row) -> Record:
     return Record(
         image=file,
         report=row.cells.get("clinical_notes", ""),

@@ -17,6 +17,7 @@ from mrm.corpora.contract import (
     Release,
     by_key,
     file_stem,
+    images_of,
     inside,
     plain_age,
     unique_rows,
@@ -27,7 +28,8 @@ from mrm.corpora.mask_folders import run_lengths, write_folders
 from mrm.corpora.stated_labels import StatedLabels
 from mrm.data.box_cells import boxes_in
 from mrm.data.boxes import Box
-from mrm.data.folders import IMAGES, image_key, list_images
+from mrm.data.folders import IMAGES, image_key
+from mrm.data.placed_images import PlacedImage
 from mrm.data.records import Record, Records
 from mrm.data.report_languages import language_notes
 from mrm.data.sections import select_sections
@@ -39,11 +41,14 @@ from mrm.system.text_files import read_text
 class Files:
     """The images of a download, by path or by name, as the description says."""
 
-    def __init__(self, corpus: CorpusDescription, source: Path, root: Path, excluded: list[Exclusion]) -> None:
+    def __init__(
+        self, corpus: CorpusDescription, source: Path, root: Path, excluded: list[Exclusion], options: Options
+    ) -> None:
         self.by_name, self.root = corpus.images.by == "name", root
         self.below = "" if root == source else f"{root.relative_to(source).as_posix()}/"
         self.key = file_stem if self.by_name else image_key
-        listed = list_images(root, *corpus.images.folders, suffixes=("",) if corpus.images.any_suffix else IMAGES)
+        suffixes = ("",) if corpus.images.any_suffix else IMAGES
+        listed = images_of(options, source, root, *corpus.images.folders, suffixes=suffixes)
         self.known = by_key(listed, self.key, excluded, first=corpus.images.first)
         self.excluded = excluded
 
@@ -55,7 +60,7 @@ class Files:
             raise RecordError(f"{row.where}: names no image in {rule}")
         return tuple([self.key(path) for path in paths])
 
-    def find(self, keys: Sequence[str]) -> tuple[str, Path] | None:
+    def find(self, keys: Sequence[str]) -> tuple[str, Path | PlacedImage] | None:
         """Name and file of the first of the keys that is there; copies in other folders or formats are excluded."""
         there = [self.known[key] for key in dict.fromkeys(keys) if key in self.known]
         if not there:
@@ -69,8 +74,10 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
     """The records of a described corpus, with its sets and boxes. Raises RecordError for tables that do not fit."""
     root = folder_of(corpus, source)
     excluded: list[Exclusion] = []
-    corpus, opened, notes = open_tables(corpus, root, excluded)
-    files = Files(corpus, source, root, excluded)
+    corpus, opened, notes = open_tables(corpus, root, excluded, partial(images_of, options, source, root))
+    if corpus.masks and options.images:
+        raise RecordError("--images: this corpus writes its images with masks, from a folder; leave --images out")
+    files = Files(corpus, source, root, excluded, options)
     of_records = [one for one in opened if one.table.holds == "records"]
     groups, mentioned = _grouped(corpus, files, of_records, excluded)
     stated = StatedLabels(corpus.labels, (row for group in groups.values() for _, row in group))
@@ -160,7 +167,7 @@ def _record(
     corpus: CorpusDescription,
     root: Path,
     name: str,
-    file: Path,
+    file: Path | PlacedImage,
     table: Table,
     row: Row,
     labels: tuple[float, ...],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from itertools import chain
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from mrm.corpora.contract import Exclusion, file_stem, inside, unique_rows
 from mrm.corpora.description import CorpusDescription, Labels, Table, alternatives, columns_of, reader
-from mrm.data.folders import list_images
 from mrm.system.errors import RecordError
 from mrm.system.json_tables import read_json_rows
 from mrm.system.table_form import Rows
@@ -35,6 +34,9 @@ class Opened:
     joined: tuple[Path, ...] = ()  # tables of facts
 
 
+ImagesOf = Callable[[str], Iterable[str]]
+
+
 def folder_of(corpus: CorpusDescription, source: Path) -> Path:
     """The folder of the corpus: the source, or one below it, that has a table of records. Raises RecordError."""
     names = [name for table in corpus.tables if table.holds == "records" for name in alternatives(table.file)]
@@ -49,14 +51,14 @@ def folder_of(corpus: CorpusDescription, source: Path) -> Path:
 
 
 def open_tables(
-    corpus: CorpusDescription, root: Path, excluded: list[Exclusion]
+    corpus: CorpusDescription, root: Path, excluded: list[Exclusion], images: ImagesOf
 ) -> tuple[CorpusDescription, list[Opened], list[str]]:
-    """Every table of a corpus that is there, with the facts joined to the records.
+    """Every table of a corpus that is there, with the facts joined to the records. `images` lists those of a folder below `root`.
 
     Labels that are in an optional table that is not there are taken out of the description, and a note says so. Raises
     RecordError for a column that the description needs and the table lacks: it is another release's, or damaged.
     """
-    opened = [one for table in corpus.tables for one in _open(root, table)]
+    opened = [one for table in corpus.tables for one in _open(root, table, images)]
     facts = [one for one in opened if one.table.holds == "facts"]
     opened = [_with_facts(corpus, one, facts, excluded) if one.table.holds == "records" else one for one in opened]
     corpus, notes = _without_missing_labels(corpus, opened)
@@ -80,11 +82,11 @@ def _has(header: Collection[str], rule: str) -> bool:
     return any(parts.issubset(header) for parts in columns_of(rule))
 
 
-def _open(root: Path, table: Table) -> Iterator[Opened]:
+def _open(root: Path, table: Table, images: ImagesOf) -> Iterator[Opened]:
     """The table's file, or each file that its name stands for; nothing for an optional table that is not there."""
     names = alternatives(table.file)
     name = names[0] if names[0].endswith("*") else next((name for name in names if _files(root, name)), "")
-    listed = _named(root, name) if name.endswith("*") else []
+    listed = _named(images, name) if name.endswith("*") else []
     if listed:
         rows = [Row(root / name, n, {"file": file, "stem": file_stem(file)}) for n, file in enumerate(listed, 1)]
         yield _completed(root, Opened(table, root, ("file", "stem"), rows))
@@ -115,10 +117,10 @@ def _files(root: Path, name: str) -> list[Path]:
     return [file for suffix in ("", ".gz", ".zip") if (file := root / f"{name}{suffix}").is_file()][:1]
 
 
-def _named(root: Path, pattern: str) -> list[str]:
+def _named(images: ImagesOf, pattern: str) -> list[str]:
     """The images of a pattern such as `scans/*`, whatever their format."""
     folder = pattern.partition("*")[0].rpartition("/")[0]
-    return [name for name in list_images(root, folder) if fnmatch(name, pattern)]
+    return [name for name in images(folder) if fnmatch(name, pattern)]
 
 
 def _completed(root: Path, opened: Opened) -> Opened:

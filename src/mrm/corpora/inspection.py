@@ -15,6 +15,9 @@ from mrm.corpora.contract import UNREADABLE, Exclusion, plain_age
 from mrm.corpora.options import Check, Options
 from mrm.data import header_index, headers, images
 from mrm.data.header_index import Header, HeaderIndex
+from mrm.data.in_memory import NamedBytes
+from mrm.data.placed_images import PlacedImage
+from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.system.errors import UnreachableError, printable
 from mrm.system.journal import Journal, file_state
@@ -79,11 +82,13 @@ def _inspected(
         facts = each(
             partial(_facts_of, options.check), images_and_headers, options.workers, "inspecting images", per_process
         )
-        lost = []
+        lost, reach = [], Reach(records)
         for (key, _), fact in zip(todo, facts, strict=True):
             if fact.pop("again", None):  # not noted, so that it is tried again
                 lost.append(fact["error"])
+                reach.miss(fact["error"])
             else:
+                reach.reached()
                 journal.add(key, fact)
     if lost:
         raise UnreachableError(
@@ -101,13 +106,14 @@ def forget(out: Path) -> None:
     Journal(out / KEPT).forget()
 
 
-def _facts_of(check: Check, image_and_header: tuple[Path, Header | None]) -> dict[str, str]:
+def _facts_of(check: Check, image_and_header: tuple[Path | PlacedImage, Header | None]) -> dict[str, str]:
     """The facts about one image, or the reason why it cannot be read. Runs in any process.
 
     The header is that of a DICOM file where it has been read; what it states is part of the records already.
     """
-    image, header = image_and_header
+    stored, header = image_and_header
     try:
+        image = NamedBytes(str(stored), stored.read_bytes()) if isinstance(stored, PlacedImage) else stored
         if header and check == "header" and {"height", "width"} <= header.keys() and _ends_well(image, "dicom"):
             return {}
         kind = headers.kind_of(headers.load(image, 132), str(image))
@@ -122,14 +128,17 @@ def _facts_of(check: Check, image_and_header: tuple[Path, Header | None]) -> dic
         return {"error": str(error) or type(error).__name__}
 
 
-def _ends_well(image: Path, kind: str) -> bool:
+def _ends_well(image: Path | NamedBytes, kind: str) -> bool:
     """Whether the file ends with its end marker. Where it does not, only decoding can tell if it is cut off."""
+    marker = END.get(kind, b"no such marker")
+    if isinstance(image, NamedBytes):
+        return marker in bytes(image.read_bytes()[-64:])
     with image.open("rb") as file:
         file.seek(max(0, image.stat().st_size - 64))
-        return END.get(kind, b"no such marker") in file.read()
+        return marker in file.read()
 
 
-def _dicom_facts(image: Path) -> dict[str, str]:
+def _dicom_facts(image: Path | NamedBytes) -> dict[str, str]:
     header = header_index.read_header(image)
     facts = {"view": header.get("view", ""), "sex": header.get("sex", ""), "age": plain_age(header.get("age", ""))}
     return {**header_index.identity(header), **{name: value for name, value in facts.items() if value}}

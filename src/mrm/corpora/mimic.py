@@ -16,8 +16,9 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from mrm.corpora.contract import ABSENT, Exclusion, Options, Release, inside, unique_rows, without_label
+from mrm.corpora.contract import ABSENT, Exclusion, Options, Release, images_of, inside, unique_rows, without_label
 from mrm.data.folders import list_images
+from mrm.data.placed_images import PlacedImage
 from mrm.data.records import Record, Records
 from mrm.data.sections import sections, select_sections
 from mrm.system.errors import RecordError
@@ -50,13 +51,13 @@ def read(source: Path, options: Options) -> Release:
     """Join metadata, split, labels, images and reports. Raises RecordError if a table is missing."""
     tables = {name: find_table(source, f"mimic-cxr-2.0.0-{name}.csv") for name in ("metadata", "split")}
     excluded: list[Exclusion] = []
-    rows, split_of = _selected(source, tables, excluded)
+    rows, split_of = _selected(source, tables, excluded, options)
     labels, notes = _labels(source, tables, excluded)
-    reports = read_reports(source, options.reports, {row["study_id"] for _, row in rows})
+    reports = read_reports(source, options.reports, {row["study_id"] for *_, row in rows})
     excluded += reports.unreadable
     texts, untitled = _chosen_sections(reports.texts, options.sections)
     records = Records(
-        [_record(source, name, row, texts, labels, split_of) for name, row in rows], CLASSES, "MIMIC-CXR-JPG"
+        [_record(name, file, row, texts, labels, split_of) for name, file, row in rows], CLASSES, "MIMIC-CXR-JPG"
     )
     splits = {part: records.where(partial(_is_in, part)) for part in SPLITS.values()}
     splits |= _labelled_by_hand(source, records, tables, excluded)
@@ -81,13 +82,13 @@ def _is_in(split: str, record: Record) -> bool:
 
 
 def _selected(
-    source: Path, tables: Mapping[str, Path], excluded: list[Exclusion]
-) -> tuple[list[tuple[str, Row]], dict[str, str]]:
-    """(image, metadata row) of every image that exists and is in a split; and the split of each image."""
+    source: Path, tables: Mapping[str, Path], excluded: list[Exclusion], options: Options
+) -> tuple[list[tuple[str, Path | PlacedImage, Row]], dict[str, str]]:
+    """(name, image, metadata row) of every image that exists and is in a split; and the split of each image."""
     split_rows = unique_rows(read_table(tables["split"], ("dicom_id", "split")), lambda r: r["dicom_id"], excluded)
     split_of = {dicom: SPLITS.get(row["split"], "") for dicom, row in split_rows}
     needed = ("dicom_id", "subject_id", "study_id", "ViewPosition")
-    files = list_images(source, "files")
+    files = images_of(options, source, source, "files")
     stems = {name.rpartition(".")[0]: name for name in files}  # the DICOM files of MIMIC-CXR work as well
     known, rows = set[str](), []
     for dicom, row in unique_rows(read_table(tables["metadata"], needed), lambda r: r["dicom_id"], excluded):
@@ -99,7 +100,7 @@ def _selected(
         elif not split_of.get(dicom):
             excluded.append(Exclusion(name, NO_SPLIT, row.where))
         else:
-            rows.append((name, row))
+            rows.append((name, files[name], row))
     excluded += without_label(files, known)
     return rows, split_of
 
@@ -109,10 +110,10 @@ def _stem(source: Path, row: Row) -> str:
     return inside(source, f"files/p{patient[:2]}/p{patient}/s{study}/{row['dicom_id']}", row.where)
 
 
-def _record(source, name, row, texts, labels, split_of) -> Record:
+def _record(name, file, row, texts, labels, split_of) -> Record:
     study = row["study_id"]
     return Record(
-        image=source / name,
+        image=file,
         report=texts.get(study, ""),
         patient=row["subject_id"],
         study=study,

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mrm.corpora.contract import ABSENT, DUPLICATE, Exclusion, Options, Release, file_stem, inside
+from mrm.corpora.contract import ABSENT, DUPLICATE, Exclusion, Options, Release, file_stem, images_of, inside
 from mrm.data.folders import list_images
+from mrm.data.placed_images import PlacedImage
 from mrm.data.records import Record, Records
 from mrm.data.sections import select_sections
 from mrm.system.errors import RecordError
@@ -56,7 +57,7 @@ def read(source: Path, options: Options) -> Release:
         )
     excluded: list[Exclusion] = []
     reports = _read_reports(files, excluded)
-    records = Records(_records(source, reports, options.sections, excluded), (), "Open-i")
+    records = Records(_records(source, reports, options, excluded), (), "Open-i")
     return Release(
         records=records,
         inputs=list(files.values()),
@@ -112,13 +113,13 @@ def _read_reports(files: dict[str, Path], excluded: list[Exclusion]) -> list[Rep
     return list(reports.values())
 
 
-def _records(source: Path, reports: Sequence[Report], names: Sequence[str], excluded: list[Exclusion]) -> list[Record]:
+def _records(source: Path, reports: Sequence[Report], options: Options, excluded: list[Exclusion]) -> list[Record]:
     """One record for each image of each report, in the order of the reports."""
-    files = list_images(source)
+    files = images_of(options, source, source)
     by_stem = {file_stem(name): name for name in files}
     rows: dict[str, Record] = {}
     for report in reports:
-        text = select_sections(report.text, names) if report.text else ""
+        text = select_sections(report.text, options.sections) if report.text else ""
         if not report.images:
             excluded.append(Exclusion(report.name, NO_IMAGE))
         for image, caption in report.images:
@@ -133,7 +134,7 @@ def _records(source: Path, reports: Sequence[Report], names: Sequence[str], excl
     return list(rows.values())
 
 
-def _record(report: Report, text: str, name: str, file: Path, caption: str) -> Record:
+def _record(report: Report, text: str, name: str, file: Path | PlacedImage, caption: str) -> Record:
     extra = {"mesh": "; ".join(report.mesh), "caption": caption}
     return Record(file, text, patient=report.uid, study=report.uid, extra=extra, name=name)
 

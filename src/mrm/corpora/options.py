@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from mrm.data.dates import DateOrder
+from mrm.system import object_store
 from mrm.system.errors import RecordError
 from mrm.system.table_form import TableForm
 
@@ -55,6 +56,7 @@ class Options:
     config: Path | None = None  # custom: the description.yaml of an earlier preparation; options override it
 
     # Images
+    images: Path | None = None  # the address of the source's images in an object store, such as s3://bucket/nih
     size: int = 0  # segmentation: longer side of the images that are written, 0 keeps their size
     box_masks: bool = False  # also write segmentation folders: a mask is 1 inside the boxes of its image
     check: Check = "header"  # open each image for its size and end (header), decode it whole (pixels), or skip this
@@ -79,6 +81,11 @@ class Options:
                 raise RecordError(f"{name} {getattr(self, name)}: give 0 or more")
         check_join_by(self.join_by)
         self._check_days()
+        if self.images and not object_store.address(self.images):
+            raise RecordError(
+                f"--images {self.images}: expected the address of a folder in an object store, such as s3://bucket/nih; images "
+                "on this machine belong into the folder of --source"
+            )
         if twice := [c for c, n in Counter(self.classes).items() if n > 1]:
             raise RecordError(f"classes: {', '.join(twice)} is named twice; name each once")
 

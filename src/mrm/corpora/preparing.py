@@ -105,14 +105,25 @@ def preview(
 
 def read(name: str, source: Path, options: Options, kept: Path | None = None, keeps: bool = True) -> Release:
     """What the module of the corpus reads from `source`. Headers that `custom` reads are kept in `kept`, if it `keeps`."""
+    described = None if name in (*PROGRAMS, "custom") else description.load(name)
+    _check_images(options, described is not None or name in PROGRAMS)
     if name in PROGRAMS:
         return import_module(f"mrm.corpora.{name}").read(source, options)
-    described = None if name == "custom" else description.load(name)
     if described:
         return described_corpus.read(described, source, options)
     if name != "custom":
         options = replace(options, config=Path(name))
     return custom.read(source, options, HeaderIndex(kept, keeps))
+
+
+def _check_images(options: Options, listed: bool) -> None:
+    """Raises RecordError for images in an object store that cannot be taken from there."""
+    if options.images and not listed:
+        raise RecordError("--images: custom reads the headers of images from a folder; copy them to this machine")
+    if options.images and options.box_masks:
+        raise RecordError(
+            "--images and --box-masks exclude each other; masks are written beside images of this machine"
+        )
 
 
 def _require_records(name: str, release: Release, source: Path, out: Path) -> None:

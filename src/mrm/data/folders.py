@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
 from mrm.data.headers import kind_of, load
-from mrm.system import tables
+from mrm.data.placed_images import PlacedImage
+from mrm.system import object_store, tables
 from mrm.system.errors import ImageError
 
 SYSTEM_FILES = frozenset(  # in small letters
@@ -76,6 +77,22 @@ def list_images(source: Path, *folders: str, suffixes: Sequence[str] = IMAGES) -
     """
     every = every_file(source, *folders)
     return {name: file for name, file in every.items() if name.lower().endswith(tuple(suffixes)) and not _left(name)}
+
+
+def list_stored_images(
+    address: str, source: Path, root: Path, *folders: str, suffixes: Sequence[str] = IMAGES
+) -> dict[str, PlacedImage]:
+    """The images of an object store whose folders are as those of `source`: path below `root` -> object, as `list_images`.
+
+    Raises StoreError.
+    """
+    below = "" if root == source else f"{root.relative_to(source).as_posix()}/"
+    within = tuple(f"{below}{folder}/" for folder in folders if folder != ".") or (below,)
+    return {
+        name.removeprefix(below): PlacedImage(object_store.within(address, name), 0, size)
+        for name, size in object_store.sizes_below(address).items()
+        if name.startswith(within) and name.lower().endswith(tuple(suffixes)) and not _left(name)
+    }
 
 
 def _left(name: str) -> bool:

@@ -6,6 +6,7 @@ what was read under each file's path, size and modification time, so that a seco
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from mrm.data import dicom_limits
 from mrm.data.dates import day_of
-from mrm.data.headers import kind_of, load
+from mrm.data.headers import StoredImage, kind_of, load
 from mrm.system.errors import ImageError, UnreachableError, first_line
 from mrm.system.journal import Journal, file_state
 from mrm.system.output_folder import writing
@@ -55,12 +56,12 @@ BUFFER = 1 << 14  # bytes that are read at a time; a header takes one to four th
 MOST_ELEMENTS = 10_000  # before the last of TAGS; a radiograph has some hundred
 
 
-def read_header(file: Path) -> dict[str, str]:
+def read_header(file: Path | StoredImage) -> dict[str, str]:
     """What a DICOM file states of TAGS; empty for a file of another format.
 
     Raises `UnreachableError` where the file is absent or its disk does not answer, and `ImageError` for damaged DICOM.
     """
-    head = bytes(load(file, BUFFER))
+    head = bytes(load(file, BUFFER)[:BUFFER])
     if not head or kind_of(head, str(file)) != "dicom":
         return {}
     try:
@@ -89,7 +90,7 @@ def identity(header: Header) -> dict[str, str]:
     return {name: text for name, text in known.items() if text}
 
 
-def _dataset(file: Path, head: bytes) -> pydicom.Dataset:
+def _dataset(file: Path | StoredImage, head: bytes) -> pydicom.Dataset:
     """The elements of TAGS. A deflated file has to be inflated whole; of any other the beginning is enough."""
     if DeflatedExplicitVRLittleEndian.encode() + b"\0" in head:
         return dicom_limits.read(load(file), str(file), stop_before_pixels=True, specific_tags=list(TAGS.values()))
@@ -103,7 +104,7 @@ def _dataset(file: Path, head: bytes) -> pydicom.Dataset:
         return tag > _LAST
 
     prefix = head[128:132] == b"DICM"
-    with open(file, "rb", buffering=BUFFER) as opened:
+    with open(file, "rb", buffering=BUFFER) if isinstance(file, Path) else io.BytesIO(load(file)) as opened:
         return read_partial(opened, stop_when=is_past, specific_tags=list(_NUMBERS.values()), force=not prefix)
 
 

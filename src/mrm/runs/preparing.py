@@ -39,6 +39,8 @@ def prepare(
     shares have images to read, or if one of them has put the results together.
     """
     out, options, share = Path(out), options or Options(), share.among(*torchrun_rank())
+    if options.images and share != WHOLE:
+        raise RecordError("--images: images of an object store are prepared by one process; leave out --share")
     if share == WHOLE:
         return _prepared(name, source, out, options)
     before = file_state(out / FACTS)

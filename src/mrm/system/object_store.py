@@ -110,6 +110,18 @@ def listed(folder: str) -> list[str]:
     return sorted(info.base_name for info in infos if info.type == FileType.File)
 
 
+def sizes_below(folder: str) -> dict[str, int]:
+    """The bytes of each object below a folder, by its path there, in order. Raises StoreError."""
+    from pyarrow.fs import FileSelector, FileType
+
+    def ask(files: Any, path: str) -> tuple[str, Any]:
+        return path.rstrip("/"), files.get_file_info(FileSelector(path.rstrip("/"), recursive=True))
+
+    base, infos = _tried(folder, ask)
+    sizes = {info.path[len(base) :].lstrip("/"): int(info.size) for info in infos if info.type == FileType.File}
+    return dict(sorted(sizes.items()))
+
+
 def _chunks(uri: str, start: int = 0, length: int | None = None, limit: int | None = None) -> Iterator[bytes]:
     """The bytes of an object from `start` on. What has arrived is not fetched again where the store fails in between."""
     at, end = start, None if length is None else start + length

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mrm.corpora import described, described_tables, description
+from mrm.corpora import contract, described, description
 from mrm.corpora.contract import Release
 from mrm.corpora.options import Options
 
@@ -34,6 +34,5 @@ def read_with_images(corpus: str, folder: Path, names: list[str]) -> Release:
         return {name: root / name for name in names if name.startswith(inside)}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(described, "list_images", lambda *_, **__: listed(folder))
-        patch.setattr(described_tables, "list_images", listed)
+        patch.setattr(contract, "list_images", listed)
         return described.read(description.load(corpus), folder, Options())
