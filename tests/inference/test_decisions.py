@@ -23,6 +23,15 @@ def test_a_class_without_a_temperature_keeps_its_plain_probability():
     np.testing.assert_array_equal(DecisionRules.of(None, CLASSES).probabilities(LOGITS), rules().probabilities(LOGITS))
 
 
+def test_what_the_logits_mean_is_said_by_the_card():
+    """Of one class in three the probabilities sum to 1; of numbers the logits are in the spread of the labels."""
+    one = DecisionRules.of(Card("classifier", {"target": "multiclass"}), CLASSES).probabilities(LOGITS)
+    np.testing.assert_allclose(one, np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True))
+    numbers = {"target": "regression", "centre": (1.0, 2.0, 3.0), "spread": (2.0, 1.0, 0.5)}
+    found = DecisionRules.of(Card("classifier", numbers), CLASSES).probabilities(LOGITS)
+    np.testing.assert_allclose(found, [[5.0, 1.0, 3.0], [2.0, 5.0, 2.0]])
+
+
 def test_a_class_without_a_threshold_gets_no_decision():
     decisions = rules(temperatures={"nodule": 4.0}, thresholds={"nodule": 0.6, "effusion": 0.9}).decide(LOGITS)
     np.testing.assert_array_equal(decisions.decision_BC, [[1, 0, np.nan], [0, 1, np.nan]])

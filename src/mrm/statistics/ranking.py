@@ -255,8 +255,8 @@ class RankedScores:
 
     @cached_property
     def levels(self) -> int:
-        """How many there are."""
-        return int(self.level_N.max(initial=-1)) + 1
+        """How many there are; asked only of a class with stated labels."""
+        return int(self.level_N.max()) + 1
 
     @cached_property
     def positives_LG(self) -> sparse.csr_matrix:
