@@ -264,6 +264,16 @@ def test_an_index_with_another_format_or_kind_is_refused(copy, name, value):
         Records.load(copy)
 
 
+@pytest.mark.parametrize("name", ["columns", "classes"])
+def test_an_index_names_its_columns_in_words(copy, name):
+    index = json.loads((copy / "shards.json").read_text())
+    (copy / "shards.json").write_text(json.dumps({**index, name: [["patient_id"]]}))
+    with pytest.raises(
+        ShardError, match=r"shards\.json: not the index of a shard folder.*columns and classes must be names"
+    ):
+        Records.load(copy)
+
+
 def test_an_index_cannot_name_files_elsewhere(copy):
     index = json.loads((copy / "shards.json").read_text())
     index["files"][0]["name"] = "../elsewhere.arrow"

@@ -90,6 +90,13 @@ def test_a_link_is_refused(make, tmp_path):
     assert not any(p.is_symlink() for p in tmp_path.rglob("*"))
 
 
+def test_a_file_without_a_name_is_damage(tmp_path):
+    place = zipped(tmp_path / "a.zip", {"only.txt": b"1"})
+    place.write_bytes(place.read_bytes().replace(b"only.txt", b"\0nly.txt"))  # a name ends at a zero
+    with pytest.raises(DownloadError, match=r"a\.zip: is damaged \(a file in it has no name\)"):
+        unpack(place, tmp_path / "out")
+
+
 def test_a_device_is_refused(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         info = tarfile.TarInfo("null")

@@ -84,6 +84,8 @@ class Index:
             for name, known in (("format", tuple(MAGIC)), ("kind", ("records", "masks"))):
                 if values[name] not in known:
                     raise ValueError(f"{name} is {str(values[name])[:40]!r}; expected {' or '.join(known)}")
+            if not all(isinstance(name, str) for name in (*values["columns"], *values["classes"])):
+                raise ValueError("columns and classes must be names")
             values["table"] = File(**values["table"])
             values["files"] = tuple(File(**f) for f in values["files"])
             return Index(**{**values, "columns": tuple(values["columns"]), "classes": tuple(values["classes"])})

@@ -102,6 +102,8 @@ def _of_zip(archive: Path) -> Iterator[_Member]:
         position = 0
         for info in opened.infolist():
             position += info.compress_size
+            if not info.filename:
+                raise zipfile.BadZipFile("a file in it has no name")
             if info.is_dir():
                 continue
             if stat.S_ISLNK(info.external_attr >> 16):
