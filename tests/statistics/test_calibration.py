@@ -207,6 +207,13 @@ def test_thresholds_at_the_ends_lie_midway_to_0_and_1():
     assert choose_threshold([1, 0], [-3.0, 1e17], specificity=1) == np.nextafter(1e17, np.inf)  # 1 more is lost
 
 
+@pytest.mark.parametrize(("apart", "threshold"), [(1e-7, 0.65), (2e-6, 0.5)])
+def test_scores_that_rounding_may_swap_are_called_alike(apart, threshold):
+    """No threshold lies between a negative and a positive that differ by a ten millionth, however well it would divide."""
+    found = choose_threshold([0, 0, 1, 1], [0.2, 0.5, 0.5 + apart, 0.8])
+    assert found == pytest.approx(threshold, abs=2e-6)
+
+
 @pytest.mark.parametrize("end", [0.0, 1.0])
 def test_scores_near_0_and_near_1_are_told_apart_by_their_distance_from_it(end):
     """They are 5e-7 apart and within 1e-5 of the end, so no rounding of a probability or of what is left to 1 joins them."""
