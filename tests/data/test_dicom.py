@@ -192,6 +192,17 @@ def test_a_palette_in_segments(radiograph, bits):
     close(got, 255 - radiograph.astype(int), 1)
 
 
+def test_sixteen_bits_of_a_palette_in_segments_are_scaled_by_all_of_them():
+    """65,406 of 65,535 is 254.498 of 255."""
+    tags = {}
+    for name in ("Red", "Green", "Blue"):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [2, 0, 16]
+        tags[f"Segmented{name}PaletteColorLookupTableData"] = np.array([0, 2, 65406, 65535], "<u2").tobytes()
+    indices = np.array([[0, 1]], np.uint8)
+    got = images.read(dicom_bytes(indices, PhotometricInterpretation="PALETTE COLOR", **tags))
+    np.testing.assert_array_equal(got, [[254, 255]])
+
+
 def test_a_palette_that_begins_far_up():
     """At 40,000, the bits of a negative number, which its descriptor is written as; indices are never negative."""
     tags, indices = {}, np.array([[0, 39_999, 40_000, 40_100, 40_255, 65_535]], np.uint16)

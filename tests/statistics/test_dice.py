@@ -70,13 +70,14 @@ def test_dice_per_image(four):
 def test_masks_are_counted():
     predicted = [np.array([[1, 1], [0, 0]]), np.zeros((2, 3))]
     true = [np.array([[255, 0], [255, 0]]), np.zeros((2, 3))]
-    signed = PixelCounts.of([-mask for mask in predicted], [-mask for mask in true])
-    counts = PixelCounts.of(predicted, true)
-    assert {name: value.tolist() for name, value in vars(signed).items()} == {
-        name: value.tolist() for name, value in vars(counts).items()
-    }
-    assert (counts.intersection[0], counts.predicted[0], counts.true[0]) == (1, 2, 2)
-    assert list(counts.pixels) == [4, 6]
+    for sign in (1, -1):  # a value other than 0 means lesion
+        counts = PixelCounts.of([sign * mask for mask in predicted], [sign * mask for mask in true])
+        assert {name: value.tolist() for name, value in vars(counts).items()} == {
+            "intersection": [1, 0],
+            "predicted": [2, 0],
+            "true": [2, 0],
+            "pixels": [4, 6],
+        }
     assert len(PixelCounts.of([], []).true) == 0
 
 
