@@ -1,6 +1,9 @@
 # Two commands set everything up on a Linux machine with Python 3.11 or later: `make demo` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+TWO := -n 2 --dist loadfile --no-loadscope-reorder  # two processes, each a file at a time, in the order of tests/conftest.py
+
+export PYTHONDONTWRITEBYTECODE :=  # an empty value is as none: else every process of the tests compiles the package anew
 
 .PHONY: demo test test-slow fuzz mutants notebooks test-notebooks lint types docs check clean
 
@@ -8,10 +11,10 @@ demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on 
 	$(BIN)/mrm demo --out demo
 
 test: .venv/tested  ## the test suite, about ten minutes on two quiet cores
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q $(TWO)
 
 test-slow: .venv/tested  ## also the tests that are marked slow
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --runslow
+	$(BIN)/python -m pytest -q $(TWO) --runslow
 
 fuzz: .venv/tested  ## 6,000 damaged files through all readers, about ten minutes; prints what went wrong
 	$(BIN)/python -m tests.support.fuzzing 6000

@@ -11,11 +11,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch starts its threads
 import pytest
 from hypothesis import settings
 
+from tests.support.made_once import made_once
 from tests.support.paths import SHARED
 
 settings.register_profile("slow", deadline=None)  # a machine that others use too may be slow for a moment
 settings.register_profile("quick", deadline=None, max_examples=50)  # where a test asks for no number
 settings.load_profile("quick")
+
+LONGEST = (  # files of ten seconds and more, with few tests some of them: started first, so that all processes end together
+    *("training/test_trainer.py", "serve/test_page.py", "models/test_mrm.py", "corpora/test_nih.py"),
+    *(
+        "corpora/test_chexpert.py",
+        "data/test_dicom_limits.py",
+        "runs/test_demonstrating.py",
+        "corpora/test_learning.py",
+    ),
+    *("interop/test_monai_bundle.py", "models/test_model_folder.py", "system/test_object_store.py"),
+)
 
 
 def pytest_addoption(parser):
@@ -28,6 +40,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):  # one of several processes, which take files in this order
+        first = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: first.get(item.path, len(first)))
     if config.getoption("--runslow"):
         return
     for item in items:
@@ -59,7 +74,7 @@ def site_key(tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module", autouse=True)
 def figures_drawn_once() -> Iterator[None]:
-    """The curves of a tested classifier are drawn once for each set of classes; tests/pages draws them all."""
+    """The curves of a tested classifier are drawn once for all tests; tests/pages draws each."""
     from tests.support.drawn_once import drawn_once
 
     with pytest.MonkeyPatch.context() as patch:
@@ -96,19 +111,29 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def squares_model():
+def squares_model(tmp_path_factory):
     """A classifier that has learnt squares and rings; nothing may change it."""
+    from mrm.models import model_folder
     from tests.support.squares import trained_on_squares
 
-    return trained_on_squares()
+    made = made_once(
+        tmp_path_factory, "squares", lambda folder: model_folder.save(folder / "model", trained_on_squares())
+    )
+    return model_folder.load(made / "model")
 
 
 @pytest.fixture(scope="session")
-def bright_and_dark_model():
+def bright_and_dark_model(tmp_path_factory):
     """An MRM that fills in what an image shows; nothing may change it."""
+    from mrm.models import model_folder
     from tests.support.bright_and_dark import trained_on_bright_and_dark
 
-    return trained_on_bright_and_dark()
+    made = made_once(
+        tmp_path_factory,
+        "bright-and-dark",
+        lambda folder: model_folder.save(folder / "model", trained_on_bright_and_dark()),
+    )
+    return model_folder.load(made / "model")
 
 
 @pytest.fixture(scope="session")
@@ -129,10 +154,13 @@ def disc_encoder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def disc_segmenter(discs, disc_encoder, tmp_path_factory) -> Path:
-    """The run of a segmenter that finds discs."""
+    """The run of a segmenter that finds discs: a copy of its own for each test process, since its card grows with tests."""
     from tests.support.discs import trained_on_discs
 
-    return trained_on_discs(discs, disc_encoder, tmp_path_factory.mktemp("trained") / "run")
+    made = made_once(
+        tmp_path_factory, "disc-segmenter", lambda folder: trained_on_discs(discs, disc_encoder, folder / "run")
+    )
+    return shutil.copytree(made / "run", tmp_path_factory.mktemp("trained") / "run", symlinks=True)
 
 
 @pytest.fixture(scope="session")
