@@ -2,8 +2,14 @@
 
 import io
 import json
+import ssl
+import threading
 import time
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -272,6 +278,44 @@ def test_no_archive_at_an_address_is_said():
     with pytest.raises(LostArchiveError, match="cannot be reached; what is done is kept") as error:
         records_of(f"dicomweb://127.0.0.1:{free_port()}/dicom-web")
     assert error.value.status == 3
+
+
+def test_a_certificate_of_an_unknown_authority_is_named_with_where_to_state_that_authority(tmp_path, monkeypatch):
+    monkeypatch.setenv("MRM_DICOMWEB_TIMEOUT", "30")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own_certificate(tmp_path / "own.pem"))
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        answering = threading.Thread(target=server.serve_forever)
+        answering.start()
+        try:
+            with pytest.raises(
+                ArchiveError, match="certificate cannot be verified; name that of its authority in REQUESTS_CA_BUNDLE"
+            ):
+                records_of(f"dicomweb+https://127.0.0.1:{server.server_port}/dicom-web")
+        finally:
+            server.shutdown()
+            answering.join()
+
+
+def own_certificate(file: Path) -> Path:
+    """A key and a certificate of this machine, which no authority has signed."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    text = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    file.write_bytes(key.private_bytes(*text) + certificate.public_bytes(text[0]))
+    return file
 
 
 def test_a_timeout_that_is_none_is_refused(served, monkeypatch):

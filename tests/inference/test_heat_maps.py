@@ -11,7 +11,8 @@ import torch
 
 from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.inference import heat_maps
-from mrm.models.classifier import Classifier
+from mrm.models import noise
+from mrm.models.classifier import Classifier, ClassifierConfig
 from mrm.system.errors import ExplainError
 from tests.support.squares import SHAPES, square_and_ring, trained_on_squares, untrained_on_squares
 
@@ -174,6 +175,14 @@ def test_bad_questions_are_named(model, monkeypatch):
     with pytest.raises(ExplainError, match=r"pip install 'mrm-radiograph\[explain\]', or choose the method rollout"):
         heat_maps.heat_map(model, image, 0)
     assert heat_maps.heat_map(model, image, 0, "rollout").shape == (64, 64)
+
+
+def test_rollout_needs_the_queries_keys_and_values_of_one_layer():
+    options = {"depth": 1, "embed_dim": 48, "num_heads": 3, "qkv_fused": False}
+    with noise.seeded(0):
+        apart = Classifier(ClassifierConfig(("a",), "eva02_tiny_patch14_224", options, 56)).eval()
+    with pytest.raises(ExplainError, match=r"eva02_tiny_patch14_224: its attention has no qkv layer.*use gradcam"):
+        heat_maps.heat_map(apart, np.zeros((56, 56), np.uint8), 0, "rollout")
 
 
 def test_an_overlay_leaves_cold_places_as_they_are_and_colours_get_lighter_with_heat():

@@ -51,6 +51,19 @@ def test_a_network_of_stages_takes_any_size_that_it_divides():
         torch.testing.assert_close(at_size(model, 96)(image_BCHW), model(image_BCHW))
 
 
+def test_windows_of_another_size_are_refused():
+    """At 32 pixels the second stage of this Swin has 4 x 4 patches, one window of half the side that its weights are for."""
+    options = {"embed_dim": 24, "depths": [1, 1], "num_heads": [3, 3], "window_size": 8}
+    with noise.seeded(0):
+        model = Classifier(ClassifierConfig(("a",), "swin_tiny_patch4_window7_224", options, 64)).eval()
+    with pytest.raises(
+        ConfigError,
+        match=r"swin_tiny_patch4_window7_224 cannot take images of 32 pixels: encoder\.layers\.1\..*relative_position_bias_table "
+        "is for 64; leave out --image-size",
+    ):
+        at_size(model, 32)
+
+
 def test_sizes_that_patches_do_not_divide_and_ensembles_are_refused():
     with pytest.raises(
         ConfigError, match=r"image_size 100 x 100 does not divide.*the nearest size that does is 96 x 96"

@@ -156,3 +156,8 @@ def test_what_models_are_made_of_is_accepted():
     Segmenter(
         SegmenterConfig(("a",), ENCODER.encoder, {"depth": 4, "embed_dim": 48, "num_heads": 3}, (32, 48), channels=8)
     )
+
+
+def test_an_option_of_another_family_is_named():
+    with pytest.raises(ConfigError, match=r"encoder 'convnext_atto' does not take these options \(.*embed_dim"):
+        encoder.create("convnext_atto", {"embed_dim": 48}, 64)

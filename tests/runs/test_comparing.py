@@ -118,6 +118,10 @@ def test_two_segmenters_are_compared_by_permutation(tmp_path):
     check_whole((tmp_path / "out" / "index.html").read_text())
     with pytest.raises(RecordError, match="do not agree which images show lesion"):
         runs.compare(a, images(tmp_path / "c", np.roll(first, 1)), tmp_path / "out")
+    other = images(tmp_path / "d", first) / "images.csv"
+    other.write_text(other.read_text().replace(",lesion,", ",nodule,"))
+    with pytest.raises(RecordError, match=r"a/images\.csv has the classes lesion, .*d/images\.csv nodule"):
+        runs.compare(a, other, tmp_path / "out")
     _, _, _, files = two_files(tmp_path / "classifiers")
     with pytest.raises(RecordError, match=r"holds images, .* holds predictions; they cannot be compared"):
         runs.compare(a, files[0], tmp_path / "out")

@@ -12,7 +12,7 @@ from mrm.runs import doctor
 from mrm.runs.doctor import Diagnosis
 from mrm.runs.stage_times import READING, STEP, Stage
 from mrm.runs.step_memory import StepMemory, memory_advice
-from mrm.system.errors import ConfigError, RunError
+from mrm.system.errors import ConfigError, RecordError, RunError
 from mrm.training.config import TrainConfig
 
 
@@ -147,6 +147,15 @@ def test_no_readable_image_is_an_error(tmp_path):
     (tmp_path / "records.csv").write_text("image_path,report_content\na.png,clear\n")
     with pytest.raises(RunError, match=r"none of the 1 images tried could be read; first error: .*a\.png"):
         doctor.examine(tmp_path / "records.csv", "tiny")
+
+
+def test_a_fine_tuning_needs_labels(phantoms, tmp_path):
+    image = sorted((phantoms / "images").iterdir())[0]
+    (tmp_path / "records.csv").write_text(f"image_path,report_content\n{image},clear\n")
+    with pytest.raises(
+        RecordError, match=r"records\.csv: no numeric column to use as a class; the columns are image_path"
+    ):
+        doctor.examine(tmp_path / "records.csv", finetune="nih-1")
 
 
 def test_unknown_recipes_and_empty_measurements_are_refused(phantoms):

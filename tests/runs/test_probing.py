@@ -12,7 +12,7 @@ from mrm.data.records import Record, Records
 from mrm.models import model_folder, noise
 from mrm.models.mrm import MRM
 from mrm.runs import probe_units
-from mrm.runs.probe_plan import ProbeConfig, Unit, short_names, subsets
+from mrm.runs.probe_plan import ProbeConfig, Unit, named_models, short_names, subsets
 from mrm.system.errors import RunError, UnreachableError
 from tests.support.configs import MICRO
 from tests.support.foreign_encoders import write_timm, write_transformers
@@ -138,6 +138,14 @@ def test_encoders_of_one_name_are_told_apart_by_the_part_before():
     assert len(set(names.values())) == 4
     with pytest.raises(RunError, match="two encoders have the same name: model, model; rename a folder"):
         short_names(["x/a/model", "y/a/model"])
+
+
+@pytest.mark.parametrize("floor", ["pixels", "HOG"])
+def test_an_encoder_that_is_called_as_a_floor_is_asks_for_another_name(model, sets, tmp_path, floor):
+    called = config(model, sets, tmp_path / "out", init=(str(tmp_path / floor), "random"))
+    with pytest.raises(RunError, match=f"an encoder is called {floor}, as a floor is; rename its folder"):
+        named_models(called)
+    assert named_models(replace(called, init=("random",))) == {"random": None}
 
 
 def test_a_probe_goes_on_where_it_was_stopped(probed, model, sets, monkeypatch):

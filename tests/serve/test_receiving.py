@@ -242,6 +242,20 @@ def test_a_message_that_is_too_long_or_never_ends_is_cut_off(reception):
     assert send(reception, radiograph(1, study=7)) == [0]
 
 
+def test_a_message_may_be_as_long_as_an_image_with_its_command_and_an_answer_begins_another(monkeypatch):
+    monkeypatch.setattr(dicom_connections, "COMMANDS", 24)
+    ours, theirs = socket.socketpair()
+    with theirs, dicom_connections.Connection(ours, Limits(body_mb=0.001)) as connection:
+        for _ in range(2):
+            theirs.sendall(bytes(1024))
+            assert len(connection.recv(1000)) + len(connection.recv(1000)) == 1024
+            connection.send(b"answer")
+        theirs.sendall(bytes(1025))
+        assert len(connection.recv(1000)) == 1000
+        with pytest.raises(OSError, match="the message is too long"):
+            connection.recv(1000)
+
+
 def is_cut(connection, data) -> bool:
     """Whether the other side has ended a connection that is sent `data` again and again."""
     try:

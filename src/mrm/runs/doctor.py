@@ -153,9 +153,7 @@ def of_pretraining(config: PretrainConfig, loaded: Records) -> Subject:
 def of_finetuning(
     recipe: Recipe, records: Path, init: Path | None, image_size: int | None, classes: tuple[str, ...]
 ) -> Subject:
-    """A fine-tuning by this recipe. Raises RunError for records without labels, ConfigError as `mrm finetune` does."""
-    if not classes:
-        raise RunError(f"{records}: has no label columns, which a fine-tuning needs")
+    """A fine-tuning of these classes by this recipe. Raises ConfigError as `mrm finetune` does."""
     config = recipe.make(records, records, init, Path("doctor"), image_size=image_size)  # nothing is written
     model = classifier(config, Multilabel(classes), {})
     choose_trained(model, config.tune, config.lora, config.seed)
