@@ -82,6 +82,13 @@ def test_a_frame_is_taken_off_and_an_image_is_not():
     np.testing.assert_array_equal(without_border(blank), blank)
 
 
+def test_a_line_whose_greys_differ_by_32_is_border_and_by_33_is_image():
+    image = radiograph(3)
+    for spread, rows in ((32, 256), (33, 257)):
+        line = np.where(np.arange(256) % 2, 100, 100 + spread).astype(np.uint8)
+        assert len(without_border(np.vstack([line, image]))) == rows
+
+
 def test_mirroring_changes_the_bits_of_odd_columns_and_no_other():
     """The cosine transform of a mirrored image has the signs of its odd columns changed, by its definition."""
     for seed in range(5):
