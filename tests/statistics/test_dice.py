@@ -166,6 +166,12 @@ def test_one_image_with_a_lesion_has_no_interval():
         assert "interval undefined: only one" in str(report[name])
 
 
+def test_one_pixel_of_background_is_enough_to_be_wrong_about_it():
+    report = overlap_report(PixelCounts([8], [8], [9], [9]), draws=0)
+    assert report["dice_mean"].value == pytest.approx((16 / 17 + 0) / 2)
+    assert report["iou_mean"].value == pytest.approx((8 / 9 + 0) / 2)
+
+
 def test_lesions_that_fill_every_image():
     report = overlap_report(PixelCounts([9, 9], [9, 9], [9, 9], [9, 9]))
     assert report["dice_mean"].value == report["iou_mean"].value == 1
@@ -176,6 +182,7 @@ def test_lesions_that_fill_every_image():
     ("counts", "words"),
     [
         (([0], [0, 0], [0, 0], [9, 9]), r"of one length, not intersection \(1,\), predicted \(2,\)"),
+        (([[0]], [[0]], [[0]], [[9]]), r"counts must be \(N,\) and of one length, not intersection \(1, 1\)"),
         (([0, 3], [0, 2], [0, 5], [9, 9]), "1 of 2 intersections exceed a lesion; the first at index 1"),
         (
             ([0, 0], [5, 1], [5, 1], [9, 9]),
