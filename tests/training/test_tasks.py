@@ -19,6 +19,7 @@ def network() -> MRM:
 
 def test_image_and_report_count_alike_and_what_is_off_has_no_loss(network):
     assert PretrainTask(network).weights == {"image": 1.0, "report": 1.0}
+    assert PretrainTask(network).report_to_encoder == 1.0  # the words teach the encoder in full
     weighted = PretrainTask(network, 0.5, 2.0, contrast_weight=0.25, feature_weight=3.0)
     assert weighted.weights == {"image": 0.5, "report": 2.0, "contrast": 0.25, "features": 3.0}
 
