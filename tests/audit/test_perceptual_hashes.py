@@ -14,6 +14,7 @@ from mrm.audit.perceptual_hashes import (
     THRESHOLD,
     content_hash,
     distance,
+    halved,
     mirrored,
     near_pairs,
     perceptual_hash,
@@ -127,6 +128,26 @@ def test_a_hash_has_the_signs_of_the_cosine_transform_of_mid_ranks():
         clear = np.abs(expected) > 1e-4  # of single precision in the hash
         assert clear.sum() > 250
         assert (bits[clear] == (np.array(expected) > 0)[clear]).all()
+
+
+def test_large_images_are_halved_by_means_until_their_shorter_side_would_have_fewer_than_512_pixels():
+    rng = np.random.default_rng(0)
+    image = rng.integers(256, size=(2051, 2306), dtype=np.uint8)
+    once = image[:2050].reshape(1025, 2, 1153, 2).mean(axis=(1, 3))
+    twice = halved(image)
+    assert twice.shape == (512, 576)
+    np.testing.assert_allclose(twice, once[:1024, :1152].reshape(512, 2, 576, 2).mean(axis=(1, 3)), atol=1)
+    assert halved(image[:1023]).shape == (1023, 2306)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x, lambda x: images.resize(x, 300, 300), lambda x: 255 - x[1:], lambda x: x[:, ::-1]]
+)
+def test_a_copy_of_a_large_image_is_near_it(change):
+    for seed in range(3):
+        large = images.resize(radiograph(seed), 1301, 1290, "bicubic")
+        copied = perceptual_hashes(np.ascontiguousarray(change(large)))
+        assert distance(perceptual_hashes(large)[0], copied[0]) <= 8
 
 
 def test_content_hash_tells_shape_and_pixels():

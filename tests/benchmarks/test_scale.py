@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.scale import shard_folder, start, table
+from benchmarks.scale import comparison, hashing, shard_folder, start, table
+from mrm.audit.perceptual_hashes import distance
 from mrm.data import images
 from mrm.data.records import Records
+from tests.support.image_files import radiograph
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,33 @@ def test_a_shard_folder_has_the_records_of_the_table_and_one_file_of_images(tmp_
     assert np.array_equal(images.read(packed[37].image), images.read(packed[7].image))
 
 
+def test_drawn_hashes_are_as_far_apart_as_those_they_are_drawn_from():
+    """Of signs of which half are one sign and half are independent, two agree in three quarters, or in one quarter."""
+    rng = np.random.default_rng(0)
+    bits = rng.integers(2, size=(4_000, 256), dtype=np.uint8)
+    bits[:, 1:128] = bits[:, :1]
+    drawn = comparison.drawn(comparison.mixing_of(comparison.packed(bits)), 4_000, rng)
+    agreement = np.corrcoef(2.0 * comparison.bits_of(drawn).T - 1)
+    assert agreement[:128, :128].min() > 0.9
+    assert abs(agreement[:128, 128:]).max() < 0.1
+
+
+def test_copies_are_planted_at_the_distance_that_is_said():
+    rng = np.random.default_rng(0)
+    first = rng.integers(2**63, size=(500, 4), dtype=np.uint64)
+    copies, (originals, changes) = comparison.planted(first, 100, rng)
+    np.testing.assert_array_equal(distance(first[originals], copies), changes)
+    assert set(changes.tolist()) <= set(range(37))
+    assert len(set(originals.tolist())) == 100
+
+
+def test_a_large_image_has_the_pixels_that_are_measured():
+    large = hashing.enlarged(radiograph(0), 0)
+    assert large.shape == (3056, 2544)
+    result = hashing.found([large], lambda image: 255 - image)
+    assert result["halved"]["found"] == result["not halved"]["found"] == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--shards"], ["--finetune"]])
 def test_a_start_is_measured_twice(tmp_path, options):
@@ -71,3 +100,26 @@ def test_a_start_is_measured_twice(tmp_path, options):
     report = json.loads((tmp_path / "start.json").read_text())
     assert report["by records"].keys() == {"2000", "4000"}
     assert report["by records"]["4000"]["second start"]["seconds of the processor"] > 0
+
+
+@pytest.mark.slow
+def test_hashing_and_comparing_are_measured(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(300):
+        (tmp_path / f"images/{i}.png").write_bytes(images.encode_png(radiograph(i)))
+    command = [
+        sys.executable,
+        hashing.__file__,
+        "--images",
+        tmp_path / "images",
+        "--count",
+        "2",
+        "--out",
+        tmp_path / "h.json",
+    ]
+    subprocess.run(command, check=True)
+    assert json.loads((tmp_path / "h.json").read_text())["images"] == 2
+    command = [sys.executable, comparison.__file__, "--images", tmp_path / "images", "--hashes", "3000"]
+    subprocess.run([*command, "--out", tmp_path / "c.json"], check=True)
+    measured = json.loads((tmp_path / "c.json").read_text())["by hashes"]["3000"]
+    assert measured["found"] == measured["copies"] == 30
