@@ -151,6 +151,16 @@ def test_jpeg_2000_of_which_a_tile_is_missing_is_refused():
     dicom_streams.check(b"\xff\x4f" + size + two + b"\xff\xd9", (90, 120, 1), JPEG2000Lossless, "x.dcm")
 
 
+def test_a_jpeg_2000_image_may_begin_anywhere_on_its_grid():
+    """Its width and height are what lies between its first and its last sample (ITU-T T.800, B.2)."""
+    size = struct.pack(">HHHIIIIIIIIHBBB", 0xFF51, 41, 0, 125, 97, 5, 7, 200, 200, 0, 0, 1, 7, 1, 1)
+    tile = struct.pack(">HHHIBB", 0xFF90, 10, 0, 14, 0, 1) + b"\xff\x93"
+    stream = b"\xff\x4f" + size + tile + b"\xff\xd9"
+    dicom_streams.check(stream, (90, 120, 1), JPEG2000Lossless, "x.dcm")
+    with pytest.raises(ImageError, match="has 90 x 120 pixels, but the header says 97 x 125 pixels"):
+        dicom_streams.check(stream, (97, 125, 1), JPEG2000Lossless, "x.dcm")
+
+
 @pytest.mark.filterwarnings("ignore:.*modality", "ignore:.*series", "ignore:Invalid value for VR")
 @pytest.mark.parametrize("name", ["JPGExtended.dcm", "CR-ModalitySequenceLUT.dcm"])
 def test_lossless_and_12_bit_jpeg_that_stop_early_are_refused(name, shared_data):

@@ -69,7 +69,7 @@ def test_published_tokenizer_gives_the_published_ids(published, golden):
 
 def test_published_draws_give_the_published_masks(published, golden):
     for ids, masked, draws in zip(golden["ids"], golden["masked_ids"], golden["draws"], strict=True):
-        mask = mask_words(np.array(ids), np.array(draws), published.units("word"))
+        mask = mask_words(np.array(ids), np.array(draws), published.units("word"), 0.5, 100)
         assert np.where(mask, MASK, ids).tolist() == masked
 
 
@@ -77,9 +77,9 @@ def test_masks_are_the_same_without_the_padding(published, golden):
     """Batches are padded only as far as needed, so a mask must not depend on it."""
     for ids, draws in zip(golden["ids"], golden["draws"], strict=True):
         used = sum(i != PAD for i in ids)
-        whole = mask_words(np.array(ids), np.array(draws), published.units("word"))
+        whole = mask_words(np.array(ids), np.array(draws), published.units("word"), 0.5, 100)
         assert (
-            mask_words(np.array(ids[:used]), np.array(draws[:used]), published.units("word")).tolist()
+            mask_words(np.array(ids[:used]), np.array(draws[:used]), published.units("word"), 0.5, 100).tolist()
             == whole[:used].tolist()
         )
 
@@ -174,6 +174,19 @@ def test_settings_for_padding_and_truncation_in_a_file_do_not_change_reports(tok
     (tmp_path / "t.json").write_text(inner.to_str())
     again = Tokenizer.load(tmp_path / "t.json")
     assert again.encode(TEXTS[:1])[0].tolist() == tokenizer.encode(TEXTS[:1])[0].tolist()
+
+
+@pytest.mark.parametrize("pipeline", ["the published one", "another"])
+def test_a_template_in_a_file_adds_no_token(tokenizer, tmp_path, pipeline):
+    """Files of BERT have one, which puts a token before and after each text."""
+    inner = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+    special = [("[CLS]", CLS), ("[MASK]", MASK)]
+    inner.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [MASK]", None, special)
+    if pipeline == "another":
+        inner.normalizer = tokenizers.normalizers.Lowercase()
+    (tmp_path / "t.json").write_text(inner.to_str())
+    ids = Tokenizer.load(tmp_path / "t.json").encode(["Effusion"])[0].tolist()
+    assert ids == tokenizer.encode(["effusion"])[0].tolist()
 
 
 # Encoding and decoding --------------------------------------------------------------------------------
@@ -292,12 +305,16 @@ def test_a_word_is_masked_by_the_draw_of_its_first_piece_alone(case):
 
 
 def test_a_report_of_one_word_can_be_masked_and_an_empty_one_cannot():
-    assert mask_words(np.array([CLS, 5, 14]), np.array([0.0, 0.2, 0.9]), UNITS).tolist() == [False, True, True]
-    assert mask_words(np.array([CLS]), np.array([0.0]), UNITS).tolist() == [False]
+    assert mask_words(np.array([CLS, 5, 14]), np.array([0.0, 0.2, 0.9]), UNITS, 0.5, 100).tolist() == [
+        False,
+        True,
+        True,
+    ]
+    assert mask_words(np.array([CLS]), np.array([0.0]), UNITS, 0.5, 100).tolist() == [False]
 
 
 def test_a_piece_that_continues_the_first_token_is_never_masked_either():
-    assert mask_words(np.array([CLS, 14, 5]), np.zeros(3), UNITS).tolist() == [False, False, True]
+    assert mask_words(np.array([CLS, 14, 5]), np.zeros(3), UNITS, 0.5, 100).tolist() == [False, False, True]
 
 
 def test_the_share_of_words_masked_is_the_probability():
@@ -408,14 +425,14 @@ def test_a_unit_is_masked_whole_or_not_at_all_by_the_draw_of_its_first_piece(uni
     for drawn in itertools.product((0.2, 0.9), repeat=len(starts)):
         draws = np.full(len(ids), 0.5)
         draws[starts] = drawn
-        mask = mask_words(ids, draws, units, 0.5)
+        mask = mask_words(ids, draws, units, 0.5, 100)
         for start, end, draw in zip(starts, [*starts[1:], len(ids)], drawn, strict=True):
             assert mask[start:end].all() == mask[start:end].any() == (draw < 0.5)
 
 
 def test_all_words_are_masked_at_a_probability_of_one():
     ids = np.array([CLS, *range(4, 12)])
-    assert mask_words(ids, np.random.default_rng(0).random(len(ids)), UNITS, 1.0).tolist() == [False] + [True] * 8
+    assert mask_words(ids, np.random.default_rng(0).random(len(ids)), UNITS, 1.0, 100).tolist() == [False] + [True] * 8
 
 
 @pytest.mark.parametrize(

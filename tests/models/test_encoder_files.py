@@ -13,7 +13,7 @@ import mrm
 from mrm.models import encoder_files, model_folder, noise
 from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
-from mrm.models.encoder import fit_positions
+from mrm.models.encoder import create, fit_positions
 from mrm.models.mrm import MRM, normalise
 from mrm.models.segmenter import Segmenter, SegmenterConfig
 from mrm.system.errors import CheckpointError, ConfigError, RunError
@@ -197,6 +197,17 @@ def test_positions_are_resampled_to_the_images_of_a_classifier(tmp_path):
     theirs = load_file(foreign.init / "model.safetensors")["embeddings.position_embeddings"]
     expected = fit_positions(model.encoder, {"pos_embed": theirs}, antialias=False)["pos_embed"]
     assert torch.equal(model.encoder.pos_embed, expected)
+
+
+def test_positions_that_one_side_lacks_are_left_as_they_are():
+    with_positions = create("vit_tiny_patch16_224", {"depth": 1}, 64)
+    without = create("convnext_tiny", {"depths": (1, 1, 1, 1)}, 64)
+    weights = {"a": torch.ones(1), "pos_embed": torch.ones(1, 197, 192)}
+    assert fit_positions(with_positions, {"a": weights["a"]}) == {"a": weights["a"]}
+    assert fit_positions(without, weights) == weights
+    narrow = {"pos_embed": torch.ones(1, 197, 96)}  # of another width
+    assert fit_positions(with_positions, narrow) == narrow
+    assert fit_positions(with_positions, weights)["pos_embed"].shape == (1, 17, 192)
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "eva"])

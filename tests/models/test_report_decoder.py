@@ -125,9 +125,10 @@ def test_the_words_teach_the_encoder_as_much_as_they_are_told():
     for share in (0.25, 0.0):
         torch.testing.assert_close(gradients[share][0], share * whole[0])
         torch.testing.assert_close(gradients[share][1], whole[1])
-    x = torch.ones(2, requires_grad=True)
-    scale_gradient(x, 0.5).sum().backward()
-    assert x.grad.tolist() == [0.5, 0.5]
+    for factor in (0.5, 1.0, 2.0):
+        x = torch.ones(2, requires_grad=True)
+        scale_gradient(x, factor).sum().backward()
+        assert x.grad.tolist() == [factor, factor]
 
 
 def test_a_model_whose_words_see_patches_is_exported_whole_and_comes_back(tmp_path):

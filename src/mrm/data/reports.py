@@ -180,9 +180,7 @@ def _ends(piece: str, unit: str) -> bool:
     return bool(piece) and all(letter in PUNCTUATION for letter in piece) and not set(piece).isdisjoint(ENDS[unit])
 
 
-def mask_words(
-    ids_T: np.ndarray, draws_T: np.ndarray, units: Units, probability: float = 0.5, length: int = 100
-) -> np.ndarray:
+def mask_words(ids_T: np.ndarray, draws_T: np.ndarray, units: Units, probability: float, length: int) -> np.ndarray:
     """Which positions to mask, (T,) bool. `draws_T` are uniform in [0, 1), one for each position.
 
     A unit, by default a word with its continuation pieces, is masked if the draw of its first piece is below
