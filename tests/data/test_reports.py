@@ -185,8 +185,9 @@ def test_a_template_in_a_file_adds_no_token(tokenizer, tmp_path, pipeline):
     if pipeline == "another":
         inner.normalizer = tokenizers.normalizers.Lowercase()
     (tmp_path / "t.json").write_text(inner.to_str())
-    ids = Tokenizer.load(tmp_path / "t.json").encode(["Effusion"])[0].tolist()
-    assert ids == tokenizer.encode(["effusion"])[0].tolist()
+    again = Tokenizer.load(tmp_path / "t.json")
+    assert again.encode(["Effusion"])[0].tolist() == tokenizer.encode(["effusion"])[0].tolist()
+    assert again.fit(["Effusion"]) == tokenizer.fit(["effusion"])
 
 
 # Encoding and decoding --------------------------------------------------------------------------------
