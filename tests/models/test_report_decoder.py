@@ -103,7 +103,8 @@ def test_a_gain_sets_how_loud_the_image_is_whatever_its_scale():
         for scale in (0.1, 10.0):
             context = model.context(features() * scale)
             assert context.shape == (3, 1, 48)
-            assert context.square().mean().sqrt().item() == pytest.approx(gain, rel=1e-3)
+            for loudness in context.square().mean(dim=2).sqrt().flatten().tolist():  # of each image by itself
+                assert loudness == pytest.approx(gain, rel=1e-3)
     model.context(features()).square().mean().backward()
     assert model.report_decoder.context_gain.grad.item() == pytest.approx(2 * 2.0, rel=1e-3)  # of the gain, squared
 
