@@ -112,6 +112,8 @@ def test_balanced_weights_are_those_of_scikit_learn_and_1_for_a_class_of_one_val
     both = np.stack([rare, np.ones(20)], axis=1)
     expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=rare)
     torch.testing.assert_close(balanced_weights(both), torch.tensor([[expected[0], 1], [expected[1], 1]]).float())
+    soft = np.array([[0.5], [0.0]])  # one and a half negatives, half a positive
+    torch.testing.assert_close(balanced_weights(soft), torch.tensor([[2 / 3], [2.0]]))
 
 
 @pytest.mark.parametrize("name", BY_HAND)
