@@ -20,6 +20,7 @@ from mrm.system.errors import CheckpointError, ConfigError, RunError
 from tests.support.configs import ENCODER, MICRO
 from tests.support.foreign_encoders import (
     TRANSFORMER,
+    Foreign,
     timm_features,
     timm_model,
     tiny_vit,
@@ -119,6 +120,27 @@ def test_a_timm_name_with_a_bare_file(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(loaded(image), timm_features(model)(image), rtol=0, atol=1e-4)
     assert (loaded.config.image_size, loaded.config.mean, loaded.config.std) == (224, 0.5, 0.5)  # as timm has it
+
+
+@pytest.mark.parametrize(("patch", "stated"), [(16, None), (8, 8), (32, 32)])
+def test_the_patches_of_a_checkpoint_may_have_another_size(patch, stated, tmp_path):
+    model, features = tiny_vit(patch_size=patch)
+    torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
+    loaded = mrm.load(tmp_path / "weights.pth")
+    assert loaded.config.encoder_options.get("patch_size") == stated
+    check_features(Foreign(tmp_path / "weights.pth", 64, features), loaded)
+
+
+@pytest.mark.parametrize("lacking", ["patches in four dimensions", "blocks"])
+def test_a_file_without_patches_or_without_blocks_is_no_vision_transformer(lacking, tmp_path):
+    weights = dict(tiny_vit()[0].state_dict())
+    if lacking == "blocks":
+        weights = {name: value for name, value in weights.items() if not name.startswith("blocks.")}
+    else:
+        weights["patch_embed.proj.weight"] = weights["patch_embed.proj.weight"].flatten(1)
+    torch.save({"model": weights}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"weights\.pth: no Vision Transformer in it; the file has names such as"):
+        mrm.load_encoder(tmp_path / "weights.pth")
 
 
 @pytest.mark.filterwarnings("ignore:.*names of weights are read without")

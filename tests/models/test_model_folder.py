@@ -1,6 +1,7 @@
 """Model folders, published weights, and files that are not what they say."""
 
 import argparse
+import hashlib
 import json
 import os
 import pickle
@@ -383,6 +384,18 @@ def test_published_weights_with_a_part_missing_say_which(tmp_path):
 def test_a_classifier_has_no_published_layout(tmp_path):
     with pytest.raises(CheckpointError, match="only a pre-trained MRM has the published layout, not a classifier"):
         model_folder.export_published(small_classifier(), tmp_path / "x.pth")
+
+
+def test_a_file_is_a_published_model_and_a_folder_what_its_card_says(tmp_path):
+    assert model_folder.kind_at(model_folder.export_published(small_mrm(), tmp_path / "MRM.pth")) == "mrm"
+    assert model_folder.kind_at(model_folder.save(tmp_path / "c", small_classifier())) == "classifier"
+
+
+def test_the_digest_of_a_model_is_that_of_the_bytes_of_its_weights(tmp_path):
+    file = model_folder.export_published(small_mrm(), tmp_path / "MRM.pth")
+    folder = model_folder.save(tmp_path / "m", small_mrm())
+    for path, weights in ((file, file), (folder, folder / "model.safetensors")):
+        assert model_folder.weights_digest(path) == hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()
 
 
 def test_a_failed_export_says_so_and_leaves_the_old_file(tmp_path, monkeypatch):
