@@ -213,6 +213,13 @@ def test_a_first_value_of_two_readings_is_the_one_by_which_the_table_meets_the_v
     assert table.apply(np.array([first - 9, first + 5])).tolist() == [0, 5]
 
 
+def test_a_table_may_begin_at_the_highest_value_of_a_modality_table():
+    """At 65,535, the bits of -1: all values below it have its first entry, and so has the value itself."""
+    modality, voi = [lookup_table([0, 65_534, 65_535], 0, 16)], [lookup_table([0, 255], 65_535, 8)]
+    stored = np.array([[0, 1, 2]], np.uint16)
+    close(grey(stored, ModalityLUTSequence=modality, VOILUTSequence=voi), [[0, 0, 0]])
+
+
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_65536_entries_with_signed_pixels(photometric):
     pixels = np.array([[-32768, -1, 0, 1, 32767]], np.int16)
