@@ -329,6 +329,12 @@ def test_a_file_that_is_something_else_is_not_called_dangerous(tmp_path, content
     assert "refused" not in str(error.value)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(torch.float64, 1e300), (torch.float8_e5m2, 2.0**15), (torch.int8, 127)])
+def test_the_largest_numbers_of_a_type_are_finite(tmp_path, dtype, value):
+    torch.save({"model": {"a": torch.tensor([value], dtype=dtype)}}, tmp_path / "w.pth")
+    assert model_folder.read_weights(tmp_path / "w.pth")["a"].double().tolist() == [value]
+
+
 @pytest.mark.parametrize("content", [[1, 2], {"model": "mrm"}, {"epoch": 3}])
 def test_a_file_without_a_state_dict_is_named(tmp_path, content):
     torch.save(content, tmp_path / "w.pth")
