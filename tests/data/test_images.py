@@ -3,6 +3,7 @@
 import io
 import struct
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -16,6 +17,7 @@ from mrm.data import images
 from mrm.data.borders import Box
 from mrm.data.headers import parse
 from mrm.system.errors import ImageError
+from tests.support.dicom_files import dicom_bytes
 
 
 @pytest.fixture(scope="module")
@@ -301,6 +303,45 @@ def test_box_statistics_are_those_of_the_formula():
     assert np.median([b.width / b.height for b in boxes]) == pytest.approx(1.0, abs=0.02)
     share = np.mean([b.left / (1000 - b.width) for b in boxes])
     assert share == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_central_square_leaves_as_much_on_either_side():
+    assert images.center_box(100, 70) == Box(15, 0, 70, 70)
+    assert images.center_box(70, 105) == Box(0, 17, 70, 70)  # the odd pixel is left on the right
+    assert images.center_box(64, 64) == Box(0, 0, 64, 64)
+
+
+def test_only_a_dicom_file_says_whose_it_is(radiograph):
+    header = {"PatientID": "P7", "StudyInstanceUID": "1.2.3"}
+    known = images.identity(images.open_image(dicom_bytes(radiograph, **header)))
+    assert known == {"patient_id": "P7", "study_id": "1.2.3"}
+    assert images.identity(images.open_image(images.encode_png(radiograph))) == {}
+    assert images.identity(radiograph) == {}
+
+
+def test_a_png_whose_pixels_cannot_be_unpacked_is_refused(radiograph):
+    """Its chunks are whole and match their checksums, but what is in them is not compressed data."""
+    png = images.encode_png(radiograph)
+    start = png.index(b"IDAT") - 4
+    data = b"IDAT" + bytes(100)
+    broken = (
+        png[:start]
+        + struct.pack(">I", 100)
+        + data
+        + struct.pack(">I", zlib.crc32(data))
+        + png[png.index(b"IEND") - 4 :]
+    )
+    with pytest.raises(ImageError, match="damaged, or a kind of PNG that OpenCV cannot decode"):
+        images.read(broken)
+
+
+def test_by_area_alone_a_jpeg_is_decoded_smaller(large):
+    jpeg = images.encode_jpeg(large)
+    for method, min_side in (("area", 3 * 96), ("bilinear", None), ("bicubic", None)):
+        expected = images.resize(images.read(jpeg, min_side), 96, 96, method)
+        np.testing.assert_array_equal(images.eval_image(jpeg, 96, method=method), expected)
+    smaller = images.resize(images.read(jpeg, 3 * 96), 96, 96, "bilinear")
+    assert not np.array_equal(images.eval_image(jpeg, 96, method="bilinear"), smaller)
 
 
 def test_box_falls_back_to_the_centre():

@@ -131,6 +131,15 @@ def test_the_patches_of_a_checkpoint_may_have_another_size(patch, stated, tmp_pa
     check_features(Foreign(tmp_path / "weights.pth", 64, features), loaded)
 
 
+@pytest.mark.parametrize("positions", [None, torch.zeros(17, 192), torch.zeros(1, 18, 192), torch.zeros(1, 1, 192)])
+def test_a_file_without_positions_of_a_square_image_asks_for_a_name(positions, tmp_path):
+    weights = {name: value for name, value in tiny_vit()[0].state_dict().items() if name != "pos_embed"}
+    weights |= {} if positions is None else {"pos_embed": positions}
+    torch.save({"model": weights}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=r"no positions of a square image in it; give the model's name in timm"):
+        mrm.load_encoder(tmp_path / "weights.pth")
+
+
 @pytest.mark.parametrize("lacking", ["patches in four dimensions", "blocks"])
 def test_a_file_without_patches_or_without_blocks_is_no_vision_transformer(lacking, tmp_path):
     weights = dict(tiny_vit()[0].state_dict())

@@ -329,6 +329,12 @@ def test_a_file_that_is_something_else_is_not_called_dangerous(tmp_path, content
     assert "refused" not in str(error.value)
 
 
+def test_numbers_after_whole_numbers_are_looked_at_too(tmp_path):
+    torch.save({"model": {"count": torch.tensor([3]), "a": torch.tensor([1.0, float("inf")])}}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth: a has 1 values that are NaN or infinite"):
+        model_folder.read_weights(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize(("dtype", "value"), [(torch.float64, 1e300), (torch.float8_e5m2, 2.0**15), (torch.int8, 127)])
 def test_the_largest_numbers_of_a_type_are_finite(tmp_path, dtype, value):
     torch.save({"model": {"a": torch.tensor([value], dtype=dtype)}}, tmp_path / "w.pth")

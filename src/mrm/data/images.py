@@ -91,7 +91,7 @@ def doubts(image: ImageFile) -> list[str]:
 
 
 def identity(image: ImageFile | np.ndarray) -> dict[str, str]:
-    """Patient, study, accession and date in the header of a DICOM file, by `Record`'s names; empty for other formats."""
+    """patient_id, study_id, accession, date and view, as far as a DICOM header states them; empty for other formats."""
     if isinstance(image, np.ndarray) or image.dataset is None:
         return {}
     from mrm.data import dicom

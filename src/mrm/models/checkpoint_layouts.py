@@ -86,7 +86,7 @@ def _grid(weights: Mapping[str, Tensor], path: Path) -> int:
     positions = weights.get(POSITIONS)
     count = positions.shape[1] if positions is not None and positions.ndim == 3 else 0
     for patches in (count - 1, count):
-        if patches > 0 and isqrt(patches) ** 2 == patches:
+        if patches > 1 and isqrt(patches) ** 2 == patches:
             return isqrt(patches)
     raise CheckpointError(
         f"{path}: no positions of a square image in it; give the model's name in timm: timm:NAME=FILE"
