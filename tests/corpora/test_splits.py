@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrm.corpora.contract import Options, Release
-from mrm.corpora.splits import as_listed, cut, published
+from mrm.corpora.splits import Published, as_listed, cut, published, with_validation, without_placeholder
 from mrm.data.dividing import HANDFUL, choose, divide, fractions, patients_in, with_classes
 from mrm.data.records import Record, Records
 from mrm.system.errors import RecordError
@@ -151,6 +151,20 @@ def test_half_of_nothing_is_nothing():
     assert choose([], 0.5) == set()
 
 
+def test_an_id_that_stands_for_everybody_is_taken_away_and_that_is_said():
+    rows = [Record(Path(f"{i}.png"), patient="ANONYMOUS" if i < 2 else f"p{i}") for i in range(4)]
+    records = Records(rows, ())
+    release = without_placeholder(Release(records, [], "1", splits={"test": records.select([0, 3])}, notes=["first"]))
+    assert [r.patient for r in release.records] == ["", "", "p2", "p3"]
+    assert [r.patient for r in release.splits["test"]] == ["", "p3"]
+    assert release.notes == [
+        "first",
+        "2 images have the patient 'ANONYMOUS', which seems to stand for everybody; they count as of unknown patient",
+    ]
+    known = Release(records.select([2, 3]), [], "1")
+    assert without_placeholder(known) is known
+
+
 # ---- lists -------------------------------------------------------------------------------------------------
 
 
@@ -166,6 +180,25 @@ def test_repeated_lines_of_a_list_are_counted(many, tmp_path):
     found = published(release, tmp_path)
     assert [e.reason for e in found.excluded] == ["duplicate row"]
     assert len(found.splits["val"]) == 1
+
+
+def test_a_list_of_names_alone_has_the_classes_and_labels_of_the_publisher(many, tmp_path):
+    (tmp_path / "test_list.txt").write_text("0.png\n")
+    sets = published(Release(many, [], "1", key=lambda name: name.split("/")[-1]), tmp_path).splits
+    assert (sets["test"].classes, len(sets["test"])) == (many.classes, 1)
+    assert sets["train"].classes == many.classes
+    assert "0.png" not in {r.name.split("/")[-1] for r in sets["train"]}
+
+
+def test_a_set_for_validation_is_cut_where_lists_for_training_and_test_lack_one(many):
+    for names, share in (("train val test", 0.1), ("train", 0.1), ("test", 0.1), ("train test", 0.0)):
+        lists = Published(dict.fromkeys(names.split(), many), {}, [], [])
+        assert with_validation(lists, Options(val=share)) is lists
+    sets = with_validation(Published({"test": many, "train": many}, {}, [], []), Options(val=0.25)).splits
+    assert list(sets) == ["train", "val", "test"]
+    assert len(sets["train"]) + len(sets["val"]) == len(sets["test"]) == len(many)
+    assert len(sets["val"]) == pytest.approx(len(many) / 4, rel=0.05)
+    assert not people(sets["train"]) & people(sets["val"])
 
 
 @pytest.mark.parametrize(
