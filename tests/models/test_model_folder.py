@@ -341,11 +341,13 @@ def test_the_largest_numbers_of_a_type_are_finite(tmp_path, dtype, value):
     assert model_folder.read_weights(tmp_path / "w.pth")["a"].double().tolist() == [value]
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"model": "mrm"}, {"epoch": 3}])
-def test_a_file_without_a_state_dict_is_named(tmp_path, content):
+@pytest.mark.parametrize(("content", "keys"), [([1, 2], None), ({"model": "mrm"}, "model"), ({"epoch": 3}, "epoch")])
+def test_a_file_without_a_state_dict_is_named_with_its_keys(tmp_path, content, keys):
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=r"w\.pth: has no state dict"):
+    with pytest.raises(CheckpointError, match=r"w\.pth: has no state dict") as error:
         model_folder.read_weights(tmp_path / "w.pth")
+    assert (f"its keys are {keys}" in str(error.value)) == (keys is not None)
+    assert ("its keys are" in str(error.value)) == (keys is not None)
 
 
 @pytest.mark.parametrize(
