@@ -101,6 +101,16 @@ def phantoms(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def bucket(phantoms):
+    """An object store on this machine that holds the images of the phantoms, in `corpus/images`."""
+    from tests.support.buckets import running
+
+    with running() as bucket:
+        bucket.put(phantoms / "images", "corpus/images")
+        yield bucket
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The browser; the test is skipped where there is none."""

@@ -11,17 +11,10 @@ from mrm.data.placed_images import PlacedImage
 from mrm.data.records import Records
 from mrm.system import object_store
 from mrm.system.errors import ImageError, StoreError, UnreachableError
-from tests.support.buckets import Way, running
+from tests.support.buckets import Way
 from tests.support.commands import run_cli
 
 SMALL = PackConfig(64, rows=12)
-
-
-@pytest.fixture(scope="module")
-def bucket(phantoms):
-    with running() as bucket:
-        bucket.put(phantoms / "images", "corpus/images")
-        yield bucket
 
 
 @pytest.fixture(autouse=True)

@@ -12,16 +12,9 @@ from mrm.data.placed_images import PlacedImage
 from mrm.data.record_cache import mapped_records
 from mrm.system import object_store
 from mrm.system.errors import ImageError, MRMError
-from tests.support.buckets import Way, running
+from tests.support.buckets import Way
 from tests.support.configs import finetune_config, pretrain_config
 from tests.support.run_files import trace, weights
-
-
-@pytest.fixture(scope="module")
-def bucket(phantoms):
-    with running() as bucket:
-        bucket.put(phantoms / "images", "corpus/images")
-        yield bucket
 
 
 @pytest.fixture(autouse=True)

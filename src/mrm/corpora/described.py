@@ -75,8 +75,6 @@ def read(corpus: CorpusDescription, source: Path, options: Options) -> Release:
     root = folder_of(corpus, source)
     excluded: list[Exclusion] = []
     corpus, opened, notes = open_tables(corpus, root, excluded, partial(images_of, options, source, root))
-    if corpus.masks and options.images:
-        raise RecordError("--images: this corpus writes its images with masks, from a folder; leave --images out")
     files = Files(corpus, source, root, excluded, options)
     of_records = [one for one in opened if one.table.holds == "records"]
     groups, mentioned = _grouped(corpus, files, of_records, excluded)

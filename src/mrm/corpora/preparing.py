@@ -17,6 +17,7 @@ from mrm.corpora import custom, description, inspection, mask_folders, splits, t
 from mrm.corpora import described as described_corpus
 from mrm.corpora.catalogue import CORPORA, require_corpus
 from mrm.corpora.contract import ABSENT, UNNAMED, Exclusion, Release, file_stem
+from mrm.corpora.description import CorpusDescription
 from mrm.corpora.options import Options
 from mrm.corpora.writing import Corpus
 from mrm.data import boxes
@@ -106,7 +107,7 @@ def preview(
 def read(name: str, source: Path, options: Options, kept: Path | None = None, keeps: bool = True) -> Release:
     """What the module of the corpus reads from `source`. Headers that `custom` reads are kept in `kept`, if it `keeps`."""
     described = None if name in (*PROGRAMS, "custom") else description.load(name)
-    _check_images(options, described is not None or name in PROGRAMS)
+    _check_images(name, described, options)
     if name in PROGRAMS:
         return import_module(f"mrm.corpora.{name}").read(source, options)
     if described:
@@ -116,14 +117,18 @@ def read(name: str, source: Path, options: Options, kept: Path | None = None, ke
     return custom.read(source, options, HeaderIndex(kept, keeps))
 
 
-def _check_images(options: Options, listed: bool) -> None:
+def _check_images(name: str, described: CorpusDescription | None, options: Options) -> None:
     """Raises RecordError for images in an object store that cannot be taken from there."""
-    if options.images and not listed:
+    if not options.images:
+        return
+    if described is None and name not in PROGRAMS:
         raise RecordError("--images: custom reads the headers of images from a folder; copy them to this machine")
-    if options.images and options.box_masks:
+    if options.box_masks:
         raise RecordError(
             "--images and --box-masks exclude each other; masks are written beside images of this machine"
         )
+    if described and described.masks:
+        raise RecordError("--images: this corpus writes its images with masks, from a folder; leave --images out")
 
 
 def _require_records(name: str, release: Release, source: Path, out: Path) -> None:

@@ -31,9 +31,8 @@ IMAGE_FILE = "image_file"  # the last column of a file of records whose images d
 TEXTS = ("name", "report", "patient", "study", "view")  # of a Record; the first columns of the file, in this order
 
 
-Relabelling = Callable[
-    [np.ndarray], np.ndarray
-]  # labels (N, C) of any number of records to other labels (N, C') of theirs
+# From the labels (N, C) of any number of records to other labels (N, C') of theirs
+Relabelling = Callable[[np.ndarray], np.ndarray]
 
 
 class MappedRows(Sequence[Record]):
@@ -139,9 +138,8 @@ class MappedRows(Sequence[Record]):
 
     def relabelled(self, change: Relabelling, classes: Sequence[str]) -> MappedRows:
         """The records with labels that follow from theirs, which is computed of a record when it is asked for."""
-        other = copy.copy(self)
-        other.changes, other.classes = (*self.changes, change), list(classes)
-        other.facts = self.facts and replace(self.facts, fingerprint="", unordered="")
+        other = self._with_classes(classes)
+        other.changes = (*self.changes, change)
         return other
 
     def with_fingerprints(self, fingerprint: str, unordered: str) -> MappedRows:
@@ -152,8 +150,14 @@ class MappedRows(Sequence[Record]):
 
     def with_labels(self, labels_NC: np.ndarray, classes: Sequence[str]) -> MappedRows:
         """The records with these labels (N, C), which are held."""
-        other = self.relabelled(_as_they_are, classes)
+        other = self._with_classes(classes)
         other.labels_NC, other.changes = labels_NC, ()
+        return other
+
+    def _with_classes(self, classes: Sequence[str]) -> MappedRows:
+        """A copy for other labels, with which its fingerprints are no longer known."""
+        other = self.with_fingerprints("", "")
+        other.classes = list(classes)
         return other
 
     def _changed(self, labels_NC: np.ndarray) -> np.ndarray:
@@ -209,10 +213,6 @@ class MappedRows(Sequence[Record]):
         if not 0 <= number < len(self.files):
             raise self._damaged(ValueError(f"an image in file {number} of {len(self.files)}"))
         return PackedImage(self.files[number], offset, length)
-
-
-def _as_they_are(labels_NC: np.ndarray) -> np.ndarray:
-    return labels_NC
 
 
 def _opened(file: Path, packed: bool) -> tuple[list[Any], list[str], list[str], bool]:

@@ -72,14 +72,8 @@ def require_same_data(config: Any, data: Collection[str]) -> None:
 
     So that nothing is converted for a run that `open_run` will not open.
     """
-    out, settled = Path(config.out), replace(config, extend=False)
-
-    def changes(earlier: str) -> list[str]:
-        before = recipes.from_yaml(type(config), earlier, str(out / CONFIG))
-        return [line for line in recipes.differences(before, settled) if line.split(":")[0] in data]
-
     if processes().is_main_process:  # by now the others may find what it has begun
-        require_own(out, _settings(settled, changes))
+        require_own(Path(config.out), _settings(replace(config, extend=False), data.__contains__))
 
 
 def open_run(config: Any) -> Any:
@@ -92,23 +86,24 @@ def open_run(config: Any) -> Any:
     config = _with_precision(config)
     out, settled = Path(config.out), replace(config, extend=False)
     may_change = {*FREE, "out", *(LENGTH if config.extend else ())}
-
-    def changes(earlier: str) -> list[str]:
-        before = recipes.from_yaml(type(config), earlier, str(out / CONFIG))
-        return [line for line in recipes.differences(before, settled) if line.split(":")[0] not in may_change]
-
     with processes().main_process_first():  # rank 0 makes the folder, the other ranks then find it
         if processes().is_main_process:
             Checkpoints(out, config.training.keep).relink_last()
         if config.extend and not (out / "last").exists():
             raise RunError(f"{out}: holds no run with a checkpoint, so there is nothing to prolong; leave out --extend")
-        open_folder(out, _settings(settled, changes))
+        open_folder(out, _settings(settled, lambda name: name not in may_change))
         if config.extend and processes().is_main_process:
             _settle(out, settled)
     return config
 
 
-def _settings(config: Any, changes: Callable[[str], Sequence[str]]) -> Settings:
+def _settings(config: Any, matters: Callable[[str], bool]) -> Settings:
+    """By what the folder of a run is known: its settings, of which those that matter must be the same."""
+
+    def changes(earlier: str) -> list[str]:
+        before = recipes.from_yaml(type(config), earlier, str(Path(config.out) / CONFIG))
+        return [line for line in recipes.differences(before, config) if matters(line.split(":")[0])]
+
     return Settings("run", CONFIG, recipes.to_yaml(config), changes, advice=ADVICE, beside=(FOLDER,))
 
 

@@ -104,18 +104,20 @@ def size_of(uri: str) -> int:
 
 def listed(folder: str) -> list[str]:
     """The names of the objects directly in a folder, in order. Raises StoreError."""
-    from pyarrow.fs import FileSelector, FileType
-
-    infos = _tried(folder, lambda files, path: files.get_file_info(FileSelector(path.rstrip("/"))))
-    return sorted(info.base_name for info in infos if info.type == FileType.File)
+    return list(_sizes(folder, below=False))
 
 
 def sizes_below(folder: str) -> dict[str, int]:
     """The bytes of each object below a folder, by its path there, in order. Raises StoreError."""
+    return _sizes(folder, below=True)
+
+
+def _sizes(folder: str, below: bool) -> dict[str, int]:
+    """The bytes of each object in a folder, or also of those in folders `below` it, by its path there, in order."""
     from pyarrow.fs import FileSelector, FileType
 
     def ask(files: Any, path: str) -> tuple[str, Any]:
-        return path.rstrip("/"), files.get_file_info(FileSelector(path.rstrip("/"), recursive=True))
+        return path.rstrip("/"), files.get_file_info(FileSelector(path.rstrip("/"), recursive=below))
 
     base, infos = _tried(folder, ask)
     sizes = {info.path[len(base) :].lstrip("/"): int(info.size) for info in infos if info.type == FileType.File}
