@@ -165,6 +165,16 @@ def test_an_id_that_stands_for_everybody_is_taken_away_and_that_is_said():
     assert without_placeholder(known) is known
 
 
+@pytest.mark.parametrize(("purpose", "train"), [("labels", "acd"), ("segmentation", "acd"), ("reports", "abcd")])
+def test_images_without_a_stated_label_are_for_learning_from_reports_alone(purpose, train):
+    labels = {"a": 1.0, "b": float("nan"), "c": 0.0, "d": -1.0}
+    rows = [Record(Path(f"{name}.png"), patient=name, labels=(value,)) for name, value in labels.items()]
+    release = Release(Records(rows, ("x",)), [], "1", purpose=purpose)
+    sets = cut(release, Options(val=0, test=0, fractions=(50,)))
+    assert "".join(r.image.stem for r in sets["train"]) == train
+    assert set(sets) == ({"train"} if purpose == "reports" else {"train", "train_50"})
+
+
 # ---- lists -------------------------------------------------------------------------------------------------
 
 
@@ -227,3 +237,47 @@ def test_classes_can_be_chosen_and_unknown_ones_are_named(many):
     assert with_classes(many, ("rare", "common")).labels_NC.tolist() == many.labels_NC[:, [2, 0]].tolist()
     with pytest.raises(RecordError, match=r"unknown class hernia; choose from common, less, rare"):
         with_classes(many, ("hernia",))
+
+
+@pytest.fixture
+def four() -> Release:
+    """Four images, of which the last has no stated label."""
+    labels = {"a": (1, 0), "b": (0, 0), "c": (1, 1), "d": (float("nan"), float("nan"))}
+    rows = [Record(Path(f"{name}.png"), labels=tuple(map(float, values))) for name, values in labels.items()]
+    return Release(Records(rows, ("x", "y")), [], "1", list_classes=("x", "y"))
+
+
+def test_labels_that_differ_from_the_publishers_are_counted_among_those_that_both_state(four, tmp_path):
+    (tmp_path / "val_list.txt").write_text(
+        "a.png 0 1\nb.png 0 1\nd.png 1 0\n"
+    )  # 2 of a and 1 of b; d has none to compare
+    (tmp_path / "test_list.txt").write_text("c.png 1 1\n")
+    lists = published(four, tmp_path)
+    differing = [note for note in lists.notes if "differ" in note]
+    assert differing == ["val_list.txt: 3 of 4 labels differ from the publisher's table"]
+    assert lists.splits["val"].labels_NC.tolist() == [[0, 1], [0, 1], [1, 0]]
+
+
+def test_labels_are_those_of_the_publisher_unless_the_list_states_labels_of_known_classes(four, tmp_path):
+    (tmp_path / "val_list.txt").write_text("c.png\na.png\n")  # names alone
+    assert published(four, tmp_path).splits["val"].labels_NC.tolist() == [[1, 1], [1, 0]]
+    (tmp_path / "val_list.txt").write_text("c.png 0 0\na.png 0 0\n")  # of which classes, nobody says
+    lists = published(replace(four, list_classes=()), tmp_path)
+    assert (lists.splits["val"].classes, lists.splits["val"].labels_NC.tolist()) == (("x", "y"), [[1, 1], [1, 0]])
+    assert not any("differ" in note for note in lists.notes)
+
+
+@pytest.mark.parametrize(("lists", "train", "note"), [
+    ({"train": "a", "val": "b"}, "a", ""),
+    ({"val": "b", "test": "c"}, "a", "no train_list.txt: train is the 1 images in no val or test list"),
+    ({"few": "a"}, None, ""),
+])  # fmt: skip
+def test_a_training_set_is_made_of_the_rest_where_lists_hold_some_out_and_name_none(four, tmp_path, lists, train, note):
+    labels = {"a": "1 0", "b": "0 0", "c": "1 1"}
+    for name, image in lists.items():
+        file = "few.txt" if name == "few" else f"{name}_list.txt"
+        (tmp_path / file).write_text(f"{image}.png {labels[image]}\n")
+    result = published(four, tmp_path)
+    assert set(result.splits) == {*lists, *(["train"] if train else [])}
+    assert not train or [r.image.stem for r in result.splits["train"]] == [train]
+    assert result.notes == ([note] if note else [])
