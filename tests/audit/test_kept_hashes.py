@@ -15,7 +15,8 @@ import pytest
 
 from mrm.audit import fingerprints
 from mrm.audit.fingerprints import Fingerprints, fingerprint
-from mrm.audit.kept_hashes import ENTRY, FILE, HEADER, KeptHashes, kept_beside
+from mrm.audit.hash_keeping import HashKeeper
+from mrm.audit.kept_hashes import ENTRY, FILE, HEADER, KeptHashes
 from mrm.audit.perceptual_hashes import content_hash, perceptual_hashes
 from mrm.data import images
 from mrm.data.records import Record, Records
@@ -51,8 +52,7 @@ def read(monkeypatch) -> list[str]:
 
 
 def kept(records: Records, folder: Path, share: Share = WHOLE) -> Fingerprints:
-    with KeptHashes(folder, share) as hashes:
-        return fingerprint(records, hashes=hashes)
+    return fingerprint(records, hashes=HashKeeper(KeptHashes(folder, share), beside=False))
 
 
 def equal(one: Fingerprints, other: Fingerprints) -> bool:
@@ -65,6 +65,7 @@ def test_what_is_kept_beside_a_table_is_read_by_nobody_again(records, tmp_path, 
     assert equal(fingerprint(records), fresh)
     below = Records.load(records.source)
     (tmp_path / "set/task").mkdir()
+    below.to_csv(tmp_path / "set/task/train.csv")
     assert equal(fingerprint(replace(below, source=str(tmp_path / "set/task/train.csv"))), fresh)
     assert len(read) == 4
     assert equal(fingerprint(replace(below, source="")), fresh)  # nothing says where the records are from
@@ -145,11 +146,8 @@ def test_a_file_that_is_damaged_or_of_another_version_is_made_again_and_said_onc
     file = tmp_path / "set" / FILE
     file.write_bytes(spoil(file.read_bytes()))
     read.clear()
-    with (
-        pytest.warns(UserWarning, match=f"{FILE}: {message}; the images concerned are hashed again"),
-        KeptHashes(tmp_path / "set") as hashes,
-    ):
-        assert equal(fingerprint(replace(records, source=""), hashes=hashes), fresh)
+    with pytest.warns(UserWarning, match=f"{FILE}: {message}; the images concerned are hashed again"):
+        assert equal(kept(replace(records, source=""), tmp_path / "set"), fresh)
     assert len(read) == again
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -181,9 +179,13 @@ def test_a_full_disk_leaves_whole_entries_and_the_work_resumes(records, tmp_path
 
 
 def test_two_that_add_at_once_spoil_nothing(records, tmp_path):
-    with KeptHashes(tmp_path / "set") as one, KeptHashes(tmp_path / "set") as other:
-        for i in range(100):
-            (one if i % 2 else other).add(i + 1, [i] * 9)
+    one, other = KeptHashes(tmp_path / "set"), KeptHashes(tmp_path / "set")
+    for i in range(100):
+        (one if i % 2 else other).add(i + 1, [i] * 9)
+        if i % 7 == 0:
+            one.flush()
+    one.flush()
+    other.flush()
     assert KeptHashes(tmp_path / "set").hashes(np.arange(1, 101, dtype=np.uint64))[:, 4].tolist() == list(range(100))
 
 
@@ -205,13 +207,13 @@ def test_shares_know_each_other_and_are_put_together(records, tmp_path, read):
     words = np.fromfile(tmp_path / "set" / FILE, "<u8")[2:].reshape(3, 11)
     assert (np.diff(words[:, 0].astype(object)) > 0).all()
     whole.forget()
-    assert kept_beside(records.source) is None
+    assert len(KeptHashes(tmp_path / "set")) == 0
 
 
 def test_an_image_out_of_reach_is_not_noted(records, tmp_path, read):
     (tmp_path / "set/images/1.png").rename(tmp_path / "aside")
-    with KeptHashes(tmp_path / "set") as hashes, pytest.raises(UnreachableError, match=r"1\.png"):
-        fingerprint(records, hashes=hashes, kept=True, workers=1)
+    with pytest.raises(UnreachableError, match=r"1\.png"):
+        fingerprint(records, hashes=HashKeeper(), kept=True, workers=1)
     (tmp_path / "aside").rename(tmp_path / "set/images/1.png")
     assert not kept(records, tmp_path / "set").unreadable
     assert sorted(set(read)) == ["0.png", "1.png", "2.png", "3.png"]

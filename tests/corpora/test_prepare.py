@@ -183,9 +183,9 @@ def test_an_audit_that_is_kept_waits_for_images_out_of_reach(source, tmp_path, u
     use(release_of(source))
     real = preparing.audit_splits
 
-    def gone(splits, journal):
+    def gone(*arguments):
         (source / "images/03.png").rename(tmp_path / "aside")
-        return real(splits, journal)
+        return real(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(preparing, "audit_splits", gone)

@@ -253,10 +253,10 @@ def test_a_folder_of_images_that_goes_away_stops_a_packing(phantoms, tmp_path, m
     whole = pack(source, tmp_path / "whole", replace(SMALL, rows=8), workers=1)
     real, count = image_encoding.encode, iter(range(100))
 
-    def encode_until_it_goes(item, config):
+    def encode_until_it_goes(item, *options):
         if next(count) == 20:
             share.rename(aside)
-        return real(item, config)
+        return real(item, *options)
 
     with monkeypatch.context() as patch:
         patch.setattr(image_encoding, "encode", encode_until_it_goes)

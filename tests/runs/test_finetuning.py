@@ -441,7 +441,7 @@ def test_what_is_doubtful_of_the_validation_records_is_found_out_once(phantoms, 
     def doubts() -> list[str]:
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")
-            finetuning.warn_of_shared(config, seen, records)
+            finetuning.warn_of_shared(config, seen, records, run_folder.run_hashes(config))
         return [str(warning.message) for warning in noted]
 
     first = doubts()

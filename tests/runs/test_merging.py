@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from mrm import recipes, runs
+from mrm.audit import fingerprints
+from mrm.audit.fingerprints import fingerprint
 from mrm.corpora.options import Options
 from mrm.data.records import Records
 from mrm.models import model_folder
@@ -209,3 +211,12 @@ def test_pretraining_takes_weights_of_sites_too(phantoms, tmp_path):
 def test_a_weight_that_is_no_number_from_0_on_is_refused(weight, tmp_path):
     with pytest.raises(ConfigError, match="site_weights: the weight of nih must be a number from 0 on"):
         recipes.tiny_finetune(tmp_path, tmp_path, None, tmp_path, site_weights={"nih": weight})
+
+
+def test_joining_reads_no_image_that_the_preparation_has_read_and_neither_does_a_training(
+    prepared, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fingerprints.images, "read", lambda _: pytest.fail("an image was read"))
+    report = runs.merge([prepared / "chestx-det", prepared / "vindr"], tmp_path, harmonize=True)
+    assert {name: part.images for name, part in report.sets.items()} == {"train": 4, "test": 2}
+    assert fingerprint(Records.load(tmp_path / "train.csv")).exact.all()

@@ -1,10 +1,13 @@
 """The folder of a run: what lies in it stays, and files are named as their images."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 
 from mrm import runs
 from mrm.audit import fingerprints
-from mrm.audit.fingerprints import Fingerprints
+from mrm.audit.fingerprints import Fingerprints, fingerprint
 from mrm.audit.kept_hashes import FILE
 from mrm.data.records import Records
 from mrm.runs import run_folder
@@ -59,11 +62,20 @@ def test_fingerprints_of_a_model_are_copied_without_its_permissions_and_in_its_k
     assert not (tmp_path / "none").exists()
 
 
-def test_a_start_that_is_interrupted_while_it_reads_images_reads_none_of_them_again(phantoms, tmp_path, monkeypatch):
-    config = pretrain_config(phantoms, tmp_path / "run", audit="images")
+@pytest.mark.parametrize("kept_in", ["data", "run"])
+@pytest.mark.filterwarnings("ignore:.*the hashes of its images cannot be kept there")
+def test_a_start_that_is_interrupted_while_it_reads_images_reads_none_of_them_again(
+    phantoms, tmp_path, monkeypatch, kept_in
+):
+    """The hashes lie beside the records, or in the run where no file can be made there."""
+    data = tmp_path / "data"
+    shutil.copytree(phantoms, data, ignore=shutil.ignore_patterns(FILE))
+    if kept_in == "run":
+        (data / FILE).mkdir()
+    config = pretrain_config(data, tmp_path / "run", audit="images")
     config.out.mkdir()
     records, read, images = Records.load(config.records), [], fingerprints.images.read
-    whole = Fingerprints.load(run_folder.note_seen(config, "whole", records) / "whole.npz")
+    whole = fingerprint(records)
 
     def read_some(image):
         read.append(image)
@@ -75,6 +87,7 @@ def test_a_start_that_is_interrupted_while_it_reads_images_reads_none_of_them_ag
     with pytest.raises(KeyboardInterrupt):
         run_folder.note_seen(config, "training", records)
     first = set(read[:10])  # a thread may be ahead of another
+    assert (tmp_path / kept_in / FILE).is_file()
     read.clear()
     monkeypatch.setattr(fingerprints.images, "read", lambda image: read.append(image) or images(image))
     resumed = Fingerprints.load(run_folder.note_seen(config, "training", records) / "training.npz")
@@ -83,3 +96,6 @@ def test_a_start_that_is_interrupted_while_it_reads_images_reads_none_of_them_ag
     assert (resumed.exact == whole.exact).all()
     assert whole.exact.all()
     assert not (config.out / FILE).exists()
+    read.clear()
+    run_folder.note_seen(replace(config, out=tmp_path / "another"), "training", records)
+    assert len(read) == (0 if kept_in == "data" else len(records))

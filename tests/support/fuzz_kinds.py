@@ -463,9 +463,10 @@ def _results(folder: Path) -> list[Kind]:
         opened = neighbours.read_index(path)
         neighbours.nearest(neighbours.take(opened, [0]), opened.blocks(), 1, np.array([0]))
 
-    with KeptHashes(folder / "hashed") as hashes:
-        for key in range(1, 4):
-            hashes.add(key, [10 * key] * 9)
+    hashes = KeptHashes(folder / "hashed")
+    for key in range(1, 4):
+        hashes.add(key, [10 * key] * 9)
+    hashes.flush()
 
     def read_hashes(path: Path) -> None:
         known = KeptHashes(path.parent).hashes(np.arange(1, 4, dtype=np.uint64))

@@ -8,8 +8,9 @@ What is stored of patients, studies and names is hashed with the key of the site
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import islice
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from mrm.audit import site_key
-from mrm.audit.kept_hashes import HASHES, KeptHashes, kept_beside
+from mrm.audit.hash_keeping import HashKeeper
+from mrm.audit.kept_hashes import HASHES
 from mrm.audit.perceptual_hashes import content_hash, perceptual_hashes
 from mrm.audit.site_key import SiteKey
 from mrm.data import images
@@ -131,16 +133,16 @@ def fingerprint(
     images: bool = True,
     workers: int | None = None,
     progress: ShowProgress | None = None,
-    hashes: KeptHashes | None = None,
+    hashes: HashKeeper | None = None,
     kept: bool = False,
 ) -> Fingerprints:
     """The fingerprints of a set. An image that cannot be read is listed in `unreadable` and stops nothing.
 
     If none of the image files exists (a label list alone), images are not read and `read` is False. `progress` is
     called with (images done, images in all). `workers` threads read, by default one per core. Images whose hashes are kept
-    beside the file of the records, or in `hashes`, are not read again; those of others are added to `hashes`, which must be
-    open. Raises UnreachableError if the folder of the images goes away meanwhile, and, if the prints are to be `kept`, for
-    an image that cannot be reached.
+    beside the file of the records, or known to `hashes`, are not read again; `hashes` keeps those of others. Raises
+    UnreachableError if the folder of the images goes away meanwhile, and, if the prints are to be `kept`, for an image that
+    cannot be reached.
     """
     identities_N2, names_ND = np.zeros((len(records), 2), np.uint64), np.zeros((len(records), DEPTH), np.uint64)
     inferred = 0
@@ -226,15 +228,15 @@ def _depths(names_ND: np.ndarray) -> np.ndarray:
 
 
 def _hash_images(
-    records: Records, workers: int | None, progress: ShowProgress | None, hashes: KeptHashes | None, complete: bool
+    records: Records, workers: int | None, progress: ShowProgress | None, hashes: HashKeeper | None, complete: bool
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """The hashes (N, 9) of all images, zeros for those that cannot be read, and which these are."""
     words_N9, unreadable = np.zeros((len(records), HASHES), np.uint64), []
-    sources = [source for source in (hashes, kept_beside(records.source)) if source is not None]
+    kept = (hashes or HashKeeper(beside=False)).of(records.source)
     reach, rest, start, done = Reach(records, any_number=True), iter(records), 0, 0
-    with ThreadPoolExecutor(workers or hardware.cores()) as pool:
+    with ThreadPoolExecutor(workers or hardware.cores()) as pool, closing(kept):
         while part := list(islice(rest, AT_ONCE)):
-            known_P9, keys_P = _known([r.image for r in part], sources)
+            known_P9, keys_SP = kept.known([r.image for r in part])
             words_N9[start : start + len(part)] = known_P9
             unknown = np.flatnonzero(known_P9[:, 0] == 0).tolist()
             done += len(part) - len(unknown)
@@ -251,25 +253,13 @@ def _hash_images(
                     words_N9[start + place] = result
                 else:
                     unreadable.append(f"{part[place].name}: {result}")
-                if hashes is not None and keys_P[place] and not isinstance(result, UnreachableError):
-                    hashes.add(int(keys_P[place]), result if isinstance(result, list) else [0] * HASHES)
+                if not isinstance(result, UnreachableError):
+                    kept.add(keys_SP[:, place], result if isinstance(result, list) else [0] * HASHES)
                 done += 1
                 if progress:
                     progress(done, len(records))
             start += len(part)
     return words_N9, tuple(unreadable)
-
-
-def _known(images: list[Any], sources: Iterable[KeptHashes]) -> tuple[np.ndarray, np.ndarray]:
-    """The kept hashes (P, 9) of images, zeros where there are none, and their keys (P,) in the first of the sources."""
-    words_P9, keys_P = np.zeros((len(images), HASHES), np.uint64), np.zeros(len(images), np.uint64)
-    for number, source in enumerate(sources):
-        unknown = np.flatnonzero(words_P9[:, 0] == 0)
-        keys = source.keys([images[i] for i in unknown])
-        words_P9[unknown] = source.hashes(keys)
-        if not number:
-            keys_P = keys
-    return words_P9, keys_P
 
 
 def _hash_image(image: Any) -> list[int] | str | UnreachableError:
@@ -280,4 +270,9 @@ def _hash_image(image: Any) -> list[int] | str | UnreachableError:
         return error
     except ImageError as error:
         return str(error)
-    return [content_hash(grey), *perceptual_hashes(grey).ravel().tolist()]
+    return hashes_of(grey)
+
+
+def hashes_of(image: np.ndarray) -> list[int]:
+    """The exact hash of an (H, W) uint8 image, and the eight words of its perceptual ones."""
+    return [content_hash(image), *perceptual_hashes(image).ravel().tolist()]

@@ -1,7 +1,7 @@
 """Hashes of images in a file beside their records, so that an image is read once, and not for every audit of it.
 
-    FOLDER/.image-hashes          what a prepared corpus, or a run, knows of its images
-    FOLDER/.image-hashes.2-of-8   what one share of a preparation has hashed, until a last one puts all together
+    FOLDER/.image-hashes          what is known of the images of the records in FOLDER: lists, a prepared corpus, shards
+    FOLDER/.image-hashes.2-of-8   what one share of a command has hashed, until a last one puts all together
 
 A file is a header and entries of eleven words of 64 bits: a key, the exact hash (0 if the image could not be read), the
 eight words of the perceptual hashes, and a check of the ten. Entries are appended as images are hashed, so that work that
@@ -17,10 +17,13 @@ import errno
 import glob
 import hashlib
 import io
+import math
 import os
 import struct
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,8 @@ import numpy as np
 
 from mrm.audit.perceptual_hashes import VERSION
 from mrm.data.shards import PackedImage
-from mrm.system.files import is_file, write_by
+from mrm.system.files import write_by
+from mrm.system.lock import is_at, locked
 from mrm.system.permissions import restricted
 from mrm.system.shares import WHOLE, Share
 
@@ -38,17 +42,18 @@ HASHES = 9  # words of an image: its exact hash, and its two perceptual ones
 ENTRY = struct.Struct(f"<{HASHES + 2}Q")
 HEADER = struct.pack("<8sQ", b"mrmhash\n", VERSION)
 AT_ONCE = 1 << 16  # entries that are checked at a time
+WAIT = 1.0  # seconds after which what was added is written
 _WORD = (1 << 64) - 1
 _FACTORS = [pow(0x9E3779B97F4A7C15, place, 1 << 64) for place in range(1, HASHES + 2)]  # odd, so each bit counts
 _START = 0xD1B54A32D192ED03  # the check of zeros, with which some file systems fill a file after a crash
 
 
 class KeptHashes:
-    """The hashes that the files of a folder keep; inside a `with` block, more are added.
+    """The hashes that the files of a folder keep, as they were when they were read last; more can be added.
 
     Files of another version or with damaged entries are read as far as they are whole, and a warning says so. A process that
-    does a `share` adds to a file of its own, and knows the hashes of all. Only one process may add to a file at a time, which
-    the lock of the folder sees to. Raises OSError.
+    does a `share` adds to a file of its own, and knows the hashes of all. Any number of processes may add to a file at the
+    same time: what was added is written about once a second, under the lock of the file. Raises OSError.
     """
 
     def __init__(self, folder: Path, share: Share = WHOLE) -> None:
@@ -56,18 +61,18 @@ class KeptHashes:
         self.whole = Path(self.folder) / FILE
         self.path = self.whole if share == WHOLE else self.whole.with_name(f"{FILE}.{share.label}")
         self._relative = lru_cache(4096)(lambda folder: os.path.relpath(folder, self.folder))
-        self._file: io.FileIO | None = None
+        self._waiting, self._written = bytearray(), -math.inf
         self._load()
 
-    def _load(self) -> None:
-        """Read all files."""
+    def _load(self, held: io.FileIO | None = None) -> None:
+        """Read all files; `held` is the whole one where this process has locked it."""
         self._own, self._spoilt = np.zeros((0, HASHES + 2), "<u8"), False
-        parts = []
+        parts, self._state = [], self._state_now()
         for file in self._files():
             try:
-                entries, problem = _read(file)
+                entries, problem = _read(held) if held and file == self.whole else _read_locked(file)
             except FileNotFoundError:  # another share has just put all files together
-                self._load()
+                self._load(held)
                 return
             if problem:
                 warnings.warn(f"{file}: {problem}; the images concerned are hashed again", stacklevel=3)
@@ -80,6 +85,11 @@ class KeptHashes:
             order = np.argsort(self._keys, kind="stable")
             last = np.append(np.diff(self._keys[order]) != 0, True)  # of entries for one key the latest counts
             self._entries, self._keys = self._entries[order[last]], self._keys[order[last]]
+
+    def refresh(self) -> None:
+        """Read the files again if anything was added to them since they were read."""
+        if self._state_now() != self._state:
+            self._load()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -101,49 +111,49 @@ class KeptHashes:
         """Which of the keys (N,) have an entry, if only that the image could not be read."""
         return np.isin(keys_N, self._keys)
 
-    def __enter__(self) -> KeptHashes:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._file:
-            self._file.close()
-        self._file = None
-
     def add(self, key: int, words: Sequence[int]) -> None:
-        """Keep the nine words of an image; only inside the `with` block. Raises OSError, and then nothing was added."""
-        file = self._file = self._file or self._opened()
-        before = os.fstat(file.fileno()).st_size
-        try:
-            _write_all(file, ENTRY.pack(key, *words, _check(key, *words)))
-        except OSError:
-            os.ftruncate(file.fileno(), before)
-            raise
+        """Keep the nine words of an image. Raises OSError if what was added cannot be written, of which that is then lost."""
+        self._waiting += ENTRY.pack(key, *words, _check(key, *words))
+        if time.monotonic() - self._written > WAIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added. Raises OSError, and then only the entries are kept for which there was room."""
+        content, self._waiting = bytes(self._waiting), bytearray()
+        if not content:
+            return
+        self._mend()
+        with _held(self.path) as file:
+            _append(file, content)
+        self._written = time.monotonic()
+
+    def _mend(self) -> None:
+        """Remove from the file of this process whatever is damaged in it."""
+        with _held(self.path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size and (
+                self._spoilt or (size - len(HEADER)) % ENTRY.size or os.pread(file.fileno(), len(HEADER), 0) != HEADER
+            ):
+                _write(self.path, _read(file)[0])
+                self._spoilt = False
 
     def settle(self) -> None:
         """Put what all shares have kept into one file, in order of the keys, and remove theirs. Raises OSError."""
-        shares = [file for file in self._files() if file != self.whole]
-        self._load()
-        readable = self._entries[self._entries[:, 1] > 0]
-        if len(readable):
-            _write(self.whole, readable)
-        for file in shares:
-            file.unlink(missing_ok=True)
+        with _held(self.whole) as held:
+            shares = [file for file in self._files() if file != self.whole]
+            self._load(held)
+            readable = self._entries[self._entries[:, 1] > 0]
+            if len(readable):
+                _write(self.whole, readable)
+            else:
+                self.whole.unlink()
+        for share in shares:
+            share.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Remove the files."""
         for file in self._files():
             file.unlink(missing_ok=True)
-
-    def _opened(self) -> io.FileIO:
-        """The file of this process, of which whatever is damaged is removed first."""
-        if self._spoilt:
-            _write(self.path, self._own)
-        with restricted():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = io.FileIO(self.path, "a")
-        if not file.tell():
-            _write_all(file, HEADER)
-        return file
 
     def _key(self, image: Any) -> int:
         if isinstance(image, PackedImage):
@@ -164,27 +174,36 @@ class KeptHashes:
         shares = sorted(self.whole.parent.glob(f"{glob.escape(FILE)}.*-of-*"))
         return [file for file in (self.whole, *shares) if file.is_file()]
 
-
-def kept_beside(source: str) -> KeptHashes | None:
-    """The hashes beside a file of records, or in the folder above, where a corpus of several tasks keeps them; None if there are none."""
-    if not source:
-        return None
-    for folder in Path(os.path.abspath(source)).parents[:2]:
-        if is_file(folder / FILE):
-            return KeptHashes(folder)
-    return None
+    def _state_now(self) -> list[tuple[str, int, int]]:
+        """By what it is known whether the files have changed: their names, inodes and sizes."""
+        states = [(file.name, *_inode_and_size(file)) for file in self._files()]
+        return [state for state in states if state[1]]
 
 
 def _check(*words: int) -> int:
     return (sum(word * factor for word, factor in zip(words, _FACTORS, strict=True)) + _START) & _WORD
 
 
-def _read(file: Path) -> tuple[np.ndarray, str]:
-    """The whole entries (M, 11) of a file, and what is wrong with it, '' if nothing. Raises OSError."""
-    size = file.stat().st_size
+def _inode_and_size(file: Path) -> tuple[int, int]:
+    """Inode and bytes of a file; zeros where there is none."""
+    try:
+        state = file.stat()
+    except OSError:
+        return 0, 0
+    return state.st_ino, state.st_size
+
+
+def _read_locked(file: Path) -> tuple[np.ndarray, str]:
+    """As `_read`, while no other process writes. Raises OSError."""
+    with io.FileIO(file) as opened, locked(opened, shared=True):
+        return _read(opened)
+
+
+def _read(file: io.FileIO) -> tuple[np.ndarray, str]:
+    """The whole entries (M, 11) of an open file, and what is wrong with it, '' if nothing. Raises OSError."""
+    size = os.fstat(file.fileno()).st_size
     count, rest = divmod(max(0, size - len(HEADER)), ENTRY.size)
-    with open(file, "rb") as opened:
-        header = opened.read(len(HEADER))
+    header = os.pread(file.fileno(), len(HEADER), 0)
     if header != HEADER:
         return np.zeros((0, HASHES + 2), "<u8"), _other(header) if size else ""
     shape = (count, HASHES + 2)
@@ -207,8 +226,27 @@ def _are_whole(entries_M11: np.ndarray) -> np.ndarray:
     return np.asarray(check_M == entries_M11[:, -1])
 
 
-def _write_all(file: io.FileIO, content: bytes) -> None:
-    if file.write(content) != len(content):
+@contextmanager
+def _held(path: Path) -> Iterator[io.FileIO]:
+    """The file at a path, made if necessary, opened to be read and added to, and locked against other processes."""
+    while True:
+        with restricted():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = io.FileIO(path, "a+")
+        with file, locked(file):
+            if is_at(file, path):  # else another process has just put a new file in its place
+                yield file
+                return
+
+
+def _append(file: io.FileIO, content: bytes) -> None:
+    """Add entries to a locked file. Raises OSError, after which those are in it that there was room for."""
+    before = os.fstat(file.fileno()).st_size
+    content = content if before else HEADER + content
+    written = file.write(content)
+    if written < len(content):
+        entries = (before + written - len(HEADER)) // ENTRY.size
+        os.ftruncate(file.fileno(), len(HEADER) + entries * ENTRY.size if entries > 0 else 0)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

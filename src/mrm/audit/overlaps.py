@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mrm.audit.fingerprints import DEPTH, Fingerprints, comparable, fingerprint
-from mrm.audit.kept_hashes import KeptHashes
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.audit.perceptual_hashes import THRESHOLD, near_pairs
 from mrm.audit.related_corpora import related
 from mrm.data.records import Records
@@ -285,17 +285,19 @@ def audit(
     examples: int = 5,
     workers: int | None = None,
     progress: Callable[[str], Callable[[int, int], None]] | None = None,
-    hashes: KeptHashes | None = None,
+    hashes: HashKeeper | None = None,
+    complete: bool = False,
 ) -> AuditReport:
     """Compare all pairs of sets and, with `within`, search each for duplicates.
 
     `progress` is called with the name of each set, and returns a function that is called with (images done, images in
-    all). Open `hashes` keep those of images, so that an interrupted audit resumes and a later one reads no image.
+    all). `hashes` keeps those of images, so that an interrupted audit resumes and a later one reads no image. A `complete`
+    audit raises UnreachableError for an image that cannot be reached.
     """
     prints = {}
     for name, records in sets.items():
         show = progress(name) if progress else None
-        prints[name] = fingerprint(records, images, workers, show, hashes, kept=hashes is not None)
+        prints[name] = fingerprint(records, images, workers, show, hashes, kept=complete)
     return audit_fingerprints(prints, within, kinds, threshold, examples)
 
 

@@ -149,7 +149,8 @@ def audit(
 ) -> None:
     """Look for patients, studies, files and images that sets of records share.
 
-    The exit status is 1 if any are shared, 0 if the sets are clean.
+    The exit status is 1 if any are shared, 0 if the sets are clean. The hashes of the images are kept beside each file, in
+    .image-hashes, so that neither another audit nor a training reads these images for theirs.
 
     Example:
         mrm audit train.csv val.csv test.csv --json audit.json
@@ -221,6 +222,7 @@ def pack(
     classes: tuple[str, ...] = (),
     on_error: OnError = "stop",
     from_: Layout = "records",
+    hashes: bool = True,
     check: Path | None = None,
     workers: Workers = None,
     share: SharedWork = None,
@@ -244,6 +246,7 @@ def pack(
         classes: names of the labels of a label list, or of the classes that the numbers in a WebDataset's .cls mean.
         from_: webdataset where RECORDS is a tar file of samples (KEY.jpg, KEY.txt, KEY.json, KEY.cls), a folder of them, or a
             quoted pattern with * or {000..011}; it may be an address of an object store.
+        hashes: hash the packed images in passing, so that neither an audit nor a training reads them for that.
         on_error: skip leaves out bad lines of the records and images that do not exist; stop ends the command at the first
             bad line, and does not finish the folder without all images.
 
@@ -255,7 +258,7 @@ def pack(
     if check and not (records or out):
         packing.check_shards(check)
     elif records and out and not check:
-        packing.pack(records, out, config, images, classes, workers, on_error, share_of(share), from_)
+        packing.pack(records, out, config, images, classes, workers, on_error, share_of(share), from_, hashes)
     else:
         raise PackError("give RECORDS and --out DIR to pack, or --check DIR alone")
 

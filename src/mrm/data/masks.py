@@ -181,7 +181,7 @@ def list_masked_images(folder: Path | str, split: str) -> tuple[list[MaskedImage
         raise MaskError(f"{packed.place}: these shards have no masks; pack a segmentation folder")
     columns = (part.columns[name] for name in ("image_path", "patient_id", "split"))
     rows = zip(*columns, part.images, part.masks, strict=True)
-    return [MaskedImage(n, i, m, who) for n, who, at, i, m in rows if at == split], [], f"{packed.place}, {split}"
+    return [MaskedImage(n, i, m, who) for n, who, at, i, m in rows if at == split], [], packed.place
 
 
 def find_split(folder: Path, split: str) -> tuple[Path, str]:

@@ -17,11 +17,11 @@ from typing import Any, Literal
 
 from mrm.data import masks, shard_writing, webdataset
 from mrm.data.config import Layout, OnError, PackConfig
-from mrm.data.image_encoding import CHUNK, Encoded, encode_all
+from mrm.data.image_encoding import CHUNK, Encoded, HashImage, encode_all
 from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.data.shard_writing import IMAGE, MASK, Failures
-from mrm.data.shards import FAILURES, INDEX, VERSION, Index
+from mrm.data.shards import FAILURES, INDEX, VERSION, Index, PackedImage
 from mrm.system import hardware
 from mrm.system.errors import MaskError, PackError, UnreachableError
 from mrm.system.files import write_csv, write_json
@@ -49,6 +49,17 @@ class Source:
     def name(self, row: int) -> str:
         """The image's name."""
         return self.rows[row][self.header.index("image_path")]
+
+
+@dataclass(frozen=True)
+class Hashing:
+    """How images are hashed as they are packed.
+
+    `keep` is called with the images of each file, and their hashes, before the file counts as packed.
+    """
+
+    of: HashImage
+    keep: Callable[[Sequence[PackedImage], Sequence[Sequence[int]]], object]
 
 
 @dataclass(frozen=True)
@@ -93,10 +104,11 @@ def pack_share(
     progress: Callable[[int, int], None] = no_progress,
     missing: OnError = "stop",
     share: Share = WHOLE,
+    hashing: Hashing | None = None,
 ) -> int:
     """Pack the files of images of one share of the work, as `pack` packs all, and finish the folder if all are there.
 
-    Returns the number of files that other shares still have to pack. Raises as `pack` does.
+    With `hashing` the packed images are hashed in passing. Returns the number of files that other shares still have to pack. Raises as `pack` does.
     """
     out = Path(out)
     if reserved := {IMAGE, MASK} & set(source.header):
@@ -106,9 +118,12 @@ def pack_share(
         with in_turn(out / OPENING):
             open_folder(out, json_settings("packing", PLAN, _plan(source, config)))
         if not (out / INDEX).is_file():
-            _write_missing_shards(source, out, config, workers or hardware.cores(), progress, missing, share)
+            _write_missing_shards(source, out, config, workers or hardware.cores(), progress, missing, share, hashing)
         with in_turn(out / OPENING):
             if (out / INDEX).is_file():
+                shard_writing.remove_notes(
+                    out
+                )  # which a process leaves that is killed right after it has written the index
                 return 0
             numbers = range(len(_parts(source, config)))
             if left := sum(not shard_writing.is_whole(out, number) for number in numbers):
@@ -230,6 +245,7 @@ def _write_missing_shards(
     progress: Callable[[int, int], None],
     on_missing: OnError,
     share: Share,
+    hashing: Hashing | None,
 ) -> None:
     """Write the files of images of a share that are not there yet, each with its note. Raises UnreachableError as `pack`."""
     parts = _parts(source, config)
@@ -241,15 +257,16 @@ def _write_missing_shards(
     lost = _Lost(source, on_missing)
     chunks = [[source.items[i] for i in chunk] for number in missing for chunk in _chunks(parts[number])]
     try:
-        with closing(encode_all(chunks, config, workers)) as encoded:
+        with closing(encode_all(chunks, config, workers, hashing.of if hashing else None)) as encoded:
             for number in missing:
-                failures: Failures = []
-                batches = _batches(source, parts[number], encoded, failures, counter, lost)
-                before = len(lost.reasons)
+                failures, hashes, before = Failures(), list[Sequence[int]](), len(lost.reasons)
+                batches = _batches(source, parts[number], encoded, failures, hashes, counter, lost)
                 file = shard_writing.write_shard(shard_writing.shard_path(out, number), batches)
                 if len(lost.reasons) > before:
                     shard_writing.shard_path(out, number).unlink()
                 else:
+                    if hashing:
+                        hashing.keep(shard_writing.packed_images(out, number, file), hashes)
                     shard_writing.write_note(out, number, file, failures)
     except BrokenProcessPool:
         raise PackError(
@@ -274,13 +291,20 @@ def _chunks(rows: range) -> list[range]:
 
 
 def _batches(
-    source: Source, rows: range, encoded: Iterator[list[Encoded]], failures: Failures, counter: _Counter, lost: _Lost
+    source: Source,
+    rows: range,
+    encoded: Iterator[list[Encoded]],
+    failures: Failures,
+    hashes: list[Sequence[int]],
+    counter: _Counter,
+    lost: _Lost,
 ) -> Iterator[Any]:
-    """The record batches of one file, as the images become available; adds to `failures` and counts."""
+    """The record batches of one file, as the images become available; adds to `failures` and `hashes`, and counts."""
     for chunk in _chunks(rows):
         images = next(encoded)
         lost.note(images)
         failures += [(source.name(i), image.reason) for i, image in zip(chunk, images, strict=True) if image.reason]
+        hashes += [image.hashes for image in images if not image.reason]
         texts = [source.rows[i] for i in chunk]
         yield shard_writing.record_batch(source.header, texts, images, has_masks=source.kind == "masks")
         counter.add(len(chunk))
@@ -315,5 +339,4 @@ def _finish(source: Source, out: Path, config: PackConfig) -> None:
         mrm=mrm.__version__,
     )
     write_json(out / INDEX, asdict(index))
-    for number in range(len(files)):
-        shard_writing.note_path(out, number).unlink()
+    shard_writing.remove_notes(out)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mrm.data.image_encoding import Encoded
-from mrm.data.shards import LENGTH, MASK_LENGTH, MASK_OFFSET, OFFSET, SHARD, TABLE, File
+from mrm.data.shards import LENGTH, MASK_LENGTH, MASK_OFFSET, OFFSET, SHARD, TABLE, File, PackedImage, ShardFile
 from mrm.system.files import write_by, write_json, write_whole
 
 IMAGE, MASK = "image_bytes", "mask_bytes"  # columns of a file of images
@@ -91,6 +91,12 @@ def read_notes(out: Path) -> tuple[list[File], Failures]:
     return files, failures
 
 
+def remove_notes(out: Path) -> None:
+    """Remove all notes of a folder that is complete."""
+    for note in out.glob("shard-*.arrow.json"):
+        note.unlink(missing_ok=True)
+
+
 class _HashingFile(io.BufferedWriter):
     """A new file that computes its SHA-256 while it is written. Its writer must not seek."""
 
@@ -123,6 +129,14 @@ def _write_arrow(path: Path, name: str, batches: Iterator[Any]) -> File:
         sink.flush()
         os.fsync(sink.fileno())
         return File(name, sink.tell(), sink.digest.hexdigest(), rows)
+
+
+def packed_images(out: Path, number: int, file: File) -> list[PackedImage]:
+    """The images of a file, in order."""
+    path = shard_path(out, number)
+    table, shard = _table_of(path, number), ShardFile(str(path), file.bytes, file.sha256)
+    places = zip(table[OFFSET].to_pylist(), table[LENGTH].to_pylist(), strict=True)
+    return [PackedImage(shard, offset, length) for offset, length in places]
 
 
 # The table ----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
     DIR/records.parquet        the records, every column as text, and the places of their images
     DIR/shard-00000.arrow ...  Arrow IPC files with the same columns and the encoded images
     DIR/failures.csv           images that could not be packed, and the reasons
+    DIR/.image-hashes          the hashes of the packed images (`mrm.audit.kept_hashes`)
 
 An image is a place in a file: `PackedImage` can be pickled, and each process, forked or spawned, maps the files that it
 reads. The folder may be on this machine, on a network disk or in an object store (`mrm.system.object_store`), from

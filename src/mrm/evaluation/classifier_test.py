@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.audit.overlaps import compare
 from mrm.data import sampling
 from mrm.data.patients import patients_of
@@ -44,19 +45,24 @@ def labelled_records(model: Classifier, path: Path, images: Path | None) -> Reco
 
 
 def overlaps(
-    seen: Path, records: Records, name: str, also: Path | None = None, prints: Fingerprints | None = None
+    seen: Path,
+    records: Records,
+    name: str,
+    also: Path | None = None,
+    prints: Fingerprints | None = None,
+    hashes: HashKeeper | None = None,
 ) -> list[str]:
     """What a model has seen of these records: a line for each kind of overlap with each set it was trained on.
 
     `seen` is the folder of that name in a run or a model folder; where it is missing, or was made with the key of
     another site, a line says so. `also` is a folder of further sets. Images are read once for all sets, and not at all if
-    `prints`, the fingerprints of the records, are given.
+    `prints`, the fingerprints of the records, are given; `hashes` keeps what is read.
     """
     files, more = sorted(seen.glob("*.npz")), sorted(also.glob("*.npz")) if also else []
     unknown = "the training records of this model are unknown, so overlap with them cannot be ruled out"
     lines = [] if files else [unknown]
     if known := [(file.stem, Fingerprints.load(file)) for file in (*files, *more)]:
-        prints = prints or fingerprint(records, images=any(k.read for _, k in known))
+        prints = prints or fingerprint(records, images=any(k.read for _, k in known), hashes=hashes)
         lines += [str(o) for stage, k in known for o in compare(k, prints, (stage, name))]
         if foreign := [(stage, k) for stage, k in known if comparable(k, prints) is None]:
             lines.append(_only_images([stage for stage, _ in foreign], all(k.read for _, k in foreign)))

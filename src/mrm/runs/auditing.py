@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mrm.audit import overlaps
 from mrm.audit.fingerprints import read_names
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.audit.overlaps import AuditReport
 from mrm.runs.output_lock import alone_on
 from mrm.system.errors import RunError
@@ -22,6 +23,7 @@ def audit(
 ) -> AuditReport:
     """Audit files of records against each other, print the report, and write it to `json` if given. Returns the report.
 
+    The hashes of the images are kept beside each file, so that nothing reads them again (`mrm.audit.hash_keeping`).
     `images` compares what the images show, too; `within` also looks for repeats inside each set; `examples` is the
     number of pairs named for each overlap.
     """
@@ -29,10 +31,16 @@ def audit(
         raise RunError(
             "an audit compares at least two sets; name another one, or look for repeats in this one with --within"
         )
+    hashes = HashKeeper()
     loaded = {name: read_names(path) for name, path in zip(short_names(sets), sets, strict=True)}
     with ExitStack() as lines:
         report = overlaps.audit(
-            loaded, images, within, examples=examples, progress=lambda name: lines.enter_context(Progress(name))
+            loaded,
+            images,
+            within,
+            examples=examples,
+            progress=lambda name: lines.enter_context(Progress(name)),
+            hashes=hashes,
         )
     if json:
         write_whole(json, report.to_json().encode())

@@ -18,6 +18,7 @@ import numpy as np
 
 from mrm.audit import site_key
 from mrm.audit.fingerprints import Fingerprints, fingerprint
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.evaluation.classifier_test import CALIBRATED_ON, Scored, labelled_records, overlaps
 from mrm.evaluation.repeats import repeats
 from mrm.inference import outliers
@@ -114,7 +115,7 @@ def _calibrated(
     records = labelled_records(network, val, reading.images)
     site_key.load_or_make()  # a problem with it must show before the work, at whose end it is needed
     with Progress(f"fingerprinting the {STAGE} records") as progress:
-        prints = fingerprint(records, progress=progress, kept=True)
+        prints = fingerprint(records, progress=progress, hashes=HashKeeper(), kept=True)
     leaks = overlaps(folder / "seen", records, STAGE, prints=prints)
     warn_of([*leaks, *repeats(records, prints, "the validation set")])
     scores = complete(score(network, records, val, reading), val)

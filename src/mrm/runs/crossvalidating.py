@@ -18,6 +18,7 @@ import numpy as np
 
 from mrm import recipes
 from mrm.audit.fingerprints import fingerprint
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.data.folds import folds_of
 from mrm.data.records import Records, resolve_uncertain
 from mrm.data.sampling import epoch_length, order_of
@@ -183,7 +184,7 @@ def doubts(config: CrossvalConfig, records: Records) -> list[str]:
     if file.is_file():
         return [str(line) for line in read_json(file)]
     with Progress("fingerprinting the records") as progress:
-        prints = fingerprint(records, progress=progress, kept=True)
+        prints = fingerprint(records, progress=progress, hashes=HashKeeper(), kept=True)
     lines = repeats(records, prints, "the records")
     if config.init and not config.scratch and (seen := model_folder.seen_at(config.init)):
         lines += [f"{Path(config.init).name}: {line}" for line in overlaps(seen, records, "records", prints=prints)]

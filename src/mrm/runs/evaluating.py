@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mrm.audit.fingerprints import fingerprint
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.data import masks
 from mrm.data.masks import MaskedImages
 from mrm.data.records import Records
@@ -141,7 +142,7 @@ def evaluate_findings(
     card, tested = network.card, labelled_records(network, records, reading.images)
     localisation = localising.of_classifier(boxes, network, model, tested, reading, seed) if boxes else None
     folder = model_folder.find_model(model)
-    prints = fingerprint(tested)
+    prints = fingerprint(tested, hashes=HashKeeper())
     leaks = overlaps(folder / "seen", tested, "test", folder / CALIBRATED_ON, prints) + seen_by_first_encoder(card)
     twice = repeats(tested, prints, "the test set")
     warn_of([*leaks, *twice])
@@ -208,7 +209,7 @@ def evaluate_masks(
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))
     localisation = localising.of_segmenter(boxes, network, masked, reading, slide, seed) if boxes else None
-    prints = fingerprint(masked.records())
+    prints = fingerprint(masked.records(), hashes=HashKeeper())
     leaks = overlaps(model_folder.find_model(model) / "seen", masked.records(), "test", prints=prints)
     leaks += seen_by_first_encoder(network.card)
     twice = repeats(masked.records(), prints, "the test set")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.audit.kept_hashes import KeptHashes
 from mrm.data.eval_view import EvalView
 from mrm.data.label_values import UNCERTAIN, LabelKind
@@ -43,6 +44,7 @@ from mrm.runs.run_folder import (
     print_best,
     prints_of,
     require_same_data,
+    run_hashes,
     warn_of,
 )
 from mrm.runs.run_records import fingerprinted, mapped_set, removed_if_refused
@@ -105,8 +107,10 @@ def _finetune(config: FinetuneConfig) -> Path:
     )  # fmt: skip
     facts = origin(config, train, config.train) | {"tune": config.tune, "loss": config.loss, "target": config.target}
     card = Card("classifier", asdict(model.config), facts)
-    seen = note_seen(config, "fine-tuning", train)
-    warn_of_shared(config, seen, val)
+    hashes = run_hashes(config)
+    seen = note_seen(config, "fine-tuning", train, hashes)
+    warn_of_shared(config, seen, val, hashes)
+    del hashes  # which the training does not need
     if config.probe_first and not (Path(config.out) / "last").exists():
         linear_head.fit_head(model.eval(), train, workers=config.training.workers)
     loss = LabelLoss(config.loss, taught_train.labels_NC, target.error)
@@ -178,16 +182,16 @@ def label_records(config: FinetuneConfig) -> tuple[Records, Records]:
     return train, mapped_set(config, config.val, "validation", Labels(train.classes, kind))
 
 
-def warn_of_shared(config: FinetuneConfig, seen: Path, val: Records) -> None:
+def warn_of_shared(config: FinetuneConfig, seen: Path, val: Records, hashes: HashKeeper) -> None:
     """Let the first rank say what validation shares with the records that the model sees, and what it has twice.
 
-    It finds that out at the first start, and keeps it for others.
+    It finds that out at the first start, and keeps it for others; `hashes` keeps those of the images.
     """
     file = Path(config.out) / "doubts.json"
     with first_rank_first(config.out):
         if processes().is_main_process:
             if not file.is_file():
-                prints = prints_of(config, val, "the validation records")
+                prints = prints_of(config, val, "the validation records", hashes)
                 shared = overlaps(seen, val, "validation", prints=prints)
                 write_json(file, [*shared, *repeats(val, prints, "the validation set")])
                 KeptHashes(config.out).forget()

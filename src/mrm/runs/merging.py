@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mrm.audit.hash_keeping import HashKeeper
+from mrm.audit.kept_hashes import KeptHashes
 from mrm.audit.overlaps import AuditReport
 from mrm.corpora.writing import AUDIT, class_counts
 from mrm.data.patients import origin_of
@@ -55,7 +57,7 @@ def merge(folders: Sequence[Path], out: Path, harmonize: bool = False, vocabular
     with writing(out):
         for name, records in sets.items():
             records.to_csv(out / f"{name}.csv")
-        report = audit_splits(sets)
+        report = audit_splits(sets, HashKeeper(KeptHashes(out), beside=False, also=folders))
         write_whole(out / AUDIT, report.to_json().encode())
         write_json(out / FACTS, _facts(prepared, sets, names))
     print("\n".join(_line(name, records) for name, records in sets.items()))

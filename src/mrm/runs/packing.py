@@ -5,16 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 from mrm.audit import site_key
+from mrm.audit.fingerprints import hashes_of
+from mrm.audit.kept_hashes import KeptHashes
 from mrm.audit.site_key import SiteKey
 from mrm.data import shards
 from mrm.data.config import Layout, OnError, PackConfig
-from mrm.data.packing import Packing, Source, open_source, pack_share, read_packing
+from mrm.data.packing import Hashing, Packing, Source, open_source, pack_share, read_packing
 from mrm.data.patients import normalized_id
-from mrm.data.shards import FAILURES
+from mrm.data.shards import FAILURES, PackedImage
 from mrm.system.errors import ShardError
+from mrm.system.output_folder import writing
 from mrm.system.progress import Progress
 from mrm.system.shares import WHOLE, Share, torchrun_rank
 
@@ -33,9 +37,11 @@ def pack(
     on_error: OnError = "stop",
     share: Share = WHOLE,
     layout: Layout = "records",
+    hashes: bool = True,
 ) -> Packing | None:
     """Pack records, a segmentation folder or the tar files of a WebDataset into `out`, and print a summary.
 
+    `hashes` of the packed images are kept in `out`, so that neither an audit nor a training reads the images for theirs.
     With `config.deidentified` images that may name a person are left out, and ids and file names are keyed. A process that
     does one `share` of the work, or a rank's part of it, returns None while other shares still have files to pack.
     """
@@ -44,11 +50,15 @@ def pack(
     if config.deidentified:
         source = keyed(source, site_key.load_or_make())
     with Progress("packing") as progress:
-        left = pack_share(source, out, config, workers, progress, on_error, share)
+        hashing = hashing_into(Path(out), share) if hashes else None
+        left = pack_share(source, out, config, workers, progress, on_error, share, hashing)
     if left:
         print(share.is_done(out, left, "files"))
         return None
     packing = read_packing(Path(out))
+    if hashes:
+        with writing(out):
+            KeptHashes(out).settle()
     index = packing.index
     size = sum(f.bytes for f in index.files)
     print(
@@ -62,6 +72,20 @@ def pack(
             stacklevel=2,
         )
     return packing
+
+
+def hashing_into(out: Path, share: Share) -> Hashing:
+    """How the hashes of packed images are kept in the folder, as an audit computes them."""
+
+    opened = cache(partial(KeptHashes, out, share))
+
+    def keep(images: Sequence[PackedImage], hashes: Sequence[Sequence[int]]) -> None:
+        kept = opened()
+        for key, words in zip(kept.keys(images).tolist(), hashes, strict=True):
+            kept.add(key, words)
+        kept.flush()
+
+    return Hashing(hashes_of, keep)
 
 
 def keyed(source: Source, key: SiteKey) -> Source:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mrm import corpora
 from mrm.audit.fingerprints import fingerprint
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.audit.kept_hashes import KeptHashes
 from mrm.audit.overlaps import AuditReport, audit
 from mrm.corpora.custom.description import FILE as DESCRIPTION
@@ -58,8 +59,8 @@ def prepare(
 def _prepared(name: str, source: Path, out: Path, options: Options) -> AuditReport:
     corpus = corpora.prepare(name, source, out, options)
     with writing(out):
-        with KeptHashes(out) as hashes:
-            report = audit_splits(corpus.splits, hashes)
+        hashes = KeptHashes(out)
+        report = audit_splits(corpus.splits, HashKeeper(hashes, beside=False), True)
         hashes.settle()
         if report.compared:
             write_whole(out / AUDIT, report.to_json().encode())
@@ -71,8 +72,9 @@ def _examined(name: str, source: Path, out: Path, options: Options, share: Share
     """Inspect and then hash the images of a share. Returns the number of images that no share has hashed yet."""
     records, own = examine(name, source, out, options, share)
     with writing(out):
-        with KeptHashes(out, share) as hashes, Progress("hashing images") as progress:
-            fingerprint(own, workers=options.workers or None, progress=progress, hashes=hashes, kept=True)
+        keeper = HashKeeper(KeptHashes(out, share), beside=False)
+        with Progress("hashing images") as progress:
+            fingerprint(own, workers=options.workers or None, progress=progress, hashes=keeper, kept=True)
         hashes = KeptHashes(out, share)
         keys_N = hashes.keys([record.image for record in records])
     return int((~hashes.tried(keys_N[keys_N > 0])).sum())
@@ -101,8 +103,11 @@ def preview_preparation(
     return f"{text}\nnext: mrm prepare {name} --source {source} --config {write_description} --out DIR"
 
 
-def audit_splits(splits: Mapping[str, Records], hashes: KeptHashes | None = None) -> AuditReport:
-    """Audit train, val and test against each other; of a corpus with several tasks (`covid1/train`), within each task."""
+def audit_splits(splits: Mapping[str, Records], hashes: HashKeeper, complete: bool = False) -> AuditReport:
+    """Audit train, val and test against each other; of a corpus with several tasks (`covid1/train`), within each task.
+
+    `hashes` keeps those of the images. A `complete` audit raises UnreachableError for an image that cannot be reached.
+    """
     tasks: dict[str, dict[str, Records]] = {}
     for name, records in splits.items():
         task, _, part = name.rpartition("/")
@@ -110,7 +115,7 @@ def audit_splits(splits: Mapping[str, Records], hashes: KeptHashes | None = None
             tasks.setdefault(task, {})[name] = records
     with ExitStack() as lines:
         reports = [
-            audit(sets, progress=lambda name: lines.enter_context(Progress(name)), hashes=hashes)
+            audit(sets, progress=lambda name: lines.enter_context(Progress(name)), hashes=hashes, complete=complete)
             for sets in tasks.values()
         ]
     covered = {name: coverage for report in reports for name, coverage in report.sets.items()}

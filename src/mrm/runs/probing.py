@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mrm.audit.fingerprints import fingerprint
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.audit.overlaps import audit
 from mrm.data.records import Records
 from mrm.evaluation.repeats import repeats
@@ -82,6 +83,6 @@ def overlaps_of_test(records: Mapping[str, Records], models: Mapping[str, Path |
     """What the test records share with training and validation, with the records the models were trained on, and repeats."""
     report = audit(dict(records), images=False)
     lines = [str(o) for o in report.overlaps if not o.series and o.first != o.second]
-    prints = fingerprint(records["test"])
+    prints = fingerprint(records["test"], hashes=HashKeeper())
     lines += seen_of_test(models, records["test"], prints)
     return [*lines, *repeats(records["test"], prints, "the test set")]

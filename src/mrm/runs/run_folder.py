@@ -22,6 +22,7 @@ import mrm
 from mrm import recipes
 from mrm.audit import site_key
 from mrm.audit.fingerprints import Fingerprints, fingerprint
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.audit.kept_hashes import KeptHashes
 from mrm.audit.overlaps import AuditReport
 from mrm.data import masks
@@ -210,10 +211,10 @@ def on_encoder(kind: type[Model], shape: Any, config: FinetuneConfig | SegmentCo
     return model
 
 
-def note_seen(config: Any, stage: str, records: Records) -> Path:
+def note_seen(config: Any, stage: str, records: Records, hashes: HashKeeper | None = None) -> Path:
     """Write fingerprints of the records that the model will see, beside those that its initial model saw.
 
-    Returns their folder. It is copied into every model folder of the run, so that test sets can be compared with it.
+    `hashes` are by default those of `run_hashes`. Returns their folder. It is copied into every model folder of the run, so that test sets can be compared with it.
     """
     folder = Path(config.out) / "seen"
     with first_rank_first(config.out):
@@ -222,19 +223,24 @@ def note_seen(config: Any, stage: str, records: Records) -> Path:
             before = config.init if config.init and not getattr(config, "scratch", False) else None
             if before and (seen := model_folder.seen_at(before)):
                 copy_seen(seen, folder)
-            prints = prints_of(config, records, f"the {stage} records", kept=config.on_error == "stop")
+            complete = config.on_error == "stop"
+            prints = prints_of(config, records, f"the {stage} records", hashes or run_hashes(config), complete)
             prints.save(folder / f"{stage}.npz")
             KeptHashes(config.out).forget()
     return folder
 
 
-def prints_of(config: Any, records: Records, what: str, kept: bool = False) -> Fingerprints:
-    """The fingerprints of the records of a run, as the `fingerprint` of `mrm.audit` takes them.
+def run_hashes(config: Any) -> HashKeeper:
+    """The hashes of the images of a run, kept beside its records, so that nothing reads these images again.
 
-    The hashes of their images are kept in the run until they are forgotten, so that a start that is interrupted resumes.
+    Where that is impossible the run keeps them until they are forgotten, so that a start that is interrupted resumes.
     """
-    out = Path(config.out)
-    with writing(out), KeptHashes(out) as hashes, Progress(f"fingerprinting {what}") as progress:
+    return HashKeeper(KeptHashes(config.out))
+
+
+def prints_of(config: Any, records: Records, what: str, hashes: HashKeeper, kept: bool = False) -> Fingerprints:
+    """The fingerprints of the records of a run, as the `fingerprint` of `mrm.audit` takes them."""
+    with writing(Path(config.out)), Progress(f"fingerprinting {what}") as progress:
         return fingerprint(records, config.audit == "images", progress=progress, hashes=hashes, kept=kept)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from mrm.audit.hash_keeping import HashKeeper
 from mrm.data import masks
 from mrm.data.masks import MaskedImages
 from mrm.data.samples import MaskData
@@ -56,7 +57,7 @@ def segment(config: SegmentConfig) -> Path:
     facts = origin(config, records, config.train) | {"ignores_255": train.ignores_255}
     card = Card("segmenter", asdict(model.config), facts)
     seen = note_seen(config, "segmentation", records)
-    warn_of(overlaps(seen, val.records(), "validation"))
+    warn_of(overlaps(seen, val.records(), "validation", hashes=HashKeeper()))
     thresholds = last_thresholds(config.out)
     run = Trainer(
         SegmentTask(model, config.focal_weight, config.dice_weight, config.auxiliary_weight),

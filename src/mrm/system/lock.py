@@ -190,6 +190,25 @@ def waiting_for(file: Path) -> Iterator[None]:
 
 
 @contextmanager
+def locked(file: IO[bytes], shared: bool = False) -> Iterator[None]:
+    """Hold the lock on an open file inside the block; waits while another process, or another thread, holds it.
+
+    A `shared` lock can be held by several. On a file system without locks nothing is held.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+@contextmanager
 def in_turn(path: Path) -> Iterator[None]:
     """Hold a lock file inside a short block, and remove it then; waits while another process, or thread, holds it."""
     while True:
@@ -215,7 +234,7 @@ def trying(path: Path) -> Iterator[bool]:
     while True:
         with open(path, "ab") as file:
             acquired = _acquire(file)
-            if acquired and not _is_at(file, path):
+            if acquired and not is_at(file, path):
                 continue  # the process that held it removed it between `open` and the lock
             _opened.add(file)
             try:
@@ -235,7 +254,7 @@ def _close_in_child() -> None:
 os.register_at_fork(after_in_child=_close_in_child)
 
 
-def _is_at(file: IO[bytes], path: Path) -> bool:
+def is_at(file: IO[bytes], path: Path) -> bool:
     """Whether `path` still leads to the open file."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
