@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.scale import comparison, hashing, shard_folder, start, table
+from benchmarks.scale import comparison, hashing, mimic_tree, preparing, shard_folder, start, table
 from mrm.audit.perceptual_hashes import distance
 from mrm.data import images
 from mrm.data.records import Records
@@ -63,6 +63,18 @@ def test_a_shard_folder_has_the_records_of_the_table_and_one_file_of_images(tmp_
     assert packed.fingerprint() == listed.fingerprint()
     assert len({(tmp_path / "shards" / f"shard-0000{number}.arrow").stat().st_ino for number in range(4)}) == 1
     assert np.array_equal(images.read(packed[37].image), images.read(packed[7].image))
+
+
+@pytest.mark.parametrize("report_files", [False, True])
+def test_a_tree_of_mimic_is_prepared_whole(tmp_path, report_files):
+    assert mimic_tree.write(tmp_path / "tree", 30, report_files, 0) == 49  # 30 studies of 1.655 images
+    assert preparing.prepared(tmp_path / "tree", tmp_path / "out")["images"] == 49
+    facts = json.loads((tmp_path / "out" / "corpus.json").read_text())
+    assert facts["excluded"] == {}
+    assert (facts["found"]["studies"], facts["found"]["reports"]) == (30, 30)
+    shared, linked = ([p.stat() for p in (tmp_path / "tree" / name).rglob("*.jpg")] for name in ("shared", "files"))
+    assert (len(shared), len(linked)) == (64, 49)
+    assert {state.st_ino for state in linked} < {state.st_ino for state in shared}
 
 
 def test_drawn_hashes_are_as_far_apart_as_those_they_are_drawn_from():

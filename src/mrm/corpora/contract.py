@@ -143,11 +143,14 @@ def plain_age(text: str) -> str:
 
 def unique_rows(rows: Iterable[Row], key: Callable[[Row], str], excluded: list[Exclusion]) -> Iterator[tuple[str, Row]]:
     """One row for each key. Identical copies are added to `excluded`; keys whose rows differ are excluded altogether."""
-    groups: dict[str, list[Row]] = {}
+    firsts: dict[str, Row] = {}
+    repeated: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    for name, (first, *others) in groups.items():
-        if others and any(row.cells != first.cells for row in others):
+        if firsts.setdefault(name := key(row), row) is not row:
+            repeated.setdefault(name, []).append(row)
+    for name, first in firsts.items():
+        others = repeated.get(name, ())
+        if any(row.cells != first.cells for row in others):
             lines = ", ".join(str(row.line) for row in (first, *others))
             excluded.append(Exclusion(name, CONTRADICTORY, f"lines {lines}"))
             continue

@@ -7,6 +7,7 @@ A download may contain a few patients or all, with or without reports and labels
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 import zipfile
@@ -37,7 +38,7 @@ EXPECTED = {
 }
 HAND_LABELLED = "mimic-cxr-2.1.0-test-set-labeled.csv"  # 687 studies
 RENAMED = {"Lung Opacity": "Airspace Opacity"}  # class: its column there
-_NOT_STATED = (float("nan"),) * len(CLASSES)
+_NOT_STATED = (math.nan,) * len(CLASSES)
 SPLITS = {"train": "train", "validate": "val", "test": "test"}
 NO_SPLIT = "image without split"
 DAMAGED = "report unreadable"
@@ -138,13 +139,20 @@ def _labels(
 
 def _labels_in(path: Path, columns: Sequence[str], excluded: list[Exclusion]) -> dict[str, tuple[float, ...]]:
     """The labels of each study in a table. Raises RecordError for a cell that is none."""
-    labels = {}
+    labels, value_of = {}, _Values({"": math.nan})
     for study, row in unique_rows(read_table(path, ("study_id", *columns)), lambda r: r["study_id"], excluded):
         try:
-            labels[study] = tuple(float(row[c] or "nan") for c in columns)
+            labels[study] = tuple(value_of[row[c]] for c in columns)
         except ValueError as error:
             raise RecordError(f"{row.where}: {error}; a label is 1.0, 0.0, -1.0 or empty") from error
     return labels
+
+
+class _Values(dict[str, float]):
+    """The values of cells, each computed once."""
+
+    def __missing__(self, cell: str) -> float:
+        return self.setdefault(cell, float(cell))
 
 
 def _labelled_by_hand(

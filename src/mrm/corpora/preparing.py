@@ -25,6 +25,7 @@ from mrm.data.dividing import with_classes
 from mrm.data.header_index import HeaderIndex
 from mrm.data.records import Record, Records
 from mrm.system import output_folder
+from mrm.system.collection import no_collection
 from mrm.system.errors import RecordError
 from mrm.system.lock import OPENING, in_turn
 from mrm.system.shares import Share
@@ -108,10 +109,11 @@ def read(name: str, source: Path, options: Options, kept: Path | None = None, ke
     """What the module of the corpus reads from `source`. Headers that `custom` reads are kept in `kept`, if it `keeps`."""
     described = None if name in (*PROGRAMS, "custom") else description.load(name)
     _check_images(name, described, options)
-    if name in PROGRAMS:
-        return import_module(f"mrm.corpora.{name}").read(source, options)
-    if described:
-        return described_corpus.read(described, source, options)
+    if described or name in PROGRAMS:
+        with no_collection():  # they open no image
+            if described:
+                return described_corpus.read(described, source, options)
+            return import_module(f"mrm.corpora.{name}").read(source, options)
     if name != "custom":
         options = replace(options, config=Path(name))
     return custom.read(source, options, HeaderIndex(kept, keeps))
@@ -222,15 +224,17 @@ def _folders(source: Path, out: Path) -> tuple[Path, Path]:
 
 def _narrowed(release: Release, records: Records, unreadable: list[Exclusion], options: Options) -> Release:
     """The release with the facts from its image headers, without unreadable images and views not in the options."""
-    selected = records.where(lambda r: not options.views or r.view in options.views)
-    other_views = [Exclusion(r.name, "another view", r.view) for r in records if r.view not in options.views]
+    selected, other_views = records, list[Exclusion]()
+    if options.views:
+        selected = records.where(lambda r: r.view in options.views)
+        other_views = [Exclusion(r.name, "another view", r.view) for r in records if r.view not in options.views]
     views = ", ".join(sorted({r.view or "not stated" for r in records}))
     inspected = {r.image: r for r in selected}
     return replace(
         release,
         records=selected,
         splits={name: _with_facts(part, inspected) for name, part in release.splits.items()},
-        excluded=[*release.excluded, *unreadable, *(other_views if options.views else [])],
+        excluded=[*release.excluded, *unreadable, *other_views],
         advice=release.advice if selected else f"The views of the readable images are {views or 'none'}",
     )
 
@@ -240,7 +244,9 @@ def _with_facts(part: Records, inspected: Mapping[Any, Record]) -> Records:
     rows = []
     for record in part:
         facts = inspected.get(record.image)
-        if facts is not None:
+        if facts is record:
+            rows.append(record)
+        elif facts is not None:
             rows.append(replace(record, patient=facts.patient, study=facts.study, view=facts.view, extra=facts.extra))
     return replace(part, rows=rows)
 

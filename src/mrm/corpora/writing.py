@@ -25,9 +25,12 @@ from mrm.corpora.splits import LISTS, as_listed
 from mrm.data import boxes
 from mrm.data.dates import day_of, span
 from mrm.data.label_values import UNCERTAIN
+from mrm.data.record_tables import header_of, row_maker
 from mrm.data.records import Records
-from mrm.system.files import write_csv, write_json, write_whole
+from mrm.system.collection import no_collection
+from mrm.system.files import csv_line_maker, write_csv, write_json, write_lines, write_whole
 from mrm.system.output_folder import writing
+from mrm.system.table_files import write_parquet
 from mrm.system.text_table import text_table, wrapped
 
 AUDIT = "audit.json"  # the audit of the sets, which `mrm.runs.prepare` adds
@@ -64,9 +67,7 @@ def write(
         if any(release.boxes.values()):
             files.append(boxes.FILE)
         write_json(out / PLANNED, {"files": [*files, *release.files, *lists]})
-        for stem, records in tables.items():
-            records.to_csv(out / f"{stem}.csv")
-            records.to_parquet(out / f"{stem}.parquet")
+        write_tables({out / stem: records for stem, records in tables.items()})
         if boxes.FILE in files:
             write_csv(out / boxes.FILE, boxes.HEADER, boxes.rows(release.boxes, release.records, out))
         for file, text in release.files.items():
@@ -81,6 +82,26 @@ def write(
         write_json(out / "corpus.json", facts)
         (out / PLANNED).unlink()
     return Corpus(name, out, release.records, splits, release.excluded, facts)
+
+
+@no_collection()
+def write_tables(tables: Mapping[Path, Records]) -> None:
+    """Write each of these records as `PATH.csv` and as `PATH.parquet`.
+
+    Sets are parts of the same records, so a record that several tables of a folder have becomes text only once.
+    """
+    known: dict[tuple[Path, int, tuple[str, ...]], dict[int, tuple[list[str], str]]] = {}
+    line_of = csv_line_maker()
+    for path, records in tables.items():
+        header, classes = header_of(records.rows, records.classes), len(records.classes)
+        made = known.setdefault((path.parent, classes, tuple(header)), {})
+        row_of = row_maker(header, classes, path.parent)
+        for record in records.rows:
+            if id(record) not in made:
+                made[id(record)] = (row := row_of(record), line_of(row))
+        texts = [made[id(record)] for record in records.rows]
+        write_lines(path.with_name(f"{path.name}.csv"), [line_of(header), *(line for _, line in texts)])
+        write_parquet(path.with_name(f"{path.name}.parquet"), dict.fromkeys(header, str), (row for row, _ in texts))
 
 
 def write_excluded(out: Path, excluded: Sequence[Exclusion]) -> Path:

@@ -86,8 +86,9 @@ def _rows_at(path: Path, images: Path | None, out: Path | None) -> Sequence[Reco
 
 def _in_folder(folder: Path, out: Path | None) -> Sequence[Record]:
     every = sorted(p for p in folder.rglob("*") if not p.is_dir())
-    left_out = [str(p) for p in every if is_system_file(p.relative_to(folder))]
-    files = [p for p in every if not (is_system_file(p.relative_to(folder)) or _hidden(p.relative_to(folder)))]
+    system = {p for p in every if is_system_file(p.relative_to(folder).as_posix())}
+    left_out = [str(p) for p in every if p in system]
+    files = [p for p in every if not (p in system or _hidden(p.relative_to(folder)))]
     if out and folder.absolute() in out.absolute().parents:  # results of an earlier run
         files = [p for p in files if out.absolute() not in p.absolute().parents]
     candidates = [p for p in files if may_be_image(p)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 
 from mrm.data.headers import kind_of, load
 from mrm.data.placed_images import PlacedImage
@@ -39,12 +39,10 @@ def image_key(name: str) -> str:
     return stem if dot and f".{suffix.lower()}" in IMAGES else name
 
 
-def is_system_file(path: PurePath) -> bool:
-    """Whether a file is one that a system or a program left in the folder, such as Thumbs.db, DICOMDIR or ._scan.dcm."""
-    *folders, name = path.parts
-    return (
-        name.lower() in SYSTEM_FILES or name.startswith("._") or any(part.lower() in SYSTEM_FOLDERS for part in folders)
-    )
+def is_system_file(name: str) -> bool:
+    """Whether a file, by its path with slashes, is one that a system or a program left, such as Thumbs.db or ._scan.dcm."""
+    *folders, file = name.lower().split("/")
+    return file in SYSTEM_FILES or file.startswith("._") or not SYSTEM_FOLDERS.isdisjoint(folders)
 
 
 def may_be_image(path: PurePath) -> bool:
@@ -97,8 +95,7 @@ def list_stored_images(
 
 def _left(name: str) -> bool:
     """Whether a system left the file, or it is hidden."""
-    path = PurePosixPath(name)
-    return path.name.startswith(".") or is_system_file(path)
+    return name.rpartition("/")[2].startswith(".") or is_system_file(name)
 
 
 def every_file(source: Path, *folders: str) -> dict[str, Path]:
@@ -106,13 +103,17 @@ def every_file(source: Path, *folders: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     seen: set[tuple[int, int]] = set()
     for folder in folders or (".",):
-        for base, below, files in os.walk(source / folder, followlinks=True):
+        top = source / folder
+        for base, below, files in os.walk(top, followlinks=True):
             state = os.stat(base)
             if (state.st_dev, state.st_ino) in seen:
                 below.clear()
                 continue
             seen.add((state.st_dev, state.st_ino))
             below.sort()
-            relative = Path(base).relative_to(source)
-            found.update({(relative / f).as_posix(): Path(base) / f for f in sorted(files)})
+            if files:
+                place = Path(base)
+                relative = place.relative_to(source).as_posix()
+                before = "" if relative == "." else f"{relative}/"
+                found.update({before + file: place / file for file in sorted(files)})
     return found

@@ -24,7 +24,7 @@ def label_of(text: str, name: str, column: str, kind: LabelKind) -> float:
     """The label in a cell; NaN where nothing is stated. Raises RecordError for what is no label of this kind."""
     text = stated(text)
     if not text:
-        return float("nan")
+        return math.nan
     try:
         value = float(text)
     except ValueError:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -273,7 +273,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise MaskError(f"{folder}: no such folder")
     every = sorted(p for p in folder.iterdir() if p.is_file())
-    if left_out := [p.name for p in every if is_system_file(PurePath(p.name))]:
+    if left_out := [p.name for p in every if is_system_file(p.name)]:
         warnings.warn(f"{folder}: {system_note(left_out)}", stacklevel=5)
     files = [p for p in every if p.name not in left_out and not p.name.startswith(".")]
     stems = {stem(p.name): p for p in files}

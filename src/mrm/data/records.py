@@ -26,8 +26,9 @@ from mrm.data.label_values import ALLOWED, UNCERTAIN, LabelKind, is_label
 from mrm.data.mapped_rows import TEXTS, MappedRows, Relabelling
 from mrm.data.patients import Patients, patients_of
 from mrm.data.placed_images import PlacedImage, image_in
-from mrm.data.record import RESERVED, Record
+from mrm.data.record import Record
 from mrm.data.record_facts import Facts, fingerprints_of
+from mrm.data.record_tables import header_of, row_maker
 from mrm.data.shard_rows import read_all
 from mrm.data.table_records import (
     LIST_ADVICE,
@@ -40,6 +41,7 @@ from mrm.data.table_records import (
     require_table,
 )
 from mrm.system import object_store
+from mrm.system.collection import no_collection
 from mrm.system.errors import RecordError
 from mrm.system.files import is_file, write_csv, write_whole
 from mrm.system.table_files import write_parquet
@@ -59,19 +61,19 @@ class Records(Sequence[Record]):
     def __post_init__(self) -> None:
         if isinstance(self.rows, MappedRows):
             return  # they were examined when their file was written
-        checked = set[int]()  # ids of labels: rows may share them
+        known = set[float]()  # NaN too, by its identity
         for row in self.rows:
-            if id(row.labels) in checked:
-                continue
-            checked.add(id(row.labels))
             if len(row.labels) != len(self.classes):
                 raise RecordError(
                     f"{self.source or 'records'}: {row.name} has {len(row.labels)} labels, "
                     f"expected {len(self.classes)} ({', '.join(self.classes) or 'none'})"
                 )
+            if known.issuperset(row.labels):
+                continue
             for value in row.labels:
                 if not math.isnan(value) and not is_label(value, self.kind):
                     raise RecordError(f"{row.name}: label {value:g} is not {ALLOWED[self.kind]} or empty (not stated)")
+            known.update(row.labels)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -190,6 +192,7 @@ class Records(Sequence[Record]):
     # Reading ------------------------------------------------------------------------------------
 
     @staticmethod
+    @no_collection()
     def load(
         path: Path | str,
         classes: Sequence[str] | None = (),
@@ -241,17 +244,9 @@ class Records(Sequence[Record]):
 
     def table(self, beside: Path | None = None) -> tuple[list[str], list[list[str]]]:
         """Header and rows, every field as text; images as paths relative to `beside`, or as their names."""
-        extras = list(dict.fromkeys(k for r in self.rows for k in r.extra))
-        header = [*RESERVED, *self.classes, *extras]
-        return header, [
-            [
-                _relative(r.image, beside, r.name) if beside else r.name,
-                *(r.report, r.patient, r.study, r.view),
-                *("" if math.isnan(v) else f"{v:.15g}" for v in r.labels),
-                *(r.extra.get(k, "") for k in extras),
-            ]
-            for r in self.rows
-        ]
+        header = header_of(self.rows, self.classes)
+        row_of = row_maker(header, len(self.classes), beside)
+        return header, [row_of(record) for record in self.rows]
 
 
 def resolve_uncertain(records: Records, policy: str | Mapping[str, str]) -> Records:
@@ -419,15 +414,6 @@ def from_table(
     if not records:
         raise RecordError(f"{path}: has no records")
     return Records(records, names, str(path), kind)
-
-
-def _relative(image: Path | bytes | StoredImage, beside: Path, name: str) -> str:
-    if not isinstance(image, Path):
-        return name
-    try:
-        return str(image.absolute().relative_to(beside.absolute()))
-    except ValueError:
-        return str(image.absolute())
 
 
 def _place(seed: int, key: str) -> float:

@@ -15,7 +15,7 @@ from typing import IO
 
 from mrm.system import unpacking
 from mrm.system.errors import RecordError
-from mrm.system.spreadsheet_cells import unguarded
+from mrm.system.spreadsheet_cells import GUARD, unguarded
 from mrm.system.table_form import DELIMITERS, Rows, TableForm, header_span, sign_of
 from mrm.system.text_files import Decoded, check_encoding, decode, encoding_of
 
@@ -117,13 +117,13 @@ def _records(path: Path, lines: Iterator[str], sign: str, before: int, header: i
                     f"{path}: line {line}: a quote opens there and is never closed; close it, or double it if it is part "
                     "of the text"
                 )
-            if row != [end] and any(cell.strip() for cell in row):
+            if row != [end] and any(map(str.strip, row)):
                 if len(row) > width:
                     if not width or line <= header:
                         width = len(row)
                     while len(row) > width and not row[-1].strip():
                         row.pop()
-                yield line, [unguarded(cell) for cell in row]
+                yield line, [unguarded(cell) if cell.startswith(GUARD) else cell for cell in row]
             line = before + reader.line_num + 1
     except csv.Error as error:
         reason = f"a cell has more than {LONGEST_LINE:,} characters" if "limit" in str(error) else str(error)

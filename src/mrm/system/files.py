@@ -15,6 +15,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 from mrm.system.permissions import restricted
@@ -107,16 +108,32 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Row]) -> Path:
     Text that a spreadsheet would compute is guarded (see `mrm.system.spreadsheet_cells`). The rows are consumed one at
     a time.
     """
-    names = list(columns)
+    names, line_of = list(columns), csv_line_maker()
+    return write_lines(path, (line_of(cells(names, row)) for row in itertools.chain([names], rows)))
+
+
+def csv_line_maker() -> Callable[[Sequence[Any]], str]:
+    """A function of the values of a row: the line of `write_csv`, with its line break."""
+    lines: list[str] = []
+    into = SimpleNamespace(write=lines.append)
+    minimal = csv.writer(into, lineterminator="\n")
+    quoted = csv.writer(into, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def line_of(values: Sequence[Any]) -> str:
+        texts = [guarded(value) if isinstance(value, str) else value for value in values]
+        has_return = "\r" in "".join([text for text in texts if isinstance(text, str)])
+        (quoted if has_return else minimal).writerow(texts)  # Python before 3.13 does not quote "\r"
+        return lines.pop()
+
+    return line_of
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> Path:
+    """Write text in UTF-8 whose lines have their line breaks; what UTF-8 cannot hold is escaped. Returns `path`."""
 
     def write(temporary: Path) -> None:
         with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            minimal = csv.writer(file, lineterminator="\n")
-            quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-            for row in itertools.chain([names], rows):
-                values = [guarded(value) if isinstance(value, str) else value for value in cells(names, row)]
-                has_return = any("\r" in value for value in values if isinstance(value, str))
-                (quoted if has_return else minimal).writerow(values)  # Python before 3.13 does not quote "\r"
+            file.writelines(lines)
 
     return write_by(path, write)
 

@@ -18,6 +18,8 @@ _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCI
 
 def guarded(text: str) -> str:
     """The text as it may stand in a CSV: with an apostrophe in front if a spreadsheet would compute it."""
+    if not text or text[0].isalnum():  # most cells, and quicker to tell
+        return text
     return GUARD + text if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 

@@ -55,14 +55,15 @@ def rows_of(path: Path, header: Sequence[str], lines: Rows, as_written: Collecti
     """
     if repeated := [c for c, n in Counter(header).items() if c and n > 1]:
         raise RecordError(f"{path}: several columns are called {', '.join(repeated)}; rename all but one")
-    known = _Stated()
-    plain = [str.strip if c in as_written else known.__getitem__ for c in header]
+    stated_by = _Stated().__getitem__
+    written = [(i, c) for i, c in enumerate(header) if c in as_written]
     rows = []
     for number, cells in lines:
         if len(cells) != len(header):
             raise RecordError(f"{path}: line {number} has {len(cells)} fields, but the header has {len(header)}")
-        texts = [read(cell) for read, cell in zip(plain, cells, strict=True)]
-        rows.append(Row(path, number, dict(zip(header, texts, strict=True))))
+        texts = dict(zip(header, map(stated_by, cells), strict=True))
+        texts.update((c, cells[i].strip()) for i, c in written)
+        rows.append(Row(path, number, texts))
     return rows
 
 

@@ -108,7 +108,7 @@ def find_images(source: Path) -> tuple[dict[str, Path], list[str]]:
     system, others = list[str](), list[str]()
     for name, file in every_file(source).items():
         path = PurePosixPath(name)
-        if is_system_file(path):
+        if is_system_file(name):
             system.append(name)
         elif path.name.startswith(".") or not may_be_image(path):
             continue
