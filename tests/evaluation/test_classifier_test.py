@@ -56,6 +56,18 @@ def test_a_model_of_another_site_is_compared_by_image_and_says_what_was_not_comp
     assert "their images are unknown, too, so that nothing was compared" in nothing
 
 
+def test_a_model_whose_fingerprints_are_of_another_version_is_tested_and_that_is_said(phantoms, tmp_path):
+    records = Records.load(phantoms / "records.csv")[:6]
+    prints = fingerprint(records, images=False)
+    prints.save(tmp_path / "fine-tuning.npz")
+    of_today = overlaps(tmp_path, records, "test")
+    replace(prints, version=2).save(tmp_path / "pre-training.npz")
+    file = tmp_path / "pre-training.npz"
+    said = f"{file}: fingerprints of another version of mrm, so overlap with these records cannot be ruled out"
+    assert overlaps(tmp_path, records, "test") == [said, *of_today]
+    assert any("share a patient with fine-tuning" in line for line in of_today)
+
+
 def test_an_uncalibrated_model_shows_its_calibration_and_no_operating_point(phantoms, model, tmp_path):
     results = runs.evaluate(model, phantoms / "records.csv", tmp_path, draws=50, reading=runs.Reading(workers=0))
     assert results["operating_points"] == {}

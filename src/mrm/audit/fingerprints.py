@@ -40,6 +40,10 @@ ShowProgress = Callable[[int, int], None]  # (images done, images in all)
 _SUFFIX = re.compile(r"\.(png|jpe?g|dcm|dicom|tiff?|bmp)$")
 
 
+class OtherVersionError(RecordError):
+    """Fingerprints whose hashes were computed in another way."""
+
+
 @dataclass(frozen=True, eq=False)
 class Fingerprints:
     """Hashes of N records, for comparison with others; 0 is unknown. Names in plain text are not saved.
@@ -89,14 +93,14 @@ class Fingerprints:
 
     @staticmethod
     def load(path: Path | str) -> "Fingerprints":
-        """Read what `save` wrote. Raises RecordError for any other file."""
+        """Read what `save` wrote. Raises RecordError for any other file, OtherVersionError for one whose hashes mean something else."""
         try:
             unpacking.check_archive(Path(path))
             with np.load(path, allow_pickle=False) as file:
                 saved = {f.name: file[f.name] for f in fields(Fingerprints) if f.name in file}
             values = {key: array if array.ndim else array.item() for key, array in saved.items()}
             if not {"version", "key"} <= values.keys() or values["version"] != VERSION:
-                raise RecordError(f"{path}: fingerprints of another version of mrm; create them again")
+                raise OtherVersionError(f"{path}: fingerprints of another version of mrm; create them again")
             prints = Fingerprints(**values)
             _check_arrays(prints)
         except FileNotFoundError:
@@ -109,7 +113,7 @@ class Fingerprints:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise RecordError(f"{path}: not a fingerprint file, or damaged ({reason}); create it again") from None
         if (prints.names.shape, prints.perceptual.shape) != ((len(prints), DEPTH), (len(prints), 2, 4)):
-            raise RecordError(f"{path}: fingerprints of another version of mrm; create them again")
+            raise OtherVersionError(f"{path}: fingerprints of another version of mrm; create them again")
         return prints
 
 

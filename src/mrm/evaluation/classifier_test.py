@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mrm.audit.fingerprints import Fingerprints, comparable, fingerprint
+from mrm.audit.fingerprints import Fingerprints, OtherVersionError, comparable, fingerprint
 from mrm.audit.hash_keeping import HashKeeper
 from mrm.audit.overlaps import compare
 from mrm.data import sampling
@@ -54,14 +54,21 @@ def overlaps(
 ) -> list[str]:
     """What a model has seen of these records: a line for each kind of overlap with each set it was trained on.
 
-    `seen` is the folder of that name in a run or a model folder; where it is missing, or was made with the key of
-    another site, a line says so. `also` is a folder of further sets. Images are read once for all sets, and not at all if
+    `seen` is the folder of that name in a run or a model folder; where it is missing, or was made by another version of mrm or with
+    the key of another site, a line says so. `also` is a folder of further sets. Images are read once for all sets, and not at all if
     `prints`, the fingerprints of the records, are given; `hashes` keeps what is read.
     """
     files, more = sorted(seen.glob("*.npz")), sorted(also.glob("*.npz")) if also else []
     unknown = "the training records of this model are unknown, so overlap with them cannot be ruled out"
-    lines = [] if files else [unknown]
-    if known := [(file.stem, Fingerprints.load(file)) for file in (*files, *more)]:
+    lines, known = [] if files else [unknown], []
+    for file in (*files, *more):
+        try:
+            known.append((file.stem, Fingerprints.load(file)))
+        except OtherVersionError:
+            lines.append(
+                f"{file}: fingerprints of another version of mrm, so overlap with these records cannot be ruled out"
+            )
+    if known:
         prints = prints or fingerprint(records, images=any(k.read for _, k in known), hashes=hashes)
         lines += [str(o) for stage, k in known for o in compare(k, prints, (stage, name))]
         if foreign := [(stage, k) for stage, k in known if comparable(k, prints) is None]:
