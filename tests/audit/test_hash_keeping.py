@@ -12,7 +12,7 @@ import pytest
 
 from mrm.audit import fingerprints, kept_hashes
 from mrm.audit.fingerprints import fingerprint
-from mrm.audit.hash_keeping import HashKeeper, folder_beside
+from mrm.audit.hash_keeping import HashKeeper, place_beside
 from mrm.audit.kept_hashes import FILE, KeptHashes
 from mrm.data import images
 from mrm.data.records import Record, Records
@@ -71,13 +71,13 @@ def test_a_command_reads_a_file_of_hashes_once_and_again_only_after_something_wa
 def test_what_is_no_path_has_no_hashes_beside_it(records, read, tmp_path, monkeypatch):
     fingerprint(records, hashes=HashKeeper())
     monkeypatch.chdir(tmp_path / "lists")
-    for source in ("", "clinical notes", "s3://bucket/shards", "a.csv, b.csv", "x" * 5000, "\0"):
-        assert folder_beside(source) is None
+    for source in ("", "clinical notes", "a.csv, b.csv", "x" * 5000, "\0"):
+        assert place_beside(source) is None
         read.clear()
         fingerprint(replace(records, source=source), hashes=HashKeeper())
         assert len(read) == 4
     for source in ("training.csv", ".", str(tmp_path / "lists")):
-        assert folder_beside(source) == str(tmp_path / "lists")
+        assert place_beside(source) == str(tmp_path / "lists")
 
 
 def cannot_be_made(folder: Path) -> str:

@@ -7,9 +7,15 @@ import pytest
 import torch
 
 from mrm import runs
+from mrm.audit import fingerprints
+from mrm.audit.fingerprints import fingerprint
+from mrm.audit.hash_keeping import HashKeeper
+from mrm.audit.kept_hashes import FILE, KeptHashes
 from mrm.data import reach
+from mrm.data.config import PackConfig
 from mrm.data.placed_images import PlacedImage
 from mrm.data.record_cache import mapped_records
+from mrm.data.records import Records
 from mrm.system import object_store
 from mrm.system.errors import ImageError, MRMError
 from tests.support.buckets import Way
@@ -72,3 +78,26 @@ def test_a_store_that_stays_away_stops_a_run_which_then_resumes(bucket, phantoms
     assert 0 < len(trace(config.out)) < 6
     way.cut(0, 0)
     same_run(runs.pretrain(config), folder)
+
+
+def test_packed_images_in_a_store_have_the_hashes_that_were_uploaded_with_them(bucket, phantoms, tmp_path, monkeypatch):
+    runs.pack(phantoms / "records.csv", tmp_path / "packed", PackConfig(64, rows=20), workers=1)
+    hashed = bucket.put(tmp_path / "packed", "hashed")
+    exact = fingerprint(Records.load(tmp_path / "packed")).exact.tolist()
+    damaged = bucket.put(tmp_path / "packed", "damaged")
+    bucket.client.put_object(Bucket="radiographs", Key=f"damaged/{FILE}", Body=b"<html>")
+    (tmp_path / "packed" / FILE).unlink()
+    plain, read = bucket.put(tmp_path / "packed", "plain"), []
+    monkeypatch.setattr(fingerprints, "_hash_image", lambda image: read.append(image) or [1] * 9)
+    for keeper in (None, HashKeeper(), HashKeeper(KeptHashes(tmp_path / "run"))):
+        assert fingerprint(Records.load(hashed), hashes=keeper).exact.tolist() == exact
+    assert read == []
+    own = HashKeeper(KeptHashes(tmp_path / "run"))
+    fingerprint(Records.load(plain), hashes=own)
+    fingerprint(Records.load(plain), hashes=own)
+    assert len(read) == len(KeptHashes(tmp_path / "run")) == 48
+    with pytest.warns(
+        UserWarning, match=rf"s3://radiographs/damaged/{FILE}\?.*: is damaged; the images concerned are hashed again"
+    ):
+        fingerprint(Records.load(damaged))
+    assert len(read) == 96

@@ -1,13 +1,15 @@
 """Where a command looks the hashes of images up, and where it keeps those that it computes: beside the records.
 
 The hashes of the images of a set lie in the folder of its file, or in the folder above where a corpus of several tasks keeps
-them; those of a folder of shards or of masks lie in that folder. Each file of hashes is read once for a command, and again
-only where something was added to it. What cannot be kept costs nothing but time: another command reads these images again.
+them; those of a folder of shards, or of images with masks, lie in that folder. Each file of hashes is read once for a command, and
+again only where something was added to it. Shards in an object store have those that were uploaded with them. What cannot be kept
+costs nothing but time: another command reads these images again.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,12 @@ from typing import Any
 import numpy as np
 
 from mrm.audit.kept_hashes import FILE, HASHES, KeptHashes
+from mrm.data import shards
+from mrm.system import object_store
+from mrm.system.errors import StoreError
 from mrm.system.files import is_file
+
+LARGEST = 1 << 32  # bytes of a file of hashes that is fetched: those of 48 million images
 
 
 class HashKeeper:
@@ -34,8 +41,7 @@ class HashKeeper:
 
     def of(self, source: str) -> SetHashes:
         """The hashes that serve the set of records from `source`: a file, a folder, or anything else, which has none beside."""
-        near = folder_beside(source)
-        beside, own = self._at(near), self._at(None if self.own is None else self.own.folder)
+        beside, own = self._at(place_beside(source)), self._at(None if self.own is None else self.own.folder)
         first = [beside, own] if self.beside else [own, beside]
         sources = dict.fromkeys(known for known in (*first, *map(self._at, self.also)) if known is not None)
         writable = first if self.beside else [own]
@@ -43,20 +49,33 @@ class HashKeeper:
         return SetHashes(self, list(sources), targets)
 
     def _at(self, folder: str | None) -> KeptHashes | None:
-        """The hashes of a folder as they are now; None without a folder, or if they cannot be read."""
+        """The hashes of a folder, or at an address, as they are now; None without one, or if they cannot be read."""
         if folder is None:
             return None
         try:
             if folder not in self._opened:
-                self._opened[folder] = KeptHashes(Path(folder))
-            elif (known := self._opened[folder]) is not None:
+                self._opened[folder] = (
+                    self._fetched(folder) if object_store.address(folder) else KeptHashes(Path(folder))
+                )
+            elif (known := self._opened[folder]) is not None and known.folder == folder:
                 known.refresh()
-        except OSError as error:
+        except (OSError, StoreError) as error:
             if self.own is not None and folder == self.own.folder:
                 raise
-            _warn(f"{folder}/{FILE}: cannot be read ({error.strerror or error}), so the images are read in its place")
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            _warn(f"{_file_in(folder)}: cannot be read ({reason}), so the images are read in its place")
             self._opened[folder] = None
         return self._opened[folder]
+
+    def _fetched(self, address: str) -> KeptHashes | None:
+        """The hashes in a folder of an object store, to which nothing is added; None if there are none. Raises StoreError."""
+        if FILE not in object_store.listed(address):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / FILE).write_bytes(object_store.read(_file_in(address), limit=LARGEST))
+            known = KeptHashes(Path(folder), called=_file_in(address))
+        self._read_only.add(known.folder)
+        return known
 
     def refuse(self, target: KeptHashes, error: OSError) -> None:
         """Write nothing more to hashes that cannot be written, and say so. Raises the error if they are `own`."""
@@ -118,13 +137,22 @@ class SetHashes:
                 self._targets.remove(target)
 
 
-def folder_beside(source: str) -> str | None:
-    """The folder that keeps the hashes of the images of a file of records, or of a folder; None if `source` is no path."""
+def place_beside(source: str) -> str | None:
+    """The folder that keeps the hashes of the images of a file of records, or of a folder, or the address of packed ones.
+
+    None if `source` is neither a path nor an address.
+    """
+    if object_store.address(source):
+        return shards.folder_of(source)
     if not source or not os.path.exists(source):
         return None
     path = Path(os.path.abspath(source))
     base = path if path.is_dir() else path.parent
     return str(next((folder for folder in (base, base.parent) if is_file(folder / FILE)), base))
+
+
+def _file_in(folder: str) -> str:
+    return object_store.within(folder, FILE) if object_store.address(folder) else str(Path(folder) / FILE)
 
 
 def _warn(message: str) -> None:

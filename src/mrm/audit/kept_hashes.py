@@ -53,11 +53,12 @@ class KeptHashes:
 
     Files of another version or with damaged entries are read as far as they are whole, and a warning says so. A process that
     does a `share` adds to a file of its own, and knows the hashes of all. Any number of processes may add to a file at the
-    same time: what was added is written about once a second, under the lock of the file. Raises OSError.
+    same time: what was added is written about once a second, under the lock of the file. `called` is what messages call the
+    file, if that is not its path. Raises OSError.
     """
 
-    def __init__(self, folder: Path, share: Share = WHOLE) -> None:
-        self.folder = os.path.abspath(folder)
+    def __init__(self, folder: Path, share: Share = WHOLE, called: str = "") -> None:
+        self.folder, self._called = os.path.abspath(folder), called
         self.whole = Path(self.folder) / FILE
         self.path = self.whole if share == WHOLE else self.whole.with_name(f"{FILE}.{share.label}")
         self._relative = lru_cache(4096)(lambda folder: os.path.relpath(folder, self.folder))
@@ -75,7 +76,7 @@ class KeptHashes:
                 self._load(held)
                 return
             if problem:
-                warnings.warn(f"{file}: {problem}; the images concerned are hashed again", stacklevel=3)
+                warnings.warn(f"{self._called or file}: {problem}; the images concerned are hashed again", stacklevel=3)
             if file == self.path:
                 self._own, self._spoilt = entries, bool(problem)
             parts.append(entries)
