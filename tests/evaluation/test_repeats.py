@@ -45,6 +45,15 @@ def test_of_many_copies_the_first_few_are_named(tmp_path):
     assert line.endswith("0.png and 1.png and 2.png and 3.png and 4.png and 1,995 more (effusion 0 and 1)")
 
 
+def test_of_many_labels_and_many_patients_the_first_few_are_named(tmp_path):
+    a, b = (written(tmp_path, name, seed) for name, seed in (("a.png", 1), ("b.png", 2)))
+    rows = [Record(a, labels=(n,) * 7, name="a.png") for n in (0, 1)]
+    rows += [Record(b, patient=f"p{n}", labels=(0,) * 7, name="b.png") for n in range(8)]
+    contrary, people = lines_of(rows, tuple("cdefghi"))
+    assert contrary.endswith(": a.png (c 0 and 1, d 0 and 1, e 0 and 1, f 0 and 1, g 0 and 1, and 2 more)")
+    assert people.endswith(": b.png (p0, p1, p2, p3, p4, and 3 more)")
+
+
 def test_rows_twice_and_copies_are_counted_and_a_label_that_is_not_stated_contradicts_none(tmp_path):
     a, copy, b = (written(tmp_path, name, seed) for name, seed in (("a.png", 1), ("copy.png", 1), ("b.png", 2)))
     rows = [Record(a, labels=(1, NAN)), Record(copy, labels=(NAN, 0)), *[Record(b, labels=(0, 0), name="b.png")] * 3]

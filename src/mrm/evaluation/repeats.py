@@ -10,7 +10,7 @@ import numpy as np
 from mrm.audit.fingerprints import Fingerprints
 from mrm.data.records import Record, Records
 
-NAMED = 5  # images that a line names, and names of one image
+NAMED = 5  # images that a line names; and names, labels or patients of one image
 
 
 def repeats(records: Records, prints: Fingerprints, name: str) -> list[str]:
@@ -22,11 +22,11 @@ def repeats(records: Records, prints: Fingerprints, name: str) -> list[str]:
     for rows in _same_image(records, prints):
         same = [records[i] for i in rows]
         patients = {records.patients[i] for i in rows} - {""}
-        names = _names(list(dict.fromkeys(record.name for record in same)))
+        names = _first(list(dict.fromkeys(record.name for record in same)), " and ")
         if labels := list(_contradictions(same, records.classes)):
-            contrary.append(f"{names} ({', '.join(labels)})")
+            contrary.append(f"{names} ({_first(labels, ', ')})")
         elif len(patients) > 1:
-            people.append(f"{names} ({', '.join(sorted(patients))})")
+            people.append(f"{names} ({_first(sorted(patients), ', ')})")
         else:
             plain.append(f"{names} ({len(rows)} times)")
     kinds = (
@@ -35,7 +35,7 @@ def repeats(records: Records, prints: Fingerprints, name: str) -> list[str]:
         (plain, "and count as often; leave all but one of each out"),
     )
     return [
-        f"{len(found):,} image{_s(found)} of {name} occur{_s(found, verb=True)} more than once, {what}: {_some(found)}"
+        f"{len(found):,} image{_s(found)} of {name} occur{_s(found, verb=True)} more than once, {what}: {_first(found, '; ')}"
         for found, what in kinds
         if found
     ]
@@ -60,17 +60,12 @@ def _contradictions(same: Sequence[Record], classes: Sequence[str]) -> Iterator[
             yield f"{name} {' and '.join(f'{label:g}' for label in labels)}"
 
 
-def _names(names: Sequence[str]) -> str:
-    """The names of one image, or the first few and how many more there are."""
-    more = [f"{len(names) - NAMED:,} more"] if len(names) > NAMED else []
-    return " and ".join([*names[:NAMED], *more])
-
-
 def _s(found: Sequence[str], verb: bool = False) -> str:
     return "s" if (len(found) == 1) is verb else ""
 
 
-def _some(found: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
-    more = f"; and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
-    return "; ".join(found[:NAMED]) + more
+def _first(texts: Sequence[str], between: str) -> str:
+    """All of a few texts, or the first ones and how many more there are."""
+    last = "" if between.strip() == "and" else "and "
+    more = [f"{last}{len(texts) - NAMED:,} more"] if len(texts) > NAMED else []
+    return between.join([*texts[:NAMED], *more])
