@@ -4,7 +4,7 @@ import os
 import shutil
 import warnings
 from dataclasses import replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from mrm.audit.hash_keeping import HashKeeper, place_beside
 from mrm.audit.kept_hashes import FILE, KeptHashes
 from mrm.data import images
 from mrm.data.records import Record, Records
+from tests.support import forks
 from tests.support.image_files import radiograph
 
 
@@ -112,7 +113,8 @@ def test_a_folder_that_cannot_be_written_is_named_once_and_nothing_fails(records
     assert read == []
 
 
-def test_a_full_disk_beside_the_records_does_not_end_a_command_and_what_was_written_stays(records, monkeypatch):
+@pytest.mark.parametrize("wait", [0.0, 1e9])  # it is full while images are hashed, or at the end
+def test_a_full_disk_beside_the_records_does_not_end_a_command_and_what_was_written_stays(records, monkeypatch, wait):
     original, calls = kept_hashes._append, []
 
     def full(file, content):
@@ -122,7 +124,7 @@ def test_a_full_disk_beside_the_records_does_not_end_a_command_and_what_was_writ
         original(file, content)
 
     monkeypatch.setattr(kept_hashes, "_append", full)
-    monkeypatch.setattr(kept_hashes, "WAIT", 0.0)
+    monkeypatch.setattr(kept_hashes, "WAIT", wait)
     with pytest.warns(UserWarning, match="No space left on device"):
         assert fingerprint(records, hashes=HashKeeper(), workers=1).exact.all()
     assert len(calls) == 2
@@ -176,12 +178,10 @@ def add_some(folder: Path, first: int) -> None:
 
 
 def test_processes_that_add_while_another_puts_all_in_order_lose_nothing(tmp_path):
-    fork = get_context("fork")
-    adding = [fork.Process(target=add_some, args=(tmp_path, first)) for first in (1, 301)]
-    for process in adding:
-        process.start()
-    while any(process.is_alive() for process in adding):
+    adding = [forks.start(partial(add_some, tmp_path, first)) for first in (1, 301)]
+    for _ in range(20):
         KeptHashes(tmp_path).settle()
+    assert [forks.wait(process).status for process in adding] == [0, 0]
     KeptHashes(tmp_path).settle()
     keys = np.arange(1, 601, dtype=np.uint64)
     assert (KeptHashes(tmp_path).hashes(keys) == keys[:, None]).all()

@@ -189,6 +189,14 @@ def test_two_that_add_at_once_spoil_nothing(records, tmp_path):
     assert KeptHashes(tmp_path / "set").hashes(np.arange(1, 101, dtype=np.uint64))[:, 4].tolist() == list(range(100))
 
 
+def test_of_two_entries_for_one_image_the_later_counts(tmp_path):
+    hashes = KeptHashes(tmp_path)
+    for words in (5, 7, 6):
+        hashes.add(3, [words] * 9)
+    hashes.flush()
+    assert KeptHashes(tmp_path).hashes(np.array([3], np.uint64)).tolist() == [[6] * 9]
+
+
 def test_shares_know_each_other_and_are_put_together(records, tmp_path, read):
     damaged = tmp_path / "set/images/3.png"
     damaged.write_bytes(damaged.read_bytes()[:200])
