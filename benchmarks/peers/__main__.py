@@ -78,7 +78,7 @@ def prepare(line: str, setting: Setting, images: Path | None) -> None:
     """Write the files that a line needs, unless they are there."""
     if line in WITH_IMAGES and images:
         loading.write_images(setting, images)
-    if line == "network":
+    if line in ("network", "network-int8"):
         prediction.write_onnx(setting)
 
 

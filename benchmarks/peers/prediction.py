@@ -1,11 +1,14 @@
-"""Lines `predict` and `network`: findings of radiographs in JPEG, and the network alone.
+"""Lines `predict`, `network` and `network-int8`: findings of radiographs in JPEG, and the network alone.
 
 `predict` is everything from 8 files of 2544 x 3056 to probabilities: `mrm.Predictor`, the loop that timm's documentation shows,
 and that of TorchXRayVision's, with its reader and its resizing by skimage (its default) or OpenCV. The network is the same in
 all and loaded before, a ViT-B/16 with 14 findings and random weights; TorchXRayVision's own are DenseNets, with a sixth of its
 multiplications. All see the whole image (TorchXRayVision's central crop is left out); each has a worker that reads. `mrm
-predict` is the command, which also opens the model, checks its digest, and writes a journal and a table. `network` is the forward pass of 8 images alone: by `mrm predict`, by timm, compiled, and in ONNX Runtime
-from `mrm export --format onnx`, in fp32 and with weights and activations in 8 bits (dynamic quantisation).
+predict` is the command, which also opens the model, checks its digest, and writes a journal and a table.
+
+`network` is the forward pass of 8 images alone: by `mrm predict`, by timm, compiled, and in ONNX Runtime from `mrm export --format
+onnx`, all in fp32. `network-int8` is the same with weights and activations in 8 bits, by one thread: by `mrm predict --precision int8`,
+and in ONNX Runtime after its dynamic quantisation, beside our fp32.
 """
 
 # Shapes: B images, C classes, H W pixels
@@ -35,7 +38,7 @@ from mrm.models.classifier import Classifier
 from mrm.models.mrm import normalise
 from mrm.runs import predicting
 from mrm.runs.reading_options import Reading
-from mrm.system.hardware import cores, keep_freed_memory
+from mrm.system.hardware import Precision, keep_freed_memory
 
 ENCODER = "vit_base_patch16_224"
 BATCH, WORKERS = 4, 1
@@ -123,12 +126,16 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
 
 
-def our_network(gate: Gate, setting: Setting) -> None:
+def our_network(precision: Precision) -> Way:
     """What `mrm predict` computes of a batch."""
-    keep_freed_memory(torch.device("cpu"))
-    model = classifier(setting)
-    image_BHW = torch.from_numpy(noise_images(model))
-    gate.repeat(lambda: sigmoid(values_of(model, image_BHW, model)))
+
+    def way(gate: Gate, setting: Setting) -> None:
+        keep_freed_memory(torch.device("cpu"))
+        model = classifier(setting)
+        image_BHW = torch.from_numpy(noise_images(model))
+        gate.repeat(lambda: sigmoid(values_of(model, image_BHW, model, precision)))
+
+    return way
 
 
 def by_pytorch(compiled: bool) -> Way:
@@ -170,7 +177,7 @@ def onnx(name: str) -> Way:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cores()
+        options.intra_op_num_threads = torch.get_num_threads()
         session: Any = onnxruntime.InferenceSession(
             str(setting.folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
         )
@@ -199,13 +206,21 @@ LINES = {
         f"the forward pass of {IMAGES} images, ViT-B/16 at 224",
         f"seconds for {IMAGES} images",
         {
-            OURS: our_network,
+            OURS: our_network("fp32"),
             "timm": by_pytorch(compiled=False),
             "torch.compile": by_pytorch(compiled=True),
             "ONNX Runtime, fp32": onnx("fp32"),
-            "ONNX Runtime, int8": onnx("int8"),
         },
         absolute,
         0.05,
+    ),
+    "network-int8": Line(
+        f"the forward pass of {IMAGES} images in 8 bits, ViT-B/16 at 224",
+        f"seconds for {IMAGES} images",
+        {OURS: our_network("int8"), "mrm, fp32": our_network("fp32"), "ONNX Runtime, int8": onnx("int8")},
+        absolute,
+        0.05,
+        repeats=7,
+        threads=1,
     ),
 }

@@ -14,6 +14,7 @@ WORK = {
     "loading-decoded": "the same, decoded before",
     "predict": "findings of JPEG of 2544 x 3056",
     "network": "the network of these alone",
+    "network-int8": "the same in 8 bits",
     "bootstrap": "AUROC with a bootstrap interval",
     "delong": "AUROC with DeLong's interval",
 }

@@ -14,12 +14,15 @@ from mrm.corpora.phantoms.phantom import FINDINGS
 from mrm.data import finding_files, images
 from mrm.data.records import Records
 from mrm.inference import outliers, predict
+from mrm.models import model_folder
 from mrm.runs import predicting
+from mrm.runs.reading_options import Reading
 from mrm.statistics import calibration
+from mrm.system import hardware, int8_products
 from mrm.system.errors import CheckpointError, ConfigError, RecordError, RunError
 from tests.support.configs import MICRO
 from tests.support.dicom_files import dicom_bytes
-from tests.support.models import with_card
+from tests.support.models import segmenter_of, with_card
 from tests.support.predictions import IN_PROCESS, Stopped, predicted_rows, stop_after
 from tests.support.run_files import table
 
@@ -309,3 +312,32 @@ def test_the_commands_say_what_they_wrote(model, pretrained, phantoms, tmp_path,
     assert len(lines) == 3
     cli.main(["similar", query, "--index", str(tmp_path / "f.parquet"), "--out", str(tmp_path / "n.csv")])
     assert [row["rank"] for row in table(tmp_path / "n.csv")] == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.skipif(not hardware.computes_int8(), reason="this processor has no products of 8 bits")
+def test_a_table_in_8_bits_has_the_numbers_of_the_predictor_and_says_so(model, phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(int8_products, "LEAST_WEIGHTS", 1)
+    given, out = phantoms / "images", tmp_path / "a.parquet"
+    arguments = ["predict", model, given, "--out", out, "--batch", 8, "--workers", 0, "--precision", "int8"]
+    cli.main([str(argument) for argument in arguments])
+    written = pyarrow.parquet.read_table(out)
+    assert json.loads(written.schema.metadata[b"mrm"])["precision"] == "int8"
+    fp32, int8 = (
+        mrm.Predictor(model, batch=8, workers=0, precision=precision)(
+            finding_files.records_at([given])
+        ).probabilities_NC
+        for precision in ("fp32", "int8")
+    )
+    np.testing.assert_allclose(np.transpose([written[name] for name in FINDINGS]), int8, atol=1e-6)
+    assert 1e-5 < np.abs(int8 - fp32).max() < 0.05
+
+
+def test_segmenters_are_not_for_8_bits(tmp_path):
+    folder = model_folder.save(tmp_path / "segmenter", segmenter_of(("disc",)))
+    for use in (
+        lambda: runs.predict(folder, [tmp_path], tmp_path / "out", Reading(precision="int8")),
+        lambda: runs.evaluate(folder, tmp_path, tmp_path / "out", Reading(precision="int8")),
+    ):
+        with pytest.raises(RunError, match="segmenter: int8 is for classifiers and encoders: a segmenter's time goes"):
+            use()
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """Findings without labels, end to end: a model that tells bright chests from dark ones."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -108,6 +109,8 @@ def test_a_test_without_these_labels_and_a_test_with_others_are_refused(place, t
         runs.zero_shot(*given, reading=READING)
     with pytest.raises(RunError, match="--test and --others both say what scores are relative to"):
         runs.zero_shot(*given, others=[place / "1.png"], reading=READING)
+    with pytest.raises(RunError, match="--precision int8 is for images; the words of reports are computed in fp32"):
+        runs.zero_shot(*given, reading=replace(READING, precision="int8"))
 
 
 def test_the_command(place, tmp_path, capsys):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mrm.system import hardware
+from mrm.system.errors import ConfigError
 
 FAULTS = """
 import resource, torch
@@ -73,3 +74,29 @@ def test_a_share_of_the_peak_is_given_only_where_the_peak_is_known():
     assert hardware.share_of_peak(494.5e12, "NVIDIA H100 80GB HBM3") == pytest.approx(0.5)
     assert hardware.share_of_peak(1e12, "some other GPU") is None
     assert hardware.device_name(torch.device("cpu")).startswith("CPU ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "able"),
+    [
+        ("fpu avx512f avx512_vnni", True),
+        ("avx2 avx_vnni", True),
+        ("avx2 avx512f avx512_bf16 avx512_vnni2", False),
+        ("", False),
+    ],
+)
+def test_int8_is_for_processors_that_have_the_instructions(flags, able, monkeypatch):
+    monkeypatch.setattr(hardware, "_of_processor", {"flags": flags}.get)
+    assert hardware.computes_int8() == able
+    if able:
+        assert hardware.settled("int8", torch.device("cpu")) == "int8"
+        return
+    with pytest.raises(
+        ConfigError, match=r"no instructions for products of 8 bits \(AVX-512 VNNI .*; choose fp32 for the"
+    ):
+        hardware.autocast(torch.device("cpu"), "int8")
+
+
+def test_int8_is_not_for_gpus():
+    with pytest.raises(ConfigError, match="int8 is for prediction on a processor; choose bf16, fp16 or fp32 on cuda"):
+        hardware.settled("int8", torch.device("cuda"))

@@ -31,9 +31,11 @@ Workers = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["fp32", "bf16", "fp16"],
+    Literal["fp32", "bf16", "fp16", "int8"],
     Shared(
-        "Machine", "bf16 is faster where the hardware supports it, fp16 on older GPUs (V100, T4); both are less exact"
+        "Machine",
+        "bf16 is faster where the hardware supports it, fp16 on older GPUs (V100, T4), int8 on processors (not for segmenters "
+        "and reports); all are less exact",
     ),
 ]
 Device = Annotated[str, Shared("Machine", "auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")]

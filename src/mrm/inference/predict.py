@@ -6,11 +6,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mrm.data import loader, samples, sampling
 from mrm.data.eval_view import EvalView
@@ -18,14 +18,18 @@ from mrm.data.reach import Reach
 from mrm.data.records import Record, Records
 from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
-from mrm.models.encoder import WITH_PATCHES, family_of
+from mrm.models.encoder import BODY, WITH_PATCHES, family_of
 from mrm.models.ensemble import Ensemble
 from mrm.models.mrm import MRM, normalise
-from mrm.system import hardware
-from mrm.system.errors import PredictError, UnreachableError
+from mrm.models.segmenter import Segmenter
+from mrm.system import hardware, int8_products
+from mrm.system.errors import ConfigError, PredictError, UnreachableError
 
 Encoding = MRM | Classifier | BareEncoder
 Kind = Literal["pooled", "patches"]
+NO_INT8_SEGMENTER = (
+    "int8 is for classifiers and encoders: a segmenter's time goes into convolutions; choose another precision"
+)
 
 
 # Any computation ------------------------------------------------------------------------------------
@@ -54,8 +58,9 @@ def compute_over(
 
     Worker processes read the images meanwhile; only a few batches are in memory, however many images there are. On a CPU
     the process keeps the memory that a batch frees, for the next one. Raises UnreachableError where their folder is gone, or
-    many in a row cannot be reached.
+    many in a row cannot be reached; and as `require_precision` does.
     """
+    require_precision(model, precision)
     device = next(model.parameters()).device
     hardware.keep_freed_memory(device)
     data = samples.ImageData(records, EvalView.of(model.config, crop_borders))
@@ -81,6 +86,25 @@ def values_of(
     with torch.inference_mode(), hardware.autocast(device, precision):
         computed = compute(normalise(image_BHW.to(device, non_blocking=True), config.mean, config.std))
         return computed.float().cpu().numpy()
+
+
+def require_precision(model: nn.Module, precision: hardware.Precision) -> None:
+    """Raises ConfigError for a precision that the model's device does not have, or int8 where the model would gain nothing."""
+    config: Any = model.config
+    hardware.settled(precision, next(model.parameters()).device)
+    if precision != "int8":
+        return
+    if isinstance(model, Segmenter):
+        raise ConfigError(NO_INT8_SEGMENTER)
+    body = tuple(f".{part}" for part in BODY)
+    if not any(
+        isinstance(layer, nn.Linear) and int8_products.gains(layer.weight) and any(part in name for part in body)
+        for name, layer in model.named_modules()
+    ):
+        raise ConfigError(
+            f"{config.encoder} has no linear layer of {int8_products.LEAST_WEIGHTS:,} weights or more in its blocks, as a ViT-S has, "
+            "so int8 would not be faster; choose another precision"
+        )
 
 
 def _note_reach(reach: Reach, index_B: np.ndarray, skipped: Sequence[samples.Skipped]) -> None:

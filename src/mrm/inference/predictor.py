@@ -58,7 +58,8 @@ class Predictor:
     the device; 0: in this thread) and computed `batch` at a time, so that an iterator of any length needs the memory of a
     few. `value_range` says which values of arrays and PIL images are black and white (see `mrm.data.in_memory`).
     With `on_error="skip"` an image that cannot be read is a row with its reason, with "stop" an error.
-    Raises CheckpointError for a model that cannot be loaded, ConfigError for other settings.
+    Raises CheckpointError for a model that cannot be loaded, ConfigError for other settings, also for a precision that the
+    device or the model does not have.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Predictor:
         loaded: Any = model_folder.load(model) if isinstance(model, Path | str) else model
         if is_path or device != "auto":  # a loaded model stays where it is
             loaded.to(hardware.device_named(device))
+        predict.require_precision(loaded, precision)
         self.model = loaded.eval()
         self.batch, self.precision, self.value_range, self.on_error = batch, precision, value_range, on_error
         self.crop_borders = crop_borders

@@ -29,7 +29,7 @@ from mrm.models.classifier import Classifier
 from mrm.runs.evaluating import score
 from mrm.runs.guessed_views import require_frontal
 from mrm.runs.output_lock import held_folder
-from mrm.runs.reading_options import Reading, device_of
+from mrm.runs.reading_options import Reading, placed
 from mrm.runs.run_folder import warn_of
 from mrm.statistics import calibration, conformal
 from mrm.statistics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, OperatingPoint
@@ -87,8 +87,7 @@ def calibrate(
     if not 0 < coverage < 1:
         raise RunError(f"--coverage must be above 0 and below 1, not {coverage:g}")
     require_frontal(reading)
-    device = device_of(reading)
-    network, folder = model_folder.load_as(model, Classifier).to(device), model_folder.find_model(model)
+    network, folder = placed(model_folder.load_as(model, Classifier), reading), model_folder.find_model(model)
     target_of(network.card.architecture).require_independent(
         f"{model}: calibrating, with a threshold for each finding,"
     )

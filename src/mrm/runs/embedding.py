@@ -20,7 +20,7 @@ from mrm.models.classifier import Classifier
 from mrm.models.image_sizes import at_size
 from mrm.models.mrm import MRM
 from mrm.runs.output_lock import alone_on
-from mrm.runs.reading_options import Reading, device_of
+from mrm.runs.reading_options import Reading, placed
 from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import Work
 from mrm.runs.written import Written
@@ -50,7 +50,7 @@ def embed(
     network = at_size(model_folder.load_as(model, MRM, Classifier, BareEncoder), image_size)
     if isinstance(network, BareEncoder):
         print(f"{model}: {network.card.origin['keys']}")
-    network.to(device_of(reading))
+    placed(network, reading)
     shape = predict.feature_shape(network, kind)
     compute = predict.feature_function(network, kind)
     settings = {"kind": kind, "shape": list(shape), "image_size": network.config.image_size}

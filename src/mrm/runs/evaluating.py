@@ -45,7 +45,7 @@ from mrm.runs.encoder_facts import seen_by_first_encoder
 from mrm.runs.guessed_views import require_frontal, with_guessed_views
 from mrm.runs.localising import Boxes, localisation_table
 from mrm.runs.output_lock import alone_in
-from mrm.runs.reading_options import Reading, autocast, device_of, require_single_images, require_target
+from mrm.runs.reading_options import Reading, autocast, placed, require_single_images, require_target
 from mrm.runs.run_folder import warn_of
 from mrm.runs.segmenting import require_meaning
 from mrm.system.errors import RunError
@@ -135,8 +135,7 @@ def evaluate_findings(
     heat maps are measured, too: `localisation.csv` and `marks.csv`.
     """
     require_frontal(reading)
-    device = device_of(reading)
-    network, out = model_folder.load_as(model, Classifier).to(device), make_folder(Path(out))
+    network, out = placed(model_folder.load_as(model, Classifier), reading), make_folder(Path(out))
     target = target_of(network.card.architecture)
     require_target(target, reading, by, model)
     card, tested = network.card, labelled_records(network, records, reading.images)
@@ -204,7 +203,7 @@ def evaluate_masks(
     """
     if reading.crop_borders:
         raise RunError("a mask covers the whole image, so --crop-borders is for classifiers only; leave it out")
-    network, out = model_folder.load_as(model, Segmenter).to(device_of(reading)), make_folder(Path(out))
+    network, out = placed(model_folder.load_as(model, Segmenter), reading), make_folder(Path(out))
     classes = network.config.classes
     masked = masks.load(folder, split, classes, on_error="stop")
     require_meaning(masked, network.card.origin.get("ignores_255", False))

@@ -26,7 +26,7 @@ from mrm.models import model_folder
 from mrm.models.segmenter import Segmenter
 from mrm.runs.dicom_delivery import Delivery
 from mrm.runs.output_lock import alone_in
-from mrm.runs.reading_options import Reading, device_of
+from mrm.runs.reading_options import Reading, placed
 from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import Work
 from mrm.runs.written import Written
@@ -67,7 +67,7 @@ def outline(
         raise RunError("--store is for DICOM Segmentations, which --no-dicom-seg leaves out; give one of the two")
     if dicom and any(is_dicom(r) for r in records):
         dicom_objects.require_highdicom("write PNG only with --no-dicom-seg")
-    network = model_folder.load_as(model, Segmenter).to(device_of(reading))
+    network = placed(model_folder.load_as(model, Segmenter), reading)
     predictor = Predictor(network, precision=reading.precision)
     settings = {"slide": slide, "dicom_seg": dicom, "store": store, "deidentified": deidentified}
     work = Work("outlining", network, model, records, make_folder(Path(out)), reading, settings)

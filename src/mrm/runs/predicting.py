@@ -23,7 +23,7 @@ from mrm.models.classifier import Classifier
 from mrm.runs.dicom_delivery import Delivery, Reports
 from mrm.runs.guessed_views import digest_of, require_frontal, with_guessed_views
 from mrm.runs.output_lock import alone_in, alone_on
-from mrm.runs.reading_options import Reading, device_of, require_single_images, require_target
+from mrm.runs.reading_options import Reading, placed, require_single_images, require_target
 from mrm.runs.run_folder import spare_inputs, warn_of
 from mrm.runs.study_rows import frontal_row, study_columns, study_rows
 from mrm.runs.work import VIEW, Work
@@ -82,7 +82,7 @@ def predict_table(
     check_suffix(Path(out))
     require_frontal(reading)
     predictor = Predictor(
-        model_folder.load_as(model, Classifier).to(device_of(reading)),
+        placed(model_folder.load_as(model, Classifier), reading),
         precision=reading.precision,
         crop_borders=reading.crop_borders,
     )

@@ -6,16 +6,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from mrm.inference.predict import NO_INT8_SEGMENTER, require_precision
 from mrm.inference.studies import Pool, Views
 from mrm.system import hardware
 from mrm.system.errors import ConfigError, RunError
 from mrm.system.hardware import Precision
+from mrm.system.int8_products import Int8Products
 from mrm.system.shares import WHOLE, Share
 from mrm.targets.target import Target
 from mrm.training.trainer import processes
+
+AnyNetwork = TypeVar("AnyNetwork", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,11 @@ class Reading:
 
 
 def require_single_images(reading: Reading, model: Path) -> None:
-    """Raises RunError for options that a segmenter does not have: it outlines one image at a time, the right way round."""
+    """Raises RunError for options that a segmenter does not have: it outlines an image at a time, the right way round."""
     if reading.by_study or reading.views != "all" or reading.flip:
         raise RunError(f"{model}: is a segmenter; --by-study, --views and --flip are for classifiers, leave them out")
+    if reading.precision == "int8":
+        raise RunError(f"{model}: {NO_INT8_SEGMENTER}")
 
 
 def require_target(target: Target, reading: Reading, by: Sequence[str], model: Path) -> None:
@@ -49,18 +56,18 @@ def require_target(target: Target, reading: Reading, by: Sequence[str], model: P
         target.require_probabilities(f"{model}: --by, which compares AUROC between groups,")
 
 
-def device_of(reading: Reading) -> torch.device:
-    """The device to compute on (see `device_named`).
+def placed(model: AnyNetwork, reading: Reading) -> AnyNetwork:
+    """The model on the device to compute on (see `device_named`).
 
-    Raises RunError for options that are out of range, and ConfigError for a precision that the device does not have.
+    Raises RunError for options that are out of range, and ConfigError for a precision that the device or the model does not have.
     """
     if reading.batch < 1:
         raise RunError(f"--batch must be at least 1, not {reading.batch}")
     if reading.workers is not None and reading.workers < 0:
         raise RunError(f"--workers must be 0 or more, not {reading.workers}")
-    device = device_named(reading.device)
-    hardware.settled(reading.precision, device)
-    return device
+    model.to(device_named(reading.device))
+    require_precision(model, reading.precision)
+    return model
 
 
 def device_named(name: str) -> torch.device:
@@ -76,7 +83,7 @@ def device_named(name: str) -> torch.device:
         raise RunError(f"--{error}") from error
 
 
-def autocast(model: torch.nn.Module, reading: Reading) -> torch.autocast:
+def autocast(model: torch.nn.Module, reading: Reading) -> torch.autocast | Int8Products:
     """A context that computes in the precision of `reading` on the model's device."""
     return hardware.autocast(next(model.parameters()).device, reading.precision)
 

@@ -56,6 +56,10 @@ def zero_shot(
     check_suffix(Path(out))
     if test and others:
         raise RunError("--test and --others both say what scores are relative to; give one of them")
+    if reading.precision == "int8":
+        raise RunError(
+            "--precision int8 is for images; the words of reports are computed in fp32, bf16 or fp16, choose one of these"
+        )
     asked = read_findings(findings)
     network = load_mrm(model, tokenizer, reading.device)
     tokenizer_of(network)

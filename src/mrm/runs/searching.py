@@ -16,7 +16,7 @@ from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
 from mrm.models.image_sizes import at_size
 from mrm.models.mrm import MRM
-from mrm.runs.reading_options import Reading, device_of
+from mrm.runs.reading_options import Reading, placed
 from mrm.system.errors import RunError
 from mrm.system.partial_results import Row
 
@@ -78,7 +78,7 @@ def text_search_in(
         raise RunError(f"{index.path}: to search with a text, give the model that made it with --model")
     network = model_folder.load_as(model, MRM)
     require_maker(index, model)
-    network.to(device_of(reading))
+    placed(network, reading)
     blocks = (text_search.image_vectors(network, block_ND) for block_ND in index.blocks())
     return text_search.text_vectors(network, texts), blocks
 
@@ -103,7 +103,7 @@ def image_features(
     records = records_at(images, reading.images)
     workers = 0 if len(records) < 8 else reading.workers  # starting workers takes longer than reading a few images
     features_QD, unreadable = predict.features(
-        network.to(device_of(reading)), records, "pooled", reading.batch, workers, reading.precision,
+        placed(network, reading), records, "pooled", reading.batch, workers, reading.precision,
         reading.crop_borders,
     )  # fmt: skip
     if unreadable:

@@ -17,7 +17,7 @@ from mrm.models.bare_encoder import BareEncoder
 from mrm.models.classifier import Classifier
 from mrm.models.mrm import MRM
 from mrm.runs.output_lock import alone_on
-from mrm.runs.reading_options import Reading, device_of
+from mrm.runs.reading_options import Reading, placed
 from mrm.runs.run_folder import spare_inputs
 from mrm.runs.work import Work
 from mrm.runs.written import Written
@@ -38,8 +38,7 @@ def select(
     check_suffix(Path(out))
     if count < 1:
         raise RunError(f"--n must be at least 1, not {count}")
-    network = model_folder.load_as(model, Classifier, MRM, BareEncoder)
-    network.to(device_of(reading))
+    network = placed(model_folder.load_as(model, Classifier, MRM, BareEncoder), reading)
     records = records_at(paths, reading.images)
     if len(records) < count:
         raise RunError(

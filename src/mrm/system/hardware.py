@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 
 from mrm.system.errors import ConfigError, first_line
+from mrm.system.int8_products import Int8Products
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12}  # dense bf16, 1/s
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -80,9 +81,14 @@ def keep_freed_memory(device: torch.device) -> None:
         libc.mallopt(TRIM_THRESHOLD, -1)
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """A context that computes networks in mixed precision, or with fp32 in full precision. Raises as `settled` does."""
+def autocast(device: torch.device, precision: Precision) -> torch.autocast | Int8Products:
+    """A context that computes networks in mixed precision, or with fp32 in full precision. Raises as `settled` does.
+
+    With int8, which is for prediction alone, linear layers of tokens are computed in 8 bits (see `int8_products`).
+    """
     settled(precision, device)
+    if precision == "int8":
+        return Int8Products()
     kind = torch.float16 if precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, kind, enabled=precision != "fp32")
 
@@ -90,7 +96,8 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 def settled(precision: Precision | Literal["auto"], device: torch.device) -> Precision:
     """The precision that is meant: for "auto" the best one of the device.
 
-    Raises ConfigError for bf16 on a GPU or a processor that does not have it, where PyTorch would imitate it slowly.
+    Raises ConfigError for bf16 on a GPU or a processor that does not have it, where PyTorch would imitate it slowly, and for
+    int8 elsewhere than on a processor that has the instructions.
     """
     if precision == "auto":
         return best_precision(device)
@@ -98,6 +105,13 @@ def settled(precision: Precision | Literal["auto"], device: torch.device) -> Pre
         advice = "choose fp16 for the precision, or fp32" if device.type == "cuda" else "choose fp32 for the precision"
         raise ConfigError(
             f"{_short_name(device)} has no bf16 and would imitate it many times slower than fp32; {advice}"
+        )
+    if precision == "int8" and device.type != "cpu":
+        raise ConfigError(f"int8 is for prediction on a processor; choose bf16, fp16 or fp32 on {device.type}")
+    if precision == "int8" and not computes_int8():
+        raise ConfigError(
+            "this processor has no instructions for products of 8 bits (AVX-512 VNNI or AVX-VNNI of x86), so int8 would not be "
+            "faster; choose fp32 for the precision"
         )
     return precision
 
@@ -127,14 +141,25 @@ def computes_bf16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def computes_int8() -> bool:
+    """Whether the processor has instructions that sum products of 8 bits without overflow, and PyTorch an operator for them."""
+    return bool({"avx512_vnni", "avx_vnni"} & set(_of_processor("flags").split())) and hasattr(
+        torch.ops.onednn, "qlinear_pointwise"
+    )
+
+
+def _of_processor(key: str) -> str:
+    """What Linux says of the first processor, such as its "model name"; empty where it says nothing."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
 def device_name(device: torch.device) -> str:
     """The name of the GPU or processor, as the machine reports it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name()
-    file = Path("/proc/cpuinfo")  # on Linux
-    lines = file.read_text().splitlines() if file.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"CPU {names[0] if names else 'unnamed'}, {torch.get_num_threads()} threads"
+    return f"CPU {_of_processor('model name') or 'unnamed'}, {torch.get_num_threads()} threads"
 
 
 def share_of_peak(flops: float, device: str) -> float | None:
