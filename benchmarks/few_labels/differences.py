@@ -313,7 +313,7 @@ def plot(report: Mapping[str, Any], file: Path) -> None:
     from matplotlib.figure import Figure
 
     tasks = real_of(dict.fromkeys(row["task"] for row in report["means"]))
-    axes = (figure := Figure(figsize=(7, 4.5), layout="constrained")).subplots()
+    axes = (figure := Figure(figsize=(9, 4.5), layout="constrained")).subplots()
     for way in dict.fromkeys(row["way"] for row in report["means"]):
         points = []
         for number, size in enumerate(SIZES):
@@ -322,8 +322,9 @@ def plot(report: Mapping[str, Any], file: Path) -> None:
             if len(cells) == len(tasks):
                 points.append((number, float(np.mean(cells))))
         if points:
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=way, linewidth=1)
+            marker = "os^"[len(axes.lines) // 10]  # there are ten colours
+            axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=way, linewidth=1)
     axes.set_xticks(range(len(SIZES)), [f"{size} labels" for size in SIZES])
     axes.set_ylabel(f"AUROC, mean of {', '.join(tasks)}")
-    axes.legend(fontsize=6, ncols=2)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=120)
