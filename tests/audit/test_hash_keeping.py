@@ -69,6 +69,14 @@ def test_a_command_reads_a_file_of_hashes_once_and_again_only_after_something_wa
     assert len(loaded) == 4
 
 
+def test_the_splits_of_a_folder_with_masks_keep_their_hashes_in_that_folder(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+    (tmp_path / "annotations" / "train").mkdir(parents=True)
+    assert place_beside(str(tmp_path / "images" / "train")) == str(tmp_path)
+    assert place_beside(str(tmp_path / "images" / "test")) == str(tmp_path / "images" / "test")  # images without masks
+
+
 def test_what_is_no_path_has_no_hashes_beside_it(records, read, tmp_path, monkeypatch):
     fingerprint(records, hashes=HashKeeper())
     monkeypatch.chdir(tmp_path / "lists")

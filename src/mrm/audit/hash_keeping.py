@@ -1,7 +1,7 @@
 """Where a command looks the hashes of images up, and where it keeps those that it computes: beside the records.
 
 The hashes of the images of a set lie in the folder of its file, or in the folder above where a corpus of several tasks keeps
-them; those of a folder of shards, or of images with masks, lie in that folder. Each file of hashes is read once for a command, and
+them; those of a folder of shards, or of images with masks and all their splits, lie in that folder. Each file of hashes is read once for a command, and
 again only where something was added to it. Shards in an object store have those that were uploaded with them. What cannot be kept
 costs nothing but time: another command reads these images again.
 """
@@ -148,6 +148,8 @@ def place_beside(source: str) -> str | None:
         return None
     path = Path(os.path.abspath(source))
     base = path if path.is_dir() else path.parent
+    if base.parent.name == "images" and (base.parents[1] / "annotations" / base.name).is_dir():
+        base = base.parents[1]  # a split of images with masks, whose folder holds images alone
     return str(next((folder for folder in (base, base.parent) if is_file(folder / FILE)), base))
 
 
