@@ -1,9 +1,9 @@
 """Where a command looks the hashes of images up, and where it keeps those that it computes: beside the records.
 
 The hashes of the images of a set lie in the folder of its file, or in the folder above where a corpus of several tasks keeps
-them; those of a folder of shards, or of images with masks and all their splits, lie in that folder. Each file of hashes is read once for a command, and
-again only where something was added to it. Shards in an object store have those that were uploaded with them. What cannot be kept
-costs nothing but time: another command reads these images again.
+them; those of a folder of shards, or of images with masks and all their splits, lie in that folder. Each file of hashes is read
+once for a command, and again only where something was added to it. Shards in an object store have those that were uploaded with
+them. What cannot be kept costs nothing but time: another command reads these images again.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
@@ -139,20 +139,13 @@ def _labels(
 
 def _labels_in(path: Path, columns: Sequence[str], excluded: list[Exclusion]) -> dict[str, tuple[float, ...]]:
     """The labels of each study in a table. Raises RecordError for a cell that is none."""
-    labels, value_of = {}, _Values({"": math.nan})
+    labels, value_of = {}, cache(lambda cell: float(cell or "nan"))
     for study, row in unique_rows(read_table(path, ("study_id", *columns)), lambda r: r["study_id"], excluded):
         try:
-            labels[study] = tuple(value_of[row[c]] for c in columns)
+            labels[study] = tuple(value_of(row[c]) for c in columns)
         except ValueError as error:
             raise RecordError(f"{row.where}: {error}; a label is 1.0, 0.0, -1.0 or empty") from error
     return labels
-
-
-class _Values(dict[str, float]):
-    """The values of cells, each computed once."""
-
-    def __missing__(self, cell: str) -> float:
-        return self.setdefault(cell, float(cell))
 
 
 def _labelled_by_hand(

@@ -103,8 +103,7 @@ def every_file(source: Path, *folders: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     seen: set[tuple[int, int]] = set()
     for folder in folders or (".",):
-        top = source / folder
-        for base, below, files in os.walk(top, followlinks=True):
+        for base, below, files in os.walk(source / folder, followlinks=True):
             state = os.stat(base)
             if (state.st_dev, state.st_ino) in seen:
                 below.clear()

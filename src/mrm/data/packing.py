@@ -108,7 +108,8 @@ def pack_share(
 ) -> int:
     """Pack the files of images of one share of the work, as `pack` packs all, and finish the folder if all are there.
 
-    With `hashing` the packed images are hashed in passing. Returns the number of files that other shares still have to pack. Raises as `pack` does.
+    With `hashing` the packed images are hashed in passing. Returns the number of files that other shares still have to pack.
+    Raises as `pack` does.
     """
     out = Path(out)
     if reserved := {IMAGE, MASK} & set(source.header):
@@ -121,9 +122,8 @@ def pack_share(
             _write_missing_shards(source, out, config, workers or hardware.cores(), progress, missing, share, hashing)
         with in_turn(out / OPENING):
             if (out / INDEX).is_file():
-                shard_writing.remove_notes(
-                    out
-                )  # which a process leaves that is killed right after it has written the index
+                # A process that is killed right after it has written the index leaves its notes
+                shard_writing.remove_notes(out)
                 return 0
             numbers = range(len(_parts(source, config)))
             if left := sum(not shard_writing.is_whole(out, number) for number in numbers):
