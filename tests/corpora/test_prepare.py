@@ -16,7 +16,6 @@ from mrm.audit import fingerprints
 from mrm.corpora import catalogue, description, inspection, prepare
 from mrm.corpora import preparing as corpus_preparing
 from mrm.corpora.contract import Options, Release, inside
-from mrm.data.folders import list_images
 from mrm.data.records import Record, Records
 from mrm.runs import preparing
 from mrm.system.errors import OutputError, RecordError, UnreachableError
@@ -337,12 +336,3 @@ def test_paths_that_lead_out_are_refused(tmp_path, name):
 def test_paths_that_stay_inside_are_made_relative(tmp_path):
     assert inside(tmp_path, "a/./b/../c.png", "") == "a/c.png"
     assert inside(tmp_path, f"{tmp_path}/a.png", "") == "a.png"
-
-
-def test_images_are_listed_once_also_where_links_go_round(tmp_path):
-    write_image(tmp_path / "a/b/1.png", 1)
-    write_image(tmp_path / "a/2.JPG", 1)
-    (tmp_path / "a/.3.png").write_bytes(b"")
-    (tmp_path / "a/b/loop").symlink_to(tmp_path / "a")
-    assert list(list_images(tmp_path)) == ["a/2.JPG", "a/b/1.png"]
-    assert list(list_images(tmp_path, "a/b", "nowhere", suffixes=(".png",))) == ["a/b/1.png"]

@@ -181,7 +181,8 @@ def _facts(
 ) -> dict[str, Any]:
     records = release.records
     counts = {**summary(records), **release.counts, **{n: len(part) for n, part in splits.items()}}
-    counts |= {f"positive {c}": numbers["positive"] for c, numbers in class_counts(records).items()}
+    of_classes = class_counts(records)
+    counts |= {f"positive {c}": numbers["positive"] for c, numbers in of_classes.items()}
     images = release.expected.get("images", 0)
     return {
         "corpus": name,
@@ -194,7 +195,7 @@ def _facts(
         "complete": len(records) >= images if images else None,
         "expected": dict(release.expected),
         "found": {k: v for k, v in counts.items() if isinstance(v, int)},
-        "classes": class_counts(records),
+        "classes": of_classes,
         "dates": _dates(records),
         "views": dict(Counter(r.view or "not stated" for r in records).most_common()),
         "splits": {
@@ -239,15 +240,15 @@ def _dates(records: Records) -> dict[str, Any] | None:
 
 def class_counts(records: Records) -> dict[str, dict[str, int]]:
     """For each class the number of images that are positive, negative, uncertain and not stated."""
-    labels = records.labels_NC
+    labels_CN = np.ascontiguousarray(records.labels_NC.T)
     return {
         c: {
-            "positive": int((labels[:, i] == 1).sum()),
-            "negative": int((labels[:, i] == 0).sum()),
-            "uncertain": int((labels[:, i] == UNCERTAIN).sum()),
-            "not stated": int(np.isnan(labels[:, i]).sum()),
+            "positive": int((labels_N == 1).sum()),
+            "negative": int((labels_N == 0).sum()),
+            "uncertain": int((labels_N == UNCERTAIN).sum()),
+            "not stated": int(np.isnan(labels_N).sum()),
         }
-        for i, c in enumerate(records.classes)
+        for c, labels_N in zip(records.classes, labels_CN, strict=True)
     }
 
 

@@ -12,11 +12,11 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 from mrm.data import shards
 from mrm.data.archive_address import is_archive
-from mrm.data.folders import LISTS, is_image, is_system_file, may_be_image, system_note
+from mrm.data.folders import LISTS, every_file, is_image, is_system_file, may_be_image, system_note
 from mrm.data.records import Record, Records, find_images
 from mrm.system.errors import RecordError
 from mrm.system.tables import SUFFIXES, is_workbook, stated
@@ -85,10 +85,9 @@ def _rows_at(path: Path, images: Path | None, out: Path | None) -> Sequence[Reco
 
 
 def _in_folder(folder: Path, out: Path | None) -> Sequence[Record]:
-    every = sorted(p for p in folder.rglob("*") if not p.is_dir())
-    system = {p for p in every if is_system_file(p.relative_to(folder).as_posix())}
-    left_out = [str(p) for p in every if p in system]
-    files = [p for p in every if not (p in system or _hidden(p.relative_to(folder)))]
+    every = dict(sorted(every_file(folder).items(), key=lambda named: named[1]))
+    left_out = [str(path) for name, path in every.items() if is_system_file(name)]
+    files = [path for name, path in every.items() if not (is_system_file(name) or _hidden(PurePosixPath(name)))]
     if out and folder.absolute() in out.absolute().parents:  # results of an earlier run
         files = [p for p in files if out.absolute() not in p.absolute().parents]
     candidates = [p for p in files if may_be_image(p)]
@@ -99,7 +98,7 @@ def _in_folder(folder: Path, out: Path | None) -> Sequence[Record]:
     return [Record(p) for p in candidates]
 
 
-def _hidden(path: Path) -> bool:
+def _hidden(path: PurePath) -> bool:
     """Whether a part of the path begins with a dot, or is an unfinished table (`mrm.system.partial_results.Partial`)."""
     return any(part.startswith(".") or part.endswith(".partial") for part in path.parts)
 

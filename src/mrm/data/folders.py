@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from mrm.data.headers import kind_of, load
 from mrm.data.placed_images import PlacedImage
 from mrm.system import object_store, tables
-from mrm.system.errors import ImageError
+from mrm.system.errors import ImageError, UnreachableError
 
 SYSTEM_FILES = frozenset(  # in small letters
     (
@@ -70,8 +70,7 @@ def system_note(left_out: Sequence[str]) -> str:
 def list_images(source: Path, *folders: str, suffixes: Sequence[str] = IMAGES) -> dict[str, Path]:
     """Every image under `folders` of the source (all of it unless given): relative path -> file, sorted.
 
-    The folders are listed once, because testing for each of 100,000 files in a table would be slow. Links are
-    followed; a folder that is reached twice is listed once.
+    The folders are listed once, because testing for each of 100,000 files in a table would be slow. Raises as `every_file` does.
     """
     every = every_file(source, *folders)
     return {name: file for name, file in every.items() if name.lower().endswith(tuple(suffixes)) and not _left(name)}
@@ -99,20 +98,50 @@ def _left(name: str) -> bool:
 
 
 def every_file(source: Path, *folders: str) -> dict[str, Path]:
-    """Every file under `folders` of the source, whatever it is: relative path -> file, sorted."""
+    """Every file under `folders` of the source, whatever it is: relative path -> file, sorted.
+
+    Links are followed; a folder that is reached twice is listed once. Raises UnreachableError for a folder that is there
+    and cannot be listed, unless it is hidden or a system's own.
+    """
     found: dict[str, Path] = {}
     seen: set[tuple[int, int]] = set()
     for folder in folders or (".",):
-        for base, below, files in os.walk(source / folder, followlinks=True):
-            state = os.stat(base)
-            if (state.st_dev, state.st_ino) in seen:
-                below.clear()
-                continue
-            seen.add((state.st_dev, state.st_ino))
-            below.sort()
+        top = source / folder
+        todo = [(str(top), f"{top.relative_to(source).as_posix()}/".removeprefix("./"))]
+        while todo:
+            place, before = todo.pop()
+            below, files = _entries(place, before, seen)
+            todo += [(os.path.join(place, name), f"{before}{name}/") for name in sorted(below, reverse=True)]
             if files:
-                place = Path(base)
-                relative = place.relative_to(source).as_posix()
-                before = "" if relative == "." else f"{relative}/"
-                found.update({before + file: place / file for file in sorted(files)})
+                path = Path(place)
+                found.update({before + name: path / name for name in sorted(files)})
     return found
+
+
+def _entries(place: str, before: str, seen: set[tuple[int, int]]) -> tuple[list[str], list[str]]:
+    """The folders and the files in a folder; none where it was `seen`. `before` is its path in the source, with a slash."""
+    below, files = list[str](), list[str]()
+    try:
+        state = os.stat(place)
+        if (state.st_dev, state.st_ino) not in seen:
+            seen.add((state.st_dev, state.st_ino))
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    (below if _is_folder(entry) else files).append(entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        if not (is_system_file(before) or any(part.startswith(".") for part in before.split("/"))):
+            raise UnreachableError(
+                f"{place}: this folder cannot be listed ({error.strerror}), so its images would be missing; make it "
+                "readable, or move it elsewhere"
+            ) from error
+    return below, files
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link that leads nowhere is a file, which says so once it is opened."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

@@ -62,7 +62,8 @@ def rows_of(path: Path, header: Sequence[str], lines: Rows, as_written: Collecti
         if len(cells) != len(header):
             raise RecordError(f"{path}: line {number} has {len(cells)} fields, but the header has {len(header)}")
         texts = dict(zip(header, map(stated_by, cells), strict=True))
-        texts.update((c, cells[i].strip()) for i, c in written)
+        for i, column in written:
+            texts[column] = cells[i].strip()
         rows.append(Row(path, number, texts))
     return rows
 
