@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mrm.data import images
+from mrm.data.record_tables import image_namer
 from mrm.data.records import Records
 from mrm.system.errors import ImageError
 
@@ -79,7 +80,8 @@ def _shown(box: Box) -> str:
 
 def rows(boxes: Mapping[str, Sequence[Box]], records: Records, beside: Path) -> Iterator[list[str]]:
     """The rows of `boxes.csv`; images are named as in the tables of records."""
-    for record, (path, *_) in zip(records, records.table(beside)[1], strict=True):
+    name_of = image_namer(beside)
+    for record in records:
         for box in boxes.get(record.name, ()):
             sides = (f"{side:.2f}".rstrip("0").rstrip(".") for side in (box.x, box.y, box.width, box.height))
-            yield [path, box.name, *sides, box.reader, box.text]
+            yield [name_of(record), box.name, *sides, box.reader, box.text]

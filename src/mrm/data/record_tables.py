@@ -16,24 +16,31 @@ def header_of(records: Sequence[Record], classes: Sequence[str]) -> list[str]:
     return [*RESERVED, *classes, *extras]
 
 
-def row_maker(header: Sequence[str], classes: int, beside: Path | None) -> Callable[[Record], list[str]]:
-    """A function of a record with so many classes: its cells below the header, every one text.
+def image_namer(beside: Path | None) -> Callable[[Record], str]:
+    """A function of a record: how a table names its image.
 
-    Images are paths from the folder `beside` on, absolute ones if they are not below it, or without a folder their names. Paths
-    are compared as text, since a table may have millions of them and pathlib takes ten times as long.
+    That is a path from the folder `beside` on, an absolute one if it is not below it, or without a folder the record's name.
+    Paths are compared as text, since a table may have millions of them and pathlib takes ten times as long.
     """
-    extras = header[len(RESERVED) + classes :]
     above = os.path.join(beside.absolute(), "") if beside else ""
     here = os.path.join(Path.cwd(), "")
 
-    def path_of(file: Path) -> str:
-        path = str(file)
+    def name_of(record: Record) -> str:
+        if not (above and isinstance(record.image, Path)):
+            return record.name
+        path = str(record.image)
         return (path if os.path.isabs(path) else here + path).removeprefix(above)
+
+    return name_of
+
+
+def row_maker(header: Sequence[str], classes: int, beside: Path | None) -> Callable[[Record], list[str]]:
+    """A function of a record with so many classes: its cells below the header, every one text; its image by `image_namer`."""
+    extras, name_of = header[len(RESERVED) + classes :], image_namer(beside)
 
     def row_of(record: Record) -> list[str]:
         return [
-            path_of(record.image) if above and isinstance(record.image, Path) else record.name,
-            *(record.report, record.patient, record.study, record.view),
+            *(name_of(record), record.report, record.patient, record.study, record.view),
             *["" if math.isnan(v) else f"{v:.15g}" for v in record.labels],
             *[record.extra.get(k, "") for k in extras],
         ]
