@@ -30,7 +30,7 @@ import label_tasks
 import numpy as np
 import torch
 from differences import FLOORS, SIZES, Unit
-from label_methods import TRAINED, Place, regression, trained
+from label_methods import STEPS, TRAINED, Place, regression, trained
 
 from mrm.data.records import Records
 from mrm.evaluation import floors
@@ -43,7 +43,8 @@ from mrm.system.errors import MRMError
 
 DRAWS, FIRST = 5, "both"  # FIRST: the arm whose encoders try every method
 ARMS = ("both", "image", "random")
-METHODS = ("probe", *TRAINED, "ensemble")
+FINE_TUNED = (*TRAINED, "ensemble")
+METHODS = ("probe", *FINE_TUNED)
 MAIN = ("full", "lora", "last-2", "published")
 
 
@@ -55,7 +56,7 @@ def main() -> None:
     if not options.page:
         if not encoders or options.data is None:
             sys.exit("few_labels.py: error: give --data and at least one --encoder, or --page to write the page alone")
-        done = finished(options.out)
+        done = finished(options.out, options.steps)
         plan = [
             unit for unit in planned([*encoders, "random-0", "random-1"]) if unit not in done and asked(unit, options)
         ]
@@ -78,6 +79,9 @@ def arguments() -> argparse.Namespace:
     for field, values in (("tasks", label_tasks.TASKS), ("labels", SIZES), ("methods", METHODS), ("arms", ARMS)):
         parser.add_argument(f"--{field}", nargs="+", choices=list(values), help=f"only these {field}; by default all")
     parser.add_argument("--draws", type=int, default=DRAWS, help="so many draws of the labels")
+    parser.add_argument(
+        "--steps", type=int, default=STEPS, help=f"of every fine-tuning, by default {STEPS}; OUT has one number of them"
+    )
     parser.add_argument("--page", action="store_true", help="write the page from what is there, and do nothing else")
     parser.add_argument("--results", type=Path, help="folder of the page; by default OUT")
     parser.add_argument("--dry-run", action="store_true", help="count what is left")
@@ -97,7 +101,7 @@ def planned(encoders: list[str]) -> Iterator[Unit]:
                 yield from (Unit(task, size, draw, encoder, "probe") for encoder in encoders)
     both = [name for name in encoders if name.startswith(FIRST)]
     others = [name for name in encoders if name not in both]
-    stages = [(both, MAIN), (others, ("full",)), (both, [m for m in METHODS[1:] if m not in MAIN])]
+    stages = [(both, MAIN), (others, ("full",)), (both, [m for m in FINE_TUNED if m not in MAIN])]
     for size in ("50", "250", "10", "all"):
         for some in (draws(size)[:2], draws(size)[2:]):
             for names, methods in stages:
@@ -120,9 +124,14 @@ def draws(size: str) -> range:
     return range(DRAWS if SIZES[size] else 1)
 
 
-def finished(out: Path) -> set[Unit]:
-    """The units that have their line; a last line that a kill has cut is not one."""
-    return {Unit.of(row) for row in differences.lines(out / "units.jsonl")}
+def finished(out: Path, steps: int) -> set[Unit]:
+    """The units that have their line; a last line that a kill has cut is not one. Exits where they had other steps."""
+    rows = list(differences.lines(out / "units.jsonl"))
+    if others := {row.get("steps", STEPS) for row in rows if Unit.of(row).method in FINE_TUNED} - {steps}:
+        sys.exit(
+            f"few_labels.py: error: the fine-tunings in {out} have {others.pop()} steps; give --steps, or another --out"
+        )
+    return {Unit.of(row) for row in rows}
 
 
 def work(options: argparse.Namespace, encoders: dict[str, Path], plan: list[Unit]) -> None:
@@ -141,13 +150,14 @@ def work(options: argparse.Namespace, encoders: dict[str, Path], plan: list[Unit
         began = time.perf_counter()
         try:
             with quiet(out / "logs" / "training.log"):
-                scores_N = scored(out, unit, sets[unit.task], encoders)
+                scores_N = scored(out, unit, sets[unit.task], encoders, options.steps)
         except MRMError:
             with open(out / "failed.log", "a") as text:
                 text.write(f"{unit}\n{traceback.format_exc()}\n")
             print(f"{unit.name}: failed, see failed.log", flush=True)
             continue
-        note(out, unit, sets[unit.task], scores_N, time.perf_counter() - began)
+        cost = {"seconds": round(time.perf_counter() - began, 2), "steps": options.steps}
+        note(out, unit, sets[unit.task], scores_N, cost)
         if number % 20 == 0:
             print(f"{time.strftime('%H:%M:%S')} {number}/{len(plan)} {unit.name}", flush=True)
 
@@ -165,8 +175,8 @@ def quiet(log: Path) -> Iterator[None]:
         yield
 
 
-def scored(out: Path, unit: Unit, sets: dict[str, Records], encoders: dict[str, Path]) -> np.ndarray:
-    """Scores (N,) of the test images."""
+def scored(out: Path, unit: Unit, sets: dict[str, Records], encoders: dict[str, Path], steps: int) -> np.ndarray:
+    """Scores (N,) of the test images; a fine-tuning has so many steps."""
     train = label_tasks.drawn(sets["pool"], SIZES[unit.labels], unit.draw)
     if unit.method in ("floor", "probe"):
         features = features_of(out, unit, sets, encoders)
@@ -174,7 +184,7 @@ def scored(out: Path, unit: Unit, sets: dict[str, Records], encoders: dict[str, 
         rows = [places[record.name] for record in train]
         return regression(features["pool"][rows], train.labels_NC[:, 0], features["test"])
     seed = 1_000 * unit.draw + int(unit.encoder.rpartition("-")[2])
-    place = Place(encoders[unit.encoder], out / "run", pretrained=not unit.encoder.startswith("random-"))
+    place = Place(encoders[unit.encoder], out / "run", steps, pretrained=not unit.encoder.startswith("random-"))
     return trained(unit.method, train, sets["test"], place, seed)
 
 
@@ -202,13 +212,13 @@ def random_encoder(out: Path, like: Path, number: int) -> Path:
     return folder
 
 
-def note(out: Path, unit: Unit, sets: dict[str, Records], scores_N: np.ndarray, seconds: float) -> None:
+def note(out: Path, unit: Unit, sets: dict[str, Records], scores_N: np.ndarray, cost: dict[str, float]) -> None:
     """Keep the scores, then add the unit's line, whole."""
     write_arrays(out / "scores" / f"{unit.name}.npz", {"scores": scores_N.astype(np.float32)})
     test = sets["test"]
     line = {**unit._asdict(), "auroc": round(float(ranking.auroc(test.labels_NC[:, 0], scores_N)), 4)}
     line |= {"average_precision": round(float(ranking.average_precision(test.labels_NC[:, 0], scores_N)), 4)}
-    line |= {"seconds": round(seconds, 2), "test": len(test), "pool": len(sets["pool"])}
+    line |= {**cost, "test": len(test), "pool": len(sets["pool"])}
     with open(out / "units.jsonl", "a+b") as text:
         if text.seek(0, os.SEEK_END) and not ends_with_line(text):
             text.write(b"\n")

@@ -26,7 +26,7 @@ from mrm.recipes import FinetuneConfig
 from mrm.recipes.finetune_recipes import published_training, tiny_modern
 from mrm.training.config import TrainConfig
 
-STEPS, BATCH, MEMBERS = 40, 16, 3  # of every fine-tuning; members of an ensemble, which share the steps
+STEPS, BATCH, MEMBERS = 40, 16, 3  # of every fine-tuning unless given; members of an ensemble, which share the steps
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Place:
 
     init: Path
     folder: Path
+    steps: int = STEPS
     pretrained: bool = True  # random weights have nothing that a lower rate of the first layers would keep
 
 
@@ -59,12 +60,13 @@ def regression(train_NF: np.ndarray, labels_N: np.ndarray, test_NF: np.ndarray) 
 # By training --------------------------------------------------------------------------------------------
 
 
-def base(train: Path, init: Path, out: Path, seed: int) -> FinetuneConfig:
+def base(train: Path, place: Place, seed: int) -> FinetuneConfig:
     """The recipe `tiny` in the study's steps: full, AdamW, layer decay, average of weights, strong augmentation."""
-    config = tiny_modern(train, train, init, out, seed=seed, floors=False, audit="names")
+    steps = place.steps
+    config = tiny_modern(train, train, place.init, place.folder / "run", seed=seed, floors=False, audit="names")
     training = replace(
-        config.training, steps=STEPS, warmup_steps=STEPS // 10, global_batch=BATCH, ema=0.95, validate_every=STEPS,
-        save_every=STEPS, trackers=(), workers=0, keep=1,
+        config.training, steps=steps, warmup_steps=steps // 10, global_batch=BATCH, ema=min(0.98, 1 - 2 / steps),
+        validate_every=steps, save_every=steps, trackers=(), workers=0, keep=1,
     )  # fmt: skip
     return replace(config, training=training)
 
@@ -102,7 +104,8 @@ def trained(method: str, train: Records, test: Records, place: Place, seed: int)
     """Logits (N,) of the test records by a model that is fine-tuned so. The last checkpoint is tested: none is chosen."""
     if method == "ensemble":
         members = [
-            _run(lambda c: _shortened(c, STEPS // MEMBERS), train, test, place, seed + 100 * m) for m in range(MEMBERS)
+            _run(lambda c: _shortened(c, place.steps // MEMBERS), train, test, place, seed + 100 * m)
+            for m in range(MEMBERS)
         ]
         return np.mean(members, axis=0)
     return _run(TRAINED[method], train, test, place, seed)
@@ -118,7 +121,7 @@ def _run(
 ) -> np.ndarray:
     shutil.rmtree(place.folder, ignore_errors=True)
     file = train.to_csv(place.folder / "train.csv")
-    config = change(base(file, place.init, place.folder / "run", seed))
+    config = change(base(file, place, seed))
     if not place.pretrained:
         config = replace(config, training=replace(config.training, layer_decay=None))
     if len(train) < config.training.global_batch:

@@ -98,7 +98,9 @@ def test_the_page_compares_finished_units_and_forgets_a_line_that_a_kill_has_cut
     assert (compared["value"], compared["draws"], compared["pretrainings"]) == (pytest.approx(0.2), 2, 2)
     assert compared["p"] == compared["p_holm"]  # the only one of its family
     assert "| lora (both) less full (both) | +0.200 |" in table
-    assert len(few_labels.finished(tmp_path)) == 11
+    assert len(few_labels.finished(tmp_path, 40)) == 11
+    with pytest.raises(SystemExit, match="have 40 steps; give --steps, or another --out"):
+        few_labels.finished(tmp_path, 300)
     assert (tmp_path / "page" / "labels.png").stat().st_size > 5_000
 
 
