@@ -4,7 +4,7 @@
 
 Radiographs in DIR are enlarged to 2544 x 3056 with a little noise, and shrunk to 512 pixels, as JPEG of quality 95. All is done in
 one thread, and times are those of the processor. Beside the hash that the audit takes stands that of the whole image without
-halving: how many bits lie between the two, and how many copies of the large images each of them finds.
+halving: how many bits lie between the two, and how many copies each of them finds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from mrm.audit.perceptual_hashes import (
     THRESHOLD,
     content_hash,
     distance,
-    halved,
     perceptual_hash,
     perceptual_hashes,
     without_border,
@@ -55,14 +54,17 @@ def main() -> None:
     originals = [images.read(file) for file in files[:: max(1, len(files) // options.count)][: options.count]]
     report: dict[str, Any] = {"images": len(originals), "milliseconds of the processor": {}}
     large = [enlarged(image, seed) for seed, image in enumerate(originals)]
-    for name, some in (("2544 x 3056", large), ("512", [shrunk(image, SMALL) for image in originals])):
-        report["milliseconds of the processor"][name] = speed([bytes(images.encode_jpeg(image, 95)) for image in some])
+    sizes = {"2544 x 3056": large, "512": [shrunk(image, SMALL) for image in originals]}
+    for size, some in sizes.items():
+        report["milliseconds of the processor"][size] = speed([bytes(images.encode_jpeg(image, 95)) for image in some])
         print(json.dumps(report, indent=1), flush=True)
-    report["bits by which halving changes a hash"] = {
-        "median": float(np.median(bits := [int(distance(whole(x)[0], perceptual_hash(halved(x)))) for x in large])),
-        "maximum": max(bits),
-    }
-    report["copies of large images"] = {name: found(large, change) for name, change in COPIES.items()}
+    for size, some in sizes.items():
+        bits = [int(distance(whole(image)[0], perceptual_hashes(image)[0])) for image in some]
+        report[f"{size}: bits by which halving changes a hash"] = {
+            "median": float(np.median(bits)),
+            "maximum": max(bits),
+        }
+        report[f"{size}: copies"] = {name: found(some, change) for name, change in COPIES.items()}
     print(json.dumps(report, indent=1))
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n")
@@ -109,11 +111,11 @@ def whole(image: np.ndarray) -> np.ndarray:
     return np.stack([perceptual_hash(image), perceptual_hash(without_border(image))])
 
 
-def found(large: Sequence[np.ndarray], change: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
+def found(originals: Sequence[np.ndarray], change: Callable[[np.ndarray], np.ndarray]) -> dict[str, Any]:
     """How many copies lie within the threshold of their originals, and the most bits between the two, with and without halving."""
     result = {}
     for name, hashes in (("halved", perceptual_hashes), ("not halved", whole)):
-        bits = [nearest(hashes(image), hashes(change(image))) for image in large]
+        bits = [nearest(hashes(image), hashes(change(image))) for image in originals]
         result[name] = {
             "found": sum(b <= THRESHOLD for b in bits),
             "median": float(np.median(bits)),

@@ -76,7 +76,7 @@ def test_an_entry_is_what_the_page_on_the_format_says(records, tmp_path):
     kept(records.select([2]), tmp_path / "set")
     content = (tmp_path / "set" / FILE).read_bytes()
     header, entry = content[:16], struct.unpack("<11Q", content[16:])
-    assert header == b"mrmhash\n" + struct.pack("<Q", 3)
+    assert header == b"mrmhash\n" + struct.pack("<Q", 4)
     file, pixels = tmp_path / "set/images/2.png", radiograph(2)
     key = f"images/2.png|{file.stat().st_size}|{file.stat().st_mtime_ns}".encode()
     assert entry[0] == int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")
@@ -135,7 +135,7 @@ def other_version(content: bytes) -> bytes:
     (cut, "was cut off in its last entry", 1),
     (changed, "1 of its 4 entries are damaged", 1),
     (zeros, "1 of its 4 entries are damaged", 1),
-    (other_version, "has hashes of version 1, and this mrm makes version 3", 4),
+    (other_version, "has hashes of version 1, and this mrm makes version 4", 4),
     (lambda content: content[:9], "is damaged", 4),
     (lambda content: b"<html>", "is damaged", 4),
 ])  # fmt: skip

@@ -130,14 +130,22 @@ def test_a_hash_has_the_signs_of_the_cosine_transform_of_mid_ranks():
         assert (bits[clear] == (np.array(expected) > 0)[clear]).all()
 
 
-def test_large_images_are_halved_by_means_until_their_shorter_side_would_have_fewer_than_512_pixels():
+def test_large_images_are_halved_by_means_until_their_shorter_side_would_have_fewer_pixels_than_asked():
     rng = np.random.default_rng(0)
     image = rng.integers(256, size=(2051, 2306), dtype=np.uint8)
     once = image[:2050].reshape(1025, 2, 1153, 2).mean(axis=(1, 3))
-    twice = halved(image)
+    twice = halved(image, 512)
     assert twice.shape == (512, 576)
     np.testing.assert_allclose(twice, once[:1024, :1152].reshape(512, 2, 576, 2).mean(axis=(1, 3)), atol=1)
-    assert halved(image[:1023]).shape == (1023, 2306)
+    assert halved(image[:1023], 512).shape == (1023, 2306)
+
+
+@pytest.mark.parametrize("size", [(300, 310), (640, 700), (1290, 1301)])
+def test_a_frame_of_any_width_is_cut_off_before_pixels_of_it_and_of_the_image_become_one(size):
+    image = images.resize(radiograph(3), *size, "bicubic")
+    least = 2 ** max(0, min(size).bit_length() - 10)  # lines that become one before borders are sought
+    framed = np.pad(image, [(5 * least, 2 * least), (3 * least, 4 * least)])
+    np.testing.assert_array_equal(perceptual_hashes(framed)[1], perceptual_hashes(image)[1])
 
 
 @pytest.mark.parametrize(

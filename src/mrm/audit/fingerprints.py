@@ -33,7 +33,7 @@ from mrm.system.errors import ConfigError, ImageError, RecordError, UnreachableE
 from mrm.system.files import write_whole
 
 IDENTITIES = ("patients", "studies", "names")  # what is hashed with a key before it is stored
-VERSION = 3  # of the hashes; those of other versions cannot be compared
+VERSION = 4  # of the hashes; those of other versions cannot be compared
 AT_ONCE = 1 << 12  # records whose images are looked for among the kept hashes, and then hashed, at a time
 DEPTH = 4  # path parts of a name that are hashed: the file and up to three folders above it
 ShowProgress = Callable[[int, int], None]  # (images done, images in all)

@@ -3,9 +3,9 @@
 The hash has 256 bits. Grey values become mid-ranks (histogram equalisation with ties in the middle, so
 any increasing change of intensity keeps them), the image shrinks to 32 x 32, and the bits are the
 signs of 256 low coefficients of its cosine transform (after Zauner 2010, "pHash"). Inverting an image flips every
-bit, so MONOCHROME1 copies are found through the complement; mirroring it flips the bits of odd columns (of a large image, which
-is halved first, all but a few). Each image is hashed as it is and without its borders. Crops of more than 2 % and rotations
-are not found reliably.
+bit, so MONOCHROME1 copies are found through the complement; mirroring it flips the bits of odd columns. An image of 512 pixels or
+more is halved first, and then both hold for all but a few bits. Each image is hashed as it is and without its borders. Crops of
+more than 2 % and rotations are not found reliably.
 
 `benchmarks/near_duplicates.py` measures on real radiographs what is found (the table is in `docs/audit.md`) and how near
 different patients come: of 13,594,160 pairs of children none differ in 36 bits or fewer, 1 in 39, 11 in 44, 85 in 52;
@@ -20,22 +20,22 @@ changed (pigeonhole principle; Norouzi et al. 2012, arXiv:1307.2982).
 Shapes: N, M images, 4 words of 64 bits.
 """
 
-import hashlib
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+import xxhash
 
 from mrm.data import images
 from mrm.data.borders import content_box
 
-VERSION = 3  # of the hashes of images; those of other versions cannot be compared
+VERSION = 4  # of the hashes of images; those of other versions cannot be compared
 BITS = 256
 THRESHOLD = 36
 _MAX_THRESHOLD = 47  # above it, three changed bits a band would have to be tried, and different chests are as near
-LEAST_SIDE = 512  # pixels that the shorter side of an image keeps when it is halved before it is hashed
+SIDE_OF_BORDERS, SIDE_OF_RANKS = 512, 256  # pixels that the shorter side of an image keeps when it is halved for these
 _SIDE, _BAND = 32, 16  # side of the shrunken image; bits in a band, and number of bands
 _FLAT = 0.01  # standard deviation of ranks below which an image is blank; a uniform histogram has 0.29
 _CHUNK = 1 << 17  # candidate pairs verified at once
@@ -49,10 +49,14 @@ _MIRROR = np.packbits(_COLUMNS % 2 == 1, bitorder="little").view(np.uint64)
 
 
 def content_hash(image: np.ndarray) -> int:
-    """A 64-bit hash, never 0, of the shape and every pixel of an (H, W) uint8 image."""
-    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=8)
+    """A 64-bit hash (XXH3), never 0, of the shape and every pixel of an (H, W) uint8 image.
+
+    It tells images apart that differ by chance, as a cryptographic hash does in fifteen times the time. Someone who wants two
+    images to have the same one can make them.
+    """
+    digest = xxhash.xxh3_64(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
-    return int.from_bytes(digest.digest(), "little") or 1
+    return digest.intdigest() or 1
 
 
 def without_border(image: np.ndarray, tolerance: int = 32) -> np.ndarray:
@@ -69,21 +73,23 @@ def perceptual_hashes(image: np.ndarray) -> np.ndarray:
     """(2, 4) uint64: `perceptual_hash` of an (H, W) uint8 image as it is, and without its borders.
 
     Without borders, a copy in a frame or padded to a square is found. As it is, a copy is found whose window made more of
-    its edges black than are in the original. Large images are halved first, which changes a few bits at most and takes a
-    sixteenth of the time at 2544 x 3056.
+    its edges black than are in the original. Borders are sought in an image that is large enough to tell them, and cut off
+    before it is halved further: one that ends between two lines that become one would be part of the image.
     """
-    image = halved(image)
+    image = halved(image, SIDE_OF_BORDERS)
     inner = without_border(image)
-    whole = perceptual_hash(image)
-    return np.stack([whole, whole if inner.shape == image.shape else perceptual_hash(inner)])
+    whole = perceptual_hash(halved(image, SIDE_OF_RANKS))
+    if inner.shape == image.shape:
+        return np.stack([whole, whole])
+    return np.stack([whole, perceptual_hash(halved(inner, SIDE_OF_RANKS))])
 
 
-def halved(image: np.ndarray) -> np.ndarray:
-    """An (H, W) uint8 image, halved by means of 2 x 2 pixels as long as its shorter side keeps `LEAST_SIDE` of them.
+def halved(image: np.ndarray, least_side: int) -> np.ndarray:
+    """An (H, W) uint8 image, halved by means of 2 x 2 pixels as long as its shorter side keeps so many of them.
 
     The last line of an odd number is left out.
     """
-    while min(image.shape) >= 2 * LEAST_SIDE:
+    while min(image.shape) >= 2 * least_side:
         height, width = image.shape[0] // 2, image.shape[1] // 2
         image = cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
     return image
