@@ -221,7 +221,13 @@ def summarise(scores: Scores) -> dict[str, Any]:
                 {"family": family, "labels": size, **row, "p_holm": float(p)}
                 for row, p in zip(rows, corrected, strict=True)
             ]
-    return {"units": len(scores.rows), "seconds": round(sum(r["seconds"] for r in scores.rows)), "means": means(scores), "comparisons": compared}  # fmt: skip
+    return {
+        "units": len(scores.rows),
+        "seconds": round(sum(row["seconds"] for row in scores.rows)),
+        "steps": next((row["steps"] for row in scores.rows if "steps" in row), None),  # of every fine-tuning
+        "means": means(scores),
+        "comparisons": compared,
+    }
 
 
 def comparison(scores: Scores, first: Way, second: Way, size: str) -> dict[str, Any] | None:
@@ -259,7 +265,8 @@ def write(out: Path, place: Path) -> str:
 
 def tables(report: Mapping[str, Any]) -> str:
     """Everything as Markdown."""
-    texts = [f"{report['units']:,} units, {report['seconds'] / 60:.0f} minutes of one core.\n"]
+    steps = f" Fine-tunings have {report['steps']} steps." if report["steps"] else ""
+    texts = [f"{report['units']:,} units, {report['seconds'] / 60:.0f} minutes of one core.{steps}\n"]
     tasks = list(dict.fromkeys(row["task"] for row in report["means"]))
     for size in SIZES:
         if rows := [row for row in report["means"] if row["labels"] == size]:

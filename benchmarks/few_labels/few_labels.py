@@ -127,7 +127,7 @@ def draws(size: str) -> range:
 def finished(out: Path, steps: int) -> set[Unit]:
     """The units that have their line; a last line that a kill has cut is not one. Exits where they had other steps."""
     rows = list(differences.lines(out / "units.jsonl"))
-    if others := {row.get("steps", STEPS) for row in rows if Unit.of(row).method in FINE_TUNED} - {steps}:
+    if others := {row["steps"] for row in rows if row["method"] in FINE_TUNED} - {steps}:
         sys.exit(
             f"few_labels.py: error: the fine-tunings in {out} have {others.pop()} steps; give --steps, or another --out"
         )
@@ -156,7 +156,9 @@ def work(options: argparse.Namespace, encoders: dict[str, Path], plan: list[Unit
                 text.write(f"{unit}\n{traceback.format_exc()}\n")
             print(f"{unit.name}: failed, see failed.log", flush=True)
             continue
-        cost = {"seconds": round(time.perf_counter() - began, 2), "steps": options.steps}
+        cost = {"seconds": round(time.perf_counter() - began, 2)}
+        if unit.method in FINE_TUNED:
+            cost["steps"] = options.steps
         note(out, unit, sets[unit.task], scores_N, cost)
         if number % 20 == 0:
             print(f"{time.strftime('%H:%M:%S')} {number}/{len(plan)} {unit.name}", flush=True)

@@ -75,7 +75,7 @@ def test_draws_keep_the_share_of_positives_and_differ(study):
 
 def unit(task: str, encoder: str, method: str, draw: int, auroc: float) -> dict:
     return {"task": task, "labels": "50", "draw": draw, "encoder": encoder, "method": method, "auroc": auroc,
-            "average_precision": 0.5, "seconds": 1.0, "test": 60, "pool": 100}  # fmt: skip
+            "average_precision": 0.5, "seconds": 1.0, "steps": 40, "test": 60, "pool": 100}  # fmt: skip
 
 
 def test_the_page_compares_finished_units_and_forgets_a_line_that_a_kill_has_cut(study, tmp_path):
@@ -98,6 +98,7 @@ def test_the_page_compares_finished_units_and_forgets_a_line_that_a_kill_has_cut
     assert (compared["value"], compared["draws"], compared["pretrainings"]) == (pytest.approx(0.2), 2, 2)
     assert compared["p"] == compared["p_holm"]  # the only one of its family
     assert "| lora (both) less full (both) | +0.200 |" in table
+    assert table.startswith("11 units, 0 minutes of one core. Fine-tunings have 40 steps.")
     assert len(few_labels.finished(tmp_path, 40)) == 11
     with pytest.raises(SystemExit, match="have 40 steps; give --steps, or another --out"):
         few_labels.finished(tmp_path, 300)
