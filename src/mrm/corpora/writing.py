@@ -3,6 +3,7 @@
 Every file exists whole or not at all, and `corpus.json` is written last: where it exists, all others do.
 """
 
+# Shapes: N records, C classes
 from __future__ import annotations
 
 import hashlib
