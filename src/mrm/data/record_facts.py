@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mrm.data.record import Record
 
@@ -37,8 +38,10 @@ class Fingerprint:
 
     def add(self, record: Record) -> None:
         """Let the fingerprints depend on a record's name, report, patient, study, view and labels."""
-        labels = tuple(float(value) + 0.0 for value in record.labels)
-        content = repr((record.name, record.report, record.patient, record.study, record.view, labels)).encode()
+        facts = (record.name, record.report, record.patient, record.study, record.view)
+        labels = ", ".join([_label(value) if value == value else "nan" for value in record.labels])
+        comma = "," if len(record.labels) == 1 else ""
+        content = f"({repr(facts)[1:-1]}, ({labels}{comma}))".encode()
         self._ordered.update(content)
         self._sum += int.from_bytes(hashlib.blake2b(content, digest_size=16).digest(), "little")
 
@@ -51,6 +54,12 @@ class Fingerprint:
     def unordered(self) -> str:
         """Thirty-two hex digits: the sum of a digest of each record."""
         return f"{self._sum % WORD:032x}"
+
+
+@lru_cache(1024)
+def _label(value: float) -> str:
+    """A label as a tuple of numbers shows it, 0.0 for -0.0 too. Few values occur, and many times."""
+    return repr(float(value) + 0.0)
 
 
 def fingerprints_of(records: Iterable[Record], classes: Sequence[str]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from mrm.data.record import RESERVED, Record
@@ -41,8 +42,14 @@ def row_maker(header: Sequence[str], classes: int, beside: Path | None) -> Calla
     def row_of(record: Record) -> list[str]:
         return [
             *(name_of(record), record.report, record.patient, record.study, record.view),
-            *["" if math.isnan(v) else f"{v:.15g}" for v in record.labels],
+            *["" if math.isnan(value) else _label(value) for value in record.labels],
             *[record.extra.get(k, "") for k in extras],
         ]
 
     return row_of
+
+
+@lru_cache(1024)
+def _label(value: float) -> str:
+    """A label as text, 0 for -0 too. Few values occur, and many times."""
+    return f"{value + 0.0:.15g}"

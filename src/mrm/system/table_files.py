@@ -94,8 +94,8 @@ def write_parquet(
     def write(temporary: Path) -> None:
         with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
             for group in _row_groups(rows):
-                values = [cells(names, row) for row in group]
-                arrays = [pyarrow.array([v[i] for v in values], field.type) for i, field in enumerate(schema)]
+                columns = list(zip(*(cells(names, row) for row in group), strict=True)) or [()] * len(schema)
+                arrays = [pyarrow.array(c, field.type) for c, field in zip(columns, schema, strict=True)]
                 writer.write_table(pyarrow.table(arrays, schema=schema))
 
     return write_by(path, write)
