@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=  # an empty value is as none: else every proce
 demo: .venv/installed  ## pre-train, fine-tune and test on phantoms, minutes on a CPU; open demo/index.html
 	$(BIN)/mrm demo --out demo
 
-test: .venv/tested  ## the test suite, seven to eight minutes on two quiet cores
+test: .venv/tested  ## the test suite, six to eight minutes on two quiet cores
 	$(BIN)/python -m pytest -q $(TWO)
 
 test-slow: .venv/tested  ## also the tests that are marked slow
