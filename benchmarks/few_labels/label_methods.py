@@ -31,7 +31,7 @@ STEPS, BATCH, MEMBERS = 40, 16, 3  # of every fine-tuning unless given; members 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a unit works: the encoder's folder, and a folder of its own, which is removed afterwards."""
+    """Where a unit works, and how long: the encoder's folder, a folder of its own, which is removed afterwards, and the steps."""
 
     init: Path
     folder: Path
